@@ -14,6 +14,10 @@ pub enum BlockKind {
     /// WAIT.
     Wait,
     WaitAof,
+    /// CLUSTER SETSLOT, until this number of replicas has it.
+    SetSlot {
+        replicas: usize,
+    },
     /// FLUSHALL SYNC, until the background thread has done its job of this number.
     Freed {
         job: u64,

@@ -108,14 +108,15 @@ impl Cluster {
 
     /// Takes over what a primary claims. This node loses slots to a higher epoch, and follows the
     /// node that took the last one.
-    fn take_claims(
+    pub(super) fn take_claims(
         &mut self,
         claimant: NodeIndex,
         epoch: u64,
         claimed: &Bitmap,
         out: &mut Vec<Action>,
     ) {
-        let (mine, is_primary) = (self.my_primary(), self.nodes[self.me].is_primary());
+        let mine = self.my_primary();
+        let mut heir_of = None;
         let (mut taken_from_mine, mut lost) = (false, Vec::new());
         for slot in claimed.iter() {
             let owner = self.slots.owner(slot);
@@ -123,11 +124,9 @@ impl Cluster {
                 self.slots.unclaimed.remove(slot);
                 continue;
             }
-            // Only SETSLOT changes a slot that moves to this node.
-            let takes = !(is_primary && self.slots.importing.contains_key(&slot))
-                && owner.is_none_or(|owner| {
-                    self.slots.unclaimed.contains(slot) || self.nodes[owner].config_epoch < epoch
-                });
+            let takes = owner.is_none_or(|owner| {
+                self.slots.unclaimed.contains(slot) || self.nodes[owner].config_epoch < epoch
+            });
             if !takes {
                 continue;
             }
@@ -135,8 +134,19 @@ impl Cluster {
             if owner == Some(self.me) {
                 lost.push(slot);
             }
-            self.slots.migrating.remove(&slot);
+            // After a failover, the shard's move of the slot goes on.
+            let is_failover = owner.is_some_and(|owner| self.share_shard(owner, claimant));
+            match is_failover {
+                true => heir_of = owner,
+                false => _ = self.slots.migrating.remove(&slot),
+            }
+            if claimant == mine {
+                self.slots.importing.remove(&slot);
+            }
             self.set_owner(slot, Some(claimant));
+        }
+        if let Some(failed) = heir_of.filter(|failed| self.nodes[*failed].slot_count == 0) {
+            self.redirect_moves(failed, claimant);
         }
         if usize::from(self.nodes[claimant].slot_count) > claimed.len() {
             let owned = self.slots.of(claimant);
@@ -146,9 +156,9 @@ impl Cluster {
         }
         let all_gone = self.nodes[mine].slot_count == 0;
         // A failover takes all slots with one claim, the move of slots takes a part.
-        let is_failover = claimed.len() == lost.len() || self.is_same_shard(claimant);
+        let is_failover = claimed.len() == lost.len() || self.share_shard(self.me, claimant);
         if taken_from_mine && all_gone && (self.settings.allow_replica_migration || is_failover) {
-            let (name, lost) = (self.nodes[claimant].name, lost.len());
+            let (name, lost) = (self.nodes[claimant].called(), lost.len());
             let line = "Configuration change detected ({} slots lost). Reconfiguring myself as a replica of {}";
             self.line(line, &[&lost, &name], out);
             self.follow(claimant, out);
@@ -157,8 +167,9 @@ impl Cluster {
         }
     }
 
-    fn is_same_shard(&self, other: NodeIndex) -> bool {
-        self.nodes[other].shard == self.nodes[self.me].shard
+    /// Whether two nodes are primary and replica of each other, or replicas of one primary.
+    pub(super) fn share_shard(&self, one: NodeIndex, other: NodeIndex) -> bool {
+        self.nodes[one].shard == self.nodes[other].shard
     }
 
     /// Two primaries have one config epoch: the one with the smaller name takes another.
@@ -173,7 +184,7 @@ impl Cluster {
         if !collides || header.config_epoch != me.config_epoch || node.name <= me.name {
             return;
         }
-        let name = node.name;
+        let name = node.called();
         self.new_config_epoch();
         let text = format!(
             "WARNING: configEpoch collision with node {name}. configEpoch set to {}",

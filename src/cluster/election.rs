@@ -393,7 +393,8 @@ impl Cluster {
         }
         match self.may_vote(now, candidate, header) {
             Err(reason) => {
-                let text = format!("Failover auth denied to {name}: {reason}");
+                let called = self.nodes[candidate].called();
+                let text = format!("Failover auth denied to {called}: {reason}");
                 self.log(log::Level::Warn, text, out);
             }
             Ok(primary) => {
@@ -404,7 +405,8 @@ impl Cluster {
                     candidate: name,
                     epoch,
                 });
-                let text = format!("Failover auth granted to {name} for epoch {epoch}");
+                let called = self.nodes[candidate].called();
+                let text = format!("Failover auth granted to {called} for epoch {epoch}");
                 self.log(log::Level::Info, text, out);
             }
         }

@@ -64,7 +64,7 @@ impl Cluster {
             return;
         }
         node.flags |= flag::PFAIL;
-        let text = format!("*** NODE {} possibly failing", node.name);
+        let text = format!("*** NODE {} possibly failing", node.called());
         self.suspects.push(index);
         self.todo.health = true;
         self.log(log::Level::Debug, text, out);
@@ -82,7 +82,7 @@ impl Cluster {
         if !self.nodes[index].reports.reach(needed, now.ms, max_age) {
             return;
         }
-        let name = self.nodes[index].name;
+        let name = self.nodes[index].called();
         let text = format!("Marking node {name} as failing (quorum reached).");
         self.log(log::Level::Info, text, out);
         self.set_failed(now, index, out);
@@ -144,7 +144,8 @@ impl Cluster {
             self.todo.election = true;
             self.todo.announce = true;
             let name = self.nodes[index].name;
-            self.line("My MASTER {} failed", &[&name], out);
+            let called = self.nodes[index].called();
+            self.line("My MASTER {} failed", &[&called], out);
             self.broadcast(Body::Fail(name), out);
         }
     }
@@ -166,11 +167,18 @@ impl Cluster {
         }
         node.flags &= !flag::FAIL;
         node.reports.clear();
-        let text = format!(
-            "Clear FAIL state for node {}: it is reachable again",
-            node.name
-        );
-        self.log(log::Level::Info, text, out);
+        let (called, voter) = (node.called(), node.is_voter());
+        if voter {
+            let line = "Clear FAIL state for node {}: is reachable again and nobody is serving its slots after some time.";
+            self.line(line, &[&called], out);
+        } else {
+            let role = match node.is_primary() {
+                true => "master without slots",
+                false => "replica",
+            };
+            let line = "Clear FAIL state for node {}:{} is reachable again.";
+            self.line(line, &[&called, &role], out);
+        }
         self.todo.health = true;
         self.todo.save = true;
         self.todo.announce = true;

@@ -108,7 +108,7 @@ impl Cluster {
             false => (node.reports.remove(sender), "is back online"),
         };
         if change {
-            let [from, about] = [self.nodes[sender].name, self.nodes[index].name];
+            let [from, about] = [sender, index].map(|at| self.nodes[at].called());
             let text = format!("Node {from} reported node {about} {verb}.");
             self.log(log::Level::Debug, text, out);
         }

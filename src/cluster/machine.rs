@@ -360,6 +360,9 @@ impl Cluster {
 
     /// Makes another node a replica in this view.
     pub(super) fn set_as_replica(&mut self, index: NodeIndex, primary: Option<NodeIndex>) {
+        if let Some(primary) = primary.filter(|primary| self.share_shard(index, *primary)) {
+            self.redirect_moves(index, primary);
+        }
         let node = &mut self.nodes[index];
         node.flags = node.flags & !(flag::PRIMARY | flag::MIGRATE_TO) | flag::REPLICA;
         node.replica_of = primary;
@@ -381,8 +384,9 @@ impl Cluster {
         if target == self.me || owns || self.nodes[target].replica_of.is_some() {
             return;
         }
-        self.slots.migrating.clear();
-        self.slots.importing.clear();
+        if !self.share_shard(self.me, target) {
+            self.slots.close_all();
+        }
         self.set_as_replica(self.me, Some(target));
         self.reset_manual(out);
         self.election = Election::default();

@@ -110,7 +110,7 @@ impl Cluster {
         self.manual.replica = Some(sender);
         let until_ms = self.manual.end + self.settings.manual_timeout_ms;
         out.push(Action::Pause { until_ms });
-        let name = self.nodes[sender].name;
+        let name = self.nodes[sender].called();
         let text = format!("Manual failover requested by replica {name}.");
         self.log(log::Level::Warn, text, out);
     }

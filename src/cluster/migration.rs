@@ -59,7 +59,7 @@ impl Cluster {
             .filter(aged)
             .min_by_key(|index| self.nodes[**index].name);
         if let Some(target) = target.copied().filter(|_| may_move) {
-            let name = self.nodes[target].name;
+            let name = self.nodes[target].called();
             self.line("Migrating to orphaned master {}", &[&name], out);
             self.follow(target, out);
         }

@@ -65,6 +65,7 @@ mod links;
 mod machine;
 mod manual;
 mod migration;
+pub mod moves;
 pub mod name;
 pub mod nodes;
 pub mod packet;
@@ -81,4 +82,5 @@ mod verbs;
 
 pub use self::machine::{Cluster, Traffic};
 pub use self::manual::ManualKind;
-pub use self::verbs::{Outcome, SetSlot};
+pub use self::moves::SetSlot;
+pub use self::verbs::Outcome;

@@ -102,6 +102,16 @@ impl Node {
         }
     }
 
+    /// The name for the log: `<name> (<human name>)`, as in Redis 8 and Valkey.
+    pub fn called(&self) -> String {
+        let human = self
+            .texts
+            .as_ref()
+            .and_then(|texts| texts.human_name.as_deref());
+        let human = String::from_utf8_lossy(human.unwrap_or_default());
+        format!("{} ({human})", self.name)
+    }
+
     /// Whether one of these [`flag`]s is set.
     pub fn has(&self, flags: u16) -> bool {
         self.flags & flags != 0

@@ -34,6 +34,11 @@ struct Ping<'a> {
 }
 
 impl Cluster {
+    /// Counts a packet, also one that a test drops.
+    pub fn count_received(&mut self, message: &Message) {
+        self.received[message.kind_index()] += 1;
+    }
+
     pub(super) fn receive(
         &mut self,
         now: Now,
@@ -45,7 +50,7 @@ impl Cluster {
         if !self.links.contains_key(&link) {
             return;
         }
-        self.received[message.kind_index()] += 1;
+        self.count_received(message);
         let (header, body) = match message {
             Message::Full(header, body) => (header, body),
             Message::LightPublish(publish) => {
@@ -357,7 +362,7 @@ impl Cluster {
             && primary != self.me
             && self.nodes[primary].is_primary()
         {
-            let [old, new] = [self.nodes[sender].name, self.nodes[primary].name];
+            let [old, new] = [sender, primary].map(|at| self.nodes[at].called());
             let line = "I'm a sub-replica! Reconfiguring myself from grandmaster {} to {}";
             self.line(line, &[&old, &new], out);
             self.follow(primary, out);
@@ -387,7 +392,7 @@ impl Cluster {
             let claimed = heir.filter(|_| header.slots.contains(slot));
             self.set_owner(slot, claimed);
         }
-        let name = self.nodes[sender].name;
+        let name = self.nodes[sender].called();
         self.line("Reconfiguring node {} as a replica", &[&name], out);
         self.set_as_replica(sender, primary);
     }

@@ -7,6 +7,7 @@
 //!   MIGRATE of a slot that moves ──────────────> here
 //!   slot leaves: no key is here ───────────────> ASK    some are, some not: TRYAGAIN
 //!   slot arrives, and the client is ASKING ────> here   several keys, and one is missing: TRYAGAIN
+//!       (both also at a replica, for a read after READONLY)
 //!   replica of the owner: shard channel, or a read after READONLY ──> here
 //!   owner ─────────────────────────────────────> here or MOVED
 //! ```
@@ -93,9 +94,10 @@ impl Cluster {
         self.leaves_to(slot).is_some() || self.slots.importing.contains_key(&slot)
     }
 
+    /// Where a slot of this node's shard goes.
     fn leaves_to(&self, slot: u16) -> Option<NodeIndex> {
-        let is_mine = self.slots.is_owner(slot, self.me);
-        self.slots.migrating.get(&slot).copied().filter(|_| is_mine)
+        let target = self.slots.migrating.get(&slot).copied();
+        target.filter(|_| self.is_of_shard(slot))
     }
 
     /// Where a request runs.
@@ -115,8 +117,11 @@ impl Cluster {
                 _ => {}
             }
         }
-        let leaves_to = self.leaves_to(slot);
-        let arrives = leaves_to.is_none() && self.slots.importing.contains_key(&slot);
+        // A replica knows which slots of its primary move, and serves its readers likewise.
+        let reads = request.readonly && !request.writes;
+        let answers = reads || self.nodes[self.me].is_primary();
+        let leaves_to = self.leaves_to(slot).filter(|_| answers);
+        let arrives = answers && leaves_to.is_none() && self.slots.importing.contains_key(&slot);
         if request.is_migrate && (leaves_to.is_some() || arrives) {
             return Route::Here;
         }
@@ -132,8 +137,8 @@ impl Cluster {
                 false => Route::Here,
             };
         }
-        let reads = request.readonly || request.has_channels;
-        match owner == self.me || reads && !request.writes && self.copies(owner) {
+        let reads = reads || request.has_channels && !request.writes;
+        match owner == self.me || reads && self.copies(owner) {
             true => Route::Here,
             false => Route::Moved(owner),
         }
@@ -297,6 +302,58 @@ mod tests {
         assert!(cluster.keeps_channels(OTHERS) && !cluster.keeps_channels(MINE));
         assert_eq!(cluster.route_of_waiting(OTHERS, true), Route::Here);
         assert_eq!(cluster.route_of_waiting(OTHERS, false), Route::Moved(other));
+    }
+
+    #[test]
+    fn a_replica_knows_what_moves() {
+        let (mut cluster, other) = cluster();
+        let (me, third) = (cluster.me, cluster.slots.migrating[&LEAVING]);
+        // Its primary owns LEAVING, and imports ARRIVING.
+        let name = Name::parse(&[b'b'; 40]).expect("a name");
+        let node = Node::new(name, name, flag::PRIMARY, Address::default(), 1);
+        let primary = cluster.nodes.add(node).expect("the third node");
+        cluster.set_owner(LEAVING, Some(primary));
+        cluster.nodes[me].flags = flag::REPLICA | flag::MYSELF;
+        cluster.nodes[me].replica_of = Some(primary);
+        let route = |request: Request| cluster.route(&request, WhenDown::default());
+        let with = |request: Request, is_present, is_missing, has_several| Request {
+            readonly: true,
+            is_present,
+            is_missing,
+            has_several,
+            ..request
+        };
+        assert_eq!(route(read(LEAVING)), Route::Moved(primary));
+        assert_eq!(route(with(read(LEAVING), true, false, false)), Route::Here);
+        assert_eq!(
+            route(with(read(LEAVING), false, true, false)),
+            Route::Ask(third)
+        );
+        assert_eq!(
+            route(with(read(LEAVING), true, true, true)),
+            Route::TryAgain
+        );
+        assert_eq!(
+            route(with(write(LEAVING), false, true, false)),
+            Route::Moved(primary)
+        );
+        let asking = |request: Request| Request {
+            asking: true,
+            ..request
+        };
+        assert_eq!(
+            route(asking(with(read(ARRIVING), false, true, true))),
+            Route::TryAgain
+        );
+        assert_eq!(
+            route(asking(with(read(ARRIVING), true, false, true))),
+            Route::Here
+        );
+        assert_eq!(
+            route(asking(with(write(ARRIVING), true, false, false))),
+            Route::Moved(other)
+        );
+        assert_eq!(route(asking(read(ARRIVING))), Route::Moved(other));
     }
 
     #[test]

@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 
 use super::bitmap::Bitmap;
+use super::name::Name;
 use super::nodes::NodeIndex;
 use crate::db::slot::SLOTS;
 
@@ -24,6 +25,9 @@ pub struct Slots {
     pub migrating: BTreeMap<u16, NodeIndex>,
     /// Slots that move from another node to this one.
     pub importing: BTreeMap<u16, NodeIndex>,
+    /// Open slots of the primary whose other node is not known here yet: the slot, whether it
+    /// leaves, and the node.
+    pub(super) unresolved: Vec<(u16, bool, Name)>,
 }
 
 impl Default for Slots {
@@ -34,6 +38,7 @@ impl Default for Slots {
             unclaimed: Bitmap::default(),
             migrating: BTreeMap::new(),
             importing: BTreeMap::new(),
+            unresolved: Vec::new(),
         }
     }
 }
@@ -43,6 +48,14 @@ impl Slots {
     pub fn end_move(&mut self, slot: u16) {
         self.importing.remove(&slot);
         self.migrating.remove(&slot);
+        self.unresolved.retain(|(other, ..)| *other != slot);
+    }
+
+    /// No slot moves to or from this node any more.
+    pub(super) fn close_all(&mut self) {
+        self.migrating.clear();
+        self.importing.clear();
+        self.unresolved.clear();
     }
 
     /// The owner of a slot, which must be below [`SLOTS`].

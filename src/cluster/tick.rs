@@ -46,6 +46,12 @@ impl Cluster {
             self.tend_ping(now, index, out);
             self.suspect(now, index, out);
         }
+        if !self.slots.unresolved.is_empty() {
+            self.resolve_open_slots();
+        }
+        if !self.slots.importing.is_empty() {
+            self.claim_left_slots(out);
+        }
         self.ping_random(now, out);
         self.time_out_manual(now, out);
         self.migrate_replica(now, out);

@@ -14,7 +14,9 @@
 //! clients of a server that speaks as Valkey.
 
 use super::Cluster;
-use super::event::Texts;
+use super::config_file::NodeLine;
+use super::event::{Now, Texts};
+use super::name::Ip;
 use super::nodes::{Node, NodeIndex};
 use super::packet::flag;
 use crate::client::reply::ReplyBuf;
@@ -109,6 +111,19 @@ fn tls_port(node: &Node) -> u16 {
 }
 
 impl Cluster {
+    /// The lines of CLUSTER NODES and CLUSTER REPLICAS: those of nodes.conf, with the addresses for
+    /// this client and without the further fields.
+    pub fn lines_for(&self, now: Now, asker: &Asker) -> Vec<NodeLine> {
+        let mut lines = self.lines(now);
+        for (line, index) in lines.iter_mut().zip(self.nodes.indices()) {
+            let node = &self.nodes[*index];
+            line.fields.clear();
+            line.port = asker.port(node);
+            line.ip = Ip::parse(asker.ip(node)).unwrap_or(line.ip);
+        }
+        lines
+    }
+
     /// The reply of CLUSTER SLOTS: ranges with their primary and the replicas that have data.
     pub fn reply_slots(&self, asker: &Asker, reply: &mut ReplyBuf) {
         let ranges = self.slots.ranges();

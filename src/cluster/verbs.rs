@@ -8,16 +8,6 @@ use super::packet::{Body, Message, Publish, flag};
 use super::slots::Slots;
 use crate::db::slot::SLOTS;
 
-/// What CLUSTER SETSLOT sets.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum SetSlot {
-    Migrating(Name),
-    Importing(Name),
-    Stable,
-    /// NODE: the owner.
-    Owner(Name),
-}
-
 /// The result of a verb: an error is the text of the reply without `ERR`.
 pub type Outcome = Result<(), String>;
 
@@ -131,7 +121,7 @@ impl Cluster {
         Ok(())
     }
 
-    fn check_slots(&self, slots: &[u16]) -> Outcome {
+    pub(super) fn check_slots(&self, slots: &[u16]) -> Outcome {
         let mut seen = super::bitmap::Bitmap::default();
         for slot in slots {
             if usize::from(*slot) >= SLOTS {
@@ -143,109 +133,6 @@ impl Cluster {
             seen.insert(*slot);
         }
         Ok(())
-    }
-
-    /// CLUSTER SETSLOT. `keys`: the number of keys that this node has in the slot.
-    pub fn set_slot(
-        &mut self,
-        now: Now,
-        slot: u16,
-        change: SetSlot,
-        keys: usize,
-        out: &mut Vec<Action>,
-    ) -> Outcome {
-        self.check_slots(&[slot])?;
-        if !self.nodes[self.me].is_primary() {
-            return Err("Please use SETSLOT only with masters.".into());
-        }
-        let is_mine = self.slots.owner(slot) == Some(self.me);
-        match change {
-            SetSlot::Migrating(name) => {
-                self.check_move(slot, true)?;
-                let target = self.find_other(&name)?;
-                self.slots.migrating.insert(slot, target);
-            }
-            SetSlot::Importing(name) => {
-                self.check_move(slot, false)?;
-                let source = self.find_other(&name)?;
-                self.slots.importing.insert(slot, source);
-            }
-            SetSlot::Stable => self.slots.end_move(slot),
-            SetSlot::Owner(name) => {
-                let owner = self.find_primary(&name)?;
-                if is_mine && owner != self.me && keys > 0 {
-                    return Err(format!(
-                        "Can't assign hashslot {slot} to a different node while I still hold keys for this hash slot."
-                    ));
-                }
-                self.set_slot_owner(slot, owner, out);
-            }
-        }
-        self.todo.save = true;
-        self.todo.topology = true;
-        self.finish(now, out);
-        Ok(())
-    }
-
-    /// CLUSTER SETSLOT that this node's primary has executed: what moves is known at a failover.
-    pub fn set_slot_of_primary(
-        &mut self,
-        now: Now,
-        slot: u16,
-        change: SetSlot,
-        out: &mut Vec<Action>,
-    ) -> Outcome {
-        self.check_slots(&[slot])?;
-        match change {
-            SetSlot::Migrating(name) => {
-                let target = self.find(&name)?;
-                self.slots.migrating.insert(slot, target);
-            }
-            SetSlot::Importing(name) => {
-                let source = self.find(&name)?;
-                self.slots.importing.insert(slot, source);
-            }
-            SetSlot::Stable => self.slots.end_move(slot),
-            SetSlot::Owner(name) => {
-                let owner = self.find_primary(&name)?;
-                self.slots.end_move(slot);
-                self.set_owner(slot, Some(owner));
-            }
-        }
-        self.todo.save = true;
-        self.todo.topology = true;
-        self.finish(now, out);
-        Ok(())
-    }
-
-    /// Whether a slot can leave this node, or arrive here. The slot is in range.
-    pub fn check_move(&self, slot: u16, leaves: bool) -> Outcome {
-        match self.slots.is_owner(slot, self.me) {
-            true if !leaves => Err(format!("I'm already the owner of hash slot {slot}")),
-            false if leaves => Err(format!("I'm not the owner of hash slot {slot}")),
-            _ => Ok(()),
-        }
-    }
-
-    fn set_slot_owner(&mut self, slot: u16, owner: NodeIndex, out: &mut Vec<Action>) {
-        let was_mine = self.slots.owner(slot) == Some(self.me);
-        self.slots.migrating.remove(&slot);
-        self.set_owner(slot, Some(owner));
-        if owner == self.me && self.slots.importing.remove(&slot).is_some() {
-            // The claim must have a higher epoch than the source's.
-            if self.bump_epoch() {
-                let text = "configEpoch updated after importing slot".to_string();
-                self.log(log::Level::Info, text, out);
-            }
-            self.todo.broadcast = true;
-        }
-        let is_empty = self.nodes[self.me].slot_count == 0;
-        if was_mine && is_empty && self.settings.allow_replica_migration {
-            let name = self.nodes[owner].name;
-            let line = "Configuration change detected. Reconfiguring myself as a replica of {}";
-            self.line(line, &[&name], out);
-            self.follow(owner, out);
-        }
     }
 
     /// CLUSTER BUMPEPOCH. Returns whether the epoch changed.
@@ -340,24 +227,8 @@ impl Cluster {
         }
     }
 
-    fn find(&self, name: &Name) -> Result<NodeIndex, String> {
+    pub(super) fn find(&self, name: &Name) -> Result<NodeIndex, String> {
         let found = self.nodes.find(name);
         found.ok_or_else(|| format!("Unknown node {name}"))
-    }
-
-    /// The index of the node on the other side of a slot that moves, which must be a primary.
-    fn find_other(&self, name: &Name) -> Result<NodeIndex, String> {
-        match self.nodes.find(name) {
-            None => Err(format!("I don't know about node {name}")),
-            Some(_) => self.find_primary(name),
-        }
-    }
-
-    fn find_primary(&self, name: &Name) -> Result<NodeIndex, String> {
-        let found = self.find(name)?;
-        match self.nodes[found].is_primary() {
-            true => Ok(found),
-            false => Err("Target node is not a master".into()),
-        }
     }
 }

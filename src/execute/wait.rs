@@ -1,5 +1,6 @@
-//! WAIT and WAITAOF: whether replicas and the disk have what a client wrote. FLUSHALL SYNC: whether
-//! the background thread has freed the old data set.
+//! WAIT and WAITAOF: whether replicas and the disk have what a client wrote. CLUSTER SETSLOT:
+//! whether the replicas have it, before it runs here. FLUSHALL SYNC: whether the background thread
+//! has freed the old data set.
 //!
 //! ```text
 //!   client writes      repl_offset, aof_offset: the ends of its last write in stream and AOF
@@ -53,7 +54,8 @@ pub fn waitaof_is_met(server: &Server, c: &Client, local: i64, replicas: i64) ->
     local_acks(server, c) >= local && (replicas == 0 || replica_disk_acks(server, c) >= replicas)
 }
 
-/// The reply that ends a client's WAIT, WAITAOF or FLUSHALL; `None` while it must wait on.
+/// Whether a client's WAIT, WAITAOF, SETSLOT or FLUSHALL is over, with the error that ends it;
+/// `None` while it must wait on.
 pub fn is_over(server: &Server, c: &Client) -> Option<Result<(), Error>> {
     let blocked = c.blocked.as_ref()?;
     let argv = blocked.argv.slices();
@@ -65,6 +67,7 @@ pub fn is_over(server: &Server, c: &Client) -> Option<Result<(), Error>> {
             return Some(Err(WAITAOF_WITHOUT_AOF));
         }
         BlockKind::WaitAof => waitaof_is_met(server, c, first, second),
+        BlockKind::SetSlot { replicas } => replica_acks(server, c) >= replicas as i64,
         BlockKind::Freed { job } => server.lazyfree.is_done(job),
         _ => false,
     };

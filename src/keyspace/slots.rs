@@ -55,6 +55,15 @@ impl Server {
         }
     }
 
+    /// The snapshot of this node's primary names the slots that are moved by hand.
+    pub fn follow_open_slots(&mut self, field: &str) {
+        if let Some(member) = &mut self.cluster
+            && let Err(reason) = member.machine.follow_open_slots(field)
+        {
+            log::warn!("The open slots of the snapshot can't be read: {reason}");
+        }
+    }
+
     fn names_in_slot(&self, db: u32, slot: u16) -> Vec<Box<[u8]>> {
         let keys = self.data.dbs[db as usize].keys.slot_keys(slot);
         keys.map(|entry| entry.key().into()).collect()

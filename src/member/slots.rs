@@ -10,9 +10,10 @@ pub fn delete_keys(server: &mut Server, slots: &[u16]) {
     let Some(member) = &server.cluster else {
         return;
     };
-    let (name, shard) = (member.machine.myself().name, member.machine.myself().shard);
+    let myself = member.machine.myself();
+    let (called, shard) = (myself.called(), myself.shard);
     for slot in slots {
-        log::info!("Deleting keys in dirty slot {slot} on node {name} () in shard {shard}");
+        log::info!("Deleting keys in dirty slot {slot} on node {called} in shard {shard}");
         server.drop_slot(*slot);
     }
 }

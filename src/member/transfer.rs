@@ -14,11 +14,14 @@ pub fn flushed(server: &mut Server, slot: Option<u16>) {
     }
 }
 
-/// A snapshot is about to replace the data set: forgets the transfers of slots to the primary, as
-/// the snapshot names those that still run.
+/// The snapshot of the primary is about to replace the data set: it names the slots that arrive
+/// there, and those that are moved by hand.
 pub fn begin_load(server: &mut Server) {
     if let Some(member) = &mut server.cluster {
         member.transfers.forget_primary_imports();
+        act(server, |machine, now, out| {
+            machine.forget_open_slots(now, out)
+        });
     }
 }
 

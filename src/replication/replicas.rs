@@ -278,6 +278,14 @@ impl Replicas {
         self.all.iter().filter(acked).count()
     }
 
+    /// The number of replicas that are online, if each of them executes CLUSTER SETSLOT of its
+    /// primary: Valkey from version 8 on, and this server. One of Redis replies with an error.
+    pub fn learning_of_moves(&self) -> Option<usize> {
+        let online = || self.all.iter().filter(|r| r.is_online());
+        let learns = |r: &Replica| r.announced.version.is_some_and(|v| v >= 0x08_00_00);
+        online().all(learns).then(|| online().count())
+    }
+
     /// The number of online replicas whose AOF is on their disk up to this offset.
     pub fn acked_aof(&self, offset: u64) -> usize {
         let acked = |r: &&Replica| r.is_online() && r.acked_aof >= offset;

@@ -3,15 +3,20 @@
 
 use super::change::{run_or_refuse, slot};
 use super::member;
+use crate::client::blocked::BlockKind;
+use crate::client::flag;
 use crate::cluster::SetSlot;
 use crate::cluster::name::Name;
 use crate::cluster::transfer::Side;
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::db::slot::SLOTS;
 use crate::error::{Error, excerpt};
-use crate::execute::route;
+use crate::execute::{blocked, route};
 use crate::member::transfer;
 use crate::util::number::parse_i64;
+
+/// For how long SETSLOT waits for replicas unless it has TIMEOUT.
+const ACK_TIMEOUT_MS: i64 = 2000;
 
 const SETSLOT_SYNTAX: Error =
     Error::of("ERR Invalid CLUSTER SETSLOT action or number of arguments. Try CLUSTER HELP");
@@ -92,25 +97,51 @@ pub fn flush_slot(ctx: &mut Ctx) -> CmdResult {
 }
 
 /// CLUSTER SETSLOT slot MIGRATING node | IMPORTING node | NODE node | STABLE [TIMEOUT ms]
+///
+/// On a primary, the replicas get it first, so that a move goes on after a failover: the command
+/// waits until all of them have it, as in Valkey 8, and runs then.
 pub fn set_slot(ctx: &mut Ctx) -> CmdResult {
-    // A primary of Valkey 8 sends this to its replicas, so that a move goes on after a failover.
-    let retold = ctx.client.replays();
+    let of_primary = ctx.client.replays();
     let machine = &member(ctx)?.machine;
-    if !machine.myself().is_primary() && !retold {
+    if !machine.myself().is_primary() && !of_primary {
         return Err(Error::of("ERR Please use SETSLOT only with masters."));
     }
     let slot = slot(ctx.argv[2])?;
     check_no_transfer(ctx)?;
     let (change, end) = parse_change(ctx, slot)?;
-    check_timeout(ctx, end)?;
+    let timeout_ms = timeout_ms(ctx, end)?;
+    if of_primary {
+        return run_or_refuse(ctx, |machine, now, out| {
+            machine.set_slot_of_primary(now, slot, change, out)
+        });
+    }
     let keys = ctx.server.slot_len_everywhere(slot);
-    let argv = ctx.argv;
-    run_or_refuse(ctx, |machine, now, out| match retold {
-        true => machine.set_slot_of_primary(now, slot, change, out),
-        false => machine.set_slot(now, slot, change, keys, out),
-    })?;
-    ctx.server.propagation.to_replicas(ctx.client.db, argv);
-    Ok(())
+    if !ctx.client.has(flag::REEXECUTE) {
+        let checked = member(ctx)?.machine.check_set_slot(slot, change, keys);
+        checked.map_err(|reason| Error::new(format!("ERR {reason}")))?;
+        if tell_replicas(ctx, timeout_ms) {
+            return Ok(());
+        }
+    }
+    run_or_refuse(ctx, |machine, now, out| {
+        machine.set_slot(now, slot, change, keys, out)
+    })
+}
+
+/// Sends the command to the replicas. Returns whether it waits until they have it.
+fn tell_replicas(ctx: &mut Ctx, timeout_ms: i64) -> bool {
+    let replicas = ctx.server.replication.replicas.learning_of_moves();
+    let Some(replicas) = replicas.filter(|replicas| *replicas > 0) else {
+        return false;
+    };
+    ctx.server.propagation.to_replicas(ctx.client.db, ctx.argv);
+    if ctx.client.has(flag::DENY_BLOCKING) {
+        return false;
+    }
+    let kind = BlockKind::SetSlot { replicas };
+    let deadline_ms = ctx.server.clock.now_ms.saturating_add(timeout_ms);
+    blocked::block_for_acks(ctx.server, ctx.client, kind, ctx.argv, deadline_ms);
+    true
 }
 
 /// Slots are moved in one way at a time.
@@ -157,17 +188,19 @@ fn parse_change(ctx: &mut Ctx, slot: u16) -> Result<(SetSlot, usize), Error> {
     Ok((change, 5))
 }
 
-/// TIMEOUT, of Valkey: how long the command waits for replicas.
-fn check_timeout(ctx: &Ctx, at: usize) -> CmdResult {
+/// TIMEOUT, of Valkey: for how long the command waits for replicas.
+fn timeout_ms(ctx: &Ctx, at: usize) -> Result<i64, Error> {
     match ctx.argv.get(at + 1) {
-        _ if ctx.argv.len() == at => Ok(()),
+        _ if ctx.argv.len() == at => Ok(ACK_TIMEOUT_MS),
         _ if !ctx.is(at, "timeout") => Err(SETSLOT_SYNTAX),
         None => Err(Error::of("ERR Missing timeout value")),
         Some(_) if ctx.argv.len() > at + 2 => Err(SETSLOT_SYNTAX),
         Some(ms) => match parse_i64(ms) {
             None => Err(Error::TIMEOUT_NOT_INTEGER),
             Some(..0) => Err(Error::TIMEOUT_NEGATIVE),
-            Some(_) => Ok(()),
+            // Without a limit it would be waited for replicas that never come back.
+            Some(0) => Ok(ACK_TIMEOUT_MS),
+            Some(ms) => Ok(ms),
         },
     }
 }

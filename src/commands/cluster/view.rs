@@ -10,6 +10,7 @@ use crate::cluster::packet::flag;
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::db::slot;
 use crate::error::{Error, said};
+use crate::execute::route;
 use crate::state::Server;
 
 /// The kinds of packets, in the order of their numbers.
@@ -119,10 +120,10 @@ fn describe(server: &Server) -> Option<String> {
 
 /// CLUSTER NODES
 pub fn nodes(ctx: &mut Ctx) -> CmdResult {
+    let asker = route::asker(ctx.server, ctx.client);
     let member = member(ctx)?;
     let mut text = String::new();
-    for mut line in member.machine.lines(member.now()) {
-        line.fields.clear();
+    for line in member.machine.lines_for(member.now(), &asker) {
         line.render(&mut text);
         text.push('\n');
     }
@@ -141,17 +142,17 @@ fn find(ctx: &mut Ctx, at: usize) -> Result<NodeIndex, Error> {
 /// CLUSTER REPLICAS node, CLUSTER SLAVES node
 pub fn replicas(ctx: &mut Ctx) -> CmdResult {
     let primary = find(ctx, 2)?;
+    let asker = route::asker(ctx.server, ctx.client);
     let member = member(ctx)?;
     if !member.machine.nodes()[primary].is_primary() {
         return Err(Error::of("ERR The specified node is not a master"));
     }
     let name = member.machine.nodes()[primary].name;
-    let mut lines = member.machine.lines(member.now());
+    let mut lines = member.machine.lines_for(member.now(), &asker);
     lines.retain(|line| line.primary == Some(name));
     ctx.client.reply.array(lines.len());
-    for mut line in lines {
+    for line in lines {
         let mut text = String::new();
-        line.fields.clear();
         line.render(&mut text);
         ctx.client.reply.bulk(text.as_bytes());
     }

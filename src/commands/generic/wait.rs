@@ -34,7 +34,13 @@ pub fn wait(ctx: &mut Ctx) -> CmdResult {
     if met || ctx.client.has(flag::DENY_BLOCKING) {
         reply_wait(ctx.server, ctx.client);
     } else {
-        block(ctx, BlockKind::Wait, deadline_ms);
+        blocked::block_for_acks(
+            ctx.server,
+            ctx.client,
+            BlockKind::Wait,
+            ctx.argv,
+            deadline_ms,
+        );
     }
     Ok(())
 }
@@ -64,17 +70,15 @@ pub fn waitaof(ctx: &mut Ctx) -> CmdResult {
     if met || ctx.client.has(flag::DENY_BLOCKING) {
         reply_waitaof(ctx.server, ctx.client);
     } else {
-        block(ctx, BlockKind::WaitAof, deadline_ms);
+        blocked::block_for_acks(
+            ctx.server,
+            ctx.client,
+            BlockKind::WaitAof,
+            ctx.argv,
+            deadline_ms,
+        );
     }
     Ok(())
-}
-
-/// Blocks the client until there are enough acknowledgements, and requests them from the replicas.
-fn block(ctx: &mut Ctx, kind: BlockKind, deadline_ms: i64) {
-    blocked::block(ctx.server, ctx.client, kind, ctx.argv, deadline_ms);
-    let r = ctx.client.reference();
-    ctx.server.blocked.waiting_acks.push(r);
-    ctx.server.replication.wants_acks = true;
 }
 
 /// A timeout in milliseconds as a Unix time; 0, for ever, stays 0.

@@ -64,7 +64,7 @@ pub struct BlockedClients {
     pub unblocked: VecDeque<ClientRef>,
     /// Clients held back by CLIENT PAUSE.
     pub postponed: VecDeque<ClientRef>,
-    /// Clients in WAIT, WAITAOF and FLUSHALL, and some that no longer wait.
+    /// Clients in WAIT, WAITAOF, SETSLOT and FLUSHALL, and some that no longer wait.
     pub waiting_acks: Vec<ClientRef>,
     /// Keys with clients that must be notified of their deletion.
     pub on_nokey: usize,
@@ -198,6 +198,20 @@ fn start(server: &mut Server, c: &mut Client, blocked: Blocked) {
     server.blocked.count += 1;
 }
 
+/// Blocks a client until the replicas, or the disk, have what it wrote. The replicas are requested
+/// to say so.
+pub fn block_for_acks(
+    server: &mut Server,
+    c: &mut Client,
+    kind: BlockKind,
+    argv: &[&[u8]],
+    deadline_ms: i64,
+) {
+    block(server, c, kind, argv, deadline_ms);
+    server.blocked.waiting_acks.push(c.reference());
+    server.replication.wants_acks = true;
+}
+
 /// FLUSHALL SYNC: the client waits until the background thread has done this job.
 pub fn block_until_freed(server: &mut Server, c: &mut Client, argv: &[&[u8]], job: u64) {
     block(server, c, BlockKind::Freed { job }, argv, 0);
@@ -279,6 +293,12 @@ fn unblock_with(
     unblock(server, c);
 }
 
+/// Ends a client's wait with an error.
+fn unblock_with_error(server: &mut Server, c: &mut Client, error: Error) {
+    server.stats.count_error(error.code());
+    unblock_with(server, c, true, |_, c| c.reply.error(&error));
+}
+
 /// The reply to a blocked client whose timeout has passed.
 fn reply_to_timeout(server: &Server, c: &mut Client) {
     match c.blocked.as_ref().map(|b| b.kind) {
@@ -301,15 +321,25 @@ pub fn handle_timeouts(server: &mut Server) {
         let Some(mut c) = server.net.clients.take_ref(r) else {
             continue;
         };
-        unblock_with(server, &mut c, false, reply_to_timeout);
+        match is_set_slot(&c) {
+            true => unblock_with_error(server, &mut c, Error::NOREPLICAS),
+            false => unblock_with(server, &mut c, false, reply_to_timeout),
+        }
         server.net.clients.put(c);
     }
 }
 
+/// Whether a client waits until the replicas have its CLUSTER SETSLOT.
+fn is_set_slot(c: &Client) -> bool {
+    let blocked = c.blocked.as_ref();
+    blocked.is_some_and(|blocked| matches!(blocked.kind, BlockKind::SetSlot { .. }))
+}
+
 /// Replies to the clients in WAIT, WAITAOF and FLUSHALL whose wait is over: after acknowledgements,
-/// after an fsync of the AOF, when the AOF was switched off, or when the keys are freed.
+/// after an fsync of the AOF, when the AOF was switched off, or when the keys are freed. SETSLOT
+/// runs when its replicas have it.
 pub fn serve_acks(server: &mut Server) {
-    use BlockKind::{Freed, Wait, WaitAof};
+    use BlockKind::{Freed, SetSlot, Wait, WaitAof};
     for r in std::mem::take(&mut server.blocked.waiting_acks) {
         let Some(mut c) = server.net.clients.take_ref(r) else {
             continue;
@@ -317,14 +347,14 @@ pub fn serve_acks(server: &mut Server) {
         let waits = c
             .blocked
             .as_ref()
-            .is_some_and(|b| matches!(b.kind, Wait | WaitAof | Freed { .. }));
+            .is_some_and(|b| matches!(b.kind, Wait | WaitAof | SetSlot { .. } | Freed { .. }));
         match wait::is_over(server, &c) {
             _ if !waits => {}
             None => server.blocked.waiting_acks.push(r),
+            Some(Ok(())) if is_set_slot(&c) => reexecute(server, &mut c),
             Some(Ok(())) => unblock_with(server, &mut c, false, reply_to_timeout),
             Some(Err(error)) => {
-                server.stats.count_error(error.code());
-                unblock_with(server, &mut c, true, |_, c| c.reply.error(&error));
+                unblock_with_error(server, &mut c, error);
             }
         }
         server.net.clients.put(c);
@@ -344,8 +374,7 @@ pub fn answer(server: &mut Server, r: ClientRef, kind: BlockKind, error: Option<
         match error {
             None => unblock_with(server, &mut c, false, |_, c| c.reply.ok()),
             Some(error) => {
-                server.stats.count_error(error.code());
-                unblock_with(server, &mut c, true, |_, c| c.reply.error(&error));
+                unblock_with_error(server, &mut c, error);
             }
         }
     }
@@ -365,8 +394,7 @@ pub fn disconnect_all(server: &mut Server) {
         if let Some(BlockKind::List | BlockKind::Zset | BlockKind::Stream) = kind
             && let Some(error) = redirection
         {
-            server.stats.count_error(error.code());
-            unblock_with(server, &mut c, true, |_, c| c.reply.error(&error));
+            unblock_with_error(server, &mut c, error);
         } else if let Some(BlockKind::Freed { .. }) = kind {
             // Its keys are gone; only their memory is not free yet.
             unblock_with(server, &mut c, false, reply_to_timeout);
@@ -376,8 +404,7 @@ pub fn disconnect_all(server: &mut Server) {
             let error = Error::of(
                 "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
             );
-            server.stats.count_error(error.code());
-            unblock_with(server, &mut c, true, |_, c| c.reply.error(&error));
+            unblock_with_error(server, &mut c, error);
             c.set(flag::CLOSE_AFTER_REPLY);
         }
         server.net.clients.put(c);
@@ -399,8 +426,7 @@ pub fn redirect_waiting(server: &mut Server) {
             continue;
         };
         if let Some(error) = route::error_of_waiting(server, &c) {
-            server.stats.count_error(error.code());
-            unblock_with(server, &mut c, true, |_, c| c.reply.error(&error));
+            unblock_with_error(server, &mut c, error);
         }
         server.net.clients.put(c);
     }
@@ -418,8 +444,7 @@ pub fn unblock_by_request(server: &mut Server, r: ClientRef, with_error: bool) -
         .is_some_and(|b| matches!(b.kind, List | Zset | Stream | Wait | WaitAof));
     if can && with_error {
         let error = Error::of("UNBLOCKED client unblocked via CLIENT UNBLOCK");
-        server.stats.count_error(error.code());
-        unblock_with(server, &mut c, true, |_, c| c.reply.error(&error));
+        unblock_with_error(server, &mut c, error);
     } else if can {
         unblock_with(server, &mut c, false, reply_to_timeout);
     }

@@ -380,6 +380,7 @@ fn take_packets(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) {
         if let Some(kind) = server.debug.dropped_packets
             && (kind == -2 || kind == message.kind_index() as i64)
         {
+            member::act(server, |machine, _, _| machine.count_received(&message));
             if !server.debug.close_link_at_drop {
                 continue;
             }

@@ -267,6 +267,7 @@ fn load(
         // The primary deletes expired keys.
         keep_expired: true,
         accept: Some(accept),
+        of_primary: true,
         ..Options::default()
     };
     let result = read(&RefCell::new(&mut live), &mut data, options);

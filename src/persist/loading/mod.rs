@@ -17,6 +17,8 @@
 //! **Invariant:** while `server.loading` is `InPlace` nothing expires and nothing is evicted;
 //! expired keys of the file are not created.
 
+mod aux_fields;
+
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fs::File;
@@ -38,14 +40,15 @@ use crate::observe::bigkeys;
 use crate::persist::aof;
 use crate::persist::rdb::decode::{Fault, Result, corrupt};
 use crate::persist::rdb::load::{self, Meta, Refused, Sink};
-use crate::persist::rdb::save::SLOT_IMPORT_FIELD;
-use crate::persist::rdb::{Limits, Position, check, is_history_id};
+use crate::persist::rdb::{Limits, Position, check};
 use crate::persist::rio::Reader;
 use crate::script::functions::LoadRules;
 use crate::state::Server;
 use crate::sys::{self, signals};
 use crate::texts;
 use crate::types::{Key, New, Value};
+
+use self::aux_fields::HistoryFields;
 
 /// The number of empty keys that the server's log names; further ones are only counted.
 const EMPTY_KEYS_NAMED: u64 = 10;
@@ -259,6 +262,8 @@ pub struct Options {
     /// The server is at the file's position of its replication history from the first key on. What
     /// has expired since is deleted in the stream, too.
     pub resume: bool,
+    /// It is the snapshot of this server's primary.
+    pub of_primary: bool,
     /// The connection protects the file's bytes, so the checksum is not compared.
     pub protected: bool,
 }
@@ -305,33 +310,6 @@ pub struct Keyspace<'l, 'a> {
 
 /// Keys with their hashes, before they are in the table.
 type Waiting = VecDeque<(u64, Key)>;
-
-/// The AUX fields of a [`Position`].
-#[derive(Default)]
-struct HistoryFields {
-    id: Option<String>,
-    offset: Option<u64>,
-    db: Option<u32>,
-}
-
-impl HistoryFields {
-    fn note(&mut self, name: &[u8], text: &str) {
-        match name {
-            b"repl-id" => self.id = Some(text.into()).filter(|id: &String| is_history_id(id)),
-            b"repl-offset" => self.offset = text.parse().ok(),
-            _ => self.db = text.parse().ok(),
-        }
-    }
-
-    /// Old servers wrote a database of -1 when there was none; the other fields are then useless.
-    fn position(&self) -> Option<Position> {
-        Some(Position {
-            id: self.id.clone()?,
-            offset: self.offset?,
-            db: self.db?,
-        })
-    }
-}
 
 /// The maximum number of keys that wait for their buckets: enough to hide a cache miss, few enough
 /// for the first-level cache.
@@ -475,44 +453,7 @@ impl Sink for Keyspace<'_, '_> {
     }
 
     fn aux(&mut self, name: &[u8], value: &[u8]) {
-        let text = String::from_utf8_lossy(value);
-        let number = text.parse::<i64>().unwrap_or(0);
-        match name {
-            b"redis-ver" => {
-                let words = self.live.borrow().server.config.words();
-                log::info!(
-                    "{}",
-                    texts::LOG_RDB_BY_REDIS.fill(words, &[("version", &text)])
-                );
-            }
-            b"valkey-ver" => log::info!("Loading RDB produced by Valkey version {text}"),
-            b"ctime" => {
-                let age = (self.now_ms / 1000 - number).max(0);
-                log::info!("RDB age {age} seconds");
-            }
-            b"used-mem" => {
-                log::info!(
-                    "RDB memory usage when created {:.2} Mb",
-                    number as f64 / (1024.0 * 1024.0)
-                );
-                self.live.borrow_mut().server.load.rdb_used_mem = number.max(0) as u64;
-            }
-            SLOT_IMPORT_FIELD => {
-                if let Some(import) = Establish::of_field(&text) {
-                    self.live.borrow_mut().server.follow_import(&import);
-                }
-            }
-            b"aof-preamble" if number != 0 => log::info!("RDB has an AOF tail"),
-            b"aof-base" if number != 0 => log::info!("RDB is base AOF"),
-            b"aof-preamble" | b"aof-base" | b"redis-bits" => {}
-            b"repl-stream-db" | b"repl-id" | b"repl-offset" => self.history.note(name, &text),
-            // Scripts, which are not stored any more.
-            b"lua" => {}
-            name => log::debug!(
-                "Unrecognized RDB AUX field: '{}' '{text}'",
-                name.escape_ascii()
-            ),
-        }
+        self.read_aux(name, value);
     }
 
     fn select_db(&mut self, db: u64) -> Result<()> {

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 use super::encode::Encoder;
 use super::{Position, VERSION_FIELD_TTL, VERSION_VALKEY, opcode};
+use crate::cluster::moves::OPEN_SLOTS_FIELD;
 use crate::db::Db;
 use crate::persist::child::Meter;
 use crate::persist::rio::Writer;
@@ -185,24 +186,29 @@ impl Write for Metered<'_, '_> {
 }
 
 fn write_aux_fields(server: &Server, out: &mut Encoder, options: &SaveOptions) -> io::Result<()> {
-    let mut aux = |name: &str, value: &str| {
+    let mut aux = |name: &[u8], value: &str| {
         out.out.put_u8(opcode::AUX)?;
-        out.string(name.as_bytes())?;
+        out.string(name)?;
         out.string(value.as_bytes())
     };
     match server.config.words() {
-        Words::Redis => aux("redis-ver", crate::REDIS_VERSION)?,
-        Words::Valkey => aux("valkey-ver", crate::VALKEY_VERSION)?,
+        Words::Redis => aux(b"redis-ver", crate::REDIS_VERSION)?,
+        Words::Valkey => aux(b"valkey-ver", crate::VALKEY_VERSION)?,
     }
-    aux("redis-bits", &usize::BITS.to_string())?;
-    aux("ctime", &server.clock.now_s().to_string())?;
-    aux("used-mem", &server.used_memory().to_string())?;
+    aux(b"redis-bits", &usize::BITS.to_string())?;
+    aux(b"ctime", &server.clock.now_s().to_string())?;
+    aux(b"used-mem", &server.used_memory().to_string())?;
     if let Some(position) = &options.position {
-        aux("repl-stream-db", &position.db.to_string())?;
-        aux("repl-id", &position.id)?;
-        aux("repl-offset", &position.offset.to_string())?;
+        aux(b"repl-stream-db", &position.db.to_string())?;
+        aux(b"repl-id", &position.id)?;
+        aux(b"repl-offset", &position.offset.to_string())?;
     }
-    aux("aof-base", &u8::from(options.aof_base).to_string())
+    aux(b"aof-base", &u8::from(options.aof_base).to_string())?;
+    let member = server.cluster.as_ref();
+    match member.and_then(|member| member.machine.open_slots_field()) {
+        Some(slots) => aux(OPEN_SLOTS_FIELD, &slots),
+        None => Ok(()),
+    }
 }
 
 /// The slots that arrive here, whose keys belong to another node. Before Valkey 9 no version has a
