@@ -855,7 +855,9 @@ fn code_of_the_server_uses_plain_words() {
             continue;
         }
         for (at, line) in source.text.lines().enumerate() {
-            let banned = banned_words(line).into_iter();
+            // Redis's log line about a node that comes back.
+            let line = line.replace("nobody is serving its slots", "");
+            let banned = banned_words(&line).into_iter();
             problems.extend(banned.map(|word| format!("{}:{}: {word}", source.path, at + 1)));
         }
     }
