@@ -230,14 +230,14 @@ fn lost(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) {
     member::step(server, Event::Closed(id));
 }
 
-/// Sends the output as far as the socket takes it. `More` if the socket still has room.
-fn send(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) -> Io {
+/// Sends the output as far as the socket takes it.
+fn send(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) {
     let bus = &mut server.bus;
     let Some(link) = bus.links.get_mut(&id) else {
-        return Io::Drained;
+        return;
     };
     if link.conn.state() != State::Open {
-        return Io::Drained;
+        return;
     }
     while let Some(piece) = link.output.front() {
         let written = match link.conn.write(&piece[link.sent..]) {
@@ -245,7 +245,7 @@ fn send(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) -> Io {
             Err(e) => {
                 log::debug!("I/O error writing to node link: {}", error_text(&e));
                 lost(el, server, id);
-                return Io::Drained;
+                return;
             }
         };
         link.sent += written.bytes;
@@ -257,10 +257,9 @@ fn send(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) -> Io {
         }
         if written.io == Io::Drained {
             check_limit(el, server, id);
-            return Io::Drained;
+            return;
         }
     }
-    Io::More
 }
 
 /// Closes a link whose peer does not read.
@@ -283,9 +282,11 @@ fn write_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, 
     if !establish(el, server, id) {
         return Io::Drained;
     }
-    let io = send(el, server, id);
+    send(el, server, id);
     execute(el, server);
-    io
+    // With nothing left to send, the loop must not call again in each turn: `execute` sends at
+    // once, and a full socket gets an edge when it has room.
+    Io::Drained
 }
 
 /// Whether the link is open; notices that it has just been connected, or can't be.
