@@ -68,7 +68,7 @@ fn uid() -> u32 {
 fn a_user_of_the_system_is_an_acl_user_on_the_unix_socket() {
     let dir = Dir::new("peer");
     let socket = dir.path("s");
-    let users = format!("{}=nobody {}=local", uid() + 1, uid());
+    let users = format!("{}=other {}=local", uid() + 1, uid());
     let server = Peer::aeris(&[
         "--unixsocket",
         &socket,

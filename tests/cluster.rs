@@ -31,7 +31,7 @@ fn words(reply: Reply) -> String {
     }
 }
 
-fn wait_until(what: &str, condition: impl Fn() -> bool) {
+fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let began = Instant::now();
     while !condition() {
         assert!(began.elapsed() < Duration::from_secs(90), "no {what}");
@@ -166,6 +166,38 @@ fn a_replica_of_ours_replaces_a_primary_of_redis_7() {
 #[test]
 fn a_replica_of_valkey_9_replaces_a_primary_of_ours() {
     story([ours, Peer::valkey9, ours, Peer::valkey9]);
+}
+
+/// A link whose handler is called without need keeps the loop turning: a whole core for each node.
+#[test]
+fn idle_nodes_sleep_between_their_pings() {
+    let (servers, _) = cluster([ours; 4]).expect("servers");
+    for server in &servers {
+        let mut c = server.connect();
+        let mut look = || {
+            let turns = number(&c.line("INFO stats"), "eventloop_cycles");
+            let sent = number(&c.line("CLUSTER INFO"), "cluster_stats_messages_sent");
+            (turns, sent)
+        };
+        let first = look();
+        let mut last = first;
+        wait_until("pings", || {
+            std::thread::sleep(Duration::from_millis(200));
+            last = look();
+            last.1 >= first.1 + 10
+        });
+        let turns = last.0 - first.0;
+        let sent = last.1 - first.1;
+        assert!(turns < 200 * sent, "{turns} turns for {sent} packets");
+    }
+}
+
+fn number(info: &str, field: &str) -> u64 {
+    let mut values = info
+        .lines()
+        .filter_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    let value = values.next().expect("the field");
+    value.trim().parse().expect("a number")
 }
 
 #[test]

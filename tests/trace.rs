@@ -211,18 +211,19 @@ fn drive_long_commands(server: &Peer, c: &mut Conn) {
     }
 }
 
+/// Settings with which `drive` and `drive_long_commands` make most kinds of events.
+const EVENTFUL: &[&str] = &[
+    "--appendonly",
+    "yes",
+    "--appendfsync",
+    "always",
+    "--busy-reply-threshold",
+    "5",
+];
+
 #[test]
 fn every_kind_of_event_occurs() {
-    let server = Peer::aeris(&[
-        "--appendonly",
-        "yes",
-        "--appendfsync",
-        "always",
-        "--busy-reply-threshold",
-        "5",
-        "--hz",
-        "500",
-    ]);
+    let server = Peer::aeris(&[EVENTFUL, &["--hz", "500"]].concat());
     let mut c = server.connect();
     ok(&mut c, "TRACE START EVENTS 20000");
     let mut missing: BTreeSet<String> = Kind::ALL.iter().map(|k| k.name().into()).collect();
@@ -369,14 +370,7 @@ fn ask_trace_processor(program: &Path, trace: &Path, queries: &[&str]) -> String
 /// Perfetto finds the same spans, arrows and rows as [`Trace`], none of them damaged or moved.
 #[test]
 fn perfetto_reads_a_trace() {
-    let server = Peer::aeris(&[
-        "--appendonly",
-        "yes",
-        "--appendfsync",
-        "always",
-        "--busy-reply-threshold",
-        "5",
-    ]);
+    let server = Peer::aeris(EVENTFUL);
     let mut c = server.connect();
     ok(&mut c, "TRACE START EVENTS 20000");
     drive(&server, &mut c);

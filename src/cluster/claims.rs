@@ -135,8 +135,8 @@ impl Cluster {
                 lost.push(slot);
             }
             // After a failover, the shard's move of the slot goes on.
-            let is_failover = owner.is_some_and(|owner| self.share_shard(owner, claimant));
-            match is_failover {
+            let stays_in_shard = owner.is_some_and(|owner| self.share_shard(owner, claimant));
+            match stays_in_shard {
                 true => heir_of = owner,
                 false => _ = self.slots.migrating.remove(&slot),
             }

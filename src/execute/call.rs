@@ -29,10 +29,9 @@ use crate::tracking;
 pub fn call(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, sent: Sent) {
     let cmd = server.commands.row(id);
     let dirty = server.dirty;
-    let started = if server.nesting == 0 {
-        server.clock.last
-    } else {
-        ticks::now()
+    let started = match server.nesting {
+        0 => server.clock.last,
+        _ => ticks::now(),
     };
     let reply_from = c.reply.mark();
     server.in_flight.begin(argv, c);
@@ -68,17 +67,16 @@ pub fn call(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, sent: 
     if server.nesting == 0 {
         server.clock.command_ended(ended);
     }
-    let spent = ended.wrapping_sub(started);
+    let ticks = ended.wrapping_sub(started);
     let reply_bytes = c.reply.bytes_since(reply_from);
     // The queued commands may have changed CLIENT REPLY: EXEC has removed unwanted replies already.
     if failed || !cmd.is(command::RUNS_QUEUE) {
         drop_unwanted_reply(server, c, reply_from);
     }
     if !c.has(flag::BLOCKED | flag::AOF_LOADER) {
-        account(server, c, argv, id, spent, failed);
+        account(server, c, argv, id, ticks, failed);
         keep_if_large(server, c, argv, cmd, sent, reply_bytes);
         if server.stats.commands_processed >= server.hotkeys.next {
-            let ticks = spent;
             hotkeys::sample(server, c, argv, cmd, Cost { ticks, reply_bytes });
         }
     }
@@ -89,8 +87,10 @@ pub fn call(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, sent: 
         if server.armed & armed::TRACE != 0 {
             server.trace.command(id, started, ended, c.id);
         }
-        let changed = server.dirty > dirty;
-        note_keys(server, c, argv, cmd, changed, (spent, reply_bytes));
+        if server.armed & LOOKS_AT_KEYS != 0 {
+            let changed = server.dirty > dirty;
+            note_keys(server, c, argv, cmd, changed, (ticks, reply_bytes));
+        }
     }
     if server.armed & armed::PROPAGATE != 0 {
         propagate::after_call(server, c, argv, sent, cmd, dirty);
@@ -126,23 +126,9 @@ fn charge_slot(
     }
 }
 
-/// Notes the keys of a command for the features that look at them, if one is on.
-#[inline]
-fn note_keys(
-    server: &mut Server,
-    c: &mut Client,
-    argv: &[&[u8]],
-    cmd: &Command,
-    changed: bool,
-    cost: (u64, u64),
-) {
-    if server.armed & LOOKS_AT_KEYS != 0 {
-        look_at_keys(server, c, argv, cmd, changed, cost);
-    }
-}
-
+/// Notes the keys of a command for the features that look at them.
 #[cold]
-fn look_at_keys(
+fn note_keys(
     server: &mut Server,
     c: &mut Client,
     argv: &[&[u8]],

@@ -278,12 +278,12 @@ impl Replicas {
         self.all.iter().filter(acked).count()
     }
 
-    /// The number of replicas that are online, if each of them executes CLUSTER SETSLOT of its
+    /// The number of replicas that are online, if all replicas execute CLUSTER SETSLOT of their
     /// primary: Valkey from version 8 on, and this server. One of Redis replies with an error.
     pub fn learning_of_moves(&self) -> Option<usize> {
-        let online = || self.all.iter().filter(|r| r.is_online());
-        let learns = |r: &Replica| r.announced.version.is_some_and(|v| v >= 0x08_00_00);
-        online().all(learns).then(|| online().count())
+        let executes = |r: &Replica| r.announced.version.is_some_and(|v| v >= 0x08_00_00);
+        let all = self.all.iter().all(|r| r.announced.rdb_only || executes(r));
+        all.then(|| self.all.iter().filter(|r| r.is_online()).count())
     }
 
     /// The number of online replicas whose AOF is on their disk up to this offset.

@@ -130,12 +130,12 @@ pub fn set_slot(ctx: &mut Ctx) -> CmdResult {
 
 /// Sends the command to the replicas. Returns whether it waits until they have it.
 fn tell_replicas(ctx: &mut Ctx, timeout_ms: i64) -> bool {
-    let replicas = ctx.server.replication.replicas.learning_of_moves();
-    let Some(replicas) = replicas.filter(|replicas| *replicas > 0) else {
+    let Some(replicas) = ctx.server.replication.replicas.learning_of_moves() else {
         return false;
     };
+    // One that loads its snapshot, or comes back, reads it later.
     ctx.server.propagation.to_replicas(ctx.client.db, ctx.argv);
-    if ctx.client.has(flag::DENY_BLOCKING) {
+    if replicas == 0 || ctx.client.has(flag::DENY_BLOCKING) {
         return false;
     }
     let kind = BlockKind::SetSlot { replicas };
