@@ -4,12 +4,13 @@ use std::process::ExitCode;
 
 use aeris::observe::logging;
 use aeris::persist::loading;
-use aeris::server::{cli, record, shutdown, start, supervisor};
+use aeris::server::{cli, crash_report, record, shutdown, start, supervisor};
 use aeris::state::Server;
 use aeris::sync::role;
 use aeris::sys::{process, tape};
 
 fn main() -> ExitCode {
+    crash_report::abort_on_panic();
     let argv: Vec<std::ffi::OsString> = std::env::args_os().collect();
     if let Some(tool) = cli::tool(&argv) {
         return tool;

@@ -36,8 +36,21 @@ pub fn configure(config: &Config) {
         std::panic::set_hook(Box::new(report_panic));
     } else {
         crash::uninstall();
-        drop(std::panic::take_hook());
+        abort_on_panic();
     }
+}
+
+/// From here on a panic of any thread prints its message and ends the process with SIGABRT.
+///
+/// The release build aborts by itself. The development build unwinds, as the tests need it, so that
+/// one build of all libraries serves the programs and the tests.
+pub fn abort_on_panic() {
+    drop(std::panic::take_hook());
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        print(info);
+        std::process::abort();
+    }));
 }
 
 fn begin() {
@@ -89,7 +102,7 @@ fn stack_trace() {
 
 fn report_panic(info: &PanicHookInfo) {
     if !crash::claim_report() {
-        return;
+        std::process::abort();
     }
     begin();
     line!("=== ASSERTION FAILED ===");
@@ -102,8 +115,9 @@ fn report_panic(info: &PanicHookInfo) {
     if EXIT_ON_PANIC.load(Ordering::Relaxed) {
         std::process::exit(1);
     }
-    // The process ends by SIGABRT, without a second report.
+    // SIGABRT without a second report.
     crash::uninstall();
+    std::process::abort();
 }
 
 fn message<'a>(info: &'a PanicHookInfo<'_>) -> &'a str {
