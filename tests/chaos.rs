@@ -35,7 +35,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nodes::Kind;
+use nodes::ServerKind;
 use world::{SERVERS, Setup, World};
 use writer::{Lost, Target, Writer, check_sums, key};
 
@@ -143,12 +143,12 @@ fn check(world: &World, writers: &[Writer], lossy: Option<u16>, totals: &mut Tot
 fn nothing_acknowledged_is_lost_in_chaos() {
     let duration = Duration::from_secs(60 * number("AERIS_CHAOS_MINUTES", 1));
     let name = std::env::var("AERIS_CHAOS_PEER").unwrap_or_default();
-    let mut peers = Kind::PEERS.into_iter();
+    let mut peers = ServerKind::PEERS.into_iter();
     let peer = peers.find(|kind| format!("{kind:?}") == name);
     assert!(peer.is_some() || name.is_empty(), "{name} is no server");
     let setup = Setup {
         seed: number("AERIS_CHAOS_SEED", 1),
-        peer: peer.unwrap_or(Kind::Aeris),
+        peer: peer.unwrap_or(ServerKind::Aeris),
         ballast_mb: number("AERIS_CHAOS_MB", 0),
     };
     println!(

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::thread;
 
-use aeris::sys::tape::format::{Codec, Entry, MAGIC, Reader, frame};
+use aeris::sys::tape::format::{Codec, MAGIC, Reader, TapeEntry, frame};
 use common::{Conn, Peer, multibulk};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_aeris-server");
@@ -363,7 +363,7 @@ fn a_recording_ends_at_its_greatest_size() {
 }
 
 /// Writes a recording once more, with `change` made to its entries.
-fn rewritten(bytes: &[u8], change: impl Fn(&mut Entry)) -> Vec<u8> {
+fn rewritten(bytes: &[u8], change: impl Fn(&mut TapeEntry)) -> Vec<u8> {
     let mut reader = Reader::new(bytes).expect("a recording");
     let (mut codec, mut file) = (Codec::default(), MAGIC.to_vec());
     while let Some(mut entry) = reader.next_entry().expect("an entry") {
@@ -392,8 +392,8 @@ fn a_difference_is_reported_where_it_is() {
         "the same entries"
     );
     // A request is changed in the recording, so its reply differs.
-    let other = |entry: &mut Entry| {
-        if let Entry::Read { bytes, .. } = entry
+    let other = |entry: &mut TapeEntry| {
+        if let TapeEntry::Read { bytes, .. } = entry
             && bytes.ends_with(b"first\r\n")
         {
             *bytes = b"*2\r\n$4\r\nECHO\r\n$5\r\nother\r\n";
@@ -436,8 +436,8 @@ fn a_damaged_recording_is_an_error() {
     damaged[MAGIC.len() - 1] = 9;
     fails(&damaged, "is a recording in format 9");
     // Whole blocks with entries that make no sense.
-    let no_listeners = |entry: &mut Entry| {
-        if let Entry::Text(text) = entry
+    let no_listeners = |entry: &mut TapeEntry| {
+        if let TapeEntry::Text(text) = entry
             && text.starts_with(b"plain ")
         {
             *text = b"plain -7 0";
@@ -457,21 +457,21 @@ fn counts_that_can_not_be_are_differences() {
     stop(&mut server);
     let path = recording(&server);
     let bytes = fs::read(&path).expect("the file");
-    let more_read = |entry: &mut Entry| {
-        if let Entry::Read { outcome, bytes, .. } = entry
+    let more_read = |entry: &mut TapeEntry| {
+        if let TapeEntry::Read { outcome, bytes, .. } = entry
             && bytes.ends_with(b"first\r\n")
         {
             *outcome = Ok(1 << 40);
         }
     };
-    let more_written = |entry: &mut Entry| {
-        if let Entry::Write(write) = entry
+    let more_written = |entry: &mut TapeEntry| {
+        if let TapeEntry::Write(write) = entry
             && write.head.ends_with(b"first\r\n")
         {
             write.outcome = Ok(write.offered + 1);
         }
     };
-    let changes: [&dyn Fn(&mut Entry); 2] = [&more_read, &more_written];
+    let changes: [&dyn Fn(&mut TapeEntry); 2] = [&more_read, &more_written];
     for (change, what) in changes.into_iter().zip(["a read", "a write"]) {
         fs::write(&path, rewritten(&bytes, change)).expect("a file");
         let output = replay(&path);

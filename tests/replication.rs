@@ -28,7 +28,7 @@ use std::sync::Mutex;
 
 use cells::Cell;
 use channels::Cut;
-use nodes::Kind;
+use nodes::ServerKind;
 
 /// The cell of this name. Without its peer nothing is tested, which `find_peer` reports.
 fn cell(name: &str) {
@@ -80,27 +80,27 @@ fn we_continue_after_valkey_9_1_cuts_us() {
 
 #[test]
 fn valkey_9_1_gets_snapshot_and_stream_at_once() {
-    channels::run(Kind::Aeris, Kind::Valkey9, Cut::Neither);
+    channels::run(ServerKind::Aeris, ServerKind::Valkey9, Cut::Neither);
 }
 
 #[test]
 fn valkey_9_1_sends_us_snapshot_and_stream_at_once() {
-    channels::run(Kind::Valkey9, Kind::Aeris, Cut::Neither);
+    channels::run(ServerKind::Valkey9, ServerKind::Aeris, Cut::Neither);
 }
 
 #[test]
 fn redis_8_2_loses_the_connection_of_its_snapshot() {
-    channels::run(Kind::Aeris, Kind::Redis8, Cut::Snapshot);
+    channels::run(ServerKind::Aeris, ServerKind::Redis8, Cut::Snapshot);
 }
 
 #[test]
 fn redis_8_2_sends_us_snapshot_and_stream_at_once() {
-    channels::run(Kind::Redis8, Kind::Aeris, Cut::Neither);
+    channels::run(ServerKind::Redis8, ServerKind::Aeris, Cut::Neither);
 }
 
 #[test]
 fn we_lose_the_stream_while_a_snapshot_of_ours_is_sent() {
-    channels::run(Kind::Aeris, Kind::Aeris, Cut::Main);
+    channels::run(ServerKind::Aeris, ServerKind::Aeris, Cut::Main);
 }
 
 #[test]

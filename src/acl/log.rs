@@ -63,7 +63,7 @@ pub struct Event {
 }
 
 /// An entry of the log: equal refusals within [`GROUPING_MS`].
-pub struct Entry {
+pub struct AclLogEntry {
     pub event: Event,
     /// The number of equal refusals that the entry stands for.
     pub count: u64,
@@ -100,7 +100,7 @@ impl FailedLogins {
 #[derive(Default)]
 pub struct Log {
     /// Newest first.
-    pub entries: VecDeque<Entry>,
+    pub entries: VecDeque<AclLogEntry>,
     next_id: u64,
 }
 
@@ -113,7 +113,7 @@ impl Log {
             self.entries.clear();
             return;
         }
-        let same = |entry: &Entry| {
+        let same = |entry: &AclLogEntry| {
             entry.event == event && (now_ms - entry.updated_ms).abs() <= GROUPING_MS
         };
         let known = self.entries.iter().take(LOOKED_AT).position(same);
@@ -127,10 +127,10 @@ impl Log {
         self.entries.truncate(max);
     }
 
-    fn new_entry(&mut self, event: Event, now_ms: i64) -> Entry {
+    fn new_entry(&mut self, event: Event, now_ms: i64) -> AclLogEntry {
         let id = self.next_id;
         self.next_id += 1;
-        Entry {
+        AclLogEntry {
             event,
             count: 0,
             id,
@@ -164,7 +164,7 @@ mod tests {
 
     /// (object, count, id), the newest first.
     fn shown(log: &Log) -> Vec<(String, u64, u64)> {
-        let object = |e: &Entry| String::from_utf8(e.event.object.clone()).unwrap();
+        let object = |e: &AclLogEntry| String::from_utf8(e.event.object.clone()).unwrap();
         log.entries
             .iter()
             .map(|e| (object(e), e.count, e.id))

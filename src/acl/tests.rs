@@ -1,7 +1,7 @@
 use super::*;
 use crate::acl::rules::{RuleError, merge_selectors};
 use crate::client::ClientRef;
-use crate::client::subscriptions::Kind;
+use crate::client::subscriptions::ChannelKind;
 use crate::config::Config;
 use crate::pubsub;
 use crate::testing;
@@ -511,8 +511,8 @@ fn subscribers_that_lose_their_channels_are_cut_off() {
     let (mut server, refs) = server_with(&["alice", "bob"]);
     for r in &refs {
         let mut c = server.net.clients.take_ref(*r).unwrap();
-        pubsub::subscribe(&mut server, &mut c, Kind::Channel, b"news");
-        pubsub::subscribe(&mut server, &mut c, Kind::Pattern, b"chat:*");
+        pubsub::subscribe(&mut server, &mut c, ChannelKind::Channel, b"news");
+        pubsub::subscribe(&mut server, &mut c, ChannelKind::Pattern, b"chat:*");
         server.net.clients.put(c);
     }
     let mut nobody = Client::detached(0, 0);
@@ -534,7 +534,7 @@ fn what_was_subscribed_before_auth_is_cut_off_by_a_change_that_takes_nothing() {
         let alice = user(&server, rights).unwrap();
         set_user(&mut server, &mut nobody, alice.clone());
         let mut c = server.net.clients.take_ref(refs[0]).unwrap();
-        pubsub::subscribe(&mut server, &mut c, Kind::Pattern, b"chat:[12]");
+        pubsub::subscribe(&mut server, &mut c, ChannelKind::Pattern, b"chat:[12]");
         server.net.clients.put(c);
         set_user(&mut server, &mut nobody, alice);
         assert_eq!(is_closing(&mut server, refs[0]), !kept, "{rights}");

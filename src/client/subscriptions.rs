@@ -4,28 +4,28 @@ use std::collections::BTreeSet;
 
 /// The kinds of subscriptions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum ChannelKind {
     Channel,
     Pattern,
     Shard,
 }
 
-impl Kind {
+impl ChannelKind {
     /// The first word of the message that confirms a subscription.
     pub fn subscribe_word(self) -> &'static str {
         match self {
-            Kind::Channel => "subscribe",
-            Kind::Pattern => "psubscribe",
-            Kind::Shard => "ssubscribe",
+            ChannelKind::Channel => "subscribe",
+            ChannelKind::Pattern => "psubscribe",
+            ChannelKind::Shard => "ssubscribe",
         }
     }
 
     /// The first word of the message that confirms the end of a subscription.
     pub fn unsubscribe_word(self) -> &'static str {
         match self {
-            Kind::Channel => "unsubscribe",
-            Kind::Pattern => "punsubscribe",
-            Kind::Shard => "sunsubscribe",
+            ChannelKind::Channel => "unsubscribe",
+            ChannelKind::Pattern => "punsubscribe",
+            ChannelKind::Shard => "sunsubscribe",
         }
     }
 }
@@ -40,11 +40,11 @@ pub struct Subscriptions {
 
 impl Subscriptions {
     /// The names of one kind.
-    pub fn of(&mut self, kind: Kind) -> &mut BTreeSet<Box<[u8]>> {
+    pub fn of(&mut self, kind: ChannelKind) -> &mut BTreeSet<Box<[u8]>> {
         match kind {
-            Kind::Channel => &mut self.channels,
-            Kind::Pattern => &mut self.patterns,
-            Kind::Shard => &mut self.shards,
+            ChannelKind::Channel => &mut self.channels,
+            ChannelKind::Pattern => &mut self.patterns,
+            ChannelKind::Shard => &mut self.shards,
         }
     }
 
@@ -66,9 +66,9 @@ impl Subscriptions {
 
     /// The third element of a subscribe message: channels and patterns count together, shard
     /// channels alone.
-    pub fn count(&self, kind: Kind) -> usize {
+    pub fn count(&self, kind: ChannelKind) -> usize {
         match kind {
-            Kind::Shard => self.shards.len(),
+            ChannelKind::Shard => self.shards.len(),
             _ => self.channels.len() + self.patterns.len(),
         }
     }

@@ -23,7 +23,7 @@ pub struct CommandStats {
 }
 
 /// A row with its names and statistics.
-pub struct Entry {
+pub struct CommandEntry {
     /// The command's name for clients, if it is not a subcommand.
     folded: Folded,
     /// Whether `folded` determines the name.
@@ -52,7 +52,7 @@ pub struct Entry {
 
 /// The table.
 pub struct CommandTable {
-    pub entries: Vec<Entry>,
+    pub entries: Vec<CommandEntry>,
     /// Id + 1 by hash of the name, 0 for none.
     index: Vec<u16>,
     /// The top-level names that `rename-command` changed: (the new name, id).
@@ -146,7 +146,7 @@ impl CommandTable {
             None => row.name.to_string(),
         };
         let (first, last, step) = row.key_range();
-        self.entries.push(Entry {
+        self.entries.push(CommandEntry {
             folded: Folded::default(),
             letters_only: false,
             row,
@@ -178,7 +178,7 @@ impl CommandTable {
 
     /// The entry of an id.
     #[inline]
-    pub fn entry(&self, id: u16) -> &Entry {
+    pub fn entry(&self, id: u16) -> &CommandEntry {
         &self.entries[id as usize]
     }
 
@@ -257,7 +257,7 @@ impl CommandTable {
     pub fn lookup_original(&self, name: &[u8]) -> Option<u16> {
         let mut parts = name.splitn(2, |&b| b == b'|');
         let said = parts.next()?;
-        let is = |entry: &Entry| {
+        let is = |entry: &CommandEntry| {
             entry.parent.is_none() && entry.row.name.as_bytes().eq_ignore_ascii_case(said)
         };
         let id = self.entries.iter().position(is)? as u16;

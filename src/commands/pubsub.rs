@@ -4,7 +4,7 @@
 //! one command sends several of them, even under CLIENT REPLY OFF.
 
 use crate::client::flag;
-use crate::client::subscriptions::Kind;
+use crate::client::subscriptions::ChannelKind;
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::command::*;
 use crate::error::Error;
@@ -47,23 +47,23 @@ pub const TABLE: &[Command] = &[
 
 /// SUBSCRIBE channel [channel ...]
 fn subscribe(ctx: &mut Ctx) -> CmdResult {
-    subscribe_generic(ctx, Kind::Channel, "SUBSCRIBE")
+    subscribe_generic(ctx, ChannelKind::Channel, "SUBSCRIBE")
 }
 
 /// PSUBSCRIBE pattern [pattern ...]
 fn psubscribe(ctx: &mut Ctx) -> CmdResult {
-    subscribe_generic(ctx, Kind::Pattern, "PSUBSCRIBE")
+    subscribe_generic(ctx, ChannelKind::Pattern, "PSUBSCRIBE")
 }
 
 /// SSUBSCRIBE shardchannel [shardchannel ...]
 fn ssubscribe(ctx: &mut Ctx) -> CmdResult {
-    subscribe_generic(ctx, Kind::Shard, "SSUBSCRIBE")
+    subscribe_generic(ctx, ChannelKind::Shard, "SSUBSCRIBE")
 }
 
-fn subscribe_generic(ctx: &mut Ctx, kind: Kind, name: &str) -> CmdResult {
+fn subscribe_generic(ctx: &mut Ctx, kind: ChannelKind, name: &str) -> CmdResult {
     // A client that gets no messages, such as a script's, must not subscribe. In MULTI, RESP2
     // clients may subscribe to channels, but not to shard channels, as in Redis.
-    let in_exec = ctx.client.has(flag::IN_EXEC) && kind != Kind::Shard;
+    let in_exec = ctx.client.has(flag::IN_EXEC) && kind != ChannelKind::Shard;
     if ctx.client.has(flag::DENY_BLOCKING) && !in_exec {
         return Err(Error::new(format!(
             "ERR {name} isn't allowed for a DENY BLOCKING client"
@@ -84,20 +84,20 @@ fn subscribe_generic(ctx: &mut Ctx, kind: Kind, name: &str) -> CmdResult {
 
 /// UNSUBSCRIBE [channel [channel ...]]
 fn unsubscribe(ctx: &mut Ctx) -> CmdResult {
-    unsubscribe_generic(ctx, Kind::Channel)
+    unsubscribe_generic(ctx, ChannelKind::Channel)
 }
 
 /// PUNSUBSCRIBE [pattern [pattern ...]]
 fn punsubscribe(ctx: &mut Ctx) -> CmdResult {
-    unsubscribe_generic(ctx, Kind::Pattern)
+    unsubscribe_generic(ctx, ChannelKind::Pattern)
 }
 
 /// SUNSUBSCRIBE [shardchannel [shardchannel ...]]
 fn sunsubscribe(ctx: &mut Ctx) -> CmdResult {
-    unsubscribe_generic(ctx, Kind::Shard)
+    unsubscribe_generic(ctx, ChannelKind::Shard)
 }
 
-fn unsubscribe_generic(ctx: &mut Ctx, kind: Kind) -> CmdResult {
+fn unsubscribe_generic(ctx: &mut Ctx, kind: ChannelKind) -> CmdResult {
     let word = kind.unsubscribe_word();
     let all: Vec<Box<[u8]>>;
     let mut channels: Vec<&[u8]> = ctx.argv[1..].to_vec();
@@ -144,15 +144,15 @@ fn spublish(ctx: &mut Ctx) -> CmdResult {
 
 /// PUBSUB CHANNELS [pattern]
 fn pubsub_channels(ctx: &mut Ctx) -> CmdResult {
-    channels_generic(ctx, Kind::Channel)
+    channels_generic(ctx, ChannelKind::Channel)
 }
 
 /// PUBSUB SHARDCHANNELS [pattern]
 fn pubsub_shardchannels(ctx: &mut Ctx) -> CmdResult {
-    channels_generic(ctx, Kind::Shard)
+    channels_generic(ctx, ChannelKind::Shard)
 }
 
-fn channels_generic(ctx: &mut Ctx, kind: Kind) -> CmdResult {
+fn channels_generic(ctx: &mut Ctx, kind: ChannelKind) -> CmdResult {
     if ctx.argv.len() > 3 {
         return Err(Error::subcommand_syntax("PUBSUB", ctx.argv[1]));
     }
@@ -180,15 +180,15 @@ fn pubsub_numpat(ctx: &mut Ctx) -> CmdResult {
 
 /// PUBSUB NUMSUB [channel [channel ...]]
 fn pubsub_numsub(ctx: &mut Ctx) -> CmdResult {
-    numsub_generic(ctx, Kind::Channel)
+    numsub_generic(ctx, ChannelKind::Channel)
 }
 
 /// PUBSUB SHARDNUMSUB [shardchannel [shardchannel ...]]
 fn pubsub_shardnumsub(ctx: &mut Ctx) -> CmdResult {
-    numsub_generic(ctx, Kind::Shard)
+    numsub_generic(ctx, ChannelKind::Shard)
 }
 
-fn numsub_generic(ctx: &mut Ctx, kind: Kind) -> CmdResult {
+fn numsub_generic(ctx: &mut Ctx, kind: ChannelKind) -> CmdResult {
     let table: &Subscribers = ctx.server.pubsub.of(kind);
     let channels = &ctx.argv[2..];
     ctx.client.reply.array(2 * channels.len());

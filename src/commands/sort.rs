@@ -65,7 +65,7 @@ pub const TABLE: &[Command] = &[
 ];
 
 /// The parsed options.
-struct Options<'a> {
+struct SortOptions<'a> {
     desc: bool,
     alpha: bool,
     /// BY with a pattern without `*`: keeps the order of the elements.
@@ -161,9 +161,9 @@ fn field_text(entry: KeyRef, field: &[u8], out: &mut Vec<u8>) -> bool {
     value.is_some()
 }
 
-impl<'a> Options<'a> {
-    fn parse(ctx: &Ctx<'a>, read_only: bool) -> Result<Options<'a>, Error> {
-        let mut options = Options {
+impl<'a> SortOptions<'a> {
+    fn parse(ctx: &Ctx<'a>, read_only: bool) -> Result<SortOptions<'a>, Error> {
+        let mut options = SortOptions {
             desc: false,
             alpha: false,
             keep_order: false,
@@ -284,7 +284,7 @@ impl Items {
     }
 
     /// Looks up the text or number of each element.
-    fn weigh(&mut self, ctx: &mut Ctx, options: &Options) -> CmdResult {
+    fn weigh(&mut self, ctx: &mut Ctx, options: &SortOptions) -> CmdResult {
         let mut said = Vec::new();
         for at in 0..self.items.len() {
             said.clear();
@@ -314,7 +314,7 @@ impl Items {
     }
 
     /// Sorts, at least the elements in `window`.
-    fn sort(&mut self, options: &Options, window: &Range<usize>) {
+    fn sort(&mut self, options: &SortOptions, window: &Range<usize>) {
         let bytes = &self.bytes;
         let text = |range: &Range<usize>| &bytes[range.clone()];
         let by_alpha = options.by.is_some();
@@ -371,7 +371,7 @@ fn sort_ro(ctx: &mut Ctx) -> CmdResult {
 }
 
 fn sort_generic(ctx: &mut Ctx, read_only: bool) -> CmdResult {
-    let mut options = Options::parse(ctx, read_only)?;
+    let mut options = SortOptions::parse(ctx, read_only)?;
     let (items, window) = collect_sorted(ctx, &mut options)?;
     match options.store {
         None => reply_items(ctx, &items, window, &options.get),
@@ -381,7 +381,10 @@ fn sort_generic(ctx: &mut Ctx, read_only: bool) -> CmdResult {
 }
 
 /// The elements, sorted at least in the window.
-fn collect_sorted(ctx: &mut Ctx, options: &mut Options) -> Result<(Items, Range<usize>), Error> {
+fn collect_sorted(
+    ctx: &mut Ctx,
+    options: &mut SortOptions,
+) -> Result<(Items, Range<usize>), Error> {
     let mut items = Items::default();
     if let Some(entry) = ctx.server.lookup_read(ctx.client, ctx.argv[1]) {
         // A set has no order: a result that is stored, or used by a script, must be the same on a
@@ -402,7 +405,7 @@ fn collect_sorted(ctx: &mut Ctx, options: &mut Options) -> Result<(Items, Range<
 
 /// Copies the elements in the order of the collection; DESC reverses elements that are not sorted
 /// but have an order.
-fn collect(entry: KeyRef, items: &mut Items, options: &Options) -> CmdResult {
+fn collect(entry: KeyRef, items: &mut Items, options: &SortOptions) -> CmdResult {
     match Held::of(entry).as_deref() {
         Some(Value::List(list)) => {
             let backwards = options.keep_order && options.desc;

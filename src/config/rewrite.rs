@@ -31,7 +31,7 @@
 
 use super::enums::Text;
 use super::parse::{apply_line, expand_include, is_blank, trim_line};
-use super::row::{Apply, Kind, Row};
+use super::row::{Apply, Row, SettingKind};
 use super::table::{TABLE, lookup};
 use super::{Config, os_error};
 use crate::sys::tape;
@@ -209,7 +209,8 @@ impl Files {
         let places: Vec<Place> = current.iter().map(|statement| statement.place).collect();
         let line = |value: Vec<u8>| [&name[..], b" ", &value].concat();
         let lines: Vec<Vec<u8>> = row.lines(config).into_iter().map(line).collect();
-        if matches!(&row.kind, Kind::Special(special) if special.adds_up) || lines.is_empty() {
+        if matches!(&row.kind, SettingKind::Special(special) if special.adds_up) || lines.is_empty()
+        {
             self.replace(&places, lines);
         } else {
             self.replace_last(&places, lines);

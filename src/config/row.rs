@@ -103,7 +103,7 @@ pub struct Row {
     /// Older names, and Valkey's. They can be used in place of the name everywhere.
     pub aliases: &'static [&'static str],
     pub flags: u16,
-    pub kind: Kind,
+    pub kind: SettingKind,
     pub apply: Apply,
 }
 
@@ -117,7 +117,7 @@ pub enum Unit {
 }
 
 /// The kind of a value, with its access functions and its default.
-pub enum Kind {
+pub enum SettingKind {
     Bool {
         get: fn(&Config) -> bool,
         set: fn(&mut Config, bool),
@@ -152,7 +152,7 @@ pub enum Kind {
 
 impl Row {
     /// A row without aliases, flags and step.
-    pub const fn new(name: &'static str, kind: Kind) -> Row {
+    pub const fn new(name: &'static str, kind: SettingKind) -> Row {
         Row {
             name,
             aliases: &[],
@@ -193,33 +193,33 @@ impl Row {
     /// The value as CONFIG GET shows it.
     pub fn get(&self, config: &Config) -> Vec<u8> {
         match &self.kind {
-            Kind::Bool { get, .. } => yes_no(get(config)).into(),
-            Kind::Number {
+            SettingKind::Bool { get, .. } => yes_no(get(config)).into(),
+            SettingKind::Number {
                 get,
                 unit: Unit::Octal,
                 ..
             } => format!("{:o}", get(config)).into(),
-            Kind::Number { get, .. } => get(config).to_string().into(),
-            Kind::Text { get, .. } => get(config).to_vec(),
-            Kind::Choice { get, .. } => get(config).into(),
-            Kind::Special(special) => (special.get)(config),
+            SettingKind::Number { get, .. } => get(config).to_string().into(),
+            SettingKind::Text { get, .. } => get(config).to_vec(),
+            SettingKind::Choice { get, .. } => get(config).into(),
+            SettingKind::Special(special) => (special.get)(config),
         }
     }
 
     /// Sets the field from the arguments of a line. `Err` is the reason of a refusal; the field is
     /// then unchanged.
     pub fn set(&self, config: &mut Config, args: &[&[u8]], origin: Origin) -> Result<(), Reason> {
-        if let Kind::Special(special) = &self.kind {
+        if let SettingKind::Special(special) = &self.kind {
             return (special.set)(config, args, origin);
         }
         let &[text] = args else {
             return Err("wrong number of arguments".into());
         };
         match &self.kind {
-            Kind::Bool {
+            SettingKind::Bool {
                 set, refuse_yes, ..
             } => set(config, parse_bool(text, *refuse_yes)?),
-            Kind::Number {
+            SettingKind::Number {
                 set,
                 min,
                 max,
@@ -228,16 +228,16 @@ impl Row {
             } => {
                 set(config, parse_number(text, *min, *max, *unit)?);
             }
-            Kind::Text { set, check, .. } => {
+            SettingKind::Text { set, check, .. } => {
                 check(text)?;
                 set(config, text.into());
             }
-            Kind::Choice { set, names, .. } => {
+            SettingKind::Choice { set, names, .. } => {
                 if !set(config, text) {
                     return Err(not_one_of(&names()));
                 }
             }
-            Kind::Special(_) => {}
+            SettingKind::Special(_) => {}
         }
         Ok(())
     }
@@ -246,10 +246,12 @@ impl Row {
     /// setting is left out.
     pub(super) fn lines(&self, config: &Config) -> Vec<Vec<u8>> {
         match &self.kind {
-            Kind::Special(special) => (special.lines)(config),
-            Kind::Text { get, .. } if get(config).is_empty() && self.is(EMPTY_IS_UNSET) => vec![],
-            Kind::Text { get, .. } => vec![repr(get(config)).into_bytes()],
-            Kind::Number {
+            SettingKind::Special(special) => (special.lines)(config),
+            SettingKind::Text { get, .. } if get(config).is_empty() && self.is(EMPTY_IS_UNSET) => {
+                vec![]
+            }
+            SettingKind::Text { get, .. } => vec![repr(get(config)).into_bytes()],
+            SettingKind::Number {
                 get,
                 unit: Unit::Memory,
                 ..
@@ -260,13 +262,13 @@ impl Row {
 
     pub(super) fn put_default(&self, config: &mut Config) {
         match &self.kind {
-            Kind::Bool { set, default, .. } => set(config, *default),
-            Kind::Number { set, default, .. } => set(config, *default),
-            Kind::Text { set, default, .. } => set(config, Text::from(*default)),
-            Kind::Choice { set, default, .. } => {
+            SettingKind::Bool { set, default, .. } => set(config, *default),
+            SettingKind::Number { set, default, .. } => set(config, *default),
+            SettingKind::Text { set, default, .. } => set(config, Text::from(*default)),
+            SettingKind::Choice { set, default, .. } => {
                 set(config, default.as_bytes());
             }
-            Kind::Special(special) => (special.put_default)(config),
+            SettingKind::Special(special) => (special.put_default)(config),
         }
     }
 }

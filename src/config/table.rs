@@ -17,7 +17,7 @@ use crate::sys::mover;
 
 macro_rules! yes_no {
     ($field:ident, $default:expr) => {
-        Kind::Bool {
+        SettingKind::Bool {
             get: |c| c.$field,
             set: |c, value| c.$field = value,
             default: $default,
@@ -28,7 +28,7 @@ macro_rules! yes_no {
 
 macro_rules! number_of {
     ($unit:ident, $field:ident, $default:expr, $min:expr, $max:expr) => {
-        Kind::Number {
+        SettingKind::Number {
             get: |c| c.$field as i128,
             set: |c, value| c.$field = value as _,
             default: $default as i128,
@@ -56,7 +56,7 @@ macro_rules! text {
         text!($field, $default, check::anything)
     };
     ($field:ident, $default:expr, $check:path) => {
-        Kind::Text {
+        SettingKind::Text {
             get: |c| &c.$field,
             set: |c, value| c.$field = value,
             default: $default,
@@ -67,7 +67,7 @@ macro_rules! text {
 
 macro_rules! choice {
     ($field:ident: $kind:ident, $default:expr) => {
-        Kind::Choice {
+        SettingKind::Choice {
             get: |c| c.$field.name(),
             set: |c, text| {
                 $kind::from_name(text)
@@ -96,7 +96,7 @@ pub fn lookup(name: &[u8]) -> Option<&'static Row> {
 #[rustfmt::skip] // one row for each line
 pub static TABLE: &[Row] = &[
     // Network
-    Row::new("bind", Kind::Special(&special::BIND)).flags(MULTI_ARG).apply(Apply::Bind),
+    Row::new("bind", SettingKind::Special(&special::BIND)).flags(MULTI_ARG).apply(Apply::Bind),
     Row::new("bind-source-addr", text!(bind_source_addr, "")).flags(EMPTY_IS_UNSET),
     Row::new("port", number!(port, 6379, 0, 65535)).apply(Apply::Port),
     Row::new("protected-mode", yes_no!(protected_mode, true)),
@@ -113,7 +113,7 @@ pub static TABLE: &[Row] = &[
     Row::new("maxclients", number!(maxclients, 10000, 1, u32::MAX)).apply(Apply::MaxClients),
     Row::new("max-new-connections-per-cycle", number!(max_new_connections_per_cycle, 10, 1, 1000)),
     Row::new("monitor-port", number!(monitor_port, 0, 0, 65535)).flags(IMMUTABLE),
-    Row::new("monitor-bind", Kind::Special(&special::MONITOR_BIND)).flags(IMMUTABLE | MULTI_ARG),
+    Row::new("monitor-bind", SettingKind::Special(&special::MONITOR_BIND)).flags(IMMUTABLE | MULTI_ARG),
     Row::new("mptcp", yes_no!(mptcp, false)).flags(IMMUTABLE | NO_EFFECT),
     Row::new("rdma-bind", text!(rdma_bind, "")).flags(NO_EFFECT),
     Row::new("rdma-port", number!(rdma_port, 0, 0, 65535)).flags(NO_EFFECT),
@@ -179,7 +179,7 @@ pub static TABLE: &[Row] = &[
     Row::new("dir", text!(dir, "", check::dir)).flags(PROTECTED | DENY_LOADING).apply(Apply::Dir),
 
     // Snapshots
-    Row::new("save", Kind::Special(&special::SAVE)).flags(MULTI_ARG),
+    Row::new("save", SettingKind::Special(&special::SAVE)).flags(MULTI_ARG),
     Row::new("stop-writes-on-bgsave-error", yes_no!(stop_writes_on_bgsave_error, true)),
     Row::new("rdbcompression", yes_no!(rdbcompression, true)),
     Row::new("rdbchecksum", yes_no!(rdbchecksum, true)).flags(IMMUTABLE),
@@ -211,11 +211,11 @@ pub static TABLE: &[Row] = &[
 
     // Shutdown
     Row::new("shutdown-timeout", number!(shutdown_timeout, 10, 0, INT)),
-    Row::new("shutdown-on-sigint", Kind::Special(&special::SHUTDOWN_ON_SIGINT)).flags(MULTI_ARG),
-    Row::new("shutdown-on-sigterm", Kind::Special(&special::SHUTDOWN_ON_SIGTERM)).flags(MULTI_ARG),
+    Row::new("shutdown-on-sigint", SettingKind::Special(&special::SHUTDOWN_ON_SIGINT)).flags(MULTI_ARG),
+    Row::new("shutdown-on-sigterm", SettingKind::Special(&special::SHUTDOWN_ON_SIGTERM)).flags(MULTI_ARG),
 
     // Replication
-    Row::new("replicaof", Kind::Special(&special::REPLICAOF)).flags(IMMUTABLE | MULTI_ARG).aliases(&["slaveof"]),
+    Row::new("replicaof", SettingKind::Special(&special::REPLICAOF)).flags(IMMUTABLE | MULTI_ARG).aliases(&["slaveof"]),
     Row::new("masterauth", text!(masterauth, "")).flags(EMPTY_IS_UNSET | SENSITIVE).aliases(&["primaryauth"]),
     Row::new("masteruser", text!(masteruser, "")).flags(EMPTY_IS_UNSET | SENSITIVE).aliases(&["primaryuser"]),
     Row::new("replica-serve-stale-data", yes_no!(replica_serve_stale_data, true)).aliases(&["slave-serve-stale-data"]),
@@ -259,9 +259,9 @@ pub static TABLE: &[Row] = &[
     Row::new("maxmemory-policy", choice!(maxmemory_policy: MaxmemoryPolicy, "noeviction")).apply(Apply::MaxMemoryPolicy),
     Row::new("maxmemory-samples", number!(maxmemory_samples, 5, 1, 64)),
     Row::new("maxmemory-eviction-tenacity", number!(maxmemory_eviction_tenacity, 10, 0, 100)),
-    Row::new("maxmemory-clients", Kind::Special(&special::MAXMEMORY_CLIENTS)).apply(Apply::MaxMemoryClients),
+    Row::new("maxmemory-clients", SettingKind::Special(&special::MAXMEMORY_CLIENTS)).apply(Apply::MaxMemoryClients),
     Row::new("client-query-buffer-limit", memory!(client_query_buffer_limit, 1024 * MB, MB, LONG)),
-    Row::new("client-output-buffer-limit", Kind::Special(&special::CLIENT_OUTPUT_BUFFER_LIMIT)).flags(MULTI_ARG),
+    Row::new("client-output-buffer-limit", SettingKind::Special(&special::CLIENT_OUTPUT_BUFFER_LIMIT)).flags(MULTI_ARG),
     Row::new("proto-max-bulk-len", memory!(proto_max_bulk_len, 512 * MB, MB, LONG)),
     Row::new("tracking-table-max-keys", number!(tracking_table_max_keys, 1_000_000, 0, LONG)),
     Row::new("lfu-log-factor", number!(lfu_log_factor, 10, 0, INT)),
@@ -285,7 +285,7 @@ pub static TABLE: &[Row] = &[
     Row::new("disable-thp", yes_no!(disable_thp, true)).flags(IMMUTABLE),
     Row::new("lock-memory", yes_no!(lock_memory, false)).flags(IMMUTABLE),
     Row::new("oom-score-adj", choice!(oom_score_adj: OomScoreAdj, "no")).apply(Apply::OomScoreAdj),
-    Row::new("oom-score-adj-values", Kind::Special(&special::OOM_SCORE_ADJ_VALUES)).flags(MULTI_ARG).apply(Apply::OomScoreAdj),
+    Row::new("oom-score-adj-values", SettingKind::Special(&special::OOM_SCORE_ADJ_VALUES)).flags(MULTI_ARG).apply(Apply::OomScoreAdj),
 
     // Threads
     Row::new("io-threads", number!(io_threads, 1, 1, 128)).flags(IMMUTABLE | NO_EFFECT),
@@ -316,7 +316,7 @@ pub static TABLE: &[Row] = &[
     Row::new("commandlog-large-reply-max-len", number!(commandlog_large_reply_max_len, 128, 0, LONG)).apply(Apply::SlowlogMaxLen),
     Row::new("latency-monitor-threshold", number!(latency_monitor_threshold, 0, 0, LONG)),
     Row::new("latency-tracking", yes_no!(latency_tracking, true)).apply(Apply::LatencyTracking),
-    Row::new("latency-tracking-info-percentiles", Kind::Special(&special::LATENCY_TRACKING_INFO_PERCENTILES)).flags(MULTI_ARG),
+    Row::new("latency-tracking-info-percentiles", SettingKind::Special(&special::LATENCY_TRACKING_INFO_PERCENTILES)).flags(MULTI_ARG),
     Row::new("bigkeys-tracking", yes_no!(bigkeys_tracking, false)),
     Row::new("hotkeys-tracking", yes_no!(hotkeys_tracking, false)),
     Row::new("hotkeys-sample-ratio", number!(hotkeys_sample_ratio, 128, 1, 1_000_000)),
@@ -327,7 +327,7 @@ pub static TABLE: &[Row] = &[
     Row::new("trace-out", text!(trace_out, "")).flags(IMMUTABLE | EMPTY_IS_UNSET),
     Row::new("trace-record", text!(trace_record, "")).flags(IMMUTABLE | EMPTY_IS_UNSET),
     Row::new("trace-record-max-size", memory!(trace_record_max_size, 1024 * MB, MB, LONG)),
-    Row::new("notify-keyspace-events", Kind::Special(&special::NOTIFY_KEYSPACE_EVENTS)).apply(Apply::NotifyKeyspaceEvents),
+    Row::new("notify-keyspace-events", SettingKind::Special(&special::NOTIFY_KEYSPACE_EVENTS)).apply(Apply::NotifyKeyspaceEvents),
 
     // Encodings
     Row::new("hash-max-listpack-entries", number!(hash_max_listpack_entries, 512, 0, LONG)).aliases(&["hash-max-ziplist-entries"]),
@@ -386,7 +386,7 @@ pub static TABLE: &[Row] = &[
 
 /// The shortest period is two ticks of the cron, since the cron resets the watchdog in each; zero
 /// is off.
-const WATCHDOG_PERIOD: Kind = Kind::Number {
+const WATCHDOG_PERIOD: SettingKind = SettingKind::Number {
     get: |c| c.watchdog_period.into(),
     set: |c, value| {
         let shortest = 2000 / c.hz.max(1);
@@ -403,7 +403,7 @@ const WATCHDOG_PERIOD: Kind = Kind::Number {
 };
 
 /// Any number is accepted and brought into 1..=500, as in Redis.
-const HZ: Kind = Kind::Number {
+const HZ: SettingKind = SettingKind::Number {
     get: |c| c.hz.into(),
     set: |c, value| c.hz = value.clamp(1, 500) as u32,
     default: 10,
@@ -412,7 +412,7 @@ const HZ: Kind = Kind::Number {
     unit: Unit::Plain,
 };
 
-const ACTIVEDEFRAG: Kind = Kind::Bool {
+const ACTIVEDEFRAG: SettingKind = SettingKind::Bool {
     get: |c: &Config| c.activedefrag,
     set: |c, value| c.activedefrag = value,
     default: false,
@@ -453,7 +453,7 @@ mod tests {
                 );
             }
             assert_eq!(row.get(&config), text, "{}", row.name);
-            let Kind::Number {
+            let SettingKind::Number {
                 get, set, min, max, ..
             } = row.kind
             else {
@@ -474,7 +474,7 @@ mod tests {
     #[test]
     fn every_choice_is_read_back() {
         for row in TABLE {
-            let Kind::Choice { names, .. } = row.kind else {
+            let SettingKind::Choice { names, .. } = row.kind else {
                 continue;
             };
             for name in names() {

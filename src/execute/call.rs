@@ -15,7 +15,7 @@ use crate::command::ctx::Ctx;
 use crate::error::Error;
 use crate::execute::stream_errors;
 use crate::execute::transaction;
-use crate::observe::commandlog::{Kind, request_bytes};
+use crate::observe::commandlog::{CommandLogKind, request_bytes};
 use crate::observe::hotkeys::{self, Cost};
 use crate::observe::monitor;
 use crate::observe::slot_stats::SlotUsage;
@@ -198,7 +198,7 @@ fn slow(server: &mut Server, c: &Client, argv: &[&[u8]], id: u16, spent: u64) {
         let now = server.clock.now_s();
         server
             .commandlog
-            .push_if_needed(Kind::Slow, us, c, argv, now);
+            .push_if_needed(CommandLogKind::Slow, us, c, argv, now);
     }
 }
 
@@ -229,8 +229,14 @@ fn large(server: &mut Server, c: &Client, argv: &[&[u8]], cmd: &Command, reply_b
     }
     let now = server.clock.now_s();
     let log = &mut server.commandlog;
-    log.push_if_needed(Kind::LargeRequest, request_bytes(argv), c, argv, now);
-    log.push_if_needed(Kind::LargeReply, reply_bytes, c, argv, now);
+    log.push_if_needed(
+        CommandLogKind::LargeRequest,
+        request_bytes(argv),
+        c,
+        argv,
+        now,
+    );
+    log.push_if_needed(CommandLogKind::LargeReply, reply_bytes, c, argv, now);
 }
 
 /// Refuses a command before it runs: counts the refusal and makes the transaction fail in which it

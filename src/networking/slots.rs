@@ -31,7 +31,7 @@ use crate::connection::connect::source_address;
 use crate::ds::bulk::push_command;
 use crate::link::{Action as LinkAction, Expect, Failure, Plan, Step, Unasked};
 use crate::member::transfer;
-use crate::persist::child::{self, Kind, Outcome, SlotHooks, Wish};
+use crate::persist::child::{self, ChildKind, Outcome, SlotHooks, Wish};
 use crate::persist::slots as snapshot;
 use crate::propagate::sink;
 use crate::state::Server;
@@ -236,7 +236,7 @@ fn disconnect(el: &mut EventLoop<Server>, server: &mut Server, name: &Name) {
     follow_sink(server);
     server.slot_links.seen.remove(name);
     if server.slot_links.snapshot == Some(*name) {
-        child::kill(server, Kind::Slots);
+        child::kill(server, ChildKind::Slots);
     }
     let opening = server.slot_links.opening.iter();
     let found = opening

@@ -28,7 +28,7 @@ const ARGC_MAX: usize = 32;
 const ARG_MAX: usize = 128;
 
 /// A command in a log.
-pub struct Entry {
+pub struct LoggedCommand {
     /// Counts up within its log and never starts again.
     pub id: u64,
     pub time_s: i64,
@@ -41,19 +41,19 @@ pub struct Entry {
 
 /// The three logs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum CommandLogKind {
     Slow,
     LargeRequest,
     LargeReply,
 }
 
-impl Kind {
+impl CommandLogKind {
     /// The log that COMMANDLOG's argument names.
-    pub fn by_name(name: &[u8]) -> Option<Kind> {
-        let names: [(&[u8], Kind); 3] = [
-            (b"slow", Kind::Slow),
-            (b"large-request", Kind::LargeRequest),
-            (b"large-reply", Kind::LargeReply),
+    pub fn by_name(name: &[u8]) -> Option<CommandLogKind> {
+        let names: [(&[u8], CommandLogKind); 3] = [
+            (b"slow", CommandLogKind::Slow),
+            (b"large-request", CommandLogKind::LargeRequest),
+            (b"large-reply", CommandLogKind::LargeReply),
         ];
         names
             .into_iter()
@@ -65,7 +65,7 @@ impl Kind {
 /// The newest commands whose value reached a threshold.
 pub struct Log {
     /// Newest first.
-    pub entries: VecDeque<Entry>,
+    pub entries: VecDeque<LoggedCommand>,
     next_id: u64,
     /// The lowest value that is kept; the largest number switches the log off.
     threshold: u64,
@@ -100,7 +100,7 @@ impl Log {
         value >= self.threshold
     }
 
-    fn push(&mut self, mut entry: Entry) {
+    fn push(&mut self, mut entry: LoggedCommand) {
         entry.id = self.next_id;
         self.next_id += 1;
         self.entries.truncate(self.max_len.saturating_sub(1));
@@ -145,11 +145,11 @@ impl CommandLogs {
     }
 
     /// One of the logs.
-    pub fn log(&mut self, kind: Kind) -> &mut Log {
+    pub fn log(&mut self, kind: CommandLogKind) -> &mut Log {
         match kind {
-            Kind::Slow => &mut self.slow,
-            Kind::LargeRequest => &mut self.large_request,
-            Kind::LargeReply => &mut self.large_reply,
+            CommandLogKind::Slow => &mut self.slow,
+            CommandLogKind::LargeRequest => &mut self.large_request,
+            CommandLogKind::LargeReply => &mut self.large_reply,
         }
     }
 
@@ -158,7 +158,7 @@ impl CommandLogs {
         if !self.slow.wants(us) {
             return;
         }
-        self.slow.push(Entry {
+        self.slow.push(LoggedCommand {
             id: 0,
             time_s,
             value: us,
@@ -171,7 +171,7 @@ impl CommandLogs {
     /// Adds a command to one of the logs, if its value reaches the threshold.
     pub fn push_if_needed(
         &mut self,
-        kind: Kind,
+        kind: CommandLogKind,
         value: u64,
         c: &Client,
         argv: &[&[u8]],
@@ -182,7 +182,7 @@ impl CommandLogs {
         }
         let argv = shortened(argv);
         let name = c.name.clone().unwrap_or_else(|| Rc::from([]));
-        self.log(kind).push(Entry {
+        self.log(kind).push(LoggedCommand {
             id: 0,
             time_s,
             value,
@@ -231,7 +231,7 @@ mod tests {
 
     fn push(log: &mut Log, value: u64) {
         let argv = vec![b"ping".to_vec()];
-        log.push(Entry {
+        log.push(LoggedCommand {
             id: 0,
             time_s: 0,
             value,

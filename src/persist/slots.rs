@@ -14,7 +14,7 @@ use crate::cluster::transfer::request::Word;
 use crate::connection::Connection;
 use crate::ds::bulk::push_command;
 use crate::persist::aof::values::write_key;
-use crate::persist::child::{self, Job, Kind, Meter, Target};
+use crate::persist::child::{self, ChildKind, Job, Meter, Target};
 use crate::persist::rdb::transfer::write_within;
 use crate::state::Server;
 use crate::sys;
@@ -31,7 +31,7 @@ pub fn start(server: &mut Server, socket: OwnedFd, slots: &[u16]) -> io::Result<
     let timeout = Duration::from_secs(server.config.repl_timeout.into());
     let keep = [socket.as_raw_fd()];
     let job = Job {
-        kind: Kind::Slots,
+        kind: ChildKind::Slots,
         target: Target::Replicas,
         keep: &keep,
     };

@@ -16,7 +16,7 @@
 use std::sync::Arc;
 
 use crate::client::reply::ReplyBuf;
-use crate::client::subscriptions::Kind;
+use crate::client::subscriptions::ChannelKind;
 use crate::client::table::Net;
 use crate::client::{Client, ClientRef, flag};
 use crate::clients::memory;
@@ -38,25 +38,25 @@ pub struct PubSub {
 
 impl PubSub {
     /// The subscriptions of one kind.
-    pub fn of(&self, kind: Kind) -> &Subscribers {
+    pub fn of(&self, kind: ChannelKind) -> &Subscribers {
         match kind {
-            Kind::Channel => &self.channels,
-            Kind::Pattern => &self.patterns,
-            Kind::Shard => &self.shards,
+            ChannelKind::Channel => &self.channels,
+            ChannelKind::Pattern => &self.patterns,
+            ChannelKind::Shard => &self.shards,
         }
     }
 
-    fn of_mut(&mut self, kind: Kind) -> &mut Subscribers {
+    fn of_mut(&mut self, kind: ChannelKind) -> &mut Subscribers {
         match kind {
-            Kind::Channel => &mut self.channels,
-            Kind::Pattern => &mut self.patterns,
-            Kind::Shard => &mut self.shards,
+            ChannelKind::Channel => &mut self.channels,
+            ChannelKind::Pattern => &mut self.patterns,
+            ChannelKind::Shard => &mut self.shards,
         }
     }
 }
 
 /// Adds a subscription. Returns false if the client had it.
-pub fn subscribe(server: &mut Server, c: &mut Client, kind: Kind, name: &[u8]) -> bool {
+pub fn subscribe(server: &mut Server, c: &mut Client, kind: ChannelKind, name: &[u8]) -> bool {
     let r = c.reference();
     c.set(flag::PUBSUB);
     let new = c
@@ -76,7 +76,7 @@ pub fn subscribe(server: &mut Server, c: &mut Client, kind: Kind, name: &[u8]) -
 }
 
 /// Removes a subscription. Returns false if the client did not have it.
-pub fn unsubscribe(server: &mut Server, c: &mut Client, kind: Kind, name: &[u8]) -> bool {
+pub fn unsubscribe(server: &mut Server, c: &mut Client, kind: ChannelKind, name: &[u8]) -> bool {
     let Some(own) = c.pubsub.as_mut() else {
         return false;
     };
@@ -102,9 +102,9 @@ pub fn end_shard_channels(server: &mut Server, stays: impl Fn(&Server, &[u8]) ->
             let Some(mut c) = server.net.clients.take_ref(r) else {
                 continue;
             };
-            unsubscribe(server, &mut c, Kind::Shard, &name);
-            let word = Kind::Shard.unsubscribe_word();
-            confirm(server, &mut c, word, Kind::Shard, Some(&name));
+            unsubscribe(server, &mut c, ChannelKind::Shard, &name);
+            let word = ChannelKind::Shard.unsubscribe_word();
+            confirm(server, &mut c, word, ChannelKind::Shard, Some(&name));
             Net::mark_pending(&mut server.net.pending_write, &mut c);
             server.net.clients.put(c);
         }
@@ -117,7 +117,11 @@ pub fn forget_client(server: &mut Server, c: &mut Client) {
     let Some(mut own) = c.pubsub.take() else {
         return;
     };
-    for kind in [Kind::Channel, Kind::Pattern, Kind::Shard] {
+    for kind in [
+        ChannelKind::Channel,
+        ChannelKind::Pattern,
+        ChannelKind::Shard,
+    ] {
         own.of(kind)
             .iter()
             .for_each(|name| remove_subscriber(server, r, kind, name));
@@ -125,7 +129,7 @@ pub fn forget_client(server: &mut Server, c: &mut Client) {
     c.clear(flag::PUBSUB);
 }
 
-fn remove_subscriber(server: &mut Server, r: ClientRef, kind: Kind, name: &[u8]) {
+fn remove_subscriber(server: &mut Server, r: ClientRef, kind: ChannelKind, name: &[u8]) {
     let table = server.pubsub.of_mut(kind);
     if let Some(clients) = table.get_mut(name) {
         clients.retain(|other| *other != r);
@@ -136,7 +140,7 @@ fn remove_subscriber(server: &mut Server, r: ClientRef, kind: Kind, name: &[u8])
 }
 
 /// The names that a client is subscribed to, in order.
-pub fn names_of(c: &mut Client, kind: Kind) -> Vec<Box<[u8]>> {
+pub fn names_of(c: &mut Client, kind: ChannelKind) -> Vec<Box<[u8]>> {
     c.pubsub
         .as_mut()
         .map_or(Vec::new(), |own| own.of(kind).iter().cloned().collect())
@@ -144,7 +148,13 @@ pub fn names_of(c: &mut Client, kind: Kind) -> Vec<Box<[u8]>> {
 
 /// Confirms a change of subscriptions: `subscribe news 3`. Without a name, there was no
 /// subscription to remove.
-pub fn confirm(server: &mut Server, c: &mut Client, word: &str, kind: Kind, name: Option<&[u8]>) {
+pub fn confirm(
+    server: &mut Server,
+    c: &mut Client,
+    word: &str,
+    kind: ChannelKind,
+    name: Option<&[u8]>,
+) {
     let count = c.pubsub.as_ref().map_or(0, |own| own.count(kind));
     let mut silenced = ReplyBuf::new(c.reply.resp3);
     // This is not a reply, so CLIENT REPLY OFF must not remove it, as it removes what a command

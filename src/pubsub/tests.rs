@@ -29,11 +29,11 @@ fn received(server: &mut Server, r: ClientRef) -> String {
 fn a_message_reaches_channels_and_patterns_in_the_protocol_of_each() {
     let (mut server, refs) = server_with(2);
     with(&mut server, refs[0], |s, c| {
-        subscribe(s, c, Kind::Channel, b"news")
+        subscribe(s, c, ChannelKind::Channel, b"news")
     });
     with(&mut server, refs[1], |s, c| {
         c.reply.resp3 = true;
-        subscribe(s, c, Kind::Pattern, b"n*")
+        subscribe(s, c, ChannelKind::Pattern, b"n*")
     });
     assert_eq!(publish(&mut server, b"news", b"hi", 0), 2);
     let message = "*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$2\r\nhi\r\n";
@@ -48,7 +48,7 @@ fn a_message_reaches_channels_and_patterns_in_the_protocol_of_each() {
 fn a_client_hears_itself_after_its_reply() {
     let (mut server, refs) = server_with(1);
     with(&mut server, refs[0], |s, c| {
-        subscribe(s, c, Kind::Channel, b"x");
+        subscribe(s, c, ChannelKind::Channel, b"x");
         assert_eq!(publish(s, b"x", b"1", 0), 1);
         c.reply.integer(1);
         client::table::send_later(&mut s.net, c, 0);
@@ -64,8 +64,8 @@ fn a_primary_that_subscribes_gets_nothing() {
     let (mut server, refs) = server_with(1);
     with(&mut server, refs[0], |s, c| {
         c.set(flag::PRIMARY | flag::REPLY_OFF);
-        subscribe(s, c, Kind::Channel, b"x");
-        confirm(s, c, "subscribe", Kind::Channel, Some(b"x"));
+        subscribe(s, c, ChannelKind::Channel, b"x");
+        confirm(s, c, "subscribe", ChannelKind::Channel, Some(b"x"));
         assert_eq!(publish(s, b"x", b"1", 0), 1, "from its own stream");
         client::table::send_later(&mut s.net, c, 0);
     });
@@ -82,22 +82,30 @@ fn a_primary_that_subscribes_gets_nothing() {
 fn the_last_subscription_ends_subscribe_mode_and_empties_the_tables() {
     let (mut server, refs) = server_with(1);
     with(&mut server, refs[0], |s, c| {
-        for kind in [Kind::Channel, Kind::Pattern, Kind::Shard] {
+        for kind in [
+            ChannelKind::Channel,
+            ChannelKind::Pattern,
+            ChannelKind::Shard,
+        ] {
             assert!(subscribe(s, c, kind, b"a"));
             assert!(
                 !subscribe(s, c, kind, b"a"),
                 "the second time changes nothing"
             );
         }
-        assert_eq!(c.pubsub.as_ref().unwrap().count(Kind::Channel), 2);
-        assert_eq!(c.pubsub.as_ref().unwrap().count(Kind::Shard), 1);
-        assert!(unsubscribe(s, c, Kind::Channel, b"a"));
-        assert!(!unsubscribe(s, c, Kind::Channel, b"a"));
+        assert_eq!(c.pubsub.as_ref().unwrap().count(ChannelKind::Channel), 2);
+        assert_eq!(c.pubsub.as_ref().unwrap().count(ChannelKind::Shard), 1);
+        assert!(unsubscribe(s, c, ChannelKind::Channel, b"a"));
+        assert!(!unsubscribe(s, c, ChannelKind::Channel, b"a"));
         assert!(c.has(flag::PUBSUB));
         forget_client(s, c);
         assert!(!c.has(flag::PUBSUB) && c.pubsub.is_none());
     });
-    for kind in [Kind::Channel, Kind::Pattern, Kind::Shard] {
+    for kind in [
+        ChannelKind::Channel,
+        ChannelKind::Pattern,
+        ChannelKind::Shard,
+    ] {
         assert!(server.pubsub.of(kind).is_empty());
     }
 }

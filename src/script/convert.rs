@@ -22,7 +22,7 @@
 use crate::client::reply::ReplyBuf;
 use crate::error::{Error, said};
 use crate::observe::stats::Stats;
-use crate::sys::lua::{Frame, Kind};
+use crate::sys::lua::{Frame, LuaType};
 use crate::util::number::parse_i64;
 
 /// The values on the stack for one level of nesting.
@@ -203,15 +203,15 @@ impl Writer<'_> {
     /// what needs much of the stack is in functions of its own, which are not inlined.
     pub fn write(&mut self, frame: &mut Frame) {
         let tables_end = self.overflows >= OVERFLOWS_MAX;
-        if tables_end && frame.kind(-1) == Kind::Table || !frame.room(LEVEL) {
+        if tables_end && frame.kind(-1) == LuaType::Table || !frame.room(LEVEL) {
             return self.too_deep(frame);
         }
         match frame.kind(-1) {
-            Kind::String => self.reply.bulk(frame.bytes(-1).unwrap_or_default()),
-            Kind::Number => self.reply.integer(integer_of(frame.number(-1))),
-            Kind::Boolean if self.resp3 => self.reply.boolean(frame.boolean(-1)),
-            Kind::Boolean if frame.boolean(-1) => self.reply.integer(1),
-            Kind::Table => self.table(frame),
+            LuaType::String => self.reply.bulk(frame.bytes(-1).unwrap_or_default()),
+            LuaType::Number => self.reply.integer(integer_of(frame.number(-1))),
+            LuaType::Boolean if self.resp3 => self.reply.boolean(frame.boolean(-1)),
+            LuaType::Boolean if frame.boolean(-1) => self.reply.integer(1),
+            LuaType::Table => self.table(frame),
             _ => self.reply.null(),
         }
         frame.pop(1);
@@ -256,7 +256,7 @@ impl Writer<'_> {
 
     #[inline(never)]
     fn status(&mut self, frame: &mut Frame) -> bool {
-        let found = frame.get_field(-1, "ok") == Kind::String;
+        let found = frame.get_field(-1, "ok") == LuaType::String;
         if found {
             let text = frame.bytes(-1).unwrap_or_default();
             // The text ends at a zero byte, as in Redis.
@@ -272,7 +272,7 @@ impl Writer<'_> {
 
     #[inline(never)]
     fn double(&mut self, frame: &mut Frame) -> bool {
-        let found = frame.get_field(-1, "double") == Kind::Number;
+        let found = frame.get_field(-1, "double") == LuaType::Number;
         if found {
             self.reply.double(frame.number(-1));
         }
@@ -281,7 +281,7 @@ impl Writer<'_> {
     }
 
     fn map(&mut self, frame: &mut Frame) -> bool {
-        let found = frame.get_field(-1, "map") == Kind::Table;
+        let found = frame.get_field(-1, "map") == LuaType::Table;
         if found {
             let at = self.reply.begin_deferred();
             let len = self.members(frame, true);
@@ -292,7 +292,7 @@ impl Writer<'_> {
     }
 
     fn set(&mut self, frame: &mut Frame) -> bool {
-        let found = frame.get_field(-1, "set") == Kind::Table;
+        let found = frame.get_field(-1, "set") == LuaType::Table;
         if found {
             let at = self.reply.begin_deferred();
             let len = self.members(frame, false);
@@ -321,7 +321,7 @@ impl Writer<'_> {
 
     #[inline(never)]
     fn big_number(&mut self, frame: &mut Frame) -> bool {
-        let found = frame.get_field(-1, "big_number") == Kind::String;
+        let found = frame.get_field(-1, "big_number") == LuaType::String;
         if found {
             let digits = one_line(frame.bytes(-1).unwrap_or_default());
             self.reply.big_number(&digits);
@@ -332,14 +332,14 @@ impl Writer<'_> {
 
     #[inline(never)]
     fn verbatim(&mut self, frame: &mut Frame) -> bool {
-        if frame.get_field(-1, "verbatim_string") != Kind::Table {
+        if frame.get_field(-1, "verbatim_string") != LuaType::Table {
             frame.pop(1);
             return false;
         }
         let mut found = false;
-        if frame.get_field(-1, "format") == Kind::String {
+        if frame.get_field(-1, "format") == LuaType::String {
             let format = three_letters(frame.bytes(-1).unwrap_or_default());
-            if frame.get_field(-2, "string") == Kind::String {
+            if frame.get_field(-2, "string") == LuaType::String {
                 let text = frame.bytes(-1).unwrap_or_default();
                 self.reply.verbatim(&format, text);
                 found = true;
@@ -353,7 +353,7 @@ impl Writer<'_> {
     fn array(&mut self, frame: &mut Frame) {
         let at = self.reply.begin_deferred();
         let mut len = 0;
-        while frame.get_element(-1, len + 1) != Kind::Nil {
+        while frame.get_element(-1, len + 1) != LuaType::Nil {
             self.write(frame);
             len += 1;
         }
@@ -364,7 +364,7 @@ impl Writer<'_> {
 
 /// The error in the table on top, if it is one.
 pub fn error_of(frame: &mut Frame) -> Option<Error> {
-    if frame.get_field(-1, "err") != Kind::String {
+    if frame.get_field(-1, "err") != LuaType::String {
         frame.pop(1);
         return None;
     }
@@ -372,7 +372,7 @@ pub fn error_of(frame: &mut Frame) -> Option<Error> {
     let error = Error::new(said(without_line_end(text)));
     frame.pop(1);
     let counted =
-        frame.get_field(-1, "ignore_error_stats_update") == Kind::Boolean && frame.boolean(-1);
+        frame.get_field(-1, "ignore_error_stats_update") == LuaType::Boolean && frame.boolean(-1);
     frame.pop(1);
     Some(if counted { error.counted() } else { error })
 }

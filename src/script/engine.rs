@@ -7,7 +7,7 @@ use mlua::{Function, IntoLuaMulti, Lua, LuaString, MultiValue, Table, Value};
 
 use crate::error::Error;
 use crate::script::syntax;
-use crate::script::{Kind, bit, cjson, cmsgpack, native, structs};
+use crate::script::{ScriptKind, bit, cjson, cmsgpack, native, structs};
 use crate::sys::lua;
 use crate::sys::lua::{FunctionRef, SANDBOX, Vm};
 use crate::sys::lua::{
@@ -117,25 +117,25 @@ fn sandbox(lua: &Lua, code: &str) -> mlua::Result<Function> {
 impl Engine {
     /// Creates an interpreter. `insecure` gives it the globals that `lua-enable-insecure-api`
     /// allows.
-    pub fn new(kind: Kind, insecure: bool) -> Result<Box<Engine>, Error> {
+    pub fn new(kind: ScriptKind, insecure: bool) -> Result<Box<Engine>, Error> {
         Engine::build(kind, insecure)
             .map(Box::new)
             .map_err(|e| Error::new(format!("ERR Can't start the interpreter: {e}")))
     }
 
-    fn build(kind: Kind, insecure: bool) -> mlua::Result<Engine> {
+    fn build(kind: ScriptKind, insecure: bool) -> mlua::Result<Engine> {
         let vm = Vm::new()?;
         let lua = vm.lua();
         register_libraries(lua)?;
         let redis = functions(&vm, COMMON)?;
-        if kind == Kind::Eval {
+        if kind == ScriptKind::Eval {
             add_functions(&vm, &redis, EVAL_ONLY)?;
         }
         constants(&redis)?;
         replication_constants(&redis)?;
         lua.globals().set("redis", redis)?;
         let options = lua.create_table()?;
-        if kind == Kind::Function {
+        if kind == ScriptKind::Function {
             let registration = functions(&vm, LOADING)?;
             constants(&registration)?;
             options.set("registration", registration)?;

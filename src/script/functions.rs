@@ -19,9 +19,9 @@ use crate::error::{Error, excerpt, said};
 use crate::keyspace::top_level::TopLevel;
 use crate::script::engine::{Engine, api};
 use crate::script::flags::{self, Flags};
-use crate::script::{Kind, convert, redis};
+use crate::script::{ScriptKind, convert, redis};
 use crate::state::Server;
-use crate::sys::lua::{Arguments, Frame, FunctionRef, Host, Kind as Type, Outcome};
+use crate::sys::lua::{Arguments, Frame, FunctionRef, Host, LuaType, Outcome};
 use crate::sys::ticks;
 use crate::texts::{self, Words};
 use crate::util::quote::split_args;
@@ -224,7 +224,7 @@ impl Loader {
                 let name = redis::text_of(frame, 1)
                     .ok_or(texts::REGISTER_FIRST.of(words))?
                     .into();
-                if frame.kind(2) != Type::Function {
+                if frame.kind(2) != LuaType::Function {
                     return Err(texts::REGISTER_SECOND.of(words));
                 }
                 Function {
@@ -252,7 +252,7 @@ impl Loader {
 }
 
 fn named_arguments(frame: &mut Frame, words: Words) -> Result<Function, Refusal> {
-    if frame.kind(1) != Type::Table {
+    if frame.kind(1) != LuaType::Table {
         return Err(texts::REGISTER_TABLE.of(words));
     }
     let (mut name, mut description, mut flags, mut callback) = (None, None, 0, None);
@@ -277,7 +277,7 @@ fn named_arguments(frame: &mut Frame, words: Words) -> Result<Function, Refusal>
                 );
             }
             b"callback" => {
-                if frame.kind(-1) != Type::Function {
+                if frame.kind(-1) != LuaType::Function {
                     return Err(texts::REGISTER_CALLBACK.of(words));
                 }
                 frame.push_value(-1);
@@ -298,7 +298,7 @@ fn named_arguments(frame: &mut Frame, words: Words) -> Result<Function, Refusal>
 
 /// The flags in the table on top of the stack.
 fn flags_of(frame: &mut Frame, words: Words) -> Result<Flags, Refusal> {
-    if frame.kind(-1) != Type::Table {
+    if frame.kind(-1) != LuaType::Table {
         return Err(texts::REGISTER_FLAGS.of(words));
     }
     let mut found = 0;
@@ -307,7 +307,7 @@ fn flags_of(frame: &mut Frame, words: Words) -> Result<Flags, Refusal> {
         let flag = frame.bytes(-1).and_then(flags::by_name);
         frame.pop(1);
         match (kind, flag) {
-            (Type::Nil, _) => break,
+            (LuaType::Nil, _) => break,
             (_, Some(flag)) => found |= flag,
             (_, None) => return Err("unknown flag given"),
         }
@@ -418,7 +418,7 @@ impl Functions {
     fn take_engine(&mut self, insecure_api: bool) -> Result<Box<Engine>, Error> {
         match self.engine.take() {
             Some(engine) => Ok(engine),
-            None => Engine::new(Kind::Function, insecure_api),
+            None => Engine::new(ScriptKind::Function, insecure_api),
         }
     }
 
@@ -571,7 +571,7 @@ fn run_source(engine: &mut Engine, chunk: FunctionRef, loader: &mut Loader) -> R
         Ok(())
     } else {
         let error = match finished.frame.kind(-1) {
-            Type::Table => convert::error_of(&mut finished.frame),
+            LuaType::Table => convert::error_of(&mut finished.frame),
             _ => None,
         };
         let text = error.map_or("unknown error".into(), |e| e.text().to_string());

@@ -68,14 +68,14 @@ pub struct Scripting {
 
 /// What an interpreter is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum ScriptKind {
     Eval,
     Function,
 }
 
 /// The script that runs.
 pub struct Running {
-    pub kind: Kind,
+    pub kind: ScriptKind,
     /// When the script began, in ticks of the processor's counter.
     pub started: u64,
     /// Whether the command came from the primary or from the AOF.
@@ -99,12 +99,12 @@ impl Running {
     }
 }
 
-impl Kind {
+impl ScriptKind {
     /// The error for other clients while a script of this kind is busy.
     pub fn busy_error(self, config: &Config) -> Error {
         Error::of(config.text(match self {
-            Kind::Eval => texts::BUSY_SCRIPT,
-            Kind::Function => texts::BUSY_FUNCTION,
+            ScriptKind::Eval => texts::BUSY_SCRIPT,
+            ScriptKind::Function => texts::BUSY_FUNCTION,
         }))
     }
 }
@@ -124,7 +124,7 @@ impl Scripting {
         }
         match self.eval.take() {
             Some(engine) => Ok(engine),
-            None => Engine::new(Kind::Eval, insecure),
+            None => Engine::new(ScriptKind::Eval, insecure),
         }
     }
 
@@ -135,7 +135,7 @@ impl Scripting {
     }
 
     /// SCRIPT KILL and FUNCTION KILL; NOTBUSY if none runs, UNKILLABLE after a write.
-    pub fn kill(&mut self, config: &Config, kind: Kind) -> Result<(), Error> {
+    pub fn kill(&mut self, config: &Config, kind: ScriptKind) -> Result<(), Error> {
         let Some(running) = &mut self.running else {
             return Err(Error::of("NOTBUSY No scripts in execution right now."));
         };

@@ -23,7 +23,7 @@ use crate::script::engine::{LOG_LEVELS, api, repl};
 use crate::script::flags;
 use crate::script::native::cast;
 use crate::script::run::Run;
-use crate::sys::lua::{Frame, Kind, Outcome, nan_text};
+use crate::sys::lua::{Frame, LuaType, Outcome, nan_text};
 use crate::texts::{self, Text, Words};
 use crate::util::number;
 use crate::util::number::{DoubleBuf, IntBuf, double_to_i64};
@@ -107,8 +107,8 @@ fn prepare_arguments(frame: &mut Frame) -> Result<usize, Unfit> {
     frame.room(4);
     for at in 1..=count as i32 {
         match frame.kind(at) {
-            Kind::String => {}
-            Kind::Number => {
+            LuaType::String => {}
+            LuaType::Number => {
                 let number = frame.number(at);
                 match double_to_i64(number) {
                     None if number.is_nan() => {
@@ -336,8 +336,8 @@ pub fn log(frame: &mut Frame, words: Words) -> Outcome {
 /// The text of a string or number.
 pub fn text_of(frame: &Frame, at: i32) -> Option<Vec<u8>> {
     match frame.kind(at) {
-        Kind::String => frame.bytes(at).map(<[u8]>::to_vec),
-        Kind::Number => {
+        LuaType::String => frame.bytes(at).map(<[u8]>::to_vec),
+        LuaType::Number => {
             if frame.number(at).is_nan() {
                 return Some(nan_text(frame.number(at)).into());
             }
@@ -361,7 +361,7 @@ fn sha1hex(frame: &mut Frame) -> Outcome {
 
 /// redis.error_reply(text): a table that is an error.
 fn error_reply(frame: &mut Frame) -> Outcome {
-    if frame.len() != 1 || frame.kind(1) != Kind::String {
+    if frame.len() != 1 || frame.kind(1) != LuaType::String {
         push_error(frame, "wrong number or type of arguments");
         return RETURN;
     }
@@ -389,7 +389,7 @@ fn without_line_ends(mut text: &[u8]) -> &[u8] {
 
 /// redis.status_reply(text): a table that is a status.
 fn status_reply(frame: &mut Frame) -> Outcome {
-    if frame.len() != 1 || frame.kind(1) != Kind::String {
+    if frame.len() != 1 || frame.kind(1) != LuaType::String {
         push_error(frame, "wrong number or type of arguments");
         return RETURN;
     }

@@ -20,14 +20,14 @@ use crate::script::debug::Debugger;
 use crate::script::engine::Engine;
 use crate::script::flags::{self, Flags};
 use crate::script::redis;
-use crate::script::{Busy, Kind, Running};
+use crate::script::{Busy, Running, ScriptKind};
 use crate::state::Server;
-use crate::sys::lua::{Arguments, Frame, FunctionRef, Host, Kind as Type, Outcome};
+use crate::sys::lua::{Arguments, Frame, FunctionRef, Host, LuaType, Outcome};
 use crate::sys::ticks;
 
 /// What is to be run.
 pub struct Job<'a> {
-    pub kind: Kind,
+    pub kind: ScriptKind,
     pub function: FunctionRef,
     /// The SHA-1 of a script, or the name of a function.
     pub name: &'a str,
@@ -89,8 +89,8 @@ pub fn run(ctx: &mut Ctx, engine: &mut Engine, job: &Job) -> CmdResult {
         command: ctx.argv,
     };
     let arguments = match job.kind {
-        Kind::Eval => Arguments::Globals(job.keys, job.argv),
-        Kind::Function => Arguments::Tables(job.keys, job.argv),
+        ScriptKind::Eval => Arguments::Globals(job.keys, job.argv),
+        ScriptKind::Function => Arguments::Tables(job.keys, job.argv),
     };
     let mut finished = engine.vm.call(job.function, &mut run, arguments);
     let ok = finished.ok;
@@ -211,7 +211,7 @@ impl Run<'_> {
             let error = self.failure(frame);
             return Err(self.count(error));
         }
-        if frame.kind(-1) == Type::Table
+        if frame.kind(-1) == LuaType::Table
             && let Some(error) = convert::error_of(frame)
         {
             return Err(self.count(error));
@@ -236,7 +236,7 @@ impl Run<'_> {
 
     /// The error on top, with the place where it was raised.
     fn failure(&self, frame: &mut Frame) -> Error {
-        if frame.kind(-1) != Type::Table {
+        if frame.kind(-1) != LuaType::Table {
             let text = said(frame.bytes(-1).unwrap_or(b"execution failure"));
             return Error::new(format!(
                 "ERR Error running script {}, {text}",
@@ -245,8 +245,8 @@ impl Run<'_> {
         }
         let error = convert::error_of(frame).unwrap_or(Error::of("ERR unknown error"));
         let mut text = error.text().to_string();
-        let found = frame.get_field(-1, "source") == Type::String;
-        if found && frame.get_field(-2, "line") == Type::Number {
+        let found = frame.get_field(-1, "source") == LuaType::String;
+        if found && frame.get_field(-2, "line") == LuaType::Number {
             let source = said(frame.bytes(-2).unwrap_or_default());
             let line = frame.number(-1);
             text += &format!(" script: {}, on {source}:{line}.", self.job.name);
@@ -263,8 +263,8 @@ impl Run<'_> {
     /// The script has run for too long: from now on other clients are served meanwhile.
     fn become_busy(&mut self, ms: u64) {
         let (name, kill) = match self.job.kind {
-            Kind::Eval => (self.job.name, "SCRIPT KILL"),
-            Kind::Function => (self.job.name, "FUNCTION KILL"),
+            ScriptKind::Eval => (self.job.name, "SCRIPT KILL"),
+            ScriptKind::Function => (self.job.name, "FUNCTION KILL"),
         };
         log::warn!(
             "Slow script detected: still in execution after {ms} milliseconds. You can try killing the script using \
@@ -330,8 +330,8 @@ impl Host for Run<'_> {
             return false;
         }
         let text = match self.job.kind {
-            Kind::Eval => "Script killed by user with SCRIPT KILL.",
-            Kind::Function => "Script killed by user with FUNCTION KILL.",
+            ScriptKind::Eval => "Script killed by user with SCRIPT KILL.",
+            ScriptKind::Function => "Script killed by user with FUNCTION KILL.",
         };
         log::info!("{text}");
         redis::push_error(frame, text);

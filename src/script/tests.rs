@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::networking::query;
 use crate::script::cache::{Cache, EVAL_MAX, sha_of};
 use crate::script::engine::Engine;
-use crate::script::{Kind, flags};
+use crate::script::{ScriptKind, flags};
 use crate::state::Server;
 
 struct Peer {
@@ -219,7 +219,7 @@ fn environments_exist_only_with_the_insecure_api() {
             .contains("nonexistent global variable 'getfenv'")
     );
     peer.server.scripting.flush();
-    peer.server.scripting.eval = Some(Engine::new(Kind::Eval, true).unwrap());
+    peer.server.scripting.eval = Some(Engine::new(ScriptKind::Eval, true).unwrap());
     assert_eq!(peer.eval("return getfenv()"), "*0\r\n");
     assert!(peer.eval("getfenv(pairs).x = 1").contains(READ_ONLY));
     assert!(peer.eval("setfenv(0, {})").contains(READ_ONLY));
@@ -231,7 +231,7 @@ fn environments_exist_only_with_the_insecure_api() {
 
 #[test]
 fn compiled_scripts_make_room_in_the_order_of_their_last_use() {
-    let mut engine = Engine::new(Kind::Eval, false).unwrap();
+    let mut engine = Engine::new(ScriptKind::Eval, false).unwrap();
     let mut cache = Cache::default();
     let mut add = |cache: &mut Cache, n: usize| {
         let source = format!("return {n}").into_bytes();

@@ -107,7 +107,7 @@ pub fn answer(argv: &[OsString]) -> Option<ExitCode> {
 
 /// `--check-system`: the settings say what the machine must have.
 fn check_system(args: &[String]) -> ExitCode {
-    let (options, settings) = check_system::Options::parse(args);
+    let (options, settings) = check_system::CheckSystemOptions::parse(args);
     let mut config = Config::default();
     match load(&mut config, &parse_args(&settings), &mut Renaming::new()) {
         Ok(()) => check_system::report(&options, &config),

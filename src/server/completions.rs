@@ -6,7 +6,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use crate::config::{HIDDEN, Kind, TABLE};
+use crate::config::{HIDDEN, SettingKind, TABLE};
 use crate::sys::print::print_error;
 
 /// An argument: its name, and its values if there are few.
@@ -39,8 +39,8 @@ fn arguments() -> Vec<Argument> {
     let settings = shown.map(|row| Argument {
         name: row.name,
         values: match &row.kind {
-            Kind::Bool { .. } => vec!["yes", "no"],
-            Kind::Choice { names, .. } => names(),
+            SettingKind::Bool { .. } => vec!["yes", "no"],
+            SettingKind::Choice { names, .. } => names(),
             _ => Vec::new(),
         },
     });

@@ -28,7 +28,7 @@ use std::process::ExitCode;
 use ae::{Change, EventLoop, Tap};
 
 use crate::client::Client;
-use crate::config::{Config, IMMUTABLE, Sources, TABLE, expanded_text, parse_args};
+use crate::config::{Config, IMMUTABLE, ShutdownFlags, Sources, TABLE, expanded_text, parse_args};
 use crate::connection::taped;
 use crate::persist::loading;
 use crate::server::cli;
@@ -140,7 +140,7 @@ pub fn restart(
         arguments: further,
         ..Restart::default()
     });
-    let options = shutdown::Options {
+    let options = ShutdownFlags {
         save: true,
         now: true,
         ..Default::default()

@@ -22,7 +22,7 @@ use crate::error::Error;
 use crate::execute::blocked;
 use crate::execute::pause::PausePurpose;
 use crate::persist::aof::{self, State};
-use crate::persist::child::{self, Kind};
+use crate::persist::child::{self, ChildKind};
 use crate::persist::rdb::background;
 use crate::replication::replicas::Replica;
 use crate::script::debug;
@@ -34,9 +34,6 @@ use crate::sys::process;
 use crate::sys::signals;
 use crate::sys::tape;
 use crate::texts;
-
-/// The options of SHUTDOWN.
-pub type Options = ShutdownFlags;
 
 /// A stop was refused; the server's log has the details.
 #[derive(Debug)]
@@ -55,10 +52,10 @@ pub struct Restart {
 #[derive(Default)]
 pub struct Shutdown {
     /// The options of a SHUTDOWN in this turn.
-    requested: Option<Options>,
+    requested: Option<ShutdownFlags>,
     /// A stop that waits for replicas: its options, and the Unix time in milliseconds at which the
     /// wait ends.
-    pub pending: Option<(Options, i64)>,
+    pub pending: Option<(ShutdownFlags, i64)>,
     /// After the loop has ended, the process starts again.
     pub restart: Option<Restart>,
     /// The clients that called SHUTDOWN; they get a reply only if it fails.
@@ -68,7 +65,7 @@ pub struct Shutdown {
 }
 
 /// SHUTDOWN: stops after this turn. The client gets a reply only if that fails.
-pub fn request(server: &mut Server, c: &mut Client, argv: &[&[u8]], options: Options) {
+pub fn request(server: &mut Server, c: &mut Client, argv: &[&[u8]], options: ShutdownFlags) {
     blocked::block(server, c, BlockKind::Shutdown, argv, 0);
     server.shutdown.clients.push(c.reference());
     server.shutdown.requested.get_or_insert(options);
@@ -124,7 +121,7 @@ pub fn abort(server: &mut Server) -> bool {
 }
 
 /// Begins to stop. `Ok`: the server stops, or waits for replicas and the cron continues.
-fn prepare(server: &mut Server, mut options: Options) -> Result<(), Refused> {
+fn prepare(server: &mut Server, mut options: ShutdownFlags) -> Result<(), Refused> {
     if server.is_loading() {
         // A partly loaded data set must not replace the whole one.
         (options.save, options.nosave) = (false, true);
@@ -180,7 +177,7 @@ fn log_lagging_replicas(server: &Server) {
 }
 
 /// Saves what must be saved, and ends the loop.
-fn stop(server: &mut Server, options: Options) -> Result<(), Refused> {
+fn stop(server: &mut Server, options: ShutdownFlags) -> Result<(), Refused> {
     debug::end_sessions(server);
     log_lagging_replicas(server);
     if save(server, options).is_err() && !options.force {
@@ -194,7 +191,7 @@ fn stop(server: &mut Server, options: Options) -> Result<(), Refused> {
 }
 
 /// Ends the children, flushes and syncs the AOF, writes the last snapshot.
-fn save(server: &mut Server, options: Options) -> Result<(), Refused> {
+fn save(server: &mut Server, options: ShutdownFlags) -> Result<(), Refused> {
     if server.aof.state != State::Off {
         save_aof(server, options)?;
     }
@@ -204,11 +201,11 @@ fn save(server: &mut Server, options: Options) -> Result<(), Refused> {
 }
 
 /// Makes the AOF durable. It may be longer than a rewritten one, but it is complete.
-fn save_aof(server: &mut Server, options: Options) -> Result<(), Refused> {
+fn save_aof(server: &mut Server, options: ShutdownFlags) -> Result<(), Refused> {
     let is_rewritten = server
         .child
         .as_ref()
-        .is_some_and(|child| child.kind == Kind::Aof);
+        .is_some_and(|child| child.kind == ChildKind::Aof);
     if is_rewritten {
         // Without its base a new AOF is useless.
         if server.aof.state == State::WaitRewrite && !options.force {
@@ -219,7 +216,7 @@ fn save_aof(server: &mut Server, options: Options) -> Result<(), Refused> {
             log::warn!("Writing initial AOF. Exit anyway.");
         }
         log::warn!("There is a child rewriting the AOF. Killing it!");
-        child::kill_and_wait(server, Kind::Aof);
+        child::kill_and_wait(server, ChildKind::Aof);
     }
     aof::finish(server).map_err(|_| Refused)
 }

@@ -30,7 +30,7 @@ use crate::client::table::Net;
 use crate::client::{Client, ClientRef};
 use crate::clients::output_limit;
 use crate::connection::Connection;
-use crate::persist::child::{self, Kind, Outcome};
+use crate::persist::child::{self, ChildKind, Outcome};
 use crate::persist::rdb::save::SaveOptions;
 use crate::persist::rdb::transfer::{self, SOCKETS_MAX};
 use crate::replication::psync::{self, Dialect, Offered};
@@ -376,7 +376,7 @@ fn end_useless_child(server: &mut Server) {
     if sockets.useless_since_ms.is_some_and(useless) {
         sockets.useless_since_ms = Some(i64::MAX); // so that the child is killed only once
         log::warn!("Background RDB transfer error: no replica is left, its child is ended");
-        child::kill(server, Kind::Rdb);
+        child::kill(server, ChildKind::Rdb);
     }
 }
 
@@ -552,7 +552,7 @@ mod tests {
         assert_eq!(server.replication.stream.pins(), 0);
         assert_eq!(server.stats.output_buffer_limit_disconnections, 1);
         assert!(is_closing(&server, SNAPSHOT));
-        child::kill_and_wait(&mut server, Kind::Rdb);
+        child::kill_and_wait(&mut server, ChildKind::Rdb);
     }
 
     /// CLIENT KILL closes the snapshot's connection: the sync fails.

@@ -22,7 +22,7 @@ use crate::client::announced::Announced;
 use crate::client::table::Net;
 use crate::client::{Client, ClientRef, flag};
 use crate::error::Error;
-use crate::persist::child::{self, Kind, Outcome, ReplicationHooks, Target, Wish};
+use crate::persist::child::{self, ChildKind, Outcome, ReplicationHooks, Target, Wish};
 use crate::persist::rdb::save::{Contents, SaveOptions};
 use crate::persist::rdb::transfer;
 use crate::persist::rdb::{self, background};
@@ -48,7 +48,7 @@ pub fn enqueue(server: &mut Server, c: &mut Client) {
     let running = server
         .child
         .as_ref()
-        .filter(|child| child.kind == Kind::Rdb);
+        .filter(|child| child.kind == ChildKind::Rdb);
     let target = running.map(|child| child.target);
     let Some(replica) = server.replication.replicas.get(c.reference()) else {
         return;
@@ -330,7 +330,7 @@ pub fn end_useless_child(server: &mut Server) {
     let wanted = !server.config.save.is_empty() || replication.replicas.iter().any(waits);
     if !wanted && !*useless {
         *useless = true;
-        child::kill(server, Kind::Rdb);
+        child::kill(server, ChildKind::Rdb);
     }
 }
 

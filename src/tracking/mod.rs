@@ -73,7 +73,7 @@ pub struct Tracker {
 
 /// The options of Switches tracking on for a client (CLIENT TRACKING ON).
 #[derive(Default)]
-pub struct Options<'a> {
+pub struct TrackingOptions<'a> {
     pub flags: u64,
     /// The id of the client that gets the invalidations; 0: the client itself.
     pub redirect: u64,
@@ -167,7 +167,7 @@ impl Tracking {
 
 /// CLIENT TRACKING ON. Fails if the options contradict each other or the client's present mode;
 /// prefixes are added to the client's.
-pub fn start(server: &mut Server, c: &mut Client, options: &Options) {
+pub fn start(server: &mut Server, c: &mut Client, options: &TrackingOptions) {
     let tracking = &mut server.tracking;
     let tracker = tracking.trackers.entry(c.id).or_insert(Tracker {
         client: c.reference(),

@@ -37,11 +37,11 @@ const TEN_POW_19: u64 = 10u64.pow(19);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LongDouble {
     negative: bool,
-    kind: Kind,
+    kind: ValueKind,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum ValueKind {
     Finite { mantissa: u64, exponent: i32 },
     Infinite,
     NotANumber,
@@ -52,28 +52,28 @@ impl LongDouble {
     pub const ZERO: LongDouble = LongDouble::finite(false, 0, MIN_EXPONENT);
 
     const fn finite(negative: bool, mantissa: u64, exponent: i32) -> Self {
-        let kind = Kind::Finite { mantissa, exponent };
+        let kind = ValueKind::Finite { mantissa, exponent };
         LongDouble { negative, kind }
     }
 
     const fn infinite(negative: bool) -> Self {
-        let kind = Kind::Infinite;
+        let kind = ValueKind::Infinite;
         LongDouble { negative, kind }
     }
 
     const NAN: LongDouble = LongDouble {
         negative: false,
-        kind: Kind::NotANumber,
+        kind: ValueKind::NotANumber,
     };
 
     /// The nearest double: a value beyond a double's range becomes infinite, one that is too small
     /// the smallest double.
     pub fn to_f64(self) -> f64 {
         let magnitude = match self.kind {
-            Kind::NotANumber => f64::NAN,
-            Kind::Infinite => f64::INFINITY,
-            Kind::Finite { mantissa: 0, .. } => 0.0,
-            Kind::Finite { mantissa, exponent } => {
+            ValueKind::NotANumber => f64::NAN,
+            ValueKind::Infinite => f64::INFINITY,
+            ValueKind::Finite { mantissa: 0, .. } => 0.0,
+            ValueKind::Finite { mantissa, exponent } => {
                 let half = exponent / 2;
                 let scaled = mantissa as f64 * 2f64.powi(half) * 2f64.powi(exponent - half);
                 scaled.max(f64::MIN_POSITIVE)
@@ -100,7 +100,7 @@ impl LongDouble {
             }
         };
         let in_range = match value.kind {
-            Kind::Finite { mantissa, .. } => mantissa != 0 || is_zero,
+            ValueKind::Finite { mantissa, .. } => mantissa != 0 || is_zero,
             _ => false,
         };
         in_range.then_some(value)
@@ -113,7 +113,7 @@ impl LongDouble {
 
     /// Whether the number is neither infinite nor NaN.
     pub fn is_finite(self) -> bool {
-        matches!(self.kind, Kind::Finite { .. })
+        matches!(self.kind, ValueKind::Finite { .. })
     }
 
     /// The nearest 64 bits to a power of ten, top bit set, and their exponent.
@@ -132,7 +132,7 @@ impl LongDouble {
     /// has mantissas without their top bit.
     fn size(self) -> (i32, u64) {
         match self.kind {
-            Kind::Finite { mantissa, exponent } => (exponent, mantissa),
+            ValueKind::Finite { mantissa, exponent } => (exponent, mantissa),
             _ => (i32::MAX, 0),
         }
     }
@@ -141,13 +141,13 @@ impl LongDouble {
     /// zero is `0`.
     fn write_human(self, out: &mut Vec<u8>) {
         let start = out.len();
-        if self.negative && self.kind != Kind::NotANumber {
+        if self.negative && self.kind != ValueKind::NotANumber {
             out.push(b'-');
         }
         match self.kind {
-            Kind::Finite { mantissa, exponent } => write_fixed(out, mantissa, exponent),
-            Kind::Infinite => out.extend_from_slice(b"inf"),
-            Kind::NotANumber => out.extend_from_slice(b"nan"),
+            ValueKind::Finite { mantissa, exponent } => write_fixed(out, mantissa, exponent),
+            ValueKind::Infinite => out.extend_from_slice(b"inf"),
+            ValueKind::NotANumber => out.extend_from_slice(b"nan"),
         }
         if &out[start..] == b"-0" {
             out.remove(start);
@@ -191,10 +191,12 @@ impl std::ops::Add for LongDouble {
 
     fn add(self, other: Self) -> Self {
         match (self.kind, other.kind) {
-            (Kind::NotANumber, _) | (_, Kind::NotANumber) => Self::NAN,
-            (Kind::Infinite, Kind::Infinite) if self.negative != other.negative => Self::NAN,
-            (Kind::Infinite, _) => self,
-            (_, Kind::Infinite) => other,
+            (ValueKind::NotANumber, _) | (_, ValueKind::NotANumber) => Self::NAN,
+            (ValueKind::Infinite, ValueKind::Infinite) if self.negative != other.negative => {
+                Self::NAN
+            }
+            (ValueKind::Infinite, _) => self,
+            (_, ValueKind::Infinite) => other,
             _ if self.size() < other.size() => add_smaller(other, self),
             _ => add_smaller(self, other),
         }

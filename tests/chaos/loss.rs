@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::{Conn, multibulk};
 use crate::load::Dice;
-use crate::nodes::{Kind, Node, wait_for, wait_in_step};
+use crate::nodes::{Node, ServerKind, wait_for, wait_in_step};
 
 const ROUNDS: usize = 10;
 
@@ -34,7 +34,7 @@ fn write_until_the_end(port: u16) -> Vec<Instant> {
     }
 }
 
-fn round(kind: Kind, dice: &mut Dice) -> Option<Loss> {
+fn round(kind: ServerKind, dice: &mut Dice) -> Option<Loss> {
     let args = ["--appendonly", "no"];
     let (mut primary, mut replica) = (Node::start(kind, &args)?, Node::start(kind, &args)?);
     replica.follow(&primary);
@@ -69,11 +69,11 @@ fn round(kind: Kind, dice: &mut Dice) -> Option<Loss> {
 /// Prints a line for each server.
 pub fn report() {
     for kind in [
-        Kind::Aeris,
-        Kind::Redis7,
-        Kind::Redis8,
-        Kind::Valkey8,
-        Kind::Valkey9,
+        ServerKind::Aeris,
+        ServerKind::Redis7,
+        ServerKind::Redis8,
+        ServerKind::Valkey8,
+        ServerKind::Valkey9,
     ] {
         let mut dice = Dice(7);
         let losses: Vec<Loss> = (0..ROUNDS).map_while(|_| round(kind, &mut dice)).collect();

@@ -18,7 +18,7 @@ use crate::common::disk::Disk;
 use crate::common::multibulk;
 use crate::common::{Conn, Peer};
 use crate::load::Dice;
-use crate::nodes::Kind;
+use crate::nodes::ServerKind;
 use crate::proxy::{Fault, Proxy};
 
 pub const SERVERS: usize = 5;
@@ -39,14 +39,14 @@ const BALLAST_VALUE: usize = 10_000;
 pub struct Setup {
     pub seed: u64,
     /// The kind of the servers 1 and 3.
-    pub peer: Kind,
+    pub peer: ServerKind,
     /// The size of the data set that every full sync carries, in megabytes.
     pub ballast_mb: u64,
 }
 
 /// A server, its proxy and its disk.
 pub struct Member {
-    pub kind: Kind,
+    pub kind: ServerKind,
     pub peer: Peer,
     proxy: Proxy,
     disk: Option<Disk>,
@@ -86,10 +86,10 @@ impl Member {
     fn new(at: usize, setup: &Setup) -> Member {
         let kind = match at {
             1 | 3 => setup.peer,
-            _ => Kind::Aeris,
+            _ => ServerKind::Aeris,
         };
         let disk = match kind {
-            Kind::Aeris => Disk::new(&format!("chaos-{at}")),
+            ServerKind::Aeris => Disk::new(&format!("chaos-{at}")),
             _ => None,
         };
         let proxy = Proxy::new();
@@ -121,7 +121,7 @@ impl Member {
             args.extend(["--rdbcompression", "no", "--rdb-key-save-delay", "500"]);
         }
         let peer = match kind {
-            Kind::Aeris => Peer::aeris_with(&args, |command: &mut Command| {
+            ServerKind::Aeris => Peer::aeris_with(&args, |command: &mut Command| {
                 if let Some(disk) = &disk {
                     let dir = command.get_current_dir().map(PathBuf::from);
                     disk.prepare(command, &dir.expect("it has its directory"));
@@ -525,6 +525,6 @@ impl World {
     /// replies before its AOF has the write if an fsync is running.
     pub fn primary_has_aof(&self) -> bool {
         let primary = &self.members[self.primary];
-        primary.kind == Kind::Aeris && primary.line("CONFIG GET appendonly").contains("yes")
+        primary.kind == ServerKind::Aeris && primary.line("CONFIG GET appendonly").contains("yes")
     }
 }

@@ -1,7 +1,7 @@
 //! A restarted server continues its replication history by its AOF, and other servers can read the
 //! files.
 
-use crate::nodes::{Kind, Node, wait_for, wait_in_step, wait_same};
+use crate::nodes::{Node, ServerKind, wait_for, wait_in_step, wait_same};
 
 const AOF: [&str; 2] = ["--appendonly", "yes"];
 
@@ -70,7 +70,7 @@ fn a_torn_tail_has_no_position() {
 
 #[test]
 fn real_servers_read_the_annotated_files() {
-    for kind in Kind::PEERS {
+    for kind in ServerKind::PEERS {
         // Redis 7.0 reads no base of a later version.
         let mut ours = Node::aeris(&["--appendonly", "yes", "--rdb-version", "10"]);
         ours.ok("SET key value");

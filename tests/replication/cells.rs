@@ -2,7 +2,7 @@
 //! snapshot, and the events that follow.
 
 use crate::load;
-use crate::nodes::{Kind, Logs, Node, wait_for, wait_in_step, wait_same};
+use crate::nodes::{Logs, Node, ServerKind, wait_for, wait_in_step, wait_same};
 
 /// What happens after the first sync.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,7 +21,7 @@ pub enum Story {
 
 #[derive(Clone, Copy, Debug)]
 pub struct Cell {
-    pub peer: Kind,
+    pub peer: ServerKind,
     /// Our role at the beginning.
     pub we_are_primary: bool,
     pub diskless: bool,
@@ -34,21 +34,21 @@ pub struct Cell {
 const LOADS: [&str; 4] = ["disabled", "on-empty-db", "swapdb", "flush-before-load"];
 
 /// Whether a server has this value of `repl-diskless-load`.
-fn knows(kind: Kind, load: &str) -> bool {
-    load != "flush-before-load" || matches!(kind, Kind::Aeris | Kind::Valkey9)
+fn knows(kind: ServerKind, load: &str) -> bool {
+    load != "flush-before-load" || matches!(kind, ServerKind::Aeris | ServerKind::Valkey9)
 }
 
 impl Cell {
     /// All cells of the matrix.
     pub fn all() -> Vec<Cell> {
         let mut cells = Vec::new();
-        for peer in Kind::PEERS {
+        for peer in ServerKind::PEERS {
             for (we_are_primary, diskless) in
                 [(true, false), (true, true), (false, false), (false, true)]
             {
                 let replica = match we_are_primary {
                     true => peer,
-                    false => Kind::Aeris,
+                    false => ServerKind::Aeris,
                 };
                 let loads = LOADS.iter().filter(|load| knows(replica, load));
                 for load in loads.copied() {
@@ -87,14 +87,14 @@ impl Cell {
         )
     }
 
-    fn kinds(&self) -> (Kind, Kind) {
+    fn kinds(&self) -> (ServerKind, ServerKind) {
         match self.we_are_primary {
-            true => (Kind::Aeris, self.peer),
-            false => (self.peer, Kind::Aeris),
+            true => (ServerKind::Aeris, self.peer),
+            false => (self.peer, ServerKind::Aeris),
         }
     }
 
-    fn start(&self, kind: Kind) -> Option<Node> {
+    fn start(&self, kind: ServerKind) -> Option<Node> {
         let diskless = if self.diskless { "yes" } else { "no" };
         let aof = match self.story {
             Story::RestartByAof => "yes",
@@ -117,7 +117,7 @@ impl Cell {
             "no",
         ];
         let mut args = args.to_vec();
-        if kind == Kind::Aeris && self.peer == Kind::Valkey9 {
+        if kind == ServerKind::Aeris && self.peer == ServerKind::Valkey9 {
             // Valkey's digests do not show which fields have a time to live.
             args.extend(["--extended-redis-compatibility", "no"]);
         }
@@ -245,7 +245,7 @@ impl Pair {
         self.load(1);
         self.replica.start_again(&args);
         self.settle();
-        if self.replica.kind == Kind::Aeris {
+        if self.replica.kind == ServerKind::Aeris {
             // Only this server writes its position into the AOF, so only it can avoid a full sync.
             self.expect_full_syncs(1);
         }
@@ -269,7 +269,7 @@ impl Pair {
         // Both links are cut, one after the other.
         self.primary.cut_replicas();
         self.load(1);
-        if leaf.kind == Kind::Redis8 {
+        if leaf.kind == ServerKind::Redis8 {
             // It frees what FLUSHDB drops in a thread, with the primary's client blocked, and keeps
             // no position of a link that ends meanwhile: the load ends with FLUSHDB.
             wait_in_step(&mut self.primary, &mut self.replica);

@@ -2,7 +2,7 @@
 //! and with one of the connections cut.
 
 use crate::load;
-use crate::nodes::{Kind, Logs, Node, wait_for, wait_in_step, wait_same};
+use crate::nodes::{Logs, Node, ServerKind, wait_for, wait_in_step, wait_same};
 
 /// The connection that is cut while the snapshot is sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,30 +19,35 @@ pub enum Cut {
 }
 
 /// All pairs of servers that have a dialect in common, with each cut.
-pub fn all() -> Vec<(Kind, Kind, Cut)> {
+pub fn all() -> Vec<(ServerKind, ServerKind, Cut)> {
     let mut all = Vec::new();
-    for peer in [Kind::Aeris, Kind::Redis8, Kind::Valkey8, Kind::Valkey9] {
+    for peer in [
+        ServerKind::Aeris,
+        ServerKind::Redis8,
+        ServerKind::Valkey8,
+        ServerKind::Valkey9,
+    ] {
         for cut in [Cut::Neither, Cut::Main, Cut::Snapshot] {
-            all.push((Kind::Aeris, peer, cut));
-            if peer != Kind::Aeris {
-                all.push((peer, Kind::Aeris, cut));
+            all.push((ServerKind::Aeris, peer, cut));
+            if peer != ServerKind::Aeris {
+                all.push((peer, ServerKind::Aeris, cut));
             }
         }
-        all.push((peer, Kind::Aeris, Cut::MainWhileLoading));
-        all.push((peer, Kind::Aeris, Cut::AtTheLimit));
+        all.push((peer, ServerKind::Aeris, Cut::MainWhileLoading));
+        all.push((peer, ServerKind::Aeris, Cut::AtTheLimit));
     }
     all
 }
 
-fn start(kind: Kind, other: Kind) -> Option<Node> {
+fn start(kind: ServerKind, other: ServerKind) -> Option<Node> {
     let mut args = vec!["--repl-diskless-sync", "yes"];
-    if kind != Kind::Redis8 {
+    if kind != ServerKind::Redis8 {
         args.extend(["--dual-channel-replication-enabled", "yes"]);
     }
-    if kind == Kind::Redis8 || kind == Kind::Aeris {
+    if kind == ServerKind::Redis8 || kind == ServerKind::Aeris {
         args.extend(["--repl-rdb-channel", "yes"]);
     }
-    if kind == Kind::Aeris && other == Kind::Valkey9 {
+    if kind == ServerKind::Aeris && other == ServerKind::Valkey9 {
         // Valkey's digests do not show which fields have a time to live.
         args.extend(["--extended-redis-compatibility", "no"]);
     }
@@ -59,7 +64,7 @@ fn connections(primary: &mut Node) -> Option<[u64; 2]> {
 }
 
 /// Synchronises a replica, if both servers are installed.
-pub fn run(primary: Kind, replica: Kind, cut: Cut) {
+pub fn run(primary: ServerKind, replica: ServerKind, cut: Cut) {
     let (Some(mut primary), Some(mut replica)) = (start(primary, replica), start(replica, primary))
     else {
         return;

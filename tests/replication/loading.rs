@@ -1,11 +1,11 @@
 //! How a replica of ours replaces its data set: what clients see meanwhile, what stays if it fails,
 //! and the guard against a primary that has lost its data.
 
-use crate::nodes::{Kind, Logs, Node, wait_for, wait_in_step, wait_same};
+use crate::nodes::{Logs, Node, ServerKind, wait_for, wait_in_step, wait_same};
 
 /// A replica that is connected to a primary of this kind and has its keys. `None`: the primary is
 /// not installed.
-fn pair(kind: Kind, replica_args: &[&str]) -> Option<(Node, Node)> {
+fn pair(kind: ServerKind, replica_args: &[&str]) -> Option<(Node, Node)> {
     let mut primary = Node::start(kind, &["--repl-diskless-sync", "yes"])?;
     primary.line("SET key from-the-primary");
     let mut replica = Node::aeris(replica_args);
@@ -47,7 +47,7 @@ fn finish(primary: &mut Node, replica: &mut Node) {
     wait_same(primary, replica);
 }
 
-fn swapdb_serves_the_old_data(kind: Kind) {
+fn swapdb_serves_the_old_data(kind: ServerKind) {
     let args = ["--repl-diskless-load", "swapdb"];
     let Some((mut primary, mut replica)) = pair(kind, &args) else {
         return;
@@ -72,12 +72,12 @@ fn swapdb_serves_the_old_data(kind: Kind) {
 
 #[test]
 fn swapdb_serves_the_old_data_of_redis_7_0() {
-    swapdb_serves_the_old_data(Kind::Redis7);
+    swapdb_serves_the_old_data(ServerKind::Redis7);
 }
 
 #[test]
 fn swapdb_serves_our_own_old_data() {
-    swapdb_serves_the_old_data(Kind::Aeris);
+    swapdb_serves_the_old_data(ServerKind::Aeris);
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn swapdb_hides_the_data_of_another_history_and_keeps_them_if_it_fails() {
 #[test]
 fn flush_before_load_drops_the_old_data_when_keys_arrive() {
     let args = ["--repl-diskless-load", "flush-before-load"];
-    let (mut primary, mut replica) = pair(Kind::Aeris, &args).expect("our own program");
+    let (mut primary, mut replica) = pair(ServerKind::Aeris, &args).expect("our own program");
     begin_slow_full_sync(&mut primary);
     wait_for("it loads", || replica.info("loading") == "1");
     replica.wait_for_log("Flushing old data");
@@ -113,7 +113,7 @@ fn flush_before_load_drops_the_old_data_when_keys_arrive() {
     finish(&mut primary, &mut replica);
 }
 
-fn an_empty_primary_is_refused(kind: Kind, load: &str) {
+fn an_empty_primary_is_refused(kind: ServerKind, load: &str) {
     let Some((mut primary, mut replica)) = pair(kind, &["--repl-diskless-load", load]) else {
         return;
     };
@@ -135,22 +135,22 @@ fn an_empty_primary_is_refused(kind: Kind, load: &str) {
 
 #[test]
 fn redis_7_0_without_data_is_refused_by_way_of_a_file() {
-    an_empty_primary_is_refused(Kind::Redis7, "disabled");
+    an_empty_primary_is_refused(ServerKind::Redis7, "disabled");
 }
 
 #[test]
 fn redis_8_2_without_data_is_refused_by_swapdb() {
-    an_empty_primary_is_refused(Kind::Redis8, "swapdb");
+    an_empty_primary_is_refused(ServerKind::Redis8, "swapdb");
 }
 
 #[test]
 fn valkey_9_1_without_data_is_refused_before_the_flush() {
-    an_empty_primary_is_refused(Kind::Valkey9, "flush-before-load");
+    an_empty_primary_is_refused(ServerKind::Valkey9, "flush-before-load");
 }
 
 #[test]
 fn an_operator_may_follow_an_empty_primary() {
-    let (_lost, mut replica) = pair(Kind::Aeris, &[]).expect("our own program");
+    let (_lost, mut replica) = pair(ServerKind::Aeris, &[]).expect("our own program");
     let mut empty = Node::aeris(&[]);
     replica.follow(&empty);
     wait_in_step(&mut empty, &mut replica);
@@ -160,7 +160,7 @@ fn an_operator_may_follow_an_empty_primary() {
 #[test]
 fn a_setting_accepts_an_empty_primary() {
     let args = ["--replica-accept-empty-primary", "yes"];
-    let (mut primary, mut replica) = pair(Kind::Aeris, &args).expect("our own program");
+    let (mut primary, mut replica) = pair(ServerKind::Aeris, &args).expect("our own program");
     primary.restart("SHUTDOWN NOSAVE", &[]);
     wait_in_step(&mut primary, &mut replica);
     assert_eq!(replica.line("DBSIZE"), ":0\r\n");
@@ -168,7 +168,7 @@ fn a_setting_accepts_an_empty_primary() {
 
 #[test]
 fn a_primary_that_flushed_its_data_is_followed() {
-    let (mut primary, mut replica) = pair(Kind::Aeris, &[]).expect("our own program");
+    let (mut primary, mut replica) = pair(ServerKind::Aeris, &[]).expect("our own program");
     primary.ok("CONFIG SET repl-backlog-size 16384");
     let block = "x".repeat(40_000);
     primary.ok("MULTI");
@@ -187,7 +187,7 @@ fn a_primary_that_flushed_its_data_is_followed() {
     );
 }
 
-fn a_received_file_becomes_the_base(kind: Kind) {
+fn a_received_file_becomes_the_base(kind: ServerKind) {
     let args = ["--appendonly", "yes"];
     let Some((mut primary, mut replica)) = pair(kind, &args) else {
         return;
@@ -209,12 +209,12 @@ fn a_received_file_becomes_the_base(kind: Kind) {
 
 #[test]
 fn a_file_of_redis_7_0_becomes_the_aofs_base() {
-    a_received_file_becomes_the_base(Kind::Redis7);
+    a_received_file_becomes_the_base(ServerKind::Redis7);
 }
 
 #[test]
 fn a_file_of_valkey_9_1_becomes_the_aofs_base() {
-    a_received_file_becomes_the_base(Kind::Valkey9);
+    a_received_file_becomes_the_base(ServerKind::Valkey9);
 }
 
 #[test]
@@ -224,7 +224,7 @@ fn a_base_is_written_where_it_must_have_commands_or_no_file_was_received() {
         ["--repl-diskless-load", "swapdb"],
     ] {
         let args = [args, ["--appendonly", "yes"]].concat();
-        let (_primary, mut replica) = pair(Kind::Aeris, &args).expect("our own program");
+        let (_primary, mut replica) = pair(ServerKind::Aeris, &args).expect("our own program");
         replica.wait_for_log("Background AOF rewrite finished successfully");
         replica.restart("SHUTDOWN NOSAVE", &[]);
         assert_eq!(replica.line("GET key"), "$16\r\nfrom-the-primary\r\n");
@@ -261,7 +261,7 @@ fn a_disk_that_hangs_delays_the_sync_only() {
             "--rdbcompression",
             "no",
         ];
-        let mut primary = Node::start(Kind::Aeris, &args).expect("our own server");
+        let mut primary = Node::start(ServerKind::Aeris, &args).expect("our own server");
         primary.line("DEBUG POPULATE 150 key 100000");
         let mut replica = Node::aeris(&["--repl-timeout", "5"]);
         let _logs = Logs::of(&[&primary, &replica]);

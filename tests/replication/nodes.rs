@@ -20,7 +20,7 @@ pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
 
 /// A program that replicates.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum ServerKind {
     Aeris,
     Redis7,
     Redis8,
@@ -28,37 +28,42 @@ pub enum Kind {
     Valkey9,
 }
 
-impl Kind {
+impl ServerKind {
     /// The real servers.
-    pub const PEERS: [Kind; 4] = [Kind::Redis7, Kind::Redis8, Kind::Valkey8, Kind::Valkey9];
+    pub const PEERS: [ServerKind; 4] = [
+        ServerKind::Redis7,
+        ServerKind::Redis8,
+        ServerKind::Valkey8,
+        ServerKind::Valkey9,
+    ];
 
     /// Starts it; `None` if it is not installed.
     pub fn start(self, args: &[&str]) -> Option<Peer> {
         match self {
-            Kind::Aeris => Some(Peer::aeris(args)),
-            Kind::Redis7 => Peer::redis(args),
-            Kind::Redis8 => Peer::redis8(args),
-            Kind::Valkey8 => Peer::valkey(args),
-            Kind::Valkey9 => Peer::valkey9(args),
+            ServerKind::Aeris => Some(Peer::aeris(args)),
+            ServerKind::Redis7 => Peer::redis(args),
+            ServerKind::Redis8 => Peer::redis8(args),
+            ServerKind::Valkey8 => Peer::valkey(args),
+            ServerKind::Valkey9 => Peer::valkey9(args),
         }
     }
 
     /// Whether hash fields can have a time to live.
     pub fn has_field_ttls(self) -> bool {
-        !matches!(self, Kind::Redis7 | Kind::Valkey8)
+        !matches!(self, ServerKind::Redis7 | ServerKind::Valkey8)
     }
 }
 
 /// A running server.
 pub struct Node {
-    pub kind: Kind,
+    pub kind: ServerKind,
     pub peer: Peer,
     conn: Conn,
 }
 
 impl Node {
     /// `None`: the program is not installed.
-    pub fn start(kind: Kind, args: &[&str]) -> Option<Node> {
+    pub fn start(kind: ServerKind, args: &[&str]) -> Option<Node> {
         let mut all = vec![
             "--logfile",
             "server.log",
@@ -74,7 +79,7 @@ impl Node {
     }
 
     pub fn aeris(args: &[&str]) -> Node {
-        Node::start(Kind::Aeris, args).expect("our own program")
+        Node::start(ServerKind::Aeris, args).expect("our own program")
     }
 
     pub fn port(&self) -> u16 {

@@ -50,7 +50,7 @@ const DIGITS: usize = 12;
 const USAGE: &str = "usage: bench-load --port N [--host ADDR] [--clients N] [--pipeline N] \
 [--requests N] [--seconds S] [--keyspace N] [--seed N] [--tls] [--wait [--until-eof] | --listen] COMMAND [ARG ...] [; COMMAND ...] | --handshakes N";
 
-struct Options {
+struct RunOptions {
     address: SocketAddr,
     clients: usize,
     pipeline: usize,
@@ -68,10 +68,10 @@ struct Options {
     commands: Vec<Vec<String>>,
 }
 
-impl Options {
-    fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
+impl RunOptions {
+    fn parse(mut args: impl Iterator<Item = String>) -> Result<RunOptions, String> {
         let (mut host, mut port) = ("127.0.0.1".to_string(), 6379u16);
-        let mut o = Options {
+        let mut o = RunOptions {
             address: SocketAddr::from(([127, 0, 0, 1], 6379)),
             clients: 50,
             pipeline: 1,
@@ -292,7 +292,7 @@ impl Connection {
 }
 
 struct Load {
-    options: Options,
+    options: RunOptions,
     template: Template,
     numbers: Numbers,
     connections: Vec<Connection>,
@@ -305,7 +305,7 @@ struct Load {
 }
 
 impl Load {
-    fn connect(options: Options, poll: &Poll) -> io::Result<Load> {
+    fn connect(options: RunOptions, poll: &Poll) -> io::Result<Load> {
         let template = Template::new(&options.commands);
         let batch = template.bytes.repeat(options.pipeline);
         let mut connections = Vec::with_capacity(options.clients);
@@ -513,7 +513,7 @@ fn flush(c: &mut Connection) -> io::Result<()> {
     Ok(())
 }
 
-fn run(options: Options) -> io::Result<String> {
+fn run(options: RunOptions) -> io::Result<String> {
     if options.handshakes > 0 {
         if options.wait {
             println!("ready");
@@ -550,7 +550,7 @@ fn run(options: Options) -> io::Result<String> {
 }
 
 fn main() {
-    let options = Options::parse(std::env::args().skip(1)).unwrap_or_else(|e| {
+    let options = RunOptions::parse(std::env::args().skip(1)).unwrap_or_else(|e| {
         eprintln!("{e}");
         std::process::exit(2);
     });
@@ -567,8 +567,8 @@ fn main() {
 mod tests {
     use super::*;
 
-    fn options(line: &str) -> Result<Options, String> {
-        Options::parse(line.split(' ').map(str::to_string))
+    fn options(line: &str) -> Result<RunOptions, String> {
+        RunOptions::parse(line.split(' ').map(str::to_string))
     }
 
     fn template(line: &str) -> Template {

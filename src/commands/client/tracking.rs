@@ -6,7 +6,7 @@ use crate::client::flag::{
 };
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::error::Error;
-use crate::tracking::{self, Options, overlap};
+use crate::tracking::{self, TrackingOptions, overlap};
 use crate::util::number::parse_i64;
 
 /// CLIENT TRACKING ON | OFF [REDIRECT client-id] [PREFIX prefix [PREFIX prefix ...]] [BCAST]
@@ -25,8 +25,8 @@ pub fn client_tracking(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-fn parse<'a>(ctx: &Ctx<'a>) -> Result<Options<'a>, Error> {
-    let mut options = Options::default();
+fn parse<'a>(ctx: &Ctx<'a>) -> Result<TrackingOptions<'a>, Error> {
+    let mut options = TrackingOptions::default();
     let mut at = 3;
     while at < ctx.argv.len() {
         let value = ctx.argv.get(at + 1).copied();
@@ -74,7 +74,7 @@ fn mode(ctx: &Ctx, at: usize) -> Result<u64, Error> {
 }
 
 /// Refuses options that contradict each other or the client's present mode.
-fn check(ctx: &Ctx, options: &Options) -> Result<(), Error> {
+fn check(ctx: &Ctx, options: &TrackingOptions) -> Result<(), Error> {
     let wants = |bits: u64| options.flags & bits != 0;
     let c = &ctx.client;
     if !wants(TRACKING_BCAST) && !options.prefixes.is_empty() {

@@ -27,16 +27,16 @@ pub fn dump(ctx: &mut Ctx) -> CmdResult {
 
 /// The options of RESTORE.
 #[derive(Default)]
-struct Options {
+struct RestoreOptions {
     replace: bool,
     absolute: bool,
     idle_seconds: Option<i64>,
     frequency: Option<u8>,
 }
 
-impl Options {
-    fn parse(ctx: &Ctx) -> Result<Options, Error> {
-        let mut options = Options::default();
+impl RestoreOptions {
+    fn parse(ctx: &Ctx) -> Result<RestoreOptions, Error> {
+        let mut options = RestoreOptions::default();
         let mut at = 4;
         while at < ctx.argv.len() {
             let has_value = at + 1 < ctx.argv.len();
@@ -67,7 +67,7 @@ impl Options {
 
 /// RESTORE key ttl serialized-value [REPLACE] [ABSTTL] [IDLETIME seconds] [FREQ frequency]
 pub fn restore(ctx: &mut Ctx) -> CmdResult {
-    let options = Options::parse(ctx)?;
+    let options = RestoreOptions::parse(ctx)?;
     let key = ctx.argv[1];
     if !options.replace && ctx.server.lookup_write(ctx.client, key).is_some() {
         return Err(Error::of("BUSYKEY Target key name already exists."));
@@ -124,7 +124,7 @@ fn checks(ctx: &Ctx) -> Checks {
 }
 
 /// Stores the value under its key. If its expiry time is past, the key is deleted instead.
-fn store(ctx: &mut Ctx, options: &Options, expire_at: Option<i64>, kind: u8, value: New) {
+fn store(ctx: &mut Ctx, options: &RestoreOptions, expire_at: Option<i64>, kind: u8, value: New) {
     let (key, db) = (ctx.argv[1], ctx.client.db);
     let lazy = ctx.server.config.lazyfree_lazy_server_del;
     let deleted = options.replace && ctx.server.delete_key(db, key, lazy);
@@ -158,7 +158,7 @@ fn store(ctx: &mut Ctx, options: &Options, expire_at: Option<i64>, kind: u8, val
 }
 
 /// Applies IDLETIME and FREQ, if the policy uses them.
-fn note_use(ctx: &mut Ctx, options: &Options) {
+fn note_use(ctx: &mut Ctx, options: &RestoreOptions) {
     let (evict, now) = (&ctx.server.evict, ctx.server.clock.now_ms);
     let lru = match (options.frequency, options.idle_seconds) {
         (Some(counter), _) if evict.is_lfu() => evict.stamp_frequency(counter, now),

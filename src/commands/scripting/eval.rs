@@ -8,7 +8,7 @@ use crate::error::{Error, said};
 use crate::script::cache::{Script, sha_of};
 use crate::script::engine::Engine;
 use crate::script::run::{self, Job};
-use crate::script::{self, Kind, flags};
+use crate::script::{self, ScriptKind, flags};
 use crate::texts;
 
 /// The name of scripts in messages; Lua takes a name with `@` for that of a file.
@@ -102,7 +102,7 @@ fn run_at(
         .ok_or_else(|| no_script(&ctx.server.config))?;
     let sha = script.sha;
     let job = Job {
-        kind: Kind::Eval,
+        kind: ScriptKind::Eval,
         function: script.function,
         name: std::str::from_utf8(&sha).unwrap_or_default(),
         flags: script.flags,

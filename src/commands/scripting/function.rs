@@ -7,7 +7,7 @@ use crate::error::{Error, said};
 use crate::persist::rdb::{Limits, payload};
 use crate::script::functions::{Function, Library, Policy};
 use crate::script::run::{self, Job};
-use crate::script::{self, Kind, flags};
+use crate::script::{self, ScriptKind, flags};
 use crate::sys::ticks;
 use crate::util::glob::glob_match_nocase;
 
@@ -30,7 +30,7 @@ fn fcall_generic(ctx: &mut Ctx, read_only: bool) -> CmdResult {
     let (keys, argv) = keys_and_arguments(ctx, bad_number)?;
     let mut engine = ctx.server.take_function_engine()?;
     let job = Job {
-        kind: Kind::Function,
+        kind: ScriptKind::Function,
         function,
         name: std::str::from_utf8(&name).unwrap_or_default(),
         flags,
@@ -209,7 +209,7 @@ pub fn restore(ctx: &mut Ctx) -> CmdResult {
 pub fn kill(ctx: &mut Ctx) -> CmdResult {
     ctx.server
         .scripting
-        .kill(&ctx.server.config, Kind::Function)?;
+        .kill(&ctx.server.config, ScriptKind::Function)?;
     ctx.client.reply.ok();
     Ok(())
 }
@@ -218,9 +218,9 @@ pub fn kill(ctx: &mut Ctx) -> CmdResult {
 pub fn stats(ctx: &mut Ctx) -> CmdResult {
     let scripting = &ctx.server.scripting;
     if let Some(running) = &scripting.running
-        && running.kind == Kind::Eval
+        && running.kind == ScriptKind::Eval
     {
-        return Err(Kind::Eval.busy_error(&ctx.server.config));
+        return Err(ScriptKind::Eval.busy_error(&ctx.server.config));
     }
     let reply = &mut ctx.client.reply;
     reply.map(2);

@@ -4,7 +4,7 @@ use super::eval;
 use crate::client::flag;
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::error::Error;
-use crate::script::{self, Kind};
+use crate::script::{self, ScriptKind};
 use crate::texts;
 
 /// SCRIPT LOAD script
@@ -56,7 +56,9 @@ pub fn flush(ctx: &mut Ctx) -> CmdResult {
 
 /// SCRIPT KILL
 pub fn kill(ctx: &mut Ctx) -> CmdResult {
-    ctx.server.scripting.kill(&ctx.server.config, Kind::Eval)?;
+    ctx.server
+        .scripting
+        .kill(&ctx.server.config, ScriptKind::Eval)?;
     ctx.client.reply.ok();
     Ok(())
 }

@@ -275,7 +275,7 @@ fn acl_log(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-fn reply_entry(reply: &mut ReplyBuf, entry: &log::Entry, now_ms: i64) {
+fn reply_entry(reply: &mut ReplyBuf, entry: &log::AclLogEntry, now_ms: i64) {
     let event = &entry.event;
     reply.map(10);
     reply.bulk(b"count");

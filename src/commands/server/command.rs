@@ -12,7 +12,7 @@ use crate::command::docs;
 use crate::command::docs::DocsWriter;
 use crate::command::keys;
 use crate::command::keys::KeyRef;
-use crate::command::table::{CommandTable, Entry};
+use crate::command::table::{CommandEntry, CommandTable};
 use crate::command::*;
 use crate::error::Error;
 use crate::texts::{self, Words};
@@ -76,7 +76,7 @@ fn command_info(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-fn write_info(reply: &mut ReplyBuf, words: Words, table: &CommandTable, entry: &Entry) {
+fn write_info(reply: &mut ReplyBuf, words: Words, table: &CommandTable, entry: &CommandEntry) {
     let row = entry.row;
     reply.array(10);
     reply.bulk(entry.fullname.as_bytes());
@@ -230,7 +230,7 @@ impl DocsWriter for DocsReply<'_> {
 /// COMMAND LIST [FILTERBY MODULE name | ACLCAT category | PATTERN pattern]: subcommands too.
 fn command_list(ctx: &mut Ctx) -> CmdResult {
     let table = &ctx.server.commands;
-    let wanted: Box<dyn Fn(&Entry) -> bool> = match ctx.argv.len() {
+    let wanted: Box<dyn Fn(&CommandEntry) -> bool> = match ctx.argv.len() {
         2 => Box::new(|_| true),
         5 if ctx.is(2, "filterby") => filter(ctx)?,
         _ => return Err(Error::SYNTAX),
@@ -249,7 +249,7 @@ fn command_list(ctx: &mut Ctx) -> CmdResult {
 }
 
 /// Whether COMMAND LIST includes a row.
-type Filter<'a> = Box<dyn Fn(&Entry) -> bool + 'a>;
+type Filter<'a> = Box<dyn Fn(&CommandEntry) -> bool + 'a>;
 
 fn filter<'a>(ctx: &Ctx<'a>) -> Result<Filter<'a>, Error> {
     let value = ctx.argv[4];

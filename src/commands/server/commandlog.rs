@@ -4,7 +4,7 @@ use crate::client::reply::ReplyBuf;
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::command::*;
 use crate::error::Error;
-use crate::observe::commandlog::{Entry, Kind};
+use crate::observe::commandlog::{CommandLogKind, LoggedCommand};
 
 /// The rows of the commands in this group.
 pub const TABLE: &[Command] = &[
@@ -50,17 +50,17 @@ fn slowlog_get(ctx: &mut Ctx) -> CmdResult {
         3 => count(ctx)?,
         _ => return Err(Error::subcommand_syntax("SLOWLOG", ctx.argv[1])),
     };
-    get_generic(ctx, Kind::Slow, count)
+    get_generic(ctx, CommandLogKind::Slow, count)
 }
 
 /// SLOWLOG LEN
 fn slowlog_len(ctx: &mut Ctx) -> CmdResult {
-    len_generic(ctx, Kind::Slow)
+    len_generic(ctx, CommandLogKind::Slow)
 }
 
 /// SLOWLOG RESET
 fn slowlog_reset(ctx: &mut Ctx) -> CmdResult {
-    reset_generic(ctx, Kind::Slow)
+    reset_generic(ctx, CommandLogKind::Slow)
 }
 
 /// COMMANDLOG GET count type
@@ -89,12 +89,12 @@ fn count(ctx: &Ctx) -> Result<usize, Error> {
     Ok(usize::try_from(count).unwrap_or(usize::MAX))
 }
 
-fn kind(ctx: &Ctx, at: usize) -> Result<Kind, Error> {
+fn kind(ctx: &Ctx, at: usize) -> Result<CommandLogKind, Error> {
     let text = "ERR type should be one of the following: slow, large-request, large-reply";
-    Kind::by_name(ctx.argv[at]).ok_or(Error::of(text))
+    CommandLogKind::by_name(ctx.argv[at]).ok_or(Error::of(text))
 }
 
-fn get_generic(ctx: &mut Ctx, kind: Kind, count: usize) -> CmdResult {
+fn get_generic(ctx: &mut Ctx, kind: CommandLogKind, count: usize) -> CmdResult {
     let entries = &ctx.server.commandlog.log(kind).entries;
     let count = count.min(entries.len());
     ctx.client.reply.array(count);
@@ -105,7 +105,7 @@ fn get_generic(ctx: &mut Ctx, kind: Kind, count: usize) -> CmdResult {
     Ok(())
 }
 
-fn write_entry(reply: &mut ReplyBuf, entry: &Entry) {
+fn write_entry(reply: &mut ReplyBuf, entry: &LoggedCommand) {
     reply.array(6);
     reply.integer(entry.id as i64);
     reply.integer(entry.time_s);
@@ -116,13 +116,13 @@ fn write_entry(reply: &mut ReplyBuf, entry: &Entry) {
     reply.bulk(&entry.name);
 }
 
-fn len_generic(ctx: &mut Ctx, kind: Kind) -> CmdResult {
+fn len_generic(ctx: &mut Ctx, kind: CommandLogKind) -> CmdResult {
     let len = ctx.server.commandlog.log(kind).entries.len();
     ctx.client.reply.integer(len as i64);
     Ok(())
 }
 
-fn reset_generic(ctx: &mut Ctx, kind: Kind) -> CmdResult {
+fn reset_generic(ctx: &mut Ctx, kind: CommandLogKind) -> CmdResult {
     ctx.server.commandlog.log(kind).entries.clear();
     ctx.client.reply.ok();
     Ok(())

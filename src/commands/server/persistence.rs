@@ -3,7 +3,7 @@
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::command::*;
 use crate::error::Error;
-use crate::persist::child::{self, Kind, Wish};
+use crate::persist::child::{self, ChildKind, Wish};
 use crate::persist::rdb::background;
 
 /// The rows of the commands in this group.
@@ -68,7 +68,7 @@ fn bgsave(ctx: &mut Ctx) -> CmdResult {
 
 fn cancel(ctx: &mut Ctx) -> CmdResult {
     if background::in_progress(ctx.server) {
-        child::kill(ctx.server, Kind::Rdb);
+        child::kill(ctx.server, ChildKind::Rdb);
         ctx.client.reply.status("Background saving cancelled");
     } else if ctx.server.forks.wishes.withdraw(Wish::Snapshot) {
         ctx.client

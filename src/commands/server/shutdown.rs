@@ -3,8 +3,9 @@
 use crate::client::flag;
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::command::*;
+use crate::config::ShutdownFlags;
 use crate::error::Error;
-use crate::server::shutdown::{self, Options};
+use crate::server::shutdown;
 
 /// The rows of the commands in this group.
 pub const TABLE: &[Command] = &[cmd(
@@ -17,7 +18,7 @@ pub const TABLE: &[Command] = &[cmd(
 
 /// SHUTDOWN [NOSAVE | SAVE] [NOW] [FORCE] [ABORT]
 fn shutdown_command(ctx: &mut Ctx) -> CmdResult {
-    let mut options = Options::default();
+    let mut options = ShutdownFlags::default();
     let mut abort = false;
     for at in 1..ctx.argv.len() {
         match ctx.argv[at].to_ascii_lowercase().as_slice() {
@@ -29,7 +30,7 @@ fn shutdown_command(ctx: &mut Ctx) -> CmdResult {
             _ => return Err(Error::SYNTAX),
         }
     }
-    if abort && options != Options::default() || options.save && options.nosave {
+    if abort && options != ShutdownFlags::default() || options.save && options.nosave {
         return Err(Error::SYNTAX);
     }
     if abort {

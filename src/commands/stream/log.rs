@@ -1,7 +1,7 @@
 //! Commands on entries without groups: adding at the end, removing from the front or within, and
 //! reading by ID.
 //!
-//! Trimming has a threshold and a precision (`Trim`, `Precision`), which [`Options`] parses for
+//! Trimming has a threshold and a precision (`Trim`, `Precision`), which [`XaddOptions`] parses for
 //! XADD and XTRIM. `~` drops whole nodes only, which costs as much as dropping one entry.
 
 use super::*;
@@ -15,7 +15,7 @@ use crate::types::{New, Value, kind};
 const DEFAULT_LIMIT_MAX: u64 = 1_000_000;
 
 /// The options of XADD and XTRIM, in any order.
-struct Options {
+struct XaddOptions {
     no_mkstream: bool,
     trim: Option<Trim>,
     approximate: bool,
@@ -28,11 +28,11 @@ struct Options {
     end: usize,
 }
 
-impl Options {
+impl XaddOptions {
     /// Parses options from the second argument on. The options of XADD end at the first word that
     /// is not an option.
-    fn parse(ctx: &Ctx, xadd: bool) -> Result<Options, Error> {
-        let mut options = Options {
+    fn parse(ctx: &Ctx, xadd: bool) -> Result<XaddOptions, Error> {
+        let mut options = XaddOptions {
             no_mkstream: false,
             trim: None,
             approximate: false,
@@ -210,7 +210,7 @@ impl From<AddError> for Error {
 /// XADD key [NOMKSTREAM] [KEEPREF | DELREF | ACKED] [MAXLEN | MINID [= | ~] threshold [LIMIT
 /// count]] * | id field value [field value ...]
 pub fn xadd(ctx: &mut Ctx) -> CmdResult {
-    let mut options = Options::parse(ctx, true)?;
+    let mut options = XaddOptions::parse(ctx, true)?;
     let wanted = ctx
         .argv
         .get(options.end)
@@ -271,7 +271,7 @@ pub fn add_stream(ctx: &mut Ctx, key: &[u8], stream: Box<Stream>) {
 
 /// XTRIM key MAXLEN | MINID [= | ~] threshold [LIMIT count] [KEEPREF | DELREF | ACKED]
 pub fn xtrim(ctx: &mut Ctx) -> CmdResult {
-    let mut options = Options::parse(ctx, false)?;
+    let mut options = XaddOptions::parse(ctx, false)?;
     options.check(ctx)?;
     let key = ctx.argv[1];
     let precision = options.precision(ctx.server);

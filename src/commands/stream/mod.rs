@@ -32,7 +32,7 @@ use crate::client::reply::ReplyBuf;
 use crate::command::ctx::Ctx;
 use crate::command::*;
 use crate::ds::listpack::Element;
-use crate::ds::stream::{Entry, IdBuf, NodeLimits, StreamId};
+use crate::ds::stream::{IdBuf, NodeLimits, StreamEntry, StreamId};
 use crate::error::Error;
 use crate::keyspace::events;
 use crate::state::Server;
@@ -188,7 +188,7 @@ fn reply_element(reply: &mut ReplyBuf, element: Element) {
 }
 
 /// An entry as its ID and its fields.
-fn reply_entry(reply: &mut ReplyBuf, entry: &Entry) {
+fn reply_entry(reply: &mut ReplyBuf, entry: &StreamEntry) {
     reply.array(2);
     reply_id(reply, entry.id);
     reply.array(2 * entry.len());
@@ -201,7 +201,7 @@ fn reply_entry(reply: &mut ReplyBuf, entry: &Entry) {
 /// Replies with up to `count` entries as an array. Returns their number.
 fn reply_entries<'a>(
     reply: &mut ReplyBuf,
-    entries: impl Iterator<Item = Entry<'a>>,
+    entries: impl Iterator<Item = StreamEntry<'a>>,
     count: usize,
 ) -> usize {
     let array = reply.begin_deferred();

@@ -308,7 +308,7 @@ pub fn xclaim(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-fn reply_claimed(reply: &mut ReplyBuf, entry: &Entry, just_id: bool) {
+fn reply_claimed(reply: &mut ReplyBuf, entry: &StreamEntry, just_id: bool) {
     if just_id {
         reply_id(reply, entry.id);
     } else {
@@ -438,7 +438,7 @@ pub fn xautoclaim(ctx: &mut Ctx) -> CmdResult {
 struct Found<'a> {
     /// The ID at which the next call continues, 0-0 at the end.
     cursor: StreamId,
-    claimed: Vec<Entry<'a>>,
+    claimed: Vec<StreamEntry<'a>>,
     /// Pending entries that are no longer in the log.
     lost: Vec<StreamId>,
 }

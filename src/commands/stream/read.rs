@@ -41,7 +41,7 @@ enum From {
 /// The names of a group and a consumer.
 type GroupAndConsumer<'a> = (&'a [u8], &'a [u8]);
 
-struct Options<'a> {
+struct ReadOptions<'a> {
     count: usize,
     deadline_ms: Option<i64>,
     consumer: Option<GroupAndConsumer<'a>>,
@@ -51,10 +51,10 @@ struct Options<'a> {
     streams: usize,
 }
 
-impl<'a> Options<'a> {
-    fn parse(ctx: &Ctx<'a>) -> Result<Options<'a>, Error> {
+impl<'a> ReadOptions<'a> {
+    fn parse(ctx: &Ctx<'a>) -> Result<ReadOptions<'a>, Error> {
         let grouped = ctx.cmd.name == "xreadgroup";
-        let mut options = Options {
+        let mut options = ReadOptions {
             count: usize::MAX,
             deadline_ms: None,
             consumer: None,
@@ -92,7 +92,7 @@ impl<'a> Options<'a> {
         options.finish(ctx, grouped)
     }
 
-    fn finish(mut self, ctx: &Ctx, grouped: bool) -> Result<Options<'a>, Error> {
+    fn finish(mut self, ctx: &Ctx, grouped: bool) -> Result<ReadOptions<'a>, Error> {
         if self.keys_at == 0 {
             return Err(Error::SYNTAX);
         }
@@ -126,7 +126,7 @@ fn only_xreadgroup(option: &str) -> Error {
 }
 
 fn xread_generic(ctx: &mut Ctx) -> CmdResult {
-    let options = Options::parse(ctx)?;
+    let options = ReadOptions::parse(ctx)?;
     let keys = &ctx.argv[options.keys_at..options.keys_at + options.streams];
     let froms: Vec<From> = (0..options.streams)
         .map(|i| parse_from(ctx, &options, i))
@@ -156,7 +156,7 @@ fn xread_generic(ctx: &mut Ctx) -> CmdResult {
 }
 
 /// The position for one of the IDs. Also checks that there is a stream, or a group, to read.
-fn parse_from(ctx: &mut Ctx, options: &Options, i: usize) -> Result<From, Error> {
+fn parse_from(ctx: &mut Ctx, options: &ReadOptions, i: usize) -> Result<From, Error> {
     let key = ctx.argv[options.keys_at + i];
     let text = ctx.argv[options.keys_at + options.streams + i];
     let entry = ctx.server.lookup_read(ctx.client, key);
@@ -205,7 +205,7 @@ fn before_last_entry(stream: &Stream) -> StreamId {
 }
 
 /// There are no entries: blocks if BLOCK was given, otherwise replies with null.
-fn wait_or_null(ctx: &mut Ctx, options: &Options, keys: &[&[u8]], froms: &[From]) {
+fn wait_or_null(ctx: &mut Ctx, options: &ReadOptions, keys: &[&[u8]], froms: &[From]) {
     let Some(deadline_ms) = options.deadline_ms else {
         return ctx.client.reply.null_array();
     };
@@ -278,7 +278,7 @@ fn read_group(
     key: &[u8],
     (group_name, consumer_name): GroupAndConsumer,
     from: From,
-    options: &Options,
+    options: &ReadOptions,
 ) -> Result<bool, Error> {
     let now_ms = ctx.server.clock.now_ms;
     let propagated = ctx.server.propagation.wanted();

@@ -31,7 +31,7 @@ use crate::error::Error;
 use crate::types::string::StrView;
 
 #[derive(Default)]
-struct Options {
+struct LcsOptions {
     len: bool,
     idx: bool,
     with_match_len: bool,
@@ -80,8 +80,8 @@ fn string_of(ctx: &mut Ctx, key: &[u8]) -> Result<Vec<u8>, Error> {
     }
 }
 
-fn parse(ctx: &Ctx) -> Result<Options, Error> {
-    let mut options = Options::default();
+fn parse(ctx: &Ctx) -> Result<LcsOptions, Error> {
+    let mut options = LcsOptions::default();
     let mut at = 3;
     while at < ctx.argv.len() {
         if ctx.is(at, "idx") {
@@ -120,7 +120,7 @@ fn check_size(ctx: &Ctx, a: &[u8], b: &[u8]) -> CmdResult {
     Ok(())
 }
 
-fn reply_matches(ctx: &mut Ctx, matches: &[Match], options: &Options) {
+fn reply_matches(ctx: &mut Ctx, matches: &[Match], options: &LcsOptions) {
     let reply = &mut ctx.client.reply;
     let shown = |m: &&Match| m.len as i64 >= options.min_match_len;
     reply.map(2);

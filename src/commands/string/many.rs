@@ -3,7 +3,7 @@
 //! The keys were hashed and prefetched when the request was parsed, so that their cache misses
 //! overlap. A pass that only tests rewinds the list of hashes for the pass that sets.
 
-use super::set::{Condition, Options, Syntax, delete_expired_on_arrival, holds};
+use super::set::{Condition, SetOptions, Syntax, delete_expired_on_arrival, holds};
 use super::{get_generic, store};
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::db::Ttl;
@@ -80,7 +80,7 @@ pub(super) fn msetex(ctx: &mut Ctx) -> CmdResult {
     if end > ctx.argv.len() {
         return Err(Error::of("ERR wrong number of key-value pairs"));
     }
-    let options = Options::parse(ctx, end, Syntax::MSetEx)?;
+    let options = SetOptions::parse(ctx, end, Syntax::MSetEx)?;
     let ttl = options.lifetime.ttl(ctx)?;
     let is_set = all_hold(ctx, 2..end, options.condition)?;
     if is_set {

@@ -6,7 +6,7 @@
 //!   MSETEX   n key value ...  [NX | XX]          [EX s | PX ms | EXAT s | PXAT ms | KEEPTTL]
 //! ```
 //!
-//! One parser reads all three ([`Options::parse`]). An option may be repeated, and the last one
+//! One parser reads all three ([`SetOptions::parse`]). An option may be repeated, and the last one
 //! counts; contradictory options are a syntax error. The number of a time to live is parsed only
 //! when it is needed, so GETEX of a missing key does not report an invalid one.
 //!
@@ -58,16 +58,16 @@ pub(super) enum Syntax {
     MSetEx,
 }
 
-pub(super) struct Options<'a> {
+pub(super) struct SetOptions<'a> {
     pub condition: Condition<'a>,
     pub get: bool,
     pub lifetime: Lifetime,
 }
 
-impl<'a> Options<'a> {
+impl<'a> SetOptions<'a> {
     /// Parses the options from `from` to the end.
-    pub fn parse(ctx: &Ctx<'a>, from: usize, syntax: Syntax) -> Result<Options<'a>, Error> {
-        let mut options = Options {
+    pub fn parse(ctx: &Ctx<'a>, from: usize, syntax: Syntax) -> Result<SetOptions<'a>, Error> {
+        let mut options = SetOptions {
             condition: Condition::Always,
             get: false,
             lifetime: Lifetime::Unsaid,
@@ -189,7 +189,7 @@ pub(super) fn set(ctx: &mut Ctx) -> CmdResult {
 }
 
 fn set_with_options(ctx: &mut Ctx) -> CmdResult {
-    let options = Options::parse(ctx, 3, Syntax::Set)?;
+    let options = SetOptions::parse(ctx, 3, Syntax::Set)?;
     let ttl = options.lifetime.ttl(ctx)?;
     if options.get {
         get_generic(ctx, ctx.argv[1])?;
@@ -250,7 +250,7 @@ pub(super) fn delete_expired_on_arrival(ctx: &mut Ctx, key: &[u8]) {
 
 /// Propagates a SET that was done: with an expiry time in place of a duration, without GET, whose
 /// reply is not needed, and without IFEQ, which older servers don't have.
-fn propagate_set(ctx: &mut Ctx, options: &Options, ttl: Ttl) {
+fn propagate_set(ctx: &mut Ctx, options: &SetOptions, ttl: Ttl) {
     if !ctx.server.propagation.wanted() {
         return;
     }
@@ -360,7 +360,7 @@ fn delete(ctx: &mut Ctx, key: &[u8]) {
 /// PERSIST]
 pub(super) fn getex(ctx: &mut Ctx) -> CmdResult {
     let key = ctx.argv[1];
-    let lifetime = Options::parse(ctx, 2, Syntax::GetEx)?.lifetime;
+    let lifetime = SetOptions::parse(ctx, 2, Syntax::GetEx)?.lifetime;
     if let Lifetime::Expire(arg) = lifetime {
         match arg.deadline(ctx) {
             Ok(at) if get_generic(ctx, key)? => expire(ctx, key, at),

@@ -19,7 +19,8 @@
 use crate::sys::mover::Mover;
 
 use super::{
-    COUNT_UNKNOWN, EMPTY_BYTES, Element, Entry, HEADER, Listpack, SAFETY_LIMIT, decode, entry_len,
+    COUNT_UNKNOWN, EMPTY_BYTES, Element, HEADER, Listpack, ListpackEntry, SAFETY_LIMIT, decode,
+    entry_len,
 };
 
 /// A listpack behind a gap.
@@ -88,7 +89,7 @@ impl FrontPack {
     /// Inserts an element at the front.
     #[inline]
     pub fn prepend<'e>(&mut self, element: impl Into<Element<'e>>) {
-        let entry = Entry::new(element.into());
+        let entry = ListpackEntry::new(element.into());
         let size = entry.size();
         if size > self.start {
             let bytes = self.block.split_off(self.start);

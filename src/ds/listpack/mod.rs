@@ -126,7 +126,7 @@ impl<'a> Element<'a> {
     /// The size of an entry with this element, backlen included.
     #[inline]
     pub fn entry_size(self) -> usize {
-        Entry::new(self).size()
+        ListpackEntry::new(self).size()
     }
 }
 
@@ -155,13 +155,13 @@ impl From<i64> for Element<'_> {
 
 /// An entry to be written: encoding (and an integer's digits) in `head`, a string's bytes in
 /// `data`.
-struct Entry<'a> {
+struct ListpackEntry<'a> {
     head: [u8; 9],
     head_len: u8,
     data: &'a [u8],
 }
 
-impl<'a> Entry<'a> {
+impl<'a> ListpackEntry<'a> {
     #[inline]
     fn new(element: Element<'a>) -> Self {
         match element {
@@ -821,7 +821,7 @@ impl Listpack {
     /// then `pos`.
     #[inline]
     pub fn insert_before<'e>(&mut self, pos: Pos, element: impl Into<Element<'e>>) {
-        let entry = Entry::new(element.into());
+        let entry = ListpackEntry::new(element.into());
         entry.write(self.splice(pos as usize, 0, entry.size()));
         self.adjust_count(0, 1);
     }
@@ -847,7 +847,7 @@ impl Listpack {
 
     /// Replaces the entry at `pos`, in place if the sizes are equal.
     pub fn replace<'e>(&mut self, pos: Pos, element: impl Into<Element<'e>>) {
-        let entry = Entry::new(element.into());
+        let entry = ListpackEntry::new(element.into());
         let (at, size) = (pos as usize, entry.size());
         let old = entry_len(self.as_bytes(), at);
         let out = match old == size {
@@ -875,7 +875,7 @@ impl Listpack {
         let mut out = self.splice(pos as usize, 0, size);
         let mut added = 0;
         for element in elements {
-            let entry = Entry::new(element);
+            let entry = ListpackEntry::new(element);
             let (this, rest) = out.split_at_mut(entry.size());
             entry.write(this);
             out = rest;

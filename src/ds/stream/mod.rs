@@ -199,7 +199,7 @@ pub enum Precision {
 
 /// An entry, as a walk sees it.
 #[derive(Clone)]
-pub struct Entry<'a> {
+pub struct StreamEntry<'a> {
     pub id: StreamId,
     fields: usize,
     /// The master entry's names, if the entry has the same names.
@@ -207,7 +207,7 @@ pub struct Entry<'a> {
     body: Iter<'a>,
 }
 
-impl<'a> Entry<'a> {
+impl<'a> StreamEntry<'a> {
     /// The number of fields.
     pub fn len(&self) -> usize {
         self.fields
@@ -426,7 +426,7 @@ impl StreamLog {
     }
 
     /// The live entry of this ID.
-    pub fn get(&self, id: StreamId) -> Option<Entry<'_>> {
+    pub fn get(&self, id: StreamId) -> Option<StreamEntry<'_>> {
         self.range(id, id).next()
     }
 

@@ -13,7 +13,7 @@ const LIMITS: NodeLimits = NodeLimits {
     max_entries: 7,
 };
 
-fn row(entry: Entry) -> Row {
+fn row(entry: StreamEntry) -> Row {
     (
         entry.id,
         entry

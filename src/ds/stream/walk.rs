@@ -1,6 +1,6 @@
 //! Walks over a stream's entries: within one node, and across nodes.
 
-use super::{Entry, SAME_FIELDS, StreamId};
+use super::{SAME_FIELDS, StreamEntry, StreamId};
 use crate::ds::listpack::{Iter, Listpack, Pos};
 use std::collections::{BTreeMap, btree_map};
 
@@ -106,7 +106,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Reads the entry at `at`; also returns the position of the next one.
-    fn read(&self, at: Pos) -> (Raw, Entry<'a>, Pos) {
+    fn read(&self, at: Pos) -> (Raw, StreamEntry<'a>, Pos) {
         let node = self.node;
         let mut reader = Reader {
             listpack: node.listpack,
@@ -123,7 +123,7 @@ impl<'a> Walk<'a> {
         } else {
             reader.int() as usize
         };
-        let entry = Entry {
+        let entry = StreamEntry {
             id,
             fields,
             names: same.then(|| node.listpack.iter_from(node.names)),
@@ -137,9 +137,9 @@ impl<'a> Walk<'a> {
 }
 
 impl<'a> Iterator for Walk<'a> {
-    type Item = (Raw, Entry<'a>);
+    type Item = (Raw, StreamEntry<'a>);
 
-    fn next(&mut self) -> Option<(Raw, Entry<'a>)> {
+    fn next(&mut self) -> Option<(Raw, StreamEntry<'a>)> {
         let listpack = self.node.listpack;
         let mut at = self.at?;
         if self.backwards {
@@ -211,9 +211,9 @@ impl<'a> Range<'a> {
 }
 
 impl<'a> Iterator for Range<'a> {
-    type Item = Entry<'a>;
+    type Item = StreamEntry<'a>;
 
-    fn next(&mut self) -> Option<Entry<'a>> {
+    fn next(&mut self) -> Option<StreamEntry<'a>> {
         loop {
             while let Some((raw, entry)) = self.node.as_mut().and_then(Walk::next) {
                 // A deleted entry may have a higher ID than later ones: XSETID can go back to the

@@ -23,7 +23,7 @@ const PREFIX: &str = "redis_";
 
 /// How a metric changes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum MetricKind {
     Gauge,
     /// The value only grows; the name ends in `_total`.
     Counter,
@@ -89,7 +89,7 @@ pub struct Exposition {
 pub struct Family<'a> {
     out: &'a mut Exposition,
     name: &'a str,
-    kind: Kind,
+    kind: MetricKind,
     /// What precedes the first sample, until that is written.
     head: Option<String>,
     /// The family as a message, in the binary format.
@@ -108,16 +108,16 @@ impl Exposition {
 
     /// A family of metrics. Its head is written before its first sample; a family without samples
     /// leaves no trace.
-    pub fn family<'a>(&'a mut self, name: &'a str, kind: Kind, help: &str) -> Family<'a> {
+    pub fn family<'a>(&'a mut self, name: &'a str, kind: MetricKind, help: &str) -> Family<'a> {
         let (kind_name, number) = match kind {
-            Kind::Counter => ("counter", 0),
-            Kind::Gauge => ("gauge", 1),
-            Kind::Summary => ("summary", 2),
-            Kind::Histogram => ("histogram", 4),
+            MetricKind::Counter => ("counter", 0),
+            MetricKind::Gauge => ("gauge", 1),
+            MetricKind::Summary => ("summary", 2),
+            MetricKind::Histogram => ("histogram", 4),
         };
         let family = match kind {
             // OpenMetrics names a counter without the ending of its sample.
-            Kind::Counter if self.format == Format::OpenMetrics => {
+            MetricKind::Counter if self.format == Format::OpenMetrics => {
                 name.strip_suffix("_total").unwrap_or(name)
             }
             _ => name,
@@ -159,7 +159,7 @@ impl Family<'_> {
         let mut inner = Message::default();
         inner.double(1, value);
         let field = match self.kind {
-            Kind::Counter => 3,
+            MetricKind::Counter => 3,
             _ => 2,
         };
         self.metric(labels, field, &inner);
@@ -316,10 +316,10 @@ mod tests {
 
     fn all(format: Format) -> Vec<u8> {
         let mut out = Exposition::new(format);
-        out.family("calls_total", Kind::Counter, "Calls.")
+        out.family("calls_total", MetricKind::Counter, "Calls.")
             .sample(&[("cmd", "a\"b\\c\nd"), ("x", "")], 5.0);
-        out.family("nothing", Kind::Gauge, "Left out.");
-        out.family("sizes", Kind::Summary, "Sizes.")
+        out.family("nothing", MetricKind::Gauge, "Left out.");
+        out.family("sizes", MetricKind::Summary, "Sizes.")
             .summary(&[], &[(0.5, 2.0)], 0.25, 7);
         out.finish()
     }

@@ -13,17 +13,17 @@
 //! In the texts the buckets of a histogram are the powers of two of LATENCY HISTOGRAM; the binary
 //! format also has a native one, with eight buckets for each power of two.
 
-use super::exposition::{Exposition, Format, Kind};
+use super::exposition::{Exposition, Format, MetricKind};
 use super::fields::{Fields, part};
 use crate::state::Server;
 
-use Kind::{Counter, Gauge};
+use MetricKind::{Counter, Gauge};
 
 /// A field of INFO that is one number.
 struct Scalar {
     field: &'static str,
     name: &'static str,
-    kind: Kind,
+    kind: MetricKind,
     /// The metric is the field multiplied by this: 0.001 from milliseconds to seconds.
     scale: f64,
     help: &'static str,
@@ -32,7 +32,7 @@ struct Scalar {
 const fn row(
     field: &'static str,
     name: &'static str,
-    kind: Kind,
+    kind: MetricKind,
     scale: f64,
     help: &'static str,
 ) -> Scalar {
@@ -412,7 +412,11 @@ fn latencies(server: &Server, out: &mut Exposition) {
         let entries = server.commands.entries.iter();
         entries.filter_map(|entry| Some((entry, entry.stats.latency.as_ref()?)))
     };
-    let mut family = out.family("latency_usec", Kind::Histogram, "Calls by microseconds.");
+    let mut family = out.family(
+        "latency_usec",
+        MetricKind::Histogram,
+        "Calls by microseconds.",
+    );
     for (entry, histogram) in measured() {
         let sum = server.clock.us(entry.stats.ticks) as f64;
         family.histogram(&[("cmd", &*entry.fullname)], histogram, sum);
@@ -420,7 +424,7 @@ fn latencies(server: &Server, out: &mut Exposition) {
     drop(family);
     let mut family = out.family(
         "latency_percentiles_usec",
-        Kind::Summary,
+        MetricKind::Summary,
         "Percentiles of a command's microseconds.",
     );
     for (entry, histogram) in measured() {

@@ -37,9 +37,9 @@ use crate::data_set::DataSet;
 use crate::keyspace::top_level::TopLevel;
 use crate::member;
 use crate::persist::aof;
-use crate::persist::child::{self, Kind};
+use crate::persist::child::{self, ChildKind};
 use crate::persist::loading::{
-    self, Accept, Live, LoadError, Loaded, Loading, Options, Place, SharedLive,
+    self, Accept, Live, LoadError, LoadOptions, Loaded, Loading, Place, SharedLive,
 };
 use crate::persist::rio::Reader;
 use crate::replication::bulk::{Body, Length};
@@ -155,9 +155,9 @@ fn name_file(server: &mut Server, path: &Path) -> Result<PathBuf, ()> {
     if server
         .child
         .as_ref()
-        .is_some_and(|child| child.kind == Kind::Rdb)
+        .is_some_and(|child| child.kind == ChildKind::Rdb)
     {
-        child::kill_and_wait(server, Kind::Rdb);
+        child::kill_and_wait(server, ChildKind::Rdb);
     }
     let named = std::fs::rename(path, &target);
     named.map(|()| target.clone()).map_err(|e| {
@@ -173,7 +173,7 @@ fn load_file<'l>(
     live: &'l SharedLive<'l, '_>,
     path: &Path,
     data: &'l mut DataSet,
-    options: Options,
+    options: LoadOptions,
 ) -> Result<Loaded, LoadError> {
     let opened = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
     let Ok((len, mut file)) = opened else {
@@ -245,7 +245,7 @@ fn load(
     read: impl for<'l> FnOnce(
         &'l SharedLive<'l, '_>,
         &'l mut DataSet,
-        Options,
+        LoadOptions,
     ) -> Result<Loaded, LoadError>,
 ) -> Result<Loaded, LoadError> {
     server.primary_link.way = way;
@@ -263,12 +263,12 @@ fn load(
         true => live.begin_aside(0),
         false => live.begin(0),
     }
-    let options = Options {
+    let options = LoadOptions {
         // The primary deletes expired keys.
         keep_expired: true,
         accept: Some(accept),
         of_primary: true,
-        ..Options::default()
+        ..LoadOptions::default()
     };
     let result = read(&RefCell::new(&mut live), &mut data, options);
     live.end();
@@ -475,7 +475,7 @@ impl Incoming {
         &mut self,
         live: &'l SharedLive<'l, '_>,
         data: &'l mut DataSet,
-        mut options: Options,
+        mut options: LoadOptions,
     ) -> Result<Loaded, LoadError> {
         options.protected = self.conn.session().is_some();
         let len = match self.body.length() {

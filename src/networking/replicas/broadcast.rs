@@ -19,7 +19,7 @@ use crate::client::table::Net;
 use crate::client::{Client, ClientRef, flag};
 use crate::connection::Connection;
 use crate::networking::write;
-use crate::persist::child::{self, Kind};
+use crate::persist::child::{self, ChildKind};
 use crate::persist::rdb::transfer::PIPE_BYTES;
 use crate::replication::snapshot::{Broadcast, Way};
 use crate::state::Server;
@@ -92,7 +92,7 @@ fn forget_closed_receivers(server: &mut Server) {
     server.replication.replicas = replicas;
     if all_left && child_runs {
         log::info!("Diskless rdb transfer, last replica dropped, killing fork child.");
-        child::kill(server, Kind::Rdb);
+        child::kill(server, ChildKind::Rdb);
     }
 }
 

@@ -27,7 +27,7 @@ use crate::util::quote::repr;
 
 /// The options of the command line.
 #[derive(Clone, Copy, Default)]
-struct Options {
+struct AofCheckOptions {
     fix: bool,
     /// Cut off what was written after this Unix time in seconds.
     until_s: Option<i64>,
@@ -81,13 +81,13 @@ pub fn main(args: &[String]) -> ExitCode {
 }
 
 enum Request {
-    Check(Options, PathBuf),
+    Check(AofCheckOptions, PathBuf),
     Version,
 }
 
 fn parse(args: &[String]) -> Option<Request> {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
-    let mut options = Options::default();
+    let mut options = AofCheckOptions::default();
     let path = match words[..] {
         ["-v" | "--version"] => return Some(Request::Version),
         [path] => path,
@@ -129,7 +129,7 @@ fn shape_of(path: &Path) -> io::Result<Shape> {
     })
 }
 
-fn check(path: &Path, options: Options) -> Result<(), Stop> {
+fn check(path: &Path, options: AofCheckOptions) -> Result<(), Stop> {
     let shown = path.display();
     let cannot =
         |e: io::Error| format!("Cannot open file {shown}: {}, aborting...", error_text(&e));
@@ -144,7 +144,7 @@ fn check(path: &Path, options: Options) -> Result<(), Stop> {
     }
 }
 
-fn check_manifest(path: &Path, options: Options) -> Result<(), Stop> {
+fn check_manifest(path: &Path, options: AofCheckOptions) -> Result<(), Stop> {
     print_line("Start checking Multi Part AOF");
     let bytes = std::fs::read(path).map_err(|e| {
         format!(
@@ -193,7 +193,7 @@ fn check_manifest(path: &Path, options: Options) -> Result<(), Stop> {
     Ok(())
 }
 
-fn report(what: &str, path: &Path, verdict: Verdict, options: Options) {
+fn report(what: &str, path: &Path, verdict: Verdict, options: AofCheckOptions) {
     let path = path.display();
     match (verdict, options.until_s) {
         (Verdict::Valid, _) => print_line(format_args!("{what} {path} is valid")),
@@ -208,7 +208,12 @@ fn report(what: &str, path: &Path, verdict: Verdict, options: Options) {
 }
 
 /// Checks one file. With `last`, no file follows, so it may be cut.
-fn check_file(path: &Path, shape: Shape, options: Options, last: bool) -> Result<Verdict, Stop> {
+fn check_file(
+    path: &Path,
+    shape: Shape,
+    options: AofCheckOptions,
+    last: bool,
+) -> Result<Verdict, Stop> {
     let shown = path.display();
     let cannot =
         |e: io::Error| format!("Cannot open file {shown}: {}, aborting...", error_text(&e));
@@ -331,7 +336,7 @@ fn cut_at_time(
     file: &File,
     path: &Path,
     at: u64,
-    options: Options,
+    options: AofCheckOptions,
     last: bool,
 ) -> Result<Verdict, Stop> {
     let (shown, time) = (path.display(), options.until_s.unwrap_or(0));

@@ -278,7 +278,7 @@ fn load_preamble(
     if !live.server.config.rdbchecksum {
         reader = reader.without_checksum();
     }
-    let options = loading::Options {
+    let options = loading::LoadOptions {
         keep_expired: true,
         ..Default::default()
     };

@@ -54,7 +54,7 @@ use self::feed::Feed;
 use self::flush::Flush;
 use self::manifest::{Manifest, sync_dir};
 use crate::error::Error;
-use crate::persist::child::{self, Kind, Wish};
+use crate::persist::child::{self, ChildKind, Wish};
 use crate::propagate::sink;
 use crate::state::Server;
 use crate::sys;
@@ -398,7 +398,7 @@ fn start(server: &mut Server) -> Result<(), String> {
     let other = server
         .child
         .as_ref()
-        .is_some_and(|child| child.kind != Kind::Aof);
+        .is_some_and(|child| child.kind != ChildKind::Aof);
     if other {
         server.forks.wishes.add(Wish::Rewrite);
         log::info!(
@@ -416,7 +416,7 @@ fn start(server: &mut Server) -> Result<(), String> {
                 "AOF was enabled but there is already an AOF rewriting in background. Stopping background AOF and \
                  starting a rewrite now."
             );
-            child::kill_and_wait(server, Kind::Aof);
+            child::kill_and_wait(server, ChildKind::Aof);
         }
         if rewrite::start(server).is_err() {
             server.aof.state = State::Off;
@@ -446,7 +446,7 @@ pub fn stop(server: &mut Server) {
     server.forks.wishes.withdraw(Wish::Rewrite);
     server.aof.last_incr_at = 0;
     follow_sink(server);
-    child::kill_and_wait(server, Kind::Aof);
+    child::kill_and_wait(server, ChildKind::Aof);
 }
 
 /// SHUTDOWN: makes everything that was fed durable.

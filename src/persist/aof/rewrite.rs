@@ -22,7 +22,7 @@ use super::{
     State, close_files, delete_history, dir, file_name, flush, follow_sink, manifest::Manifest,
     open_new_incr, position, sync_aof_dir, temp_incr_path, values,
 };
-use crate::persist::child::{self, Job, Kind, Meter, Outcome, Pipe, Wish};
+use crate::persist::child::{self, ChildKind, Job, Meter, Outcome, Pipe, Wish};
 use crate::persist::rdb::Position;
 use crate::persist::rdb::save::{SaveOptions, write_data_set};
 use crate::state::Server;
@@ -65,7 +65,7 @@ pub fn start(server: &mut Server) -> Result<(), CantStart> {
         return Err(CantStart);
     }
     server.aof.rewrite.started += 1;
-    match child::start(server, Job::to_disk(Kind::Aof), child_body) {
+    match child::start(server, Job::to_disk(ChildKind::Aof), child_body) {
         Ok(pid) => {
             log::info!("Background append only file rewriting started by pid {pid}");
             server.forks.wishes.withdraw(Wish::Rewrite);
@@ -371,7 +371,7 @@ pub enum Answer {
 /// BGREWRITEAOF.
 pub fn request(server: &mut Server) -> Answer {
     match &server.child {
-        Some(child) if child.kind == Kind::Aof => Answer::InProgress,
+        Some(child) if child.kind == ChildKind::Aof => Answer::InProgress,
         other => {
             if other.is_some() || server.nesting > 0 {
                 server.forks.wishes.add(Wish::Rewrite);

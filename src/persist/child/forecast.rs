@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::{KINDS, Kind};
+use super::{ChildKind, KINDS};
 use crate::state::Server;
 use crate::sys;
 use crate::sys::allocator;
@@ -45,7 +45,7 @@ pub struct History {
 }
 
 /// Logs what the fork may need, and keeps it for INFO.
-pub(super) fn log_forecast(server: &mut Server, kind: Kind) {
+pub(super) fn log_forecast(server: &mut Server, kind: ChildKind) {
     let history = &server.forks.history;
     let seconds = history.last[kind as usize].map_or(0.0, |took| took.as_secs_f64());
     let writes = (history.writes_per_s * seconds) as u64;

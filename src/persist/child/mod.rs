@@ -49,7 +49,7 @@ pub use self::wishes::{Wish, start_next};
 
 /// The purpose of a child.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum ChildKind {
     /// BGSAVE, save points, and transfers to replicas.
     Rdb,
     /// BGREWRITEAOF.
@@ -60,22 +60,22 @@ pub enum Kind {
 
 const KINDS: usize = 3;
 
-impl Kind {
+impl ChildKind {
     /// The child's name in `ps`.
     fn title(self) -> &'static str {
         match self {
-            Kind::Rdb => "redis-rdb-bgsave",
-            Kind::Aof => "redis-aof-rewrite",
-            Kind::Slots => "redis-slot-migration",
+            ChildKind::Rdb => "redis-rdb-bgsave",
+            ChildKind::Aof => "redis-aof-rewrite",
+            ChildKind::Slots => "redis-slot-migration",
         }
     }
 
     /// The child's name in log lines.
     fn name(self) -> &'static str {
         match self {
-            Kind::Rdb => "RDB",
-            Kind::Aof => "AOF rewrite",
-            Kind::Slots => "slot migration",
+            ChildKind::Rdb => "RDB",
+            ChildKind::Aof => "AOF rewrite",
+            ChildKind::Slots => "slot migration",
         }
     }
 }
@@ -91,7 +91,7 @@ pub enum Target {
 /// The work of a child.
 #[derive(Clone, Copy)]
 pub struct Job<'a> {
-    pub kind: Kind,
+    pub kind: ChildKind,
     pub target: Target,
     /// The sockets that the child uses; it closes all others.
     pub keep: &'a [RawFd],
@@ -99,7 +99,7 @@ pub struct Job<'a> {
 
 impl Job<'_> {
     /// A job that writes a file.
-    pub fn to_disk(kind: Kind) -> Self {
+    pub fn to_disk(kind: ChildKind) -> Self {
         Job {
             kind,
             target: Target::Disk,
@@ -110,7 +110,7 @@ impl Job<'_> {
 
 /// The running child, as the parent sees it.
 pub struct Child {
-    pub kind: Kind,
+    pub kind: ChildKind,
     pub target: Target,
     pub pid: i32,
     /// Unix time in milliseconds.
@@ -344,8 +344,8 @@ fn enter_child(server: &mut Server, job: Job) {
         log::warn!("{reason}");
     }
     let cpus = match kind {
-        Kind::Rdb | Kind::Slots => &server.config.bgsave_cpulist,
-        Kind::Aof => &server.config.aof_rewrite_cpulist,
+        ChildKind::Rdb | ChildKind::Slots => &server.config.bgsave_cpulist,
+        ChildKind::Aof => &server.config.aof_rewrite_cpulist,
     };
     if cpus.is_empty() {
         process::give_way(GIVE_WAY);
@@ -439,14 +439,14 @@ fn done(server: &mut Server, exit: Exit) {
     server.forks.retired.extend(retired);
     follow_child(server);
     match kind {
-        Kind::Rdb => {
+        ChildKind::Rdb => {
             super::rdb::background_save_done(server, outcome);
             if let Some(hooks) = server.forks.replication {
                 (hooks.ended)(server, &outcome);
             }
         }
-        Kind::Aof => super::aof::rewrite_done(server, outcome),
-        Kind::Slots => {
+        ChildKind::Aof => super::aof::rewrite_done(server, outcome),
+        ChildKind::Slots => {
             if let Some(hooks) = server.forks.slots {
                 (hooks.ended)(server, &outcome);
             }
@@ -456,7 +456,7 @@ fn done(server: &mut Server, exit: Exit) {
 }
 
 /// Sends the child of this kind the signal to end. It is reaped later.
-pub fn kill(server: &mut Server, kind: Kind) {
+pub fn kill(server: &mut Server, kind: ChildKind) {
     if let Some(child) = server.child.as_ref().filter(|child| child.kind == kind) {
         log::info!("Killing running {} child: {}", child.kind.name(), child.pid);
         fork::end(child.pid);
@@ -464,7 +464,7 @@ pub fn kill(server: &mut Server, kind: Kind) {
 }
 
 /// Ends the child as [`kill`] does, and waits until it has ended and its handler has run.
-pub fn kill_and_wait(server: &mut Server, kind: Kind) {
+pub fn kill_and_wait(server: &mut Server, kind: ChildKind) {
     kill(server, kind);
     if let Some(pid) = server
         .child
@@ -513,14 +513,14 @@ mod tests {
     fn while_a_child_lives_nothing_moves() {
         let mut server = server();
         let (mut wait, go) = io::pipe().expect("a pipe");
-        let pid = start(&mut server, Job::to_disk(Kind::Aof), |_, _| {
+        let pid = start(&mut server, Job::to_disk(ChildKind::Aof), |_, _| {
             wait.read_exact(&mut [0]).map_err(|_| 2)?;
             Err(3)
         })
         .expect("fork");
         assert!(server.evict.notes_no_access());
         assert!(
-            start(&mut server, Job::to_disk(Kind::Rdb), |_, _| Ok(())).is_err(),
+            start(&mut server, Job::to_disk(ChildKind::Rdb), |_, _| Ok(())).is_err(),
             "one at a time"
         );
         assert_eq!(server.child.as_ref().map(|child| child.pid), Some(pid));
@@ -534,7 +534,7 @@ mod tests {
     fn the_last_report_of_a_child_counts() {
         let mut server = server();
         server.child = None;
-        start(&mut server, Job::to_disk(Kind::Aof), |_, pipe| {
+        start(&mut server, Job::to_disk(ChildKind::Aof), |_, pipe| {
             (0..5).for_each(|_| pipe.key_done());
             Ok(())
         })
@@ -555,7 +555,7 @@ mod tests {
         let steps = if process::is_filtered() { 0 } else { GIVE_WAY };
         for (cpus, priority) in [("", (parent + steps).min(19)), ("0", parent)] {
             server.config.bgsave_cpulist = cpus.into();
-            start(&mut server, Job::to_disk(Kind::Rdb), |_, _| {
+            start(&mut server, Job::to_disk(ChildKind::Rdb), |_, _| {
                 Err(process::priority() + 20)
             })
             .expect("fork");
@@ -567,18 +567,18 @@ mod tests {
     #[test]
     fn a_killed_child_is_no_error() {
         let mut server = server();
-        start(&mut server, Job::to_disk(Kind::Aof), |_, _| {
+        start(&mut server, Job::to_disk(ChildKind::Aof), |_, _| {
             loop {
                 std::thread::park();
             }
         })
         .expect("fork");
-        kill_and_wait(&mut server, Kind::Rdb);
+        kill_and_wait(&mut server, ChildKind::Rdb);
         assert!(
             server.child.is_some(),
             "a child of another kind is left alone"
         );
-        kill_and_wait(&mut server, Kind::Aof);
+        kill_and_wait(&mut server, ChildKind::Aof);
         assert!(server.child.is_none());
     }
 
@@ -586,7 +586,7 @@ mod tests {
     fn a_child_without_progress_is_killed() {
         let mut server = server();
         server.config.child_stall_timeout = 2;
-        start(&mut server, Job::to_disk(Kind::Rdb), |_, pipe| {
+        start(&mut server, Job::to_disk(ChildKind::Rdb), |_, pipe| {
             // One report and then no more: the child hangs.
             pipe.bytes_done(1);
             loop {

@@ -98,7 +98,7 @@ fn start(server: &mut Server, wish: Wish) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{self as child, Job, Kind, Outcome, ReplicationHooks, Target};
+    use super::super::{self as child, ChildKind, Job, Outcome, ReplicationHooks, Target};
     use super::*;
     use crate::config::Config;
     use crate::sys::fork;
@@ -109,7 +109,7 @@ mod tests {
         server.forks.replication = Some(ReplicationHooks {
             start: |server| {
                 let job = Job {
-                    kind: Kind::Rdb,
+                    kind: ChildKind::Rdb,
                     target: Target::Replicas,
                     keep: &[],
                 };
@@ -140,7 +140,10 @@ mod tests {
         server.rdb.last_try_s = server.clock.now_s();
         start_next(&mut server);
         let child = server.child.as_ref().expect("a child");
-        assert_eq!((child.kind, child.target), (Kind::Rdb, Target::Replicas));
+        assert_eq!(
+            (child.kind, child.target),
+            (ChildKind::Rdb, Target::Replicas)
+        );
         assert_eq!(server.forks.wishes.waiting, [Wish::Snapshot]);
         start_next(&mut server);
         assert_eq!(

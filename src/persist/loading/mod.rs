@@ -134,7 +134,7 @@ pub enum LoadError {
     Damaged,
     /// SHUTDOWN stopped the load.
     Stopped,
-    /// [`Options::accept`] refused it before the first key.
+    /// [`LoadOptions::accept`] refused it before the first key.
     Unwanted,
 }
 
@@ -249,7 +249,7 @@ pub type SharedLive<'l, 'a> = RefCell<&'l mut Live<'a>>;
 
 /// Options of a load.
 #[derive(Clone, Copy, Default)]
-pub struct Options {
+pub struct LoadOptions {
     /// Existing keys are replaced: DEBUG RELOAD MERGE.
     pub replace: bool,
     /// Expired keys are created: for a replica, whose primary deletes them, and for the base of an
@@ -298,7 +298,7 @@ pub enum Accept {
 pub struct Keyspace<'l, 'a> {
     live: &'l SharedLive<'l, 'a>,
     place: Place<'l>,
-    options: Options,
+    options: LoadOptions,
     db: u32,
     now_ms: i64,
     counts: Counts,
@@ -316,7 +316,7 @@ type Waiting = VecDeque<(u64, Key)>;
 const AHEAD: usize = 24;
 
 impl<'l, 'a> Keyspace<'l, 'a> {
-    fn new(live: &'l SharedLive<'l, 'a>, place: Place<'l>, mut options: Options) -> Self {
+    fn new(live: &'l SharedLive<'l, 'a>, place: Place<'l>, mut options: LoadOptions) -> Self {
         let now_ms = live.borrow().server.clock.now_ms;
         // The primary of a replica deletes expired keys.
         options.keep_expired |= live.borrow().server.replication.is_replica();
@@ -611,7 +611,7 @@ pub fn load_stream(
     live: &mut Live,
     reader: &mut Reader,
     place: Place,
-    options: Options,
+    options: LoadOptions,
 ) -> std::result::Result<Loaded, LoadError> {
     load_shared(&RefCell::new(live), reader, place, options)
 }
@@ -621,7 +621,7 @@ pub fn load_shared<'l, 'a>(
     live: &'l SharedLive<'l, 'a>,
     reader: &mut Reader,
     place: Place<'l>,
-    options: Options,
+    options: LoadOptions,
 ) -> std::result::Result<Loaded, LoadError> {
     let version = read_version(live, reader)?;
     let limits = Limits::of(live.borrow().server);
@@ -702,7 +702,7 @@ fn report(counts: Counts) {
 pub fn load_file(
     live: &mut Live,
     path: &Path,
-    options: Options,
+    options: LoadOptions,
 ) -> std::result::Result<Loaded, LoadError> {
     let unreadable = |e: io::Error| {
         if e.kind() == io::ErrorKind::NotFound {
@@ -728,7 +728,7 @@ fn load_whole(
     live: &mut Live,
     source: &mut dyn io::Read,
     len: u64,
-    options: Options,
+    options: LoadOptions,
 ) -> std::result::Result<Loaded, LoadError> {
     live.begin(len);
     let mut reader = Reader::new(source, Some(len));
@@ -743,9 +743,9 @@ fn load_whole(
 /// At the start of a recording or a replay: loads the data set, and serves no client meanwhile.
 pub fn load_bytes(server: &mut Server, mut rdb: &[u8]) -> std::result::Result<(), ExitCode> {
     let len = rdb.len() as u64;
-    let options = Options {
+    let options = LoadOptions {
         resume: true,
-        ..Options::default()
+        ..LoadOptions::default()
     };
     match load_whole(&mut Live { server, el: None }, &mut rdb, len, options) {
         Ok(_) => Ok(()),
@@ -767,9 +767,9 @@ pub fn start(el: &mut EventLoop<Server>, server: &mut Server) -> std::result::Re
         server,
         el: Some(el),
     };
-    let options = Options {
+    let options = LoadOptions {
         resume: true,
-        ..Options::default()
+        ..LoadOptions::default()
     };
     match load_file(&mut live, &path, options) {
         Ok(_) => {
@@ -801,7 +801,7 @@ pub const DAMAGED: &str = "Terminating server after rdb file reading failure.";
 pub fn reload(
     server: &mut Server,
     _: &TopLevel,
-    options: Options,
+    options: LoadOptions,
 ) -> std::result::Result<Loaded, LoadError> {
     let path = server.config.dbfilename.as_path().to_path_buf();
     let loaded = load_file(&mut Live { server, el: None }, &path, options)?;

@@ -57,7 +57,7 @@ fn served_during_load(keys: usize, interval: u32, commands: &str) -> (u64, Vec<S
     let mut source = &file[..];
     let mut reader = Reader::new(&mut source, None);
     let place = Place::Aside(&mut data);
-    let loaded = load_stream(&mut live, &mut reader, place, Options::default());
+    let loaded = load_stream(&mut live, &mut reader, place, LoadOptions::default());
     live.end();
     assert_eq!(loaded.expect("whole").counts.loaded, keys as u64);
     assert_eq!((server.data.len(), data.len()), (1, keys));

@@ -14,7 +14,7 @@ use std::io;
 use super::save::{SaveOptions, remove_temp_file, save_file};
 use crate::config::Config;
 use crate::error::Error;
-use crate::persist::child::{self, Job, Kind, Meter, Outcome, Target};
+use crate::persist::child::{self, ChildKind, Job, Meter, Outcome, Target};
 use crate::persist::loading::Counts;
 use crate::state::Server;
 use crate::sys;
@@ -70,7 +70,7 @@ pub fn in_progress(server: &Server) -> bool {
     server
         .child
         .as_ref()
-        .is_some_and(|child| child.kind == Kind::Rdb)
+        .is_some_and(|child| child.kind == ChildKind::Rdb)
 }
 
 /// Saves in this process, while all clients wait. After an error the old file is still there.
@@ -104,7 +104,7 @@ pub fn start_with(server: &mut Server, options: SaveOptions) -> io::Result<()> {
     server.rdb.dirty_at_fork = server.dirty;
     server.rdb.last_try_s = server.clock.now_s();
     let pause_us = server.config.rdb_key_save_delay;
-    let started = child::start(server, Job::to_disk(Kind::Rdb), |server, pipe| {
+    let started = child::start(server, Job::to_disk(ChildKind::Rdb), |server, pipe| {
         let meter = Meter {
             pipe: Some(pipe),
             pause_us,
@@ -209,7 +209,7 @@ pub fn start_if_due(server: &mut Server) -> bool {
 /// FLUSHALL: ends a child that saves, as its data is out of date, and saves the empty data set if
 /// there are save points. Returns whether it was saved.
 pub fn after_flushall(server: &mut Server) -> bool {
-    child::kill(server, Kind::Rdb);
+    child::kill(server, ChildKind::Rdb);
     // An error is logged; the data set is flushed nevertheless.
     !server.config.save.is_empty() && save(server).is_ok()
 }
@@ -218,7 +218,7 @@ pub fn after_flushall(server: &mut Server) -> bool {
 pub fn save_at_shutdown(server: &mut Server, wanted: bool, forced: bool) -> io::Result<()> {
     if in_progress(server) {
         log::warn!("There is a child saving an .rdb. Killing it!");
-        child::kill_and_wait(server, Kind::Rdb);
+        child::kill_and_wait(server, ChildKind::Rdb);
     }
     if !wanted {
         return Ok(());

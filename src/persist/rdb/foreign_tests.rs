@@ -9,7 +9,7 @@ use crate::client::Client;
 use crate::commands::server::debug::digest::data_set;
 use crate::config::Config;
 use crate::db::Ttl;
-use crate::persist::loading::{Live, Options, Place, load_stream};
+use crate::persist::loading::{Live, LoadOptions, Place, load_stream};
 use crate::persist::rio::{Reader, checksum};
 use crate::testing;
 use crate::types::New;
@@ -79,7 +79,12 @@ fn skipping(file: &[u8]) -> (u64, u64) {
     live.begin(file.len() as u64);
     let mut source = file;
     let mut reader = Reader::new(&mut source, Some(file.len() as u64));
-    let loaded = load_stream(&mut live, &mut reader, Place::Server, Options::default());
+    let loaded = load_stream(
+        &mut live,
+        &mut reader,
+        Place::Server,
+        LoadOptions::default(),
+    );
     live.end();
     let counts = loaded.expect("it is readable").counts;
     (counts.loaded, counts.skipped)

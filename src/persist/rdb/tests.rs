@@ -10,7 +10,7 @@ use crate::ds::listpack::Listpack;
 use crate::ds::stream::{NewId, NodeLimits, StreamId};
 use crate::persist::child::Meter;
 use crate::persist::loading::{
-    Accept, Counts, Live, LoadError, Loaded, Options, Place, load_stream,
+    Accept, Counts, Live, LoadError, LoadOptions, Loaded, Place, load_stream,
 };
 use crate::persist::rio::{Reader, checksum};
 use crate::replication;
@@ -154,7 +154,7 @@ fn saved_with(server: &Server, options: &SaveOptions) -> Vec<u8> {
 
 fn load(file: &[u8]) -> (Server, Result<Loaded, LoadError>) {
     let mut server = server();
-    let result = load_into(&mut server, file, Place::Server, Options::default());
+    let result = load_into(&mut server, file, Place::Server, LoadOptions::default());
     (server, result)
 }
 
@@ -162,7 +162,7 @@ fn load_into(
     server: &mut Server,
     file: &[u8],
     place: Place,
-    options: Options,
+    options: LoadOptions,
 ) -> Result<Loaded, LoadError> {
     let mut live = Live { server, el: None };
     match &place {
@@ -581,7 +581,7 @@ fn a_data_set_loads_aside_while_the_old_one_serves() {
     store(&mut server, 0, b"old", &Made::Str(b"value".to_vec()), false);
     let mut data = server.new_data_set();
     let place = Place::Aside(&mut data);
-    let loaded = load_into(&mut server, &file, place, Options::default());
+    let loaded = load_into(&mut server, &file, place, LoadOptions::default());
     assert_eq!(loaded.expect("whole").counts.loaded, 2);
     assert!(!server.is_loading());
     assert_eq!(
@@ -603,7 +603,7 @@ fn a_damaged_stream_is_an_error_and_leaves_the_old_data_set() {
     for end in 0..file.len() {
         let mut data = server.new_data_set();
         let place = Place::Aside(&mut data);
-        let result = load_into(&mut server, &file[..end], place, Options::default());
+        let result = load_into(&mut server, &file[..end], place, LoadOptions::default());
         assert!(matches!(result, Err(LoadError::Damaged)), "cut at {end}");
         assert_eq!((server.data.len(), server.is_loading()), (1, false));
     }
@@ -615,9 +615,9 @@ fn keys_past_their_time_are_kept_for_a_replica() {
     let (kind, value) = encode_string(b"y", None);
     from.set_key(0, b"gone", kind, value, Ttl::At(1));
     let mut replica = server();
-    let options = Options {
+    let options = LoadOptions {
         keep_expired: true,
-        ..Options::default()
+        ..LoadOptions::default()
     };
     let loaded = load_into(&mut replica, &saved(&from), Place::Server, options);
     assert_eq!(loaded.expect("whole").counts.expired, 0);
@@ -633,9 +633,9 @@ fn a_stream_without_keys_can_be_refused_before_anything_is_replaced() {
             false => Accept::Refuse,
         }
     }
-    let options = Options {
+    let options = LoadOptions {
         accept: Some(only_with_keys),
-        ..Options::default()
+        ..LoadOptions::default()
     };
     let mut without_keys = server_with_everything();
     let top = without_keys.top_level().expect("no turn within a turn");
@@ -668,9 +668,9 @@ fn a_primary_continues_its_history_under_a_new_id_and_deletes_what_has_expired()
         from.set_key(0, key, kind, value, Ttl::At(at));
     }
     let file = saved(&from);
-    let options = Options {
+    let options = LoadOptions {
         resume: true,
-        ..Options::default()
+        ..LoadOptions::default()
     };
     let mut primary = server();
     let id = primary.replication.id.clone();
@@ -703,9 +703,9 @@ fn a_primary_continues_its_history_under_a_new_id_and_deletes_what_has_expired()
 
 #[test]
 fn a_file_without_a_history_begins_one() {
-    let options = Options {
+    let options = LoadOptions {
         resume: true,
-        ..Options::default()
+        ..LoadOptions::default()
     };
     let mut primary = server();
     let id = primary.replication.id.clone();
@@ -745,7 +745,12 @@ fn what_follows_in_a_stream_is_left_to_its_owner() {
     };
     let mut source = &bytes[..];
     let mut reader = Reader::new(&mut source, None);
-    let loaded = load_stream(&mut live, &mut reader, Place::Server, Options::default());
+    let loaded = load_stream(
+        &mut live,
+        &mut reader,
+        Place::Server,
+        LoadOptions::default(),
+    );
     assert!(loaded.is_ok());
     assert_eq!(&reader.get::<4>().expect("the mark"), b"mark");
     assert_eq!(reader.into_ahead(), b", and commands");

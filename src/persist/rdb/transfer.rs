@@ -18,7 +18,7 @@ use ae::Io;
 
 use super::save::{EofMark, SaveOptions, write_stream};
 use crate::connection::Connection;
-use crate::persist::child::{self, Job, Kind, Meter, Pipe, Target};
+use crate::persist::child::{self, ChildKind, Job, Meter, Pipe, Target};
 use crate::state::Server;
 use crate::sys;
 
@@ -75,7 +75,7 @@ fn start(
     send: impl FnOnce(&Server, Meter, &Pipe) -> io::Result<()>,
 ) -> io::Result<()> {
     let job = Job {
-        kind: Kind::Rdb,
+        kind: ChildKind::Rdb,
         target: Target::Replicas,
         keep,
     };

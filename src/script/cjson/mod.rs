@@ -479,13 +479,13 @@ fn decode(
     let token = decoder.next();
     let value = decoder.value(token)?;
     let end = decoder.next();
-    if !matches!(end.kind, Kind::End) {
+    if !matches!(end.kind, TokenKind::End) {
         return expected("the end", &end);
     }
     Ok(one(value))
 }
 
-enum Kind {
+enum TokenKind {
     ObjectBegin,
     ObjectEnd,
     ArrayBegin,
@@ -502,27 +502,27 @@ enum Kind {
     Error(&'static str),
 }
 
-impl Kind {
+impl TokenKind {
     fn name(&self) -> &'static str {
         match self {
-            Kind::ObjectBegin => "T_OBJ_BEGIN",
-            Kind::ObjectEnd => "T_OBJ_END",
-            Kind::ArrayBegin => "T_ARR_BEGIN",
-            Kind::ArrayEnd => "T_ARR_END",
-            Kind::String => "T_STRING",
-            Kind::Number(_) => "T_NUMBER",
-            Kind::Boolean(_) => "T_BOOLEAN",
-            Kind::Null => "T_NULL",
-            Kind::Colon => "T_COLON",
-            Kind::Comma => "T_COMMA",
-            Kind::End => "T_END",
-            Kind::Error(why) => why,
+            TokenKind::ObjectBegin => "T_OBJ_BEGIN",
+            TokenKind::ObjectEnd => "T_OBJ_END",
+            TokenKind::ArrayBegin => "T_ARR_BEGIN",
+            TokenKind::ArrayEnd => "T_ARR_END",
+            TokenKind::String => "T_STRING",
+            TokenKind::Number(_) => "T_NUMBER",
+            TokenKind::Boolean(_) => "T_BOOLEAN",
+            TokenKind::Null => "T_NULL",
+            TokenKind::Colon => "T_COLON",
+            TokenKind::Comma => "T_COMMA",
+            TokenKind::End => "T_END",
+            TokenKind::Error(why) => why,
         }
     }
 }
 
 struct Token {
-    kind: Kind,
+    kind: TokenKind,
     /// The position where it begins, from 0 on.
     at: usize,
 }
@@ -557,15 +557,15 @@ impl Decoder<'_> {
             self.pos += 1;
         }
         let at = self.pos;
-        let simple = |kind: Kind| (kind, 1);
+        let simple = |kind: TokenKind| (kind, 1);
         let (kind, len) = match self.byte(at) {
-            0 => (Kind::End, 0),
-            b'{' => simple(Kind::ObjectBegin),
-            b'}' => simple(Kind::ObjectEnd),
-            b'[' => simple(Kind::ArrayBegin),
-            b']' => simple(Kind::ArrayEnd),
-            b',' => simple(Kind::Comma),
-            b':' => simple(Kind::Colon),
+            0 => (TokenKind::End, 0),
+            b'{' => simple(TokenKind::ObjectBegin),
+            b'}' => simple(TokenKind::ObjectEnd),
+            b'[' => simple(TokenKind::ArrayBegin),
+            b']' => simple(TokenKind::ArrayEnd),
+            b',' => simple(TokenKind::Comma),
+            b':' => simple(TokenKind::Colon),
             b'"' => return self.string_token(at),
             _ => self.word(&self.text[at..]),
         };
@@ -574,24 +574,24 @@ impl Decoder<'_> {
     }
 
     /// A number or a name, and its length.
-    fn word(&self, rest: &[u8]) -> (Kind, usize) {
+    fn word(&self, rest: &[u8]) -> (TokenKind, usize) {
         let accept = self.settings.decode_invalid;
         let number = || match strtod(rest) {
-            Some((number, len)) => (Kind::Number(number), len),
-            None => (Kind::Error("invalid number"), 0),
+            Some((number, len)) => (TokenKind::Number(number), len),
+            None => (TokenKind::Error("invalid number"), 0),
         };
         if matches!(rest[0], b'-' | b'0'..=b'9') {
             if !accept && is_invalid_number(rest) {
-                return (Kind::Error("invalid number"), 0);
+                return (TokenKind::Error("invalid number"), 0);
             }
             return number();
         }
         match () {
-            () if rest.starts_with(b"true") => (Kind::Boolean(true), 4),
-            () if rest.starts_with(b"false") => (Kind::Boolean(false), 5),
-            () if rest.starts_with(b"null") => (Kind::Null, 4),
+            () if rest.starts_with(b"true") => (TokenKind::Boolean(true), 4),
+            () if rest.starts_with(b"false") => (TokenKind::Boolean(false), 5),
+            () if rest.starts_with(b"null") => (TokenKind::Null, 4),
             () if accept && is_invalid_number(rest) => number(),
-            () => (Kind::Error("invalid token"), 0),
+            () => (TokenKind::Error("invalid token"), 0),
         }
     }
 
@@ -610,18 +610,18 @@ impl Decoder<'_> {
                 b'\\' => match self.unescape(pos) {
                     Ok(len) => pos += len,
                     Err(why) => {
-                        let kind = Kind::Error(why);
+                        let kind = TokenKind::Error(why);
                         return Token { kind, at: pos };
                     }
                 },
                 _ => {
-                    let kind = Kind::Error("unexpected end of string");
+                    let kind = TokenKind::Error("unexpected end of string");
                     return Token { kind, at: pos };
                 }
             }
         }
         self.pos = pos + 1;
-        let kind = Kind::String;
+        let kind = TokenKind::String;
         Token { kind, at }
     }
 
@@ -674,12 +674,12 @@ impl Decoder<'_> {
 
     fn value(&mut self, token: Token) -> Result<Value> {
         match token.kind {
-            Kind::String => Ok(Value::String(self.lua.create_string(&self.scratch)?)),
-            Kind::Number(number) => Ok(Value::Number(number)),
-            Kind::Boolean(yes) => Ok(Value::Boolean(yes)),
-            Kind::Null => Ok(Value::NULL),
-            Kind::ObjectBegin => self.object(),
-            Kind::ArrayBegin => self.array(),
+            TokenKind::String => Ok(Value::String(self.lua.create_string(&self.scratch)?)),
+            TokenKind::Number(number) => Ok(Value::Number(number)),
+            TokenKind::Boolean(yes) => Ok(Value::Boolean(yes)),
+            TokenKind::Null => Ok(Value::NULL),
+            TokenKind::ObjectBegin => self.object(),
+            TokenKind::ArrayBegin => self.array(),
             _ => expected("value", &token),
         }
     }
@@ -699,17 +699,17 @@ impl Decoder<'_> {
         self.descend()?;
         let table = self.lua.create_table()?;
         let mut token = self.next();
-        if matches!(token.kind, Kind::ObjectEnd) {
+        if matches!(token.kind, TokenKind::ObjectEnd) {
             self.depth -= 1;
             return Ok(Value::Table(table));
         }
         loop {
-            if !matches!(token.kind, Kind::String) {
+            if !matches!(token.kind, TokenKind::String) {
                 return expected("object key string", &token);
             }
             let key: LuaString = self.lua.create_string(&self.scratch)?;
             token = self.next();
-            if !matches!(token.kind, Kind::Colon) {
+            if !matches!(token.kind, TokenKind::Colon) {
                 return expected("colon", &token);
             }
             token = self.next();
@@ -717,8 +717,8 @@ impl Decoder<'_> {
             table.raw_set(key, value)?;
             token = self.next();
             match token.kind {
-                Kind::ObjectEnd => break,
-                Kind::Comma => token = self.next(),
+                TokenKind::ObjectEnd => break,
+                TokenKind::Comma => token = self.next(),
                 _ => return expected("comma or object end", &token),
             }
         }
@@ -733,7 +733,7 @@ impl Decoder<'_> {
             table.set_metatable(Some(mark.clone()))?;
         }
         let mut token = self.next();
-        if matches!(token.kind, Kind::ArrayEnd) {
+        if matches!(token.kind, TokenKind::ArrayEnd) {
             self.depth -= 1;
             return Ok(Value::Table(table));
         }
@@ -744,8 +744,8 @@ impl Decoder<'_> {
             table.raw_set(at, value)?;
             token = self.next();
             match token.kind {
-                Kind::ArrayEnd => break,
-                Kind::Comma => token = self.next(),
+                TokenKind::ArrayEnd => break,
+                TokenKind::Comma => token = self.next(),
                 _ => return expected("comma or array end", &token),
             }
         }

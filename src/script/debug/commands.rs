@@ -5,7 +5,7 @@ use crate::script::engine::USER_SCRIPT;
 use crate::script::redis;
 use crate::script::run::Run;
 use crate::script::syntax;
-use crate::sys::lua::{Frame, Kind};
+use crate::sys::lua::{Frame, LuaType};
 use crate::util::number::parse_i64;
 
 /// The number of lines that are shown around a line.
@@ -231,11 +231,11 @@ fn evaluate(debugger: &mut Debugger, run: &mut Run, frame: &mut Frame, code: &[u
         return debugger.append_top(frame, b"<retval> ");
     }
     let mut text = match frame.kind(-1) {
-        Kind::String => frame.bytes(-1).unwrap_or_default().to_vec(),
+        LuaType::String => frame.bytes(-1).unwrap_or_default().to_vec(),
         _ => Vec::new(),
     };
-    if frame.kind(-1) == Kind::Table {
-        if frame.get_field(-1, "err") == Kind::String {
+    if frame.kind(-1) == LuaType::Table {
+        if frame.get_field(-1, "err") == LuaType::String {
             text = frame.bytes(-1).unwrap_or_default().to_vec();
         }
         frame.pop(1);

@@ -5,7 +5,7 @@
 //!   "+OK"  5  "bulk"  NULL  ["a",["b"]]  {k => v}  ~(a,b)  #true          replies
 //! ```
 
-use crate::sys::lua::{Frame, Kind};
+use crate::sys::lua::{Frame, LuaType};
 use crate::util::number::{parse_i64, write_g};
 use crate::util::quote::write_repr;
 
@@ -26,14 +26,14 @@ fn top(frame: &mut Frame, out: &mut Vec<u8>, depth: usize) {
         return;
     }
     match frame.kind(-1) {
-        Kind::Nil => out.extend_from_slice(b"nil"),
-        Kind::Boolean if frame.boolean(-1) => out.extend_from_slice(b"true"),
-        Kind::Boolean => out.extend_from_slice(b"false"),
-        Kind::Number => write_g(out, frame.number(-1), 6),
-        Kind::String => write_repr(out, frame.bytes(-1).unwrap_or_default()),
-        Kind::Table => table(frame, out, depth),
-        Kind::Function => out.extend_from_slice(&pointer("function", frame)),
-        Kind::Other => out.extend_from_slice(&pointer("userdata", frame)),
+        LuaType::Nil => out.extend_from_slice(b"nil"),
+        LuaType::Boolean if frame.boolean(-1) => out.extend_from_slice(b"true"),
+        LuaType::Boolean => out.extend_from_slice(b"false"),
+        LuaType::Number => write_g(out, frame.number(-1), 6),
+        LuaType::String => write_repr(out, frame.bytes(-1).unwrap_or_default()),
+        LuaType::Table => table(frame, out, depth),
+        LuaType::Function => out.extend_from_slice(&pointer("function", frame)),
+        LuaType::Other => out.extend_from_slice(&pointer("userdata", frame)),
     }
 }
 
@@ -51,7 +51,7 @@ fn table(frame: &mut Frame, out: &mut Vec<u8>, depth: usize) {
         let mut shown = Vec::new();
         top(frame, &mut shown, depth + 1);
         frame.push_value(-2);
-        is_array &= frame.kind(-1) == Kind::Number && frame.number(-1) == next;
+        is_array &= frame.kind(-1) == LuaType::Number && frame.number(-1) == next;
         next += 1.0;
         with_keys.push(b'[');
         top(frame, &mut with_keys, depth + 1);

@@ -12,7 +12,7 @@ pub type Message = Vec<u8>;
 
 /// The kind of a token. Reserved words and operators have their text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum TokenKind {
     End,
     Name,
     Number,
@@ -25,7 +25,7 @@ pub enum Kind {
 /// A token.
 #[derive(Clone, Copy, Debug)]
 pub struct Token {
-    pub kind: Kind,
+    pub kind: TokenKind,
     /// The token's beginning and end in the source.
     pub start: usize,
     pub end: usize,
@@ -86,14 +86,14 @@ impl<'a> Lexer<'a> {
     }
 
     /// An error with its place, and with a token if there is one.
-    pub fn error(&self, text: &str, near: Option<Kind>) -> Message {
+    pub fn error(&self, text: &str, near: Option<TokenKind>) -> Message {
         let mut message = self.chunk.to_vec();
         message.extend_from_slice(format!(":{}: {text}", self.line).as_bytes());
         // A zero byte is no token in C's eyes.
-        if let Some(kind) = near.filter(|kind| *kind != Kind::Other(0)) {
+        if let Some(kind) = near.filter(|kind| *kind != TokenKind::Other(0)) {
             message.extend_from_slice(b" near '");
             match kind {
-                Kind::Name | Kind::Number | Kind::String => {
+                TokenKind::Name | TokenKind::Number | TokenKind::String => {
                     let end = memchr::memchr(0, &self.text).unwrap_or(self.text.len());
                     message.extend_from_slice(&self.text[..end]);
                 }
@@ -109,7 +109,7 @@ impl<'a> Lexer<'a> {
         loop {
             let start = self.at;
             let Some(byte) = self.peek() else {
-                return Ok(self.token(Kind::End, start));
+                return Ok(self.token(TokenKind::End, start));
             };
             match byte {
                 b'\n' | b'\r' => self.line_end(),
@@ -126,7 +126,7 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    fn token(&self, kind: Kind, start: usize) -> Token {
+    fn token(&self, kind: TokenKind, start: usize) -> Token {
         Token {
             kind,
             start,
@@ -134,7 +134,7 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    fn word(&mut self, byte: u8) -> Result<Kind, Message> {
+    fn word(&mut self, byte: u8) -> Result<TokenKind, Message> {
         match byte {
             b'[' => self.bracket(),
             b'"' | b'\'' => self.quoted(byte),
@@ -147,40 +147,44 @@ impl<'a> Lexer<'a> {
             b if b.is_ascii_alphabetic() || b == b'_' => Ok(self.name()),
             other => {
                 self.at += 1;
-                Ok(Kind::Other(other))
+                Ok(TokenKind::Other(other))
             }
         }
     }
 
-    fn operator(&mut self, byte: u8, with_equals: &'static str) -> Kind {
+    fn operator(&mut self, byte: u8, with_equals: &'static str) -> TokenKind {
         self.at += 1;
         if self.take_if(b'=') {
-            Kind::Word(with_equals)
+            TokenKind::Word(with_equals)
         } else {
-            Kind::Other(byte)
+            TokenKind::Other(byte)
         }
     }
 
-    fn dots(&mut self) -> Result<Kind, Message> {
+    fn dots(&mut self) -> Result<TokenKind, Message> {
         if self.source.get(self.at + 1).is_some_and(u8::is_ascii_digit) {
             return self.number();
         }
         self.at += 1;
         if !self.take_if(b'.') {
-            return Ok(Kind::Other(b'.'));
+            return Ok(TokenKind::Other(b'.'));
         }
-        Ok(Kind::Word(if self.take_if(b'.') { "..." } else { ".." }))
+        Ok(TokenKind::Word(if self.take_if(b'.') {
+            "..."
+        } else {
+            ".."
+        }))
     }
 
-    fn name(&mut self) -> Kind {
+    fn name(&mut self) -> TokenKind {
         let start = self.at;
         self.skip(|b| b.is_ascii_alphanumeric() || b == b'_');
         let text = &self.source[start..self.at];
         if let Some(word) = RESERVED.iter().find(|word| word.as_bytes() == text) {
-            return Kind::Word(word);
+            return TokenKind::Word(word);
         }
         self.text = text.to_vec();
-        Kind::Name
+        TokenKind::Name
     }
 
     fn skip(&mut self, belongs: impl Fn(u8) -> bool) {
@@ -190,7 +194,7 @@ impl<'a> Lexer<'a> {
     }
 
     /// Letters that follow a number belong to it and make it invalid.
-    fn number(&mut self) -> Result<Kind, Message> {
+    fn number(&mut self) -> Result<TokenKind, Message> {
         let start = self.at;
         self.skip(|b| b.is_ascii_digit() || b == b'.');
         if (self.take_if(b'e') || self.take_if(b'E')) && !self.take_if(b'+') {
@@ -199,8 +203,8 @@ impl<'a> Lexer<'a> {
         self.skip(|b| b.is_ascii_alphanumeric() || b == b'_');
         self.text = self.source[start..self.at].to_vec();
         match strtod(&self.text) {
-            Some((_, len)) if len == self.text.len() => Ok(Kind::Number),
-            _ => Err(self.error("malformed number", Some(Kind::Number))),
+            Some((_, len)) if len == self.text.len() => Ok(TokenKind::Number),
+            _ => Err(self.error("malformed number", Some(TokenKind::Number))),
         }
     }
 
@@ -233,27 +237,27 @@ impl<'a> Lexer<'a> {
         (rest.get(level) == Some(&b'[')).then_some(level)
     }
 
-    fn bracket(&mut self) -> Result<Kind, Message> {
+    fn bracket(&mut self) -> Result<TokenKind, Message> {
         let start = self.at;
         if let Some(level) = self.level() {
             self.long_text(level, "unfinished long string")?;
             self.text = self.source[start..self.at].to_vec();
-            return Ok(Kind::String);
+            return Ok(TokenKind::String);
         }
         self.at += 1;
         if self.peek() != Some(b'=') {
-            return Ok(Kind::Other(b'['));
+            return Ok(TokenKind::Other(b'['));
         }
         self.skip(|b| b == b'=');
         self.text = self.source[start..self.at].to_vec();
-        Err(self.error("invalid long string delimiter", Some(Kind::String)))
+        Err(self.error("invalid long string delimiter", Some(TokenKind::String)))
     }
 
     fn long_text(&mut self, level: usize, unfinished: &str) -> Result<(), Message> {
         self.at += level + 2;
         loop {
             match self.peek() {
-                None => return Err(self.error(unfinished, Some(Kind::End))),
+                None => return Err(self.error(unfinished, Some(TokenKind::End))),
                 Some(b'\n' | b'\r') => self.line_end(),
                 Some(b']') => {
                     self.at += 1;
@@ -270,21 +274,21 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    fn quoted(&mut self, quote: u8) -> Result<Kind, Message> {
+    fn quoted(&mut self, quote: u8) -> Result<TokenKind, Message> {
         self.text = vec![quote];
         self.at += 1;
         loop {
             match self.peek() {
-                None => return Err(self.error("unfinished string", Some(Kind::End))),
+                None => return Err(self.error("unfinished string", Some(TokenKind::End))),
                 Some(b'\n' | b'\r') => {
-                    return Err(self.error("unfinished string", Some(Kind::String)));
+                    return Err(self.error("unfinished string", Some(TokenKind::String)));
                 }
                 Some(b'\\') => self.escape()?,
                 Some(byte) => {
                     self.text.push(byte);
                     self.at += 1;
                     if byte == quote {
-                        return Ok(Kind::String);
+                        return Ok(TokenKind::String);
                     }
                 }
             }
@@ -342,20 +346,20 @@ impl<'a> Lexer<'a> {
                 self.text.push(byte);
                 Ok(())
             }
-            Err(_) => Err(self.error("escape sequence too large", Some(Kind::String))),
+            Err(_) => Err(self.error("escape sequence too large", Some(TokenKind::String))),
         }
     }
 }
 
 /// The text of a kind of token in messages.
-pub fn spelled(kind: Kind) -> Vec<u8> {
+pub fn spelled(kind: TokenKind) -> Vec<u8> {
     match kind {
-        Kind::End => b"<eof>".to_vec(),
-        Kind::Name => b"<name>".to_vec(),
-        Kind::Number => b"<number>".to_vec(),
-        Kind::String => b"<string>".to_vec(),
-        Kind::Word(word) => word.as_bytes().to_vec(),
-        Kind::Other(byte) if byte.is_ascii_control() => format!("char({byte})").into_bytes(),
-        Kind::Other(byte) => vec![byte],
+        TokenKind::End => b"<eof>".to_vec(),
+        TokenKind::Name => b"<name>".to_vec(),
+        TokenKind::Number => b"<number>".to_vec(),
+        TokenKind::String => b"<string>".to_vec(),
+        TokenKind::Word(word) => word.as_bytes().to_vec(),
+        TokenKind::Other(byte) if byte.is_ascii_control() => format!("char({byte})").into_bytes(),
+        TokenKind::Other(byte) => vec![byte],
     }
 }

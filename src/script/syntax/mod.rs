@@ -42,7 +42,7 @@ mod tail;
 
 use std::borrow::Cow;
 
-use lexer::{Edit, Kind, Lexer, Message, Token, spelled};
+use lexer::{Edit, Lexer, Message, Token, TokenKind, spelled};
 use scope::{Path, Scope, TooMany};
 use tail::{Label, Site};
 
@@ -67,7 +67,7 @@ pub fn translate<'a>(source: &'a [u8], chunk: &[u8]) -> Result<Cow<'a, [u8]>, Me
         edits: Vec::new(),
     };
     parser.chunk()?;
-    parser.check(Kind::End)?;
+    parser.check(TokenKind::End)?;
     let mut edits = parser.edits;
     edits.append(&mut parser.lexer.edits);
     Ok(apply(source, edits))
@@ -163,12 +163,12 @@ struct Parser<'a> {
     edits: Vec<Edit>,
 }
 
-const fn other(byte: u8) -> Kind {
-    Kind::Other(byte)
+const fn other(byte: u8) -> TokenKind {
+    TokenKind::Other(byte)
 }
 
-const fn word(text: &'static str) -> Kind {
-    Kind::Word(text)
+const fn word(text: &'static str) -> TokenKind {
+    TokenKind::Word(text)
 }
 
 impl<'a> Parser<'a> {
@@ -182,11 +182,11 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    fn is(&self, kind: Kind) -> bool {
+    fn is(&self, kind: TokenKind) -> bool {
         self.token.kind == kind
     }
 
-    fn accept(&mut self, kind: Kind) -> Parsed<bool> {
+    fn accept(&mut self, kind: TokenKind) -> Parsed<bool> {
         let found = self.is(kind);
         if found {
             self.advance()?;
@@ -202,7 +202,7 @@ impl<'a> Parser<'a> {
         self.lexer.error(&problem.text(), None)
     }
 
-    fn check(&self, kind: Kind) -> Parsed {
+    fn check(&self, kind: TokenKind) -> Parsed {
         if self.is(kind) {
             return Ok(());
         }
@@ -210,13 +210,13 @@ impl<'a> Parser<'a> {
         self.error(&format!("'{wanted}' expected"))
     }
 
-    fn expect(&mut self, kind: Kind) -> Parsed {
+    fn expect(&mut self, kind: TokenKind) -> Parsed {
         self.check(kind)?;
         self.advance()
     }
 
     /// Consumes the token that ends what `opened` began at this line.
-    fn close(&mut self, kind: Kind, opened: &str, line: usize) -> Parsed {
+    fn close(&mut self, kind: TokenKind, opened: &str, line: usize) -> Parsed {
         if self.is(kind) || line == self.lexer.line {
             return self.expect(kind);
         }
@@ -227,7 +227,7 @@ impl<'a> Parser<'a> {
     }
 
     fn name(&mut self) -> Parsed<&'a [u8]> {
-        self.check(Kind::Name)?;
+        self.check(TokenKind::Name)?;
         let name = &self.lexer.source[self.token.start..self.token.end];
         self.advance()?;
         Ok(name)
@@ -251,7 +251,7 @@ impl<'a> Parser<'a> {
     fn block_ends(&self) -> bool {
         matches!(
             self.token.kind,
-            Kind::End | Kind::Word("else" | "elseif" | "end" | "until")
+            TokenKind::End | TokenKind::Word("else" | "elseif" | "end" | "until")
         )
     }
 
@@ -277,17 +277,17 @@ impl<'a> Parser<'a> {
     fn statement(&mut self) -> Parsed<bool> {
         let line = self.lexer.line;
         match self.token.kind {
-            Kind::Word("if") => self.conditional(line)?,
-            Kind::Word("while") => self.while_loop(line)?,
-            Kind::Word("do") => {
+            TokenKind::Word("if") => self.conditional(line)?,
+            TokenKind::Word("while") => self.while_loop(line)?,
+            TokenKind::Word("do") => {
                 self.advance()?;
                 self.block()?;
                 self.close(word("end"), "do", line)?;
             }
-            Kind::Word("for") => self.for_loop(line)?,
-            Kind::Word("repeat") => self.repeat_loop(line)?,
-            Kind::Word("function") => self.function_statement(line)?,
-            Kind::Word("local") => {
+            TokenKind::Word("for") => self.for_loop(line)?,
+            TokenKind::Word("repeat") => self.repeat_loop(line)?,
+            TokenKind::Word("function") => self.function_statement(line)?,
+            TokenKind::Word("local") => {
                 self.advance()?;
                 if self.accept(word("function"))? {
                     self.local_function()?;
@@ -295,11 +295,11 @@ impl<'a> Parser<'a> {
                     self.locals()?;
                 }
             }
-            Kind::Word("return") => {
+            TokenKind::Word("return") => {
                 self.return_statement()?;
                 return Ok(true);
             }
-            Kind::Word("break") => {
+            TokenKind::Word("break") => {
                 self.advance()?;
                 if !self.scope.is_in_loop() {
                     return self.error("no loop to break");
@@ -356,12 +356,12 @@ impl<'a> Parser<'a> {
         let first = self.name()?;
         // The loop has three hidden variables.
         match self.token.kind {
-            Kind::Other(b'=') => {
+            TokenKind::Other(b'=') => {
                 self.hidden_locals()?;
                 self.declare(first)?;
                 self.numeric_range()?;
             }
-            Kind::Other(b',') | Kind::Word("in") => {
+            TokenKind::Other(b',') | TokenKind::Word("in") => {
                 self.hidden_locals()?;
                 self.declare(first)?;
                 while self.accept(other(b','))? {
@@ -537,7 +537,7 @@ impl<'a> Parser<'a> {
     fn operation(&mut self, limit: u8) -> Parsed<Expression<'a>> {
         self.enter()?;
         let mut read = match self.token.kind {
-            Kind::Word("not") | Kind::Other(b'-' | b'#') => {
+            TokenKind::Word("not") | TokenKind::Other(b'-' | b'#') => {
                 self.advance()?;
                 self.operation(UNARY)?;
                 VALUE
@@ -557,15 +557,17 @@ impl<'a> Parser<'a> {
 
     fn simple(&mut self) -> Parsed<Expression<'a>> {
         match self.token.kind {
-            Kind::Number | Kind::String | Kind::Word("nil" | "true" | "false") => self.advance()?,
-            Kind::Word("...") => {
+            TokenKind::Number | TokenKind::String | TokenKind::Word("nil" | "true" | "false") => {
+                self.advance()?
+            }
+            TokenKind::Word("...") => {
                 if !self.scope.function().variadic {
                     return self.error("cannot use '...' outside a vararg function");
                 }
                 self.advance()?;
             }
-            Kind::Other(b'{') => self.table()?,
-            Kind::Word("function") => {
+            TokenKind::Other(b'{') => self.table()?,
+            TokenKind::Word("function") => {
                 self.advance()?;
                 self.body(false, self.lexer.line)?;
             }
@@ -584,12 +586,12 @@ impl<'a> Parser<'a> {
         let start = self.token.start;
         let mut is_lua_function;
         let mut read = match self.token.kind {
-            Kind::Other(b'(') => {
+            TokenKind::Other(b'(') => {
                 let (inner, is_function) = self.parenthesised()?;
                 is_lua_function = is_function;
                 inner
             }
-            Kind::Name => {
+            TokenKind::Name => {
                 let name = self.name()?;
                 is_lua_function = self.scope.is_lua_function(name);
                 self.variable(name, start)?
@@ -599,7 +601,7 @@ impl<'a> Parser<'a> {
         loop {
             let callee = read.callee.filter(|_| read.shape == Shape::Variable);
             read = match self.token.kind {
-                Kind::Other(b'.') => {
+                TokenKind::Other(b'.') => {
                     self.advance()?;
                     let field = self.name()?;
                     let path = match (read.shape, read.path) {
@@ -614,7 +616,7 @@ impl<'a> Parser<'a> {
                         ..VALUE
                     }
                 }
-                Kind::Other(b'[') => {
+                TokenKind::Other(b'[') => {
                     let label = self.index()?;
                     Expression {
                         shape: Shape::Variable,
@@ -622,7 +624,7 @@ impl<'a> Parser<'a> {
                         ..VALUE
                     }
                 }
-                Kind::Other(b':' | b'(' | b'{') | Kind::String => {
+                TokenKind::Other(b':' | b'(' | b'{') | TokenKind::String => {
                     self.call(&read, callee, start, is_lua_function)?
                 }
                 _ => return Ok(read),
@@ -637,7 +639,7 @@ impl<'a> Parser<'a> {
         self.advance()?;
         let first = self.token;
         let inner = self.expression()?;
-        let is_text = first.kind == Kind::String && first.end == self.last_end;
+        let is_text = first.kind == TokenKind::String && first.end == self.last_end;
         self.close(other(b')'), "(", line)?;
         let label = inner.label.filter(|_| inner.shape == Shape::Variable);
         let inner = Expression {
@@ -700,7 +702,7 @@ impl<'a> Parser<'a> {
         self.advance()?;
         let key = self.token;
         self.expression()?;
-        let is_constant = key.kind == Kind::String && key.end == self.last_end;
+        let is_constant = key.kind == TokenKind::String && key.end == self.last_end;
         let written = &self.lexer.source[key.start..key.end];
         self.expect(other(b']'))?;
         Ok(Label::element(is_constant.then_some(written)))
@@ -709,7 +711,7 @@ impl<'a> Parser<'a> {
     fn arguments(&mut self) -> Parsed {
         let line = self.lexer.line;
         match self.token.kind {
-            Kind::Other(b'(') => {
+            TokenKind::Other(b'(') => {
                 if line != self.last_line {
                     return self.error("ambiguous syntax (function call x new statement)");
                 }
@@ -719,8 +721,8 @@ impl<'a> Parser<'a> {
                 }
                 self.close(other(b')'), "(", line)
             }
-            Kind::Other(b'{') => self.table(),
-            Kind::String => self.advance(),
+            TokenKind::Other(b'{') => self.table(),
+            TokenKind::String => self.advance(),
             _ => self.error("function arguments expected"),
         }
     }
@@ -730,7 +732,7 @@ impl<'a> Parser<'a> {
         self.expect(other(b'{'))?;
         while !self.is(other(b'}')) {
             match self.token.kind {
-                Kind::Name => {
+                TokenKind::Name => {
                     let ahead = self.lexer.next()?;
                     self.ahead = Some(ahead);
                     if ahead.kind == other(b'=') {
@@ -739,7 +741,7 @@ impl<'a> Parser<'a> {
                     }
                     self.expression()?;
                 }
-                Kind::Other(b'[') => {
+                TokenKind::Other(b'[') => {
                     self.index()?;
                     self.expect(other(b'='))?;
                     self.expression()?;
@@ -776,11 +778,11 @@ impl<'a> Parser<'a> {
     fn parameters(&mut self) -> Parsed {
         loop {
             match self.token.kind {
-                Kind::Name => {
+                TokenKind::Name => {
                     let name = self.name()?;
                     self.declare(name)?;
                 }
-                Kind::Word("...") => {
+                TokenKind::Word("...") => {
                     self.advance()?;
                     self.scope.function().variadic = true;
                     return Ok(());
@@ -795,15 +797,15 @@ impl<'a> Parser<'a> {
 }
 
 /// The precedence of an operator to its left and to its right.
-fn binding(kind: Kind) -> Option<(u8, u8)> {
+fn binding(kind: TokenKind) -> Option<(u8, u8)> {
     Some(match kind {
-        Kind::Other(b'+' | b'-') => (6, 6),
-        Kind::Other(b'*' | b'/' | b'%') => (7, 7),
-        Kind::Other(b'^') => (10, 9),
-        Kind::Word("..") => (5, 4),
-        Kind::Word("==" | "~=" | "<=" | ">=") | Kind::Other(b'<' | b'>') => (3, 3),
-        Kind::Word("and") => (2, 2),
-        Kind::Word("or") => (1, 1),
+        TokenKind::Other(b'+' | b'-') => (6, 6),
+        TokenKind::Other(b'*' | b'/' | b'%') => (7, 7),
+        TokenKind::Other(b'^') => (10, 9),
+        TokenKind::Word("..") => (5, 4),
+        TokenKind::Word("==" | "~=" | "<=" | ">=") | TokenKind::Other(b'<' | b'>') => (3, 3),
+        TokenKind::Word("and") => (2, 2),
+        TokenKind::Word("or") => (1, 1),
         _ => return None,
     })
 }

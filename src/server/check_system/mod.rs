@@ -93,14 +93,14 @@ const CHECKS: [(&str, Check); 16] = [
 ];
 
 /// The options of `--check-system` itself; the rest of the arguments are settings.
-pub struct Options {
+pub struct CheckSystemOptions {
     json: bool,
     machine: Machine,
 }
 
-impl Options {
+impl CheckSystemOptions {
     /// Takes the options out of the arguments behind `--check-system`; returns the remaining ones.
-    pub fn parse(args: &[String]) -> (Options, Vec<String>) {
+    pub fn parse(args: &[String]) -> (CheckSystemOptions, Vec<String>) {
         let (mut json, mut root, mut process) = (false, PathBuf::from("/"), "self".to_string());
         let (mut rest, mut args) = (Vec::new(), args.iter());
         while let Some(arg) = args.next() {
@@ -112,12 +112,12 @@ impl Options {
             }
         }
         let machine = Machine::new(root, process);
-        (Options { json, machine }, rest)
+        (CheckSystemOptions { json, machine }, rest)
     }
 }
 
 /// `--check-system`: prints all findings. The exit status is the highest level.
-pub fn report(options: &Options, config: &Config) -> ExitCode {
+pub fn report(options: &CheckSystemOptions, config: &Config) -> ExitCode {
     let findings: Vec<(&str, Finding)> = CHECKS
         .iter()
         .map(|(name, check)| (*name, check(&options.machine, config)))

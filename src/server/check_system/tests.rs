@@ -378,7 +378,7 @@ fn the_highest_level_is_the_exit_status() {
 #[test]
 fn the_options_are_taken_out_of_the_arguments() {
     let args = ["a.conf", "--json", "--pid", "7", "--maxclients", "5"].map(String::from);
-    let (options, rest) = Options::parse(&args);
+    let (options, rest) = CheckSystemOptions::parse(&args);
     assert!(options.json);
     assert_eq!(rest, ["a.conf", "--maxclients", "5"]);
     let tree = Tree::with(&[("proc/7/limits", "Max open files 10 20 files\n")]);

@@ -7,7 +7,7 @@
 //!
 //! As in the module above, nothing here raises.
 
-use super::{Frame, Kind, nan_text};
+use super::{Frame, LuaType, nan_text};
 use mlua::Lua;
 use mlua::ffi::{self, lua_State};
 use std::ffi::{CStr, c_int, c_void};
@@ -47,7 +47,7 @@ unsafe fn name_operand(l: *mut lua_State) {
     // SAFETY: the stack is checked for room; the call is protected, and leaves one value.
     unsafe {
         let mut frame = Frame::new(l);
-        let lacks_name = frame.kind(1) == Kind::String
+        let lacks_name = frame.kind(1) == LuaType::String
             && frame.bytes(1).is_some_and(|text| {
                 text.ends_with(b" value") && text.windows(9).any(|part| part == b": attempt")
             });
@@ -58,7 +58,7 @@ unsafe fn name_operand(l: *mut lua_State) {
         ffi::lua_rawget_(l, ffi::LUA_REGISTRYINDEX);
         ffi::lua_pushvalue(l, 1);
         let status = ffi::lua_pcall(l, 1, 1, 0);
-        if status == 0 && Frame::new(l).kind(-1) == Kind::String {
+        if status == 0 && Frame::new(l).kind(-1) == LuaType::String {
             ffi::lua_replace(l, 1);
         }
         ffi::lua_settop(l, 1);
@@ -239,7 +239,7 @@ pub unsafe extern "C-unwind" fn error_handler(l: *mut lua_State) -> c_int {
             return 1;
         }
         name_operand(l);
-        if frame.kind(1) != Kind::Table {
+        if frame.kind(1) != LuaType::Table {
             let text = describe_error(l);
             frame.push_table(0, 3);
             let mut message = b"ERR ".to_vec();
@@ -281,15 +281,15 @@ fn describe_error(l: *mut lua_State) -> Vec<u8> {
     unsafe {
         let frame = Frame::new(l);
         match frame.kind(1) {
-            Kind::String => frame.bytes(1).unwrap_or_default().to_vec(),
-            Kind::Number if frame.number(1).is_nan() => nan_text(frame.number(1)).into(),
-            Kind::Number => {
+            LuaType::String => frame.bytes(1).unwrap_or_default().to_vec(),
+            LuaType::Number if frame.number(1).is_nan() => nan_text(frame.number(1)).into(),
+            LuaType::Number => {
                 ffi::lua_tolstring(l, 1, std::ptr::null_mut());
                 frame.bytes(1).unwrap_or_default().to_vec()
             }
-            Kind::Nil => b"nil".to_vec(),
-            Kind::Boolean if frame.boolean(1) => b"true".to_vec(),
-            Kind::Boolean => b"false".to_vec(),
+            LuaType::Nil => b"nil".to_vec(),
+            LuaType::Boolean if frame.boolean(1) => b"true".to_vec(),
+            LuaType::Boolean => b"false".to_vec(),
             _ => {
                 let name = CStr::from_ptr(ffi::lua_typename(l, ffi::lua_type(l, 1)));
                 format!("{}: {:#x}", name.to_string_lossy(), frame.address(1)).into_bytes()

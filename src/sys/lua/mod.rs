@@ -75,7 +75,7 @@ pub trait Host {
 
 /// The types of values.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum LuaType {
     Nil,
     Boolean,
     Number,
@@ -351,23 +351,23 @@ impl Frame<'_> {
 
     /// The type of the value at an index.
     #[inline]
-    pub fn kind(&self, at: i32) -> Kind {
+    pub fn kind(&self, at: i32) -> LuaType {
         // SAFETY: a place without a value is "none".
         match unsafe { ffi::lua_type(self.l, at) } {
-            ffi::LUA_TSTRING => Kind::String,
-            ffi::LUA_TNUMBER => Kind::Number,
-            ffi::LUA_TTABLE => Kind::Table,
-            ffi::LUA_TBOOLEAN => Kind::Boolean,
-            ffi::LUA_TFUNCTION => Kind::Function,
-            ffi::LUA_TNIL | ffi::LUA_TNONE => Kind::Nil,
-            _ => Kind::Other,
+            ffi::LUA_TSTRING => LuaType::String,
+            ffi::LUA_TNUMBER => LuaType::Number,
+            ffi::LUA_TTABLE => LuaType::Table,
+            ffi::LUA_TBOOLEAN => LuaType::Boolean,
+            ffi::LUA_TFUNCTION => LuaType::Function,
+            ffi::LUA_TNIL | ffi::LUA_TNONE => LuaType::Nil,
+            _ => LuaType::Other,
         }
     }
 
     /// The bytes of a string; `None` for other types, numbers included.
     #[inline]
     pub fn bytes(&self, at: i32) -> Option<&[u8]> {
-        if self.kind(at) != Kind::String {
+        if self.kind(at) != LuaType::String {
             return None;
         }
         let mut len = 0;
@@ -495,8 +495,8 @@ impl Frame<'_> {
     /// allowed in a table (nil, NaN) are ignored.
     pub fn set_pair(&mut self) {
         let invalid = match self.kind(-2) {
-            Kind::Nil => true,
-            Kind::Number => self.number(-2).is_nan(),
+            LuaType::Nil => true,
+            LuaType::Number => self.number(-2).is_nan(),
             _ => false,
         };
         if invalid {
@@ -507,7 +507,7 @@ impl Frame<'_> {
     }
 
     /// Pushes a field of a table, without its metatable.
-    pub fn get_field(&mut self, at: i32, name: &str) -> Kind {
+    pub fn get_field(&mut self, at: i32, name: &str) -> LuaType {
         // SAFETY: the table's place is made absolute before the key moves the top.
         unsafe {
             let table = ffi::lua_absindex(self.l, at);
@@ -518,7 +518,7 @@ impl Frame<'_> {
     }
 
     /// Pushes element `n` of a table, without its metatable.
-    pub fn get_element(&mut self, at: i32, n: usize) -> Kind {
+    pub fn get_element(&mut self, at: i32, n: usize) -> LuaType {
         // SAFETY: `at` is a table.
         unsafe { ffi::lua_rawgeti_(self.l, at, n as c_int) };
         self.kind(-1)

@@ -95,7 +95,7 @@ pub struct Totals {
 
 /// One input, or something to compare.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Entry<'a> {
+pub enum TapeEntry<'a> {
     Number(Input, u64),
     Text(&'a [u8]),
     Outcome(Outcome),
@@ -139,29 +139,29 @@ pub struct Codec {
 
 impl Codec {
     /// Appends an entry.
-    pub fn encode(&mut self, entry: &Entry, out: &mut Vec<u8>) {
+    pub fn encode(&mut self, entry: &TapeEntry, out: &mut Vec<u8>) {
         match entry {
-            Entry::Number(input, number) => {
+            TapeEntry::Number(input, number) => {
                 out.push(*input as u8);
                 let last = std::mem::replace(&mut self.last[*input as usize], *number);
                 let difference = number.wrapping_sub(last) as i64;
                 put(out, (difference << 1 ^ difference >> 63) as u64);
             }
-            Entry::Text(bytes) => {
+            TapeEntry::Text(bytes) => {
                 out.push(TEXT);
                 put_bytes(out, bytes);
             }
-            Entry::Outcome(outcome) => {
+            TapeEntry::Outcome(outcome) => {
                 out.push(OUTCOME);
                 put_outcome(out, outcome);
             }
-            Entry::Read { fd, outcome, bytes } => {
+            TapeEntry::Read { fd, outcome, bytes } => {
                 out.push(READ);
                 put(out, *fd);
                 put_outcome(out, outcome);
                 put_bytes(out, bytes);
             }
-            Entry::Write(write) => {
+            TapeEntry::Write(write) => {
                 out.push(WRITE);
                 put(out, write.fd);
                 put(out, write.offered);
@@ -169,7 +169,7 @@ impl Codec {
                 put(out, write.hash);
                 put_bytes(out, write.head);
             }
-            Entry::Poll {
+            TapeEntry::Poll {
                 outcome,
                 event_count,
                 events,
@@ -185,7 +185,7 @@ impl Codec {
                     out.push(*ready);
                 }
             }
-            Entry::End { reason, totals } => {
+            TapeEntry::End { reason, totals } => {
                 out.push(END);
                 put_bytes(out, reason);
                 put(out, totals.reply_bytes);
@@ -197,37 +197,37 @@ impl Codec {
     }
 
     /// Takes the first entry off `bytes`. `None`: it is none.
-    pub fn decode<'a>(&mut self, bytes: &mut &'a [u8]) -> Option<Entry<'a>> {
+    pub fn decode<'a>(&mut self, bytes: &mut &'a [u8]) -> Option<TapeEntry<'a>> {
         let tag = byte(bytes)?;
         if let Some(&input) = INPUTS.iter().find(|input| **input as u8 == tag) {
             let zigzag = number(bytes)?;
             let difference = (zigzag >> 1) as i64 ^ -((zigzag & 1) as i64);
             let last = &mut self.last[tag as usize];
             *last = last.wrapping_add(difference as u64);
-            return Some(Entry::Number(input, *last));
+            return Some(TapeEntry::Number(input, *last));
         }
         Some(match tag {
-            TEXT => Entry::Text(text(bytes)?),
-            OUTCOME => Entry::Outcome(outcome(bytes)?),
-            READ => Entry::Read {
+            TEXT => TapeEntry::Text(text(bytes)?),
+            OUTCOME => TapeEntry::Outcome(outcome(bytes)?),
+            READ => TapeEntry::Read {
                 fd: number(bytes)?,
                 outcome: outcome(bytes)?,
                 bytes: text(bytes)?,
             },
-            WRITE => Entry::Write(Write {
+            WRITE => TapeEntry::Write(Write {
                 fd: number(bytes)?,
                 offered: number(bytes)?,
                 outcome: outcome(bytes)?,
                 hash: number(bytes)?,
                 head: text(bytes)?,
             }),
-            POLL => Entry::Poll {
+            POLL => TapeEntry::Poll {
                 outcome: outcome(bytes)?,
                 event_count: number(bytes)?,
                 events: number(bytes)?,
                 changes: changes(bytes)?,
             },
-            END => Entry::End {
+            END => TapeEntry::End {
                 reason: text(bytes)?,
                 totals: Totals {
                     reply_bytes: number(bytes)?,
@@ -391,7 +391,7 @@ impl<R: Read> Reader<R> {
     }
 
     /// The next entry. `None`: the file ends here.
-    pub fn next_entry(&mut self) -> Result<Option<Entry<'_>>, Fault> {
+    pub fn next_entry(&mut self) -> Result<Option<TapeEntry<'_>>, Fault> {
         while self.pos == self.block.len() {
             if !self.next_block()? {
                 return Ok(None);
@@ -443,32 +443,32 @@ impl<R: Read> Reader<R> {
 mod tests {
     use super::*;
 
-    fn samples() -> Vec<Entry<'static>> {
+    fn samples() -> Vec<TapeEntry<'static>> {
         vec![
-            Entry::Number(Input::Ticks, u64::MAX),
-            Entry::Number(Input::Ticks, 5),
-            Entry::Number(Input::Unix, 1_700_000_000_000_000),
-            Entry::Text(b"port 7000\n"),
-            Entry::Outcome(Err(28)),
-            Entry::Read {
+            TapeEntry::Number(Input::Ticks, u64::MAX),
+            TapeEntry::Number(Input::Ticks, 5),
+            TapeEntry::Number(Input::Unix, 1_700_000_000_000_000),
+            TapeEntry::Text(b"port 7000\n"),
+            TapeEntry::Outcome(Err(28)),
+            TapeEntry::Read {
                 fd: 9,
                 outcome: Ok(6),
                 bytes: b"PING\r\n",
             },
-            Entry::Write(Write {
+            TapeEntry::Write(Write {
                 fd: 9,
                 offered: 7,
                 outcome: Ok(3),
                 hash: fnv::hash(0, b"+PO"),
                 head: b"+PO",
             }),
-            Entry::Poll {
+            TapeEntry::Poll {
                 outcome: Ok(2),
                 event_count: 12,
                 events: 99,
                 changes: vec![(1 << 32 | 3, 1), (4, 2)],
             },
-            Entry::End {
+            TapeEntry::End {
                 reason: b"SHUTDOWN",
                 totals: Totals {
                     reply_bytes: 3,

@@ -45,7 +45,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 pub use self::format::Input;
-use self::format::{Entry, Fault, Outcome, Write};
+use self::format::{Fault, Outcome, TapeEntry, Write};
 use self::player::{Player, State};
 use self::recorder::Recorder;
 use crate::sys::ticks;
@@ -201,7 +201,7 @@ fn pass<T>(
     what: &str,
     live: impl FnOnce() -> T,
     record: impl FnOnce(&mut Recorder, &T),
-    play: impl FnOnce(&mut State, &Entry) -> Option<T>,
+    play: impl FnOnce(&mut State, &TapeEntry) -> Option<T>,
 ) -> T {
     let played = with(|tape| match tape {
         Tape::Records(_) => None,
@@ -232,9 +232,9 @@ fn pass_number(input: Input, live: impl FnOnce() -> u64) -> u64 {
     pass(
         input.name(),
         live,
-        |recorder, number| recorder.append(&Entry::Number(input, *number)),
+        |recorder, number| recorder.append(&TapeEntry::Number(input, *number)),
         |_, entry| match entry {
-            Entry::Number(found, number) if *found == input => Some(*number),
+            TapeEntry::Number(found, number) if *found == input => Some(*number),
             _ => None,
         },
     )
@@ -248,9 +248,9 @@ pub fn text(live: impl FnOnce() -> Vec<u8>) -> Vec<u8> {
     pass(
         "a text",
         live,
-        |recorder, text| recorder.append(&Entry::Text(text)),
+        |recorder, text| recorder.append(&TapeEntry::Text(text)),
         |_, entry| match entry {
-            Entry::Text(text) => Some(text.to_vec()),
+            TapeEntry::Text(text) => Some(text.to_vec()),
             _ => None,
         },
     )
@@ -271,9 +271,9 @@ pub fn outcome(live: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     pass(
         "a result",
         untaped,
-        |recorder, result| recorder.append(&Entry::Outcome(to_outcome(result, |()| 0))),
+        |recorder, result| recorder.append(&TapeEntry::Outcome(to_outcome(result, |()| 0))),
         |_, entry| match entry {
-            Entry::Outcome(outcome) => Some(to_result(*outcome).map(drop)),
+            TapeEntry::Outcome(outcome) => Some(to_result(*outcome).map(drop)),
             _ => None,
         },
     )
@@ -292,10 +292,10 @@ pub fn read(
         || (live(into), into[before..].to_vec()),
         |recorder, (result, bytes)| {
             let outcome = to_outcome(result, |n| *n as u64);
-            recorder.append(&Entry::Read { fd, outcome, bytes });
+            recorder.append(&TapeEntry::Read { fd, outcome, bytes });
         },
         |_, entry| match entry {
-            Entry::Read {
+            TapeEntry::Read {
                 fd: found,
                 outcome,
                 bytes,
@@ -333,7 +333,7 @@ pub fn write(
             });
         },
         |state, entry| match entry {
-            Entry::Write(expected) if expected.outcome.unwrap_or(0) <= len(pieces) => {
+            TapeEntry::Write(expected) if expected.outcome.unwrap_or(0) <= len(pieces) => {
                 let (hash, head) = summary(pieces, expected.outcome.unwrap_or(0) as usize);
                 let found = Write {
                     fd,
@@ -376,7 +376,7 @@ pub fn poll(live: impl FnOnce() -> io::Result<Vec<(u64, u8)>>) -> io::Result<Vec
             recorder.append_poll(outcome, result.as_ref().map_or(&[], Vec::as_slice));
         },
         |state, entry| match entry {
-            Entry::Poll {
+            TapeEntry::Poll {
                 outcome,
                 event_count,
                 events,

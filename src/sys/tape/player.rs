@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-use super::format::{Entry, Fault, Reader, Totals, Write};
+use super::format::{Fault, Reader, TapeEntry, Totals, Write};
 use crate::sys::print::{print_error, print_line};
 
 /// The exit code of a replay that differs from its recording.
@@ -42,10 +42,14 @@ impl Player {
     }
 
     /// Takes the next input, of which `play` makes a value if it is what the server asks for.
-    pub fn take<T>(&mut self, what: &str, play: impl FnOnce(&mut State, &Entry) -> Option<T>) -> T {
+    pub fn take<T>(
+        &mut self,
+        what: &str,
+        play: impl FnOnce(&mut State, &TapeEntry) -> Option<T>,
+    ) -> T {
         let state = &mut self.state;
         match self.reader.next_entry() {
-            Ok(Some(Entry::End { reason, totals })) => state.end(&text(reason), totals),
+            Ok(Some(TapeEntry::End { reason, totals })) => state.end(&text(reason), totals),
             Ok(Some(entry)) => {
                 play(state, &entry).unwrap_or_else(|| state.differs(&describe(&entry), what))
             }
@@ -137,18 +141,18 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn describe(entry: &Entry) -> String {
+fn describe(entry: &TapeEntry) -> String {
     match entry {
-        Entry::Number(input, number) => format!("{}: {number}", input.name()),
-        Entry::Text(bytes) => format!("a text of {} bytes", bytes.len()),
-        Entry::Outcome(outcome) => format!("a result: {outcome:?}"),
-        Entry::Read { fd, bytes, .. } => {
+        TapeEntry::Number(input, number) => format!("{}: {number}", input.name()),
+        TapeEntry::Text(bytes) => format!("a text of {} bytes", bytes.len()),
+        TapeEntry::Outcome(outcome) => format!("a result: {outcome:?}"),
+        TapeEntry::Read { fd, bytes, .. } => {
             let head = &bytes[..bytes.len().min(super::HEAD)];
             format!("a read from fd {fd}: \"{}\"", head.escape_ascii())
         }
-        Entry::Write(write) => describe_write(write),
-        Entry::Poll { changes, .. } => format!("a poll with {} changes", changes.len()),
-        Entry::End { reason, .. } => format!("the end: {}", text(reason)),
+        TapeEntry::Write(write) => describe_write(write),
+        TapeEntry::Poll { changes, .. } => format!("a poll with {} changes", changes.len()),
+        TapeEntry::End { reason, .. } => format!("the end: {}", text(reason)),
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use super::QUEUE;
-use super::format::{Codec, Entry, MAGIC, Outcome, Totals, Write, frame};
+use super::format::{Codec, MAGIC, Outcome, TapeEntry, Totals, Write, frame};
 use crate::sys;
 use crate::util::fnv;
 
@@ -84,7 +84,7 @@ impl Recorder {
     }
 
     /// Appends an entry.
-    pub fn append(&mut self, entry: &Entry) {
+    pub fn append(&mut self, entry: &TapeEntry) {
         if self.queue.is_none() {
             return;
         }
@@ -102,13 +102,13 @@ impl Recorder {
 
     /// Appends a write, and counts its bytes as replies.
     pub fn append_write(&mut self, write: &Write) {
-        self.append(&Entry::Write(*write));
+        self.append(&TapeEntry::Write(*write));
         self.totals.add_write(write);
     }
 
     /// Appends a poll, with which a turn is counted.
     pub fn append_poll(&mut self, outcome: Outcome, changes: &[(u64, u8)]) {
-        self.append(&Entry::Poll {
+        self.append(&TapeEntry::Poll {
             outcome,
             event_count: self.totals.event_count,
             events: self.totals.events,
@@ -146,7 +146,7 @@ impl Recorder {
 
     fn write_end(&mut self, reason: &str, totals: Totals) {
         let reason = reason.as_bytes();
-        let end = Entry::End { reason, totals };
+        let end = TapeEntry::End { reason, totals };
         self.codec.encode(&end, &mut self.block);
         let block = std::mem::take(&mut self.block);
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(block);

@@ -1,6 +1,6 @@
 //! Recordings: whatever the file holds, it is entries, an end, or an error.
 
-use aeris::sys::tape::format::{Codec, Entry, Reader};
+use aeris::sys::tape::format::{Codec, Reader, TapeEntry};
 
 /// A file of a recording. What is read is written and read again as the same.
 pub fn tape(bytes: &[u8]) {
@@ -24,7 +24,7 @@ struct Again {
 }
 
 impl Again {
-    fn check(&mut self, entry: &Entry) {
+    fn check(&mut self, entry: &TapeEntry) {
         let mut written = Vec::new();
         self.writes.encode(entry, &mut written);
         let mut rest = &written[..];

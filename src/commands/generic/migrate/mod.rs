@@ -21,7 +21,7 @@ const DEFAULT_TIMEOUT_MS: u64 = 1000;
 /// MIGRATE host port key|"" destination-db timeout [COPY] [REPLACE] [AUTH password | AUTH2 username
 /// password] [KEYS key [key ...]]
 pub fn migrate(ctx: &mut Ctx) -> CmdResult {
-    let options = Options::parse(ctx)?;
+    let options = MigrateOptions::parse(ctx)?;
     let timeout = ctx.int(5)?;
     let to_db = ctx.int(4)?;
     let mut there = Vec::new();
@@ -72,7 +72,7 @@ pub fn migrate(ctx: &mut Ctx) -> CmdResult {
 }
 
 /// The arguments after the timeout.
-struct Options<'a> {
+struct MigrateOptions<'a> {
     copy: bool,
     replace: bool,
     account: Option<(Option<String>, String)>,
@@ -81,11 +81,11 @@ struct Options<'a> {
     keys: &'a [&'a [u8]],
 }
 
-impl<'a> Options<'a> {
-    fn parse(ctx: &Ctx<'a>) -> Result<Options<'a>, Error> {
+impl<'a> MigrateOptions<'a> {
+    fn parse(ctx: &Ctx<'a>) -> Result<MigrateOptions<'a>, Error> {
         let argv = ctx.argv;
         let text = |at: usize| String::from_utf8_lossy(argv[at]).into_owned();
-        let mut options = Options {
+        let mut options = MigrateOptions {
             copy: false,
             replace: false,
             account: None,

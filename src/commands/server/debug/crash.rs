@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::client::flag;
 use crate::command::ctx::{CmdResult, Ctx};
-use crate::config::{Extent, rewrite};
+use crate::config::{Extent, ShutdownFlags, rewrite};
 use crate::error::Error;
 use crate::server::shutdown;
 use crate::sys;
@@ -65,7 +65,7 @@ pub fn restart(ctx: &mut Ctx) -> CmdResult {
         delay,
         ..Default::default()
     });
-    let options = shutdown::Options {
+    let options = ShutdownFlags {
         now: true,
         ..Default::default()
     };

@@ -2,7 +2,7 @@
 
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::error::Error;
-use crate::persist::loading::{self, DAMAGED, LoadError, Options};
+use crate::persist::loading::{self, DAMAGED, LoadError, LoadOptions};
 use crate::persist::rdb::background;
 use crate::sys::tape;
 use crate::{sys, texts};
@@ -10,7 +10,7 @@ use crate::{sys, texts};
 /// DEBUG RELOAD [MERGE] [NOFLUSH] [NOSAVE]
 pub fn reload(ctx: &mut Ctx) -> CmdResult {
     let (mut flush, mut save) = (true, true);
-    let mut options = Options::default();
+    let mut options = LoadOptions::default();
     for at in 2..ctx.argv.len() {
         if ctx.is(at, "merge") {
             options.replace = true;

@@ -1,6 +1,6 @@
 //! The figures of each command, and the errors that were replied.
 
-use crate::command::table::Entry;
+use crate::command::table::CommandEntry;
 use crate::util::number::DoubleBuf;
 use crate::util::quote::info_safe;
 
@@ -58,7 +58,7 @@ pub fn latencystats(view: &View, out: &mut Report) {
     }
 }
 
-fn named(prefix: &str, entry: &Entry) -> String {
+fn named(prefix: &str, entry: &CommandEntry) -> String {
     let name = info_safe(entry.fullname.as_bytes());
     format!("{prefix}_{}", String::from_utf8_lossy(&name))
 }

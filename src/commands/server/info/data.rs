@@ -2,7 +2,7 @@
 
 use crate::commands::server::info::{Report, View};
 use crate::persist::aof::State;
-use crate::persist::child::{Child, Kind, Wish};
+use crate::persist::child::{Child, ChildKind, Wish};
 use crate::replication::upstream::{Phase, Received, Upstream};
 use crate::state::Server;
 
@@ -15,7 +15,7 @@ pub fn persistence(view: &View, out: &mut Report) {
     out.field("rdb_changes_since_last_save", server.dirty);
     out.field(
         "rdb_bgsave_in_progress",
-        is_running(server, Kind::Rdb) as u8,
+        is_running(server, ChildKind::Rdb) as u8,
     );
     out.field("rdb_last_save_time", server.last_save_s);
     out.field(
@@ -25,7 +25,7 @@ pub fn persistence(view: &View, out: &mut Report) {
     out.field("rdb_last_bgsave_time_sec", server.rdb.last_bgsave_s);
     out.field(
         "rdb_current_bgsave_time_sec",
-        running_seconds(server, Kind::Rdb),
+        running_seconds(server, ChildKind::Rdb),
     );
     out.field("rdb_saves", server.rdb.saves);
     out.field("rdb_last_cow_size", server.rdb.last_cow_bytes);
@@ -35,7 +35,7 @@ pub fn persistence(view: &View, out: &mut Report) {
     out.field("aof_enabled", (server.aof.state != State::Off) as u8);
     out.field(
         "aof_rewrite_in_progress",
-        is_running(server, Kind::Aof) as u8,
+        is_running(server, ChildKind::Aof) as u8,
     );
     let rewrite = &server.aof.rewrite;
     out.field("aof_rewrite_scheduled", rewrite_scheduled(server) as u8);
@@ -45,7 +45,7 @@ pub fn persistence(view: &View, out: &mut Report) {
     );
     out.field(
         "aof_current_rewrite_time_sec",
-        running_seconds(server, Kind::Aof),
+        running_seconds(server, ChildKind::Aof),
     );
     out.field("aof_last_bgrewrite_status", status(rewrite.failed));
     out.field("aof_rewrites", rewrite.started);
@@ -121,16 +121,16 @@ fn forecast(view: &View, out: &mut Report) {
     out.field("fork_forecast_memory_ok", !forecast.too_much() as u8);
 }
 
-fn running(server: &Server, kind: Kind) -> Option<&Child> {
+fn running(server: &Server, kind: ChildKind) -> Option<&Child> {
     server.child.as_ref().filter(|child| child.kind == kind)
 }
 
-fn is_running(server: &Server, kind: Kind) -> bool {
+fn is_running(server: &Server, kind: ChildKind) -> bool {
     running(server, kind).is_some()
 }
 
 /// Seconds since the child was forked; -1 without one.
-fn running_seconds(server: &Server, kind: Kind) -> i64 {
+fn running_seconds(server: &Server, kind: ChildKind) -> i64 {
     running(server, kind).map_or(-1, |child| (server.clock.now_ms - child.started_ms) / 1000)
 }
 
