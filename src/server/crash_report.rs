@@ -28,8 +28,14 @@ const ARG_MAX: usize = 1024;
 /// `use-exit-on-panic`: a panic ends the process with exit code 1 instead of SIGABRT.
 static EXIT_ON_PANIC: AtomicBool = AtomicBool::new(false);
 
+/// Whether the process is a program: a test has the hook of its harness, which it needs.
+static IN_PROGRAM: AtomicBool = AtomicBool::new(false);
+
 /// Applies the settings: whether signals and panics write a report.
 pub fn configure(config: &Config) {
+    if !IN_PROGRAM.load(Ordering::Relaxed) {
+        return;
+    }
     EXIT_ON_PANIC.store(config.use_exit_on_panic, Ordering::Relaxed);
     if config.crash_log_enabled {
         crash::install(report_crash);
@@ -40,11 +46,13 @@ pub fn configure(config: &Config) {
     }
 }
 
-/// From here on a panic of any thread prints its message and ends the process with SIGABRT.
+/// From here on a panic of any thread prints its message and ends the process with SIGABRT. Each
+/// program begins with it.
 ///
 /// The release build aborts by itself. The development build unwinds, as the tests need it, so that
 /// one build of all libraries serves the programs and the tests.
 pub fn abort_on_panic() {
+    IN_PROGRAM.store(true, Ordering::Relaxed);
     drop(std::panic::take_hook());
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
