@@ -144,6 +144,8 @@ pub struct Net {
     /// The buffer for reads from all sockets.
     pub read_buffer: Vec<u8>,
     pub parsed: ParseTable,
+    /// The bytes of `parsed`, which is out of its place while commands run.
+    pub parsed_memory: usize,
     /// Reply buffers that no client uses at the moment.
     pub spare_replies: Vec<Vec<u8>>,
     /// The loop must watch new listeners, and stop watching old ones.
@@ -187,6 +189,7 @@ impl Net {
             monitors: Vec::new(),
             read_buffer: Vec::new(),
             parsed: ParseTable::default(),
+            parsed_memory: 0,
             accept_retry: false,
             accept_warning: RateLimit::default(),
             spare_replies: Vec::new(),
@@ -195,6 +198,13 @@ impl Net {
             cron_cursor: 0,
             memory: ClientMemory::default(),
         }
+    }
+
+    /// The bytes of the buffers that all clients share, without the one for reads, which is out of
+    /// its place while a command runs.
+    pub fn buffers_memory(&self) -> usize {
+        let spare: usize = self.spare_replies.iter().map(Vec::capacity).sum();
+        self.parsed_memory + spare
     }
 
     /// Whether there is a listener of this kind.

@@ -6,6 +6,7 @@
 //! subcommands follow their container.
 
 use crate::command::Command;
+use crate::ds::thin_buffer::size_class;
 use crate::util::histogram::Histogram;
 
 /// The figures of one command in INFO commandstats and latencystats.
@@ -121,6 +122,12 @@ impl Folded {
 }
 
 impl CommandTable {
+    /// The bytes of the histograms of latencies, which a command gets with its first call.
+    pub fn latency_memory(&self) -> usize {
+        let histograms = self.entries.iter().filter(|e| e.stats.latency.is_some());
+        histograms.count() * size_class(size_of::<Histogram>())
+    }
+
     /// A table of these groups of rows.
     pub fn new(groups: &[&'static [Command]]) -> CommandTable {
         let mut table = CommandTable {

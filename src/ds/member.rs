@@ -22,6 +22,7 @@
 
 use super::counted;
 use super::hashtable::{Element, Place};
+use super::thin_buffer::size_class;
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
@@ -96,7 +97,7 @@ impl Member {
 
     /// The size of the allocation.
     pub fn memory_bytes(&self) -> usize {
-        layout(self.bytes().len()).size()
+        size_class(layout(self.bytes().len()).size())
     }
 }
 
@@ -236,6 +237,6 @@ mod tests {
 
     #[test]
     fn a_16_byte_member_costs_25_bytes() {
-        assert_eq!(Member::new(0.0, &[b'x'; 16]).memory_bytes(), 25);
+        assert_eq!(Member::new(0.0, &[b'x'; 16]).memory_bytes(), 32);
     }
 }

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 pub mod bits;
+pub mod btree_memory;
 pub mod bulk;
 mod counted;
 pub mod entry;

@@ -257,6 +257,7 @@ fn process_input_buffer(server: &mut Server, c: &mut Client, mut buffer: Vec<u8>
         }
     }
     table.finish();
+    server.net.parsed_memory = table.memory();
     server.net.parsed = table;
     keep_rest(server, c, &mut buffer, pos, shared);
     if shared {

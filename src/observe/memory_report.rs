@@ -84,6 +84,10 @@ pub struct Report {
     pub replicas: usize,
     /// The bytes that wait to be written to the AOF.
     pub aof_buffer: usize,
+    /// EVAL's interpreter and the cache of scripts.
+    pub scripts: usize,
+    /// The interpreter of functions and their libraries.
+    pub functions: usize,
     pub dbs: Vec<DbTables>,
     /// Bytes of all main tables.
     pub tables: usize,
@@ -106,12 +110,18 @@ impl Report {
                 + census.replicas()
                 + server.replication.stream.memory()
                 + server.aof.feed.memory()
+                + server.net.buffers_memory()
+                + server.commands.latency_memory()
+                + scripts(server)
+                + functions(server)
                 + server.hotkeys.memory()
                 + server.trace.memory()
                 + server.bigkeys.as_ref().map_or(0, |big| big.memory()),
             clients: census.clients(),
             replicas: server.replication.stream.memory_for_replicas(),
             aof_buffer: server.aof.feed.memory(),
+            scripts: scripts(server),
+            functions: functions(server),
             dbs: Vec::new(),
             tables: 0,
             rehashing: 0,
@@ -165,6 +175,15 @@ impl Report {
             .checked_div(self.keys)
             .unwrap_or(0)
     }
+}
+
+fn scripts(server: &Server) -> usize {
+    server.scripting.eval_memory() + server.scripting.cache_memory()
+}
+
+fn functions(server: &Server) -> usize {
+    let functions = &server.data.functions;
+    functions.engine_memory() + functions.all.memory()
 }
 
 /// The ratio, or 0 if `whole` is 0.

@@ -100,7 +100,8 @@ impl ThreadCounters {
         })
     }
 
-    fn balance(&self) -> i64 {
+    /// Bytes allocated less bytes freed by this thread.
+    pub fn balance(&self) -> i64 {
         self.allocated.get().wrapping_sub(self.deallocated.get()) as i64
     }
 

@@ -148,11 +148,12 @@ pub fn free_effort(entry: KeyRef) -> usize {
     }
 }
 
-/// The bytes of a key: its entry, its value, and its slot in the table.
-pub fn memory_bytes(entry: KeyRef) -> usize {
+/// The bytes of a key: its entry, its value, and its slot in the table. Of the elements of a table
+/// `samples` are measured, with 0 all.
+pub fn memory_bytes(entry: KeyRef, samples: usize) -> usize {
     let value = match entry.value() {
         ValueRef::Int(_) | ValueRef::Str(_) | ValueRef::Packed(_) => 0,
-        ValueRef::Obj(value) => value.memory_bytes(),
+        ValueRef::Obj(value) => value.memory_bytes(samples),
     };
     size_of::<usize>() + entry.alloc_size() + value
 }
@@ -189,7 +190,7 @@ pub fn encoding_name(entry: KeyRef) -> &'static str {
 }
 
 /// The number of elements that an estimate measures: Redis's default for MEMORY USAGE.
-const SAMPLES: usize = 5;
+pub const SAMPLES: usize = 5;
 
 /// Prefetching of elements that are found by their hash; see `networking::prefetch`.
 impl Value {
@@ -238,12 +239,12 @@ impl Value {
     }
 
     /// The heap bytes.
-    fn memory_bytes(&self) -> usize {
+    fn memory_bytes(&self, samples: usize) -> usize {
         match self {
             Value::Str(string) => string.memory(),
             Value::List(list) => list.memory_bytes(),
-            Value::Set(set) => set.memory(SAMPLES),
-            Value::Hash(hash) => hash.memory(SAMPLES),
+            Value::Set(set) => set.memory(samples),
+            Value::Hash(hash) => hash.memory(samples),
             Value::Zset(zset) => zset.memory_bytes(),
             Value::Stream(stream) => stream.memory_bytes(),
         }
@@ -256,7 +257,7 @@ impl Value {
             Value::Stream(stream) => stream.memory_estimate(),
             // For the other values, `memory_bytes` is an estimate itself, or reads the size of one
             // allocation.
-            _ => self.memory_bytes(),
+            _ => self.memory_bytes(SAMPLES),
         }
     }
 

@@ -20,9 +20,11 @@
 //! 8.2). It is incremented only while no entry ahead can have been deleted or trimmed, as in Valkey
 //! 8.1 and Redis 7.4; older versions increment it always and show a lag that never reaches zero.
 
+use crate::ds::btree_memory::map_bytes;
 use crate::ds::entry::{ValueMut, ValueRef};
 use crate::ds::relocate::{Cursor, Relocate, in_turn};
 use crate::ds::stream::{Precision, StreamId, StreamLog, Trim};
+use crate::ds::thin_buffer::size_class;
 use crate::error::Error;
 use crate::sys::mover::Mover;
 use crate::types::{KeyMut, KeyRef, Value};
@@ -143,7 +145,7 @@ impl Stream {
         gone.len() as u64
     }
 
-    /// Heap bytes; those of the B-trees are estimated.
+    /// Heap bytes.
     pub fn memory_bytes(&self) -> usize {
         size_of::<Stream>() + self.log.memory_bytes() + self.groups_memory()
     }
@@ -155,7 +157,10 @@ impl Stream {
 
     fn groups_memory(&self) -> usize {
         let groups = self.groups.iter();
-        groups.map(|(name, g)| name.len() + g.memory_bytes()).sum()
+        let each: usize = groups
+            .map(|(name, group)| size_class(name.len()) + group.memory_bytes())
+            .sum();
+        each + map_bytes::<Box<[u8]>, Group>(self.groups.len())
     }
 }
 
@@ -489,10 +494,13 @@ impl Group {
     }
 
     fn memory_bytes(&self) -> usize {
-        const PENDING: usize = (size_of::<(StreamId, Nack)>() + size_of::<StreamId>()) * 3 / 2;
-        let names: usize = self.consumers.keys().map(|name| 2 * name.len()).sum();
-        let slots = self.slots.capacity() * size_of::<Option<Consumer>>();
-        size_of::<Group>() + names + slots + self.pel.len() * PENDING
+        let consumers = self.slots.iter().flatten();
+        let each: usize = consumers
+            .map(|c| 2 * size_class(c.name.len()) + map_bytes::<StreamId, ()>(c.pel.len()))
+            .sum();
+        each + size_class(self.slots.capacity() * size_of::<Option<Consumer>>())
+            + map_bytes::<Box<[u8]>, ConsumerId>(self.consumers.len())
+            + map_bytes::<StreamId, Nack>(self.pel.len())
     }
 }
 

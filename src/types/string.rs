@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::ds::entry::{INLINE_MAX, ValueMut, ValueRef};
+use crate::ds::thin_buffer::size_class;
 use crate::error::Error;
 use crate::types::{KeyMut, KeyRef, New, Type, Value, kind};
 use crate::util::number::{IntBuf, parse_i64};
@@ -48,8 +49,8 @@ impl RawStr {
     /// Heap bytes.
     pub fn memory(&self) -> usize {
         match self {
-            RawStr::Owned(bytes) => bytes.capacity(),
-            RawStr::Shared(bytes) => bytes.capacity() + 40,
+            RawStr::Owned(bytes) => size_class(bytes.capacity()),
+            RawStr::Shared(bytes) => size_class(bytes.capacity()) + 40,
         }
     }
 }

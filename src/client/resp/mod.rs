@@ -97,6 +97,11 @@ impl ParseTable {
         }
     }
 
+    /// The heap bytes that it keeps from one read to the next.
+    pub fn memory(&self) -> usize {
+        self.args.capacity() * size_of::<Range>() + self.commands.capacity() * size_of::<Parsed>()
+    }
+
     /// The bytes of an argument.
     #[inline]
     pub fn slice<'a>(&'a self, buffer: &'a [u8], range: Range) -> &'a [u8] {

@@ -27,19 +27,22 @@ const SPECIAL: &[&str] = &[
 
 /// MEMORY USAGE key [SAMPLES count]
 ///
-/// Each value stores its size, so nothing is sampled; the option is only parsed.
+/// Samples are taken of sets and hashes that are tables; the other values store their sizes, or are
+/// walked. 0 samples are all.
 fn memory_usage(ctx: &mut Ctx) -> CmdResult {
+    let mut samples = types::SAMPLES;
     for at in (3..ctx.argv.len()).step_by(2) {
         if !ctx.is(at, "samples") || at + 1 == ctx.argv.len() {
             return Err(Error::SYNTAX);
         }
-        if ctx.int(at + 1)? < 0 {
-            return Err(Error::SYNTAX);
-        }
+        samples = usize::try_from(ctx.int(at + 1)?).map_err(|_| Error::SYNTAX)?;
     }
     match ctx.server.lookup_no_touch(ctx.client, ctx.argv[2]) {
         None => ctx.client.reply.null(),
-        Some(entry) => ctx.client.reply.integer(types::memory_bytes(entry) as i64),
+        Some(entry) => ctx
+            .client
+            .reply
+            .integer(types::memory_bytes(entry, samples) as i64),
     }
     Ok(())
 }
@@ -53,15 +56,11 @@ fn report(ctx: &mut Ctx) -> Report {
 /// MEMORY STATS
 fn memory_stats(ctx: &mut Ctx) -> CmdResult {
     let report = report(ctx);
-    let scripting = &ctx.server.scripting;
-    let lua = scripting.eval_memory() + scripting.cache_memory();
-    let functions = &ctx.server.data.functions;
-    let functions = functions.engine_memory() + functions.all.memory();
     let backlog = ctx.server.replication.stream.memory_for_backlog();
     let reply = &mut ctx.client.reply;
     let deferred = reply.begin_deferred();
     let mut fields = Fields { reply, count: 0 };
-    fields.server(&report, backlog, lua, functions);
+    fields.server(&report, backlog);
     fields.keyspace(&report);
     fields.allocator(&report);
     let count = fields.count;
@@ -99,7 +98,7 @@ impl Fields<'_> {
         self.reply.integer(excess(more, less));
     }
 
-    fn server(&mut self, report: &Report, backlog: usize, lua: usize, functions: usize) {
+    fn server(&mut self, report: &Report, backlog: usize) {
         self.bytes("peak.allocated", report.peak);
         self.bytes("total.allocated", report.used);
         self.bytes("startup.allocated", report.startup);
@@ -108,8 +107,8 @@ impl Fields<'_> {
         self.bytes("clients.normal", report.clients);
         self.bytes("cluster.links", 0);
         self.bytes("aof.buffer", report.aof_buffer);
-        self.bytes("lua.caches", lua);
-        self.bytes("functions.caches", functions);
+        self.bytes("lua.caches", report.scripts);
+        self.bytes("functions.caches", report.functions);
     }
 
     fn keyspace(&mut self, report: &Report) {

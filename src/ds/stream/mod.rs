@@ -33,6 +33,7 @@
 //! node, a few bytes in 4,096, and needs its own balancing, iterators and proofs; the standard
 //! library's B-tree has them.
 
+use super::btree_memory::map_bytes;
 use super::listpack::{Element, Iter, Listpack, Pos, SAFETY_LIMIT};
 use super::relocate::{Cursor, Relocate};
 use crate::sys::mover::Mover;
@@ -247,10 +248,6 @@ fn difference(a: u64, b: u64) -> Element<'static> {
     Element::Int(a.wrapping_sub(b) as i64)
 }
 
-/// The memory of a node beside its listpack: its part of the B-tree, which is between half full and
-/// full.
-const BRANCH: usize = size_of::<(StreamId, Listpack)>() * 2;
-
 /// By node: the cursor is the first bits of its ID.
 impl Relocate for StreamLog {
     fn relocate(&mut self, cursor: Cursor, mover: &mut Mover) -> Cursor {
@@ -331,12 +328,10 @@ impl StreamLog {
         self.nodes.iter()
     }
 
-    /// Heap bytes; those of the B-tree are estimated.
+    /// Heap bytes.
     pub fn memory_bytes(&self) -> usize {
-        self.nodes
-            .values()
-            .map(|node| node.memory_bytes() + BRANCH)
-            .sum()
+        let contents: usize = self.nodes.values().map(Listpack::memory_bytes).sum();
+        contents + map_bytes::<StreamId, Listpack>(self.nodes.len())
     }
 
     /// An estimate of [`StreamLog::memory_bytes`] from a few nodes of both ends: O(1). The nodes
@@ -347,7 +342,7 @@ impl StreamLog {
         let ends = nodes.clone().take(WEIGHED).chain(nodes.rev().take(WEIGHED));
         let (sum, n) = ends.fold((0, 0), |(sum, n), node| (sum + node.memory_bytes(), n + 1));
         let nodes = (sum as u128 * self.nodes.len() as u128 / n.max(1) as u128) as usize;
-        nodes + self.nodes.len() * BRANCH
+        nodes + map_bytes::<StreamId, Listpack>(self.nodes.len())
     }
 
     /// The ID that XADD would use now.

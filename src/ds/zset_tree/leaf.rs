@@ -25,6 +25,7 @@
 
 use super::{Probe, order};
 use crate::ds::member::MemberPtr;
+use crate::ds::thin_buffer::size_class;
 use crate::sys::mover::Mover;
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ops::Range;
@@ -122,7 +123,7 @@ impl Leaf {
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        layout(self.cap()).size()
+        size_class(layout(self.cap()).size())
     }
 
     fn keys_start(&self) -> NonNull<u32> {

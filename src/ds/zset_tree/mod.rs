@@ -44,6 +44,7 @@ mod leaf;
 mod tests;
 
 use super::member::MemberPtr;
+use super::thin_buffer::size_class;
 use crate::sys::mover::Mover;
 use leaf::{Leaf, order_of};
 use std::iter::FusedIterator;
@@ -266,7 +267,7 @@ impl Node {
             Node::Leaf(leaf) => leaf.memory_bytes(),
             Node::Inner(branches) => {
                 let below: usize = branches.iter().map(|b| b.node.memory_bytes()).sum();
-                branches.capacity() * size_of::<Branch>() + below
+                size_class(branches.capacity() * size_of::<Branch>()) + below
             }
         }
     }

@@ -246,7 +246,7 @@ fn bytes_of_long_values_are_estimated_well() {
             panic!("no {key}");
         };
         let (truth, estimate) = (
-            types::memory_bytes(entry) as f64,
+            types::memory_bytes(entry, 0) as f64,
             memory_estimate(entry) as f64,
         );
         assert!(

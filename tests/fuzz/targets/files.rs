@@ -66,7 +66,7 @@ fn use_value(kind: u8, value: New) {
         next_field_expiry(again.as_ref()),
         next_field_expiry(key.as_ref())
     );
-    assert!(memory_bytes(again.as_ref()) > 0);
+    assert!(memory_bytes(again.as_ref(), 0) > 0);
     free_effort(again.as_ref());
     assert_eq!(
         dump(again.as_ref(), VERSION_REDIS_MAX, false).len(),

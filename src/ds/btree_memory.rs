@@ -1,0 +1,106 @@
+//! The memory of a B-tree of the standard library, which does not tell it.
+//!
+//! A node has room for 11 pairs (`std::collections::btree`: B = 6); an inner node has 12 edges
+//! besides. A full node is divided so that, when keys only rise, six pairs stay in it, one goes up,
+//! and the others follow the new key:
+//!
+//! ```text
+//!   11 pairs and a larger one ──>  6 pairs │ 1 goes up │ 4 pairs and the new one
+//! ```
+//!
+//! **Limits.** The number of nodes is exact while keys only rise, as the IDs of a stream do. With
+//! keys in random order nodes are fuller, and the figure is up to a quarter too large.
+
+use super::thin_buffer::size_class;
+
+const NODE_MAX: usize = 11;
+/// The pairs that a node and its separator have when a new one is begun behind them.
+const KEPT: usize = 7;
+/// The least number of pairs of the last node.
+const LAST_MIN: usize = 5;
+
+/// The bytes of the nodes of a map of `len` pairs, without what the pairs own. A set is a map to
+/// `()`.
+pub fn map_bytes<K, V>(len: usize) -> usize {
+    let pairs = NODE_MAX * (size_of::<K>() + size_of::<V>());
+    let align = align_of::<K>()
+        .max(align_of::<V>())
+        .max(align_of::<usize>());
+    // A pointer to the parent, the place in it, the number of pairs.
+    let leaf = (size_of::<usize>() + pairs + 2 * size_of::<u16>()).next_multiple_of(align);
+    let inner = leaf + (NODE_MAX + 1) * size_of::<usize>();
+    if len == 0 {
+        return 0;
+    }
+    let mut nodes = nodes(len);
+    let mut bytes = nodes * size_class(leaf);
+    while nodes > 1 {
+        nodes = self::nodes(nodes - 1);
+        bytes += nodes * size_class(inner);
+    }
+    bytes
+}
+
+/// The nodes of a level for that number of pairs in it and in the separators between its nodes.
+fn nodes(pairs: usize) -> usize {
+    match pairs {
+        ..=NODE_MAX => 1,
+        _ => (pairs - LAST_MIN) / KEPT + 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::sys::allocator::ThreadCounters;
+
+    /// What the allocator saw; `None` under an allocator that does not count.
+    fn allocated(make: impl FnOnce() -> BTreeMap<u128, u64>) -> Option<usize> {
+        let counters = ThreadCounters::of_this_thread()?;
+        let before = counters.balance();
+        let map = make();
+        let bytes = counters.balance() - before;
+        drop(map);
+        usize::try_from(bytes).ok()
+    }
+
+    #[test]
+    fn rising_keys_take_what_the_allocator_saw() {
+        for len in [0, 1, 11, 12, 18, 19, 60, 87, 1000, 12_345] {
+            let seen = allocated(|| {
+                (0..len as u128).fold(BTreeMap::new(), |mut map, key| {
+                    map.insert(key, 0);
+                    map
+                })
+            });
+            if let Some(seen) = seen {
+                assert_eq!(map_bytes::<u128, u64>(len), seen, "{len} keys");
+            }
+        }
+    }
+
+    #[test]
+    fn keys_in_random_order_take_no_more() {
+        for len in [100, 1000, 10_000] {
+            let seen = allocated(|| {
+                let key =
+                    |n: usize| (n as u128).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835);
+                (0..len)
+                    .map(|n| (key(n), 0))
+                    .fold(BTreeMap::new(), |mut map, (key, value)| {
+                        map.insert(key, value);
+                        map
+                    })
+            });
+            if let Some(seen) = seen {
+                let computed = map_bytes::<u128, u64>(len);
+                assert!(
+                    computed >= seen * 95 / 100 && computed <= seen * 135 / 100,
+                    "{computed} of {seen}"
+                );
+            }
+        }
+    }
+}

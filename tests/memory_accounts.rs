@@ -1,0 +1,161 @@
+//! Every byte is in an account: what MEMORY USAGE says of all keys and what MEMORY STATS says of
+//! the tables is, within 2 %, what the allocator saw, for each type.
+
+mod common;
+
+use common::{Conn, Peer, multibulk};
+
+/// Commands of one write to the server.
+const BATCH: usize = 200;
+/// The elements of a collection, in turn.
+const SIZES: [usize; 5] = [1, 3, 10, 30, 200];
+
+/// Sends commands, and reads replies that are no errors.
+fn run(c: &mut Conn, commands: impl Iterator<Item = Vec<String>>) {
+    let mut commands = commands.peekable();
+    while commands.peek().is_some() {
+        let batch: Vec<Vec<String>> = commands.by_ref().take(BATCH).collect();
+        c.send(
+            &batch
+                .iter()
+                .map(|argv| multibulk(argv))
+                .collect::<Vec<_>>()
+                .concat(),
+        );
+        for argv in &batch {
+            let reply = c.reply();
+            assert_ne!(reply[0], b'-', "{argv:?}: {}", reply.escape_ascii());
+        }
+    }
+}
+
+/// A line of a reply that is a number.
+fn integer(reply: &str) -> usize {
+    let digits = reply
+        .strip_prefix(':')
+        .and_then(|rest| rest.strip_suffix("\r\n"));
+    digits.and_then(|n| n.parse().ok()).expect(reply)
+}
+
+/// What the allocator saw, and what is neither keys nor values.
+struct Seen {
+    used: usize,
+    overhead: usize,
+}
+
+/// Reads both once the tables stand still and the thread that frees has ended its work.
+fn look(c: &mut Conn) -> Seen {
+    let field = |text: &str, name: &str| -> usize {
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        let value = line.and_then(|rest| rest.strip_prefix(':'));
+        value.and_then(|n| n.parse().ok()).expect(name)
+    };
+    for _ in 0..1000 {
+        let text = c.line("INFO memory");
+        if field(&text, "mem_overhead_db_hashtable_rehashing") == 0
+            && field(&text, "lazyfree_pending_objects") == 0
+        {
+            return Seen {
+                used: field(&text, "used_memory"),
+                overhead: field(&text, "used_memory_overhead"),
+            };
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("tables go on rehashing");
+}
+
+/// The commands that make key `n`, whose collection has `size` elements.
+fn commands(kind: &str, n: usize, size: usize) -> Vec<Vec<String>> {
+    let key = format!("{kind}:{n}");
+    let text = |len: usize| "v".repeat(len);
+    let with = |name: &str, rest: Vec<String>| [vec![name.to_string(), key.clone()], rest].concat();
+    let each = |make: &dyn Fn(usize) -> Vec<String>| (0..size).flat_map(make).collect::<Vec<_>>();
+    match kind {
+        "string" => vec![with("SET", vec![text(13 * size)])],
+        "integer" => vec![with("SET", vec![(977 * n).to_string()])],
+        "volatile" => vec![with(
+            "SET",
+            vec![text(20), "EX".into(), (1000 + n).to_string()],
+        )],
+        "list" => vec![with("RPUSH", each(&|at| vec![text(7 * at % 60)]))],
+        "set" => vec![with("SADD", each(&|at| vec![format!("member:{at}")]))],
+        "intset" => vec![with("SADD", each(&|at| vec![(1000 * at).to_string()]))],
+        "hash" => vec![with(
+            "HSET",
+            each(&|at| vec![format!("field:{at}"), text(7 * at % 60)]),
+        )],
+        "zset" => vec![with(
+            "ZADD",
+            each(&|at| vec![format!("{}.5", at), format!("member:{at}")]),
+        )],
+        "stream" => {
+            let add = |at| {
+                with(
+                    "XADD",
+                    vec![format!("{n}-{}", at + 1), "f".into(), text(20)],
+                )
+            };
+            (0..size).map(add).collect()
+        }
+        "group" => {
+            let add = |at| {
+                with(
+                    "XADD",
+                    vec![format!("{n}-{}", at + 1), "f".into(), text(20)],
+                )
+            };
+            let create = ["XGROUP", "CREATE", &key, "g", "0"]
+                .map(String::from)
+                .to_vec();
+            let read = ["XREADGROUP", "GROUP", "g", "c", "STREAMS", &key, ">"];
+            let mut all: Vec<Vec<String>> = (0..size).map(add).collect();
+            all.extend([create, read.map(String::from).to_vec()]);
+            all
+        }
+        _ => unreachable!("a kind without commands"),
+    }
+}
+
+/// Each type in a server of its own: the difference that keys of it make.
+fn accounts_are_complete(kind: &str, keys: usize) {
+    let server = Peer::aeris(&[]);
+    let mut c = server.connect();
+    let before = look(&mut c);
+    let size = |n: usize| SIZES[n % SIZES.len()];
+    run(&mut c, (0..keys).flat_map(|n| commands(kind, n, size(n))));
+    let after = look(&mut c);
+    let usage: usize = (0..keys)
+        .map(|n| integer(&c.line(&format!("MEMORY USAGE {kind}:{n} SAMPLES 0"))))
+        .sum();
+    // A key's slot in the table is in both accounts.
+    let tables = after.overhead - before.overhead - keys * size_of::<usize>();
+    let (computed, seen) = (usage + tables, after.used - before.used);
+    let off = computed.abs_diff(seen) * 1000 / seen;
+    assert!(
+        off <= 20,
+        "{kind}: computed {computed} bytes, seen {seen}: {off} in a thousand off"
+    );
+}
+
+macro_rules! types {
+    ($($name:ident, $kind:literal, $keys:literal;)*) => {
+        $(#[test]
+        fn $name() {
+            accounts_are_complete($kind, $keys);
+        })*
+    };
+}
+
+types! {
+    strings, "string", 20_000;
+    integers, "integer", 40_000;
+    keys_with_a_time_to_live, "volatile", 40_000;
+    lists, "list", 5_000;
+    sets, "set", 5_000;
+    sets_of_integers, "intset", 5_000;
+    hashes, "hash", 5_000;
+    sorted_sets, "zset", 5_000;
+    streams, "stream", 2_000;
+    streams_with_groups, "group", 2_000;
+}
