@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 
-from . import disk, measure, memory, replication, tls
+from . import disk, measure, memory, replication, tls, trace
 from .chart import svg
 from .report import Report
 from .servers import Fleet, ServerError, parse_spec
@@ -48,7 +48,8 @@ def parse_arguments(argv):
     p.add_argument("--only", action="append", default=[], metavar="GLOB",
                    help="workloads and data sets by name ('*P64', 'memory' for all data sets, "
                         "'cpu' for all workloads, 'disk' for what persistence costs, "
-                        "'replication' for what replicas cost, 'tls' for what TLS costs)")
+                        "'replication' for what replicas cost, 'tls' for what TLS costs, "
+                        "'trace' for what the trace of the loop costs)")
     p.add_argument("--list", action="store_true", help="list the names")
     p.add_argument("--turns", type=int, default=3, help="turns of each server (%(default)s)")
     p.add_argument("--seconds", type=float, default=2.0, help="of a turn (%(default)s)")
@@ -142,6 +143,20 @@ def run_disk(servers, scenes, client, report, o):
     return results
 
 
+def run_trace(servers, scenes, client, report, o):
+    results = {}
+    for server in servers:
+        server.start()
+    report.heading("CPU, us: trace off / on")
+    for scene in scenes:
+        results[scene.name] = trace.measure(servers, scene, client, o.turns, o.seconds, note)
+        note("")
+        report.scene(scene, results[scene.name])
+    for server in servers:
+        server.stop()
+    return results
+
+
 def run_replication(scenes, cores, client, report, o):
     results = {}
     with replication.groups(specs_of(o), *cores) as members:
@@ -163,10 +178,12 @@ def run(o):
     replicas = (chosen(replication.scenes(o.sync_keys), o.only, "replication")
                 if o.only else [])
     over_tls = chosen(tls.ITEMS, o.only, "tls") if o.only else []
+    traced = chosen(trace.scenes(), o.only, "trace") if o.only else []
     if o.list:
         print("\n".join(i.name for i in [*workloads, *data_sets, *(scenes or disk.scenes()),
                                          *(replicas or replication.scenes()),
-                                         *(over_tls or tls.ITEMS)]))
+                                         *(over_tls or tls.ITEMS),
+                                         *(traced or trace.scenes())]))
         return 0
     server_core, client_core = measure.cores()
     if server_core is None:
@@ -180,7 +197,7 @@ def run(o):
                 "servers": [s.name for s in servers],
                 "banners": {s.name: s.banner for s in servers},
                 "workloads": {}, "memory": {}, "disk": {},
-                "replication": {}, "tls": {}}
+                "replication": {}, "tls": {}, "trace": {}}
         if workloads:
             data["workloads"] = run_workloads(servers, workloads, client, report, o)
         if data_sets:
@@ -189,6 +206,10 @@ def run(o):
         with Fleet(specs_of(o), None) as servers:
             report.servers = servers
             data["disk"] = run_disk(servers, scenes, client, report, o)
+    if traced:
+        with Fleet(specs_of(o), server_core) as servers:
+            report.servers = servers
+            data["trace"] = run_trace(servers, traced, client, report, o)
     if replicas:
         data["replication"] = run_replication(replicas, (server_core, client_core), client,
                                               report, o)

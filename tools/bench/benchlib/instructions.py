@@ -49,10 +49,13 @@ class Row:
 
 SET = ("SET", "key:{key}", "0123456789abcdef")
 STREAM = (("DEBUG", "REPL-BACKLOG", "1"),)
+SESSION = (("TRACE", "START"),)
+RECORDER = ("--trace-recorder", "yes")
+GET, INCR = ("GET", "key:{key}"), ("INCR", "counter:{key}")
 ROWS = (
-    Row("GET", ("GET", "key:{key}")),
+    Row("GET", GET),
     Row("SET", SET),
-    Row("INCR", ("INCR", "counter:{key}")),
+    Row("INCR", INCR),
     Row("LPUSH", ("LPUSH", "list", "0123456789abcdef")),
     Row("HSET", ("HSET", "hash", "field:{key}", "0123456789abcdef")),
     Row("ZADD", ("ZADD", "zset", "{key}", "member:{key}")),
@@ -69,6 +72,12 @@ ROWS = (
     Row("SET, AOF", SET, AOF),
     Row("SET, backlog", SET, (), STREAM),
     Row("SET, AOF and backlog", SET, AOF, STREAM),
+    Row("GET, trace", GET, (), SESSION),
+    Row("SET, trace", SET, (), SESSION),
+    Row("INCR, trace", INCR, (), SESSION),
+    Row("GET, recorder", GET, RECORDER),
+    Row("SET, recorder", SET, RECORDER),
+    Row("INCR, recorder", INCR, RECORDER),
 )
 
 

@@ -5,7 +5,7 @@ import io
 import unittest
 from xml.dom import minidom
 
-from benchlib import chart, disk, instructions, measure, replication, report, servers, tls, workloads
+from benchlib import chart, disk, instructions, measure, replication, report, servers, tls, trace, workloads
 
 
 class Stub:
@@ -60,7 +60,8 @@ class Budgets(unittest.TestCase):
             self.assertTrue(0 < item.budget <= min(item.reference), item.name)
 
     def test_names_are_unique(self):
-        names = [i.name for i in workloads.WORKLOADS + workloads.ELEMENTS + disk.scenes()]
+        names = [i.name for i in workloads.WORKLOADS + workloads.ELEMENTS + disk.scenes()
+                 + trace.scenes()]
         names += [row.name for scene in replication.scenes() for row in scene.rows]
         self.assertEqual(len(names), len(set(names)))
 
