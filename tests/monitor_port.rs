@@ -526,6 +526,24 @@ fn the_page_is_readable_without_script() {
     assert!(live["totals"]["turns"].as_u64().is_some_and(|n| n > 0));
 }
 
+#[test]
+fn a_slow_turn_names_its_longest_command() {
+    let it = Monitored::start(&["--slowlog-log-slower-than", "-1"]);
+    let mut c = it.server.connect();
+    c.line("SET a 1");
+    c.line("DEBUG SLEEP 0.05");
+    let reply = it.get("/live.json", "");
+    let live: serde_json::Value = serde_json::from_str(&reply.body).expect("JSON");
+    let slowest = &live["slowest"][0];
+    assert_eq!(slowest[6], "debug");
+    assert!(
+        slowest[7].as_u64().is_some_and(|us| us >= 50_000),
+        "{slowest}"
+    );
+    let logged = c.line("SLOWLOG LEN");
+    assert_eq!(logged, ":0\r\n", "the slow log is off");
+}
+
 /// Reads the next event of a stream.
 fn read_event(stream: &mut impl BufRead) -> serde_json::Value {
     loop {

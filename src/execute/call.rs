@@ -181,11 +181,15 @@ pub fn account(
     }
 }
 
-/// Adds a slow command to the slow log and the latency monitor; off the fast path.
+/// Adds a slow command to the slow log, the latency monitor and the live page's turn; off the fast
+/// path.
 #[cold]
 fn slow(server: &mut Server, c: &Client, argv: &[&[u8]], id: u16, spent: u64) {
     let cmd = server.commands.row(id);
     let us = server.clock.us(spent);
+    if let Some(turns) = &mut server.turns {
+        turns.note_command(id, us);
+    }
     let event = if cmd.flags & command::FAST != 0 {
         "fast-command"
     } else {

@@ -21,7 +21,7 @@ use std::rc::Rc;
 use crate::client::Client;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::observe::redact;
+use crate::observe::{redact, turns};
 
 /// The number of arguments of a command that are kept, and the number of bytes of an argument.
 const ARGC_MAX: usize = 32;
@@ -114,8 +114,8 @@ pub struct CommandLogs {
     pub slow: Log,
     pub large_request: Log,
     pub large_reply: Log,
-    /// A command that took fewer ticks is neither slow nor a latency event: one comparison for
-    /// both.
+    /// A command that took fewer ticks is neither slow nor a latency event, nor named by the live
+    /// page: one comparison for all.
     pub threshold_ticks: u64,
 }
 
@@ -136,7 +136,11 @@ impl CommandLogs {
             0 => u64::MAX,
             ms => ms.saturating_mul(1000),
         };
-        let least = self.slow.threshold.min(latency);
+        let named = match config.monitor_port {
+            0 => u64::MAX,
+            _ => turns::NAMED_US,
+        };
+        let least = self.slow.threshold.min(latency).min(named);
         self.threshold_ticks = if least == u64::MAX {
             u64::MAX
         } else {

@@ -7,7 +7,9 @@
 //! ```
 //!
 //! Kept while the monitor port is open. The parts of a turn are differences of totals that the
-//! server counts in any case, so a turn costs two additions and a few comparisons here.
+//! server counts in any case, so a turn costs two additions and a few comparisons here. Its longest
+//! command is named if that took [`NAMED_US`] or more: such commands are noted where slow ones are,
+//! so that short ones cost nothing.
 //!
 //! **Limit:** short turns beside a longer one in the same 10 ms are counted in the histogram only:
 //! the ring has the same size at a hundred turns each second and at a hundred thousand.
@@ -23,6 +25,8 @@ const SLOT_US: i64 = 10_000;
 const SLOTS: usize = 1000;
 /// The number of slowest turns that are kept.
 const SLOWEST: usize = 20;
+/// Commands that take less are not named, in microseconds.
+pub const NAMED_US: u64 = 100;
 /// Classes of the histogram: below 1, 2, 4 .. microseconds; the last has all longer ones.
 pub const CLASSES: usize = 24;
 
@@ -39,6 +43,15 @@ pub struct Turn {
     pub commands_us: u64,
     pub cron_us: u64,
     pub aof_us: u64,
+    pub longest: Option<Longest>,
+}
+
+/// The longest command of a turn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Longest {
+    /// Its id in the table.
+    pub command: u16,
+    pub us: u64,
 }
 
 /// Totals at the end of the last turn.
@@ -67,6 +80,8 @@ pub struct Turns {
     slowest: Vec<Turn>,
     histogram: [u64; CLASSES],
     totals: Totals,
+    /// The longest command of this turn so far.
+    longest: Option<Longest>,
 }
 
 impl Turns {
@@ -74,6 +89,7 @@ impl Turns {
     pub fn add(&mut self, stats: &Stats, clock: &Clock, us: u64) {
         let now = Totals::of(stats);
         let before = std::mem::replace(&mut self.totals, now);
+        let longest = self.longest.take();
         // CONFIG RESETSTAT makes totals smaller.
         let since = |now: u64, before: u64| clock.us(now.saturating_sub(before)).min(us);
         self.note(Turn {
@@ -85,7 +101,15 @@ impl Turns {
             commands_us: since(now.command_ticks, before.command_ticks),
             cron_us: since(now.cron_ticks, before.cron_ticks),
             aof_us: since(now.aof_ticks, before.aof_ticks),
+            longest,
         });
+    }
+
+    /// A command of this turn has ended; a script ends after its commands, and is longer.
+    pub fn note_command(&mut self, command: u16, us: u64) {
+        if us >= NAMED_US && self.longest.is_none_or(|longest| us >= longest.us) {
+            self.longest = Some(Longest { command, us });
+        }
     }
 
     fn note(&mut self, turn: Turn) {
@@ -154,6 +178,23 @@ mod tests {
         assert_eq!(all, [(100, 9), (10_000, 1), (35_000, 0)]);
         let later: Vec<(i64, u64)> = kept(10_000);
         assert_eq!(later, [(35_000, 0)]);
+    }
+
+    #[test]
+    fn a_turn_has_its_longest_command() {
+        let mut turns = Turns::default();
+        let (stats, clock) = (Stats::default(), Clock::start());
+        for (command, us) in [(1, NAMED_US - 1), (2, 300), (3, 200)] {
+            turns.note_command(command, us);
+        }
+        turns.add(&stats, &clock, 600);
+        turns.add(&stats, &clock, 500);
+        let longest = [0, 1].map(|at| turns.slowest()[at].longest);
+        let second = Longest {
+            command: 2,
+            us: 300,
+        };
+        assert_eq!(longest, [Some(second), None], "the next turn has none yet");
     }
 
     #[test]

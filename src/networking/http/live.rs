@@ -68,7 +68,13 @@ pub fn snapshot(server: &mut Server, after_us: i64) -> String {
             commands,
             turn.commands_us,
             turn.cron_us,
-            turn.aof_us
+            turn.aof_us,
+            turn.longest.map(
+                |longest| server.commands.entries[usize::from(longest.command)]
+                    .fullname
+                    .to_string()
+            ),
+            turn.longest.map(|longest| longest.us)
         ])
     };
     let since = turns.into_iter().flat_map(|turns| turns.since(after_us));
