@@ -57,6 +57,17 @@ fn a_client_over_tls_gets_what_a_plain_one_gets() {
     );
 }
 
+#[test]
+fn handshakes_are_in_the_trace() {
+    let files = Certificates::new();
+    let server = Peer::aeris(&files.settings(&["--tls-auth-clients", "no"]));
+    let mut plain = server.connect();
+    assert_eq!(plain.line("TRACE START"), "+OK\r\n");
+    assert_eq!(files.client().connect().line("PING"), "+PONG\r\n");
+    let trace = plain.line("TRACE DUMP");
+    assert!(trace.contains("\"cat\":\"handshake\""), "{trace}");
+}
+
 /// Replies that a client does not read fill the socket in the middle of a record; all of them
 /// arrive, once and in order, when it reads again.
 #[test]

@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use aeris::observe::trace::event::Kind;
-use common::{Conn, Peer, find_peer, multibulk, parse_reply};
+use common::{Conn, Peer, find_peer, free_port, multibulk, parse_reply};
 use json::Trace;
 
 /// A script that runs for a time in milliseconds.
@@ -226,7 +226,10 @@ fn every_kind_of_event_occurs() {
     let server = Peer::aeris(&[EVENTFUL, &["--hz", "500"]].concat());
     let mut c = server.connect();
     ok(&mut c, "TRACE START EVENTS 20000");
-    let mut missing: BTreeSet<String> = Kind::ALL.iter().map(|k| k.name().into()).collect();
+    // Of a server that is no node and has no TLS; the others have tests of their own.
+    let elsewhere = [Kind::Handshake, Kind::BusRead, Kind::BusWrite];
+    let kinds = Kind::ALL.iter().filter(|kind| !elsewhere.contains(kind));
+    let mut missing: BTreeSet<String> = kinds.map(|kind| kind.name().into()).collect();
     wait_until("each kind", || {
         for part in [drive, drive_long_commands] {
             part(&server, &mut c);
@@ -238,6 +241,30 @@ fn every_kind_of_event_occurs() {
     // A child has a thread of its own in the picture.
     wait_until("the child", || {
         dump(&mut c).of("child").next().is_some() || c.line("BGSAVE").is_empty()
+    });
+}
+
+#[test]
+fn packets_of_other_nodes_are_in_the_trace() {
+    let node = || {
+        let bus = free_port().to_string();
+        let settings = ["--cluster-enabled", "yes", "--cluster-port", &bus];
+        (Peer::aeris(&settings), bus)
+    };
+    let ((server, _), (other, bus)) = (node(), node());
+    let mut c = server.connect();
+    ok(&mut c, "TRACE START");
+    ok(
+        &mut c,
+        &format!("CLUSTER MEET 127.0.0.1 {} {bus}", other.port),
+    );
+    wait_until("packets in both directions", || {
+        let trace = dump(&mut c);
+        let bytes = |category: &str| -> u64 {
+            let spans = trace.of(category);
+            spans.map(|span| span.number("bytes")).sum()
+        };
+        bytes("bus read") > 0 && bytes("bus write") > 0
     });
 }
 

@@ -23,8 +23,9 @@ use crate::acl;
 use crate::connection::listener::Accepted;
 use crate::connection::{State, tls};
 use crate::networking::accept;
+use crate::observe::trace::event::Kind;
 use crate::state::Server;
-use crate::sys::error_text;
+use crate::sys::{error_text, ticks};
 use crate::util::rate_limit::RateLimit;
 
 /// The time for a handshake.
@@ -126,7 +127,13 @@ fn handshake_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Tok
     let Some(arriving) = server.handshakes.arriving.get_mut(&id) else {
         return Io::Drained;
     };
-    match arriving.accepted.conn.handshake() {
+    let began = ticks::now();
+    let state = arriving.accepted.conn.handshake();
+    server.traced(Kind::Handshake, began, 0);
+    let Some(arriving) = server.handshakes.arriving.get_mut(&id) else {
+        return Io::Drained;
+    };
+    match state {
         Ok(State::Open) => {
             el.remove_file(token);
             if let Some(arriving) = server.handshakes.arriving.remove(&id) {

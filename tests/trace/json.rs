@@ -157,6 +157,13 @@ fn may_be_in(category: &str, around: Option<&str>) -> bool {
         "job" => around == "timer",
         "read" | "parse" => matches!(around, "readable" | "step"),
         "write" => matches!(around, "step" | "writable" | "command"),
+        "handshake" => matches!(around, "readable" | "writable"),
+        "bus read" => around == "readable",
+        // A packet is answered at once.
+        "bus write" => matches!(
+            around,
+            "readable" | "writable" | "bus read" | "step" | "timer" | "job" | "command"
+        ),
         "nested turn" | "command" | "aof flush" | "expire" | "rehash" | "evict" | "fork"
         | "child end" | "blocking fsync" => true,
         other => panic!("an unknown category: {other}"),

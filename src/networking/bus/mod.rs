@@ -33,8 +33,9 @@ use crate::connection::connect::{connect, numeric, source_address};
 use crate::connection::listener::Accepted;
 use crate::connection::{Connection, State};
 use crate::member;
+use crate::observe::trace::event::Kind;
 use crate::state::Server;
-use crate::sys::error_text;
+use crate::sys::{error_text, ticks};
 
 pub use self::timer::{serve, turn};
 
@@ -232,6 +233,15 @@ fn lost(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) {
 
 /// Sends the output as far as the socket takes it.
 fn send(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) {
+    let (began, before) = (ticks::now(), server.bus.bytes_sent);
+    write_output(el, server, id);
+    let bytes = server.bus.bytes_sent - before;
+    if bytes > 0 {
+        server.traced(Kind::BusWrite, began, bytes);
+    }
+}
+
+fn write_output(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) {
     let bus = &mut server.bus;
     let Some(link) = bus.links.get_mut(&id) else {
         return;
@@ -320,6 +330,15 @@ fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, _
     if !establish(el, server, id) {
         return Io::Drained;
     }
+    let (began, before) = (ticks::now(), server.bus.bytes_received);
+    let io = read_packets(el, server, id);
+    let bytes = server.bus.bytes_received - before;
+    server.traced(Kind::BusRead, began, bytes);
+    io
+}
+
+/// Reads until the socket is empty, or up to the budget.
+fn read_packets(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) -> Io {
     let mut budget = el.budget();
     while budget > 0
         && let Some(link) = server.bus.links.get_mut(&id)

@@ -1,6 +1,6 @@
 //! An event of the trace: a span of time, what the loop did in it, for which client, and a number.
 
-/// What an event is. The order is that of the numbers in the ring only.
+/// What an event is. The order is that of the numbers in the ring only, which has 7 bits for them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u8)]
 pub enum Kind {
@@ -53,11 +53,18 @@ pub enum Kind {
     ChildEnd,
     /// The thread that frees: one value or data set. The event's number: objects.
     LazyFree,
+    /// A step of the TLS handshake of a connection that is no client yet.
+    Handshake,
+    /// Reading packets from another node of the cluster and taking them in. The event's number:
+    /// bytes.
+    BusRead,
+    /// Sending packets to another node. The event's number: bytes.
+    BusWrite,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Kind; 24] = [
+    pub const ALL: [Kind; 27] = [
         Kind::Turn,
         Kind::NestedTurn,
         Kind::BeforeSleep,
@@ -82,6 +89,9 @@ impl Kind {
         Kind::Fork,
         Kind::ChildEnd,
         Kind::LazyFree,
+        Kind::Handshake,
+        Kind::BusRead,
+        Kind::BusWrite,
     ];
 
     /// The category in the file, which is also the name of events that have no other.
@@ -111,6 +121,9 @@ impl Kind {
             Kind::Fork => "fork",
             Kind::ChildEnd => "child end",
             Kind::LazyFree => "lazy free",
+            Kind::Handshake => "handshake",
+            Kind::BusRead => "bus read",
+            Kind::BusWrite => "bus write",
         }
     }
 
@@ -119,7 +132,8 @@ impl Kind {
         Some(match self {
             Kind::Turn | Kind::NestedTurn => "commands",
             Kind::Poll => "files",
-            Kind::Read | Kind::Write | Kind::AofFlush | Kind::AofWrite => "bytes",
+            Kind::Read | Kind::Write | Kind::BusRead | Kind::BusWrite => "bytes",
+            Kind::AofFlush | Kind::AofWrite => "bytes",
             Kind::Parse => "requests",
             Kind::Expire | Kind::Evict => "keys",
             Kind::Rehash => "db",
@@ -143,5 +157,3 @@ pub struct Event {
     pub number: u32,
     pub kind: Kind,
 }
-
-const _: () = assert!(size_of::<Event>() == 32);

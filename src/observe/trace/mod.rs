@@ -8,11 +8,11 @@
 //!   Ring ── Snapshot ── chrome ──> JSON for Perfetto and chrome://tracing
 //! ```
 //!
-//! An event is 32 bytes: start, end, client, a number, the kind. It is pushed at its end, so that
+//! An event has a start, an end, a client, a number, a kind. It is pushed at its end, so that
 //! children come before their parents. Times are counts of the processor's counter, which commands
 //! read anyway for their statistics: most spans begin at the [`Trace::mark`], the end of the span
-//! before, and cost one reading. Names are added when a file is made; no argument of a command and
-//! no key is recorded.
+//! before, and cost one reading; in the ring such an event is one word. Names are added when a file
+//! is made; no argument of a command and no key is recorded.
 //!
 //! A filter (`SLOWER-THAN`) drops short events. It keeps the tree of phases intact, since a phase
 //! is at least as long as each part of it.
@@ -41,11 +41,11 @@ use crate::sys::tape;
 use crate::sys::ticks::{self, Ticks};
 use event::{Event, Kind};
 use files::TraceFiles;
-use ring::Ring;
+use ring::{Ring, Short, TOOK_MAX};
 
-/// The number of events without EVENTS: 4 MB.
+/// The number of events without EVENTS: up to 4 MB, in a pipeline 1.2.
 pub const EVENTS_DEFAULT: usize = 131_072;
-/// The maximum for EVENTS: 32 MB, of which a file is six times as large.
+/// The maximum for EVENTS: up to 32 MB, of which a file is six times as large.
 pub const EVENTS_MAX: usize = 1_048_576;
 /// The flight recorder drops shorter events, so that its ring covers seconds under load.
 const RECORDER_MIN_US: u64 = 10;
@@ -154,6 +154,8 @@ pub struct Trace {
     taped: bool,
     /// No recording keeps shorter events; see [`Trace::update_threshold`].
     keeps_from: u64,
+    /// Events that are kept, and shorter than this, are for the session alone.
+    session_below: u64,
 }
 
 impl Trace {
@@ -179,15 +181,23 @@ impl Trace {
             jobs,
             taped: false,
             keeps_from: u64::MAX,
+            session_below: 0,
         }
     }
 
     /// To be called when a recording begins or ends. Most events of the flight recorder are shorter
     /// than it keeps, and cost one comparison.
     fn update_threshold(&mut self) {
-        let recordings = self.recordings().map(|recording| recording.keeps_from);
-        let lowest = recordings.min().unwrap_or(u64::MAX);
-        self.keeps_from = if self.taped { 0 } else { lowest };
+        let from = |recording: &Option<Recording>| {
+            let recording = recording.as_ref();
+            recording.map_or(u64::MAX, |recording| recording.keeps_from)
+        };
+        let (session, recorder) = (from(&self.session), from(&self.recorder));
+        (self.keeps_from, self.session_below) = match self.taped {
+            true => (0, 0),
+            false if session > recorder => (recorder, 0),
+            false => (session, recorder.min(TOOK_MAX)),
+        };
     }
 
     /// The recording may have ended by itself.
@@ -233,8 +243,7 @@ impl Trace {
     /// The bytes of the rings.
     pub fn memory(&self) -> usize {
         let recordings = [&self.session, &self.recorder].into_iter().flatten();
-        let events: usize = recordings.map(|recording| recording.ring.capacity()).sum();
-        events * size_of::<Event>()
+        recordings.map(|recording| recording.ring.memory()).sum()
     }
 
     /// Begins a session with the next turn, in place of an earlier one.
@@ -271,16 +280,41 @@ impl Trace {
     #[inline]
     pub fn span(&mut self, kind: Kind, start: u64, end: u64, client: u64, number: u64) {
         if end.wrapping_sub(start) >= self.keeps_from {
-            let number = u32::try_from(number).unwrap_or(u32::MAX);
             self.keep(kind, start, end, client, number);
         }
         self.mark = end;
     }
 
     #[inline(never)]
-    fn keep(&mut self, kind: Kind, start: u64, end: u64, client: u64, number: u32) {
+    fn keep(&mut self, kind: Kind, start: u64, end: u64, client: u64, number: u64) {
+        if !self.keep_short(kind, start, end, client, number) {
+            self.keep_any(kind, start, end, client, number);
+        }
+    }
+
+    /// Most events follow the last one and are kept by the session only: they are one word. Returns
+    /// whether this one was.
+    #[inline(always)]
+    fn keep_short(&mut self, kind: Kind, start: u64, end: u64, client: u64, number: u64) -> bool {
+        let took = end.wrapping_sub(start);
+        let (Some(session), Ok(number)) = (&mut self.session, u16::try_from(number)) else {
+            return false;
+        };
+        took < self.session_below
+            && session.ring.push_short(Short {
+                kind,
+                number,
+                start,
+                took,
+                client,
+            })
+    }
+
+    #[inline(never)]
+    fn keep_any(&mut self, kind: Kind, start: u64, end: u64, client: u64, number: u64) {
+        let number = u32::try_from(number).unwrap_or(u32::MAX);
         if self.taped {
-            tape::note_event(kind as u8, client, number);
+            note_on_tape(kind, client, number);
         }
         self.push(Event {
             start,
@@ -291,7 +325,7 @@ impl Trace {
         });
     }
 
-    #[inline]
+    #[inline(always)]
     fn push(&mut self, event: Event) {
         if let Some(session) = &mut self.session {
             session.push(event);
@@ -318,10 +352,17 @@ impl Trace {
         self.span(kind, self.mark, ticks::now(), client, number);
     }
 
-    /// Records a command: for a session the only work for each of them, so it is short.
-    #[inline]
+    /// Records a command: for a session the only work for each of them, so it is short, and no call
+    /// in a pipeline.
+    #[inline(always)]
     pub fn command(&mut self, id: u16, start: u64, end: u64, client: u64) {
-        self.span(Kind::Command, start.max(self.floor), end, client, id.into());
+        let (kind, number) = (Kind::Command, id.into());
+        if end.wrapping_sub(start) >= self.keeps_from
+            && !self.keep_short(kind, start, end, client, number)
+        {
+            self.keep_any(kind, start.max(self.floor), end, client, number);
+        }
+        self.mark = end;
     }
 
     /// A step of `before_sleep` or a job begins.
@@ -469,6 +510,13 @@ impl Trace {
             made_unix_us: clock::unix_us(),
         })
     }
+}
+
+/// The tape's digest of all events has this one.
+#[cold]
+#[inline(never)]
+fn note_on_tape(kind: Kind, client: u64, number: u32) {
+    tape::note_event(kind as u8, client, number);
 }
 
 impl Server {

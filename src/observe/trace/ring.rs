@@ -1,89 +1,274 @@
 //! The ring of events: the newest `capacity` are kept, and recording allocates nothing.
+//!
+//! Most events of a busy loop are commands of a pipeline: one begins where the event before ended,
+//! and has the same client. Such an event is one word, so that a command costs one store and eight
+//! of them fill a line of the cache. All others are four.
+//!
+//! ```text
+//!   short   took: 40 bits        number: 16      0, kind: 8     start and client: see above
+//!   wide    number: 32 bits          0: 24       1, kind: 8     start     end     client
+//!
+//!   Ring    oldest [512 words] [512 words] .. [512 words] newest      free: [512 words] [512 words] ..
+//!                                             ^^^ current, up to `len`
+//! ```
+//!
+//! Words lie in blocks of a page. A block can be read without those before it, since it keeps the
+//! state of its beginning. When the current block is full, the oldest ones that are not needed for
+//! `capacity` events are freed, and the block that was freed last is used next: a pipeline uses
+//! about a third of the memory.
+//!
+//! **Invariant:** what is pushed is what is read, whatever the events
+//! (`the_newest_events_come_back`).
+//! **Invariant:** a free block exists when one is needed: there is memory for `capacity` wide
+//! events (`Ring::new`).
+
+use std::collections::VecDeque;
 
 use crate::observe::trace::event::{Event, Kind};
 
+/// The words of a block: a page of memory.
+const WORDS: usize = 512;
+/// The words of a wide event.
+const WIDE_WORDS: usize = 4;
+/// The bit of an event's first word that says that it is wide.
+const WIDE: u64 = 1 << 7;
+const KIND_BITS: u32 = 8;
+const NUMBER_BITS: u32 = 16;
+const TOOK_SHIFT: u32 = KIND_BITS + NUMBER_BITS;
+const NUMBER_MAX: u32 = (1 << NUMBER_BITS) - 1;
+/// The longest time of a short event.
+pub const TOOK_MAX: u64 = u64::MAX >> TOOK_SHIFT;
+
+/// An event that may be one word: it is if it begins where the event before ended, and has the same
+/// client.
+pub struct Short {
+    pub kind: Kind,
+    pub number: u16,
+    pub start: u64,
+    pub took: u64,
+    pub client: u64,
+}
+
+/// What a short event does not say: the end and the client of the event before.
+#[derive(Clone, Copy, Default)]
+struct Before {
+    end: u64,
+    client: u64,
+}
+
+/// A page of words, and what is needed to read them.
+struct Block {
+    words: Box<[u64; WORDS]>,
+    /// The number of words that are in use.
+    len: usize,
+    /// The state in which the first word was written.
+    before: Before,
+    /// The number of events that were pushed before its first.
+    pushed: u64,
+}
+
+impl Block {
+    fn new() -> Block {
+        Block {
+            words: Box::new([0; WORDS]),
+            len: 0,
+            before: Before::default(),
+            pushed: 0,
+        }
+    }
+
+    /// Its events, oldest first.
+    fn read(&self, to: &mut Vec<Event>) {
+        let mut before = self.before;
+        let mut words = self.words[..self.len].iter();
+        while let Some(&word) = words.next() {
+            let kind = Kind::ALL[(word & (WIDE - 1)) as usize];
+            let event = if word & WIDE == 0 {
+                Event {
+                    start: before.end,
+                    end: before.end.wrapping_add(word >> TOOK_SHIFT),
+                    client: before.client,
+                    number: (word >> KIND_BITS) as u32 & NUMBER_MAX,
+                    kind,
+                }
+            } else {
+                let mut next = || *words.next().expect("a wide event lies in one block");
+                Event {
+                    start: next(),
+                    end: next(),
+                    client: next(),
+                    number: (word >> 32) as u32,
+                    kind,
+                }
+            };
+            before = Before {
+                end: event.end,
+                client: event.client,
+            };
+            to.push(event);
+        }
+    }
+}
+
 /// The events that were recorded last.
 pub struct Ring {
-    slots: Box<[Event]>,
-    /// The slot of the next event; behind the last one when the ring is full and begins again.
-    next: usize,
-    /// How often it has begun again.
-    laps: u64,
+    current: Block,
+    before: Before,
+    /// The number of words that wide events take beyond one each.
+    extra: u64,
+    /// The number of words in blocks that were full, of all time.
+    written: u64,
+    /// Oldest first.
+    full: VecDeque<Block>,
+    free: Vec<Block>,
+    capacity: usize,
 }
 
 impl Ring {
     /// All memory is requested and touched here. `capacity` is at least one.
     pub fn new(capacity: usize) -> Ring {
-        let unused = Event {
-            start: 0,
-            end: 0,
-            client: 0,
-            number: 0,
-            kind: Kind::Turn,
-        };
+        let capacity = capacity.max(1);
+        // Blocks of wide events alone, and one more: of the oldest block that is kept, only the
+        // last event may be needed.
+        let blocks = capacity.div_ceil(WORDS / WIDE_WORDS) + 1;
         Ring {
-            slots: vec![unused; capacity.max(1)].into_boxed_slice(),
-            next: 0,
-            laps: 0,
+            current: Block::new(),
+            before: Before::default(),
+            extra: 0,
+            written: 0,
+            full: VecDeque::with_capacity(blocks),
+            free: (1..blocks).map(|_| Block::new()).collect(),
+            capacity,
         }
     }
 
     /// Adds an event, in place of the oldest if the ring is full.
     #[inline]
     pub fn push(&mut self, event: Event) {
-        if self.next >= self.slots.len() {
-            self.begin_again();
+        let took = event.end.wrapping_sub(event.start);
+        let fits = took <= TOOK_MAX && event.number <= NUMBER_MAX;
+        let short = fits.then_some(Short {
+            kind: event.kind,
+            number: event.number as u16,
+            start: event.start,
+            took,
+            client: event.client,
+        });
+        if !short.is_some_and(|short| self.push_short(short)) {
+            self.push_wide(event);
         }
-        self.slots[self.next] = event;
-        self.next += 1;
+    }
+
+    /// Adds an event if it is one word. `took` is at most [`TOOK_MAX`]. Returns whether it was
+    /// added.
+    #[inline(always)]
+    pub fn push_short(&mut self, event: Short) -> bool {
+        debug_assert!(event.took <= TOOK_MAX);
+        let follows = event.start == self.before.end && event.client == self.before.client;
+        if follows && let Some(word) = self.current.words.get_mut(self.current.len) {
+            let number = u64::from(event.number) << KIND_BITS;
+            *word = event.took << TOOK_SHIFT | number | event.kind as u64;
+            self.current.len += 1;
+            self.before.end = event.start.wrapping_add(event.took);
+            return true;
+        }
+        false
+    }
+
+    #[inline(never)]
+    fn push_wide(&mut self, event: Event) {
+        if self.current.len + WIDE_WORDS > WORDS {
+            self.next_block();
+        }
+        let at = self.current.len;
+        self.current.words[at..at + WIDE_WORDS].copy_from_slice(&[
+            u64::from(event.number) << 32 | WIDE | event.kind as u64,
+            event.start,
+            event.end,
+            event.client,
+        ]);
+        self.current.len += WIDE_WORDS;
+        self.extra += WIDE_WORDS as u64 - 1;
+        self.before = Before {
+            end: event.end,
+            client: event.client,
+        };
     }
 
     #[cold]
-    fn begin_again(&mut self) {
-        self.next = 0;
-        self.laps += 1;
+    fn next_block(&mut self) {
+        let pushed = self.pushed();
+        self.written += self.current.len as u64;
+        // The oldest block is not needed if those behind it have enough events.
+        while let Some(oldest) = self.full.pop_front() {
+            let second = self.full.front().unwrap_or(&self.current);
+            if pushed - second.pushed < self.capacity as u64 {
+                self.full.push_front(oldest);
+                break;
+            }
+            self.free.push(oldest);
+        }
+        let mut next = self.free.pop().expect("memory for all events");
+        (next.len, next.before, next.pushed) = (0, self.before, pushed);
+        self.full
+            .push_back(std::mem::replace(&mut self.current, next));
     }
 
     /// The maximum number of events.
     pub fn capacity(&self) -> usize {
-        self.slots.len()
+        self.capacity
+    }
+
+    /// The bytes of all blocks.
+    pub fn memory(&self) -> usize {
+        (1 + self.full.len() + self.free.len()) * WORDS * size_of::<u64>()
     }
 
     /// The number of events ever pushed.
     pub fn pushed(&self) -> u64 {
-        self.laps * self.slots.len() as u64 + self.next as u64
+        self.written + self.current.len as u64 - self.extra
     }
 
     /// The number of events that were overwritten.
     pub fn lost(&self) -> u64 {
-        self.pushed().saturating_sub(self.slots.len() as u64)
+        self.pushed().saturating_sub(self.capacity as u64)
     }
 
     /// A copy of the events, oldest first.
     pub fn to_vec(&self) -> Vec<Event> {
-        let (newer, older) = self.slots.split_at(self.next);
-        if self.laps == 0 {
-            return newer.to_vec();
+        let mut events = Vec::with_capacity(self.capacity + WORDS);
+        for block in self.full.iter().chain([&self.current]) {
+            block.read(&mut events);
         }
-        [older, newer].concat()
+        let surplus = events.len().saturating_sub(self.capacity);
+        events.drain(..surplus);
+        events
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
-    #[test]
-    fn a_full_ring_keeps_the_newest() {
-        let mut ring = Ring::new(3);
-        let event = |start| Event {
+    fn event(start: u64) -> Event {
+        Event {
             start,
             end: start + 1,
             client: 7,
             number: 0,
             kind: Kind::Poll,
-        };
-        let starts = |ring: &Ring| ring.to_vec().iter().map(|e| e.start).collect::<Vec<_>>();
+        }
+    }
+
+    fn starts(ring: &Ring) -> Vec<u64> {
+        ring.to_vec().iter().map(|e| e.start).collect()
+    }
+
+    #[test]
+    fn a_full_ring_keeps_the_newest() {
+        let mut ring = Ring::new(3);
         assert!(starts(&ring).is_empty());
         (0..3).for_each(|start| ring.push(event(start)));
         assert_eq!((starts(&ring), ring.lost()), (vec![0, 1, 2], 0));
@@ -91,5 +276,77 @@ mod tests {
         assert_eq!((starts(&ring), ring.lost()), (vec![1, 2, 3], 1));
         (4..12).for_each(|start| ring.push(event(start)));
         assert_eq!((starts(&ring), ring.pushed()), (vec![9, 10, 11], 12));
+    }
+
+    #[test]
+    fn an_event_that_follows_takes_one_word() {
+        let mut ring = Ring::new(WORDS);
+        ring.push(event(1));
+        assert_eq!(ring.current.len, WIDE_WORDS);
+        ring.push(event(2));
+        assert_eq!(ring.current.len, WIDE_WORDS + 1);
+        ring.push(event(2));
+        assert_eq!(ring.current.len, 2 * WIDE_WORDS + 1, "it begins earlier");
+        ring.push(Event {
+            client: 8,
+            ..event(3)
+        });
+        assert_eq!(ring.current.len, 3 * WIDE_WORDS + 1, "another client");
+        assert_eq!(ring.pushed(), 4);
+    }
+
+    #[test]
+    fn few_blocks_are_used_again_and_again() {
+        let mut ring = Ring::new(4 * WORDS);
+        let memory = ring.memory();
+        (0..1000 * WORDS as u64).for_each(|start| ring.push(event(start)));
+        assert!(ring.full.len() <= 5, "{} blocks", ring.full.len());
+        assert_eq!(ring.memory(), memory);
+    }
+
+    /// An event after that of `before`, short or for one of several reasons wide.
+    fn any_event() -> impl Strategy<Value = (bool, u64, u64, u32, usize)> {
+        let took = prop_oneof![
+            Just(0),
+            1..1000u64,
+            TOOK_MAX - 1..TOOK_MAX + 2,
+            any::<u64>()
+        ];
+        let number = prop_oneof![Just(0), NUMBER_MAX - 1..NUMBER_MAX + 2, any::<u32>()];
+        (
+            prop::bool::weighted(0.7),
+            took,
+            7..9u64,
+            number,
+            0..Kind::ALL.len(),
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// A ring and a list of all events agree on the newest.
+        #[test]
+        fn the_newest_events_come_back(
+            capacity in prop_oneof![1..4usize, 1..2000usize],
+            drawn in prop::collection::vec(any_event(), 0..4000),
+        ) {
+            let mut ring = Ring::new(capacity);
+            let memory = ring.memory();
+            let mut all: Vec<Event> = Vec::new();
+            for (follows, took, client, number, kind) in drawn {
+                let start = match (follows, all.last()) {
+                    (true, Some(last)) => last.end,
+                    _ => took / 3,
+                };
+                let event = Event { start, end: start.wrapping_add(took), client, number, kind: Kind::ALL[kind] };
+                ring.push(event);
+                all.push(event);
+            }
+            let newest = &all[all.len().saturating_sub(capacity)..];
+            prop_assert_eq!(ring.to_vec(), newest);
+            prop_assert_eq!(ring.pushed(), all.len() as u64);
+            prop_assert_eq!(ring.memory(), memory);
+        }
     }
 }
