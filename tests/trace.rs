@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use aeris::observe::trace::event::Kind;
+use aeris::observe::trace::event::EventKind;
 use common::{Conn, Peer, find_peer, free_port, multibulk, parse_reply};
 use json::Trace;
 
@@ -227,8 +227,14 @@ fn every_kind_of_event_occurs() {
     let mut c = server.connect();
     ok(&mut c, "TRACE START EVENTS 20000");
     // Of a server that is no node and has no TLS; the others have tests of their own.
-    let elsewhere = [Kind::Handshake, Kind::BusRead, Kind::BusWrite];
-    let kinds = Kind::ALL.iter().filter(|kind| !elsewhere.contains(kind));
+    let elsewhere = [
+        EventKind::Handshake,
+        EventKind::BusRead,
+        EventKind::BusWrite,
+    ];
+    let kinds = EventKind::ALL
+        .iter()
+        .filter(|kind| !elsewhere.contains(kind));
     let mut missing: BTreeSet<String> = kinds.map(|kind| kind.name().into()).collect();
     wait_until("each kind", || {
         for part in [drive, drive_long_commands] {

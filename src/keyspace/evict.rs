@@ -27,7 +27,7 @@ use crate::db::Db;
 use crate::db::kvstore::slot_in;
 use crate::db::slot::key_slot;
 use crate::keyspace::events;
-use crate::observe::trace::event::Kind;
+use crate::observe::trace::event::EventKind;
 use crate::state::Server;
 use crate::sys::instant::Instant;
 use crate::sys::ticks;
@@ -352,7 +352,7 @@ fn evict_what_exceeds(server: &mut Server) -> bool {
         .latency
         .add_if_needed("eviction-cycle", start.elapsed().as_millis() as u64, now_s);
     let keys = server.stats.evicted_keys - evicted;
-    server.traced(Kind::Evict, began, keys);
+    server.traced(EventKind::Evict, began, keys);
     enough
 }
 

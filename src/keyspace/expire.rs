@@ -43,7 +43,7 @@ use crate::db::kvstore::slot_in;
 use crate::ds::expires::Expires;
 use crate::ds::field::Field;
 use crate::keyspace::events;
-use crate::observe::trace::event::Kind;
+use crate::observe::trace::event::EventKind;
 use crate::state::Server;
 use crate::sys::instant::Instant;
 use crate::types::hash::Hash;
@@ -286,7 +286,7 @@ fn active_expire(server: &mut Server, budget: Duration) -> bool {
             .add_if_needed("expire-cycle", spent.as_millis() as u64, now_s);
         if server.armed & armed::TRACE != 0 {
             let gone = server.stats.expired_keys + server.stats.expired_fields - gone;
-            server.trace.since_mark(Kind::Expire, 0, gone);
+            server.trace.since_mark(EventKind::Expire, 0, gone);
         }
     }
     idle < databases
@@ -436,7 +436,7 @@ fn sampled_cycle(server: &mut Server) {
     }
     let gone = server.stats.expired_keys - gone;
     if gone > 0 && server.armed & armed::TRACE != 0 {
-        server.trace.since_mark(Kind::Expire, 0, gone);
+        server.trace.since_mark(EventKind::Expire, 0, gone);
     }
 }
 

@@ -23,7 +23,7 @@ use crate::acl;
 use crate::connection::listener::Accepted;
 use crate::connection::{State, tls};
 use crate::networking::accept;
-use crate::observe::trace::event::Kind;
+use crate::observe::trace::event::EventKind;
 use crate::state::Server;
 use crate::sys::{error_text, ticks};
 use crate::util::rate_limit::RateLimit;
@@ -129,7 +129,7 @@ fn handshake_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Tok
     };
     let began = ticks::now();
     let state = arriving.accepted.conn.handshake();
-    server.traced(Kind::Handshake, began, 0);
+    server.traced(EventKind::Handshake, began, 0);
     let Some(arriving) = server.handshakes.arriving.get_mut(&id) else {
         return Io::Drained;
     };

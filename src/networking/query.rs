@@ -29,7 +29,7 @@ use crate::execute::blocked;
 use crate::execute::dispatch::process_command;
 use crate::networking::prefetch;
 use crate::networking::primary::apply;
-use crate::observe::trace::event::Kind;
+use crate::observe::trace::event::EventKind;
 use crate::propagate::gate;
 use crate::state::Server;
 use crate::sys::ticks;
@@ -409,11 +409,11 @@ fn trace_batch(server: &mut Server, c: &Client, requests: usize) {
     if reads != trace.reads_seen.0 {
         let read = bytes.wrapping_sub(trace.reads_seen.1);
         trace.reads_seen = (reads, bytes);
-        trace.span(Kind::Read, trace.mark, parsing_since, c.id, read);
+        trace.span(EventKind::Read, trace.mark, parsing_since, c.id, read);
     }
     if requests > 0 {
         let now = ticks::now();
-        trace.span(Kind::Parse, parsing_since, now, c.id, requests as u64);
+        trace.span(EventKind::Parse, parsing_since, now, c.id, requests as u64);
         server.clock.last = now;
     }
 }

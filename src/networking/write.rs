@@ -9,7 +9,7 @@ use crate::client::table::Net;
 use crate::client::{Client, REPLY_CLASS_MAX, REPLY_CLASS_MIN, flag};
 use crate::clients::memory;
 use crate::networking::close;
-use crate::observe::trace::event::Kind;
+use crate::observe::trace::event::EventKind;
 use crate::propagate::gate::{self, safe_offset};
 use crate::state::Server;
 
@@ -126,7 +126,9 @@ pub fn write_to_client(server: &mut Server, c: &mut Client) -> Io {
     server.stats.net_output_bytes += total as u64;
     server.stats.writes_processed += 1;
     if server.armed & armed::TRACE != 0 {
-        server.trace.since_mark(Kind::Write, c.id, total as u64);
+        server
+            .trace
+            .since_mark(EventKind::Write, c.id, total as u64);
     }
     if total > 0 && !c.has(flag::PRIMARY) {
         c.last_interaction_ms = server.clock.now_ms;

@@ -44,7 +44,7 @@ use crate::execute::blocked;
 use crate::keyspace::evict;
 use crate::keyspace::expire;
 use crate::networking::{self, accept, bus, close, link, migrate, primary, query, replicas, write};
-use crate::observe::trace::event::Kind;
+use crate::observe::trace::event::EventKind;
 use crate::persist::aof::flush;
 use crate::persist::child;
 use crate::propagate::gate;
@@ -99,7 +99,7 @@ fn traced_steps(el: &mut EventLoop<Server>, server: &mut Server) {
     server.trace.begin_part(began);
     steps(el, server, |server| {
         let now = ticks::now();
-        server.trace.span(Kind::Step, began, now, 0, step);
+        server.trace.span(EventKind::Step, began, now, 0, step);
         server.trace.begin_part(now);
         (began, step) = (now, step + 1);
     });
@@ -177,7 +177,9 @@ pub fn write_aof(server: &mut Server) {
         let ended = ticks::now();
         server.stats.aof_ticks += ended.wrapping_sub(began);
         if server.armed & armed::TRACE != 0 && bytes > 0 {
-            server.trace.span(Kind::AofFlush, began, ended, 0, bytes);
+            server
+                .trace
+                .span(EventKind::AofFlush, began, ended, 0, bytes);
         }
     }
     if server.replication.is_replica() {

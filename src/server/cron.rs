@@ -9,7 +9,7 @@ use crate::clients::memory;
 use crate::clients::output_limit;
 use crate::keyspace::expire;
 use crate::networking::write;
-use crate::observe::trace::event::Kind;
+use crate::observe::trace::event::EventKind;
 use crate::server::jobs;
 use crate::server::record;
 use crate::state::Server;
@@ -117,7 +117,7 @@ pub(super) fn databases_cron(server: &mut Server) {
     for at in 0..server.data.dbs.len() {
         let began = ticks::now();
         if server.data.dbs[at].keys.maintain(REHASH_BUDGET) {
-            return server.traced(Kind::Rehash, began, at as u64);
+            return server.traced(EventKind::Rehash, began, at as u64);
         }
     }
 }

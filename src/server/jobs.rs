@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use crate::execute::pause;
 use crate::networking::primary;
-use crate::observe::trace::event::Kind;
+use crate::observe::trace::event::EventKind;
 use crate::observe::{bigkeys, hotkeys};
 use crate::persist::{aof, child};
 use crate::script::debug;
@@ -101,7 +101,7 @@ pub fn run_due(server: &mut Server) {
             let began = ticks::now();
             server.trace.begin_part(began);
             (job.run)(server);
-            server.traced(Kind::Job, began, at as u64);
+            server.traced(EventKind::Job, began, at as u64);
         }
     }
 }

@@ -10,7 +10,7 @@
 use ae::{EventLoop, Mask, Moment, Phase, Token};
 
 use crate::observe::trace::chrome::to_json;
-use crate::observe::trace::event::Kind;
+use crate::observe::trace::event::EventKind;
 use crate::observe::trace::{EVENTS_MAX, Snapshot, Source};
 use crate::persist::aof::disk::Job;
 use crate::state::Server;
@@ -68,7 +68,7 @@ fn end_turn(server: &mut Server, commands: u64) {
         trace, lazyfree, ..
     } = server;
     lazyfree.take_spans(|(start, end, objects)| {
-        trace.elsewhere(Kind::LazyFree, start, end, objects as u64);
+        trace.elsewhere(EventKind::LazyFree, start, end, objects as u64);
     });
     let ended = trace.end_turn(commands);
     let slow_us = server.config.trace_slow_turn_us;
@@ -143,17 +143,17 @@ fn write_now(name: &str, snapshot: &Snapshot, reason: &str) {
 }
 
 /// The kind of a phase, and the client whose socket it is about.
-fn kind_of(el: &EventLoop<Server>, server: &Server, phase: Phase) -> (Kind, u64) {
+fn kind_of(el: &EventLoop<Server>, server: &Server, phase: Phase) -> (EventKind, u64) {
     let kind = match phase {
-        Phase::Turn => Kind::Turn,
-        Phase::BeforeSleep => Kind::BeforeSleep,
-        Phase::Poll(_) => Kind::Poll,
-        Phase::AfterSleep => Kind::AfterSleep,
-        Phase::Timer(_) => Kind::Timer,
+        Phase::Turn => EventKind::Turn,
+        Phase::BeforeSleep => EventKind::BeforeSleep,
+        Phase::Poll(_) => EventKind::Poll,
+        Phase::AfterSleep => EventKind::AfterSleep,
+        Phase::Timer(_) => EventKind::Timer,
         Phase::File(token, direction) => {
             let kind = match direction {
-                Mask::WRITABLE => Kind::Writable,
-                _ => Kind::Readable,
+                Mask::WRITABLE => EventKind::Writable,
+                _ => EventKind::Readable,
             };
             return (kind, client_of(el, server, token));
         }

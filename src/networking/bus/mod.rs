@@ -33,7 +33,7 @@ use crate::connection::connect::{connect, numeric, source_address};
 use crate::connection::listener::Accepted;
 use crate::connection::{Connection, State};
 use crate::member;
-use crate::observe::trace::event::Kind;
+use crate::observe::trace::event::EventKind;
 use crate::state::Server;
 use crate::sys::{error_text, ticks};
 
@@ -237,7 +237,7 @@ fn send(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) {
     write_output(el, server, id);
     let bytes = server.bus.bytes_sent - before;
     if bytes > 0 {
-        server.traced(Kind::BusWrite, began, bytes);
+        server.traced(EventKind::BusWrite, began, bytes);
     }
 }
 
@@ -333,7 +333,7 @@ fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, _
     let (began, before) = (ticks::now(), server.bus.bytes_received);
     let io = read_packets(el, server, id);
     let bytes = server.bus.bytes_received - before;
-    server.traced(Kind::BusRead, began, bytes);
+    server.traced(EventKind::BusRead, began, bytes);
     io
 }
 

@@ -17,7 +17,7 @@ use std::fmt::Write;
 
 use crate::VERSION;
 use crate::observe::trace::Snapshot;
-use crate::observe::trace::event::{Event, Kind};
+use crate::observe::trace::event::{Event, EventKind};
 
 /// The processes and threads of the picture.
 const SERVER: u64 = 1;
@@ -68,10 +68,10 @@ pub fn to_json(snapshot: &Snapshot, reason: &str) -> String {
     writer.out
 }
 
-fn thread_of(kind: Kind) -> u64 {
+fn thread_of(kind: EventKind) -> u64 {
     match kind {
-        Kind::AofWrite | Kind::Fsync => AOF_THREAD,
-        Kind::LazyFree => LAZY_FREE_THREAD,
+        EventKind::AofWrite | EventKind::Fsync => AOF_THREAD,
+        EventKind::LazyFree => LAZY_FREE_THREAD,
         _ => LOOP,
     }
 }
@@ -103,7 +103,7 @@ impl Writer<'_> {
         self.name("process_name", SERVER, 0, "aeris-server");
         self.name("process_name", CLIENTS, 0, "clients");
         let used: BTreeSet<u64> = events.iter().map(|e| thread_of(e.kind)).collect();
-        let forked = events.iter().any(|e| e.kind == Kind::Fork);
+        let forked = events.iter().any(|e| e.kind == EventKind::Fork);
         for (thread, name, shown) in [
             (LOOP, "event loop", true),
             (AOF_THREAD, "AOF writer", used.contains(&AOF_THREAD)),
@@ -190,7 +190,7 @@ impl Writer<'_> {
         let mut arrow = 0;
         for event in events.iter().filter(|e| e.client != 0) {
             match event.kind {
-                Kind::Read | Kind::Command => {
+                EventKind::Read | EventKind::Command => {
                     let request = open.entry(event.client).or_insert(Request {
                         start: event.start,
                         from: event.start,
@@ -198,13 +198,13 @@ impl Writer<'_> {
                         commands: 0,
                         ended: 0,
                     });
-                    if event.kind == Kind::Command && event.start >= request.ended {
+                    if event.kind == EventKind::Command && event.start >= request.ended {
                         request.command.get_or_insert(event.number);
                         request.commands += 1;
                         request.ended = event.end;
                     }
                 }
-                Kind::Write => {
+                EventKind::Write => {
                     if let Some(request) = open.remove(&event.client) {
                         arrow += 1;
                         self.request(&request, event, arrow);
@@ -250,10 +250,10 @@ impl Writer<'_> {
         for event in events {
             last = last.max(event.end);
             match event.kind {
-                Kind::Fork => {
+                EventKind::Fork => {
                     running.insert(event.number, event.start);
                 }
-                Kind::ChildEnd => {
+                EventKind::ChildEnd => {
                     if let Some(start) = running.remove(&event.number) {
                         self.child(event.number, start, event.start);
                     }
@@ -277,9 +277,9 @@ impl Writer<'_> {
 fn name_of<'a>(snapshot: &'a Snapshot, event: &Event) -> &'a str {
     let (names, at) = (&snapshot.names, event.number as usize);
     let own = match event.kind {
-        Kind::Command => names.commands.get(at).map(|name| &**name),
-        Kind::Step => names.steps.get(at).copied(),
-        Kind::Job => names.jobs.get(at).copied(),
+        EventKind::Command => names.commands.get(at).map(|name| &**name),
+        EventKind::Step => names.steps.get(at).copied(),
+        EventKind::Job => names.jobs.get(at).copied(),
         _ => None,
     };
     own.unwrap_or(event.kind.name())

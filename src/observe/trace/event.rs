@@ -3,7 +3,7 @@
 /// What an event is. The order is that of the numbers in the ring only, which has 7 bits for them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u8)]
-pub enum Kind {
+pub enum EventKind {
     /// One iteration of the loop. The event's number: commands that were run.
     Turn,
     /// An iteration within a long command or a load. The event's number: commands.
@@ -62,83 +62,85 @@ pub enum Kind {
     BusWrite,
 }
 
-impl Kind {
+impl EventKind {
     /// All kinds.
-    pub const ALL: [Kind; 27] = [
-        Kind::Turn,
-        Kind::NestedTurn,
-        Kind::BeforeSleep,
-        Kind::Step,
-        Kind::Poll,
-        Kind::AfterSleep,
-        Kind::Readable,
-        Kind::Writable,
-        Kind::Timer,
-        Kind::Job,
-        Kind::Read,
-        Kind::Parse,
-        Kind::Command,
-        Kind::Write,
-        Kind::AofFlush,
-        Kind::AofWrite,
-        Kind::Fsync,
-        Kind::BlockingFsync,
-        Kind::Expire,
-        Kind::Rehash,
-        Kind::Evict,
-        Kind::Fork,
-        Kind::ChildEnd,
-        Kind::LazyFree,
-        Kind::Handshake,
-        Kind::BusRead,
-        Kind::BusWrite,
+    pub const ALL: [EventKind; 27] = [
+        EventKind::Turn,
+        EventKind::NestedTurn,
+        EventKind::BeforeSleep,
+        EventKind::Step,
+        EventKind::Poll,
+        EventKind::AfterSleep,
+        EventKind::Readable,
+        EventKind::Writable,
+        EventKind::Timer,
+        EventKind::Job,
+        EventKind::Read,
+        EventKind::Parse,
+        EventKind::Command,
+        EventKind::Write,
+        EventKind::AofFlush,
+        EventKind::AofWrite,
+        EventKind::Fsync,
+        EventKind::BlockingFsync,
+        EventKind::Expire,
+        EventKind::Rehash,
+        EventKind::Evict,
+        EventKind::Fork,
+        EventKind::ChildEnd,
+        EventKind::LazyFree,
+        EventKind::Handshake,
+        EventKind::BusRead,
+        EventKind::BusWrite,
     ];
 
     /// The category in the file, which is also the name of events that have no other.
     pub fn name(self) -> &'static str {
         match self {
-            Kind::Turn => "turn",
-            Kind::NestedTurn => "nested turn",
-            Kind::BeforeSleep => "before_sleep",
-            Kind::Step => "step",
-            Kind::Poll => "poll",
-            Kind::AfterSleep => "after_sleep",
-            Kind::Readable => "readable",
-            Kind::Writable => "writable",
-            Kind::Timer => "timer",
-            Kind::Job => "job",
-            Kind::Read => "read",
-            Kind::Parse => "parse",
-            Kind::Command => "command",
-            Kind::Write => "write",
-            Kind::AofFlush => "aof flush",
-            Kind::AofWrite => "aof write",
-            Kind::Fsync => "fsync",
-            Kind::BlockingFsync => "blocking fsync",
-            Kind::Expire => "expire",
-            Kind::Rehash => "rehash",
-            Kind::Evict => "evict",
-            Kind::Fork => "fork",
-            Kind::ChildEnd => "child end",
-            Kind::LazyFree => "lazy free",
-            Kind::Handshake => "handshake",
-            Kind::BusRead => "bus read",
-            Kind::BusWrite => "bus write",
+            EventKind::Turn => "turn",
+            EventKind::NestedTurn => "nested turn",
+            EventKind::BeforeSleep => "before_sleep",
+            EventKind::Step => "step",
+            EventKind::Poll => "poll",
+            EventKind::AfterSleep => "after_sleep",
+            EventKind::Readable => "readable",
+            EventKind::Writable => "writable",
+            EventKind::Timer => "timer",
+            EventKind::Job => "job",
+            EventKind::Read => "read",
+            EventKind::Parse => "parse",
+            EventKind::Command => "command",
+            EventKind::Write => "write",
+            EventKind::AofFlush => "aof flush",
+            EventKind::AofWrite => "aof write",
+            EventKind::Fsync => "fsync",
+            EventKind::BlockingFsync => "blocking fsync",
+            EventKind::Expire => "expire",
+            EventKind::Rehash => "rehash",
+            EventKind::Evict => "evict",
+            EventKind::Fork => "fork",
+            EventKind::ChildEnd => "child end",
+            EventKind::LazyFree => "lazy free",
+            EventKind::Handshake => "handshake",
+            EventKind::BusRead => "bus read",
+            EventKind::BusWrite => "bus write",
         }
     }
 
     /// What the number is, if it has a meaning of its own.
     pub fn argument(self) -> Option<&'static str> {
         Some(match self {
-            Kind::Turn | Kind::NestedTurn => "commands",
-            Kind::Poll => "files",
-            Kind::Read | Kind::Write | Kind::BusRead | Kind::BusWrite => "bytes",
-            Kind::AofFlush | Kind::AofWrite => "bytes",
-            Kind::Parse => "requests",
-            Kind::Expire | Kind::Evict => "keys",
-            Kind::Rehash => "db",
-            Kind::Fork | Kind::ChildEnd => "pid",
-            Kind::LazyFree => "objects",
+            EventKind::Turn | EventKind::NestedTurn => "commands",
+            EventKind::Poll => "files",
+            EventKind::Read | EventKind::Write | EventKind::BusRead | EventKind::BusWrite => {
+                "bytes"
+            }
+            EventKind::AofFlush | EventKind::AofWrite => "bytes",
+            EventKind::Parse => "requests",
+            EventKind::Expire | EventKind::Evict => "keys",
+            EventKind::Rehash => "db",
+            EventKind::Fork | EventKind::ChildEnd => "pid",
+            EventKind::LazyFree => "objects",
             _ => return None,
         })
     }
@@ -153,7 +155,7 @@ pub struct Event {
     pub end: u64,
     /// The client's id; 0 without one.
     pub client: u64,
-    /// See [`Kind`]; a number that is too large is the largest that fits.
+    /// See [`EventKind`]; a number that is too large is the largest that fits.
     pub number: u32,
-    pub kind: Kind,
+    pub kind: EventKind,
 }

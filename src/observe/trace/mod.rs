@@ -39,7 +39,7 @@ use crate::command::table::CommandTable;
 use crate::state::Server;
 use crate::sys::tape;
 use crate::sys::ticks::{self, Ticks};
-use event::{Event, Kind};
+use event::{Event, EventKind};
 use files::TraceFiles;
 use ring::{Ring, Short, TOOK_MAX};
 
@@ -118,7 +118,7 @@ impl Recording {
 /// A phase that has begun.
 #[derive(Clone, Copy)]
 struct Open {
-    kind: Kind,
+    kind: EventKind,
     start: u64,
     client: u64,
     /// The number of commands that had run when the span began.
@@ -169,7 +169,7 @@ impl Trace {
             follow: false,
             reads_seen: (0, 0),
             open: [Open {
-                kind: Kind::Turn,
+                kind: EventKind::Turn,
                 start: 0,
                 client: 0,
                 commands: 0,
@@ -278,7 +278,7 @@ impl Trace {
 
     /// Records a span that ends at `end`.
     #[inline]
-    pub fn span(&mut self, kind: Kind, start: u64, end: u64, client: u64, number: u64) {
+    pub fn span(&mut self, kind: EventKind, start: u64, end: u64, client: u64, number: u64) {
         if end.wrapping_sub(start) >= self.keeps_from {
             self.keep(kind, start, end, client, number);
         }
@@ -286,7 +286,7 @@ impl Trace {
     }
 
     #[inline(never)]
-    fn keep(&mut self, kind: Kind, start: u64, end: u64, client: u64, number: u64) {
+    fn keep(&mut self, kind: EventKind, start: u64, end: u64, client: u64, number: u64) {
         if !self.keep_short(kind, start, end, client, number) {
             self.keep_any(kind, start, end, client, number);
         }
@@ -295,7 +295,14 @@ impl Trace {
     /// Most events follow the last one and are kept by the session only: they are one word. Returns
     /// whether this one was.
     #[inline(always)]
-    fn keep_short(&mut self, kind: Kind, start: u64, end: u64, client: u64, number: u64) -> bool {
+    fn keep_short(
+        &mut self,
+        kind: EventKind,
+        start: u64,
+        end: u64,
+        client: u64,
+        number: u64,
+    ) -> bool {
         let took = end.wrapping_sub(start);
         let (Some(session), Ok(number)) = (&mut self.session, u16::try_from(number)) else {
             return false;
@@ -311,7 +318,7 @@ impl Trace {
     }
 
     #[inline(never)]
-    fn keep_any(&mut self, kind: Kind, start: u64, end: u64, client: u64, number: u64) {
+    fn keep_any(&mut self, kind: EventKind, start: u64, end: u64, client: u64, number: u64) {
         let number = u32::try_from(number).unwrap_or(u32::MAX);
         if self.taped {
             note_on_tape(kind, client, number);
@@ -336,7 +343,7 @@ impl Trace {
     }
 
     /// Records a span of another thread, which may have any time.
-    pub fn elsewhere(&mut self, kind: Kind, start: u64, end: u64, number: u64) {
+    pub fn elsewhere(&mut self, kind: EventKind, start: u64, end: u64, number: u64) {
         self.push(Event {
             start,
             end,
@@ -348,7 +355,7 @@ impl Trace {
 
     /// Records a span from the mark to now.
     #[inline]
-    pub fn since_mark(&mut self, kind: Kind, client: u64, number: u64) {
+    pub fn since_mark(&mut self, kind: EventKind, client: u64, number: u64) {
         self.span(kind, self.mark, ticks::now(), client, number);
     }
 
@@ -356,7 +363,7 @@ impl Trace {
     /// in a pipeline.
     #[inline(always)]
     pub fn command(&mut self, id: u16, start: u64, end: u64, client: u64) {
-        let (kind, number) = (Kind::Command, id.into());
+        let (kind, number) = (EventKind::Command, id.into());
         if end.wrapping_sub(start) >= self.keeps_from
             && !self.keep_short(kind, start, end, client, number)
         {
@@ -372,7 +379,7 @@ impl Trace {
     }
 
     /// A phase begins.
-    pub fn begin(&mut self, kind: Kind, client: u64, commands: u64) {
+    pub fn begin(&mut self, kind: EventKind, client: u64, commands: u64) {
         let start = ticks::now();
         self.begin_part(start);
         if let Some(open) = self.open.get_mut(self.depth) {
@@ -393,7 +400,7 @@ impl Trace {
         };
         let now = ticks::now();
         self.span(open.kind, open.start, now, open.client, number);
-        if open.kind == Kind::Poll && self.depth == 1 {
+        if open.kind == EventKind::Poll && self.depth == 1 {
             self.poll_ticks = now.wrapping_sub(open.start);
         }
     }
@@ -421,8 +428,8 @@ impl Trace {
     pub fn join_turn(&mut self, commands: u64, read: (u64, u64)) {
         if self.depth == 0 {
             self.reads_seen = read;
-            self.begin(Kind::Turn, 0, commands);
-            self.begin(Kind::BeforeSleep, 0, 0);
+            self.begin(EventKind::Turn, 0, commands);
+            self.begin(EventKind::BeforeSleep, 0, 0);
         }
         self.begin_waiting();
     }
@@ -432,9 +439,9 @@ impl Trace {
         if self.depth == 0 {
             self.poll_ticks = 0;
             self.begin_waiting();
-            return self.begin(Kind::Turn, 0, commands);
+            return self.begin(EventKind::Turn, 0, commands);
         }
-        self.begin(Kind::NestedTurn, 0, commands);
+        self.begin(EventKind::NestedTurn, 0, commands);
     }
 
     /// A turn ends; outside of other turns, recordings end with it. `None` for a nested turn.
@@ -443,7 +450,7 @@ impl Trace {
         let now = ticks::now();
         let ran = commands.wrapping_sub(open.commands);
         self.span(open.kind, open.start, now, 0, ran);
-        if open.kind == Kind::NestedTurn {
+        if open.kind == EventKind::NestedTurn {
             return None;
         }
         for recording in self.recordings() {
@@ -515,14 +522,14 @@ impl Trace {
 /// The tape's digest of all events has this one.
 #[cold]
 #[inline(never)]
-fn note_on_tape(kind: Kind, client: u64, number: u32) {
+fn note_on_tape(kind: EventKind, client: u64, number: u32) {
     tape::note_event(kind as u8, client, number);
 }
 
 impl Server {
     /// Records a span from `start` to now, if there is a trace. For work that is rare or long.
     #[inline]
-    pub fn traced(&mut self, kind: Kind, start: u64, number: u64) {
+    pub fn traced(&mut self, kind: EventKind, start: u64, number: u64) {
         if self.armed & armed::TRACE != 0 {
             self.trace.span(kind, start, ticks::now(), 0, number);
         }
@@ -531,7 +538,7 @@ impl Server {
 
 impl Server {
     /// Records a span of another thread, if there is a trace.
-    pub fn traced_elsewhere(&mut self, kind: Kind, (start, end): (u64, u64), number: u64) {
+    pub fn traced_elsewhere(&mut self, kind: EventKind, (start, end): (u64, u64), number: u64) {
         if self.armed & armed::TRACE != 0 {
             self.trace.elsewhere(kind, start, end, number);
         }

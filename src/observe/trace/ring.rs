@@ -24,7 +24,7 @@
 
 use std::collections::VecDeque;
 
-use crate::observe::trace::event::{Event, Kind};
+use crate::observe::trace::event::{Event, EventKind};
 
 /// The words of a block: a page of memory.
 const WORDS: usize = 512;
@@ -42,7 +42,7 @@ pub const TOOK_MAX: u64 = u64::MAX >> TOOK_SHIFT;
 /// An event that may be one word: it is if it begins where the event before ended, and has the same
 /// client.
 pub struct Short {
-    pub kind: Kind,
+    pub kind: EventKind,
     pub number: u16,
     pub start: u64,
     pub took: u64,
@@ -82,7 +82,7 @@ impl Block {
         let mut before = self.before;
         let mut words = self.words[..self.len].iter();
         while let Some(&word) = words.next() {
-            let kind = Kind::ALL[(word & (WIDE - 1)) as usize];
+            let kind = EventKind::ALL[(word & (WIDE - 1)) as usize];
             let event = if word & WIDE == 0 {
                 Event {
                     start: before.end,
@@ -258,7 +258,7 @@ mod tests {
             end: start + 1,
             client: 7,
             number: 0,
-            kind: Kind::Poll,
+            kind: EventKind::Poll,
         }
     }
 
@@ -318,7 +318,7 @@ mod tests {
             took,
             7..9u64,
             number,
-            0..Kind::ALL.len(),
+            0..EventKind::ALL.len(),
         )
     }
 
@@ -339,7 +339,7 @@ mod tests {
                     (true, Some(last)) => last.end,
                     _ => took / 3,
                 };
-                let event = Event { start, end: start.wrapping_add(took), client, number, kind: Kind::ALL[kind] };
+                let event = Event { start, end: start.wrapping_add(took), client, number, kind: EventKind::ALL[kind] };
                 ring.push(event);
                 all.push(event);
             }

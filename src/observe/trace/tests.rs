@@ -5,14 +5,14 @@ fn trace() -> Trace {
     Trace::new(&["first step", "second step"], vec!["job"])
 }
 
-fn kinds(trace: &Trace) -> Vec<Kind> {
+fn kinds(trace: &Trace) -> Vec<EventKind> {
     let session = trace.session.as_ref().expect("a session");
     session.ring.to_vec().iter().map(|e| e.kind).collect()
 }
 
 fn whole_turn(trace: &mut Trace) {
     trace.begin_turn(0);
-    trace.begin(Kind::Poll, 0, 0);
+    trace.begin(EventKind::Poll, 0, 0);
     trace.end(1);
     trace.end_turn(0);
 }
@@ -24,20 +24,20 @@ fn a_session_has_whole_turns() {
     // TRACE START in a handler: the rest of this turn is not recorded.
     trace.begin_turn(0);
     trace.start(10, 0, Ticks::nanoseconds());
-    trace.begin(Kind::Timer, 0, 0);
+    trace.begin(EventKind::Timer, 0, 0);
     trace.end(0);
     trace.end_turn(0);
     assert!(kinds(&trace).is_empty());
     whole_turn(&mut trace);
-    assert_eq!(kinds(&trace), [Kind::Poll, Kind::Turn]);
+    assert_eq!(kinds(&trace), [EventKind::Poll, EventKind::Turn]);
     trace.begin_turn(0);
     assert!(trace.stop() && !trace.stop());
-    trace.begin(Kind::Timer, 0, 0);
+    trace.begin(EventKind::Timer, 0, 0);
     trace.end(0);
     trace.end_turn(0);
     assert!(!trace.is_on());
     whole_turn(&mut trace);
-    let (poll, turn, timer) = (Kind::Poll, Kind::Turn, Kind::Timer);
+    let (poll, turn, timer) = (EventKind::Poll, EventKind::Turn, EventKind::Timer);
     assert_eq!(kinds(&trace), [poll, turn, timer, turn]);
 }
 
@@ -48,7 +48,7 @@ fn a_turn_that_is_joined_counts_from_there() {
     trace.join_turn(5, (0, 0));
     trace.end(0);
     assert!(trace.end_turn(7).is_some());
-    assert_eq!(kinds(&trace), [Kind::BeforeSleep, Kind::Turn]);
+    assert_eq!(kinds(&trace), [EventKind::BeforeSleep, EventKind::Turn]);
     let session = trace.session.as_ref().expect("a session");
     assert_eq!(session.ring.to_vec()[1].number, 2, "commands of the turn");
 }
@@ -60,7 +60,7 @@ fn an_end_without_a_beginning_is_left_out() {
     trace.end(0);
     assert!(trace.end_turn(0).is_none());
     whole_turn(&mut trace);
-    assert_eq!(kinds(&trace), [Kind::Poll, Kind::Turn]);
+    assert_eq!(kinds(&trace), [EventKind::Poll, EventKind::Turn]);
 }
 
 #[test]
@@ -76,8 +76,8 @@ fn turns_within_turns_are_distinguished_and_deep_ones_left_out() {
     assert!(trace.end_turn(0).is_some());
     let kinds = kinds(&trace);
     assert_eq!(kinds.len(), DEPTH_MAX);
-    assert_eq!(kinds.iter().filter(|k| **k == Kind::Turn).count(), 1);
-    assert_eq!(kinds.last(), Some(&Kind::Turn));
+    assert_eq!(kinds.iter().filter(|k| **k == EventKind::Turn).count(), 1);
+    assert_eq!(kinds.last(), Some(&EventKind::Turn));
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn the_recorder_and_the_session_have_filters_of_their_own() {
     trace.start(10, 1, clock);
     trace.begin_turn(0);
     for (start, end) in [(1, 1000), (1000, 2000), (2000, 12_000)] {
-        trace.span(Kind::Poll, start, end, 0, 0);
+        trace.span(EventKind::Poll, start, end, 0, 0);
     }
     let kept = |recording: &Option<Recording>| {
         let ring = &recording.as_ref().expect("a recording").ring;
@@ -126,14 +126,14 @@ fn the_file_has_spans_threads_and_arrows() {
     let snapshot = Snapshot {
         // As they are recorded: children first.
         events: vec![
-            event(Kind::Read, 1100, 1200, 7, 24),
-            event(Kind::Command, 1300, 2300, 7, 0),
-            event(Kind::Readable, 1050, 2400, 7, 0),
-            event(Kind::Fsync, 1000, 1999, 0, 0),
-            event(Kind::Write, 2510, 2600, 7, 5),
-            event(Kind::Step, 2500, 2700, 0, 1),
-            event(Kind::Fork, 2700, 2750, 0, 42),
-            event(Kind::Turn, 1000, 3000, 0, 1),
+            event(EventKind::Read, 1100, 1200, 7, 24),
+            event(EventKind::Command, 1300, 2300, 7, 0),
+            event(EventKind::Readable, 1050, 2400, 7, 0),
+            event(EventKind::Fsync, 1000, 1999, 0, 0),
+            event(EventKind::Write, 2510, 2600, 7, 5),
+            event(EventKind::Step, 2500, 2700, 0, 1),
+            event(EventKind::Fork, 2700, 2750, 0, 42),
+            event(EventKind::Turn, 1000, 3000, 0, 1),
         ],
         lost: 3,
         slower_than_us: 0,
@@ -177,9 +177,10 @@ fn the_file_has_spans_threads_and_arrows() {
 
 #[test]
 fn kinds_have_distinct_names_in_their_order() {
-    for (at, kind) in Kind::ALL.iter().enumerate() {
+    for (at, kind) in EventKind::ALL.iter().enumerate() {
         assert_eq!(*kind as usize, at);
     }
-    let names: std::collections::BTreeSet<_> = Kind::ALL.iter().map(|kind| kind.name()).collect();
-    assert_eq!(names.len(), Kind::ALL.len());
+    let names: std::collections::BTreeSet<_> =
+        EventKind::ALL.iter().map(|kind| kind.name()).collect();
+    assert_eq!(names.len(), EventKind::ALL.len());
 }

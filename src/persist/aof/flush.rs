@@ -34,7 +34,7 @@ use std::time::Duration;
 use super::disk::{self, Delay, Disk, Done, Job};
 use super::position;
 use crate::config::{AppendFsync, Teach};
-use crate::observe::trace::event::Kind;
+use crate::observe::trace::event::EventKind;
 use crate::state::Server;
 use crate::sys;
 use crate::sys::instant::Instant;
@@ -293,7 +293,7 @@ fn sync_if_due(server: &mut Server) {
         if server.config.teach == Teach::BlockingFsync {
             let began = ticks::now();
             let error = disk::sync(&file).err();
-            server.traced(Kind::BlockingFsync, began, 0);
+            server.traced(EventKind::BlockingFsync, began, 0);
             let span = (began, began);
             return note(server, Done::Synced { upto, error, span });
         }
@@ -330,7 +330,7 @@ fn note(server: &mut Server, done: Done) {
             let complete = bytes.len();
             let by_thread = server.aof.flush.writing.is_some();
             if by_thread {
-                server.traced_elsewhere(Kind::AofWrite, write, written as u64);
+                server.traced_elsewhere(EventKind::AofWrite, write, written as u64);
             }
             server.aof.flush.writing = None;
             server.aof.feed.wrote(bytes, written);
@@ -338,8 +338,8 @@ fn note(server: &mut Server, done: Done) {
             note_speed(server, took);
             if synced {
                 let kind = match by_thread {
-                    true => Kind::Fsync,
-                    false => Kind::BlockingFsync,
+                    true => EventKind::Fsync,
+                    false => EventKind::BlockingFsync,
                 };
                 server.traced_elsewhere(kind, sync, 0);
                 let (ms, now_s) = (sync_took.as_millis() as u64, server.clock.now_s());
@@ -367,7 +367,7 @@ fn note(server: &mut Server, done: Done) {
         },
         Done::Synced { upto, error, span } => {
             if span.0 != span.1 {
-                server.traced_elsewhere(Kind::Fsync, span, 0);
+                server.traced_elsewhere(EventKind::Fsync, span, 0);
             }
             let aof = &mut server.aof;
             aof.flush.syncing = aof.flush.syncing.saturating_sub(1);
@@ -452,7 +452,7 @@ pub fn flush_and_sync(server: &mut Server) -> io::Result<()> {
     if let Some(file) = server.aof.feed.file().cloned() {
         let began = ticks::now();
         let synced = disk::sync(&file);
-        server.traced(Kind::BlockingFsync, began, 0);
+        server.traced(EventKind::BlockingFsync, began, 0);
         synced.inspect_err(|e| {
             log::warn!("Fail to fsync the AOF file: {}", sys::error_text(e));
         })?;

@@ -257,7 +257,7 @@ pub fn start(
         Forked::Parent(pid) => {
             let pid = tape::number(Input::Fact, || pid as u64) as i32;
             note_fork(server, began.elapsed());
-            server.traced(trace::Kind::Fork, began_ticks, pid as u64);
+            server.traced(trace::EventKind::Fork, began_ticks, pid as u64);
             server.child = Some(Child::new(server, job, pid, Reports::new(from_child)));
             follow_child(server);
             if server.debug.stops_after_fork() {
@@ -452,7 +452,7 @@ fn done(server: &mut Server, exit: Exit) {
             }
         }
     }
-    server.traced(trace::Kind::ChildEnd, began, outcome.pid as u64);
+    server.traced(trace::EventKind::ChildEnd, began, outcome.pid as u64);
 }
 
 /// Sends the child of this kind the signal to end. It is reaped later.
