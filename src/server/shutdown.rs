@@ -277,10 +277,8 @@ pub fn finish(server: &mut Server, ended: io::Result<()>) -> ExitCode {
 pub fn restart(server: &Server, wanted: Restart) -> io::Error {
     sys::sleep(wanted.delay);
     log::warn!("Restarting.");
-    if !wanted.arguments.is_empty() {
-        // Relative paths of the arguments begin there. If it is gone, they fail and say so.
-        let _ = std::env::set_current_dir(&server.config.start_dir);
-    }
+    // Relative paths of the arguments begin there. If it is gone, they fail and say so.
+    let _ = std::env::set_current_dir(&server.config.start_dir);
     let argv = [&server.run.argv[..], &wanted.arguments].concat();
     process::replace(&server.run.executable, &argv)
 }
