@@ -20,6 +20,7 @@ import re
 import shutil
 import signal
 import subprocess
+import time
 
 from .cli import find_load
 from .servers import Server, ServerError, parse_spec
@@ -40,14 +41,22 @@ AOF = ("--appendonly", "yes", "--appendfsync", "no", "--auto-aof-rewrite-percent
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """What is sent, to a server with these arguments, after these commands."""
+    """What is sent, to a server with these arguments, after these commands. The data set is
+    `fill`, with numbers of twice the keyspace. A row of the cluster has a node with all slots."""
     name: str
     command: tuple
     arguments: tuple = ()
     before: tuple = ()
+    fill: tuple = ("SET", "key:{seq}", "0123456789abcdef")
+
+    @property
+    def cluster(self):
+        return "--cluster-enabled" in self.arguments
 
 
 SET = ("SET", "key:{key}", "0123456789abcdef")
+CLUSTER = ("--cluster-enabled", "yes")
+ONE_SLOT = ("SET", "{tag}:{seq}", "0123456789abcdef")
 STREAM = (("DEBUG", "REPL-BACKLOG", "1"),)
 SESSION = (("TRACE", "START"),)
 RECORDER = ("--trace-recorder", "yes")
@@ -78,6 +87,12 @@ ROWS = (
     Row("GET, recorder", GET, RECORDER),
     Row("SET, recorder", SET, RECORDER),
     Row("INCR, recorder", INCR, RECORDER),
+    Row("GET, cluster", GET, CLUSTER),
+    Row("SET, cluster", SET, CLUSTER),
+    Row("GET, tagged keys", ("GET", "{tag}:{key}"), (), (), ONE_SLOT),
+    Row("GET, cluster, one slot", ("GET", "{tag}:{key}"), CLUSTER, (), ONE_SLOT),
+    Row("SET, tagged keys", ("SET", "{tag}:{key}", "0123456789abcdef"), (), (), ONE_SLOT),
+    Row("SET, cluster, one slot", ("SET", "{tag}:{key}", "0123456789abcdef"), CLUSTER, (), ONE_SLOT),
 )
 
 
@@ -119,11 +134,23 @@ def under_callgrind(name, command, arguments):
         shutil.rmtree(server.dir, ignore_errors=True)
 
 
+def serve_all_slots(server):
+    """Makes the server a cluster of one node."""
+    server.ask("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
+    deadline = time.monotonic() + STOP_SECONDS
+    while "cluster_state:ok" not in str(server.ask("CLUSTER", "INFO")):
+        if time.monotonic() > deadline:
+            raise ServerError("the cluster of one node is not up")
+        time.sleep(0.1)
+
+
 def count(name, command, row, requests, program):
     """All instructions of one run."""
     with under_callgrind(name, command, row.arguments) as server:
+        if row.cluster:
+            serve_all_slots(server)
         server.ask("DEBUG", "PAUSE-CRON", "1")
-        load(program, server.port, 2 * KEYS, ("SET", "key:{seq}", "0123456789abcdef"))
+        load(program, server.port, 2 * KEYS, row.fill)
         for words in row.before:
             server.ask(*words)
         load(program, server.port, requests, row.command)
