@@ -200,6 +200,31 @@ fn number(info: &str, field: &str) -> u64 {
     value.trim().parse().expect("a number")
 }
 
+/// Clients must not be sent to a replica that has only a part of the data.
+#[test]
+fn a_replica_that_loads_is_not_listed() {
+    let (servers, names) = cluster([ours; 4]).expect("servers");
+    let mut primary = servers[0].connect();
+    assert_eq!(primary.line("DEBUG POPULATE 100 {b} 1000"), "+OK\r\n");
+    let mut replica = servers[3].connect();
+    for set in [
+        "CONFIG SET key-load-delay 1000000",
+        "CONFIG SET loading-process-events-interval-bytes 1024",
+    ] {
+        assert_eq!(replica.line(set), "+OK\r\n");
+    }
+    primary.line("DEBUG CHANGE-REPL-ID");
+    primary.line("CLIENT KILL TYPE replica");
+    let is_listed = |server: &Peer| text(server, "CLUSTER SLOTS").contains(&names[3]);
+    wait_until("removal from CLUSTER SLOTS", || {
+        !servers.iter().any(is_listed)
+    });
+    let loading = number(&replica.line("INFO persistence"), "loading");
+    assert_eq!(loading, 1);
+    assert_eq!(replica.line("CONFIG SET key-load-delay 0"), "+OK\r\n");
+    wait_until("entry in CLUSTER SLOTS", || servers.iter().all(is_listed));
+}
+
 #[test]
 fn messages_reach_the_subscribers_of_all_nodes() {
     let Some((servers, _)) = cluster([ours, ours, Peer::redis, ours]) else {

@@ -163,8 +163,20 @@ impl Cluster {
             self.line(line, &[&lost, &name], out);
             self.follow(claimant, out);
         } else if !lost.is_empty() {
+            if all_gone {
+                self.log_empty(claimant, out);
+            }
             out.push(Action::DeleteKeys(lost));
         }
+    }
+
+    pub(super) fn log_empty(&mut self, heir: NodeIndex, out: &mut Vec<Action>) {
+        let node = &self.nodes[heir];
+        let (called, shard) = (node.called(), node.shard);
+        let text = format!(
+            "My last slot was migrated to node {called} in shard {shard}. I am now an empty primary."
+        );
+        self.log(log::Level::Info, text, out);
     }
 
     /// Whether two nodes are primary and replica of each other, or replicas of one primary.

@@ -55,6 +55,8 @@ enum Phase {
     },
     /// The next election may be scheduled at this time.
     Failed { until: u64 },
+    /// The manual failover that this election belonged to has timed out. It gets no more votes.
+    Abandoned { epoch: u64 },
 }
 
 /// An election of this node, or none.
@@ -73,6 +75,14 @@ impl Election {
         if let Phase::Asking { votes, .. } = &mut self.phase {
             votes.remove(&index);
         }
+    }
+
+    /// The manual failover of this election has timed out.
+    pub(super) fn abandon(&mut self) {
+        self.phase = match self.phase {
+            Phase::Asking { epoch, .. } | Phase::Abandoned { epoch } => Phase::Abandoned { epoch },
+            _ => Phase::Idle,
+        };
     }
 }
 
@@ -96,7 +106,7 @@ impl Cluster {
     /// When [`Cluster::run_election`] must be called.
     pub(super) fn election_deadline(&self) -> Option<u64> {
         match &self.election.phase {
-            Phase::Idle | Phase::Failed { .. } => None,
+            Phase::Idle | Phase::Failed { .. } | Phase::Abandoned { .. } => None,
             Phase::Scheduled { at, .. } => Some(*at),
             Phase::Asking { repeat_at, .. } => *repeat_at,
         }
@@ -106,11 +116,13 @@ impl Cluster {
     pub(super) fn run_election(&mut self, now: Now, out: &mut Vec<Action>) {
         let manual = self.manual.can_start();
         let Some(primary) = self.may_be_elected(now, manual) else {
-            self.election = Election::default();
+            if !matches!(self.election.phase, Phase::Abandoned { .. }) {
+                self.election = Election::default();
+            }
             return;
         };
         match self.election.phase.clone() {
-            Phase::Idle => self.schedule(now, primary, out),
+            Phase::Idle | Phase::Abandoned { .. } => self.schedule(now, primary, out),
             Phase::Failed { until } if now.ms >= until => self.schedule(now, primary, out),
             Phase::Failed { .. } => {}
             Phase::Scheduled { at, earliest } => {
@@ -122,6 +134,18 @@ impl Cluster {
                 repeat_at,
                 votes,
             } => self.continue_asking(now, epoch, since, repeat_at, &votes, out),
+        }
+    }
+
+    /// A manual failover begins with an election of its own.
+    pub(super) fn reset_election(&mut self, out: &mut Vec<Action>) {
+        let election = std::mem::take(&mut self.election);
+        if let Phase::Asking { epoch, .. } | Phase::Abandoned { epoch } = election.phase {
+            let text = format!(
+                "Failover election in progress for epoch {epoch}, but received a new manual \
+                 failover. Resetting the election."
+            );
+            self.log(log::Level::Warn, text, out);
         }
     }
 

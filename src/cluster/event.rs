@@ -78,8 +78,13 @@ pub enum Action {
     /// Write [`super::Cluster::conf`] to nodes.conf, later [`Event::Saved`]. `durable`: sync it; a
     /// vote or an epoch is held back until then. A save includes the changes of all earlier ones.
     Save { token: u64, durable: bool },
-    /// This node is a replica of that node now, or its primary has another address.
-    Follow { primary: Name, address: Address },
+    /// This node is a replica of that node now, or its primary has another address. If
+    /// `keeps_data` is false, the data are those of another shard: they have no offset until a sync.
+    Follow {
+        primary: Name,
+        address: Address,
+        keeps_data: bool,
+    },
     /// This node is a primary now: stop replicating, keep the data.
     Promote,
     /// Remove all data: a replica was reset.

@@ -384,8 +384,12 @@ impl Cluster {
         if target == self.me || owns || self.nodes[target].replica_of.is_some() {
             return;
         }
-        if !self.share_shard(self.me, target) {
+        let keeps_data = self.share_shard(self.me, target);
+        if !keeps_data {
             self.slots.close_all();
+            // Siblings must not rank this node by the offset in another history.
+            self.replication.offset = 0;
+            self.nodes[self.me].offset = 0;
         }
         self.set_as_replica(self.me, Some(target));
         self.reset_manual(out);
@@ -394,6 +398,7 @@ impl Cluster {
         out.push(Action::Follow {
             primary: target.name,
             address: target.address,
+            keeps_data,
         });
     }
 

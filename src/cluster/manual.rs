@@ -75,6 +75,7 @@ impl Cluster {
             return Err("Master is down or failed, please use CLUSTER FAILOVER FORCE".into());
         }
         self.reset_manual(out);
+        self.reset_election(out);
         self.manual.end = now.ms + self.settings.manual_timeout_ms;
         match kind {
             ManualKind::Takeover => {
@@ -151,6 +152,9 @@ impl Cluster {
         self.manual.is_paused = self.manual.replica.is_some();
         if now.ms > self.manual.end {
             self.log(log::Level::Warn, "Manual failover timed out.".into(), out);
+            if self.manual.can_start {
+                self.election.abandon();
+            }
             self.reset_manual(out);
         }
     }

@@ -232,7 +232,9 @@ impl Cluster {
         // The target hears soon that this node claims the slot no more.
         self.todo.broadcast |= was_mine && owner != self.me;
         let is_empty = self.nodes[self.me].slot_count == 0;
-        if was_mine && is_empty && self.settings.allow_replica_migration {
+        if was_mine && is_empty && !self.settings.allow_replica_migration {
+            self.log_empty(owner, out);
+        } else if was_mine && is_empty {
             let name = self.nodes[owner].called();
             let line = "Configuration change detected. Reconfiguring myself as a replica of {}";
             self.line(line, &[&name], out);

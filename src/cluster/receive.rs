@@ -338,6 +338,7 @@ impl Cluster {
             out.push(Action::Follow {
                 primary: name,
                 address,
+                keeps_data: true,
             });
         }
     }

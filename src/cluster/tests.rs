@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::event::{Action, Address, Event, LinkId, Now, Settings};
+use super::event::{Action, Address, Event, LinkId, Now, Replication, Settings};
 use super::name::{Ip, Name};
 use super::packet::{Body, Header, Message, PingKind, flag};
 use super::{Cluster, SetSlot};
@@ -323,6 +323,70 @@ fn a_replica_may_leave_its_primary_and_a_node_its_cluster() {
     assert_ne!(node.myself().shard, shard);
     node.reset(at(900), true, out);
     assert!(node.current_epoch() == 0 && node.myself().name != name);
+}
+
+/// A replica whose data are those of another shard would win an election by the offset in its old
+/// history, and the data of its new shard would be lost.
+#[test]
+fn data_of_another_shard_have_no_offset() {
+    let mut node = node(1);
+    let peer = join(&mut node, b'b');
+    let mut out = Vec::new();
+    let own = Replication {
+        offset: 99,
+        ..Replication::default()
+    };
+    node.step(at(900), Event::Replication(own), &mut out);
+    assert_eq!(node.myself().offset, 99);
+    node.replicate(at(900), &peer.header.sender, true, &mut out)
+        .expect("an empty node");
+    let follows = |keeps: bool| move |action: &Action| matches!(action, Action::Follow { keeps_data, .. } if *keeps_data == keeps);
+    assert!(out.iter().any(follows(false)), "{out:?}");
+    assert_eq!((node.myself().offset, node.replication().offset), (0, 0));
+}
+
+/// The requests for votes in `actions`.
+fn requests(actions: &[Action]) -> usize {
+    let bodies = sent(actions).into_iter();
+    bodies.filter(|body| **body == Body::AuthRequest).count()
+}
+
+/// After a manual failover has timed out, a second one asks for votes at once, in a new epoch.
+#[test]
+fn a_second_manual_failover_begins_with_a_new_election() {
+    let mut node = node(1);
+    let mut peer = join(&mut node, b'b');
+    Rc::make_mut(&mut peer.header.slots).insert(1);
+    pass(&mut node, &peer, ping(PingKind::Ping));
+    let mut out = Vec::new();
+    node.replicate(at(900), &peer.header.sender, true, &mut out)
+        .expect("an empty node");
+    save(&mut node, &out);
+
+    out.clear();
+    node.failover(at(900), super::ManualKind::Force, &mut out)
+        .expect("a failover");
+    assert_eq!(requests(&save(&mut node, &out)), 1);
+    let epoch = node.current_epoch();
+
+    out.clear();
+    node.step(at(900 + 5001), Event::Tick, &mut out);
+    assert_eq!(logged(&out, "Manual failover timed out"), 1);
+    assert!(node.deadline() > 900 + 5001, "no request is repeated");
+    out.clear();
+    node.failover(at(6000), super::ManualKind::Force, &mut out)
+        .expect("a failover");
+    let line = format!("Failover election in progress for epoch {epoch}");
+    assert_eq!(logged(&out, &line), 1, "{out:?}");
+    assert_eq!(requests(&save(&mut node, &out)), 1);
+    assert_eq!(node.current_epoch(), epoch + 1);
+}
+
+fn logged(actions: &[Action], begin: &str) -> usize {
+    let lines = actions.iter();
+    lines
+        .filter(|action| matches!(action, Action::Log(_, text) if text.starts_with(begin)))
+        .count()
 }
 
 #[test]

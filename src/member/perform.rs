@@ -2,7 +2,6 @@
 
 use super::slots;
 use crate::cluster::event::{Action, Address, Event};
-use crate::cluster::name::Name;
 use crate::cluster::packet::Publish;
 use crate::config::ClusterConfigSaveBehavior;
 use crate::execute::pause::PausePurpose;
@@ -51,7 +50,11 @@ pub fn perform_waiting(server: &mut Server) {
         .map(|member| std::mem::take(&mut member.waiting));
     for action in waiting.unwrap_or_default() {
         match action {
-            Action::Follow { primary, address } => follow(server, &primary, &address),
+            Action::Follow {
+                address,
+                keeps_data,
+                ..
+            } => follow(server, &address, keeps_data),
             Action::Promote => role::promote(server),
             Action::Flush => {
                 if let Ok(top) = server.top_level() {
@@ -72,12 +75,15 @@ pub fn delete_slots(server: &mut Server, slots: Vec<u16>) {
     }
 }
 
-fn follow(server: &mut Server, _primary: &Name, address: &Address) {
+fn follow(server: &mut Server, address: &Address, keeps_data: bool) {
     let port = match server.config.tls_replication {
         true => address.tls_port,
         false => address.tcp_port,
     };
     role::follow(server, address.ip.as_str(), port);
+    if let Some(upstream) = &mut server.replication.upstream {
+        upstream.has_foreign_data |= !keeps_data;
+    }
 }
 
 fn deliver(server: &mut Server, publish: &Publish) {

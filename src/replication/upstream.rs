@@ -73,6 +73,9 @@ pub struct Upstream {
     /// Whether the data are those of the history's id and offset, so that PSYNC may request what
     /// follows.
     pub can_continue: bool,
+    /// Whether the data are those of another shard of the cluster, so that their offset cannot be
+    /// compared with those of other replicas.
+    pub has_foreign_data: bool,
     /// The received bytes of an incomplete transaction.
     pub unit: Vec<u8>,
     /// The Unix time at which the link broke, in seconds; 0 if it works or never worked.
@@ -112,6 +115,7 @@ impl Upstream {
             counted: 0,
             db: 0,
             can_continue: false,
+            has_foreign_data: false,
             unit: Vec::new(),
             down_since_s: 0,
             up_since_s: 0,

@@ -26,6 +26,7 @@ pub fn follow(server: &mut Server, host: &str, port: u16) {
     let upstream = server.replication.set_upstream(host, port);
     // The data of one primary's history may be a part of the other's.
     upstream.can_continue = offered.as_ref().is_none_or(|old| old.can_continue);
+    upstream.has_foreign_data = offered.as_ref().is_some_and(|old| old.has_foreign_data);
     upstream.down_since_s = offered.as_ref().map_or(0, |old| old.down_since_s);
     upstream.db = offered.map_or(selected_db.unwrap_or(0), |old| old.db);
     server.config.replicaof = Some(HostPort {

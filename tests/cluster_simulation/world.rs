@@ -449,13 +449,20 @@ impl World {
                 Action::Send { link, message } => self.send(at, link, message),
                 Action::Close(link) => self.close(at, link),
                 Action::Save { token, durable } => self.save(at, token, durable),
-                Action::Follow { address, .. } => {
+                Action::Follow {
+                    address,
+                    keeps_data,
+                    ..
+                } => {
                     let primary = self.by_ip.get(address.ip.as_str()).copied();
                     let machine = &mut self.machines[at];
                     if machine.follows != primary {
                         machine.follows = primary;
                         // A full resync takes a while.
                         machine.synced_at = self.now + 500;
+                        if !keeps_data {
+                            machine.offset = 0;
+                        }
                     }
                 }
                 Action::Promote => self.machines[at].follows = None,

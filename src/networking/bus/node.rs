@@ -22,8 +22,13 @@ pub(super) fn report_replication(server: &mut Server) {
             let client = client.and_then(|r| server.net.clients.get(r.slot));
             let heard = client.map_or(upstream.down_since_s * 1000, |c| c.last_interaction_ms);
             let age = now.wall_ms.saturating_sub(heard.max(0) as u64);
+            // Without the primary's data, this replica is not listed, and its siblings come first.
+            let offset = match upstream.has_foreign_data || server.loading.is_in_place() {
+                true => 0,
+                false => server.replication.stream.end(),
+            };
             Replication {
-                offset: server.replication.stream.end(),
+                offset,
                 connected: upstream.is_connected(),
                 heard_ms: match heard {
                     0 => 0,

@@ -176,6 +176,7 @@ fn stream_from(el: &mut EventLoop<Server>, server: &mut Server, conn: Connection
         upstream.attached_at = end;
         upstream.counted = 0;
         upstream.can_continue = true;
+        upstream.has_foreign_data = false;
         upstream.is_new = false;
         upstream.refused_empty = false;
         (upstream.down_since_s, upstream.up_since_s) = (0, now_s);
