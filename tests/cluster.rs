@@ -205,17 +205,20 @@ fn number(info: &str, field: &str) -> u64 {
 fn a_replica_that_loads_is_not_listed() {
     let (servers, names) = cluster([ours; 4]).expect("servers");
     let mut primary = servers[0].connect();
-    assert_eq!(primary.line("DEBUG POPULATE 100 {b} 1000"), "+OK\r\n");
+    assert_eq!(primary.line("DEBUG POPULATE 3000 {b} 1000"), "+OK\r\n");
+    // With it, the stream has an offset.
+    assert_eq!(primary.line("SET {b} value"), "+OK\r\n");
+    let is_listed = |server: &Peer| text(server, "CLUSTER SLOTS").contains(&names[3]);
+    wait_until("entry in CLUSTER SLOTS", || servers.iter().all(is_listed));
     let mut replica = servers[3].connect();
     for set in [
-        "CONFIG SET key-load-delay 1000000",
+        "CONFIG SET key-load-delay 10000",
         "CONFIG SET loading-process-events-interval-bytes 1024",
     ] {
         assert_eq!(replica.line(set), "+OK\r\n");
     }
     primary.line("DEBUG CHANGE-REPL-ID");
     primary.line("CLIENT KILL TYPE replica");
-    let is_listed = |server: &Peer| text(server, "CLUSTER SLOTS").contains(&names[3]);
     wait_until("removal from CLUSTER SLOTS", || {
         !servers.iter().any(is_listed)
     });

@@ -78,8 +78,8 @@ pub enum Action {
     /// Write [`super::Cluster::conf`] to nodes.conf, later [`Event::Saved`]. `durable`: sync it; a
     /// vote or an epoch is held back until then. A save includes the changes of all earlier ones.
     Save { token: u64, durable: bool },
-    /// This node is a replica of that node now, or its primary has another address. If
-    /// `keeps_data` is false, the data are those of another shard: they have no offset until a sync.
+    /// This node is a replica of that node now, or its primary has another address. Unless
+    /// `keeps_data`, the data are those of another shard, and have no offset until a sync.
     Follow {
         primary: Name,
         address: Address,
