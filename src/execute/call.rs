@@ -110,7 +110,8 @@ fn charge_slot(
     cmd: &Command,
     (ticks, bytes_out): (u64, u64),
 ) {
-    if server.nesting > 0 || c.has(flag::BLOCKED) {
+    // A replica is charged with what its own clients ask.
+    if server.nesting > 0 || c.has(flag::BLOCKED | flag::PRIMARY) {
         return;
     }
     let mut cost = SlotUsage {
