@@ -207,7 +207,8 @@ impl Cluster {
         }
         self.size = size;
         self.minority = reached < self.majority();
-        if self.minority {
+        // Without any voter, no majority can have replaced this node.
+        if self.minority && size > 0 {
             self.down_until = self.down_until.max(now.ms + self.rejoin_delay());
         }
         let covered = self.slots.assigned() == SLOTS && !failed;
