@@ -302,6 +302,25 @@ impl KvStore {
         std::mem::replace(self, empty)
     }
 
+    /// Prefetches what leads to the bucket of a hash: the header of its table. The headers of all
+    /// slots are 2 MB, more than a core's cache. Returns whether [`KvStore::prefetch_bucket`] is to
+    /// be called when they have been loaded; a single table has no such stage.
+    #[inline]
+    pub fn prefetch_first(&self, hash: u64) -> bool {
+        match &self.tables {
+            Tables::One(table) => {
+                table.prefetch_bucket(hash);
+                false
+            }
+            Tables::BySlot(slots) => {
+                if let Some(table) = slots.tables.get(slot_of(hash)) {
+                    table.prefetch_header();
+                }
+                true
+            }
+        }
+    }
+
     /// Prefetches the bucket of a hash for a later look-up.
     #[inline]
     pub fn prefetch_bucket(&self, hash: u64) {

@@ -7,9 +7,101 @@
 /// The number of slots of a cluster.
 pub const SLOTS: usize = 16_384;
 
+/// The generator polynomial of CRC-16/XMODEM, without its highest term.
+const POLYNOMIAL: u16 = 0x1021;
+/// The number of bytes that one step of the CRC takes.
+const WORD: usize = 8;
+
+/// `TABLES[n][byte]` is the CRC of a byte that is followed by `n` zeros. The CRC of a word is the
+/// sum of its bytes' entries, which are read independently of each other.
+static TABLES: [[u16; 256]; WORD] = tables();
+
+const fn tables() -> [[u16; 256]; WORD] {
+    let mut tables = [[0; 256]; WORD];
+    let mut byte = 0;
+    while byte < 256 {
+        let mut crc = (byte as u16) << 8;
+        let mut zeros = 0;
+        while zeros < WORD {
+            let mut bit = 0;
+            while bit < 8 {
+                let carry = crc & 0x8000 != 0;
+                crc <<= 1;
+                if carry {
+                    crc ^= POLYNOMIAL;
+                }
+                bit += 1;
+            }
+            tables[zeros][byte] = crc;
+            zeros += 1;
+        }
+        byte += 1;
+    }
+    tables
+}
+
 /// The slot of a key, below [`SLOTS`].
+#[inline]
 pub fn key_slot(key: &[u8]) -> u16 {
-    crc16::State::<crc16::XMODEM>::calculate(hash_tag(key)) % SLOTS as u16
+    let hashed = match has_brace(key) {
+        true => hash_tag(key),
+        false => key,
+    };
+    crc16(hashed) % SLOTS as u16
+}
+
+/// The CRC-16/XMODEM of some bytes. Zeros before them do not change it, as it begins with 0; so the
+/// bytes before the last whole words are a word, too.
+#[inline]
+fn crc16(bytes: &[u8]) -> u16 {
+    let (head, words) = bytes.as_rchunks::<WORD>();
+    let first = match head {
+        [] => 0,
+        _ => add_word(0, padded(head, bytes)),
+    };
+    let add = |crc, word: &[u8; WORD]| add_word(crc, u64::from_be_bytes(*word));
+    words.iter().fold(first, add)
+}
+
+/// The CRC of bytes with this CRC and of the word behind them.
+#[inline]
+fn add_word(crc: u16, word: u64) -> u16 {
+    let word = word ^ u64::from(crc) << 48;
+    let bytes = word.to_le_bytes();
+    let entry = |zeros: usize| TABLES[zeros][usize::from(bytes[zeros])];
+    entry(0) ^ entry(1) ^ entry(2) ^ entry(3) ^ entry(4) ^ entry(5) ^ entry(6) ^ entry(7)
+}
+
+/// The number that the bytes of `head` are, with the highest first. `head` is the beginning of
+/// `bytes`, and shorter than a word.
+#[inline]
+fn padded(head: &[u8], bytes: &[u8]) -> u64 {
+    match bytes.first_chunk::<WORD>() {
+        // A shift by 64 is none.
+        Some(_) if head.is_empty() => 0,
+        Some(word) => u64::from_be_bytes(*word) >> (8 * (WORD - head.len())),
+        None => head
+            .iter()
+            .fold(0, |number, byte| number << 8 | u64::from(*byte)),
+    }
+}
+
+/// Whether there is a `{`. Most keys are so short that a general search costs more.
+#[inline]
+fn has_brace(key: &[u8]) -> bool {
+    const ONES: u64 = u64::from_ne_bytes([1; WORD]);
+    const TOPS: u64 = u64::from_ne_bytes([0x80; WORD]);
+    const BRACES: u64 = u64::from_ne_bytes([b'{'; WORD]);
+    let (head, words) = key.as_rchunks::<WORD>();
+    // A byte of `word ^ BRACES` is 0 where the key has a brace.
+    let find = |word: u64| {
+        let others = word ^ BRACES;
+        others.wrapping_sub(ONES) & !others & TOPS
+    };
+    let found = words
+        .iter()
+        .fold(0, |found, word| found | find(u64::from_ne_bytes(*word)));
+    found | find(padded(head, key)) != 0
 }
 
 /// The slot of all keys that match a glob pattern; `None` if they may be in several.
@@ -44,6 +136,26 @@ mod tests {
         assert_eq!(key_slot(b"123456789"), 12_739);
         assert_eq!(key_slot(b"foo"), 12_182);
         assert_eq!(key_slot(b""), 0);
+    }
+
+    fn bit_by_bit(bytes: &[u8]) -> u16 {
+        bytes.iter().fold(0, |crc, byte| {
+            (0..8).fold(crc ^ u16::from(*byte) << 8, |crc, _| {
+                crc << 1 ^ (crc >> 15) * POLYNOMIAL
+            })
+        })
+    }
+
+    #[test]
+    fn bytes_of_all_lengths_have_the_crc_of_the_bitwise_twin() {
+        let bytes: Vec<u8> = (0..300u32).map(|at| (at * 167 + 13) as u8).collect();
+        for len in 0..40 {
+            for start in 0..256 {
+                let part = &bytes[start..start + len];
+                assert_eq!(crc16(part), bit_by_bit(part), "{part:?}");
+                assert_eq!(has_brace(part), part.contains(&b'{'), "{part:?}");
+            }
+        }
     }
 
     #[test]

@@ -190,27 +190,13 @@ fn check(
     Ok(Verdict::Run(id))
 }
 
-/// The target of slots that this node gives away may only talk about that: its words come over a
-/// connection with all rights.
-#[cold]
-fn check_word(server: &Server, id: u16) -> Result<(), Error> {
-    match &*server.commands.entry(id).fullname == "cluster|syncslots" {
-        true => Ok(()),
-        false => Err(Error::of("ERR Only CLUSTER SYNCSLOTS is possible here")),
-    }
-}
-
 /// On a cluster node, refuses a command whose keys are not here.
 fn check_slot(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16) -> Result<(), Error> {
     if server.armed & armed::CLUSTER == 0 {
         return Ok(());
     }
-    if c.has(flag::SLOT_EXPORT) {
-        check_word(server, id)?;
-    }
-    let cmd = server.commands.row(id);
     route::check(server, c, id, argv, |server, c| {
-        flags_of(server, c, cmd, argv)
+        flags_of(server, c, server.commands.row(id), argv)
     })
 }
 

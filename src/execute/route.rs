@@ -31,12 +31,42 @@ pub fn check(
     flags: impl FnOnce(&Server, &Client) -> Flags,
 ) -> Result<(), Error> {
     c.hash_slot = NO_SLOT;
+    if c.has(flag::PRIMARY | flag::AOF_LOADER | flag::SLOT_IMPORT | flag::SLOT_EXPORT) {
+        return check_link(server, c, id, argv, flags);
+    }
+    check_client(server, c, id, argv, flags)
+}
+
+/// Clients that are links: of the primary, the AOF and other nodes.
+#[cold]
+#[inline(never)]
+fn check_link(
+    server: &mut Server,
+    c: &mut Client,
+    id: u16,
+    argv: &[&[u8]],
+    flags: impl FnOnce(&Server, &Client) -> Flags,
+) -> Result<(), Error> {
+    if c.has(flag::SLOT_EXPORT) {
+        check_word(server, id)?;
+    }
     if c.replays() {
         return Ok(());
     }
-    if c.has(flag::SLOT_IMPORT) {
-        return check_import(server, c, id, argv);
+    match c.has(flag::SLOT_IMPORT) {
+        true => check_import(server, c, id, argv),
+        false => check_client(server, c, id, argv, flags),
     }
+}
+
+#[inline(always)]
+fn check_client(
+    server: &mut Server,
+    c: &mut Client,
+    id: u16,
+    argv: &[&[u8]],
+    flags: impl FnOnce(&Server, &Client) -> Flags,
+) -> Result<(), Error> {
     let entry = server.commands.entry(id);
     if entry.has_one_key {
         let key = argv[usize::from(entry.first_key)];
@@ -50,6 +80,16 @@ pub fn check(
     }
     let flags = flags(server, c);
     check_keys(server, c, id, argv, flags)
+}
+
+/// The target of slots that this node gives away may only talk about that: its words come over a
+/// connection with all rights.
+#[cold]
+fn check_word(server: &Server, id: u16) -> Result<(), Error> {
+    match &*server.commands.entry(id).fullname == "cluster|syncslots" {
+        true => Ok(()),
+        false => Err(Error::of("ERR Only CLUSTER SYNCSLOTS is possible here")),
+    }
 }
 
 /// The source of slots may only write to these slots.

@@ -487,6 +487,13 @@ impl<E: Element> HashTable<E> {
         self.grow_if_full();
     }
 
+    /// Prefetches what [`HashTable::prefetch_bucket`] reads.
+    #[inline]
+    pub fn prefetch_header(&self) {
+        prefetch((&self.tables[0]).into());
+        prefetch((&self.rehash_at).into());
+    }
+
     /// Prefetches the home bucket of a hash for a later look-up.
     #[inline]
     pub fn prefetch_bucket(&self, hash: u64) {
