@@ -23,7 +23,7 @@ import subprocess
 import time
 
 from .cli import find_load
-from .servers import Server, ServerError, parse_spec
+from .servers import Server, ServerError, free_port, parse_spec
 
 PIPELINE = 64
 KEYS = 10_000
@@ -122,6 +122,9 @@ def load(program, port, requests, command, keyspace=KEYS):
 def under_callgrind(name, command, arguments):
     """A server whose instructions are counted, in a folder of its own."""
     callgrind = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"]
+    if "--cluster-enabled" in arguments:
+        # The default may be above the highest port.
+        arguments += ("--cluster-port", str(free_port()))
     server = Server(name, callgrind + command + list(BASE + arguments), None)
     server.command += ["--dir", server.dir]
     try:

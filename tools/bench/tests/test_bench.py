@@ -5,7 +5,7 @@ import io
 import unittest
 from xml.dom import minidom
 
-from benchlib import chart, disk, instructions, measure, replication, report, servers, tls, trace, workloads
+from benchlib import chart, cluster, disk, instructions, measure, replication, report, servers, tls, trace, workloads
 
 
 class Stub:
@@ -163,6 +163,43 @@ class Replication(unittest.TestCase):
             while peak.largest < 7:
                 pass
         self.assertEqual(peak.largest, 7)
+
+
+class Node:
+    """A node that answers with these replies, in their order; an error ends them."""
+
+    def __init__(self, *replies):
+        self.replies = list(replies)
+
+    def ask(self, *_):
+        if not self.replies:
+            raise servers.ServerError("MOVED 1 127.0.0.1:1")
+        return self.replies.pop(0)
+
+
+class Cluster(unittest.TestCase):
+    def test_a_writer_follows_its_key_and_measures_the_pause(self):
+        writer = cluster.Writer(Node(b"OK"), Node(b"OK"), "key")
+        writer.write()
+        self.assertFalse(writer.moved)
+        writer.accepted -= 5
+        writer.write()
+        self.assertTrue(writer.moved)
+        self.assertGreaterEqual(writer.pause, 5)
+
+    def test_a_write_that_no_node_takes_is_not_accepted(self):
+        writer = cluster.Writer(Node(), Node(), "key")
+        accepted = writer.accepted
+        writer.write()
+        self.assertEqual((writer.moved, writer.accepted), (False, accepted))
+
+    def test_a_key_is_found_by_its_slot(self):
+        self.assertEqual(cluster.key_of(Node(7, 9, 3), 1, 5), "key:2")
+
+    def test_rows_of_a_node_are_known_by_their_arguments(self):
+        rows = {row.name: row for row in instructions.ROWS}
+        self.assertTrue(rows["GET, cluster"].cluster)
+        self.assertFalse(rows["GET, tagged keys"].cluster)
 
 
 class Tls(unittest.TestCase):
