@@ -185,19 +185,19 @@ impl Cluster {
             node.ping_sent = now.ms;
             node.note_ping(now.ms);
         }
-        self.send_gossip(now, link, Some(index), kind, out);
+        let reads = self.nodes[index].has(flag::EXTENSIONS);
+        self.send_gossip(now, link, Some(index), (kind, reads), out);
     }
 
-    /// Sends a PING, PONG or MEET on a link.
+    /// Sends a PING, PONG or MEET on a link, with extensions if the peer reads them.
     pub(super) fn send_gossip(
         &mut self,
         now: Now,
         link: LinkId,
         to: Option<NodeIndex>,
-        kind: PingKind,
+        (kind, reads): (PingKind, bool),
         out: &mut Vec<Action>,
     ) {
-        let reads = to.is_some_and(|to| self.nodes[to].has(flag::EXTENSIONS));
         let extensions = if reads {
             self.extensions(now)
         } else {

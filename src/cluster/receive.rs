@@ -177,7 +177,10 @@ impl Cluster {
                 self.meet_sender(now, ping, out);
             }
             let to = sender.or(self.links[&ping.link].node);
-            self.send_gossip(now, ping.link, to, PingKind::Pong, out);
+            // A new node gets the host name with the first claim of slots.
+            let flags = ping.header.message_flags[0] & message_flag::EXTENSIONS != 0;
+            let reads = flags || to.is_some_and(|to| self.nodes[to].has(flag::EXTENSIONS));
+            self.send_gossip(now, ping.link, to, (PingKind::Pong, reads), out);
         }
         let mut sender = sender;
         if !self.links[&ping.link].inbound {

@@ -158,6 +158,25 @@ fn an_unknown_sender_changes_nothing() {
     assert_eq!(node.current_epoch(), 0);
 }
 
+/// A node that has just been met shows the host name as soon as it shows the slots.
+#[test]
+fn the_first_answer_has_extensions_if_the_peer_reads_them() {
+    let mut node = node(1);
+    let link = node.new_link();
+    node.step(at(300), Event::Accepted(link), &mut Vec::new());
+    let mut peer = Peer {
+        header: head(b'z'),
+        link,
+    };
+    for (flags, expected) in [(0, false), (4, true)] {
+        peer.header.message_flags[0] = flags;
+        let out = pass(&mut node, &peer, ping(PingKind::Ping));
+        let has =
+            |body: &&Body| matches!(body, Body::Ping { extensions, .. } if !extensions.is_empty());
+        assert_eq!(sent(&out).iter().any(has), expected, "{out:?}");
+    }
+}
+
 #[test]
 fn an_epoch_from_the_future_is_not_taken() {
     let mut node = node(1);
