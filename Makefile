@@ -25,7 +25,7 @@ REDIS_NAMES = redis-server redis-check-rdb redis-check-aof
 
 N       ?= 2
 
-.PHONY: all run test check compat compat-long interop bench suite suite-long suite-tls fuzz asan crash chaos simulate miri page book book-figures lesson-diff exercise soak pgo deb rpm deb-test install install-redis-names help
+.PHONY: all run test check compat compat-long interop bench suite suite-cluster suite-long suite-tls fuzz asan crash chaos simulate miri page book book-figures lesson-diff exercise soak pgo deb rpm deb-test install install-redis-names help
 .NOTPARALLEL:
 
 all:            ## build the server (release)
@@ -70,6 +70,13 @@ suite: peers    ## the units of Valkey's Tcl suite that must pass (make suite AR
 	$(CARGO) build
 	tools/suite/fetch.sh >/dev/null
 	tools/suite/run --server $(TARGET)/debug/aeris-server --profile quick --retries 2 $(or $(ARGS),--clean)
+
+# Some of its units wait for minutes, and tclsh needs minutes for replies of 16,384 ranges.
+suite-cluster: peers    ## all of the suite's cluster units, one at a time (half an hour)
+	$(CARGO) build
+	tools/suite/fetch.sh >/dev/null
+	tools/suite/run --server $(TARGET)/debug/aeris-server --jobs 1 --test-timeout 1200 \
+		--timeout-per-unit 3600 --units 'unit/cluster/*' $(ARGS)
 
 suite-long: peers   ## the whole Tcl suite
 	$(CARGO) build --profile fast
