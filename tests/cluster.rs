@@ -192,6 +192,28 @@ fn idle_nodes_sleep_between_their_pings() {
     }
 }
 
+/// The fields that tests/observed_fields.rs leaves to a cluster.
+#[test]
+fn fields_of_a_node_have_its_values() {
+    let (servers, _) = cluster([ours; 4]).expect("servers");
+    let mut c = servers[0].connect();
+    let server = c.line("INFO server");
+    assert!(server.contains("\r\nredis_mode:cluster\r\n"), "{server}");
+    assert_eq!(number(&c.line("INFO cluster"), "cluster_enabled"), 1);
+    // A link in each direction for each of the three other nodes.
+    wait_until("links to all nodes", || {
+        number(&c.line("INFO clients"), "cluster_connections") == 6
+    });
+    assert!(number(&c.line("INFO memory"), "mem_cluster_links") > 0);
+    let Reply::Many(_, stats) = parse_reply(c.line("MEMORY STATS").as_bytes()) else {
+        panic!("no map");
+    };
+    let mut pairs = stats.chunks(2);
+    let links = pairs.find(|pair| words(pair[0].clone()) == "cluster.links");
+    let links = words(links.expect("cluster.links")[1].clone());
+    assert_ne!(links, "0");
+}
+
 fn number(info: &str, field: &str) -> u64 {
     let mut values = info
         .lines()

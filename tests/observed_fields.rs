@@ -82,7 +82,7 @@ const CONSTANT: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "there is no cluster mode",
+        "of a node of a cluster: tests/cluster.rs changes these",
         &[
             "redis_mode",
             "cluster_connections",

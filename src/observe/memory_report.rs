@@ -84,6 +84,8 @@ pub struct Report {
     pub replicas: usize,
     /// The bytes that wait to be written to the AOF.
     pub aof_buffer: usize,
+    /// The links to other nodes of the cluster, with what waits to be sent.
+    pub cluster_links: usize,
     /// EVAL's interpreter and the cache of scripts.
     pub scripts: usize,
     /// The interpreter of functions and their libraries.
@@ -110,6 +112,7 @@ impl Report {
                 + census.replicas()
                 + server.replication.stream.memory()
                 + server.aof.feed.memory()
+                + cluster_links(server)
                 + server.net.buffers_memory()
                 + server.commands.latency_memory()
                 + scripts(server)
@@ -120,6 +123,7 @@ impl Report {
             clients: census.clients(),
             replicas: server.replication.stream.memory_for_replicas(),
             aof_buffer: server.aof.feed.memory(),
+            cluster_links: cluster_links(server),
             scripts: scripts(server),
             functions: functions(server),
             dbs: Vec::new(),
@@ -175,6 +179,11 @@ impl Report {
             .checked_div(self.keys)
             .unwrap_or(0)
     }
+}
+
+fn cluster_links(server: &Server) -> usize {
+    let unsent = server.cluster.as_ref().map_or(0, |member| member.unsent());
+    server.bus.memory() + unsent
 }
 
 fn scripts(server: &Server) -> usize {

@@ -105,7 +105,7 @@ impl Fields<'_> {
         self.bytes("replication.backlog", backlog);
         self.bytes("clients.slaves", report.replicas);
         self.bytes("clients.normal", report.clients);
-        self.bytes("cluster.links", 0);
+        self.bytes("cluster.links", report.cluster_links);
         self.bytes("aof.buffer", report.aof_buffer);
         self.bytes("lua.caches", report.scripts);
         self.bytes("functions.caches", report.functions);

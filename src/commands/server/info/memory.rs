@@ -44,9 +44,7 @@ pub fn memory(view: &View, out: &mut Report) {
     out.field("mem_replica_full_sync_buffer", collected);
     out.field("mem_clients_slaves", report.replicas);
     out.field("mem_clients_normal", report.clients);
-    let unsent = view.server.cluster.as_ref();
-    let unsent = unsent.map_or(0, |member| member.unsent());
-    out.field("mem_cluster_links", view.server.bus.memory() + unsent);
+    out.field("mem_cluster_links", report.cluster_links);
     out.field("mem_aof_buffer", report.aof_buffer);
     out.field("mem_allocator", system::allocator_name());
     out.field("mem_overhead_db_hashtable_rehashing", report.rehashing);
