@@ -7,7 +7,7 @@
 //!                        scope
 //! ```
 //!
-//! There are five changes:
+//! There are six changes:
 //!
 //! - `"\."` and `"\x41"` become `"."` and `"x41"`: 5.1 has no such escapes.
 //! - `return string.rep({})` is a tail call, for which LuaJIT drops the frame of the caller even if
@@ -33,6 +33,13 @@
 //!   LuaJIT counts upwards for ever.
 //! - Of any other returned call, the function and the arguments are passed to a function that makes
 //!   the same test; see `tail`.
+//!
+//! - A function with `...` that uses the variable `arg` gets it, as 5.1 defines it:
+//!
+//! ```text
+//!   function(...) return arg.n end
+//!           ->   function(...) local arg={n=select('#',...),...}; return arg.n end
+//! ```
 //!
 //! Library functions are recognised by their names and by local variables initialised with them.
 
@@ -564,6 +571,7 @@ impl<'a> Parser<'a> {
                 if !self.scope.function().variadic {
                     return self.error("cannot use '...' outside a vararg function");
                 }
+                self.scope.function().reads_arguments = true;
                 self.advance()?;
             }
             TokenKind::Other(b'{') => self.table()?,
@@ -767,12 +775,30 @@ impl<'a> Parser<'a> {
         if !self.is(other(b')')) {
             self.parameters()?;
         }
-        self.scope.show(&[]);
+        self.scope.show_parameters();
+        let has_select = self.scope.kind(b"select") == "global";
         self.expect(other(b')'))?;
+        let begin = self.last_end;
         self.chunk()?;
+        self.define_arg(begin, has_select);
         self.close(word("end"), "function", line)?;
         self.scope.close_function();
         Ok(())
+    }
+
+    /// Gives the function whose body begins there the variable `arg`, if it uses that. In 5.1 it is
+    /// nil where `...` is used.
+    fn define_arg(&mut self, begin: usize, has_select: bool) {
+        let function = self.scope.function();
+        if !function.uses_arg {
+            return;
+        }
+        let text = match (function.reads_arguments, has_select) {
+            (true, _) => " local arg;",
+            (false, true) => " local arg={n=select('#',...),...};",
+            (false, false) => " local arg={n=#{...},...};",
+        };
+        self.insert(begin, text.as_bytes());
     }
 
     fn parameters(&mut self) -> Parsed {
@@ -785,7 +811,7 @@ impl<'a> Parser<'a> {
                 TokenKind::Word("...") => {
                     self.advance()?;
                     self.scope.function().variadic = true;
-                    return Ok(());
+                    return self.declare(b"arg");
                 }
                 _ => return self.error("<name> or '...' expected"),
             }

@@ -54,6 +54,12 @@ struct Block {
 pub struct Function<'a> {
     line: usize,
     pub variadic: bool,
+    /// Whether `...` stands in its body.
+    pub reads_arguments: bool,
+    /// The place of `arg` among the local variables, which 5.1 adds to the parameters of a function
+    /// with `...`.
+    arg: Option<usize>,
+    pub uses_arg: bool,
     locals: Vec<Local<'a>>,
     /// Local variables that are declared but not visible yet.
     pending: Vec<Local<'a>>,
@@ -86,6 +92,9 @@ impl<'a> Scope<'a> {
         self.functions.push(Function {
             line,
             variadic: false,
+            reads_arguments: false,
+            arg: None,
+            uses_arg: false,
             locals: Vec::new(),
             pending: Vec::new(),
             upvalues: Vec::new(),
@@ -155,6 +164,13 @@ impl<'a> Scope<'a> {
         function.locals.append(&mut function.pending);
     }
 
+    /// Makes the parameters visible, the last of which is `arg` if the function is variadic.
+    pub fn show_parameters(&mut self) {
+        self.show(&[]);
+        let function = self.function();
+        function.arg = function.variadic.then(|| function.locals.len() - 1);
+    }
+
     /// Makes the declared local variable visible, which is a function of the script.
     pub fn show_function(&mut self) {
         for local in &mut self.function().pending {
@@ -189,6 +205,7 @@ impl<'a> Scope<'a> {
             let locals = &self.functions[depth].locals;
             if let Some(place) = locals.iter().rposition(|local| local.name == name) {
                 let origin = locals[place].origin;
+                self.functions[depth].uses_arg |= self.functions[depth].arg == Some(place);
                 for function in &mut self.functions[depth + 1..] {
                     function.use_outer((depth, place))?;
                 }

@@ -28,6 +28,40 @@ fn newer_syntax_is_refused_as_lua_5_1_refuses_it() {
     }
 }
 
+/// The variable `arg` of a variadic function, which is nil where `...` is used.
+#[test]
+fn a_variadic_function_has_its_arguments_in_arg() {
+    let table = " local arg={n=select('#',...),...};";
+    for (source, inserted) in [
+        ("function f(...)! return arg.n end", table),
+        (
+            "local function f(a, ...)! return function() return arg end end",
+            table,
+        ),
+        ("function f(...)! arg = 5 end", table),
+        (
+            "function f(...)! local x = {...} return arg end",
+            " local arg;",
+        ),
+        ("function f(...)! return (arg) end", table),
+        (
+            "local select function f(...)! return arg[1] end",
+            " local arg={n=#{...},...};",
+        ),
+        ("function f(...)! return {arg = 1}, x.arg end", ""),
+        ("function f(...)! local arg = 1 return {arg} end", ""),
+        ("function f(arg, ...)! return (function() end) end", ""),
+        ("function f(a)! x = arg end", ""),
+        (
+            "function f(...)! return function(...) return {...} end end",
+            "",
+        ),
+    ] {
+        let (plain, expected) = (source.replace('!', ""), source.replace('!', inserted));
+        assert_eq!(text(&plain), expected);
+    }
+}
+
 #[test]
 fn compile_errors_say_where_and_near_what() {
     for (source, message) in [
