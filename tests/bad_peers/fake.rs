@@ -233,7 +233,12 @@ pub fn read_command(input: &mut impl BufRead) -> std::io::Result<Vec<String>> {
             _ => Ok(line.trim_end().to_string()),
         }
     };
-    let count: usize = line()?[1..].parse().expect("a count");
+    // A replica that loads sends empty lines, so that its primary does not give it up.
+    let mut first = line()?;
+    while first.is_empty() {
+        first = line()?;
+    }
+    let count: usize = first[1..].parse().expect("a count");
     (0..count)
         .map(|_| {
             line()?;
