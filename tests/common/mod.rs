@@ -192,11 +192,11 @@ pub fn find_peer(program: &str) -> Option<PathBuf> {
     found
 }
 
-/// A port that no other test's server uses: each test process has a hundred of its own, below those
-/// that the system assigns.
+/// A port that no other test's server uses: each test process has a hundred of its own. They, and
+/// the ports of the bus 10,000 above them, are below those that the system assigns.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = 10_000 + (std::process::id() % 220) as u16 * 100;
+    let first = 10_000 + (std::process::id() % 100) as u16 * 100;
     (0..1000)
         .map(|_| first + NEXT.fetch_add(1, Ordering::Relaxed) % 100)
         .find(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok())
