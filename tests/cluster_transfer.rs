@@ -577,6 +577,11 @@ fn a_replica_knows_what_setslot_moves() {
         let source = text(&mut pair.source.connect(), "cluster myid");
         let mut b = pair.target.connect();
         let mut r = pair.replica.as_ref().expect("a replica").connect();
+        // A snapshot that was taken before has no open slot, and only a replica that is online gets
+        // the command.
+        wait_until("the replica is online", || {
+            text(&mut b, "info replication").contains("state=online")
+        });
         let line = format!("cluster setslot 5 importing {source}");
         assert_eq!(text(&mut b, &line), "+OK");
         let open = format!("[5-<-{source}]");
