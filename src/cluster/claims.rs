@@ -170,6 +170,7 @@ impl Cluster {
         }
     }
 
+    /// Logs that this node has given its last slot to `heir`.
     pub(super) fn log_empty(&mut self, heir: NodeIndex, out: &mut Vec<Action>) {
         let node = &self.nodes[heir];
         let (called, shard) = (node.called(), node.shard);

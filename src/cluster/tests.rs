@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::event::{Action, Address, Event, LinkId, Now, Replication, Settings};
 use super::name::{Ip, Name};
-use super::packet::{Body, Header, Message, PingKind, flag};
+use super::packet::{Body, Header, Message, PingKind, flag, message_flag};
 use super::{Cluster, SetSlot};
 use crate::util::random::Random;
 
@@ -108,6 +108,16 @@ fn join(node: &mut Cluster, name: u8) -> Peer {
     peer
 }
 
+/// A peer that this node does not know, with a link to it.
+fn stranger(node: &mut Cluster) -> Peer {
+    let link = node.new_link();
+    node.step(at(300), Event::Accepted(link), &mut Vec::new());
+    Peer {
+        header: head(b'z'),
+        link,
+    }
+}
+
 fn sent(actions: &[Action]) -> Vec<&Body> {
     let bodies = actions.iter().filter_map(|action| match action {
         Action::Send { message, .. } => match &**message {
@@ -133,12 +143,7 @@ fn save(node: &mut Cluster, actions: &[Action]) -> Vec<Action> {
 #[test]
 fn an_unknown_sender_changes_nothing() {
     let mut node = node(1);
-    let link = node.new_link();
-    node.step(at(300), Event::Accepted(link), &mut Vec::new());
-    let mut peer = Peer {
-        header: head(b'z'),
-        link,
-    };
+    let mut peer = stranger(&mut node);
     peer.header.slots = Rc::new((0..100).collect());
     let out = pass(&mut node, &peer, ping(PingKind::Ping));
     assert!(
@@ -162,13 +167,8 @@ fn an_unknown_sender_changes_nothing() {
 #[test]
 fn the_first_answer_has_extensions_if_the_peer_reads_them() {
     let mut node = node(1);
-    let link = node.new_link();
-    node.step(at(300), Event::Accepted(link), &mut Vec::new());
-    let mut peer = Peer {
-        header: head(b'z'),
-        link,
-    };
-    for (flags, expected) in [(0, false), (4, true)] {
+    let mut peer = stranger(&mut node);
+    for (flags, expected) in [(0, false), (message_flag::EXTENSIONS, true)] {
         peer.header.message_flags[0] = flags;
         let out = pass(&mut node, &peer, ping(PingKind::Ping));
         let has =

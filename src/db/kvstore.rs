@@ -302,21 +302,22 @@ impl KvStore {
         std::mem::replace(self, empty)
     }
 
-    /// Prefetches what leads to the bucket of a hash: the header of its table. The headers of all
-    /// slots are 2 MB, more than a core's cache. Returns whether [`KvStore::prefetch_bucket`] is to
-    /// be called when they have been loaded; a single table has no such stage.
+    /// Whether each slot has a table.
     #[inline]
-    pub fn prefetch_first(&self, hash: u64) -> bool {
+    pub fn is_by_slot(&self) -> bool {
+        matches!(self.tables, Tables::BySlot(_))
+    }
+
+    /// Prefetches the bucket of a hash, or the header of its slot's table: the headers of all slots
+    /// are 2 MB, more than a core's cache. [`KvStore::prefetch_bucket`] is the next step then.
+    #[inline]
+    pub fn prefetch_first(&self, hash: u64) {
         match &self.tables {
-            Tables::One(table) => {
-                table.prefetch_bucket(hash);
-                false
-            }
+            Tables::One(table) => table.prefetch_bucket(hash),
             Tables::BySlot(slots) => {
                 if let Some(table) = slots.tables.get(slot_of(hash)) {
                     table.prefetch_header();
                 }
-                true
             }
         }
     }

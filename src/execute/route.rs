@@ -21,6 +21,9 @@ use crate::db::slot::key_slot;
 use crate::error::Error;
 use crate::state::Server;
 
+/// Clients that are links: of the primary, the AOF and other nodes.
+const LINKS: u64 = flag::PRIMARY | flag::AOF_LOADER | flag::SLOT_IMPORT | flag::SLOT_EXPORT;
+
 /// Refuses a command of a client whose keys another node has, or none has. `flags` are what it
 /// will do, with those of a transaction's commands and a script's declarations.
 pub fn check(
@@ -31,42 +34,9 @@ pub fn check(
     flags: impl FnOnce(&Server, &Client) -> Flags,
 ) -> Result<(), Error> {
     c.hash_slot = NO_SLOT;
-    if c.has(flag::PRIMARY | flag::AOF_LOADER | flag::SLOT_IMPORT | flag::SLOT_EXPORT) {
-        return check_link(server, c, id, argv, flags);
-    }
-    check_client(server, c, id, argv, flags)
-}
-
-/// Clients that are links: of the primary, the AOF and other nodes.
-#[cold]
-#[inline(never)]
-fn check_link(
-    server: &mut Server,
-    c: &mut Client,
-    id: u16,
-    argv: &[&[u8]],
-    flags: impl FnOnce(&Server, &Client) -> Flags,
-) -> Result<(), Error> {
-    if c.has(flag::SLOT_EXPORT) {
-        check_word(server, id)?;
-    }
-    if c.replays() {
+    if c.has(LINKS) && is_decided_by_link(server, c, id, argv)? {
         return Ok(());
     }
-    match c.has(flag::SLOT_IMPORT) {
-        true => check_import(server, c, id, argv),
-        false => check_client(server, c, id, argv, flags),
-    }
-}
-
-#[inline(always)]
-fn check_client(
-    server: &mut Server,
-    c: &mut Client,
-    id: u16,
-    argv: &[&[u8]],
-    flags: impl FnOnce(&Server, &Client) -> Flags,
-) -> Result<(), Error> {
     let entry = server.commands.entry(id);
     if entry.has_one_key {
         let key = argv[usize::from(entry.first_key)];
@@ -80,6 +50,24 @@ fn check_client(
     }
     let flags = flags(server, c);
     check_keys(server, c, id, argv, flags)
+}
+
+/// Of a client that is a link: refuses what the link may not do. Returns whether nothing else is to
+/// be checked.
+#[cold]
+#[inline(never)]
+fn is_decided_by_link(server: &Server, c: &Client, id: u16, argv: &[&[u8]]) -> Result<bool, Error> {
+    if c.has(flag::SLOT_EXPORT) {
+        check_word(server, id)?;
+    }
+    if c.replays() {
+        return Ok(true);
+    }
+    if c.has(flag::SLOT_IMPORT) {
+        check_import(server, c, id, argv)?;
+        return Ok(true);
+    }
+    Ok(false)
 }
 
 /// The target of slots that this node gives away may only talk about that: its words come over a

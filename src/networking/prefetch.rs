@@ -49,7 +49,7 @@ pub(super) fn look_up_and_prefetch(
     let batch = server.config.prefetch_batch_max_size;
     let fetches = !is_off(batch);
     let mut last = c.last_cmd;
-    let (mut elements, mut has_headers) = (0, false);
+    let mut elements = 0;
     for (command, found) in table.commands.iter().zip(ids.iter_mut()) {
         let argv = &argvs[command.first..command.first + command.argc];
         *found = server.commands.lookup_from(last, argv[0]);
@@ -58,7 +58,7 @@ pub(super) fn look_up_and_prefetch(
         if server.commands.entry(id).elements.is_some() {
             elements += command.argc - 1;
         }
-        has_headers |= hash_keys(server, c.db, id, argv, fetches);
+        hash_keys(server, c.db, id, argv, fetches);
     }
     if !fetches {
         return;
@@ -67,7 +67,7 @@ pub(super) fn look_up_and_prefetch(
         let keys = &server.data.dbs[c.db as usize].keys;
         let looked_up = server.hashes.entries.iter().map(|&(_, _, hash)| hash);
         let hashes = looked_up.chain(server.hashes.counted.iter().copied());
-        if has_headers {
+        if keys.is_by_slot() {
             hashes.clone().for_each(|hash| keys.prefetch_bucket(hash));
         }
         hashes.for_each(|hash| keys.prefetch_entry(hash));
@@ -94,17 +94,16 @@ fn prefetch_elements_in_other_windows(
 }
 
 /// Hashes the keys of a command whose row has their positions, and prefetches their buckets if
-/// `fetches`. Returns whether only the headers of tables are prefetched, as on a cluster node.
+/// `fetches`; on a cluster node what leads to the buckets.
 #[inline]
-fn hash_keys(server: &mut Server, db: u32, id: u16, argv: &[&[u8]], fetches: bool) -> bool {
-    let mut has_headers = false;
+fn hash_keys(server: &mut Server, db: u32, id: u16, argv: &[&[u8]], fetches: bool) {
     let entry = server.commands.entry(id);
     let first = entry.first_key as usize;
     if first == 0 || first >= argv.len() {
         if entry.count_at != 0 {
-            return hash_counted_keys(server, db, entry.count_at as usize, argv, fetches);
+            hash_counted_keys(server, db, entry.count_at as usize, argv, fetches);
         }
-        return false;
+        return;
     }
     let last = match entry.last_key {
         last if last < 0 => argv.len().saturating_sub(last.unsigned_abs() as usize),
@@ -118,32 +117,23 @@ fn hash_keys(server: &mut Server, db: u32, id: u16, argv: &[&[u8]], fetches: boo
             .entries
             .push((key.as_ptr() as usize, key.len(), hash));
         if fetches {
-            has_headers |= server.data.dbs[db as usize].keys.prefetch_first(hash);
+            server.data.dbs[db as usize].keys.prefetch_first(hash);
         }
     }
-    has_headers
 }
 
 /// Hashes the keys of a command with a number of keys: scripts, and operations on several sets.
-fn hash_counted_keys(
-    server: &mut Server,
-    db: u32,
-    at: usize,
-    argv: &[&[u8]],
-    fetches: bool,
-) -> bool {
+fn hash_counted_keys(server: &mut Server, db: u32, at: usize, argv: &[&[u8]], fetches: bool) {
     let Some(&[digit @ b'1'..=b'9']) = argv.get(at) else {
-        return false;
+        return;
     };
-    let mut has_headers = false;
     for key in argv[at + 1..].iter().take((digit - b'0') as usize) {
         let hash = server.key_hasher.hash(key);
         server.hashes.counted.push(hash);
         if fetches {
-            has_headers |= server.data.dbs[db as usize].keys.prefetch_first(hash);
+            server.data.dbs[db as usize].keys.prefetch_first(hash);
         }
     }
-    has_headers
 }
 
 /// The elements of one window: their tables and hashes.

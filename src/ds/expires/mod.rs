@@ -37,6 +37,7 @@
 //! pairs (24 to 30 bytes each).
 use std::collections::BTreeMap;
 
+use super::btree_memory::map_bytes;
 use super::relocate::{Cursor, Relocate};
 use crate::sys::mover::Mover;
 
@@ -234,8 +235,7 @@ impl Expires {
 
     /// The allocated bytes: exact for the leaves' columns, an estimate for the map.
     pub fn memory_bytes(&self) -> usize {
-        // A node of a BTreeMap has 11 places, two thirds of them used on average.
-        self.bytes + self.leaves.len() * (size_of::<Key>() + size_of::<Leaf>()) * 3 / 2
+        self.bytes + map_bytes::<Key, Leaf>(self.leaves.len())
     }
 
     /// Updates the figures after a pair was removed from the leaf at `key`; drops the leaf if it is

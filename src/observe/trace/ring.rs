@@ -304,7 +304,8 @@ mod tests {
         assert_eq!(ring.memory(), memory);
     }
 
-    /// An event after that of `before`, short or for one of several reasons wide.
+    /// Whether it follows the event before, its time, client, number and kind: short, or for one of
+    /// several reasons wide.
     fn any_event() -> impl Strategy<Value = (bool, u64, u64, u32, usize)> {
         let took = prop_oneof![
             Just(0),

@@ -129,27 +129,14 @@ def run_memory(servers, data_sets, client, report, o):
     return results
 
 
-def run_disk(servers, scenes, client, report, o):
+def run_scenes(servers, scenes, measured, client, report, o):
+    """Run scenes of `measured`, the module that has them."""
     results = {}
     for server in servers:
         server.start()
-    report.heading("plain / disturbed")
+    report.heading(measured.HEADING)
     for scene in scenes:
-        results[scene.name] = disk.measure(servers, scene, client, o.turns, o.seconds, note)
-        note("")
-        report.scene(scene, results[scene.name])
-    for server in servers:
-        server.stop()
-    return results
-
-
-def run_trace(servers, scenes, client, report, o):
-    results = {}
-    for server in servers:
-        server.start()
-    report.heading("CPU, us: trace off / on")
-    for scene in scenes:
-        results[scene.name] = trace.measure(servers, scene, client, o.turns, o.seconds, note)
+        results[scene.name] = measured.measure(servers, scene, client, o.turns, o.seconds, note)
         note("")
         report.scene(scene, results[scene.name])
     for server in servers:
@@ -205,11 +192,11 @@ def run(o):
     if scenes:
         with Fleet(specs_of(o), None) as servers:
             report.servers = servers
-            data["disk"] = run_disk(servers, scenes, client, report, o)
+            data["disk"] = run_scenes(servers, scenes, disk, client, report, o)
     if traced:
         with Fleet(specs_of(o), server_core) as servers:
             report.servers = servers
-            data["trace"] = run_trace(servers, traced, client, report, o)
+            data["trace"] = run_scenes(servers, traced, trace, client, report, o)
     if replicas:
         data["replication"] = run_replication(replicas, (server_core, client_core), client,
                                               report, o)

@@ -23,6 +23,7 @@ from .measure import prepare, turn
 from .servers import ServerError
 from .workloads import STRINGS, VALUE, Workload, fill, words
 
+HEADING = "plain / disturbed"
 REWRITE_SECONDS = 120
 MANY = 5_000_000             # keys, where a fork has to hurt
 
@@ -158,8 +159,9 @@ def scenes(many=MANY):
     )
 
 
-def measure(servers, scene, client, turns, seconds, note):
-    """By server's name: a list of (plain, disturbed), or an error."""
+def measure(servers, scene, client, turns, seconds, note, alternates=False):
+    """By server's name: a list of (plain, disturbed), or an error. If `alternates`, every second
+    turn begins with the disturbed side."""
     results = {}
     for server in servers:
         try:
@@ -172,13 +174,15 @@ def measure(servers, scene, client, turns, seconds, note):
             if isinstance(results[server.name], str):
                 continue
             try:
+                sides = [scene.plain, scene.disturbed]
+                swapped = alternates and number % 2 == 1
                 pair = []
-                for around in (scene.plain, scene.disturbed):
+                for around in reversed(sides) if swapped else sides:
                     with around(server, client) as during:
                         result = turn(server, scene.workload, client,
                                       REWRITE_SECONDS if during else seconds, number + 1, during)
                     pair.append(result[scene.field] / scene.scale)
-                results[server.name].append(tuple(pair))
+                results[server.name].append(tuple(reversed(pair) if swapped else pair))
             except (ServerError, OSError, KeyError) as e:
                 results[server.name] = str(e) or repr(e)
         note(f"{scene.name}: turn {number + 1} of {turns}")

@@ -10,11 +10,11 @@ Everything is one server with one data set; TRACE START and `trace-recorder` do 
 
 import contextlib
 
+from . import disk
 from .disk import Scene, nothing
-from .measure import prepare, turn
-from .servers import ServerError
 from .workloads import VALUE, Workload, fill, words
 
+HEADING = "CPU, us: trace off / on"
 LIMIT = 1.03                 # of CPU for each request
 PAIRS = 10                   # in a turn of each server
 KEYS = 100_000               # few, so that commands are cheap
@@ -54,33 +54,6 @@ def scenes():
         for name, command, data in COMMANDS)
 
 
-def slices(scene, number):
-    """Both sides of a pair in the order in which they are measured."""
-    sides = [("off", scene.plain), ("on", scene.disturbed)]
-    return sides if number % 2 == 0 else sides[::-1]
-
-
 def measure(servers, scene, client, turns, seconds, note):
     """By server's name: a list of (off, on), or an error."""
-    results = {}
-    for server in servers:
-        try:
-            prepare(server, scene.workload, client)
-            results[server.name] = []
-        except (ServerError, OSError) as e:
-            results[server.name] = str(e)
-    for number in range(turns * PAIRS):
-        for server in servers:
-            if isinstance(results[server.name], str):
-                continue
-            try:
-                figures = {}
-                for side, around in slices(scene, number):
-                    with around(server, client):
-                        result = turn(server, scene.workload, client, seconds / PAIRS, number + 1)
-                    figures[side] = result[scene.field]
-                results[server.name].append((figures["off"], figures["on"]))
-            except (ServerError, OSError, KeyError) as e:
-                results[server.name] = str(e) or repr(e)
-        note(f"{scene.name}: pair {number + 1} of {turns * PAIRS}")
-    return results
+    return disk.measure(servers, scene, client, turns * PAIRS, seconds / PAIRS, note, True)
