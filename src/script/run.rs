@@ -238,10 +238,13 @@ impl Run<'_> {
     fn failure(&self, frame: &mut Frame) -> Error {
         if frame.kind(-1) != LuaType::Table {
             let text = said(frame.bytes(-1).unwrap_or(b"execution failure"));
-            return Error::new(format!(
-                "ERR Error running script {}, {text}",
-                self.job.name
-            ));
+            let name = self.job.name;
+            // After an overflow the machine may have no room for the error handler: the place is
+            // not known.
+            return Error::new(match &*text {
+                "stack overflow" => format!("ERR {text} script: {name}."),
+                _ => format!("ERR Error running script {name}, {text}"),
+            });
         }
         let error = convert::error_of(frame).unwrap_or(Error::of("ERR unknown error"));
         let mut text = error.text().to_string();

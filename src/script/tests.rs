@@ -388,6 +388,42 @@ fn errors_of_libraries_in_tail_position_name_function_and_line() {
     }
 }
 
+/// Lua 5.1 says where the stack ended and whether it was that of C. LuaJIT leaves both out, and
+/// some depths leave no room for the handler that adds them: then the place is missing.
+#[test]
+fn a_stack_overflow_names_its_place() {
+    let mut peer = Peer::new();
+    for (code, expected) in [
+        (
+            "local function f() return 1 + f() end return f()",
+            "user_script:1: stack overflow script: SHA, on @user_script:1.",
+        ),
+        (
+            "local function f(n)\n return n + f(n + 1) end\nlocal x = f(1) return x",
+            "user_script:2: stack overflow script: SHA, on @user_script:2.",
+        ),
+        (
+            "local function f() f() f() end f()",
+            "stack overflow script: SHA.",
+        ),
+        (
+            "local t = setmetatable({}, {__tostring = function(x) return tostring(x) end}) \
+             return tostring(t)",
+            "C stack overflow script: SHA, on @user_script:1.",
+        ),
+    ] {
+        let sha = String::from_utf8(sha_of(code.as_bytes()).to_vec()).expect("digits");
+        let expected = format!("-ERR {}\r\n", expected.replace("SHA", &sha));
+        assert_eq!(peer.eval(code), expected, "{code}");
+    }
+    let caught = "local function f() local x = f() return x end local ok, e = pcall(f) return e";
+    assert_eq!(
+        peer.eval(caught),
+        "$29\r\nuser_script:1: stack overflow\r\n"
+    );
+    assert_eq!(peer.eval("return 1"), ":1\r\n");
+}
+
 /// 5.1 drops the frame of a caller only if the called function is written in Lua.
 #[test]
 fn a_field_or_method_that_is_a_library_function_keeps_the_frame_of_its_caller() {

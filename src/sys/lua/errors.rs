@@ -1,7 +1,7 @@
 //! Errors of scripts: their texts, and the place in the script where they were raised.
 //!
 //! ```text
-//!   error ──> explain: the name of an element, which LuaJIT does not tell ──> pcall of a script
+//!   error ──> explain: the name of an element or the place of an overflow, which LuaJIT leaves out ──> pcall
 //!         └─> error_handler: the same, and the place ──> the table {err, source, line} ──> reply
 //! ```
 //!
@@ -37,8 +37,89 @@ unsafe extern "C-unwind" fn explain_handler(l: *mut lua_State) -> c_int {
     // SAFETY: called by the machine with the error as the first value.
     unsafe {
         ffi::lua_settop(l, 1);
-        name_operand(l);
+        complete_message(l);
         1
+    }
+}
+
+/// Adds to the error at index 1, the only value, what Lua 5.1 says and LuaJIT leaves out.
+unsafe fn complete_message(l: *mut lua_State) {
+    // SAFETY: called by the machine with room for 20 values; both leave one.
+    unsafe {
+        if Frame::new(l).bytes(1) == Some(b"stack overflow") {
+            place_overflow(l);
+        } else {
+            name_operand(l);
+        }
+    }
+}
+
+/// How many of the innermost functions show what a recursion consists of.
+const CYCLE_MAX: c_int = 8;
+
+/// Replaces the message of a stack overflow by that of Lua 5.1: the place of the call that failed,
+/// and whether the recursion goes through functions of the library or metamethods, for which Lua
+/// 5.1 needs the stack of C.
+unsafe fn place_overflow(l: *mut lua_State) {
+    let mut callers: Vec<_> = (1..CYCLE_MAX).map_while(|level| caller(l, level)).collect();
+    // The function that found no room may stand there as a function of C without a name.
+    if callers
+        .first()
+        .is_some_and(|caller| caller.is_library && !caller.is_named)
+    {
+        callers.remove(0);
+    }
+    let of_script = callers.iter().find(|caller| caller.line > 0);
+    let by_library = callers.first().is_some_and(|caller| caller.is_library);
+    let mut text = match of_script {
+        Some(caller) if !by_library => [
+            &caller.source[1..],
+            format!(":{}: ", caller.line).as_bytes(),
+        ]
+        .concat(),
+        _ => Vec::new(),
+    };
+    if callers
+        .iter()
+        .any(|caller| caller.is_library || caller.is_metamethod)
+    {
+        text.extend_from_slice(b"C ");
+    }
+    text.extend_from_slice(b"stack overflow");
+    // SAFETY: there is room, see `complete_message`; the new message replaces the old one.
+    unsafe {
+        Frame::new(l).push_bytes(&text);
+        ffi::lua_replace(l, 1);
+    }
+}
+
+/// A level of the call stack, for [`place_overflow`].
+struct Caller {
+    source: Vec<u8>,
+    /// 0 or -1 if it is not a function of the script.
+    line: c_int,
+    is_named: bool,
+    is_library: bool,
+    is_metamethod: bool,
+}
+
+fn caller(l: *mut lua_State, level: c_int) -> Option<Caller> {
+    // SAFETY: `lua_getstack` says whether the level exists, and then `ar` is filled.
+    unsafe {
+        let mut ar: ffi::lua_Debug = std::mem::zeroed();
+        if ffi::lua_getstack(l, level, &mut ar) == 0
+            || ffi::lua_getinfo(l, c"Snl".as_ptr(), &mut ar) == 0
+        {
+            return None;
+        }
+        let source = CStr::from_ptr(ar.source).to_bytes().to_vec();
+        Some(Caller {
+            line: if is_own(&source) { 0 } else { ar.currentline },
+            source,
+            is_named: !ar.name.is_null(),
+            is_library: CStr::from_ptr(ar.what) == c"C",
+            is_metamethod: !ar.namewhat.is_null() && CStr::from_ptr(ar.namewhat) == c"metamethod",
+        })
     }
 }
 
@@ -121,8 +202,7 @@ fn innermost_of_script(l: *mut lua_State) -> Option<(c_int, c_int)> {
         .map_while(|level| Some((level, source_line(l, level)?)))
         .find_map(|(level, place)| {
             let (source, line) = place;
-            let of_script =
-                line > 0 && source != b"=[C]" && !OWN_SOURCES.contains(&source.as_slice());
+            let of_script = line > 0 && source != b"=[C]" && !is_own(&source);
             of_script.then_some((level, line))
         })
 }
@@ -167,7 +247,7 @@ fn level_of_script(l: *mut lua_State, wanted: c_int) -> c_int {
         level += 1;
         match source_line(l, level) {
             None => return NO_LEVEL,
-            Some((source, _)) if OWN_SOURCES.contains(&source.as_slice()) => {}
+            Some((source, _)) if is_own(&source) => {}
             Some(_) => passed += 1,
         }
     }
@@ -230,6 +310,10 @@ const LEVELS_MAX: c_int = 250;
 const NO_LEVEL: c_int = c_int::MAX;
 const OWN_SOURCES: [&[u8]; 2] = [SANDBOX.as_bytes(), b"=[native]"];
 
+fn is_own(source: &[u8]) -> bool {
+    OWN_SOURCES.contains(&source)
+}
+
 /// Turns an error into the table `{err, source, line}`, which scripts and clients see, as in Redis.
 pub unsafe extern "C-unwind" fn error_handler(l: *mut lua_State) -> c_int {
     // SAFETY: called by the machine with the error as the only value; nothing raises.
@@ -238,7 +322,7 @@ pub unsafe extern "C-unwind" fn error_handler(l: *mut lua_State) -> c_int {
         if !frame.room(8) {
             return 1;
         }
-        name_operand(l);
+        complete_message(l);
         if frame.kind(1) != LuaType::Table {
             let text = describe_error(l);
             frame.push_table(0, 3);
@@ -268,7 +352,7 @@ fn error_place(l: *mut lua_State) -> Option<(Vec<u8>, c_int)> {
         place = source_line(l, level)?;
     }
     // Some of LuaJIT's library functions are written in Lua; their only line is 0.
-    while place.1 == 0 || OWN_SOURCES.contains(&place.0.as_slice()) {
+    while place.1 == 0 || is_own(&place.0) {
         level += 1;
         place = source_line(l, level)?;
     }
