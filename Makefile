@@ -42,7 +42,7 @@ endef
 
 test: peers     ## set up what the tests compare with, then all tests
 	$(call step,build of the tests (the first time 5 minutes and 3 GB of memory),$(CARGO) test --workspace --no-run)
-	$(call step,tests of the server (a few minutes),$(CARGO) test --workspace)
+	$(call step,tests of the server (a few minutes),CARGO="$(CARGO)" tools/test.sh)
 	$(call step,tests of tools/suite (seconds),python3 -B -m unittest discover -s tools/suite/tests -t tools/suite)
 	$(call step,tests of tools/bench (seconds),python3 -B -m unittest discover -s tools/bench/tests -t tools/bench)
 	$(call step,tests of tools/cluster (seconds),python3 -B -m unittest discover -s tools/cluster/tests -t tools/cluster)

@@ -9,6 +9,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
@@ -195,10 +196,19 @@ pub fn find_peer(program: &str) -> Option<PathBuf> {
 /// A port that no other test's server uses: each test process has a hundred of its own. They, and
 /// the ports of the bus 10,000 above them, are below those that the system assigns.
 pub fn free_port() -> u16 {
+    /// The first port of a block is held for as long as the process lives, so no other takes it.
+    static BLOCK: LazyLock<TcpListener> = LazyLock::new(|| {
+        let start = std::process::id() % 100;
+        (start..start + 100)
+            .find_map(|block| {
+                TcpListener::bind(("127.0.0.1", 10_000 + (block % 100) as u16 * 100)).ok()
+            })
+            .expect("a free block of ports")
+    });
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = 10_000 + (std::process::id() % 100) as u16 * 100;
+    let first = BLOCK.local_addr().expect("an address").port() + 1;
     (0..1000)
-        .map(|_| first + NEXT.fetch_add(1, Ordering::Relaxed) % 100)
+        .map(|_| first + NEXT.fetch_add(1, Ordering::Relaxed) % 99)
         .find(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok())
         .expect("a free port")
 }
