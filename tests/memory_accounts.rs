@@ -159,3 +159,83 @@ types! {
     streams, "stream", 2_000;
     streams_with_groups, "group", 2_000;
 }
+
+/// What clients cost that do something each: the difference that they make.
+fn accounts_of_clients_are_complete(
+    state: &str,
+    clients: usize,
+    requests: impl Fn(usize) -> Vec<Vec<u8>>,
+) {
+    let server = Peer::aeris(&["--maxclients", "5000"]);
+    let mut c = server.connect();
+    let before = look(&mut c);
+    let mut connections: Vec<Conn> = (0..clients).map(|_| server.connect()).collect();
+    for (n, connection) in connections.iter_mut().enumerate() {
+        for request in requests(n) {
+            connection.send(&request);
+        }
+    }
+    // Those that wait get no reply: they have arrived once the server counts them.
+    for connection in connections.iter_mut().filter(|_| state != "waiting") {
+        for _ in 0..requests(0).len() {
+            connection.reply();
+        }
+    }
+    while state == "waiting"
+        && !c
+            .line("INFO clients")
+            .contains(&format!("blocked_clients:{clients}\r\n"))
+    {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let after = look(&mut c);
+    let (computed, seen) = (after.overhead - before.overhead, after.used - before.used);
+    let off = computed.abs_diff(seen) * 1000 / seen;
+    assert!(
+        off <= 20,
+        "{state}: computed {computed} bytes, seen {seen}: {off} in a thousand off"
+    );
+}
+
+#[test]
+fn clients() {
+    accounts_of_clients_are_complete("idle", 500, |_| vec![multibulk(&["PING"])]);
+}
+
+#[test]
+fn watched_keys() {
+    accounts_of_clients_are_complete("watching", 50, |n| {
+        let keys = (0..100).map(|key| format!("key:{n}:{key}"));
+        let argv: Vec<String> = std::iter::once("WATCH".to_string()).chain(keys).collect();
+        vec![multibulk(&argv)]
+    });
+}
+
+#[test]
+fn transactions() {
+    accounts_of_clients_are_complete("in a transaction", 50, |n| {
+        let set = multibulk(&["SET", &format!("key:{n}"), &"v".repeat(1000)]);
+        [vec![multibulk(&["MULTI"])], vec![set; 20]].concat()
+    });
+}
+
+#[test]
+fn subscriptions() {
+    accounts_of_clients_are_complete("subscribed", 50, |n| {
+        (0..100)
+            .map(|channel| multibulk(&["SUBSCRIBE", &format!("channel:{n}:{channel:03}")]))
+            .collect()
+    });
+}
+
+#[test]
+fn waiting_clients() {
+    accounts_of_clients_are_complete("waiting", 200, |n| {
+        vec![multibulk(&[
+            "BLPOP",
+            &format!("list:{n}"),
+            "list:of:all",
+            "100",
+        ])]
+    });
+}

@@ -250,6 +250,9 @@ impl ReadyQueue {
     }
 }
 
+/// The bytes that a file takes in the loop's table.
+pub const FILE_BYTES: usize = size_of::<File<()>>();
+
 /// The table of all files of a loop.
 pub(crate) struct Files<S> {
     slots: Vec<File<S>>,

@@ -55,7 +55,7 @@ mod timers;
 mod waker;
 
 pub use event_loop::{DEFAULT_BUDGET, EventLoop, Events, Moment, Observer, Phase, SleepProc};
-pub use files::{Class, FileProc, Io, Mask, Token};
+pub use files::{Class, FILE_BYTES, FileProc, Io, Mask, Token};
 pub use poll::backend_name;
 pub use tap::{Change, Tap};
 pub use timers::{TimeProc, TimerId};

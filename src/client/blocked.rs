@@ -1,6 +1,8 @@
 //! What a blocked client waits for: a key, an acknowledgement, the end of a pause.
 
 use crate::client::OwnedArgv;
+use crate::ds::registry::vec_bytes;
+use crate::ds::thin_buffer::size_class;
 
 /// The reason why a client is blocked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,4 +42,15 @@ pub struct Blocked {
     pub argv: OwnedArgv,
     /// Run it again also when a key is deleted or changes its type (XREADGROUP).
     pub on_nokey: bool,
+}
+
+impl Blocked {
+    /// The heap bytes, this structure included.
+    pub fn memory(&self) -> usize {
+        let keys = self.keys.iter().map(|key| size_class(key.len()));
+        size_class(size_of::<Blocked>())
+            + vec_bytes(&self.keys)
+            + keys.sum::<usize>()
+            + self.argv.memory()
+    }
 }

@@ -18,6 +18,8 @@ use crate::client::reply::{Mark, ReplyBuf};
 use crate::client::resp::Open;
 use crate::config::ClientClass;
 use crate::connection::Connection;
+use crate::ds::registry::vec_bytes;
+use crate::ds::thin_buffer::size_class;
 
 /// The state of a client, as bits of [`Client::flags`].
 pub mod flag {
@@ -149,6 +151,11 @@ impl OwnedArgv {
             bytes: bytes.into(),
             ends: ends.into(),
         }
+    }
+
+    /// Heap bytes.
+    pub fn memory(&self) -> usize {
+        size_class(self.bytes.len()) + size_class(size_of_val(&*self.ends))
     }
 
     /// The arguments.
@@ -394,29 +401,30 @@ impl Client {
     /// Heap bytes that this client holds, its own structure included. Unsent replies count as the
     /// output limits count them, so that CLIENT LIST's `omem` is a part of its `tot-mem`.
     pub fn memory(&self) -> usize {
-        size_of::<Client>()
-            + self.querybuf.capacity()
+        let text = |text: &Option<Box<[u8]>>| text.as_ref().map_or(0, |t| size_class(t.len()));
+        let keys = self.watched.iter().map(|w| size_class(w.key.len()));
+        size_class(size_of::<Client>())
+            + vec_bytes(&self.querybuf)
             + self.open.as_ref().map_or(0, |o| o.memory())
             + self.reply.memory().max(self.reply.queued_memory())
-            + self.peer.len()
-            + self.local.len()
-            + self.name.as_ref().map_or(0, |n| n.len())
-            + [&self.lib_name, &self.lib_ver]
-                .iter()
-                .map(|n| n.as_ref().map_or(0, |n| n.len()))
-                .sum::<usize>()
-            + self.multi.as_ref().map_or(0, |m| m.memory())
+            + size_class(RC_COUNTS + self.peer.len())
+            + size_class(self.local.len())
             + self
-                .watched
-                .iter()
-                .map(|w| w.key.len() + WATCH_OVERHEAD)
-                .sum::<usize>()
+                .name
+                .as_ref()
+                .map_or(0, |n| size_class(RC_COUNTS + n.len()))
+            + text(&self.lib_name)
+            + text(&self.lib_ver)
+            + self.multi.as_ref().map_or(0, |m| m.memory())
+            + vec_bytes(&self.watched)
+            + keys.sum::<usize>()
             + self.pubsub.as_ref().map_or(0, |p| p.memory())
+            + self.blocked.as_ref().map_or(0, |b| b.memory())
     }
 }
 
-/// The memory of a watched key beside its bytes: here, and in the database's table of watched keys.
-const WATCH_OVERHEAD: usize = size_of::<transaction::WatchedKey>() + 64;
+/// The two counts before the content of an `Rc`.
+const RC_COUNTS: usize = 2 * size_of::<usize>();
 
 /// Identifies a client in later turns: the slot finds it, the id proves that the slot has not been
 /// given to another client.

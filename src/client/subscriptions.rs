@@ -2,6 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use crate::ds::btree_memory;
+use crate::ds::thin_buffer::size_class;
+
 /// The kinds of subscriptions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ChannelKind {
@@ -53,15 +56,14 @@ impl Subscriptions {
         self.channels.is_empty() && self.patterns.is_empty() && self.shards.is_empty()
     }
 
-    /// The approximate heap bytes here and in the server's tables.
+    /// The heap bytes, this structure included. The server's tables have accounts of their own.
     pub fn memory(&self) -> usize {
-        /// A name in the client's set and in the server's table: two entries and a reference.
-        const OVERHEAD: usize = 96;
-        [&self.channels, &self.patterns, &self.shards]
-            .iter()
-            .flat_map(|set| set.iter())
-            .map(|name| 2 * name.len() + OVERHEAD)
-            .sum()
+        let sets = [&self.channels, &self.patterns, &self.shards];
+        let nodes = sets.map(|set| btree_memory::map_bytes::<Box<[u8]>, ()>(set.len()));
+        let names = sets.into_iter().flatten();
+        size_class(size_of::<Subscriptions>())
+            + nodes.iter().sum::<usize>()
+            + names.map(|name| size_class(name.len())).sum::<usize>()
     }
 
     /// The third element of a subscribe message: channels and patterns count together, shard

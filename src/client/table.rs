@@ -3,10 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use ae::FILE_BYTES;
+
 use crate::client::resp::ParseTable;
 use crate::client::{Client, ClientRef, flag};
 use crate::config::{Config, Text};
 use crate::connection::listener::{Listener, ListenerKind};
+use crate::ds::btree_memory;
+use crate::ds::registry::vec_bytes;
+use crate::ds::thin_buffer::size_class;
 use crate::util::rate_limit::RateLimit;
 
 /// The clients by slot. While a client's command runs, the client is moved out of its slot (a
@@ -114,6 +119,15 @@ impl Clients {
             .iter()
             .map(|(&id, &slot)| ClientRef { slot, id })
             .collect()
+    }
+
+    /// The heap bytes of the table, without the clients, and of the loop's table of files, which
+    /// grows with it.
+    pub fn table_memory(&self) -> usize {
+        vec_bytes(&self.slots)
+            + vec_bytes(&self.free)
+            + size_class(self.slots.capacity() * FILE_BYTES)
+            + btree_memory::map_bytes::<u64, u32>(self.by_id.len())
     }
 
     /// The client that connected next after `id`: for walks in steps.

@@ -1,6 +1,9 @@
 //! A client's part of a transaction: the commands that MULTI queued and the keys that WATCH
 //! watches.
 
+use crate::ds::registry::vec_bytes;
+use crate::ds::thin_buffer::size_class;
+
 /// Commands queued by MULTI, in three pieces of memory however many they are:
 ///
 /// ```text
@@ -97,11 +100,12 @@ impl MultiState {
         self.bytes.len()
     }
 
-    /// Heap bytes.
+    /// The heap bytes, this structure included.
     pub fn memory(&self) -> usize {
-        self.commands.capacity() * size_of::<Queued>()
-            + self.ends.capacity() * size_of::<usize>()
-            + self.bytes.capacity()
+        size_class(size_of::<MultiState>())
+            + vec_bytes(&self.commands)
+            + vec_bytes(&self.ends)
+            + vec_bytes(&self.bytes)
     }
 }
 

@@ -160,7 +160,7 @@ fn channels_generic(ctx: &mut Ctx, kind: ChannelKind) -> CmdResult {
     let reply = &mut ctx.client.reply;
     let at = reply.begin_deferred();
     let mut count = 0;
-    for name in ctx.server.pubsub.of(kind).keys() {
+    for name in ctx.server.pubsub.of(kind).names() {
         if pattern.is_none_or(|pattern| glob_match(pattern, name)) {
             reply.bulk(name);
             count += 1;

@@ -23,7 +23,7 @@ pub mod watcher;
 
 use crate::ds::expires::Expires;
 use crate::ds::hashtable::Slot;
-use crate::ds::seeded::SeededMap;
+use crate::ds::registry::Registry;
 use crate::types::{Key, KeyMut, KeyRef, New, Value, next_field_expiry};
 use kvstore::{KeyHasher, KvStore};
 use waiting::Waiting;
@@ -46,9 +46,16 @@ pub struct Db {
 #[derive(Default)]
 pub struct KeyClients {
     /// Clients that wait for a key, in order of arrival.
-    pub blocking: SeededMap<Box<[u8]>, Waiting>,
+    pub blocking: Registry<Waiting>,
     /// Clients that WATCH a key.
-    pub watched: SeededMap<Box<[u8]>, Vec<Watcher>>,
+    pub watched: Registry<Vec<Watcher>>,
+}
+
+impl KeyClients {
+    /// Heap bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.blocking.memory_bytes() + self.watched.memory_bytes()
+    }
 }
 
 /// What happens to the time to live of a key that is set.

@@ -1,30 +1,97 @@
 //! The clients that wait for one key: an entry of the database's table of blocking keys.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::ops::Range;
 
 use crate::client::ClientRef;
+use crate::ds::registry::Registered;
+use crate::ds::thin_buffer::size_class;
 
 /// The clients that wait for one key.
 #[derive(Default)]
 pub struct Waiting {
-    /// By ticket, which is the order of arrival.
-    pub clients: BTreeMap<u64, ClientRef>,
+    /// By ticket, which is the order of arrival. A client that goes on waiting after it was looked
+    /// at keeps its ticket.
+    clients: VecDeque<(u64, ClientRef)>,
     /// The number of these clients that are also notified when the key is deleted.
     pub on_nokey: usize,
 }
 
 impl Waiting {
-    /// Whether no client waits.
-    pub fn is_empty(&self) -> bool {
-        self.clients.is_empty()
+    /// Adds a client. Returns false if this ticket waits already.
+    pub fn join(&mut self, ticket: u64, client: ClientRef) -> bool {
+        let Err(place) = self.place_of(ticket) else {
+            return false;
+        };
+        if self.clients.is_empty() {
+            // Most keys have one waiting client.
+            self.clients.reserve_exact(1);
+        }
+        self.clients.insert(place, (ticket, client));
+        true
+    }
+
+    /// Removes a client.
+    pub fn leave(&mut self, ticket: u64) {
+        if let Ok(place) = self.place_of(ticket) {
+            self.clients.remove(place);
+        }
     }
 
     /// The first client with a ticket in this range.
     pub fn next(&self, tickets: Range<u64>) -> Option<(u64, ClientRef)> {
+        let place = self.place_of(tickets.start).unwrap_or_else(|place| place);
+        let found = self.clients.get(place).copied();
+        found.filter(|(ticket, _)| tickets.contains(ticket))
+    }
+
+    /// The clients by ticket.
+    pub fn iter(&self) -> impl Iterator<Item = &(u64, ClientRef)> {
+        self.clients.iter()
+    }
+
+    fn place_of(&self, ticket: u64) -> Result<usize, usize> {
         self.clients
-            .range(tickets)
-            .next()
-            .map(|(&ticket, &r)| (ticket, r))
+            .binary_search_by_key(&ticket, |&(ticket, _)| ticket)
+    }
+}
+
+impl Registered for Waiting {
+    fn is_empty(&self) -> bool {
+        self.clients.is_empty()
+    }
+
+    fn heap_bytes(&self) -> usize {
+        match self.clients.capacity() {
+            0 => 0,
+            capacity => size_class(capacity * size_of::<(u64, ClientRef)>()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_stand_in_the_order_of_their_tickets() {
+        let client = |id| ClientRef { slot: 0, id };
+        let mut waiting = Waiting::default();
+        for ticket in [3, 7, 5] {
+            assert!(waiting.join(ticket, client(ticket)));
+        }
+        assert!(!waiting.join(5, client(9)), "the same ticket twice");
+        let tickets = |waiting: &Waiting| waiting.iter().map(|w| w.0).collect::<Vec<_>>();
+        assert_eq!(tickets(&waiting), [3, 5, 7]);
+        assert_eq!(waiting.next(0..8), Some((3, client(3))));
+        assert_eq!(waiting.next(4..8), Some((5, client(5))));
+        assert_eq!(waiting.next(6..7), None);
+        assert_eq!(waiting.next(8..9), None);
+        waiting.leave(5);
+        waiting.leave(6);
+        assert_eq!(tickets(&waiting), [3, 7]);
+        waiting.leave(3);
+        waiting.leave(7);
+        assert!(waiting.is_empty());
     }
 }

@@ -54,28 +54,18 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::sys::allocator::ThreadCounters;
-
-    /// What the allocator saw; `None` under an allocator that does not count.
-    fn allocated(make: impl FnOnce() -> BTreeMap<u128, u64>) -> Option<usize> {
-        let counters = ThreadCounters::of_this_thread()?;
-        let before = counters.balance();
-        let map = make();
-        let bytes = counters.balance() - before;
-        drop(map);
-        usize::try_from(bytes).ok()
-    }
+    use crate::ds::allocated;
 
     #[test]
     fn rising_keys_take_what_the_allocator_saw() {
         for len in [0, 1, 11, 12, 18, 19, 60, 87, 1000, 12_345] {
             let seen = allocated(|| {
-                (0..len as u128).fold(BTreeMap::new(), |mut map, key| {
+                (0..len as u128).fold(BTreeMap::<u128, u64>::new(), |mut map, key| {
                     map.insert(key, 0);
                     map
                 })
             });
-            if let Some(seen) = seen {
+            if let Some((_, seen)) = seen {
                 assert_eq!(map_bytes::<u128, u64>(len), seen, "{len} keys");
             }
         }
@@ -87,14 +77,15 @@ mod tests {
             let seen = allocated(|| {
                 let key =
                     |n: usize| (n as u128).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835);
-                (0..len)
-                    .map(|n| (key(n), 0))
-                    .fold(BTreeMap::new(), |mut map, (key, value)| {
+                (0..len).map(|n| (key(n), 0)).fold(
+                    BTreeMap::<u128, u64>::new(),
+                    |mut map, (key, value)| {
                         map.insert(key, value);
                         map
-                    })
+                    },
+                )
             });
-            if let Some(seen) = seen {
+            if let Some((_, seen)) = seen {
                 let computed = map_bytes::<u128, u64>(len);
                 assert!(
                     computed >= seen * 95 / 100 && computed <= seen * 135 / 100,

@@ -15,6 +15,7 @@ pub mod listpack;
 pub mod lzf;
 pub mod member;
 pub mod quicklist;
+pub mod registry;
 pub mod relocate;
 pub mod seeded;
 pub mod set_member;
@@ -26,6 +27,9 @@ pub mod ziplist;
 pub mod zipmap;
 pub mod zset_tree;
 
+#[cfg(test)]
+use crate::sys::allocator::ThreadCounters;
+
 /// The number of histories that a property test runs. Miri is some ten thousand times slower, and
 /// has no files.
 #[cfg(test)]
@@ -36,6 +40,17 @@ fn cases(n: u32) -> proptest::test_runner::Config {
         config.failure_persistence = None;
     }
     config
+}
+
+/// A value, and the bytes that the allocator saw while it was made; `None` under an allocator that
+/// does not count.
+#[cfg(test)]
+fn allocated<T>(make: impl FnOnce() -> T) -> Option<(T, usize)> {
+    let counters = ThreadCounters::of_this_thread()?;
+    let before = counters.balance();
+    let made = make();
+    let bytes = counters.balance() - before;
+    Some((made, usize::try_from(bytes).ok()?))
 }
 
 /// A size on which the time of a test depends, and the smaller one for Miri, where drawing one

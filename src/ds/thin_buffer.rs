@@ -47,12 +47,19 @@ pub(super) const PACKED_MAX: usize = 1024;
 
 const _: () = assert!(usize::BITS == 64);
 
+/// Above this size the allocator (jemalloc 5.3.1) rounds to whole pages.
+const CLASSES_END: usize = 1 << 15;
+const PAGE: usize = 4096;
+
 /// The allocator's size class for `len` bytes: multiples of 8 up to 64, then four classes for each
-/// doubling.
+/// doubling, then multiples of a page.
 #[inline]
 pub const fn size_class(len: usize) -> usize {
     if len <= 64 {
         return if len == 0 { 8 } else { (len + 7) & !7 };
+    }
+    if len > CLASSES_END {
+        return len.next_multiple_of(PAGE);
     }
     let step = 1usize << ((len - 1).ilog2() - 2);
     (len + step - 1) & !(step - 1)
@@ -243,7 +250,7 @@ fn layout(len: usize) -> Layout {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ds::scaled;
+    use crate::ds::{self, scaled};
     use proptest::collection::vec;
     use proptest::prelude::*;
 
@@ -281,6 +288,13 @@ mod tests {
             let class = size_class(len);
             assert!(class >= len && size_class(class) == class);
             assert!(len <= 64 || class - len < len.div_ceil(4));
+        }
+        for len in [
+            1, 60, 65, 1000, 16_385, 28_673, 32_769, 33_000, 70_000, 335_888, 5_000_001,
+        ] {
+            if let Some((_, seen)) = ds::allocated(|| Vec::<u8>::with_capacity(len)) {
+                assert_eq!(size_class(len), seen, "{len} bytes");
+            }
         }
     }
 

@@ -22,17 +22,26 @@ pub fn watch_key(server: &mut Server, c: &mut Client, key: &[u8]) {
     }
     let client = c.reference();
     let expired = state_of(server, db, key) == KeyState::Expired;
-    let watchers = server.key_clients[db as usize]
-        .watched
-        .entry(key.into())
-        .or_default();
-    watchers.push(Watcher {
+    let watcher = Watcher {
         client,
         expired,
         transfer: None,
-    });
+    };
+    add_watcher(server, db, key, watcher);
     let key = key.into();
     c.watched.push(WatchedKey { db, key });
+}
+
+fn add_watcher(server: &mut Server, db: u32, key: &[u8], watcher: Watcher) {
+    server.key_clients[db as usize]
+        .watched
+        .change(key, |watchers| {
+            if watchers.is_empty() {
+                // Most keys have one watcher.
+                watchers.reserve_exact(1);
+            }
+            watchers.push(watcher);
+        });
 }
 
 /// The state of a watched key; an expired key is the same as a missing one.
@@ -64,38 +73,31 @@ pub fn unwatch_all(server: &mut Server, c: &mut Client) {
     server.touched.retain(|other| *other != r);
     for watched in std::mem::take(&mut c.watched) {
         let table = &mut server.key_clients[watched.db as usize].watched;
-        if let Some(watchers) = table.get_mut(&watched.key) {
+        table.change_existing(&watched.key, |watchers| {
             watchers.retain(|watcher| watcher.client != r || watcher.transfer.is_some());
-            if watchers.is_empty() {
-                table.remove(&watched.key);
-            }
-        }
+        });
     }
 }
 
 /// MIGRATE of this client begins to send a key: changes are noted until [`end_transfer`].
 pub fn begin_transfer(server: &mut Server, client: ClientRef, db: u32, key: &[u8]) {
-    let table = &mut server.key_clients[db as usize].watched;
-    table.entry(key.into()).or_default().push(Watcher {
+    let watcher = Watcher {
         client,
         expired: false,
         transfer: Some(false),
-    });
+    };
+    add_watcher(server, db, key, watcher);
 }
 
 /// MIGRATE does not watch the key any more. Returns whether it is the same as at the beginning.
 pub fn end_transfer(server: &mut Server, client: ClientRef, db: u32, key: &[u8]) -> bool {
     let table = &mut server.key_clients[db as usize].watched;
-    let Some(watchers) = table.get_mut(key) else {
-        return true;
-    };
     let is_it = |watcher: &Watcher| watcher.client == client && watcher.transfer.is_some();
-    let at = watchers.iter().position(is_it);
-    let ended = at.map(|at| watchers.swap_remove(at));
-    if watchers.is_empty() {
-        table.remove(key);
-    }
-    ended.and_then(|watcher| watcher.transfer) != Some(true)
+    let ended = table.change_existing(key, |watchers| {
+        let at = watchers.iter().position(is_it);
+        at.and_then(|at| watchers.swap_remove(at).transfer)
+    });
+    ended.flatten() != Some(true)
 }
 
 /// Whether a watched key has expired since WATCH, which counts as a change.
@@ -116,21 +118,21 @@ pub fn watched_expired(server: &Server, c: &Client) -> bool {
 /// command changed it.
 pub fn touch_watched(server: &mut Server, mut by: Option<&mut Client>, db: u32, key: &[u8]) {
     let gone = state_of(server, db, key) == KeyState::Missing;
-    let Some(watchers) = server.key_clients[db as usize].watched.get_mut(key) else {
-        return;
-    };
     let mut touched = Vec::new();
-    for watcher in watchers {
-        if watcher.transfer.is_some() {
-            watcher.transfer = Some(true);
-        } else if watcher.expired && gone {
-            // The key had expired when it was watched, and is removed now, which is not a change.
-            // The creation of a new key under this name would be a change.
-            watcher.expired = false;
-        } else {
-            touched.push(watcher.client);
+    let table = &mut server.key_clients[db as usize].watched;
+    table.change_existing(key, |watchers| {
+        for watcher in watchers {
+            if watcher.transfer.is_some() {
+                watcher.transfer = Some(true);
+            } else if watcher.expired && gone {
+                // The key had expired when it was watched, and is removed now, which is not a
+                // change. The creation of a new key under this name would be a change.
+                watcher.expired = false;
+            } else {
+                touched.push(watcher.client);
+            }
         }
-    }
+    });
     for r in touched {
         touch(server, by.as_deref_mut(), r);
     }
@@ -183,11 +185,8 @@ pub fn touch_all_watched(
     db: u32,
     replacement: Replacement,
 ) {
-    let keys: Vec<Box<[u8]>> = server.key_clients[db as usize]
-        .watched
-        .keys()
-        .cloned()
-        .collect();
+    let keys = server.key_clients[db as usize].watched.names();
+    let keys: Vec<Box<[u8]>> = keys.map(Box::from).collect();
     for key in keys {
         let before = state_of(server, db, &key);
         let after = match replacement {
@@ -195,23 +194,22 @@ pub fn touch_all_watched(
             Replacement::Number(other) => state_of(server, other, &key),
             Replacement::Db(other) => state_in(other, server, &key),
         };
-        let Some(watchers) = server.key_clients[db as usize].watched.get_mut(&key) else {
-            continue;
-        };
-        let transfers = watchers
-            .iter_mut()
-            .filter_map(|watcher| watcher.transfer.as_mut());
-        transfers.for_each(|changed| *changed = true);
-        if before != KeyState::Alive && after != KeyState::Alive {
-            let expired = after == KeyState::Expired;
-            watchers
-                .iter_mut()
-                .for_each(|watcher| watcher.expired = expired);
-            continue;
-        }
-        let watchers = watchers.clone();
-        for watcher in watchers.iter().filter(|watcher| watcher.transfer.is_none()) {
-            touch(server, by.as_deref_mut(), watcher.client);
+        let is_change = before == KeyState::Alive || after == KeyState::Alive;
+        let mut touched = Vec::new();
+        let table = &mut server.key_clients[db as usize].watched;
+        table.change_existing(&key, |watchers| {
+            for watcher in watchers {
+                if watcher.transfer.is_some() {
+                    watcher.transfer = Some(true);
+                } else if is_change {
+                    touched.push(watcher.client);
+                } else {
+                    watcher.expired = after == KeyState::Expired;
+                }
+            }
+        });
+        for r in touched {
+            touch(server, by.as_deref_mut(), r);
         }
     }
 }

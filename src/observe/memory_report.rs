@@ -14,7 +14,7 @@
 
 use crate::client::{Client, flag};
 use crate::config::ClientClass;
-use crate::db::Db;
+use crate::db::{Db, KeyClients};
 use crate::state::Server;
 use crate::sys::allocator;
 use crate::sys::allocator::AllocatorStats;
@@ -114,6 +114,8 @@ impl Report {
                 + server.aof.feed.memory()
                 + cluster_links(server)
                 + server.net.buffers_memory()
+                + server.net.clients.table_memory()
+                + tables_of_clients(server)
                 + server.commands.latency_memory()
                 + scripts(server)
                 + functions(server)
@@ -184,6 +186,12 @@ impl Report {
 fn cluster_links(server: &Server) -> usize {
     let unsent = server.cluster.as_ref().map_or(0, |member| member.unsent());
     server.bus.memory() + unsent
+}
+
+/// What clients wait for, watch and have subscribed to, by name and by time.
+fn tables_of_clients(server: &Server) -> usize {
+    let keys = server.key_clients.iter().map(KeyClients::memory_bytes);
+    server.pubsub.memory_bytes() + keys.sum::<usize>() + server.blocked.timeouts_memory()
 }
 
 fn scripts(server: &Server) -> usize {

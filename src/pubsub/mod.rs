@@ -21,12 +21,12 @@ use crate::client::table::Net;
 use crate::client::{Client, ClientRef, flag};
 use crate::clients::memory;
 use crate::clients::output_limit;
-use crate::ds::seeded::SeededMap;
+use crate::ds::registry::Registry;
 use crate::state::Server;
 use crate::util::glob;
 
 /// The subscribers of each name.
-pub type Subscribers = SeededMap<Box<[u8]>, Vec<ClientRef>>;
+pub type Subscribers = Registry<Vec<ClientRef>>;
 
 /// All subscriptions.
 #[derive(Default)]
@@ -44,6 +44,14 @@ impl PubSub {
             ChannelKind::Pattern => &self.patterns,
             ChannelKind::Shard => &self.shards,
         }
+    }
+
+    /// Heap bytes.
+    pub fn memory_bytes(&self) -> usize {
+        [&self.channels, &self.patterns, &self.shards]
+            .map(Registry::memory_bytes)
+            .iter()
+            .sum()
     }
 
     fn of_mut(&mut self, kind: ChannelKind) -> &mut Subscribers {
@@ -65,12 +73,13 @@ pub fn subscribe(server: &mut Server, c: &mut Client, kind: ChannelKind, name: &
         .of(kind)
         .insert(name.into());
     if new {
-        server
-            .pubsub
-            .of_mut(kind)
-            .entry(name.into())
-            .or_default()
-            .push(r);
+        server.pubsub.of_mut(kind).change(name, |clients| {
+            if clients.is_empty() {
+                // Most names have one subscriber.
+                clients.reserve_exact(1);
+            }
+            clients.push(r);
+        });
     }
     new
 }
@@ -94,8 +103,11 @@ pub fn unsubscribe(server: &mut Server, c: &mut Client, kind: ChannelKind, name:
 /// Ends all subscriptions of shard channels for which `stays` does not hold, with a message to each
 /// subscriber.
 pub fn end_shard_channels(server: &mut Server, stays: impl Fn(&Server, &[u8]) -> bool) {
-    let names = server.pubsub.shards.keys();
-    let gone: Vec<Box<[u8]>> = names.filter(|name| !stays(server, name)).cloned().collect();
+    let names = server.pubsub.shards.names();
+    let gone: Vec<Box<[u8]>> = names
+        .filter(|name| !stays(server, name))
+        .map(Box::from)
+        .collect();
     for name in gone {
         let clients = server.pubsub.shards.get(&name).cloned();
         for r in clients.unwrap_or_default() {
@@ -131,12 +143,7 @@ pub fn forget_client(server: &mut Server, c: &mut Client) {
 
 fn remove_subscriber(server: &mut Server, r: ClientRef, kind: ChannelKind, name: &[u8]) {
     let table = server.pubsub.of_mut(kind);
-    if let Some(clients) = table.get_mut(name) {
-        clients.retain(|other| *other != r);
-        if clients.is_empty() {
-            table.remove(name);
-        }
-    }
+    table.change_existing(name, |clients| clients.retain(|other| *other != r));
 }
 
 /// The names that a client is subscribed to, in order.
@@ -215,7 +222,7 @@ pub fn publish(server: &mut Server, channel: &[u8], text: &[u8], offset: u64) ->
         .patterns
         .iter()
         .filter(|(pattern, _)| glob::glob_match(pattern, channel))
-        .map(|(pattern, clients)| (pattern.clone(), clients.clone()))
+        .map(|(pattern, clients)| (pattern.into(), clients.clone()))
         .collect();
     for (pattern, clients) in matching {
         let parts: &[&[u8]] = &[b"pmessage", &pattern, channel, text];

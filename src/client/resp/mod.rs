@@ -164,9 +164,10 @@ impl BigArg {
 }
 
 impl Open {
-    /// The heap memory of the state, in bytes.
+    /// The heap bytes, this structure included.
     pub fn memory(&self) -> usize {
-        self.args.capacity() * size_of::<Range>()
+        size_of::<Open>()
+            + self.args.capacity() * size_of::<Range>()
             + self.bigs.iter().map(|b| b.capacity()).sum::<usize>()
             + self.big.as_ref().map_or(0, |b| b.bytes.capacity())
     }

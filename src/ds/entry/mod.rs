@@ -40,6 +40,7 @@ use std::marker::PhantomData;
 use std::ptr::NonNull;
 
 use super::hashtable::{Element, Place};
+use super::thin_buffer::size_class;
 
 mod packed;
 
@@ -237,16 +238,6 @@ impl Shape {
     fn layout_of(size: usize) -> Layout {
         Layout::from_size_align(size_class(size), ALIGN)
             .expect("an entry larger than the address space")
-    }
-}
-
-/// Rounds up to jemalloc's size classes with a quantum of 8: multiples of 8 to 64, then four
-/// classes for each doubling.
-const fn size_class(size: usize) -> usize {
-    if size <= 64 {
-        size.next_multiple_of(8)
-    } else {
-        size.next_multiple_of(size.next_power_of_two() / 8)
     }
 }
 

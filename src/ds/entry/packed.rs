@@ -432,10 +432,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::ds::entry::{OwnedValue, ValueRef, size_class};
+    use crate::ds::entry::{OwnedValue, ValueRef};
     use crate::ds::hashtable::HashTable;
     use crate::ds::scaled;
     use crate::ds::siphash::HashSeed;
+    use crate::ds::thin_buffer::size_class;
 
     const LISTS: u8 = 1;
     const INTS: u8 = 2;

@@ -36,6 +36,7 @@ use crate::client::blocked::{BlockKind, Blocked};
 use crate::client::resp::Sent;
 use crate::client::table::Net;
 use crate::client::{Client, ClientRef, OwnedArgv, flag};
+use crate::ds::btree_memory;
 use crate::error::Error;
 use crate::execute::call::account;
 use crate::execute::dispatch::{process_command, redirection};
@@ -76,6 +77,13 @@ pub struct BlockedClients {
     /// While a waiting client's command runs again: its ticket and its deadline, in case it waits
     /// on.
     pub place: Option<(u64, i64)>,
+}
+
+impl BlockedClients {
+    /// The heap bytes of the deadlines.
+    pub fn timeouts_memory(&self) -> usize {
+        btree_memory::map_bytes::<(i64, ClientRef), ()>(self.timeouts.len())
+    }
 }
 
 /// Reads a timeout in seconds, which may have a fraction. Returns the Unix time in milliseconds at
@@ -135,18 +143,19 @@ pub fn block_for_keys(
     let r = c.reference();
     let mut kept: Vec<Box<[u8]>> = Vec::with_capacity(keys.len());
     for &key in keys {
-        let waiting = server.key_clients[c.db as usize]
-            .blocking
-            .entry(key.into())
-            .or_default();
-        if waiting.clients.insert(ticket, r).is_some() {
-            continue; // named twice
+        let table = &mut server.key_clients[c.db as usize].blocking;
+        let joined = table.change(key, |waiting| {
+            let joined = waiting.join(ticket, r);
+            if joined && on_nokey {
+                waiting.on_nokey += 1;
+                server.blocked.on_nokey += usize::from(waiting.on_nokey == 1);
+            }
+            joined
+        });
+        if joined {
+            // Else it is named twice.
+            kept.push(key.into());
         }
-        if on_nokey {
-            waiting.on_nokey += 1;
-            server.blocked.on_nokey += usize::from(waiting.on_nokey == 1);
-        }
-        kept.push(key.into());
     }
     let argv = OwnedArgv::new(argv);
     start(
@@ -247,17 +256,13 @@ pub fn forget(server: &mut Server, c: &mut Client) -> Option<Box<Blocked>> {
 /// Removes a client from the list of one key.
 fn leave(server: &mut Server, db: u32, key: &[u8], blocked: &Blocked) {
     let table = &mut server.key_clients[db as usize].blocking;
-    let Some(waiting) = table.get_mut(key) else {
-        return;
-    };
-    waiting.clients.remove(&blocked.ticket);
-    if blocked.on_nokey {
-        waiting.on_nokey -= 1;
-        server.blocked.on_nokey -= usize::from(waiting.on_nokey == 0);
-    }
-    if waiting.is_empty() {
-        table.remove(key);
-    }
+    table.change_existing(key, |waiting| {
+        waiting.leave(blocked.ticket);
+        if blocked.on_nokey {
+            waiting.on_nokey -= 1;
+            server.blocked.on_nokey -= usize::from(waiting.on_nokey == 0);
+        }
+    });
 }
 
 /// Unblocks a client: its buffered requests run before the loop sleeps.
@@ -414,12 +419,9 @@ pub fn disconnect_all(server: &mut Server) {
 /// On a cluster node, owners of slots have changed: a client that waits for a key which is not here
 /// any more gets the error that its command would get now.
 pub fn redirect_waiting(server: &mut Server) {
-    let waiting = server
-        .key_clients
-        .iter()
-        .flat_map(|db| db.blocking.values());
+    let waiting = server.key_clients.iter().flat_map(|db| db.blocking.iter());
     let waiting: BTreeSet<ClientRef> = waiting
-        .flat_map(|waiting| waiting.clients.values().copied())
+        .flat_map(|(_, waiting)| waiting.iter().map(|&(_, r)| r))
         .collect();
     for r in waiting {
         let Some(mut c) = server.net.clients.take_ref(r) else {
@@ -455,7 +457,7 @@ pub fn unblock_by_request(server: &mut Server, r: ClientRef, with_error: bool) -
 impl Server {
     /// A key was written: if a client is blocked on it, it is served after this command.
     pub fn signal_key_ready(&mut self, db: u32, key: &[u8]) {
-        if !self.key_clients[db as usize].blocking.contains_key(key) {
+        if self.key_clients[db as usize].blocking.get(key).is_none() {
             return;
         }
         let entry: (u32, Box<[u8]>) = (db, key.into());
@@ -467,11 +469,8 @@ impl Server {
     /// Marks all keys of this database that clients wait for: SWAPDB, FLUSHDB and loading may have
     /// created or deleted them.
     pub fn signal_all_ready(&mut self, db: u32) {
-        let keys: Vec<Box<[u8]>> = self.key_clients[db as usize]
-            .blocking
-            .keys()
-            .cloned()
-            .collect();
+        let keys = self.key_clients[db as usize].blocking.names();
+        let keys: Vec<Box<[u8]>> = keys.map(Box::from).collect();
         keys.iter().for_each(|key| self.signal_key_ready(db, key));
     }
 }

@@ -39,13 +39,12 @@ fn check(server: &Server) {
     }
     let mut found = BTreeSet::new();
     for (db, clients) in (0..).zip(&server.key_clients) {
-        for (key, waiting) in &clients.blocking {
-            assert!(!waiting.is_empty() && waiting.on_nokey == 0);
+        for (key, waiting) in clients.blocking.iter() {
+            assert!(waiting.iter().next().is_some() && waiting.on_nokey == 0);
             found.extend(
                 waiting
-                    .clients
                     .iter()
-                    .map(|(&t, r)| (db, key.clone(), t, r.slot)),
+                    .map(|&(t, r)| (db, Box::<[u8]>::from(key), t, r.slot)),
             );
         }
     }

@@ -1,0 +1,176 @@
+//! Names, and what is registered under each: the subscribers of a channel, the clients that watch
+//! a key or wait for it.
+//!
+//! ```text
+//!   name ──> first, second, ...       a name under which nothing is registered any more is gone
+//! ```
+//!
+//! The table knows its memory: a report asks for it and walks through nothing.
+//!
+//! **Invariant:** `owned` is the size class of each name and what each value says of itself.
+
+use super::seeded::SeededMap;
+use super::thin_buffer::size_class;
+
+/// What is registered under one name.
+pub trait Registered: Default {
+    /// Whether the name may go.
+    fn is_empty(&self) -> bool;
+
+    /// The bytes that it has on the heap.
+    fn heap_bytes(&self) -> usize;
+}
+
+impl<T> Registered for Vec<T> {
+    fn is_empty(&self) -> bool {
+        self.is_empty()
+    }
+
+    fn heap_bytes(&self) -> usize {
+        vec_bytes(self)
+    }
+}
+
+/// The heap bytes of a vector, without what its elements own.
+pub fn vec_bytes<T>(vec: &Vec<T>) -> usize {
+    match vec.capacity() {
+        0 => 0,
+        capacity => size_class(capacity * size_of::<T>()),
+    }
+}
+
+/// The values by name.
+pub struct Registry<V> {
+    table: SeededMap<Box<[u8]>, V>,
+    owned: usize,
+}
+
+impl<V> Default for Registry<V> {
+    fn default() -> Registry<V> {
+        Registry {
+            table: SeededMap::default(),
+            owned: 0,
+        }
+    }
+}
+
+impl<V: Registered> Registry<V> {
+    /// Changes what is registered under a name; it begins empty.
+    pub fn change<R>(&mut self, name: &[u8], change: impl FnOnce(&mut V) -> R) -> R {
+        if !self.table.contains_key(name) {
+            self.table.insert(name.into(), V::default());
+            self.owned += size_class(name.len());
+        }
+        self.change_existing(name, change)
+            .expect("the name is there")
+    }
+
+    /// Changes what is registered under a name. `None` if nothing is.
+    pub fn change_existing<R>(
+        &mut self,
+        name: &[u8],
+        change: impl FnOnce(&mut V) -> R,
+    ) -> Option<R> {
+        let value = self.table.get_mut(name)?;
+        let before = value.heap_bytes();
+        let result = change(value);
+        self.owned = self.owned - before + value.heap_bytes();
+        if value.is_empty() {
+            let gone = self
+                .table
+                .remove(name)
+                .map_or(0, |value| value.heap_bytes());
+            self.owned -= size_class(name.len()) + gone;
+        }
+        Some(result)
+    }
+
+    /// What is registered under a name.
+    #[inline]
+    pub fn get(&self, name: &[u8]) -> Option<&V> {
+        self.table.get(name)
+    }
+
+    /// The number of names.
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Whether nothing is registered.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
+    /// All names, in no order.
+    pub fn names(&self) -> impl Iterator<Item = &[u8]> {
+        self.table.keys().map(|name| &**name)
+    }
+
+    /// All names with what is registered under them, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &V)> {
+        self.table.iter().map(|(name, value)| (&**name, value))
+    }
+
+    /// The heap bytes of the table, the names and the values.
+    pub fn memory_bytes(&self) -> usize {
+        self.owned + table_bytes::<(Box<[u8]>, V)>(self.table.capacity())
+    }
+}
+
+/// The bytes of a hash table of the standard library that takes `capacity` pairs `T` before it
+/// grows: 7 of 8 buckets, a byte of each, and a group of bytes behind them.
+fn table_bytes<T>(capacity: usize) -> usize {
+    const GROUP: usize = 16;
+    let buckets = match capacity {
+        0 => return 0,
+        1..4 => 4,
+        4..8 => 8,
+        8..15 => 16,
+        _ => (capacity * 8 / 7).next_power_of_two(),
+    };
+    let pairs = (buckets * size_of::<T>()).next_multiple_of(GROUP);
+    size_class(pairs + buckets + GROUP)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ds::allocated;
+
+    #[test]
+    fn a_name_without_values_is_gone() {
+        let mut registry: Registry<Vec<u8>> = Registry::default();
+        registry.change(b"a", |values| values.push(1));
+        registry.change(b"a", |values| values.push(2));
+        assert_eq!(registry.get(b"a"), Some(&vec![1, 2]));
+        assert_eq!(
+            registry.change_existing(b"b", |values| values.push(1)),
+            None
+        );
+        registry.change(b"c", |_| ());
+        assert_eq!(registry.names().collect::<Vec<_>>(), [b"a"]);
+        registry.change_existing(b"a", |values| values.clear());
+        assert!(registry.is_empty() && registry.len() == 0);
+        assert_eq!(registry.owned, 0);
+    }
+
+    /// At sizes before and after the table has grown.
+    #[test]
+    fn the_memory_is_what_the_allocator_saw() {
+        for n in [1, 3, 4, 7, 8, 14, 15, 28, 29, 200] {
+            let made = allocated(|| {
+                let mut registry: Registry<Vec<u64>> = Registry::default();
+                for i in 0..n {
+                    let name = vec![b'n'; i + 1];
+                    registry.change(&name, |values| values.extend([0; 3]));
+                }
+                registry
+            });
+            let Some((registry, seen)) = made else {
+                return;
+            };
+            assert_eq!(registry.memory_bytes(), seen, "{n} names");
+        }
+    }
+}
