@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 pub mod allocator;
+pub mod cache;
 pub mod crash;
 pub mod fork;
 pub mod instant;
