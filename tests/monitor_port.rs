@@ -578,3 +578,55 @@ fn events_bring_each_turn_once() {
     }
     assert!(last_us > 0 && commands > 0);
 }
+
+/// Memory by type is estimated while the page is open, and not without it.
+#[test]
+fn the_open_page_has_memory_by_type() {
+    let it = Monitored::start(&["--databases", "4"]);
+    let live =
+        |reply: Reply| -> serde_json::Value { serde_json::from_str(&reply.body).expect("JSON") };
+    assert!(live(it.get("/live.json", ""))["memory"].is_null());
+    let mut c = it.server.connect();
+    for n in 0..100 {
+        c.line(&format!("SET string:{n} {n}"));
+    }
+    c.line(&format!("RPUSH list {}", "element ".repeat(100)));
+    c.line("SELECT 3");
+    c.line("HSET hash field value");
+    let mut stream = it.connect();
+    let request = b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    stream.write_all(request).expect("sent");
+    let mut stream = BufReader::new(stream);
+    let began = Instant::now();
+    let memory = loop {
+        let memory = read_event(&mut stream)["memory"].take();
+        if memory["whole"] == true {
+            break memory;
+        }
+        assert!(began.elapsed() < LIMIT, "no whole pass: {memory}");
+    };
+    let types = memory["types"].as_array().expect("types");
+    let of: Vec<(&str, u64)> = types
+        .iter()
+        .map(|of| {
+            (
+                of[0].as_str().expect("a name"),
+                of[1].as_u64().expect("keys"),
+            )
+        })
+        .collect();
+    assert_eq!(of, [("string", 100), ("list", 1), ("hash", 1)]);
+    assert_eq!(
+        (&memory["seen"], &memory["keys"]),
+        (&102.into(), &102.into())
+    );
+    c.line("SELECT 0");
+    let usage = c.line("MEMORY USAGE list SAMPLES 0");
+    let usage: u64 = usage[1..].trim_end().parse().expect("a number");
+    assert_eq!(types[1][2].as_u64(), Some(usage));
+    drop(stream);
+    while !live(it.get("/live.json", ""))["memory"].is_null() {
+        assert!(began.elapsed() < 2 * LIMIT, "it is kept for a closed page");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

@@ -13,3 +13,4 @@ pub mod slot_stats;
 pub mod stats;
 pub mod trace;
 pub mod turns;
+pub mod type_memory;

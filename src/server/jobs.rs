@@ -16,10 +16,11 @@
 //!   13 tracking    the table of tracked keys, down to its limit
 //!   14 hotkeys     sessions that end, counts that fade
 //!   15 bigkeys     a part of the keyspace, within its budget
-//!   16 defrag      begins and ends active defragmentation, whose steps have a timer of their own
-//!   17 tls         certificates that have changed, or SIGHUP
-//!   18 supervisor the watchdog's message, and what systemctl shows
-//!   19 databases   expiry and resizing, last: they use what is left of the call's time
+//!   16 types       memory by type, a part of the keyspace, while the live page is open
+//!   17 defrag      begins and ends active defragmentation, whose steps have a timer of their own
+//!   18 tls         certificates that have changed, or SIGHUP
+//!   19 supervisor the watchdog's message, and what systemctl shows
+//!   20 databases   expiry and resizing, last: they use what is left of the call's time
 //! ```
 //!
 //! A job with a period of 0 runs in every call of the cron (`hz` times a second); any other job
@@ -34,7 +35,7 @@ use std::time::Duration;
 use crate::execute::pause;
 use crate::networking::primary;
 use crate::observe::trace::event::EventKind;
-use crate::observe::{bigkeys, hotkeys};
+use crate::observe::{bigkeys, hotkeys, type_memory};
 use crate::persist::{aof, child};
 use crate::script::debug;
 use crate::server::{cron, defrag, shutdown, supervisor, tls};
@@ -75,6 +76,7 @@ const JOBS: &[Job] = &[
     job("tracking", 0, tracking::limit_table),
     job("hotkeys", 0, hotkeys::cron),
     job("bigkeys", 0, |s| bigkeys::cron(s, s.cron_period())),
+    job("types", 0, |s| type_memory::cron(s, s.cron_period())),
     job("defrag", 0, defrag::cron),
     job("tls", 0, tls::cron),
     job("supervisor", 0, supervisor::cron),

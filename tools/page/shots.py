@@ -140,6 +140,7 @@ def look(page, monitor, dark, width, script, out):
     if script:
         wait_for("figures on the page", lambda: page.value("typeof turns === 'object' && turns.length > 50 && last !== null"))
         wait_for("rates", lambda: page.value("document.querySelectorAll('#bar span').length") == 4)
+        wait_for("memory by type", lambda: page.value("document.querySelectorAll('#memory tr').length === 5"))
         wait_for("slow turns", lambda: page.value("document.querySelectorAll('#slowest tr').length > 3"))
     else:
         time.sleep(1)

@@ -16,6 +16,7 @@ use crate::clients::describe::flags_text;
 use crate::observe::hotkeys::Monitor;
 use crate::observe::turns::Turn;
 use crate::state::Server;
+use crate::types::Type;
 
 /// The maximum numbers in a snapshot.
 const CLIENTS: usize = 50;
@@ -88,6 +89,7 @@ pub fn snapshot(server: &mut Server, after_us: i64) -> String {
         "histogram": turns.map(|turns| turns.histogram().to_vec()).unwrap_or_default(),
         "databases": databases(&fields),
         "types": types(&fields),
+        "memory": memory_by_type(server),
         "hot_on": server.hotkeys.monitor.is_some(),
         "hot": server.hotkeys.monitor.as_ref().map(|m| hot_keys(m, server.clock.now_ms)).unwrap_or_default(),
         "clients": clients(server),
@@ -118,6 +120,25 @@ fn databases(fields: &Fields) -> Vec<Value> {
         Some(json!([db, part(value, "keys"), part(value, "expires")]))
     });
     databases.collect()
+}
+
+/// Keys and bytes of each type that has keys, how many keys were seen for it, and whether these
+/// were all. `null` while it is not estimated.
+fn memory_by_type(server: &Server) -> Value {
+    let Some(memory) = &server.visits.type_memory else {
+        return Value::Null;
+    };
+    let keys = server.data.dbs.iter().map(|db| db.keys.len() as u64).sum();
+    let found = memory.estimate(keys);
+    let types = Type::ALL.iter().zip(found.types);
+    let types = types.filter(|(_, of)| of.keys > 0);
+    let types = types.map(|(kind, of)| json!([kind.name(), of.keys, of.bytes]));
+    json!({
+        "types": types.collect::<Vec<_>>(),
+        "seen": found.seen,
+        "whole": found.whole,
+        "keys": keys,
+    })
 }
 
 /// The largest sizes of each type, if BIGKEYS is on.

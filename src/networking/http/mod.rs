@@ -40,6 +40,7 @@ use crate::connection::Connection;
 use crate::connection::listener::Accepted;
 use crate::networking::http::fields::Fields;
 use crate::networking::http::request::{MAX_HEAD, Request, Status};
+use crate::observe::type_memory::TypeMemory;
 use crate::state::Server;
 
 /// The maximum number of connections.
@@ -76,9 +77,17 @@ struct Visit {
 pub struct Visits {
     slots: Vec<Option<Box<Visit>>>,
     timer: bool,
+    /// `None` while no live page is open.
+    pub type_memory: Option<TypeMemory>,
 }
 
 impl Visits {
+    /// Whether a live page is open.
+    pub fn has_reader(&self) -> bool {
+        let mut visits = self.slots.iter().flatten();
+        visits.any(|visit| visit.events.is_some())
+    }
+
     fn free_slot(&mut self) -> Option<usize> {
         if let Some(free) = self.slots.iter().position(Option::is_none) {
             return Some(free);

@@ -1,0 +1,232 @@
+//! Memory by type, for the live page: keys and bytes of each type, as an estimate.
+//!
+//! ```text
+//!   a reader of /events ─> the cron walks the keyspace by SCAN's cursor, one percent of the time
+//!                            ├─ during the first pass: what was seen, scaled to all keys
+//!                            └─ after a pass: its figures, until the next one ends, PAUSE_MS later or more
+//!   no reader ─> nothing is kept and nothing walks
+//! ```
+//!
+//! SCAN's order is that of the keys' hashes, which have nothing to do with their types and sizes.
+//! So the part of a pass that is done is a random sample without repetition, and the whole pass is
+//! exact, but for the keys that changed meanwhile. Samples of random keys would need far more of
+//! them to meet the few large ones.
+//!
+//! Databases are walked one after the other: until the first pass has reached the last one, what it
+//! has is estimated from those before it. Bytes are those of MEMORY USAGE, for large values an
+//! estimate (`types::memory_estimate`).
+//!
+//! **Invariant:** after a pass over keys that do not change, the figures are the sums over all keys
+//! (`tests::a_pass_has_the_sums_of_all_keys`).
+//! **Invariant:** a step reads the buckets of one batch, whatever the size of the keyspace.
+
+use std::time::Duration;
+
+use crate::db::Db;
+use crate::state::Server;
+use crate::sys::instant::Instant;
+use crate::types::kind::type_of;
+use crate::types::{Type, memory_estimate};
+
+/// The share of time that a pass takes: a millisecond of each tenth of a second.
+const PASS_SHARE: f64 = 0.01;
+/// Buckets between two readings of the clock.
+const BATCH: usize = 16;
+/// The time between two passes, in milliseconds.
+const PAUSE_MS: i64 = 5000;
+
+/// Keys of one type.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct OfType {
+    pub keys: u64,
+    pub bytes: u64,
+}
+
+/// What a pass has seen: in the order of [`Type::ALL`].
+type Sums = [OfType; Type::ALL.len()];
+
+fn keys_of(sums: &Sums) -> u64 {
+    sums.iter().map(|of| of.keys).sum()
+}
+
+/// The walk over the keyspace.
+#[derive(Clone, Copy, Default)]
+struct Pass {
+    db: usize,
+    cursor: u64,
+    sums: Sums,
+}
+
+/// The pass, and the figures of the last one.
+#[derive(Default)]
+pub struct TypeMemory {
+    pass: Pass,
+    last: Option<Sums>,
+    /// The Unix time in milliseconds at which the next pass may begin.
+    due_ms: i64,
+}
+
+/// The figures to show.
+#[derive(PartialEq, Eq, Debug)]
+pub struct Estimate {
+    /// In the order of [`Type::ALL`].
+    pub types: Sums,
+    /// The number of keys that were seen.
+    pub seen: u64,
+    /// All keys were seen.
+    pub whole: bool,
+}
+
+impl TypeMemory {
+    /// Continues the pass by a batch of buckets. Returns true at its end.
+    fn go_on(&mut self, dbs: &[Db]) -> bool {
+        let pass = &mut self.pass;
+        for _ in 0..BATCH {
+            let Some(db) = dbs.get(pass.db) else {
+                self.last = Some(std::mem::take(pass).sums);
+                return true;
+            };
+            let sums = &mut pass.sums;
+            pass.cursor = db.keys.scan(pass.cursor, |entry| {
+                let kind = type_of(entry.kind());
+                let place = Type::ALL.iter().position(|&other| other == kind);
+                let of = &mut sums[place.unwrap_or(0)];
+                of.keys += 1;
+                of.bytes += memory_estimate(entry) as u64;
+            });
+            if pass.cursor == 0 {
+                pass.db += 1;
+            }
+        }
+        false
+    }
+
+    /// Keys and bytes of each type, of a keyspace that has `keys` keys now.
+    pub fn estimate(&self, keys: u64) -> Estimate {
+        if let Some(last) = self.last {
+            return Estimate {
+                types: last,
+                seen: keys_of(&last),
+                whole: true,
+            };
+        }
+        let sums = &self.pass.sums;
+        let seen = keys_of(sums);
+        let scaled = |n: u64| (u128::from(n) * u128::from(keys) / u128::from(seen.max(1))) as u64;
+        Estimate {
+            types: sums.map(|of| OfType {
+                keys: scaled(of.keys),
+                bytes: scaled(of.bytes),
+            }),
+            seen,
+            whole: false,
+        }
+    }
+}
+
+/// The cron's step: continues the pass while the live page is open, and forgets all when it is not.
+pub fn cron(server: &mut Server, period: Duration) {
+    if !server.visits.has_reader() {
+        server.visits.type_memory = None;
+        return;
+    }
+    if server.loading.is_in_place() {
+        return;
+    }
+    let (now_ms, began) = (server.clock.now_ms, Instant::now());
+    let memory = server.visits.type_memory.get_or_insert_default();
+    if now_ms < memory.due_ms {
+        return;
+    }
+    while began.elapsed() < period.mul_f64(PASS_SHARE) {
+        if memory.go_on(&server.data.dbs) {
+            memory.due_ms = now_ms + PAUSE_MS;
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{say, server_with};
+
+    fn fill(server: &mut Server) {
+        for n in 0..1000 {
+            say(server, 0, &[&format!("set string:{n} {n}")]);
+            say(server, 0, &[&format!("rpush list:{n} a b {n}")]);
+        }
+        say(
+            server,
+            0,
+            &[
+                "select 9",
+                "sadd set a b",
+                "zadd zset 1 a 2 b",
+                "hset hash field value",
+                "xadd stream 1-1 field value",
+                "select 0",
+            ],
+        );
+    }
+
+    /// Keys and bytes by a walk.
+    fn walked(server: &Server) -> Sums {
+        let mut sums = Sums::default();
+        for entry in server.data.dbs.iter().flat_map(|db| db.keys.iter()) {
+            let kind = type_of(entry.kind());
+            let place = Type::ALL.iter().position(|&other| other == kind);
+            let of = &mut sums[place.expect("a type")];
+            of.keys += 1;
+            of.bytes += memory_estimate(entry) as u64;
+        }
+        sums
+    }
+
+    #[test]
+    fn a_pass_has_the_sums_of_all_keys() {
+        let mut server = server_with(1);
+        fill(&mut server);
+        let mut memory = TypeMemory::default();
+        while !memory.go_on(&server.data.dbs) {}
+        let found = memory.estimate(2004);
+        assert_eq!(found.types, walked(&server));
+        assert_eq!((found.seen, found.whole), (2004, true));
+        // The next pass begins anew, and the figures of this one stay until it ends.
+        say(&mut server, 0, &["flushall"]);
+        assert_eq!(memory.estimate(0), found);
+        while !memory.go_on(&server.data.dbs) {}
+        assert_eq!(memory.estimate(0).types, Sums::default());
+    }
+
+    /// A part of the keys is scaled to all of them; the keys of a type are found in its proportion.
+    #[test]
+    fn a_part_of_a_pass_is_an_estimate() {
+        let mut server = server_with(1);
+        fill(&mut server);
+        let mut memory = TypeMemory::default();
+        assert_eq!(memory.estimate(2004).types, Sums::default());
+        while keys_of(&memory.pass.sums) < 800 {
+            assert!(!memory.go_on(&server.data.dbs));
+        }
+        let found = memory.estimate(2004);
+        assert!(!found.whole && found.seen < 1500, "{found:?}");
+        let sum = keys_of(&found.types);
+        assert!((2000..=2004).contains(&sum), "{found:?}");
+        let [strings, lists, ..] = found.types;
+        let [all_strings, all_lists, ..] = walked(&server);
+        for (found, all) in [(strings, all_strings), (lists, all_lists)] {
+            assert!(found.keys.abs_diff(all.keys) < 150, "{found:?} of {all:?}");
+            let off = found.bytes.abs_diff(all.bytes);
+            assert!(off < all.bytes / 7, "{found:?} of {all:?}");
+        }
+    }
+
+    #[test]
+    fn without_a_page_nothing_is_kept() {
+        let mut server = server_with(1);
+        server.visits.type_memory = Some(TypeMemory::default());
+        cron(&mut server, Duration::from_millis(100));
+        assert!(server.visits.type_memory.is_none());
+    }
+}
