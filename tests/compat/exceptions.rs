@@ -23,6 +23,10 @@ pub const ON_PURPOSE: &[(&str, &str)] = &[
     ("COMMAND DOCS", "the summaries are our own"),
     ("COMMAND DOCS *HELLO*", "the same"),
     (
+        "COMMAND GETKEYS* GEORADIUS* STORE*",
+        "of several destinations the last one is written, so the others are no keys of the command",
+    ),
+    (
         "[SZ]RANDMEMBER * -?????????*",
         "what repeats elements beyond proto-max-bulk-len is refused, see commands/sample.rs",
     ),
