@@ -46,6 +46,9 @@ fn cases(n: u32) -> proptest::test_runner::Config {
 /// does not count.
 #[cfg(test)]
 fn allocated<T>(make: impl FnOnce() -> T) -> Option<(T, usize)> {
+    if cfg!(any(miri, not(feature = "jemalloc"))) {
+        return None;
+    }
     let counters = ThreadCounters::of_this_thread()?;
     let before = counters.balance();
     let made = make();
