@@ -123,6 +123,12 @@ impl ReplyBuf {
         beyond.div_ceil(CHUNK) * CHUNK_MEMORY
     }
 
+    /// Whether [`ReplyBuf::queued_memory`] is 0, and no limit was exceeded.
+    #[inline]
+    pub fn is_below_limits(&self) -> bool {
+        self.nodes.is_empty() && self.buf.len() <= FIXED && !self.overflowed
+    }
+
     /// Heap bytes held, shared values counted in full.
     pub fn memory(&self) -> usize {
         self.queued + self.buf.capacity() + self.nodes.len() * size_of::<Node>()
