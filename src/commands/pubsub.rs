@@ -196,7 +196,7 @@ fn numsub_generic(ctx: &mut Ctx, kind: ChannelKind) -> CmdResult {
         ctx.client.reply.bulk(channel);
         ctx.client
             .reply
-            .integer(table.get(*channel).map_or(0, |clients| clients.len()) as i64);
+            .integer(table.get(channel).map_or(0, |clients| clients.len()) as i64);
     }
     Ok(())
 }

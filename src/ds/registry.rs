@@ -151,7 +151,8 @@ mod tests {
         registry.change(b"c", |_| ());
         assert_eq!(registry.names().collect::<Vec<_>>(), [b"a"]);
         registry.change_existing(b"a", |values| values.clear());
-        assert!(registry.is_empty() && registry.len() == 0);
+        assert!(registry.is_empty());
+        assert_eq!(registry.len(), 0);
         assert_eq!(registry.owned, 0);
     }
 
