@@ -314,6 +314,21 @@ fn slots_are_charged_with_their_commands() {
         "eval 'return redis.call(\"get\",\"bar\")' 1 bar => 1",
     );
     assert_eq!(counts(&mut c, 5061), ":1 :73 :26");
+    // 15 + 29 + 14 bytes: a transaction is charged with all of its requests.
+    run(
+        &mut c,
+        "multi => +OK\n set bar 2 => +QUEUED\n exec => *1 +OK",
+    );
+    assert_eq!(counts(&mut c, 5061), ":1 :131 :35");
+    // 11 bytes: a request in one line has fewer than an array.
+    let mut inline = node.connect();
+    inline.send(b"set bar 3\r\n");
+    assert_eq!(show(&inline.reply()), "+OK");
+    assert_eq!(counts(&mut c, 5061), ":1 :142 :40");
+    // A message is charged for each subscriber: 4 + 38 bytes, after 34 of the subscription.
+    run(&mut inline, "ssubscribe bar => *3 ssubscribe bar :1");
+    run(&mut c, "spublish bar hello => :1");
+    assert_eq!(counts(&mut c, 5061), ":1 :210 :116");
     run(
         &mut c,
         "mget bar foo => -CROSSSLOT Keys in request don't hash to the same slot

@@ -14,6 +14,7 @@ use crate::command::ctx::{CmdResult, Ctx};
 use crate::command::*;
 use crate::error::Error;
 use crate::execute::call::call;
+use crate::execute::charge;
 use crate::execute::transaction::discard_transaction;
 use crate::keyspace::watch::{settle_touched, unwatch_all, watch_key, watched_expired};
 
@@ -109,6 +110,7 @@ fn exec(ctx: &mut Ctx) -> CmdResult {
     let reply_from = ctx.client.reply.mark();
     ctx.client.reply.array(state.commands.len());
     ctx.client.drop_unwanted_reply(reply_from);
+    charge::queue(ctx.server, ctx.client, &state);
     run_queue(ctx, &state);
     ctx.client.multi = None;
     // The queued commands have been propagated already.

@@ -8,6 +8,7 @@ use crate::client::subscriptions::ChannelKind;
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::command::*;
 use crate::error::Error;
+use crate::execute::charge;
 use crate::member;
 use crate::pubsub::{self, Subscribers};
 use crate::util::glob::glob_match;
@@ -136,7 +137,9 @@ fn spread(ctx: &mut Ctx, sharded: bool) {
 /// SPUBLISH shardchannel message
 fn spublish(ctx: &mut Ctx) -> CmdResult {
     let offset = ctx.server.offset_of_message(ctx.client);
-    let receivers = pubsub::publish_shard(ctx.server, ctx.argv[1], ctx.argv[2], offset);
+    let (channel, text) = (ctx.argv[1], ctx.argv[2]);
+    let receivers = pubsub::publish_shard(ctx.server, channel, text, offset);
+    charge::shard_message(ctx.server, channel, text, receivers);
     spread(ctx, true);
     ctx.client.reply.integer(receivers as i64);
     Ok(())

@@ -13,13 +13,13 @@ use crate::command;
 use crate::command::Command;
 use crate::command::ctx::Ctx;
 use crate::error::Error;
+use crate::execute::charge;
 use crate::execute::stream_errors;
 use crate::execute::transaction;
 use crate::observe::commandlog::{CommandLogKind, request_bytes};
 use crate::observe::hotkeys::{self, Cost};
 use crate::observe::monitor;
 use crate::observe::slot_stats::SlotUsage;
-use crate::propagate;
 use crate::propagate::unsynced;
 use crate::state::Server;
 use crate::sys::ticks;
@@ -89,43 +89,16 @@ pub fn call(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, sent: 
         }
         if server.armed & LOOKS_AT_KEYS != 0 {
             let changed = server.dirty > dirty;
-            note_keys(server, c, argv, cmd, changed, (ticks, reply_bytes));
+            note_keys(server, c, argv, cmd, changed, (ticks, reply_bytes), sent);
         }
     }
     if server.armed & armed::PROPAGATE != 0 {
-        propagate::after_call(server, c, argv, sent, cmd, dirty);
+        charge::after_call(server, c, argv, sent, cmd, dirty);
     }
 }
 
 /// Features that look at the keys of each command.
 const LOOKS_AT_KEYS: u32 = armed::TRACKING | armed::UNSYNCED | armed::SLOT_STATS;
-
-/// Charges a command to its slot. The commands of a transaction and of a script are charged with
-/// it. A script in compatibility mode may use several slots: only its reply counts.
-#[cold]
-fn charge_slot(
-    server: &mut Server,
-    c: &Client,
-    argv: &[&[u8]],
-    cmd: &Command,
-    (ticks, bytes_out): (u64, u64),
-) {
-    // A replica is charged with what its own clients ask.
-    if server.nesting > 0 || c.has(flag::BLOCKED | flag::PRIMARY) {
-        return;
-    }
-    let mut cost = SlotUsage {
-        ticks,
-        bytes_in: request_bytes(argv),
-        bytes_out,
-    };
-    if cmd.is(command::SCRIPT_DECIDES) && server.scripting.crosses_slots {
-        (cost.ticks, cost.bytes_in) = (0, 0);
-    }
-    if let Some(stats) = &mut server.stats.slots {
-        stats.charge(c.hash_slot, cost);
-    }
-}
 
 /// Notes the keys of a command for the features that look at them.
 #[cold]
@@ -135,7 +108,8 @@ fn note_keys(
     argv: &[&[u8]],
     cmd: &Command,
     changed: bool,
-    cost: (u64, u64),
+    (ticks, bytes_out): (u64, u64),
+    sent: Sent,
 ) {
     if server.armed & armed::TRACKING != 0 {
         tracking::remember(server, argv, cmd);
@@ -144,7 +118,12 @@ fn note_keys(
         unsynced::after_command(server, c, argv, cmd, changed);
     }
     if server.armed & armed::SLOT_STATS != 0 {
-        charge_slot(server, c, argv, cmd, cost);
+        let cost = SlotUsage {
+            ticks,
+            bytes_in: charge::request_len(argv, sent),
+            bytes_out,
+        };
+        charge::command(server, c, argv, cmd, cost);
     }
 }
 
@@ -217,10 +196,7 @@ fn keep_if_large(
     sent: Sent,
     reply_bytes: u64,
 ) {
-    let request_bytes = match sent.bytes {
-        [] => request_bytes(argv),
-        bytes => bytes.len() as u64,
-    };
+    let request_bytes = charge::request_len(argv, sent);
     let log = &server.commandlog;
     if log.large_request.wants(request_bytes) || log.large_reply.wants(reply_bytes) {
         large(server, c, argv, cmd, reply_bytes);

@@ -15,6 +15,7 @@
 pub mod blocked;
 pub mod busy;
 pub mod call;
+pub mod charge;
 pub mod cross_protocol;
 pub mod disconnect;
 pub mod dispatch;

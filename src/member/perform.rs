@@ -4,6 +4,7 @@ use super::slots;
 use crate::cluster::event::{Action, Address, Event};
 use crate::cluster::packet::Publish;
 use crate::config::ClusterConfigSaveBehavior;
+use crate::execute::charge;
 use crate::execute::pause::PausePurpose;
 use crate::pubsub;
 use crate::state::Server;
@@ -90,9 +91,12 @@ fn deliver(server: &mut Server, publish: &Publish) {
     let offset = server.aof.offset();
     let (channel, text) = (&publish.channel, &publish.message);
     match publish.sharded {
-        true => pubsub::publish_shard(server, channel, text, offset),
-        false => pubsub::publish(server, channel, text, offset),
-    };
+        true => {
+            let receivers = pubsub::publish_shard(server, channel, text, offset);
+            charge::shard_message(server, channel, text, receivers);
+        }
+        false => _ = pubsub::publish(server, channel, text, offset),
+    }
 }
 
 fn save(server: &mut Server, token: u64, durable: bool) {

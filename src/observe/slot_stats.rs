@@ -1,7 +1,7 @@
 //! What commands cost, by slot of a cluster node: `cluster-slot-stats-enabled`, CLUSTER SLOT-STATS.
 //!
-//! A command is charged once, in `call`, to the slot that the cluster's check found. A transaction
-//! and a script are charged as a whole: their slot is that of their keys.
+//! A command is charged once, by `execute::charge`, to the slot that the cluster's check found. A
+//! transaction and a script are charged as a whole: their slot is that of their keys.
 //!
 //! **Limits:** a script that may use several slots is charged with its reply only, as in Redis.
 //! 384 KB while the setting is on; nothing, and no instruction, while it is off.

@@ -1,0 +1,138 @@
+//! Charges the time and the traffic of commands to slots, while `cluster-slot-stats-enabled` is on.
+//!
+//! | figure | what counts |
+//! |---|---|
+//! | time | the command; for a transaction and a script, all that it ran |
+//! | bytes in | the request; for a transaction, MULTI and the queued commands too |
+//! | bytes out | the reply, what each replica gets, messages of shard channels |
+//!
+//! A replica charges the commands of its primary as well, with no bytes out.
+
+use crate::armed;
+use crate::client::resp::Sent;
+use crate::client::transaction::MultiState;
+use crate::client::{Client, NO_SLOT, flag};
+use crate::command::keys::get_keys;
+use crate::command::{self, Command};
+use crate::db::slot::key_slot;
+use crate::observe::commandlog::request_bytes;
+use crate::observe::slot_stats::SlotUsage;
+use crate::propagate;
+use crate::propagate::unit::select;
+use crate::state::Server;
+
+/// The length of a request.
+pub fn request_len(argv: &[&[u8]], sent: Sent) -> u64 {
+    match sent.bytes {
+        [] => request_bytes(argv),
+        bytes => bytes.len() as u64,
+    }
+}
+
+/// Charges a command to its slot. The commands of a transaction and of a script are charged with
+/// it. A script in compatibility mode may use several slots: only its reply counts.
+pub fn command(
+    server: &mut Server,
+    c: &Client,
+    argv: &[&[u8]],
+    cmd: &Command,
+    mut cost: SlotUsage,
+) {
+    if server.nesting > 0 || c.has(flag::BLOCKED | flag::AOF_LOADER) {
+        return;
+    }
+    let mut slot = c.hash_slot;
+    if c.has(flag::PRIMARY) {
+        slot = slot_of(argv, cmd);
+        cost.bytes_out = 0;
+    }
+    if cmd.is(command::SCRIPT_DECIDES) && server.scripting.crosses_slots {
+        (cost.ticks, cost.bytes_in) = (0, 0);
+    }
+    charge(server, slot, cost);
+}
+
+/// Charges the requests of a transaction that EXEC is about to run.
+pub fn queue(server: &mut Server, c: &Client, state: &MultiState) {
+    if server.stats.slots.is_none() {
+        return;
+    }
+    let args = state.slices();
+    let mut start = 0;
+    let mut bytes_in = request_bytes(&[b"multi"]);
+    for queued in &state.commands {
+        bytes_in += request_bytes(&args[start..queued.args_end]);
+        start = queued.args_end;
+    }
+    let cost = SlotUsage {
+        bytes_in,
+        ..SlotUsage::default()
+    };
+    charge(server, c.hash_slot, cost);
+}
+
+/// Charges a message of a shard channel with what its receivers get.
+pub fn shard_message(server: &mut Server, channel: &[u8], text: &[u8], receivers: usize) {
+    if server.stats.slots.is_none() {
+        return;
+    }
+    let bytes = request_bytes(&[b"smessage", channel, text]);
+    let cost = SlotUsage {
+        bytes_out: bytes * receivers as u64,
+        ..SlotUsage::default()
+    };
+    charge(server, key_slot(channel), cost);
+}
+
+/// After a command: propagates it, and charges what each replica gets.
+#[inline]
+pub fn after_call(
+    server: &mut Server,
+    c: &mut Client,
+    argv: &[&[u8]],
+    sent: Sent,
+    cmd: &Command,
+    dirty: u64,
+) {
+    if server.armed & armed::SLOT_STATS == 0 {
+        return propagate::after_call(server, c, argv, sent, cmd, dirty);
+    }
+    let stream = &server.replication.stream;
+    let before = (stream.end(), stream.selected_db());
+    propagate::after_call(server, c, argv, sent, cmd, dirty);
+    charge_stream(server, c, before);
+}
+
+/// Charges what was appended to the stream since `before`. A SELECT belongs to no slot.
+#[cold]
+fn charge_stream(server: &mut Server, c: &Client, (from, selected): (u64, Option<u32>)) {
+    let stream = &server.replication.stream;
+    let mut bytes = stream.end().saturating_sub(from);
+    if let Some(db) = stream.selected_db().filter(|_| bytes > 0)
+        && selected != Some(db)
+    {
+        let mut request = Vec::new();
+        select(&mut request, db);
+        bytes = bytes.saturating_sub(request.len() as u64);
+    }
+    let bytes_out = bytes * server.replication.replicas.len() as u64;
+    let cost = SlotUsage {
+        bytes_out,
+        ..SlotUsage::default()
+    };
+    charge(server, c.hash_slot, cost);
+}
+
+fn charge(server: &mut Server, slot: u16, cost: SlotUsage) {
+    if let Some(stats) = &mut server.stats.slots {
+        stats.charge(slot, cost);
+    }
+}
+
+/// The slot of a command that the cluster's check did not look at.
+fn slot_of(argv: &[&[u8]], cmd: &Command) -> u16 {
+    let mut found = Vec::new();
+    let is_found = get_keys(cmd, argv, &mut found).is_ok();
+    let first = found.first().filter(|_| is_found);
+    first.map_or(NO_SLOT, |key| key_slot(argv[key.pos as usize]))
+}
