@@ -212,12 +212,26 @@ impl Cluster {
         self.send(link, Rc::new(message), out);
     }
 
+    /// Sends what is new about this node to all: one message, without gossip. As one for each node,
+    /// with what is known of others, the replicas of 250 failed primaries among 1,000 nodes would
+    /// send 7 GB at once.
     pub(super) fn broadcast_pong(&mut self, now: Now, out: &mut Vec<Action>) {
+        let pong = |extensions| {
+            let body = Body::Ping {
+                kind: PingKind::Pong,
+                gossip: Vec::new(),
+                extensions,
+            };
+            Rc::new(Message::Full(Box::new(self.header()), body))
+        };
+        let plain = pong(Vec::new());
+        let extended = pong(self.extensions(now));
         for at in 0..self.nodes.count() {
             let index = self.nodes.indices()[at];
             let node = &self.nodes[index];
-            if index != self.me && node.connected && !node.has(flag::HANDSHAKE) {
-                self.send_ping(now, index, PingKind::Pong, out);
+            if index != self.me && !node.has(flag::HANDSHAKE) {
+                let reads = node.has(flag::EXTENSIONS);
+                self.send_to(index, if reads { &extended } else { &plain }, out);
             }
         }
     }
