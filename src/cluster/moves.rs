@@ -105,7 +105,7 @@ impl Cluster {
             SetSlot::Owner(name) => {
                 let owner = self.find_primary(&name)?;
                 self.slots.end_move(slot);
-                self.set_owner(slot, Some(owner));
+                self.set_slot_owner(slot, owner, out);
             }
         }
         self.slots_changed(now, out);
@@ -218,7 +218,8 @@ impl Cluster {
     }
 
     fn set_slot_owner(&mut self, slot: u16, owner: NodeIndex, out: &mut Vec<Action>) {
-        let was_mine = self.slots.owner(slot) == Some(self.me);
+        let mine = self.my_primary();
+        let was_mine = self.slots.owner(slot) == Some(mine) && owner != mine;
         self.slots.migrating.remove(&slot);
         self.set_owner(slot, Some(owner));
         if owner == self.me && self.slots.importing.remove(&slot).is_some() {
@@ -230,15 +231,18 @@ impl Cluster {
             self.todo.broadcast = true;
         }
         // The target hears soon that this node claims the slot no more.
-        self.todo.broadcast |= was_mine && owner != self.me;
-        let is_empty = self.nodes[self.me].slot_count == 0;
-        if was_mine && is_empty && !self.settings.allow_replica_migration {
-            self.log_empty(owner, out);
-        } else if was_mine && is_empty {
+        self.todo.broadcast |= was_mine && mine == self.me;
+        if !was_mine || self.nodes[mine].slot_count > 0 {
+            return;
+        }
+        // A replica of this node executes the command too, and decides by its own setting.
+        if self.settings.allow_replica_migration {
             let name = self.nodes[owner].called();
             let line = "Configuration change detected. Reconfiguring myself as a replica of {}";
             self.line(line, &[&name], out);
             self.follow(owner, out);
+        } else if mine == self.me {
+            self.log_empty(owner, out);
         }
     }
 
@@ -364,6 +368,22 @@ mod tests {
         assert_eq!(cluster.slots.owner(2), Some(cluster.me));
         assert!(cluster.slots.importing.is_empty());
         assert!(cluster.nodes[cluster.me].config_epoch > 5);
+    }
+
+    #[test]
+    fn a_replica_follows_the_last_slot_of_its_primary() {
+        for allowed in [true, false] {
+            let (mut cluster, other) = cluster();
+            cluster.settings.allow_replica_migration = allowed;
+            let target = add(&mut cluster, b'b', b'2');
+            cluster.set_owner(1, None);
+            cluster.set_as_replica(cluster.me, Some(other));
+            let to = SetSlot::Owner(name(b'b'));
+            let done = cluster.set_slot_of_primary(NOW, 2, to, &mut Vec::new());
+            assert_eq!(done, Ok(()));
+            let followed = if allowed { target } else { other };
+            assert_eq!(cluster.nodes[cluster.me].replica_of, Some(followed));
+        }
     }
 
     #[test]

@@ -40,9 +40,10 @@ pub fn perform(server: &mut Server, actions: Vec<Action>) {
     }
 }
 
-/// Executes the actions that need the top level, if this is it.
+/// Executes the actions that need the top level, if this is it. While a command of the primary's
+/// link runs, the link can't be closed: they wait for the end of the turn.
 pub fn perform_waiting(server: &mut Server) {
-    if server.is_nested() {
+    if server.is_nested() || primary_is_served(server) {
         return;
     }
     let waiting = server
@@ -66,6 +67,13 @@ pub fn perform_waiting(server: &mut Server) {
             _ => {}
         }
     }
+}
+
+/// Whether the link of the primary is out of its slot, because its command runs.
+fn primary_is_served(server: &Server) -> bool {
+    let upstream = server.replication.upstream.as_ref();
+    let link = upstream.and_then(|upstream| upstream.client);
+    link.is_some_and(|link| server.net.clients.get(link.slot).is_none())
 }
 
 /// Deletes the keys of slots, now or at the end of the turn.
