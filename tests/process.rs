@@ -331,11 +331,11 @@ fn a_log_file_that_cant_be_opened_ends_the_start() {
 }
 
 #[test]
-fn a_start_as_what_is_not_built_is_refused() {
+fn a_bus_with_tls_needs_a_port_for_clients_with_tls() {
     let out = run(&["--cluster-enabled", "yes", "--tls-cluster", "yes"], "");
     assert_eq!(out.status.code(), Some(1));
     let said = text(&out.stderr);
-    assert!(said.contains("tls-cluster can't be used"), "{said}");
+    assert!(said.contains("tls-cluster needs a tls-port"), "{said}");
 }
 
 #[test]

@@ -115,16 +115,10 @@ fn peers_with(name: &str) -> String {
 }
 
 /// Settings that work in part.
-const IN_PART: [(&str, &str); 2] = [
-    (
-        "tls-cluster",
-        "for MIGRATE; refused in cluster mode, whose bus has no TLS yet",
-    ),
-    (
-        "tls-dh-params-file",
-        "read and checked, then ignored with a warning",
-    ),
-];
+const IN_PART: [(&str, &str); 1] = [(
+    "tls-dh-params-file",
+    "read and checked, then ignored with a warning",
+)];
 
 fn state(row: &Row) -> &'static str {
     if let Some((_, state)) = IN_PART.iter().find(|(name, _)| *name == row.name) {

@@ -1,9 +1,12 @@
 //! TLS: clients, certificates, reloads, and peers that behave badly. The certificates are made by
 //! the command `openssl` for each test.
 //!
+//! - `bus`: nodes of a cluster, also with a real one.
 //! - `certificates`: authorities and certificates in a directory of the test's own.
 //! - `links`: replication and MIGRATE by TLS, also with the real servers.
 
+#[path = "tls/bus.rs"]
+mod bus;
 #[path = "tls/certificates.rs"]
 mod certificates;
 mod common;

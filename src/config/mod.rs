@@ -413,10 +413,9 @@ impl Config {
         parse::check_logfile(self)
     }
 
-    /// A reason why the server can't start with these settings: they need a feature that is not
-    /// built yet.
-    pub fn not_built(&self) -> Option<&'static str> {
-        parse::not_built(self)
+    /// A reason why the server can't start with these settings: one needs another.
+    pub fn refused(&self) -> Option<&'static str> {
+        parse::refused(self)
     }
 
     /// Whether files of full syncs are removed. With persistence these files stay, as they are the

@@ -169,11 +169,10 @@ fn expand(text: &[u8], depth: usize, out: &mut Vec<u8>) -> Result<(), StartError
     Ok(())
 }
 
-/// Why the server can't start with these settings: they require a feature that is not built, and an
-/// operator would rely on it.
-pub(super) fn not_built(config: &Config) -> Option<&'static str> {
-    if config.cluster_enabled && config.tls_cluster {
-        return Some("tls-cluster can't be used: the bus of this server has no TLS yet");
+/// Why the server can't start with these settings: one needs another.
+pub(super) fn refused(config: &Config) -> Option<&'static str> {
+    if config.cluster_enabled && config.tls_cluster && config.tls_port == 0 {
+        return Some("tls-cluster needs a tls-port, which other nodes use");
     }
     None
 }

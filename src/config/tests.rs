@@ -741,13 +741,14 @@ fn every_setting_of_every_peer_is_known_with_the_peer_s_default() {
 }
 
 #[test]
-fn what_is_not_built_is_refused() {
-    let reason = |text: &str| load_text(text).unwrap().not_built();
+fn a_setting_that_lacks_another_is_refused() {
+    let reason = |text: &str| load_text(text).unwrap().refused();
     assert_eq!(reason("port 7000"), None);
     assert_eq!(reason("replicaof no one"), None);
     assert_eq!(reason("cluster-enabled yes"), None);
-    let bus = reason("cluster-enabled yes\ntls-cluster yes").unwrap();
-    assert!(bus.starts_with("tls-cluster can't be used: "));
+    let bus = "cluster-enabled yes\ntls-cluster yes";
+    assert!(reason(bus).unwrap().starts_with("tls-cluster needs "));
+    assert_eq!(reason(&format!("{bus}\ntls-port 7001")), None);
 }
 
 /// The files of the server beside this module, without their tests.

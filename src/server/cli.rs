@@ -240,7 +240,7 @@ pub fn configure(argv: &[OsString]) -> Result<(Config, Renames), ExitCode> {
     let loaded = load_settings(&parse_args(&argv[1..]));
     let possible = loaded.and_then(|(config, renames)| {
         config.check_logfile()?;
-        match config.not_built() {
+        match config.refused() {
             Some(reason) => Err(StartError::Whole(reason.into())),
             None => Ok((config, renames)),
         }

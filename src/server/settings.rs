@@ -150,7 +150,7 @@ fn follow_max_memory(server: &mut Server) {
 
 fn load_tls(server: &mut Server) -> Result<(), Refusal> {
     tape::not_recorded("TLS");
-    if let Some(reason) = server.config.not_built() {
+    if let Some(reason) = server.config.refused() {
         return Err(reason.into());
     }
     tls::apply(server).map_err(|problem| {

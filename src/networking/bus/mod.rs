@@ -13,8 +13,8 @@
 //!
 //! **Invariant:** a link is in `links` from `Connect` or the accept until `Close`, or until the
 //! machine got `Closed`; its fd is removed from the loop before it is closed.
-//! **Limits:** a link whose output exceeds `cluster-link-sendbuf-limit` is closed. The bus has no
-//! TLS.
+//! **Limits:** a link whose output exceeds `cluster-link-sendbuf-limit` is closed. A link is TLS or
+//! not for all of its life: a change of `tls-cluster` counts for the next links.
 
 mod node;
 mod timer;
@@ -44,7 +44,10 @@ const READ_BYTES: usize = 64 * 1024;
 
 /// One connection of the bus.
 pub struct BusLink {
-    conn: Connection,
+    /// `None` after a session that could not begin, until the link is removed.
+    conn: Option<Connection>,
+    /// The node to which this one connects with TLS.
+    secure: Option<SocketAddr>,
     token: Token,
     input: Vec<u8>,
     output: VecDeque<Rc<[u8]>>,
@@ -102,10 +105,29 @@ pub fn accept(el: &mut EventLoop<Server>, server: &mut Server, accepted: Accepte
     };
     let link = member.machine.new_link();
     let [peer, local] = [&accepted.peer, &accepted.local].map(|address| ip_of(address));
-    if add(el, server, link, accepted.conn, [peer, local]) {
+    let conn = match (server.config.tls_cluster, &server.tls.materials) {
+        (false, _) => Ok(accepted.conn),
+        (true, Some(materials)) => accepted.conn.accept_tls(materials),
+        (true, None) => Err(no_tls()),
+    };
+    let conn = match conn {
+        Ok(conn) => conn,
+        Err(e) => {
+            log::warn!(
+                "Error accepting cluster node connection: {}",
+                error_text(&e)
+            );
+            return;
+        }
+    };
+    if add(el, server, link, conn, (None, [peer, local])) {
         member::step(server, Event::Accepted(link));
         execute(el, server);
     }
+}
+
+fn no_tls() -> std::io::Error {
+    std::io::Error::other("TLS is not configured")
 }
 
 fn ip_of(address: &str) -> Ip {
@@ -120,7 +142,7 @@ fn add(
     server: &mut Server,
     link: LinkId,
     conn: Connection,
-    [peer, local]: [Ip; 2],
+    (secure, [peer, local]): (Option<SocketAddr>, [Ip; 2]),
 ) -> bool {
     let token = match el.add_file(conn.raw_fd(), Class::First, link.0) {
         Ok(token) => token,
@@ -132,7 +154,8 @@ fn add(
     el.set_handler(token, Mask::READABLE, read_handler);
     el.set_handler(token, Mask::WRITABLE, write_handler);
     let added = BusLink {
-        conn,
+        conn: Some(conn),
+        secure,
         token,
         input: Vec::new(),
         output: VecDeque::new(),
@@ -195,7 +218,10 @@ fn begin(el: &mut EventLoop<Server>, server: &mut Server, link: LinkId, ip: Ip, 
         result => result,
     };
     let made = match connected {
-        Ok(conn) => add(el, server, link, conn, [ip, Ip::default()]),
+        Ok(conn) => {
+            let secure = server.config.tls_cluster.then_some(address);
+            add(el, server, link, conn, (secure, [ip, Ip::default()]))
+        }
         Err(e) => {
             log::debug!(
                 "Unable to connect to Cluster Node [{}]:{port} -> {}",
@@ -246,11 +272,15 @@ fn write_output(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) {
     let Some(link) = bus.links.get_mut(&id) else {
         return;
     };
-    if link.conn.state() != State::Open {
+    let Some(conn) = link
+        .conn
+        .as_mut()
+        .filter(|conn| conn.state() == State::Open)
+    else {
         return;
-    }
+    };
     while let Some(piece) = link.output.front() {
-        let written = match link.conn.write(&piece[link.sent..]) {
+        let written = match conn.write(&piece[link.sent..]) {
             Ok(written) => written,
             Err(e) => {
                 log::debug!("I/O error writing to node link: {}", error_text(&e));
@@ -301,26 +331,66 @@ fn write_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, 
 
 /// Whether the link is open; notices that it has just been connected, or can't be.
 fn establish(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) -> bool {
-    let Some(link) = server.bus.links.get_mut(&id) else {
+    let Some(link) = server.bus.links.get(&id) else {
         return false;
     };
-    if link.conn.state() == State::Open && !link.local.is_empty() {
+    let is_open = |conn: &Connection| conn.state() == State::Open;
+    if link.conn.as_ref().is_some_and(is_open) && !link.local.is_empty() {
         return true;
     }
-    match link.conn.finish_connect() {
-        Ok(State::Open) => {
-            link.local = ip_of(&link.conn.local_address());
-            member::step(server, Event::Connected(id));
-            execute(el, server);
-            server.bus.links.contains_key(&id)
-        }
+    match advance(server, id) {
+        Ok(State::Open) => opened(el, server, id),
         Ok(_) => false,
-        Err(_) => {
+        Err(e) => {
+            if e.kind() == ErrorKind::InvalidData {
+                log::warn!("TLS connection error on the cluster bus: {e}");
+            }
             lost(el, server, id);
             execute(el, server);
             false
         }
     }
+}
+
+/// Continues the connect, then the handshake of a session.
+fn advance(server: &mut Server, id: LinkId) -> std::io::Result<State> {
+    let Server { bus, tls, .. } = server;
+    let Some(link) = bus.links.get_mut(&id) else {
+        return Ok(State::Connecting);
+    };
+    let Some(conn) = &mut link.conn else {
+        return Err(no_tls());
+    };
+    let state = conn.finish_connect()?;
+    if let (State::Open, Some(address), None) = (state, link.secure, conn.session()) {
+        let materials = tls.materials.as_ref().ok_or_else(no_tls)?;
+        if let Some(plain) = link.conn.take() {
+            link.conn = Some(plain.secure(materials, address)?);
+        }
+    }
+    link.conn
+        .as_mut()
+        .map_or(Ok(State::Connecting), Connection::handshake)
+}
+
+/// The link carries packets from now on. Returns whether it is still there.
+fn opened(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) -> bool {
+    let Some(link) = server.bus.links.get_mut(&id) else {
+        return false;
+    };
+    let Some(conn) = &link.conn else {
+        return false;
+    };
+    // The session may have decrypted a packet already, which the poller does not report.
+    if conn.is_tls() {
+        el.mark_ready(link.token, Mask::READABLE);
+    }
+    if link.local.is_empty() {
+        link.local = ip_of(&conn.local_address());
+        member::step(server, Event::Connected(id));
+        execute(el, server);
+    }
+    server.bus.links.contains_key(&id)
 }
 
 fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, _: Mask) -> Io {
@@ -343,7 +413,10 @@ fn read_packets(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) -> 
     while budget > 0
         && let Some(link) = server.bus.links.get_mut(&id)
     {
-        let read = match link.conn.read_into(&mut link.input, READ_BYTES.min(budget)) {
+        let Some(conn) = &mut link.conn else {
+            return Io::Drained;
+        };
+        let read = match conn.read_into(&mut link.input, READ_BYTES.min(budget)) {
             Ok(read) => read,
             Err(e) => {
                 if e.kind() != ErrorKind::UnexpectedEof {
