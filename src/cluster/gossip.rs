@@ -155,7 +155,8 @@ impl Cluster {
                 _ => flag::REPLICA,
             };
             let address = self.address(entry.ip, [entry.port, entry.second_port, entry.bus_port]);
-            let node = Node::new(entry.name, shard, role, address, now.ms);
+            let mut node = Node::new(entry.name, shard, role, address, now.ms);
+            node.is_hearsay = true;
             if self.nodes.add(node).is_some() {
                 let text = format!("Node {} was added by gossip", entry.name);
                 self.log(log::Level::Debug, text, out);

@@ -56,6 +56,8 @@ pub struct Node {
     pub(super) next_connect: u64,
     pub(super) backoff: Backoff,
     pub(super) created: u64,
+    /// Whether the node is known by gossip, and has not answered a ping of this node yet.
+    pub(super) is_hearsay: bool,
     pub(super) data_received: u64,
     pub(super) failed_at: u64,
     pub(super) orphaned_at: u64,
@@ -93,6 +95,7 @@ impl Node {
             next_connect: 0,
             backoff: Backoff::default(),
             created: now_ms,
+            is_hearsay: false,
             data_received: 0,
             failed_at: 0,
             orphaned_at: 0,

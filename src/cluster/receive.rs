@@ -196,10 +196,15 @@ impl Cluster {
             node.note_pong();
             node.ping_sent = 0;
             node.backoff.reset();
+            node.is_hearsay = false;
             self.answered(now, sender, out);
         }
         self.update_role(sender, ping.header, out);
-        self.receive_claims(sender, ping.header, out);
+        // The answer of a new node has its texts, so its slots are read from there, too: CLUSTER
+        // SLOTS must not show it without its host name. If it does not answer, they count anyway.
+        if !self.nodes[sender].is_hearsay || self.handshake_is_over(now, sender) {
+            self.receive_claims(sender, ping.header, out);
+        }
         self.resolve_collision(sender, ping.header, out);
         self.read_gossip(now, sender, ping.gossip, out);
         Some(sender)

@@ -440,3 +440,42 @@ fn reports_of_voters_are_counted() {
         "it has expired"
     );
 }
+
+/// A node that gossip has named shows its slots with its answer, which has its host name.
+#[test]
+fn slots_of_a_node_known_by_gossip_wait_for_its_answer() {
+    let mut node = node(1);
+    let known = join(&mut node, b'b');
+    let mut named = stranger(&mut node);
+    named.header.sender = head(b'd').sender;
+    named.header.slots = Rc::new((0..100).collect());
+    let entry = super::packet::Gossip {
+        name: named.header.sender,
+        ping_sent_s: 0,
+        pong_received_s: 0,
+        ip: ip(9),
+        port: 7000,
+        bus_port: 17_000,
+        flags: flag::PRIMARY,
+        second_port: 0,
+    };
+    let body = Body::Ping {
+        kind: PingKind::Pong,
+        gossip: vec![entry],
+        extensions: Vec::new(),
+    };
+    pass(&mut node, &known, body);
+    let found = node.nodes().find(&named.header.sender).expect("a node");
+    pass(&mut node, &named, ping(PingKind::Ping));
+    assert_eq!(node.slots().assigned(), 0);
+    // It does not answer: its claim counts after the time for a handshake.
+    let message = Message::Full(Box::new(named.header.clone()), ping(PingKind::Ping));
+    let event = Event::Packet {
+        link: named.link,
+        peer: ip(9),
+        local: ip(1),
+        message: &message,
+    };
+    node.step(at(40_000), event, &mut Vec::new());
+    assert_eq!(node.slots().owner(99), Some(found));
+}

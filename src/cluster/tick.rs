@@ -91,7 +91,7 @@ impl Cluster {
         self.log(log::Level::Info, text, out);
     }
 
-    fn handshake_is_over(&self, now: Now, index: NodeIndex) -> bool {
+    pub(super) fn handshake_is_over(&self, now: Now, index: NodeIndex) -> bool {
         let timeout = self.settings.node_timeout_ms.max(HANDSHAKE_MIN_MS);
         now.ms - self.nodes[index].created > timeout
     }
