@@ -5,7 +5,7 @@ mod common;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::{Peer, Reply, free_port, parse_reply};
+use common::{Peer, Reply, free_port, multibulk, parse_reply};
 
 /// Starts a server; `None` if there is no such peer.
 type Start = fn(&[&str]) -> Option<Peer>;
@@ -166,6 +166,55 @@ fn a_replica_of_ours_replaces_a_primary_of_redis_7() {
 #[test]
 fn a_replica_of_valkey_9_replaces_a_primary_of_ours() {
     story([ours, Peer::valkey9, ours, Peer::valkey9]);
+}
+
+/// A primary that gets SHUTDOWN FAILOVER, or a signal with this setting, gives its slots to its
+/// replica, which is not elected by itself.
+fn hand_over(starts: [Start; 4], by_signal: bool) {
+    let Some((servers, names)) = cluster(starts) else {
+        return;
+    };
+    let alone = "CONFIG SET cluster-replica-no-failover yes";
+    assert_eq!(text(&servers[3], alone), "OK");
+    assert_eq!(text(&servers[0], "SET key:{b} value"), "OK");
+    if by_signal {
+        let how = ["CONFIG", "SET", "shutdown-on-sigterm", "nosave failover"];
+        assert_eq!(servers[0].connect().cmd(&how), b"+OK\r\n");
+        let pid = servers[0].pid().to_string();
+        let killed = Command::new("kill").arg(pid).status();
+        assert!(killed.is_ok_and(|status| status.success()));
+    } else {
+        let mut c = servers[0].connect();
+        c.send(&multibulk(&["SHUTDOWN", "NOSAVE", "FAILOVER"]));
+    }
+    wait_until("successor", || {
+        let owns = |server: &Peer| line(server, &names[3]).contains(" 0-5460") && is_up(server);
+        servers[1..].iter().all(owns)
+    });
+    assert!(text(&servers[3], "ROLE").starts_with("master "));
+    assert_eq!(text(&servers[3], "GET key:{b}"), "value");
+}
+
+#[test]
+fn a_primary_of_ours_that_stops_hands_over() {
+    for by_signal in [false, true] {
+        hand_over([ours; 4], by_signal);
+    }
+}
+
+#[test]
+fn valkey_9_and_ours_hand_over_to_each_other() {
+    hand_over([ours, ours, ours, Peer::valkey9], false);
+    hand_over([Peer::valkey9, ours, ours, ours], false);
+}
+
+#[test]
+fn a_server_without_a_cluster_hands_nothing_over() {
+    let reply = Peer::aeris(&[]).connect().line("SHUTDOWN FAILOVER");
+    assert_eq!(
+        reply,
+        "-ERR SHUTDOWN FAILOVER is only supported in cluster mode.\r\n"
+    );
 }
 
 /// A link whose handler is called without need keeps the loop turning: a whole core for each node.

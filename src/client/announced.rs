@@ -49,6 +49,8 @@ pub struct Announced {
     pub rdb_client: Option<u64>,
     /// `main-ch-client-id`: the client that is the first connection of this replica (Redis).
     pub main_client: Option<u64>,
+    /// `set-cluster-node-id`: the node of the cluster that it is (Valkey 9).
+    pub node: Option<Box<[u8]>>,
     /// `rdb-filter-only`.
     pub contents: Contents,
 }

@@ -9,10 +9,13 @@
 //!    claims the slots ────────────────────────> follows, resumes
 //! ```
 //!
-//! No write is lost. FORCE asks for votes without the primary; TAKEOVER claims the slots under a
-//! new epoch without votes. If the failover does not end in time, both sides give up: the replica
-//! after the timeout, the primary with it. The writes are held back for twice the time, since the
-//! replica may win in the last moment.
+//! No write is lost. A primary that stops sends CLUSTER FAILOVER FORCE REPLICAID name by the
+//! stream: the named replica has read all that came before, and needs no answer.
+//!
+//! FORCE asks for votes without the primary; TAKEOVER claims the slots under a new epoch without
+//! votes. If the failover does not end in time, both sides give up: the replica after the timeout,
+//! the primary with it. The writes are held back for twice the time, since the replica may win in
+//! the last moment.
 
 use std::rc::Rc;
 
@@ -20,6 +23,7 @@ use super::event::{Action, Now};
 use super::machine::Cluster;
 use super::nodes::NodeIndex;
 use super::packet::{Body, Message, flag};
+use crate::texts::Words;
 
 /// How CLUSTER FAILOVER was called.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,6 +31,8 @@ pub enum ManualKind {
     Default,
     Force,
     Takeover,
+    /// The primary, which is about to stop, has chosen this replica.
+    Chosen,
 }
 
 /// A manual failover, on either side, or none.
@@ -84,8 +90,12 @@ impl Cluster {
                 self.new_config_epoch();
                 self.take_over(out);
             }
-            ManualKind::Force => {
-                let line = "Forced failover user request accepted.";
+            ManualKind::Force | ManualKind::Chosen => {
+                let line = match (kind, self.settings.words) {
+                    (ManualKind::Force, _) => "Forced failover user request accepted.",
+                    (_, Words::Redis) => "Forced failover master request accepted.",
+                    (_, Words::Valkey) => "Forced failover primary request accepted.",
+                };
                 self.log(log::Level::Warn, line.into(), out);
                 self.manual.can_start = true;
                 self.todo.election = true;

@@ -258,6 +258,8 @@ pub struct ShutdownFlags {
     pub nosave: bool,
     pub now: bool,
     pub force: bool,
+    /// A primary of a cluster gives its slots to a replica before.
+    pub failover: bool,
 }
 
 /// One `save` rule: a snapshot is due after `seconds` when at least `changes` writes happened.

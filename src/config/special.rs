@@ -132,19 +132,21 @@ fn set_save(c: &mut Config, args: &[&[u8]], origin: Origin) -> Result<(), Reason
     Ok(())
 }
 
-/// The four modifiers in the order of the error text, each with its field.
-fn shutdown_modifiers(flags: &mut ShutdownFlags) -> [(&'static str, &mut bool); 4] {
+/// The modifiers in the order of the error text, each with its field.
+fn shutdown_modifiers(flags: &mut ShutdownFlags) -> [(&'static str, &mut bool); 5] {
     let ShutdownFlags {
         save,
         nosave,
         now,
         force,
+        failover,
     } = flags;
     [
         ("save", save),
         ("nosave", nosave),
         ("now", now),
         ("force", force),
+        ("failover", failover),
     ]
 }
 

@@ -8,6 +8,10 @@
 //!                                   an error, go on  <───────┴── save ── stop the loop ─> finish
 //! ```
 //!
+//! FAILOVER, on a primary of a cluster: before it saves, it chooses a replica that has the whole
+//! stream, and sends it CLUSTER FAILOVER by the stream. The turn in which it saves is a later one,
+//! so the command is on its way by then, and the replica serves while this process still saves.
+//!
 //! A command only requests the stop; the saving happens between two turns, after all commands of a
 //! turn and before their replies. So everything that was acknowledged has been saved.
 
@@ -87,7 +91,7 @@ pub fn handle_request(server: &mut Server) {
 pub fn cron(server: &mut Server) {
     if let Some((options, deadline_ms)) = server.shutdown.pending {
         if (server.clock.now_ms >= deadline_ms || replicas_are_ready(server))
-            && stop(server, options).is_err()
+            && begin_to_stop(server, options).is_err()
         {
             refuse_clients(server);
         }
@@ -140,7 +144,53 @@ fn prepare(server: &mut Server, mut options: ShutdownFlags) -> Result<(), Refuse
         server.pause_clients(PausePurpose::Shutdown, i64::MAX, false);
         return Ok(());
     }
-    stop(server, options)
+    begin_to_stop(server, options)
+}
+
+/// Chooses a successor, if that is wanted, and stops.
+fn begin_to_stop(server: &mut Server, mut options: ShutdownFlags) -> Result<(), Refused> {
+    if !std::mem::take(&mut options.failover) || !hand_over(server) {
+        return stop(server, options);
+    }
+    server.shutdown.pending = Some((options, server.clock.now_ms));
+    server.pause_clients(PausePurpose::Shutdown, i64::MAX, false);
+    Ok(())
+}
+
+/// Lets the best replica of this primary take over its slots. Returns whether there is one. A
+/// replica that does not know the command would answer with an error.
+fn hand_over(server: &mut Server) -> bool {
+    let Some(member) = &server.cluster else {
+        return false;
+    };
+    let node = member.machine.myself();
+    if !node.is_primary() || node.slot_count == 0 {
+        return false;
+    }
+    let replicas = &server.replication.replicas;
+    let knows = |replica: &Replica| {
+        let version = replica.announced.version;
+        !replica.has_stream() || version.is_some_and(|version| version >= 0x09_00_00)
+    };
+    if !replicas.iter().all(knows) {
+        log::warn!("Unable to perform auto failover on shutdown since there are legacy replicas.");
+        return false;
+    }
+    let end = server.replication.stream.end();
+    let is_complete = |replica: &&Replica| replica.is_online() && replica.acked == end;
+    let successor = replicas.iter().filter(is_complete).find_map(|replica| {
+        let node = replica.announced.node.clone()?;
+        Some((replica.name(), node))
+    });
+    let Some((replica, node)) = successor else {
+        log::warn!("Unable to find a replica to perform the auto failover on shutdown.");
+        return false;
+    };
+    log::info!("Perform auto failover to replica {replica} on shutdown.");
+    let argv: [&[u8]; 5] = [b"CLUSTER", b"FAILOVER", b"FORCE", b"REPLICAID", &node];
+    server.propagation.to_replicas(0, &argv);
+    server.end_unit();
+    true
 }
 
 /// Whether all replicas have acknowledged the whole stream. A replica that still waits for its

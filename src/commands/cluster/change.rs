@@ -226,8 +226,20 @@ pub fn replicate(ctx: &mut Ctx) -> CmdResult {
 }
 
 /// CLUSTER FAILOVER [FORCE | TAKEOVER]
+///
+/// A primary that stops adds REPLICAID name to FORCE, for one of its replicas.
 pub fn failover(ctx: &mut Ctx) -> CmdResult {
-    member(ctx)?;
+    let me = member(ctx)?.machine.myself().name;
+    let by_primary = ctx.client.replays() && ctx.argv.len() == 5;
+    if by_primary && ctx.is(2, "force") && ctx.is(3, "replicaid") {
+        if Name::parse(ctx.argv[4]) != Some(me) {
+            ctx.client.reply.ok();
+            return Ok(());
+        }
+        return run_or_refuse(ctx, |machine, now, out| {
+            machine.failover(now, ManualKind::Chosen, out)
+        });
+    }
     let kind = match ctx.argv.len() {
         2 => ManualKind::Default,
         3 if ctx.is(2, "force") => ManualKind::Force,

@@ -209,7 +209,10 @@ fn replconf(ctx: &mut Ctx) -> CmdResult {
                 announced.main_client = Some(id);
                 true
             }),
-            b"set-cluster-node-id" => cluster_node(ctx, pair[1]).map(|()| true),
+            b"set-cluster-node-id" => cluster_node(ctx, pair[1]).map(|()| {
+                announced.node = Some(pair[1].into());
+                true
+            }),
             b"capa" if pair[1].eq_ignore_ascii_case(b"skip-rdb-checksum") => {
                 let conn = ctx.client.conn.as_ref();
                 announced.no_checksum |= conn.is_some_and(|conn| conn.session().is_some());

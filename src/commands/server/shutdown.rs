@@ -16,7 +16,7 @@ pub const TABLE: &[Command] = &[cmd(
     NONE_CAT,
 )];
 
-/// SHUTDOWN [NOSAVE | SAVE] [NOW] [FORCE] [ABORT]
+/// SHUTDOWN [NOSAVE | SAVE] [NOW] [FORCE] [FAILOVER] [ABORT]
 fn shutdown_command(ctx: &mut Ctx) -> CmdResult {
     let mut options = ShutdownFlags::default();
     let mut abort = false;
@@ -26,6 +26,7 @@ fn shutdown_command(ctx: &mut Ctx) -> CmdResult {
             b"save" => options.save = true,
             b"now" => options.now = true,
             b"force" => options.force = true,
+            b"failover" => options.failover = true,
             b"abort" => abort = true,
             _ => return Err(Error::SYNTAX),
         }
@@ -39,6 +40,11 @@ fn shutdown_command(ctx: &mut Ctx) -> CmdResult {
         }
         ctx.client.reply.ok();
         return Ok(());
+    }
+    if options.failover && ctx.server.cluster.is_none() {
+        return Err(Error::of(
+            "ERR SHUTDOWN FAILOVER is only supported in cluster mode.",
+        ));
     }
     if !options.now && ctx.client.has(flag::DENY_BLOCKING) {
         return Err(Error::of(
