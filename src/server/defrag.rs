@@ -565,7 +565,9 @@ mod tests {
             let digest = say(moving, 0, &["DEBUG DIGEST"]);
             prop_assert!(digest.starts_with('+'), "{}", digest);
             prop_assert_eq!(digest, say(still, 0, &["DEBUG DIGEST"]));
-            prop_assert!(mover.hits > 0);
+            // Commands that leave no key leave nothing to move.
+            let is_empty = say(moving, 0, &["DBSIZE"]) == ":0\r\n";
+            prop_assert!(mover.hits > 0 || is_empty);
             say(moving, 0, &["FLUSHALL"]);
         }
     }
