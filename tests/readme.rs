@@ -93,10 +93,10 @@ const PEERS: [(&str, &str); 4] = [
     ("Valkey 9.1", include_str!("facts/settings/valkey-9.1.txt")),
 ];
 
-/// The peers that have a setting of this name.
 /// Settings of every peer that the facts leave out: the servers were asked with values of that run.
 const OF_EVERY_PEER: [&str; 5] = ["port", "pidfile", "logfile", "dir", "save"];
 
+/// The peers that have a setting of this name.
 fn peers_with(name: &str) -> String {
     if OF_EVERY_PEER.contains(&name) {
         return "all".into();

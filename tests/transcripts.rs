@@ -6,8 +6,8 @@
 //! < +OK              its reply, one line for each line of the protocol
 //! ```
 //!
-//! Each file starts with an empty server. `make compat` replays the same files against both
-//! servers.
+//! Each file starts with an empty server. `make compat` replays the same files against Redis
+//! 7.0 and Valkey 8.0, but for those whose name begins with `newer`.
 
 mod common;
 

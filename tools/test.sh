@@ -20,10 +20,14 @@ targets() {
     done
 }
 
+for name in $LONG; do
+    [ -e "tests/$name.rs" ] || [ -e "ae/tests/$name.rs" ] || { echo "no tests in $name.rs" >&2; exit 2; }
+done
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 $cargo test --workspace $(targets only) >"$log" 2>&1 &
 beside=$!
+trap 'kill $beside 2>/dev/null; exit 130' INT TERM
 status=0
 $cargo test --workspace --lib --bins $(targets but) || status=$?
 $cargo test --workspace --doc || status=$?

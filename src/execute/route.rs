@@ -80,7 +80,8 @@ fn check_word(server: &Server, id: u16) -> Result<(), Error> {
     }
 }
 
-/// The source of slots may only write to these slots.
+/// Refuses the source of slots keys of other slots. Commands without keys pass; a source sends none
+/// that writes (`propagate::exports`).
 #[cold]
 fn check_import(server: &Server, c: &Client, id: u16, argv: &[&[u8]]) -> Result<(), Error> {
     let cmd = server.commands.row(id);

@@ -97,7 +97,7 @@ pub fn end_transfer(server: &mut Server, client: ClientRef, db: u32, key: &[u8])
         let at = watchers.iter().position(is_it);
         at.and_then(|at| watchers.swap_remove(at).transfer)
     });
-    ended.flatten() != Some(true)
+    ended.flatten() == Some(false)
 }
 
 /// Whether a watched key has expired since WATCH, which counts as a change.

@@ -39,7 +39,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// Connections of `admin-unixsocket` beyond `maxclients`; `init::RESERVED_FDS` has files for them.
 const ADMIN_SLOTS: usize = 8;
 
-/// At most one such failure in this interval is logged.
+/// At most one failed accept is logged in this interval.
 const WARNING_INTERVAL_MS: i64 = 10_000;
 
 /// Opens all listening sockets of the settings, or takes those that the supervisor has opened.

@@ -10,7 +10,8 @@
 //! SCAN's order is that of the keys' hashes, which have nothing to do with their types and sizes.
 //! So the part of a pass that is done is a random sample without repetition, and the whole pass is
 //! exact, but for the keys that changed meanwhile. Samples of random keys would need far more of
-//! them to meet the few large ones.
+//! them to meet the few large ones. On a cluster node the order is that of the slots, so keys with
+//! one hash tag come together, and an estimate during the first pass may be far off.
 //!
 //! Databases are walked one after the other: until the first pass has reached the last one, what it
 //! has is estimated from those before it. Bytes are those of MEMORY USAGE, for large values an

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   SHUTDOWN ─> request ─┐ (before_sleep)               ┌─> replicas behind? wait ─┐
-//!                        ├─> prepare: what has to be     │   (cron: caught up, or    │
-//!   signal ───> cron ────┘   saved? ────────────────────┘    the time is over)      │
+//!                        ├─> prepare: wait for           │   (cron: caught up, or    │
+//!   signal ───> cron ────┘   replicas? ─────────────────┘    the time is over)      │
 //!                                   refused: reply with      │                      v
 //!                                   an error, go on  <───────┴── save ── stop the loop ─> finish
 //! ```
@@ -57,8 +57,8 @@ pub struct Restart {
 pub struct Shutdown {
     /// The options of a SHUTDOWN in this turn.
     requested: Option<ShutdownFlags>,
-    /// A stop that waits for replicas: its options, and the Unix time in milliseconds at which the
-    /// wait ends.
+    /// A stop that waits for replicas, or has just named a successor: its options, and the Unix
+    /// time in milliseconds at which the wait ends.
     pub pending: Option<(ShutdownFlags, i64)>,
     /// After the loop has ended, the process starts again.
     pub restart: Option<Restart>,

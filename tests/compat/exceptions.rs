@@ -28,7 +28,7 @@ pub const ON_PURPOSE: &[(&str, &str)] = &[
     ),
     (
         "[SZ]RANDMEMBER * -?????????*",
-        "what repeats elements beyond proto-max-bulk-len is refused, see commands/sample.rs",
+        "what repeats elements beyond proto-max-bulk-len is refused, see commands/random_elements.rs",
     ),
     ("HRANDFIELD * -?????????*", "the same"),
     (

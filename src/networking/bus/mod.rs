@@ -444,13 +444,13 @@ fn take_packets(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) {
     };
     let (peer, local) = (link.peer, link.local);
     let input = std::mem::take(&mut link.input);
-    let mut rest = &input[..];
+    let mut used = 0;
     loop {
+        let rest = &input[used..];
         let message = match frame_len(rest) {
             Ok(Some(len)) if rest.len() >= len => {
-                let (packet, behind) = rest.split_at(len);
-                rest = behind;
-                let message = Message::parse(packet);
+                used += len;
+                let message = Message::parse(&rest[..len]);
                 if let Ok(message) = &message {
                     server.bus.count(message, len, 1);
                 }
@@ -494,8 +494,28 @@ fn take_packets(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) {
             return;
         }
     }
-    let left = rest.to_vec();
     if let Some(link) = server.bus.links.get_mut(&id) {
-        link.input = left;
+        link.input = without_start(input, used);
+    }
+}
+
+/// The bytes behind the first `used`. An incomplete packet stays where it is: a long one arrives in
+/// thousands of pieces, and must not be copied with each.
+fn without_start(mut input: Vec<u8>, used: usize) -> Vec<u8> {
+    input.drain(..used);
+    input
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_incomplete_packet_is_not_copied() {
+        let input = vec![1; 1000];
+        let place = input.as_ptr();
+        let input = without_start(input, 0);
+        assert_eq!((input.as_ptr(), input.len()), (place, 1000));
+        assert_eq!(without_start(input, 990), [1; 10]);
     }
 }

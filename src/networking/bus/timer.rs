@@ -26,7 +26,7 @@ pub fn turn(el: &mut EventLoop<Server>, server: &mut Server) {
     }
     member::perform_waiting(server);
     serve(el, server);
-    // It may have claimed slots.
+    // The tick may have claimed slots.
     slots::turn(el, server);
     execute(el, server);
     set_alarm(el, server);

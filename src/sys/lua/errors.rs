@@ -5,7 +5,7 @@
 //!         └─> error_handler: the same, and the place ──> the table {err, source, line} ──> reply
 //! ```
 //!
-//! As in the module above, nothing here raises.
+//! As in `sys::lua`, nothing here raises.
 
 use super::{Frame, LuaType, nan_text};
 use mlua::Lua;
@@ -54,14 +54,16 @@ unsafe fn complete_message(l: *mut lua_State) {
     }
 }
 
-/// How many of the innermost functions show what a recursion consists of.
+/// The number of the innermost functions that show what a recursion consists of.
 const CYCLE_MAX: c_int = 8;
 
 /// Replaces the message of a stack overflow by that of Lua 5.1: the place of the call that failed,
 /// and whether the recursion goes through functions of the library or metamethods, for which Lua
 /// 5.1 needs the stack of C.
 unsafe fn place_overflow(l: *mut lua_State) {
-    let mut callers: Vec<_> = (1..CYCLE_MAX).map_while(|level| caller(l, level)).collect();
+    let mut callers: Vec<_> = (1..=CYCLE_MAX)
+        .map_while(|level| caller(l, level))
+        .collect();
     // The function that found no room may stand there as a function of C without a name.
     if callers
         .first()
@@ -72,11 +74,9 @@ unsafe fn place_overflow(l: *mut lua_State) {
     let of_script = callers.iter().find(|caller| caller.line > 0);
     let by_library = callers.first().is_some_and(|caller| caller.is_library);
     let mut text = match of_script {
-        Some(caller) if !by_library => [
-            &caller.source[1..],
-            format!(":{}: ", caller.line).as_bytes(),
-        ]
-        .concat(),
+        Some(caller) if !by_library => {
+            [&caller.chunk[..], format!(":{}: ", caller.line).as_bytes()].concat()
+        }
         _ => Vec::new(),
     };
     if callers
@@ -95,7 +95,8 @@ unsafe fn place_overflow(l: *mut lua_State) {
 
 /// A level of the call stack, for [`place_overflow`].
 struct Caller {
-    source: Vec<u8>,
+    /// The chunk as messages name it: `user_script`, `[string "..."]`.
+    chunk: Vec<u8>,
     /// 0 or -1 if it is not a function of the script.
     line: c_int,
     is_named: bool,
@@ -112,10 +113,10 @@ fn caller(l: *mut lua_State, level: c_int) -> Option<Caller> {
         {
             return None;
         }
-        let source = CStr::from_ptr(ar.source).to_bytes().to_vec();
+        let is_own = is_own(CStr::from_ptr(ar.source).to_bytes());
         Some(Caller {
-            line: if is_own(&source) { 0 } else { ar.currentline },
-            source,
+            line: if is_own { 0 } else { ar.currentline },
+            chunk: CStr::from_ptr(ar.short_src.as_ptr()).to_bytes().to_vec(),
             is_named: !ar.name.is_null(),
             is_library: CStr::from_ptr(ar.what) == c"C",
             is_metamethod: !ar.namewhat.is_null() && CStr::from_ptr(ar.namewhat) == c"metamethod",

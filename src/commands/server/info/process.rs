@@ -44,7 +44,7 @@ pub fn server(view: &View, out: &mut Report) {
         },
     );
     out.field("atomicvar_api", "c11-builtin");
-    // No C compiler is used; Redis prints the same if it was not compiled by GCC.
+    // The server is written in Rust; Redis prints the same if it was not compiled by GCC.
     out.field("gcc_version", "0.0.0");
     out.field("process_id", server.run.pid);
     out.field("process_supervised", config.supervised.name());
