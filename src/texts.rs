@@ -116,6 +116,14 @@ table! {
         "BUSY ", " is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.");
     BUSY_FUNCTION = differ!("Redis" / "Valkey" in
         "BUSY ", " is busy running a script. You can only call FUNCTION KILL or SHUTDOWN NOSAVE.");
+    SCRIPT_KILLED = both(
+        "Script killed by user with SCRIPT KILL...",
+        "Script killed by user with SCRIPT KILL.",
+    );
+    FUNCTION_KILLED = both(
+        "Script killed by user with FUNCTION KILL...",
+        "Script killed by user with FUNCTION KILL.",
+    );
     MISCONF_RDB = differ!("Redis" / "Valkey" in
         "MISCONF ", " is configured to save RDB snapshots, but it's currently unable to persist to disk. Commands that \
          may modify the data set are disabled, because this instance is configured to report errors during writes if \

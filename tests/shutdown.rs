@@ -117,3 +117,47 @@ fn abort_ends_the_wait() {
         "-ERR No shutdown in progress.\r\n"
     );
 }
+
+/// A script that is busy has written a part of its changes: only a stop that saves nothing ends it.
+#[test]
+fn a_busy_script_is_not_saved() {
+    let mut server = Peer::aeris(&["--busy-reply-threshold", "1"]);
+    let mut script = server.connect();
+    script.send(&multibulk(&[
+        "EVAL",
+        "redis.call('set', 'k', 1) while true do end",
+        "0",
+    ]));
+    let mut asks = server.connect();
+    while !asks.line("PING").starts_with("-BUSY ") {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    for options in ["", " SAVE", " NOW", " FORCE", " SAVE NOW FORCE"] {
+        let reply = asks.line(&format!("SHUTDOWN{options}"));
+        assert!(
+            reply.starts_with("-BUSY Redis is busy running a script. "),
+            "{options}: {reply}"
+        );
+    }
+    assert!(server.alive());
+    asks.send(&multibulk(&["SHUTDOWN", "NOSAVE"]));
+    assert_eq!(server.wait(), Some(0));
+}
+
+/// Nothing follows the reply of QUIT, also if what comes behind it is no request.
+#[test]
+fn nothing_follows_the_reply_of_quit() {
+    let server = Peer::aeris(&[]);
+    for rest in [
+        "*x\r\n",
+        "*1\r\n%1",
+        "*1\r\n$-5\r\n",
+        "\"abc\r\n",
+        "PING\r\n",
+    ] {
+        let mut c = server.connect();
+        c.send(format!("QUIT\r\n{rest}").as_bytes());
+        assert_eq!(c.reply(), b"+OK\r\n", "{rest}");
+        assert!(c.closed(), "{rest}");
+    }
+}

@@ -269,7 +269,11 @@ fn check_databases(allowed: &[u32], call: &Call) -> Result<(), Denied> {
         Err(Denied::new(Reason::Database, 0, name))
     };
     if row.is(command::ALL_DATABASES) {
-        return current_denied();
+        let mut all = 0..call.databases as u32;
+        return match all.all(|db| allowed.contains(&db)) {
+            true => Ok(()),
+            false => current_denied(),
+        };
     }
     let mut named = Vec::new();
     if let Some(get_databases) = row.get_databases {

@@ -285,6 +285,16 @@ fn the_database_is_the_first_check_and_the_least_reason() {
             "access database cluster",
         ),
         ("allkeys +@all db=0", "lolwut", "allowed"),
+        (
+            "allkeys +@all db=0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15",
+            "flushall",
+            "allowed",
+        ),
+        (
+            "allkeys +@all db=0,1,2,3,4,5,6,7,8,9,10,11,12,13,14",
+            "flushall",
+            "access database flushall",
+        ),
         ("allkeys +@all resetdbs", "lolwut", "access database lolwut"),
         ("allkeys +@all resetdbs", "eval x 0", "access database eval"),
         ("allkeys +@all resetdbs", "dbSize", "access database dbSize"),

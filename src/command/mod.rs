@@ -111,7 +111,7 @@ pub const SCRIPT_DECIDES: Flags = 1 << 22;
 /// Belongs to a feature that is not built yet: the row is complete, but the command refuses what
 /// needs the feature. README lists it.
 pub const NOT_BUILT: Flags = 1 << 23;
-/// Uses every database: forbidden to users that are limited to some.
+/// Uses every database: forbidden to users that are limited to some of them.
 pub const ALL_DATABASES: Flags = 1 << 24;
 /// With [`NO_MULTI`]: refused between MULTI and EXEC only with `extended-redis-compatibility no`.
 /// Otherwise the command is queued, or runs and replies with an error.

@@ -10,8 +10,9 @@ use crate::state::Server;
 /// At most one such connection in each interval is logged.
 const WARNING_INTERVAL_MS: i64 = 60_000;
 
-/// Whether a command's name comes from the head of an HTTP request.
+/// Whether a command's name, up to a NUL, comes from the head of an HTTP request.
 pub fn is_http(name: &[u8]) -> bool {
+    let name = name.split(|&b| b == 0).next().unwrap_or_default();
     name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:")
 }
 
@@ -43,13 +44,14 @@ mod tests {
 
     #[test]
     fn an_http_request_is_cut_off_before_its_body_runs() {
-        let requests: [&[&str]; 7] = [
+        let requests: [&[&str]; 8] = [
             &["POST / HTTP/1.1", "set k 1"],
             &["post", "set k 1"],
             &["GET / HTTP/1.1", "Host: 127.0.0.1:6379", "set k 1"],
             &["\"PoSt\" x", "set k 1"],
             &["*2\r\n$4\r\nPOST\r\n$1\r\n/", "set k 1"],
             &["*1\r\n$5\r\nhost:", "set k 1"],
+            &["*1\r\n$5\r\nPOST\0", "set k 1"],
             &["multi", "HOST: x", "set k 1", "exec"],
         ];
         let mut server = server_with(requests.len() as u32 + 1);

@@ -249,6 +249,12 @@ fn process_input_buffer(server: &mut Server, c: &mut Client, mut buffer: Vec<u8>
         match status {
             Status::Full => {}
             Status::Partial => break,
+            // Nothing is added to the replies of a client that is being closed.
+            Status::Invalid(_) if c.has(flag::CLOSE_AFTER_REPLY | flag::CLOSE_ASAP) => {
+                c.open = None;
+                pos = buffer.len();
+                break;
+            }
             Status::Invalid(text) => {
                 protocol_error(server, c, &text, &buffer[pos..]);
                 pos = buffer.len();

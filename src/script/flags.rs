@@ -51,7 +51,11 @@ pub fn of_script(source: &[u8], words: Words) -> Result<(Flags, usize), Error> {
     let line = split_args(&source[..end]).ok_or(invalid.clone())?;
     let (engine, options) = line.split_first().ok_or(invalid)?;
     let engine = &engine[2..];
-    if !engine.eq_ignore_ascii_case(b"lua") {
+    let is_lua = match words {
+        Words::Redis => engine == b"lua",
+        Words::Valkey => engine.eq_ignore_ascii_case(b"lua"),
+    };
+    if !is_lua {
         let engine = excerpt(engine, 128);
         return Err(Error::new(
             texts::UNKNOWN_ENGINE.fill(words, &[("engine", &engine)]),
@@ -107,7 +111,7 @@ mod tests {
         assert_eq!(of_script(b"return 1"), Ok((COMPATIBILITY, 0)));
         assert_eq!(of_script(b"#!lua\nreturn 1"), Ok((0, 5)));
         assert_eq!(of_script(b"#!lua flags=\nreturn 1"), Ok((0, 12)));
-        let (flags, at) = of_script(b"#!Lua flags=no-writes,allow-cross-slot-keys\n").unwrap();
+        let (flags, at) = of_script(b"#!lua flags=no-writes,allow-cross-slot-keys\n").unwrap();
         assert_eq!((flags, at), (NO_WRITES | ALLOW_CROSS_SLOT, 43));
     }
 
@@ -116,6 +120,10 @@ mod tests {
         let text = |source: &[u8]| of_script(source).unwrap_err().text().to_string();
         assert_eq!(text(b"#!lua"), "ERR Invalid script shebang");
         assert_eq!(text(b"#!\n"), "ERR Unexpected engine in script shebang: #!");
+        assert_eq!(
+            text(b"#!LUA\n"),
+            "ERR Unexpected engine in script shebang: #!LUA"
+        );
         assert_eq!(
             text(b"#!py\n"),
             "ERR Unexpected engine in script shebang: #!py"

@@ -148,7 +148,9 @@ fn parse_metadata(source: &[u8]) -> Result<Metadata, Error> {
     let (engine, options) = words.split_first().ok_or(invalid)?;
     let mut name = None;
     for option in options {
-        let Some(value) = option.strip_prefix(b"name=") else {
+        const NAME: &[u8] = b"name=";
+        let (start, value) = option.split_at(option.len().min(NAME.len()));
+        if !start.eq_ignore_ascii_case(NAME) {
             let option = excerpt(option, 128);
             return Err(Error::new(format!(
                 "ERR Invalid metadata value given: {option}"

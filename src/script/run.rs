@@ -24,6 +24,7 @@ use crate::script::{Busy, Running, ScriptKind};
 use crate::state::Server;
 use crate::sys::lua::{Arguments, Frame, FunctionRef, Host, LuaType, Outcome};
 use crate::sys::ticks;
+use crate::texts;
 
 /// What is to be run.
 pub struct Job<'a> {
@@ -229,7 +230,7 @@ impl Run<'_> {
     /// Counts an error of a script by its code, which the script may have chosen.
     fn count(&mut self, error: Error) -> Error {
         if !error.is_counted() {
-            self.server.stats.count_script_error(error.code());
+            self.server.stats.count_script_error(counted_code(&error));
         }
         error.counted()
     }
@@ -297,6 +298,16 @@ impl Run<'_> {
     }
 }
 
+/// The code under which INFO errorstats counts an error of a script: its first word, or `ERR` if
+/// that does not end within 31 bytes.
+fn counted_code(error: &Error) -> &str {
+    let start = &error.text().as_bytes()[..error.text().len().min(31)];
+    match start.contains(&b' ') {
+        true => error.code(),
+        false => "ERR",
+    }
+}
+
 impl Host for Run<'_> {
     fn call(&mut self, function: u8, frame: &mut Frame) -> Outcome {
         redis::call(self, function, frame)
@@ -332,10 +343,10 @@ impl Host for Run<'_> {
         if !self.is_killed() {
             return false;
         }
-        let text = match self.job.kind {
-            ScriptKind::Eval => "Script killed by user with SCRIPT KILL.",
-            ScriptKind::Function => "Script killed by user with FUNCTION KILL.",
-        };
+        let text = self.server.config.text(match self.job.kind {
+            ScriptKind::Eval => texts::SCRIPT_KILLED,
+            ScriptKind::Function => texts::FUNCTION_KILLED,
+        });
         log::info!("{text}");
         redis::push_error(frame, text);
         true

@@ -287,6 +287,12 @@ fn errors_are_counted_once() {
     peer.eval("return {err='MINE x'}");
     assert_eq!(peer.server.stats.errors["MINE"], 1);
     assert_eq!(peer.server.stats.error_replies, 4);
+    // What is no code is counted as ERR.
+    peer.eval("return {err='nocode'}");
+    peer.eval("return {err=string.rep('A', 31) .. ' x'}");
+    assert_eq!(peer.server.stats.errors["ERR"], 5);
+    peer.eval("return {err=string.rep('A', 30) .. ' x'}");
+    assert_eq!(peer.server.stats.errors[&"A".repeat(30)[..]], 1);
 }
 
 #[test]
@@ -315,7 +321,7 @@ fn a_killed_script_stops_and_the_next_one_runs() {
     peer.server.shutdown.now = true;
     let reply = peer.eval("while true do pcall(function() while true do end end) end");
     assert!(
-        reply.contains("Script killed by user with SCRIPT KILL."),
+        reply.starts_with("-ERR Script killed by user with SCRIPT KILL... script: "),
         "{reply}"
     );
     peer.server.shutdown.now = false;

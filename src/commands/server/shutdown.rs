@@ -41,6 +41,12 @@ fn shutdown_command(ctx: &mut Ctx) -> CmdResult {
         ctx.client.reply.ok();
         return Ok(());
     }
+    if let Some(running) = &ctx.server.scripting.running
+        && !options.nosave
+    {
+        // The data set has what the script has written so far: it must not be saved.
+        return Err(running.busy_error(&ctx.server.config));
+    }
     if options.failover && ctx.server.cluster.is_none() {
         return Err(Error::of(
             "ERR SHUTDOWN FAILOVER is only supported in cluster mode.",
