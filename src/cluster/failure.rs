@@ -150,7 +150,8 @@ impl Cluster {
         }
     }
 
-    /// A node has answered.
+    /// A node has answered: it is no longer suspected (PFAIL), and no longer failed (FAIL) unless a
+    /// replica of it may be about to win an election.
     pub(super) fn answered(&mut self, now: Now, index: NodeIndex, out: &mut Vec<Action>) {
         let timeout = self.settings.node_timeout_ms;
         let node = &mut self.nodes[index];

@@ -92,7 +92,7 @@ impl Connection {
         }
     }
 
-    /// A socket of a recording.
+    /// A socket whose bytes come from a recording (`--replay`).
     pub fn taped(socket: TapedSocket) -> Connection {
         Connection {
             transport: Transport::Taped(socket),

@@ -81,7 +81,8 @@ impl<const SLOTS: usize> Lzf<SLOTS> {
         done.map(|()| out.len() - before)
     }
 
-    /// The first number for the positions of this call; the table is cleared when numbers run out.
+    /// The number of this call's position 0 in the table. Numbers continue over calls, so that
+    /// older entries are too far away to match; the table is cleared when they run out.
     fn start(&mut self, len: usize) -> Option<u32> {
         let len = u32::try_from(len)
             .ok()?

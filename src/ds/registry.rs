@@ -7,7 +7,8 @@
 //!
 //! The table knows its memory: a report asks for it and walks through nothing.
 //!
-//! **Invariant:** `owned` is the size class of each name and what each value says of itself.
+//! **Invariant:** `owned` is the sum of the size classes of the names and of the values'
+//! `heap_bytes`.
 
 use super::seeded::SeededMap;
 use super::thin_buffer::size_class;
@@ -55,11 +56,11 @@ impl<V> Default for Registry<V> {
 }
 
 impl<V: Registered> Registry<V> {
-    /// Changes what is registered under a name; it begins empty.
+    /// Changes what is registered under a name; it begins empty, and is removed if it is left so.
     pub fn change<R>(&mut self, name: &[u8], change: impl FnOnce(&mut V) -> R) -> R {
         if !self.table.contains_key(name) {
             self.table.insert(name.into(), V::default());
-            self.owned += size_class(name.len());
+            self.owned += name_bytes(name);
         }
         self.change_existing(name, change)
             .expect("the name is there")
@@ -80,7 +81,7 @@ impl<V: Registered> Registry<V> {
                 .table
                 .remove(name)
                 .map_or(0, |value| value.heap_bytes());
-            self.owned -= size_class(name.len()) + gone;
+            self.owned -= name_bytes(name) + gone;
         }
         Some(result)
     }
@@ -115,6 +116,14 @@ impl<V: Registered> Registry<V> {
     /// The heap bytes of the table, the names and the values.
     pub fn memory_bytes(&self) -> usize {
         self.owned + table_bytes::<(Box<[u8]>, V)>(self.table.capacity())
+    }
+}
+
+/// The heap bytes of a name; an empty one has none.
+fn name_bytes(name: &[u8]) -> usize {
+    match name.len() {
+        0 => 0,
+        len => size_class(len),
     }
 }
 
@@ -163,7 +172,7 @@ mod tests {
             let made = allocated(|| {
                 let mut registry: Registry<Vec<u64>> = Registry::default();
                 for i in 0..n {
-                    let name = vec![b'n'; i + 1];
+                    let name = vec![b'n'; i];
                     registry.change(&name, |values| values.extend([0; 3]));
                 }
                 registry

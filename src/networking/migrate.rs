@@ -208,7 +208,8 @@ fn on_action(_: &mut EventLoop<Server>, server: &mut Server, id: LinkId, action:
             };
             if tag == tag::KEY {
                 let (client, db) = (migration.client, migration.db);
-                // A stored key is watched until the end, when it is deleted here.
+                // A key that the target has stored stays watched until MIGRATE deletes it here, so
+                // that a change in between is noticed.
                 if let Some(due) = migration.replied(error) {
                     forget(server, client, db, &due);
                 }

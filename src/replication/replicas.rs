@@ -44,7 +44,7 @@ pub enum State {
 /// The use of a connection of a replica.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Channel {
-    /// The only one.
+    /// The replica's only connection: snapshot and stream.
     Only,
     /// The stream. The snapshot has a connection of its own; `snapshot` is the id of its client,
     /// `None` until that has connected.

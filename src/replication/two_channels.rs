@@ -95,7 +95,7 @@ impl Collected {
         self.bytes
     }
 
-    /// The maximum number of bytes since the sync began.
+    /// The most bytes that were held at once since the sync began.
     pub fn peak(&self) -> u64 {
         self.peak
     }

@@ -257,7 +257,8 @@ pub fn one(value: Value) -> MultiValue {
 }
 
 /// For `tonumber` with a base: the text as C's `strtoul` reads it, white space around it included,
-/// up to its first zero byte. A negative number wraps at 64 bits; one beyond them is the greatest.
+/// up to its first zero byte. A negative number wraps to 64 bits; one that needs more bits becomes
+/// the largest.
 pub fn unsigned(_: &Lua, (text, base): (LuaString, u32)) -> Result<Option<f64>> {
     let bytes = text.as_bytes();
     let text = bytes.split(|&b| b == 0).next().unwrap_or_default();

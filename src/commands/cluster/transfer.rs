@@ -158,14 +158,14 @@ fn describe(reply: &mut ReplyBuf, job: &Job, unsent: u64) {
     }
 }
 
-/// CLUSTER SYNCSLOTS word [argument ...]: a sentence of another node about slots that move.
+/// CLUSTER SYNCSLOTS subcommand [argument ...]: a message of another node about slots that move.
 pub fn sync_slots(ctx: &mut Ctx) -> CmdResult {
     member(ctx)?;
-    let sentence = Sync::parse(&ctx.argv[2..]).map_err(error)?;
-    // The primary's stream and the AOF have what was said to another server.
-    let retold = ctx.client.replays();
-    match sentence {
-        Sync::Establish(request) if retold => {
+    let message = Sync::parse(&ctx.argv[2..]).map_err(error)?;
+    // The primary's stream and the AOF have messages that another server got.
+    let replayed = ctx.client.replays();
+    match message {
+        Sync::Establish(request) if replayed => {
             let member = member(ctx)?;
             let now = member.now();
             member.transfers.follow(now, &request);
@@ -173,7 +173,7 @@ pub fn sync_slots(ctx: &mut Ctx) -> CmdResult {
             transfer::hide(ctx.server);
         }
         Sync::Establish(request) => return establish(ctx, &request),
-        Sync::Finish(finish) if retold => {
+        Sync::Finish(finish) if replayed => {
             let member = member(ctx)?;
             let now = member.now();
             // The load may have begun after ESTABLISH.
@@ -182,7 +182,7 @@ pub fn sync_slots(ctx: &mut Ctx) -> CmdResult {
             transfer::hide(ctx.server);
         }
         Sync::Finish(_) => return Err(error("No such slot migration job")),
-        Sync::Word(_) if retold => {}
+        Sync::Word(_) if replayed => {}
         Sync::Word(word) => return hear(ctx, word),
         Sync::Capabilities => {}
     }

@@ -11,7 +11,7 @@ pub enum EventKind {
     BeforeSleep,
     /// A step of `before_sleep`. The event's number: its place in the drawing, from 0.
     Step,
-    /// The poll with its sleep. The event's number: files that changed.
+    /// The poll with its sleep. The event's number: how many fds the poll reported.
     Poll,
     AfterSleep,
     /// A call of a file's read handler.

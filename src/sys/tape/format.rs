@@ -84,7 +84,7 @@ const END: u8 = 21;
 /// The result of a system call: a number, or the number of its error.
 pub type Outcome = Result<u64, i32>;
 
-/// The numbers of the trace's events so far, and of the replies: their count and their hash.
+/// So far: the counts and the hashes of the trace's events and of the replies.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Totals {
     pub reply_bytes: u64,

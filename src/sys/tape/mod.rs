@@ -110,7 +110,7 @@ pub fn replay(path: &Path) -> Result<(), Fault> {
     Ok(())
 }
 
-/// In a forked child: the tape is the parent's.
+/// Called in a forked child: stops recording there, since the tape is the parent's.
 pub fn leave() {
     if is_on() {
         set_mode(OFF);
