@@ -154,3 +154,34 @@ fn a_killed_client_is_gone_when_the_reply_arrives() {
         assert!(victim.closed());
     }
 }
+
+/// Nothing follows the reply of QUIT, also if what comes behind it is no request.
+#[test]
+fn nothing_follows_the_reply_of_quit() {
+    let server = Peer::aeris(&[]);
+    for rest in [
+        "*x\r\n",
+        "*1\r\n%1",
+        "*1\r\n$-5\r\n",
+        "\"abc\r\n",
+        "PING\r\n",
+    ] {
+        let mut c = server.connect();
+        c.send(format!("QUIT\r\n{rest}").as_bytes());
+        assert_eq!(c.reply(), b"+OK\r\n", "{rest}");
+        assert!(c.closed(), "{rest}");
+    }
+}
+
+/// What comes behind a request that waits is looked at when the wait has ended.
+#[test]
+fn an_error_of_the_protocol_waits_for_the_replies_before_it() {
+    let server = Peer::aeris(&[]);
+    for rest in ["*x\r\n", "*1\r\n%1", "*2\r\n$4\r\nPING\r\n$-5\r\n"] {
+        let mut c = server.connect();
+        c.send(format!("BLPOP nosuch 0.1\r\n{rest}").as_bytes());
+        assert_eq!(c.reply(), b"*-1\r\n", "{rest}");
+        assert!(c.reply().starts_with(b"-ERR Protocol error: "), "{rest}");
+        assert!(c.closed(), "{rest}");
+    }
+}

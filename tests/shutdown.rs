@@ -143,21 +143,3 @@ fn a_busy_script_is_not_saved() {
     asks.send(&multibulk(&["SHUTDOWN", "NOSAVE"]));
     assert_eq!(server.wait(), Some(0));
 }
-
-/// Nothing follows the reply of QUIT, also if what comes behind it is no request.
-#[test]
-fn nothing_follows_the_reply_of_quit() {
-    let server = Peer::aeris(&[]);
-    for rest in [
-        "*x\r\n",
-        "*1\r\n%1",
-        "*1\r\n$-5\r\n",
-        "\"abc\r\n",
-        "PING\r\n",
-    ] {
-        let mut c = server.connect();
-        c.send(format!("QUIT\r\n{rest}").as_bytes());
-        assert_eq!(c.reply(), b"+OK\r\n", "{rest}");
-        assert!(c.closed(), "{rest}");
-    }
-}

@@ -1,8 +1,7 @@
 //! What a blocked client waits for: a key, an acknowledgement, the end of a pause.
 
 use crate::client::OwnedArgv;
-use crate::ds::registry::vec_bytes;
-use crate::ds::thin_buffer::size_class;
+use crate::ds::thin_buffer::{heap_bytes, size_class, vec_bytes};
 
 /// The reason why a client is blocked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,7 +46,7 @@ pub struct Blocked {
 impl Blocked {
     /// The heap bytes, this structure included.
     pub fn memory(&self) -> usize {
-        let keys = self.keys.iter().map(|key| size_class(key.len()));
+        let keys = self.keys.iter().map(|key| heap_bytes(key.len()));
         size_class(size_of::<Blocked>())
             + vec_bytes(&self.keys)
             + keys.sum::<usize>()

@@ -18,8 +18,7 @@ use crate::client::reply::{Mark, ReplyBuf};
 use crate::client::resp::Open;
 use crate::config::ClientClass;
 use crate::connection::Connection;
-use crate::ds::registry::vec_bytes;
-use crate::ds::thin_buffer::size_class;
+use crate::ds::thin_buffer::{heap_bytes, size_class, vec_bytes};
 
 /// The state of a client, as bits of [`Client::flags`].
 pub mod flag {
@@ -155,7 +154,7 @@ impl OwnedArgv {
 
     /// Heap bytes.
     pub fn memory(&self) -> usize {
-        size_class(self.bytes.len()) + size_class(size_of_val(&*self.ends))
+        heap_bytes(self.bytes.len()) + heap_bytes(size_of_val(&*self.ends))
     }
 
     /// The arguments.
@@ -401,14 +400,14 @@ impl Client {
     /// Heap bytes that this client holds, its own structure included. Unsent replies count as the
     /// output limits count them, so that CLIENT LIST's `omem` is a part of its `tot-mem`.
     pub fn memory(&self) -> usize {
-        let text = |text: &Option<Box<[u8]>>| text.as_ref().map_or(0, |t| size_class(t.len()));
-        let keys = self.watched.iter().map(|w| size_class(w.key.len()));
+        let text = |text: &Option<Box<[u8]>>| text.as_ref().map_or(0, |t| heap_bytes(t.len()));
+        let keys = self.watched.iter().map(|w| heap_bytes(w.key.len()));
         size_class(size_of::<Client>())
             + vec_bytes(&self.querybuf)
             + self.open.as_ref().map_or(0, |o| o.memory())
             + self.reply.memory().max(self.reply.queued_memory())
             + size_class(RC_COUNTS + self.peer.len())
-            + size_class(self.local.len())
+            + heap_bytes(self.local.len())
             + self
                 .name
                 .as_ref()

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::ds::btree_memory;
-use crate::ds::thin_buffer::size_class;
+use crate::ds::thin_buffer::{heap_bytes, size_class};
 
 /// The kinds of subscriptions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,7 +63,7 @@ impl Subscriptions {
         let names = sets.into_iter().flatten();
         size_class(size_of::<Subscriptions>())
             + nodes.iter().sum::<usize>()
-            + names.map(|name| size_class(name.len())).sum::<usize>()
+            + names.map(|name| heap_bytes(name.len())).sum::<usize>()
     }
 
     /// The third element of a subscribe message: channels and patterns count together, shard

@@ -10,8 +10,7 @@ use crate::client::{Client, ClientRef, flag};
 use crate::config::{Config, Text};
 use crate::connection::listener::{Listener, ListenerKind};
 use crate::ds::btree_memory;
-use crate::ds::registry::vec_bytes;
-use crate::ds::thin_buffer::size_class;
+use crate::ds::thin_buffer::{heap_bytes, vec_bytes};
 use crate::util::rate_limit::RateLimit;
 
 /// The clients by slot. While a client's command runs, the client is moved out of its slot (a
@@ -126,7 +125,7 @@ impl Clients {
     pub fn table_memory(&self) -> usize {
         vec_bytes(&self.slots)
             + vec_bytes(&self.free)
-            + size_class(self.slots.capacity() * FILE_BYTES)
+            + heap_bytes(self.slots.capacity() * FILE_BYTES)
             + btree_memory::map_bytes::<u64, u32>(self.by_id.len())
     }
 

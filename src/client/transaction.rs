@@ -1,8 +1,7 @@
 //! A client's part of a transaction: the commands that MULTI queued and the keys that WATCH
 //! watches.
 
-use crate::ds::registry::vec_bytes;
-use crate::ds::thin_buffer::size_class;
+use crate::ds::thin_buffer::{size_class, vec_bytes};
 
 /// Commands queued by MULTI, in three pieces of memory however many they are:
 ///

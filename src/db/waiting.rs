@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::client::ClientRef;
 use crate::ds::registry::Registered;
-use crate::ds::thin_buffer::size_class;
+use crate::ds::thin_buffer::heap_bytes;
 
 /// The clients that wait for one key.
 #[derive(Default)]
@@ -62,10 +62,7 @@ impl Registered for Waiting {
     }
 
     fn heap_bytes(&self) -> usize {
-        match self.clients.capacity() {
-            0 => 0,
-            capacity => size_class(capacity * size_of::<(u64, ClientRef)>()),
-        }
+        heap_bytes(self.clients.capacity() * size_of::<(u64, ClientRef)>())
     }
 }
 

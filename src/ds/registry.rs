@@ -11,7 +11,7 @@
 //! `heap_bytes`.
 
 use super::seeded::SeededMap;
-use super::thin_buffer::size_class;
+use super::thin_buffer::{heap_bytes, size_class, vec_bytes};
 
 /// What is registered under one name.
 pub trait Registered: Default {
@@ -32,11 +32,16 @@ impl<T> Registered for Vec<T> {
     }
 }
 
-/// The heap bytes of a vector, without what its elements own.
-pub fn vec_bytes<T>(vec: &Vec<T>) -> usize {
-    match vec.capacity() {
-        0 => 0,
-        capacity => size_class(capacity * size_of::<T>()),
+impl<T> Registry<Vec<T>> {
+    /// Registers one more under a name.
+    pub fn push(&mut self, name: &[u8], value: T) {
+        self.change(name, |values| {
+            if values.is_empty() {
+                // Most names have one value.
+                values.reserve_exact(1);
+            }
+            values.push(value);
+        });
     }
 }
 
@@ -58,12 +63,16 @@ impl<V> Default for Registry<V> {
 impl<V: Registered> Registry<V> {
     /// Changes what is registered under a name; it begins empty, and is removed if it is left so.
     pub fn change<R>(&mut self, name: &[u8], change: impl FnOnce(&mut V) -> R) -> R {
-        if !self.table.contains_key(name) {
-            self.table.insert(name.into(), V::default());
-            self.owned += name_bytes(name);
+        let Registry { table, owned } = self;
+        let value = table.entry(name.into()).or_insert_with(|| {
+            *owned += heap_bytes(name.len());
+            V::default()
+        });
+        let result = counted(owned, value, change);
+        if value.is_empty() {
+            self.remove(name);
         }
-        self.change_existing(name, change)
-            .expect("the name is there")
+        result
     }
 
     /// Changes what is registered under a name. `None` if nothing is.
@@ -73,17 +82,17 @@ impl<V: Registered> Registry<V> {
         change: impl FnOnce(&mut V) -> R,
     ) -> Option<R> {
         let value = self.table.get_mut(name)?;
-        let before = value.heap_bytes();
-        let result = change(value);
-        self.owned = self.owned - before + value.heap_bytes();
+        let result = counted(&mut self.owned, value, change);
         if value.is_empty() {
-            let gone = self
-                .table
-                .remove(name)
-                .map_or(0, |value| value.heap_bytes());
-            self.owned -= name_bytes(name) + gone;
+            self.remove(name);
         }
         Some(result)
+    }
+
+    fn remove(&mut self, name: &[u8]) {
+        if let Some(value) = self.table.remove(name) {
+            self.owned -= heap_bytes(name.len()) + value.heap_bytes();
+        }
     }
 
     /// What is registered under a name.
@@ -119,12 +128,16 @@ impl<V: Registered> Registry<V> {
     }
 }
 
-/// The heap bytes of a name; an empty one has none.
-fn name_bytes(name: &[u8]) -> usize {
-    match name.len() {
-        0 => 0,
-        len => size_class(len),
-    }
+/// Changes a value, and `owned` by the difference of its bytes.
+fn counted<V: Registered, R>(
+    owned: &mut usize,
+    value: &mut V,
+    change: impl FnOnce(&mut V) -> R,
+) -> R {
+    let before = value.heap_bytes();
+    let result = change(value);
+    *owned = *owned - before + value.heap_bytes();
+    result
 }
 
 /// The bytes of a hash table of the standard library that takes `capacity` pairs `T` before it

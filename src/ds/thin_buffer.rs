@@ -65,6 +65,20 @@ pub const fn size_class(len: usize) -> usize {
     (len + step - 1) & !(step - 1)
 }
 
+/// The bytes on the heap of a buffer of `len` bytes; an empty one has none.
+#[inline]
+pub const fn heap_bytes(len: usize) -> usize {
+    match len {
+        0 => 0,
+        len => size_class(len),
+    }
+}
+
+/// The bytes on the heap of a vector, without what its elements own.
+pub fn vec_bytes<T>(vec: &Vec<T>) -> usize {
+    heap_bytes(vec.capacity() * size_of::<T>())
+}
+
 /// The address of the buffer, with the gap and the mark of a lent one in its upper 16 bits.
 pub(super) struct ThinBytes(NonNull<u8>);
 

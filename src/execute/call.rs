@@ -20,6 +20,7 @@ use crate::observe::commandlog::{CommandLogKind, request_bytes};
 use crate::observe::hotkeys::{self, Cost};
 use crate::observe::monitor;
 use crate::observe::slot_stats::SlotUsage;
+use crate::propagate;
 use crate::propagate::unsynced;
 use crate::state::Server;
 use crate::sys::ticks;
@@ -52,13 +53,7 @@ pub fn call(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, sent: 
             "{} failed and left a change behind",
             cmd.name
         );
-        c.reply.error(&error);
-        if !error.is_counted() {
-            server.stats.count_error(error.code());
-        }
-        if c.has(stream_errors::NOTED) {
-            stream_errors::note(server, c, &error);
-        }
+        reply_error(server, c, &error);
     }
 
     server.in_flight.end();
@@ -93,7 +88,22 @@ pub fn call(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, sent: 
         }
     }
     if server.armed & armed::PROPAGATE != 0 {
-        charge::after_call(server, c, argv, sent, cmd, dirty);
+        let before = charge::stream_place(server);
+        propagate::after_call(server, c, argv, sent, cmd, dirty);
+        if let Some(before) = before {
+            charge::propagated(server, c, before);
+        }
+    }
+}
+
+/// Replies with a command's error and counts it.
+fn reply_error(server: &mut Server, c: &mut Client, error: &Error) {
+    c.reply.error(error);
+    if !error.is_counted() {
+        server.stats.count_error(error.code());
+    }
+    if c.has(stream_errors::NOTED) {
+        stream_errors::note(server, c, error);
     }
 }
 

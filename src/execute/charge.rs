@@ -17,11 +17,10 @@ use crate::command::{self, Command};
 use crate::db::slot::key_slot;
 use crate::observe::commandlog::request_bytes;
 use crate::observe::slot_stats::SlotUsage;
-use crate::propagate;
 use crate::propagate::unit::select;
 use crate::state::Server;
 
-/// The length of a request.
+/// The length of a request in bytes.
 pub fn request_len(argv: &[&[u8]], sent: Sent) -> u64 {
     match sent.bytes {
         [] => request_bytes(argv),
@@ -84,28 +83,20 @@ pub fn shard_message(server: &mut Server, channel: &[u8], text: &[u8], receivers
     charge(server, key_slot(channel), cost);
 }
 
-/// After a command: propagates it, and charges what each replica gets.
+/// The end of the replication stream, and the database that it has selected.
+pub type StreamPlace = (u64, Option<u32>);
+
+/// Where the stream ends before a command is propagated; `None` while nothing is charged.
 #[inline]
-pub fn after_call(
-    server: &mut Server,
-    c: &mut Client,
-    argv: &[&[u8]],
-    sent: Sent,
-    cmd: &Command,
-    dirty: u64,
-) {
-    if server.armed & armed::SLOT_STATS == 0 {
-        return propagate::after_call(server, c, argv, sent, cmd, dirty);
-    }
+pub fn stream_place(server: &Server) -> Option<StreamPlace> {
     let stream = &server.replication.stream;
-    let before = (stream.end(), stream.selected_db());
-    propagate::after_call(server, c, argv, sent, cmd, dirty);
-    charge_stream(server, c, before);
+    (server.armed & armed::SLOT_STATS != 0).then(|| (stream.end(), stream.selected_db()))
 }
 
-/// Charges what was appended to the stream since `before`. A SELECT belongs to no slot.
+/// Charges what each replica gets of the command: what was appended to the stream since `before`. A
+/// SELECT belongs to no slot.
 #[cold]
-fn charge_stream(server: &mut Server, c: &Client, (from, selected): (u64, Option<u32>)) {
+pub fn propagated(server: &mut Server, c: &Client, (from, selected): StreamPlace) {
     let stream = &server.replication.stream;
     let mut bytes = stream.end().saturating_sub(from);
     if let Some(db) = stream.selected_db().filter(|_| bytes > 0)
@@ -115,9 +106,8 @@ fn charge_stream(server: &mut Server, c: &Client, (from, selected): (u64, Option
         select(&mut request, db);
         bytes = bytes.saturating_sub(request.len() as u64);
     }
-    let bytes_out = bytes * server.replication.replicas.len() as u64;
     let cost = SlotUsage {
-        bytes_out,
+        bytes_out: bytes * server.replication.replicas.len() as u64,
         ..SlotUsage::default()
     };
     charge(server, c.hash_slot, cost);

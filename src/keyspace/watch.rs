@@ -27,21 +27,9 @@ pub fn watch_key(server: &mut Server, c: &mut Client, key: &[u8]) {
         expired,
         transfer: None,
     };
-    add_watcher(server, db, key, watcher);
+    server.key_clients[db as usize].watched.push(key, watcher);
     let key = key.into();
     c.watched.push(WatchedKey { db, key });
-}
-
-fn add_watcher(server: &mut Server, db: u32, key: &[u8], watcher: Watcher) {
-    server.key_clients[db as usize]
-        .watched
-        .change(key, |watchers| {
-            if watchers.is_empty() {
-                // Most keys have one watcher.
-                watchers.reserve_exact(1);
-            }
-            watchers.push(watcher);
-        });
 }
 
 /// The state of a watched key; an expired key is the same as a missing one.
@@ -86,7 +74,7 @@ pub fn begin_transfer(server: &mut Server, client: ClientRef, db: u32, key: &[u8
         expired: false,
         transfer: Some(false),
     };
-    add_watcher(server, db, key, watcher);
+    server.key_clients[db as usize].watched.push(key, watcher);
 }
 
 /// MIGRATE does not watch the key any more. Returns whether it is the same as at the beginning.

@@ -249,10 +249,9 @@ fn process_input_buffer(server: &mut Server, c: &mut Client, mut buffer: Vec<u8>
         match status {
             Status::Full => {}
             Status::Partial => break,
-            // Nothing is added to the replies of a client that is being closed.
-            Status::Invalid(_) if c.has(flag::CLOSE_AFTER_REPLY | flag::CLOSE_ASAP) => {
+            // It is looked at again when the client goes on, if it does.
+            Status::Invalid(_) if !can_go_on(c) => {
                 c.open = None;
-                pos = buffer.len();
                 break;
             }
             Status::Invalid(text) => {

@@ -8,6 +8,7 @@ pub mod latency;
 pub mod logging;
 pub mod memory_report;
 pub mod monitor;
+pub mod pass;
 pub mod redact;
 pub mod slot_stats;
 pub mod stats;

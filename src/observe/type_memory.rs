@@ -19,20 +19,16 @@
 //!
 //! **Invariant:** after a pass over keys that do not change, the figures are the sums over all keys
 //! (`tests::a_pass_has_the_sums_of_all_keys`).
-//! **Invariant:** a step reads the buckets of one batch, whatever the size of the keyspace.
 
 use std::time::Duration;
 
 use crate::db::Db;
+use crate::observe::pass::{self, Pass};
 use crate::state::Server;
 use crate::sys::instant::Instant;
 use crate::types::kind::type_of;
 use crate::types::{Type, memory_estimate};
 
-/// The share of time that a pass takes: a millisecond of each tenth of a second.
-const PASS_SHARE: f64 = 0.01;
-/// Buckets between two readings of the clock.
-const BATCH: usize = 16;
 /// The time between two passes, in milliseconds.
 const PAUSE_MS: i64 = 5000;
 
@@ -50,18 +46,12 @@ fn keys_of(sums: &Sums) -> u64 {
     sums.iter().map(|of| of.keys).sum()
 }
 
-/// The walk over the keyspace.
-#[derive(Clone, Copy, Default)]
-struct Pass {
-    db: usize,
-    cursor: u64,
-    sums: Sums,
-}
-
 /// The pass, and the figures of the last one.
 #[derive(Default)]
 pub struct TypeMemory {
     pass: Pass,
+    /// What the pass has seen.
+    sums: Sums,
     last: Option<Sums>,
     /// The Unix time in milliseconds at which the next pass may begin.
     due_ms: i64,
@@ -81,25 +71,16 @@ pub struct Estimate {
 impl TypeMemory {
     /// Continues the pass by a batch of buckets. Returns true at its end.
     fn go_on(&mut self, dbs: &[Db]) -> bool {
-        let pass = &mut self.pass;
-        for _ in 0..BATCH {
-            let Some(db) = dbs.get(pass.db) else {
-                self.last = Some(std::mem::take(pass).sums);
-                return true;
-            };
-            let sums = &mut pass.sums;
-            pass.cursor = db.keys.scan(pass.cursor, |entry| {
-                let kind = type_of(entry.kind());
-                let place = Type::ALL.iter().position(|&other| other == kind);
-                let of = &mut sums[place.unwrap_or(0)];
-                of.keys += 1;
-                of.bytes += memory_estimate(entry) as u64;
-            });
-            if pass.cursor == 0 {
-                pass.db += 1;
-            }
+        let is_over = self.pass.go_on(dbs, |_, entry| {
+            let of = &mut self.sums[type_of(entry.kind()).place()];
+            of.keys += 1;
+            of.bytes += memory_estimate(entry) as u64;
+        });
+        if is_over {
+            self.pass = Pass::default();
+            self.last = Some(std::mem::take(&mut self.sums));
         }
-        false
+        is_over
     }
 
     /// Keys and bytes of each type, of a keyspace that has `keys` keys now.
@@ -111,7 +92,7 @@ impl TypeMemory {
                 whole: true,
             };
         }
-        let sums = &self.pass.sums;
+        let sums = &self.sums;
         let seen = keys_of(sums);
         let scaled = |n: u64| (u128::from(n) * u128::from(keys) / u128::from(seen.max(1))) as u64;
         Estimate {
@@ -139,7 +120,7 @@ pub fn cron(server: &mut Server, period: Duration) {
     if now_ms < memory.due_ms {
         return;
     }
-    while began.elapsed() < period.mul_f64(PASS_SHARE) {
+    while began.elapsed() < period.mul_f64(pass::SHARE) {
         if memory.go_on(&server.data.dbs) {
             memory.due_ms = now_ms + PAUSE_MS;
             return;
@@ -175,9 +156,7 @@ mod tests {
     fn walked(server: &Server) -> Sums {
         let mut sums = Sums::default();
         for entry in server.data.dbs.iter().flat_map(|db| db.keys.iter()) {
-            let kind = type_of(entry.kind());
-            let place = Type::ALL.iter().position(|&other| other == kind);
-            let of = &mut sums[place.expect("a type")];
+            let of = &mut sums[type_of(entry.kind()).place()];
             of.keys += 1;
             of.bytes += memory_estimate(entry) as u64;
         }
@@ -207,7 +186,7 @@ mod tests {
         fill(&mut server);
         let mut memory = TypeMemory::default();
         assert_eq!(memory.estimate(2004).types, Sums::default());
-        while keys_of(&memory.pass.sums) < 800 {
+        while keys_of(&memory.sums) < 800 {
             assert!(!memory.go_on(&server.data.dbs));
         }
         let found = memory.estimate(2004);

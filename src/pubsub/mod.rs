@@ -73,13 +73,7 @@ pub fn subscribe(server: &mut Server, c: &mut Client, kind: ChannelKind, name: &
         .of(kind)
         .insert(name.into());
     if new {
-        server.pubsub.of_mut(kind).change(name, |clients| {
-            if clients.is_empty() {
-                // Most names have one subscriber.
-                clients.reserve_exact(1);
-            }
-            clients.push(r);
-        });
+        server.pubsub.of_mut(kind).push(name, r);
     }
     new
 }

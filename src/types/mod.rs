@@ -61,6 +61,18 @@ impl Type {
         Type::Stream,
     ];
 
+    /// The index in [`Type::ALL`].
+    pub const fn place(self) -> usize {
+        match self {
+            Type::String => 0,
+            Type::List => 1,
+            Type::Set => 2,
+            Type::Zset => 3,
+            Type::Hash => 4,
+            Type::Stream => 5,
+        }
+    }
+
     /// The name that TYPE reports.
     pub fn name(self) -> &'static str {
         match self {
@@ -73,6 +85,14 @@ impl Type {
         }
     }
 }
+
+const _: () = {
+    let mut at = 0;
+    while at < Type::ALL.len() {
+        assert!(Type::ALL[at].place() == at);
+        at += 1;
+    }
+};
 
 /// The kind byte of an entry: the type and, for strings, the encoding that OBJECT ENCODING reports.
 pub mod kind {

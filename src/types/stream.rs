@@ -24,7 +24,7 @@ use crate::ds::btree_memory::map_bytes;
 use crate::ds::entry::{ValueMut, ValueRef};
 use crate::ds::relocate::{Cursor, Relocate, in_turn};
 use crate::ds::stream::{Precision, StreamId, StreamLog, Trim};
-use crate::ds::thin_buffer::size_class;
+use crate::ds::thin_buffer::{size_class, vec_bytes};
 use crate::error::Error;
 use crate::sys::mover::Mover;
 use crate::types::{KeyMut, KeyRef, Value};
@@ -498,7 +498,7 @@ impl Group {
         let each: usize = consumers
             .map(|c| 2 * size_class(c.name.len()) + map_bytes::<StreamId, ()>(c.pel.len()))
             .sum();
-        each + size_class(self.slots.capacity() * size_of::<Option<Consumer>>())
+        each + vec_bytes(&self.slots)
             + map_bytes::<Box<[u8]>, ConsumerId>(self.consumers.len())
             + map_bytes::<StreamId, Nack>(self.pel.len())
     }

@@ -8,11 +8,13 @@
 //! waits for is done on a thread of its own, which ends with it.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::thread;
 
 use super::{Inputs, Materials};
+use crate::connection::{Connection, State};
 
 /// The result of loading: the materials, or a line for the log.
 pub type Loaded = Result<Materials, String>;
@@ -28,6 +30,34 @@ pub struct Current {
 }
 
 impl Current {
+    /// The materials. Fails while no setting needs TLS.
+    pub fn needed(&self) -> io::Result<&Materials> {
+        let missing = || io::Error::other("TLS is not configured");
+        self.materials.as_deref().ok_or_else(missing)
+    }
+
+    /// Continues an outgoing connection: its connect, then the handshake of a session if it is to
+    /// have one with the server at `secure`. After an error it may be `None`.
+    pub fn advance(
+        &self,
+        conn: &mut Option<Connection>,
+        secure: Option<SocketAddr>,
+    ) -> io::Result<State> {
+        let Some(connecting) = conn else {
+            return Ok(State::Connecting);
+        };
+        if let (State::Open, Some(address), None) =
+            (connecting.finish_connect()?, secure, connecting.session())
+        {
+            let materials = self.needed()?;
+            if let Some(plain) = conn.take() {
+                *conn = Some(plain.secure(materials, address)?);
+            }
+        }
+        conn.as_mut()
+            .map_or(Ok(State::Connecting), Connection::handshake)
+    }
+
     /// Starts to load, unless a load runs already.
     pub fn load_in_background(&mut self, inputs: Inputs) -> io::Result<()> {
         if self.loading.is_some() {

@@ -101,6 +101,7 @@ use std::ptr::NonNull;
 use std::time::Duration;
 
 use crate::ds::siphash::HashSeed;
+use crate::sys::cache::prefetch;
 use crate::sys::instant::Instant;
 
 mod bucket;
@@ -118,7 +119,7 @@ use bucket::{Bucket, SLOTS};
 use policy::policy;
 pub use policy::{ResizePolicy, set_resize_policy};
 pub use slot::{OccupiedSlot, Slot, VacantSlot};
-use table::{Position, Table, prefetch};
+use table::{Position, Table};
 pub use walk::{IntoIter, Iter};
 
 /// A thin, owning pointer to one heap allocation that holds a key.
@@ -490,15 +491,15 @@ impl<E: Element> HashTable<E> {
     /// Prefetches what [`HashTable::prefetch_bucket`] reads.
     #[inline]
     pub fn prefetch_header(&self) {
-        prefetch((&self.tables[0]).into());
-        prefetch((&self.rehash_at).into());
+        prefetch(&self.tables[0]);
+        prefetch(&self.rehash_at);
     }
 
     /// Prefetches the home bucket of a hash for a later look-up.
     #[inline]
     pub fn prefetch_bucket(&self, hash: u64) {
         let home = self.home(hash);
-        prefetch(self.tables[home.table].home(home.index));
+        prefetch(self.tables[home.table].home(home.index).as_ptr());
     }
 
     /// Prefetches the elements whose tag fits, when the bucket has been loaded.
@@ -512,10 +513,10 @@ impl<E: Element> HashTable<E> {
         if matches == 0
             && let Some(child) = bucket.child()
         {
-            prefetch(child);
+            prefetch(child.as_ptr());
         }
         while matches != 0 {
-            prefetch(bucket.get(matches.trailing_zeros() as usize));
+            prefetch(bucket.get(matches.trailing_zeros() as usize).as_ptr());
             matches &= matches - 1;
         }
     }
@@ -663,7 +664,7 @@ impl<E: Element> HashTable<E> {
     /// Prefetches the elements of the bucket that moves next, whose keys will be hashed.
     fn prefetch_next(&self) {
         if let Some(bucket) = self.tables[0].chain(self.rehash_at).next() {
-            (0..bucket.count()).for_each(|slot| prefetch(bucket.get(slot)));
+            (0..bucket.count()).for_each(|slot| prefetch(bucket.get(slot).as_ptr()));
         }
     }
 

@@ -303,16 +303,3 @@ impl<'a> Iterator for Chain<'a> {
         Some(bucket)
     }
 }
-
-/// Asks the processor to load the cache line of an address; a hint that may be wrong.
-#[inline(always)]
-pub(super) fn prefetch<T>(p: NonNull<T>) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: SSE is part of x86-64, and a prefetch never faults.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(p.as_ptr().cast::<i8>());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = p;
-}

@@ -4,8 +4,9 @@ use std::marker::PhantomData;
 use std::ops::ControlFlow;
 use std::ptr::NonNull;
 
-use super::table::{Table, prefetch};
+use super::table::Table;
 use super::{Element, HashTable, Stats, TableStats};
+use crate::sys::cache::prefetch;
 use crate::util::selection_sampling::Selection;
 
 /// The number of buckets that a random pick tries before it takes the next element.
@@ -118,7 +119,7 @@ impl<E: Element> HashTable<E> {
                 let Some(p) = walk.next(&self.tables) else {
                     break;
                 };
-                prefetch(p);
+                prefetch(p.as_ptr());
                 window[filled] = p;
                 filled += 1;
             }

@@ -44,7 +44,7 @@ mod leaf;
 mod tests;
 
 use super::member::MemberPtr;
-use super::thin_buffer::size_class;
+use super::thin_buffer::vec_bytes;
 use crate::sys::mover::Mover;
 use leaf::{Leaf, order_of};
 use std::iter::FusedIterator;
@@ -267,7 +267,7 @@ impl Node {
             Node::Leaf(leaf) => leaf.memory_bytes(),
             Node::Inner(branches) => {
                 let below: usize = branches.iter().map(|b| b.node.memory_bytes()).sum();
-                size_class(branches.capacity() * size_of::<Branch>()) + below
+                vec_bytes(branches) + below
             }
         }
     }
@@ -286,7 +286,7 @@ impl Node {
         }
         let count: usize = branches.iter().map(|branch| branch.count).sum();
         let below = (bytes as u128 * count as u128 / members.max(1) as u128) as usize;
-        branches.capacity() * size_of::<Branch>() + below
+        vec_bytes(branches) + below
     }
 
     fn for_each(&self, visit: &mut impl FnMut(MemberPtr)) {

@@ -105,10 +105,11 @@ pub fn accept(el: &mut EventLoop<Server>, server: &mut Server, accepted: Accepte
     };
     let link = member.machine.new_link();
     let [peer, local] = [&accepted.peer, &accepted.local].map(|address| ip_of(address));
-    let conn = match (server.config.tls_cluster, &server.tls.materials) {
-        (false, _) => Ok(accepted.conn),
-        (true, Some(materials)) => accepted.conn.accept_tls(materials),
-        (true, None) => Err(no_tls()),
+    let materials = server.config.tls_cluster.then(|| server.tls.needed());
+    let conn = match materials.transpose() {
+        Ok(None) => Ok(accepted.conn),
+        Ok(Some(materials)) => accepted.conn.accept_tls(materials),
+        Err(e) => Err(e),
     };
     let conn = match conn {
         Ok(conn) => conn,
@@ -124,10 +125,6 @@ pub fn accept(el: &mut EventLoop<Server>, server: &mut Server, accepted: Accepte
         member::step(server, Event::Accepted(link));
         execute(el, server);
     }
-}
-
-fn no_tls() -> std::io::Error {
-    std::io::Error::other("TLS is not configured")
 }
 
 fn ip_of(address: &str) -> Ip {
@@ -331,14 +328,15 @@ fn write_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, 
 
 /// Whether the link is open; notices that it has just been connected, or can't be.
 fn establish(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) -> bool {
-    let Some(link) = server.bus.links.get(&id) else {
+    let Server { bus, tls, .. } = server;
+    let Some(link) = bus.links.get_mut(&id) else {
         return false;
     };
     let is_open = |conn: &Connection| conn.state() == State::Open;
     if link.conn.as_ref().is_some_and(is_open) && !link.local.is_empty() {
         return true;
     }
-    match advance(server, id) {
+    match tls.advance(&mut link.conn, link.secure) {
         Ok(State::Open) => opened(el, server, id),
         Ok(_) => false,
         Err(e) => {
@@ -350,27 +348,6 @@ fn establish(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) -> boo
             false
         }
     }
-}
-
-/// Continues the connect, then the handshake of a session.
-fn advance(server: &mut Server, id: LinkId) -> std::io::Result<State> {
-    let Server { bus, tls, .. } = server;
-    let Some(link) = bus.links.get_mut(&id) else {
-        return Ok(State::Connecting);
-    };
-    let Some(conn) = &mut link.conn else {
-        return Err(no_tls());
-    };
-    let state = conn.finish_connect()?;
-    if let (State::Open, Some(address), None) = (state, link.secure, conn.session()) {
-        let materials = tls.materials.as_ref().ok_or_else(no_tls)?;
-        if let Some(plain) = link.conn.take() {
-            link.conn = Some(plain.secure(materials, address)?);
-        }
-    }
-    link.conn
-        .as_mut()
-        .map_or(Ok(State::Connecting), Connection::handshake)
 }
 
 /// The link carries packets from now on. Returns whether it is still there.

@@ -515,19 +515,8 @@ fn advance(server: &mut Server, id: LinkId) -> std::io::Result<State> {
     let Some(link) = links.outgoing_mut(id) else {
         return Ok(State::Connecting);
     };
-    let (Some(conn), Some(address)) = (&mut link.conn, link.address) else {
-        return Ok(State::Connecting);
-    };
-    if conn.finish_connect()? == State::Open && link.tls && conn.session().is_none() {
-        let no_tls = || std::io::Error::other("TLS is not configured");
-        let materials = tls.materials.as_ref().ok_or_else(no_tls)?;
-        if let Some(plain) = link.conn.take() {
-            link.conn = Some(plain.secure(materials, address)?);
-        }
-    }
-    link.conn
-        .as_mut()
-        .map_or(Ok(State::Connecting), Connection::handshake)
+    let secure = link.address.filter(|_| link.tls);
+    tls.advance(&mut link.conn, secure)
 }
 
 /// Sends the output. Returns `More` unless the socket is full: it then stays writable for the next

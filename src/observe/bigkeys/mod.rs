@@ -40,16 +40,13 @@ use std::time::Duration;
 
 use crate::armed;
 use crate::observe::key_name::Name;
+use crate::observe::pass::{self, Pass};
 use crate::state::Server;
 use crate::sys::instant::Instant;
 use crate::types::kind::type_of;
 use crate::types::{KeyRef, Type, length, memory_estimate};
 use ranking::Ranking;
 
-/// The share of time that a pass takes: a millisecond of each tenth of a second.
-const PASS_SHARE: f64 = 0.01;
-/// Buckets between two readings of the clock.
-const BATCH: usize = 16;
 /// The number of bits of the filter: nearly all are clear even when all lists are full.
 const FILTER_BITS: u64 = 65_536;
 
@@ -77,13 +74,6 @@ pub struct BigKeys {
     pass: Option<Pass>,
 }
 
-/// The progress of a walk over the keyspace.
-#[derive(Clone, Copy, Default)]
-struct Pass {
-    db: u32,
-    cursor: u64,
-}
-
 impl Default for BigKeys {
     fn default() -> BigKeys {
         BigKeys {
@@ -103,7 +93,7 @@ impl BigKeys {
 
     /// The rankings of one type.
     pub fn of(&self, kind: Type) -> &OfType {
-        &self.types[place(kind)]
+        &self.types[kind.place()]
     }
 
     fn rankings(&mut self) -> impl Iterator<Item = &mut Ranking> {
@@ -112,7 +102,7 @@ impl BigKeys {
 
     /// A key has this value now.
     fn offer(&mut self, name: Name, entry: KeyRef) {
-        let (kind, listed) = (place(type_of(entry.kind())), self.may_be_listed(name));
+        let (kind, listed) = (type_of(entry.kind()).place(), self.may_be_listed(name));
         let (elements, bytes) = (length(entry) as u64, memory_estimate(entry) as u64);
         let ours = &self.types[kind];
         let large = ours.elements.wants(elements) || ours.bytes.wants(bytes);
@@ -189,10 +179,6 @@ impl BigKeys {
     }
 }
 
-fn place(kind: Type) -> usize {
-    Type::ALL.iter().position(|&t| t == kind).unwrap_or(0)
-}
-
 fn bit_of(identity: u64) -> (usize, u64) {
     let at = identity % FILTER_BITS;
     ((at / 64) as usize, 1 << (at % 64))
@@ -247,7 +233,7 @@ pub fn cron(server: &mut Server, period: Duration) {
         return;
     }
     let began = Instant::now();
-    while !go_on(server) && began.elapsed() < period.mul_f64(PASS_SHARE) {}
+    while !go_on(server) && began.elapsed() < period.mul_f64(pass::SHARE) {}
     if let Some(big) = &mut server.bigkeys
         && big.pass.is_none()
         && big.rankings().any(|ranking| ranking.is_short())
@@ -265,29 +251,20 @@ fn go_on(server: &mut Server) -> bool {
     let Some(mut pass) = big.pass else {
         return true;
     };
-    for _ in 0..BATCH {
-        let Some(db) = dbs.get(pass.db as usize) else {
-            big.pass = None;
-            return true;
+    let is_over = pass.go_on(dbs, |db, entry| {
+        let key = entry.key();
+        let name = Name {
+            db: db.index,
+            hash: db.keys.hash(key),
+            key,
         };
-        pass.cursor = db.keys.scan(pass.cursor, |entry| {
-            let key = entry.key();
-            let name = Name {
-                db: pass.db,
-                hash: db.keys.hash(key),
-                key,
-            };
-            // Expired keys are about to be deleted, which is signalled.
-            if entry.expire_at().is_none_or(|at| at >= now_ms) {
-                big.offer(name, entry);
-            }
-        });
-        if pass.cursor == 0 {
-            pass.db += 1;
+        // Expired keys are about to be deleted, which is signalled.
+        if entry.expire_at().is_none_or(|at| at >= now_ms) {
+            big.offer(name, entry);
         }
-    }
-    big.pass = Some(pass);
-    false
+    });
+    big.pass = (!is_over).then_some(pass);
+    is_over
 }
 
 impl Server {

@@ -105,14 +105,9 @@ struct Caller {
 }
 
 fn caller(l: *mut lua_State, level: c_int) -> Option<Caller> {
-    // SAFETY: `lua_getstack` says whether the level exists, and then `ar` is filled.
+    let ar = level_info(l, level, c"Snl")?;
+    // SAFETY: the texts of `ar` live as long as the level.
     unsafe {
-        let mut ar: ffi::lua_Debug = std::mem::zeroed();
-        if ffi::lua_getstack(l, level, &mut ar) == 0
-            || ffi::lua_getinfo(l, c"Snl".as_ptr(), &mut ar) == 0
-        {
-            return None;
-        }
         let is_own = is_own(CStr::from_ptr(ar.source).to_bytes());
         Some(Caller {
             line: if is_own { 0 } else { ar.currentline },
@@ -263,15 +258,13 @@ unsafe extern "C-unwind" fn call_name(l: *mut lua_State) -> c_int {
     // function that calls, and is copied.
     unsafe {
         let level = ffi::lua_tointeger_(l, 1) as c_int;
-        let mut ar: ffi::lua_Debug = std::mem::zeroed();
-        let found = ffi::lua_getstack(l, level, &mut ar) != 0
-            && ffi::lua_getinfo(l, c"n".as_ptr(), &mut ar) != 0;
         let mut frame = Frame::new(l);
-        if !found || ar.name.is_null() {
+        let info = level_info(l, level, c"n");
+        let Some(ar) = info.filter(|ar| !ar.name.is_null()) else {
             frame.push_bytes(b"?");
             frame.push_boolean(false);
             return 2;
-        }
+        };
         frame.push_bytes(CStr::from_ptr(ar.name).to_bytes());
         frame.push_boolean(CStr::from_ptr(ar.namewhat) == c"method");
         2
@@ -289,18 +282,21 @@ unsafe extern "C-unwind" fn check_native(l: *mut lua_State) -> c_int {
 
 /// The source and line of a level of the call stack.
 fn source_line(l: *mut lua_State, level: c_int) -> Option<(Vec<u8>, c_int)> {
-    // SAFETY: `lua_getstack` says whether the level exists, and then `ar` is filled.
+    let ar = level_info(l, level, c"Sl")?;
+    // SAFETY: the source's name lives as long as the level.
+    let source = unsafe { CStr::from_ptr(ar.source) };
+    Some((source.to_bytes().to_vec(), ar.currentline))
+}
+
+/// The fields `what` of a level of the call stack; `None` if there is no such level.
+fn level_info(l: *mut lua_State, level: c_int, what: &CStr) -> Option<ffi::lua_Debug> {
+    // SAFETY: `l` is the state of a running call; `lua_getstack` says whether the level exists, and
+    // then `ar` is filled.
     unsafe {
         let mut ar: ffi::lua_Debug = std::mem::zeroed();
-        if ffi::lua_getstack(l, level, &mut ar) == 0
-            || ffi::lua_getinfo(l, c"Sl".as_ptr(), &mut ar) == 0
-        {
-            return None;
-        }
-        Some((
-            CStr::from_ptr(ar.source).to_bytes().to_vec(),
-            ar.currentline,
-        ))
+        let found = ffi::lua_getstack(l, level, &mut ar) != 0
+            && ffi::lua_getinfo(l, what.as_ptr(), &mut ar) != 0;
+        found.then_some(ar)
     }
 }
 

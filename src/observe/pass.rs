@@ -1,0 +1,35 @@
+//! A pass over all keys in steps, by SCAN's cursor, database after database: what the cron does
+//! beside its other work.
+//!
+//! **Invariant:** a step reads [`BATCH`] buckets, whatever the size of the keyspace.
+
+use crate::db::Db;
+use crate::types::KeyRef;
+
+/// The share of time that a pass takes: a millisecond of each tenth of a second.
+pub const SHARE: f64 = 0.01;
+/// Buckets between two readings of the clock.
+const BATCH: usize = 16;
+
+/// The place at which a pass goes on.
+#[derive(Clone, Copy, Default)]
+pub struct Pass {
+    db: usize,
+    cursor: u64,
+}
+
+impl Pass {
+    /// Visits the keys of some more buckets. Returns true at the end.
+    pub fn go_on(&mut self, dbs: &[Db], mut visit: impl FnMut(&Db, KeyRef)) -> bool {
+        for _ in 0..BATCH {
+            let Some(db) = dbs.get(self.db) else {
+                return true;
+            };
+            self.cursor = db.keys.scan(self.cursor, |entry| visit(db, entry));
+            if self.cursor == 0 {
+                self.db += 1;
+            }
+        }
+        false
+    }
+}
