@@ -2,26 +2,26 @@
 //!
 //! ```text
 //!    1 handle_timeouts             blocked clients whose time is over; before 3 could serve them
-//!    2 fast_cycle                  expiry, before keys are handed to blocked clients: none gets an expired one
+//!    2 fast_cycle                  expires keys before 3 hands them to blocked clients: none gets an expired one
 //!    3 handle_ready_keys           clients that wait for a key which was written; they write, so before the AOF
 //!    4 run_unblocked_clients       requests that arrived while a client was blocked; after 1 and 3 unblocked it.
-//!                                  Before them MIGRATE goes on, which unblocks clients and writes
+//!                                  MIGRATE goes on first: it unblocks clients and writes keys
 //!    5 broadcast                   invalidations, before the replies: caches get them first
 //!    6 handle_request              SHUTDOWN, after all commands of the turn and before their replies: what it saves
 //!                                  is what was acknowledged
 //!    7 write_aof                   before any reply leaves: a reply promises the AOF
 //!    8 write_to_replicas           after the AOF, so that a replica is not ahead of its primary's file
-//!    9 update                      a failover waits for a replica that has the stream, which has just been sent
-//!   10 turn                        the cluster: its packets have the offset of 7, and its role is followed in 11
-//!   11 follow                      our own primary: its link follows REPLICAOF, 9 and 10; acknowledgements
+//!    9 update                      a failover, which waits until a replica has the stream that 8 has just sent
+//!   10 turn                        the cluster: its packets carry the offset after 7; it sets the role that 11 follows
+//!   11 follow                      the link to our primary, as REPLICAOF, 9 and 10 have set it; acknowledgements
 //!   12 read_again                  clients that were not read because the AOF's disk was behind are read in the next
 //!                                  turn; after 7, which may have caught up
 //!   13 handle_clients_with_pending_writes    the replies; after 7, which releases those that waited for the AOF
 //!   14 free_clients_in_async_queue after the replies: a client that says QUIT gets its OK
 //!   15 evict_clients               after the replies, which may have shrunk the largest clients
 //!   16 follow_settings             changes that need the loop, after the reply to CONFIG SET
-//!   17 connect_resolved            links whose host's name was resolved on the resolver's thread, which woke the loop
-//!   18 watch                       a child, so that its end wakes the loop; after 8, which may have started one
+//!   17 connect_resolved            links whose host name was resolved by the resolver's thread, which woke the loop
+//!   18 watch                       a child's pipe, so that the child's end wakes the loop; after 8, which may start one
 //!   19 set_alarm                   the next deadline of a blocked client, after the last step that may block one
 //!   20 continue_evictions          timers for what is left to evict, and for defragmentation; after the turn's
 //!                                  last command, which may have begun one
@@ -80,8 +80,8 @@ pub const STEPS: [&str; 21] = [
     "end_turn",
 ];
 
-/// The end of a turn, step by step as in the drawing. The steps are compiled twice: with nothing
-/// between them, and with a reading of the clock after each for the trace.
+/// Runs the end of a turn, step by step as in the drawing. The steps are compiled twice: once
+/// alone, and once with a reading of the clock after each step, for the trace.
 pub fn before_sleep(el: &mut EventLoop<Server>, server: &mut Server) {
     if server.armed & armed::TRACE == 0 {
         steps(el, server, |_| {});
@@ -151,15 +151,14 @@ fn steps(el: &mut EventLoop<Server>, server: &mut Server, mut done: impl FnMut(&
     done(server);
 }
 
-/// Runs the requests that arrived while their clients were blocked; also in MIGRATE, which goes on
-/// first.
+/// Continues MIGRATE, then runs the requests that arrived while their clients were blocked.
 fn run_unblocked_clients(el: &mut EventLoop<Server>, server: &mut Server) {
     migrate::go_on(el, server);
     let lent = server.event_loop.lent.clone();
     lent.lend(el, || query::process_unblocked_clients(server));
 }
 
-/// Closes the largest clients while all together exceed `maxmemory-clients`.
+/// Closes the largest clients while all clients together exceed `maxmemory-clients`.
 fn evict_clients(el: &mut EventLoop<Server>, server: &mut Server) {
     if networking::evict_clients::evict_clients(server) {
         close::free_clients_in_async_queue(el, server);
@@ -167,9 +166,9 @@ fn evict_clients(el: &mut EventLoop<Server>, server: &mut Server) {
 }
 
 /// Writes what the turn's commands fed to the AOF, and releases replies and clients that waited for
-/// it.
+/// this write.
 pub fn write_aof(server: &mut Server) {
-    // What was propagated outside of a command is a unit of its own.
+    // Changes that were propagated outside of any command form a unit of their own.
     server.end_unit();
     if server.aof.feed.is_open() {
         let (began, bytes) = (ticks::now(), server.aof.feed.pending());

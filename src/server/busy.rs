@@ -1,9 +1,9 @@
 //! Nested turns: turns of the loop that run within a long-running command.
 //!
-//! They serve files only: read, write, close. No timer fires and nothing expires, since the data
-//! set is in the middle of a command. Only a data set that is being loaded is defragmented. The
-//! client whose command runs is out of its slot, and `ae` does not serve its socket.
-//! `execute::busy` calls this through a function pointer.
+//! Nested turns serve files only: read, write, close. No timer fires and nothing expires, since the
+//! data set is in the middle of a command. Defragmentation runs in them only while a data set is
+//! being loaded. The client whose command runs is out of its slot, and `ae` does not serve its
+//! socket. `execute::busy` calls [`nested_turns`] through a function pointer.
 
 use ae::{EventLoop, Events};
 
@@ -11,7 +11,7 @@ use crate::networking::{bus, close, write};
 use crate::server::{before_sleep, defrag, shutdown, supervisor};
 use crate::state::Server;
 
-/// The maximum number of turns, even if sockets are still ready.
+/// The maximum number of turns in one call, even if sockets are still ready.
 const TURNS: usize = 4;
 
 /// Serves the sockets that are ready: a few turns, without waiting.

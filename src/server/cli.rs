@@ -118,7 +118,7 @@ fn check_system(args: &[String]) -> ExitCode {
     }
 }
 
-/// Whether the program was started under its own name; started as redis-server, it prints that
+/// Whether the program was started under its own name. Started as redis-server, it prints Redis's
 /// name.
 fn is_own_name(argv: &[String]) -> bool {
     let name = argv.first().map(std::path::Path::new);
@@ -235,7 +235,8 @@ impl Directives for Renaming {
     }
 }
 
-/// Reads file, standard input and options, and configures the server's log.
+/// Reads the settings from the file, standard input and the options, and configures the server's
+/// log.
 pub fn configure(argv: &[OsString]) -> Result<(Config, Renames), ExitCode> {
     let loaded = load_settings(&parse_args(&argv[1..]));
     let possible = loaded.and_then(|(config, renames)| {
@@ -256,7 +257,7 @@ pub fn configure(argv: &[OsString]) -> Result<(Config, Renames), ExitCode> {
     Ok((config, renames))
 }
 
-/// Reads the settings and changes nothing but the directory.
+/// Reads the settings. The only side effect is a change of the working directory.
 pub fn load_settings(sources: &Sources) -> Result<(Config, Renames), StartError> {
     let mut config = Config::default();
     let mut renaming = Renaming::new();

@@ -15,7 +15,7 @@ struct Argument {
     values: Vec<&'static str>,
 }
 
-/// The arguments that are no settings.
+/// The arguments of the server that are not settings.
 const OTHERS: [&str; 8] = [
     "version",
     "help",

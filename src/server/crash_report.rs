@@ -1,10 +1,10 @@
 //! The crash report: information for finding a bug, in Redis's format.
 //!
-//! It is written after a signal, which `sys::crash` catches, or a panic, for instance a failed
-//! assertion. It begins with the parts that need no allocation, since the allocator may be broken;
-//! then follow the names of the functions on the stack, then the server's data.
+//! The report is written after a signal, which `sys::crash` catches, or a panic, for instance a
+//! failed assertion. The first parts of the report need no allocation, since the allocator may be
+//! broken; then follow the names of the functions on the stack, then the server's data.
 //!
-//! `hide-user-data-from-log` keeps keys and values out of it.
+//! `hide-user-data-from-log` keeps keys and values out of the report.
 
 use std::backtrace::Backtrace;
 use std::panic::PanicHookInfo;
@@ -28,7 +28,7 @@ const ARG_MAX: usize = 1024;
 /// `use-exit-on-panic`: a panic ends the process with exit code 1 instead of SIGABRT.
 static EXIT_ON_PANIC: AtomicBool = AtomicBool::new(false);
 
-/// Whether the process is a program: a test has the hook of its harness, which it needs.
+/// Whether the process is a program. A test is none: it needs the panic hook of its harness.
 static IN_PROGRAM: AtomicBool = AtomicBool::new(false);
 
 /// Applies the settings: whether signals and panics write a report.
@@ -46,11 +46,11 @@ pub fn configure(config: &Config) {
     }
 }
 
-/// From here on a panic of any thread prints its message and ends the process with SIGABRT. Each
-/// program begins with it.
+/// From this call on, a panic of any thread prints its message and ends the process with SIGABRT.
+/// Each program calls this function first.
 ///
-/// The release build aborts by itself. The development build unwinds, as the tests need it, so that
-/// one build of all libraries serves the programs and the tests.
+/// The release build aborts by itself. The development build unwinds, as the tests need it: so one
+/// build of all libraries serves the programs and the tests.
 pub fn abort_on_panic() {
     IN_PROGRAM.store(true, Ordering::Relaxed);
     drop(std::panic::take_hook());
@@ -96,8 +96,8 @@ fn report_crash(c: &Crash) {
     end();
 }
 
-/// Writes the addresses first, which need no memory. Names need the allocator, and more stack than
-/// a background thread has for signals.
+/// Writes the addresses first, which need no memory. The functions' names need the allocator, and
+/// more stack than a background thread has for signals.
 fn stack_trace() {
     log_line(format_args!("\n------ STACK TRACE ------\n"));
     crash::log_symbols();
@@ -123,7 +123,7 @@ fn report_panic(info: &PanicHookInfo) {
     if EXIT_ON_PANIC.load(Ordering::Relaxed) {
         std::process::exit(1);
     }
-    // SIGABRT without a second report.
+    // The process ends with SIGABRT, which must not write a second report.
     crash::uninstall();
     std::process::abort();
 }

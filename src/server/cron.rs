@@ -17,11 +17,11 @@ use crate::sys::signals;
 use crate::sys::tape;
 use crate::sys::ticks;
 
-/// Every client is checked about once a second.
+/// The minimum number of clients checked in each call. Every client is checked about once a second.
 const CLIENTS_MIN_PER_TICK: usize = 5;
 /// The time in milliseconds after which a busy client's reply buffer may shrink.
 const REPLY_PEAK_RESET_MS: i64 = 5000;
-/// The time in each call for moving buckets of tables that are being resized.
+/// The time in each call of the cron for moving buckets of tables that are being resized.
 const REHASH_BUDGET: Duration = Duration::from_millis(1);
 
 /// The handler of the cron's timer.
@@ -81,7 +81,7 @@ pub(super) fn clients_cron(server: &mut Server) {
     }
 }
 
-/// `timeout`: closes clients that have sent nothing for this time, except replicas, the primary,
+/// `timeout`: closes a client that has sent nothing for this time, except replicas, the primary,
 /// and clients that are blocked or subscribed.
 fn close_if_idle(server: &mut Server, c: &mut Client) {
     let exempt = flag::REPLICA | flag::PRIMARY | flag::BLOCKED | flag::PUBSUB | flag::SLOT_LINK;
@@ -110,7 +110,8 @@ pub(super) fn databases_cron(server: &mut Server) {
     if !server.config.activerehashing || server.debug.no_resize || server.child.is_some() {
         return;
     }
-    // The loader has made room for all keys: a table that is almost empty yet must not shrink.
+    // The loader has reserved room for all keys: a table that is still almost empty must not
+    // shrink.
     if server.loading.is_in_place() {
         return;
     }
@@ -130,7 +131,7 @@ mod tests {
     use crate::persist::loading::Loading;
     use crate::types::{New, kind};
 
-    /// The cron does the work that was postponed because of a child, without waiting for a command.
+    /// After a child has ended, the cron resizes the tables without waiting for a command.
     #[test]
     fn tables_go_on_growing_after_a_child_without_traffic() {
         let mut server = Server::new(Config::default(), Vec::new());
@@ -150,7 +151,7 @@ mod tests {
         assert!(after.main.buckets > before.main.buckets);
     }
 
-    /// The room that a load has made is not given back before the keys are there.
+    /// The room that a load has reserved is kept until the keys are there.
     #[test]
     fn a_table_does_not_shrink_during_a_load() {
         let mut server = Server::new(Config::default(), Vec::new());

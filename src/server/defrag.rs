@@ -11,16 +11,16 @@
 //! ```
 //!
 //! The CPU share lies between `active-defrag-cycle-min` and `-max`, as the fragmentation does
-//! between `active-defrag-threshold-lower` and `-upper`. It never falls during a pass. A timer that
-//! comes late gets more time, up to [`STEP_MAX`].
+//! between `active-defrag-threshold-lower` and `-upper`. The share never falls during a pass. A
+//! timer that fires late gets more time, up to [`STEP_MAX`].
 //!
 //! # Invariants
 //!
 //! - Nothing moves while a child lives: moved pages would be copied.
 //! - A step visits at most [`VISITS`] elements, or `active-defrag-max-scan-fields` of a big value,
 //!   between two readings of the clock.
-//! - A pass that moved next to nothing ends the work until there is more to win
-//!   ([`Defrag::settled`]): some holes can't be closed.
+//! A pass that moved next to nothing ends defragmentation until more memory can be won
+//! ([`Defrag::settled`]): some holes can't be closed.
 //!
 //! Limits: the names of channels, of tracked keys, of clients and the interpreters' memory stay
 //! where they are; so do the maps of a stream with more than 4,096 nodes, groups or pending
@@ -52,7 +52,7 @@ const STEP_MAX: Duration = Duration::from_millis(1);
 const STEP_WHILE_LOADING: Duration = Duration::from_millis(20);
 /// The time between two looks at the fragmentation.
 const CHECK: Duration = Duration::from_millis(100);
-/// A pass that moved less than this fraction (1 / n) of what it saw was in vain.
+/// A pass was in vain if it moved less than 1 / `IN_VAIN` of the allocations that it saw.
 const IN_VAIN: u64 = 200;
 /// After a pass in vain, the time until the next one.
 const REST: Duration = Duration::from_secs(60);
@@ -63,23 +63,24 @@ pub struct Defrag {
     /// The mover, which is created when it is first needed.
     mover: Option<Mover>,
     pass: Option<Pass>,
-    /// When the running passes began, one after the other.
+    /// The beginning of the first of the passes that run one after the other.
     running_since: Option<Instant>,
     /// Whether the timer of the steps is set.
     timer: bool,
     /// The end of the last step.
     stepped: Option<Instant>,
     checked: Option<Instant>,
-    /// The fragmented bytes that the last pass left when it was in vain, and when that was.
+    /// Set if the last pass was in vain: the fragmented bytes that it left, and the time of its
+    /// end.
     settled: Option<(usize, Instant)>,
     cpu: u32,
     key_hits: u64,
     key_misses: u64,
-    /// The time of earlier passes.
+    /// The duration of all earlier passes.
     earlier: Duration,
 }
 
-/// The holes between allocations.
+/// The unused memory between allocations.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Holes {
     bytes: usize,
@@ -87,17 +88,17 @@ struct Holes {
     percent: u32,
 }
 
-/// One walk over everything.
+/// One walk over all data that can be moved.
 #[derive(Default)]
 struct Pass {
-    /// The mover's counts at its beginning.
+    /// The mover's counts when the pass began.
     hits: u64,
     misses: u64,
-    /// The highest percentage until now.
+    /// The highest percentage of fragmentation during the pass.
     percent: u32,
     part: Part,
     cursor: Cursor,
-    /// Big values that are not finished.
+    /// Big values of which some elements have not been visited.
     unfinished: VecDeque<Unfinished>,
 }
 
@@ -140,7 +141,7 @@ impl Holes {
     }
 }
 
-/// The share of the CPU for a fragmentation.
+/// The share of the CPU for this percentage of fragmentation.
 fn cpu_percent(percent: u32, config: &Config) -> u32 {
     let (least, most) = (
         config.active_defrag_cycle_min,
@@ -181,7 +182,7 @@ impl Defrag {
         self.key_misses
     }
 
-    /// The time of all passes, and of those that run, in milliseconds.
+    /// The duration of all passes, and of the passes that run now, in milliseconds.
     pub fn times_ms(&self) -> (u64, u64) {
         let current = self
             .running_since
@@ -206,7 +207,7 @@ impl Defrag {
         self.pass.is_some() && !self.timer
     }
 
-    /// Begins a pass if there are enough holes.
+    /// Begins a pass if there is enough fragmentation.
     fn begin_if_worth(&mut self, config: &Config) {
         let holes = Holes::measure();
         let wins = self
@@ -237,7 +238,7 @@ impl Defrag {
         );
     }
 
-    /// Ends the work.
+    /// Ends defragmentation.
     fn stop(&mut self) {
         self.pass = None;
         if let Some(began) = self.running_since.take() {
@@ -245,10 +246,10 @@ impl Defrag {
         }
     }
 
-    /// The pass has come to its end: another one follows if there is more to win.
+    /// Ends the pass, and begins another one if more memory can be won.
     fn end_pass(&mut self, config: &Config) {
         let pass = self.pass.take().unwrap_or_default();
-        // CONFIG RESETSTAT may have come between.
+        // CONFIG RESETSTAT may have reset the counts during the pass.
         let hits = self.hits().saturating_sub(pass.hits);
         let misses = self.misses().saturating_sub(pass.misses);
         let left = Holes::measure().bytes;
@@ -260,7 +261,7 @@ impl Defrag {
         self.begin_if_worth(config);
     }
 
-    /// Looks at the fragmentation, and begins or ends the work.
+    /// Measures the fragmentation, and begins or ends defragmentation.
     fn check(&mut self, config: &Config) {
         self.checked = Some(Instant::now());
         if !config.activedefrag || !mover::AVAILABLE {
@@ -274,7 +275,7 @@ impl Defrag {
         self.cpu = cpu_percent(pass.percent, config);
     }
 
-    /// The time for a step now, so that steps have their share of all time.
+    /// The duration of the next step, so that the steps have their share of the CPU.
     fn budget(&self, config: &Config, most: Duration) -> Duration {
         let cycle = Duration::from_micros(config.active_defrag_cycle_us.into());
         let waited = self.stepped.map_or(Duration::ZERO, |at| at.elapsed());
@@ -289,10 +290,10 @@ impl Defrag {
     }
 }
 
-/// The cron's job.
+/// A job of the cron: begins or ends defragmentation.
 pub fn cron(server: &mut Server) {
     if server.config.activedefrag {
-        // What moves depends on addresses.
+        // The values that are moved depend on addresses, which differ in a replay.
         tape::not_recorded("active defragmentation");
     }
     server.defrag.check(&server.config);
@@ -332,7 +333,7 @@ pub fn while_loading(server: &mut Server) {
     }
 }
 
-/// Steps for about `budget`.
+/// Runs steps for about `budget`.
 fn work(server: &mut Server, budget: Duration) {
     let began = Instant::now();
     while began.elapsed() < budget {
@@ -386,8 +387,8 @@ fn step(server: &mut Server) -> bool {
 }
 
 impl Pass {
-    /// Visits the next elements. Returns the numbers of keys of which something was moved, and of
-    /// others; `None` at the end of the pass.
+    /// Visits the next elements. Returns the numbers of keys with and without moved allocations;
+    /// `None` at the end of the pass.
     fn walk(
         &mut self,
         data: &mut DataSet,
@@ -438,7 +439,7 @@ impl Pass {
                         cursor,
                     });
                 }
-                // The entry itself was moved before this call.
+                // The mover moved the entry itself before this call.
                 let moved = mover.hits != moved_before;
                 moved_before = mover.hits;
                 keys.0 += u64::from(moved);
@@ -447,7 +448,7 @@ impl Pass {
         next.into()
     }
 
-    /// Goes on with a big value.
+    /// Visits the next elements of an unfinished big value.
     fn finish_value(&mut self, data: &mut DataSet, mover: &mut Mover) -> Option<(u64, u64)> {
         let value = self.unfinished.front_mut()?;
         let db = data.dbs.get_mut(value.db)?;
@@ -532,7 +533,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
 
-        /// One of two servers moves all of its memory between the commands.
+        /// One of two servers moves all of its memory between the commands; both must reply alike.
         #[test]
         fn what_is_moved_stays_the_same(commands in commands(), by_slot: bool) {
             let mut servers = [(); 2].map(|()| {

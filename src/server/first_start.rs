@@ -12,7 +12,7 @@ use crate::sys::error_text;
 use crate::sys::print::{print_error, print_line};
 use crate::util::random::Random;
 
-/// 256 bits, as ACL GENPASS gives.
+/// The number of hexadecimal digits of a password: 256 bits, as ACL GENPASS gives.
 const DIGITS: usize = 64;
 
 /// `--gen-password`: prints a password.
@@ -55,7 +55,8 @@ pub fn write_users(file: &str) -> ExitCode {
     }
 }
 
-/// The password comes first: if the process ends between the two, the next start begins again.
+/// Writes the password first: if the process ends before the users are written, the next start
+/// begins again.
 fn write_both(users: &Path, beside: &Path, password: &str) -> io::Result<()> {
     write_secret(beside, &format!("{password}\n"))?;
     let hash: String = Sha256::digest(password.as_bytes())

@@ -56,7 +56,8 @@ fn database_count(config: &Config) -> u32 {
 /// The maximum number of bytes of one client's requests in one turn: some thousands of commands.
 const TURN_BUDGET: usize = 256 * 1024;
 
-/// The commands, and the default user alone, with the password of the settings.
+/// Creates the command table, and an ACL with the default user alone, whose password comes from the
+/// settings.
 fn commands_and_acl(config: &Config) -> (CommandTable, Acl) {
     let commands = commands::table();
     let terms = Acl::terms(&commands, config);
@@ -185,7 +186,7 @@ impl Server {
         .fold(0, |bits, (_, bit)| bits | bit);
     }
 
-    /// Whether slots of another node arrive here.
+    /// Whether this node imports slots from another node.
     fn imports_slots(&self) -> bool {
         let member = self.cluster.as_ref();
         member.is_some_and(|member| member.transfers.imports().next().is_some())
@@ -197,7 +198,8 @@ impl Server {
         tape::number(Input::Memory, || used() as u64) as usize
     }
 
-    /// Bytes in use, without what the background thread has freed of its present job.
+    /// The used memory in bytes, without the bytes that the background thread has already freed of
+    /// its present job.
     pub fn used_memory_now(&self) -> usize {
         let used = self.used_memory() as i64 + self.lazyfree.unpublished();
         usize::try_from(used).unwrap_or(0)
@@ -222,7 +224,7 @@ fn seed_of(config: &Config, rng: &mut Random) -> HashSeed {
         true => HashSeed::new([rng.next_u64(), rng.next_u64()]),
         false => HashSeed::of_text(config.hash_seed.as_bytes()),
     };
-    // The maps of std have it, too.
+    // Hash maps of the standard library use the same seed.
     seeded::set_seed(seed);
     seed
 }
@@ -240,7 +242,7 @@ impl RunInfo {
     }
 }
 
-/// The generator of all random numbers but secrets.
+/// The generator of all random numbers except secrets.
 fn generator() -> Random {
     Random::from_seed(tape::number(Input::Seed, Random::system_seed))
 }
@@ -265,7 +267,7 @@ pub fn event_loop(server: &mut Server) -> io::Result<EventLoop<Server>> {
         Teach::SlowCommand => server.event_loop.turns = None,
         Teach::RehashAtOnce => server.follow_resize_policy(),
         Teach::SampledExpiry => server.debug.no_active_expire = true,
-        // Code off the fast path compares `teach` with the other modes where they matter.
+        // The remaining modes of `teach` are compared where they matter, off the fast path.
         _ => {}
     }
     accept::watch_listeners(&mut el, server)?;

@@ -8,8 +8,8 @@
 //!    5 debugger    sessions of the script debugger that have ended
 //!    6 aof         results of its thread, an fsync of everysec
 //!    7 replication PING, timeouts, a snapshot that replicas wait for; before next-child, which starts it
-//!    8 primary     an acknowledgement; a primary that is silent is given up
-//!    9 next-child  a save or a rewrite that was wished or is due; after child, which may have freed its place
+//!    8 primary     an acknowledgement; the link to a primary that is silent is closed
+//!    9 next-child  a requested or scheduled save or rewrite; after child, since only one child runs at a time
 //!   10 shutdown    a signal, or the end of a wait for replicas; after the children it may have to end
 //!   11 pause       a pause whose time is over; before clients, which then may run
 //!   12 clients     idle clients, buffers that shrink, a few clients in each call; after pause

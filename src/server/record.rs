@@ -10,13 +10,14 @@
 //!   replay              facts ──────────────> listeners ─> snapshot ─> loop ─> digest
 //! ```
 //!
-//! A recording carries what the start depends on: the settings as one text, and the RDB file. What
-//! it can't carry is refused ([`refusal`]); what happens later is in `sys::tape`.
+//! A recording carries what the start depends on: the settings as one text, and the RDB file.
+//! Settings that a recording can't carry are refused ([`refusal`]). `sys::tape` describes the
+//! inputs after the start.
 //!
-//! TRACE RECORD restarts the server ([`restart`]): what a running server has become (its clients,
+//! TRACE RECORD restarts the server ([`restart`]): the state of a running server (its clients,
 //! tables in the middle of a resize, scripts, counters) is the result of all earlier inputs, and no
-//! file could carry it. So the data set is saved, and the new process begins from it. Settings of
-//! CONFIG SET go on as arguments.
+//! file could carry it. So the data set is saved, and the new process loads it. Settings that
+//! CONFIG SET has changed are passed on as arguments.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -41,10 +42,10 @@ use crate::sys::tape::{self, Input};
 use crate::sys::{self};
 use crate::{VERSION, build_id};
 
-/// The bytes of a snapshot in one entry.
+/// The number of bytes of a snapshot in one entry of the recording.
 const CHUNK: usize = 1 << 20;
 
-/// The loop's end of the tape.
+/// Connects the loop's inputs to the tape.
 struct LoopTap;
 
 impl Tap for LoopTap {
@@ -67,9 +68,9 @@ pub fn tap(el: &mut EventLoop<Server>) {
     el.set_tap(tape::is_on().then_some(&LoopTap));
 }
 
-/// What the start depends on.
+/// The facts that the start depends on.
 struct Facts {
-    /// Version and build.
+    /// The version and the build of the program.
     program: String,
     settings: Vec<u8>,
     file: Vec<u8>,
@@ -149,8 +150,9 @@ pub fn restart(
     Ok(())
 }
 
-/// The settings that differ from those of a start now, as arguments. Also enters the directory of
-/// the start, in which relative paths of the arguments begin.
+/// The settings that CONFIG SET has changed, as arguments: those that differ from what a start
+/// would read now. The settings of a start are read in its directory, since relative paths begin
+/// there.
 fn changed_settings(config: &Config, sources: &Sources) -> Result<Vec<String>, String> {
     let here = std::env::current_dir().map_err(|e| sys::error_text(&e))?;
     let enter = |dir: &Path| std::env::set_current_dir(dir).map_err(|e| sys::error_text(&e));
@@ -278,7 +280,7 @@ fn run(path: &Path) -> Result<(), String> {
     let argv = String::from_utf8_lossy(&facts.argv).into_owned();
     let mut server = Server::new(config, argv.split('\0').map(str::to_string).collect());
     start::rename_commands(&mut server, &renames);
-    // Its result is logged at a start.
+    // A start logs the result; a replay ignores it.
     let _ = server.apply_oom_score_adj();
     let failed = |_| "the start fails".to_string();
     start::load_users(&mut server).map_err(failed)?;
@@ -289,7 +291,7 @@ fn run(path: &Path) -> Result<(), String> {
     el.run(&mut server).map_err(|e| sys::error_text(&e))
 }
 
-/// The settings of the recording. Nothing outside is changed: neither the directory nor the log.
+/// The settings of the recording. Neither the working directory nor the log is changed.
 fn settings(facts: &Facts) -> Result<(Config, cli::Renames), String> {
     let sources = Sources {
         options: facts.settings.clone(),

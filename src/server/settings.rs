@@ -30,14 +30,14 @@ use crate::sys::{allocator, locale, process, signals};
 /// The index of forked children in `oom-score-adj-values`.
 const OOM_CLASS_CHILD: usize = 2;
 
-/// The least `repl-backlog-size` that CONFIG SET leaves, in bytes: with less, no replica could
-/// go on after a lost link.
+/// The minimum of `repl-backlog-size` in bytes, to which CONFIG SET raises smaller values: with
+/// less, no replica could continue after a lost link.
 const MIN_BACKLOG: u64 = 16 * 1024;
 
-/// The refusal of `bind`.
+/// The error if the sockets of `bind` can't be opened.
 const BIND_REFUSED: &str = "Failed to bind to specified addresses.";
 
-/// The refusal of `port` and `tls-port`.
+/// The error if the sockets of `port` or `tls-port` can't be opened.
 const PORT_REFUSED: &str = "Unable to listen on this port. Check server logs.";
 
 /// Why a step can't be done: the text for the client.
@@ -62,7 +62,7 @@ pub fn set(server: &mut Server, pairs: &[(&[u8], &[u8])], access: Access) -> Res
         }
         return Err(SetError::apply_failed(step, reason));
     }
-    // State that is derived from settings at little cost is updated after every change.
+    // State that is derived from settings and cheap to compute is updated after every change.
     server.configure();
     crash_report::configure(&server.config);
     Ok(())
@@ -134,7 +134,7 @@ fn apply(server: &mut Server, step: Apply) -> Result<(), Refusal> {
             forget_latencies(server);
             Ok(())
         }
-        // All others are copied by `Server::configure`, or read each time they are used.
+        // All other settings are copied by `Server::configure`, or read each time they are used.
         _ => Ok(()),
     }
 }

@@ -8,9 +8,9 @@
 //!                                   an error, go on  <───────┴── save ── stop the loop ─> finish
 //! ```
 //!
-//! FAILOVER, on a primary of a cluster: before it saves, it chooses a replica that has the whole
-//! stream, and sends it CLUSTER FAILOVER by the stream. The turn in which it saves is a later one,
-//! so the command is on its way by then, and the replica serves while this process still saves.
+//! With FAILOVER, a primary of a cluster chooses a replica that has the whole stream before it
+//! saves, and sends the replica CLUSTER FAILOVER in the stream. The save runs in a later turn, when
+//! the command has been sent, so the replica serves while this process still saves.
 //!
 //! A command only requests the stop; the saving happens between two turns, after all commands of a
 //! turn and before their replies. So everything that was acknowledged has been saved.
@@ -46,9 +46,9 @@ pub struct Refused;
 /// How the process starts again.
 #[derive(Default)]
 pub struct Restart {
-    /// DEBUG RESTART: the time to wait before.
+    /// DEBUG RESTART: the delay before the new start.
     pub delay: Duration,
-    /// TRACE RECORD: further arguments.
+    /// TRACE RECORD: further arguments of the new process.
     pub arguments: Vec<String>,
 }
 
@@ -60,7 +60,7 @@ pub struct Shutdown {
     /// A stop that waits for replicas, or has just named a successor: its options, and the Unix
     /// time in milliseconds at which the wait ends.
     pub pending: Option<(ShutdownFlags, i64)>,
-    /// After the loop has ended, the process starts again.
+    /// Set if the process starts again after the loop has ended.
     pub restart: Option<Restart>,
     /// The clients that called SHUTDOWN; they get a reply only if it fails.
     clients: Vec<ClientRef>,
@@ -130,7 +130,7 @@ fn prepare(server: &mut Server, mut options: ShutdownFlags) -> Result<(), Refuse
         // A partly loaded data set must not replace the whole one.
         (options.save, options.nosave) = (false, true);
     }
-    // What was propagated outside of a command belongs to the stream, too.
+    // Changes that were propagated outside of any command belong to the stream, too.
     server.end_unit();
     log::info!("User requested shutdown...");
     supervisor::stopping();
@@ -147,7 +147,7 @@ fn prepare(server: &mut Server, mut options: ShutdownFlags) -> Result<(), Refuse
     begin_to_stop(server, options)
 }
 
-/// Chooses a successor, if that is wanted, and stops.
+/// Chooses a successor, if FAILOVER was given, and stops.
 fn begin_to_stop(server: &mut Server, mut options: ShutdownFlags) -> Result<(), Refused> {
     if !std::mem::take(&mut options.failover) || !hand_over(server) {
         return stop(server, options);
@@ -157,8 +157,8 @@ fn begin_to_stop(server: &mut Server, mut options: ShutdownFlags) -> Result<(), 
     Ok(())
 }
 
-/// Lets the best replica of this primary take over its slots. Returns whether there is one. A
-/// replica that does not know the command would answer with an error.
+/// Lets the best replica of this primary take over its slots. Returns whether there is such a
+/// replica. A replica that does not know the command would answer with an error.
 fn hand_over(server: &mut Server) -> bool {
     let Some(member) = &server.cluster else {
         return false;
@@ -250,7 +250,7 @@ fn save(server: &mut Server, options: ShutdownFlags) -> Result<(), Refused> {
     saved.map_err(|_| Refused)
 }
 
-/// Makes the AOF durable. It may be longer than a rewritten one, but it is complete.
+/// Makes the AOF durable. An AOF whose rewrite was killed is long, but complete.
 fn save_aof(server: &mut Server, options: ShutdownFlags) -> Result<(), Refused> {
     let is_rewritten = server
         .child
@@ -295,7 +295,7 @@ fn refuse_clients(server: &mut Server) {
     }
 }
 
-/// The loop has ended: removes the files that show a running server.
+/// Removes the files that exist while the server runs. Called after the loop has ended.
 pub fn finish(server: &mut Server, ended: io::Result<()>) -> ExitCode {
     tape::finish();
     if let Err(e) = ended {
@@ -327,7 +327,8 @@ pub fn finish(server: &mut Server, ended: io::Result<()>) -> ExitCode {
 pub fn restart(server: &Server, wanted: Restart) -> io::Error {
     sys::sleep(wanted.delay);
     log::warn!("Restarting.");
-    // Relative paths of the arguments begin there. If it is gone, they fail and say so.
+    // Relative paths in the arguments begin in this directory. If it is gone, opening them fails
+    // with an error.
     let _ = std::env::set_current_dir(&server.config.start_dir);
     let argv = [&server.run.argv[..], &wanted.arguments].concat();
     process::replace(&server.run.executable, &argv)

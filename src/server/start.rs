@@ -125,7 +125,7 @@ pub fn raise_open_files(maxclients: u32) -> Result<(), TooFewFiles> {
     }
 }
 
-/// At start, `maxclients` is lowered to what the system's limit of open files allows.
+/// Lowers `maxclients` to what the system's limit of open files allows.
 pub fn limit_clients_to_open_files(config: &mut Config) {
     if let Err(TooFewFiles { clients }) = raise_open_files(config.maxclients) {
         if clients == 0 {
@@ -213,7 +213,7 @@ pub fn set_title(server: &Server) {
     }
 }
 
-/// Logs a drawing on a terminal, or with `always-show-logo`; otherwise one line.
+/// Logs the logo if the log is a terminal or `always-show-logo` is set; otherwise logs one line.
 fn show_logo(server: &Server) {
     let mode = if server.config.cluster_enabled {
         "cluster"
@@ -314,7 +314,7 @@ pub fn listen(server: &mut Server) -> Result<EventLoop<Server>, ExitCode> {
     Ok(el)
 }
 
-/// The files that a stop removes, as absolute paths, since `dir` may change.
+/// The files that are removed when the server stops, as absolute paths, since `dir` may change.
 fn traces(server: &Server) -> impl Iterator<Item = std::path::PathBuf> {
     let pidfile = Some(&server.config.pidfile).filter(|path| !path.is_empty());
     let sockets = server.net.made_unix_sockets(&server.config);
@@ -322,7 +322,7 @@ fn traces(server: &Server) -> impl Iterator<Item = std::path::PathBuf> {
     files.filter_map(|path| std::path::absolute(path.as_path()).ok())
 }
 
-/// `loadmodule` lines end the start: this server loads no modules.
+/// Refuses to start if there are `loadmodule` lines: this server loads no modules.
 pub fn load_modules(config: &Config) -> Result<(), ExitCode> {
     let Some(path) = config.loadmodule.first().and_then(|line| line.first()) else {
         return Ok(());

@@ -1,4 +1,5 @@
-//! The supervisor, which starts and stops the server: which one it is, and the messages to it.
+//! The supervisor, which starts and stops the server: finds out which one it is, and sends it
+//! messages.
 //!
 //! ```text
 //!   loading    STATUS "Loading: 42 %", EXTEND_TIMEOUT_USEC while bytes are read
@@ -9,8 +10,8 @@
 //!   stop       STOPPING; EXTEND_TIMEOUT_USEC before the last save
 //! ```
 //!
-//! The message for the watchdog is sent by the loop, also in a turn within a long script: a loop
-//! that stands still is restarted. SAVE and the save at shutdown announce a longer time.
+//! The loop sends the watchdog's message, also in a turn within a long script: a server whose loop
+//! hangs is restarted. SAVE and the save at shutdown announce a longer time.
 
 use std::os::fd::RawFd;
 use std::time::Instant;
@@ -23,9 +24,9 @@ use crate::state::Server;
 use crate::sys::supervisor as systemd;
 use crate::sys::{self, process};
 
-/// Milliseconds between two looks at what the server is doing.
+/// Milliseconds between two updates of the status.
 const STATUS_PERIOD_MS: i64 = 1000;
-/// The time that a load which makes progress gets.
+/// The time in microseconds by which a load that makes progress extends the supervisor's timeout.
 const LOADING_US: u32 = 30_000_000;
 
 /// The last messages to the supervisor.
@@ -33,7 +34,8 @@ const LOADING_US: u32 = 30_000_000;
 pub struct Sent {
     status: String,
     status_due_ms: i64,
-    /// The server's clock stands still during a script, so this is the system's.
+    /// When the watchdog was last notified, by the system's clock: the server's clock stands still
+    /// during a script.
     pinged: Option<Instant>,
     /// Bytes that were loaded at the last message.
     loaded: u64,
@@ -56,7 +58,7 @@ pub fn of(config: &Config) -> Supervised {
     }
 }
 
-/// At start, when the process has its final id.
+/// Begins to talk to systemd at start, when the process has its final id.
 pub fn begin(config: &Config) {
     if of(config) == Supervised::Systemd {
         systemd::begin();
@@ -91,7 +93,7 @@ pub fn ready(server: &mut Server) {
     }
 }
 
-/// A job of the cron.
+/// A job of the cron: sends the watchdog's message, and the status if it has changed.
 pub fn cron(server: &mut Server) {
     if !systemd::is_active() {
         return;
@@ -128,7 +130,8 @@ pub fn ping(server: &mut Server) {
 }
 
 /// Gives systemd the listening TCP sockets if they have changed, so that connections wait in their
-/// backlogs while the server restarts. The file of a unix socket ends with the server.
+/// backlogs while the server restarts. Unix sockets are not given: their files are removed at a
+/// stop.
 fn store_sockets(server: &mut Server) {
     if server.process.sent.has_socket_unit {
         return;
@@ -146,7 +149,7 @@ fn store_sockets(server: &mut Server) {
     }
 }
 
-/// What `systemctl status` shows.
+/// The status text that `systemctl status` shows.
 fn status(server: &Server) -> String {
     if server.is_loading() {
         let eta = server.load.eta_seconds(server.clock.now_s());
@@ -169,7 +172,7 @@ fn status(server: &Server) -> String {
     status
 }
 
-/// A reload begins. systemd from version 253 on requires the time of this message.
+/// Reports that a reload begins. systemd from version 253 on requires the time of this message.
 pub fn reloading(server: &mut Server) {
     if !systemd::is_active() {
         return;
@@ -181,14 +184,14 @@ pub fn reloading(server: &mut Server) {
     }
 }
 
-/// The reload has ended, with new certificates or with the present ones.
+/// Reports that the reload has ended, with new certificates or with the present ones.
 pub fn reloaded(server: &mut Server) {
     if std::mem::take(&mut server.process.sent.reloading) {
         systemd::send(&[NotifyState::Ready]);
     }
 }
 
-/// The server begins to stop.
+/// Reports that the server begins to stop.
 pub fn stopping() {
     systemd::send(&[NotifyState::Stopping, NotifyState::Status("Stopping")]);
 }

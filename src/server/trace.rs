@@ -17,17 +17,17 @@ use crate::state::Server;
 use crate::sys;
 use crate::sys::tape;
 
-/// The file of the flight recorder in a crash.
+/// The name of the file that has the flight recorder's events after a crash.
 const CRASH_NAME: &str = "trace-crash.json";
 
-/// Before the loop sleeps, when a recording has begun or ended or a file is wished: sets or removes
-/// the loop's observer and the bit of `armed`, and has the file written.
+/// Called before the loop sleeps, when a recording has begun or ended or a file is requested: sets
+/// or removes the loop's observer and the bit of `armed`, and has the file written.
 pub fn follow(el: &mut EventLoop<Server>, server: &mut Server) {
     if let Some((name, snapshot)) = server.trace.files.wished.take() {
         write_in_background(server, name.into(), snapshot, "TRACE DUMP".into());
     }
     let (trace, stats) = (&mut server.trace, &server.stats);
-    // A session that ends with this turn is looked at again after it.
+    // A session that ends with this turn is checked again after the turn.
     trace.follow = trace.is_ending();
     if trace.is_on() {
         let read = (stats.reads_processed, stats.net_input_bytes);
@@ -81,7 +81,7 @@ fn end_turn(server: &mut Server, commands: u64) {
     }
 }
 
-/// Writes the recorder's last seconds, unless a file was written a moment ago.
+/// Writes the events of the recorder's last seconds, unless a file was written a moment ago.
 #[cold]
 fn slow_turn(server: &mut Server, turn_us: u64) {
     let now_ms = server.clock.now_ms;
@@ -114,7 +114,7 @@ fn write_in_background(server: &mut Server, name: String, snapshot: Snapshot, re
     server.aof.flush.in_background(Job::Text { path, make });
 }
 
-/// At the end of the server: the whole session, to the file of `trace-out`.
+/// Called at the end of the server: writes the whole session to the file of `trace-out`.
 pub fn write_session(server: &Server) {
     if server.config.trace_out.is_empty() {
         return;
@@ -128,7 +128,7 @@ pub fn write_session(server: &Server) {
     }
 }
 
-/// In a crash report: the recorder's last seconds.
+/// Called in a crash report: writes the events of the recorder's last seconds.
 pub fn write_at_crash(server: &Server) {
     if let Some(snapshot) = snapshot(server, Source::Recorder) {
         write_now(CRASH_NAME, &snapshot, "a crash");
@@ -142,7 +142,7 @@ fn write_now(name: &str, snapshot: &Snapshot, reason: &str) {
     }
 }
 
-/// The kind of a phase, and the client whose socket it is about.
+/// The kind of a phase, and the id of the client whose socket it serves.
 fn kind_of(el: &EventLoop<Server>, server: &Server, phase: Phase) -> (EventKind, u64) {
     let kind = match phase {
         Phase::Turn => EventKind::Turn,
@@ -161,7 +161,7 @@ fn kind_of(el: &EventLoop<Server>, server: &Server, phase: Phase) -> (EventKind,
     (kind, 0)
 }
 
-/// The id of the client whose socket it is; 0 for listeners, links and pipes.
+/// The id of the client with this socket; 0 for listeners, links and pipes.
 fn client_of(el: &EventLoop<Server>, server: &Server, token: Token) -> u64 {
     let slot = el.data(token).and_then(|data| u32::try_from(data).ok());
     slot.and_then(|slot| server.net.clients.get(slot))

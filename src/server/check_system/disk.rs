@@ -10,14 +10,15 @@ use super::{Finding, Level};
 use crate::config::{AppendFsync, Config};
 use crate::sys;
 
-/// The most writes that are measured, and the time after which no further one begins.
+/// The maximum number of measured writes, and the time after which no further write begins.
 const WRITES: usize = 32;
 const MEASURING: Duration = Duration::from_secs(2);
 
-/// With `appendfsync always` each turn waits for an fsync.
+/// The slowest acceptable fsync: with `appendfsync always` each turn waits for one.
 const FSYNC_MAX: Duration = Duration::from_millis(10);
 
-/// The settings have been read, so `dir` is the working directory.
+/// The directory of the AOF and the RDB: the settings have been read, so `dir` is the working
+/// directory.
 const DIR: &str = ".";
 
 /// Measures writes of 4 KB, each with an fdatasync.
@@ -39,7 +40,7 @@ fn not_writable(e: &io::Error) -> Finding {
     }
 }
 
-/// Judges sorted times.
+/// Judges the sorted times of fsyncs.
 pub fn judge_fsync(times: &[Duration], file_system: &str, config: &Config) -> Finding {
     let median = times.get(times.len() / 2).copied().unwrap_or_default();
     let longest = times.last().copied().unwrap_or_default();
@@ -73,7 +74,7 @@ pub fn judge_fsync(times: &[Duration], file_system: &str, config: &Config) -> Fi
     }
 }
 
-/// The sorted times of writes to a file that is removed at once.
+/// The sorted times of synced writes to a file, which is removed at once.
 fn measure(dir: &Path) -> io::Result<Vec<Duration>> {
     let path = dir.join(format!(".check-system-{}", std::process::id()));
     let file = OpenOptions::new()
@@ -98,7 +99,8 @@ fn write_and_sync(mut file: &File) -> io::Result<Vec<Duration>> {
     Ok(times)
 }
 
-/// The type of the file system: that of the mount with the longest path above the directory.
+/// The type of the directory's file system: that of the mount with the longest path above the
+/// directory.
 fn file_system(machine: &Machine, dir: &Path) -> String {
     let unknown = "unknown file system".to_string();
     let Ok(dir) = dir.canonicalize() else {
@@ -111,12 +113,12 @@ fn file_system(machine: &Machine, dir: &Path) -> String {
         dir.starts_with(point)
             .then_some((point.len(), back.split(' ').next()?))
     });
-    // Of two mounts at one place the later one is seen.
+    // If two mounts have the same mount point, the later one hides the earlier one.
     let nearest = around.max_by_key(|(len, _)| *len);
     nearest.map_or(unknown, |(_, name)| name.to_string())
 }
 
-/// A save needs as much space as the data set has, beside the file that it replaces.
+/// A save needs free space of the data set's size, besides the file that it replaces.
 pub fn space(_: &Machine, config: &Config) -> Finding {
     match nix::sys::statvfs::statvfs(DIR) {
         Err(_) => Finding::not_known(),
@@ -128,7 +130,7 @@ pub fn space(_: &Machine, config: &Config) -> Finding {
     }
 }
 
-/// Judges bytes.
+/// Judges the free bytes of a disk that has `total` bytes.
 pub fn judge_space(free: u64, total: u64, config: &Config) -> Finding {
     let wanted = match config.maxmemory {
         0 => total / 20,

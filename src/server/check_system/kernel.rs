@@ -6,7 +6,7 @@ use crate::config::Config;
 
 const CLOCK_SOURCES: &str = "sys/devices/system/clocksource/clocksource0";
 
-/// A clock source that can't be read without a system call makes each look at the clock slow.
+/// A clock source that can't be read without a system call makes each reading of the clock slow.
 pub fn clock_source(machine: &Machine, _: &Config) -> Finding {
     let Some(present) = machine.read(format!("{CLOCK_SOURCES}/current_clocksource")) else {
         return Finding::not_known();
@@ -47,7 +47,7 @@ pub fn overcommit(machine: &Machine, _: &Config) -> Finding {
     }
 }
 
-/// Huge pages for all processes: a write after a fork copies 2 MB instead of 4 KB.
+/// With huge pages for all processes, a write after a fork copies 2 MB instead of 4 KB.
 pub fn huge_pages(machine: &Machine, config: &Config) -> Finding {
     let Some(mode) = machine.read("sys/kernel/mm/transparent_hugepage/enabled") else {
         return Finding::not_known();
@@ -91,7 +91,7 @@ pub fn swappiness(machine: &Machine, _: &Config) -> Finding {
     }
 }
 
-/// Balancing unmaps pages to see which node uses them: a page fault for each.
+/// NUMA balancing unmaps pages to see which node uses them, which costs a page fault per page.
 pub fn numa_balancing(machine: &Machine, _: &Config) -> Finding {
     numa_setting(
         machine,
@@ -102,7 +102,8 @@ pub fn numa_balancing(machine: &Machine, _: &Config) -> Finding {
     )
 }
 
-/// With reclaim, an allocation frees caches of its node before it takes memory of another one.
+/// With zone reclaim, an allocation frees caches of its own node before it takes memory of another
+/// node.
 pub fn numa_reclaim(machine: &Machine, _: &Config) -> Finding {
     numa_setting(
         machine,
@@ -136,7 +137,7 @@ fn numa_setting(
     }
 }
 
-/// A thread that moves between nodes has its data on the wrong one.
+/// The data of a thread that moves between NUMA nodes lies on the wrong node.
 pub fn numa_binding(machine: &Machine, config: &Config) -> Finding {
     if machine.memory_nodes() < 2 {
         return Finding::fine("one memory node");

@@ -7,7 +7,7 @@ use super::{Finding, Level};
 use crate::config::Config;
 use crate::server::init;
 
-/// Each client needs a file.
+/// Each client needs a file descriptor.
 pub fn open_files(machine: &Machine, config: &Config) -> Finding {
     let wanted = u64::from(config.maxclients) + init::RESERVED_FDS as u64;
     let Some((_, hard)) = machine.limit("Max open files") else {
@@ -26,7 +26,7 @@ pub fn open_files(machine: &Machine, config: &Config) -> Finding {
     }
 }
 
-/// `lock-memory` needs an infinite limit: with any other one an allocation beyond it fails.
+/// `lock-memory` needs an infinite limit: with a finite limit, an allocation beyond it fails.
 pub fn locked_memory(machine: &Machine, config: &Config) -> Finding {
     if !config.lock_memory {
         return Finding::fine("not wanted (lock-memory no)");
@@ -44,7 +44,7 @@ pub fn locked_memory(machine: &Machine, config: &Config) -> Finding {
     }
 }
 
-/// Without a limit of its own the server grows until the kernel kills a process.
+/// Without `maxmemory`, the server grows until the kernel kills a process.
 pub fn memory(machine: &Machine, config: &Config) -> Finding {
     match machine.meminfo("MemTotal") {
         None => Finding::not_known(),
@@ -60,14 +60,15 @@ pub fn cgroup_memory(machine: &Machine, config: &Config) -> Finding {
         let read = |file| machine.number(folder.join(file));
         files.map(read)
     });
-    // Version 1 has a number beyond every memory for "no limit".
+    // For "no limit", cgroups of version 1 have a number beyond every memory size.
     match limits.flatten().filter(|limit| *limit < 1 << 60).min() {
         None => Finding::fine("no limit"),
         Some(limit) => compare_with_maxmemory(limit, config),
     }
 }
 
-/// A child that saves shares its memory until the server writes; a quarter is left for that.
+/// A saving child shares its memory with the server until the server writes; a quarter of the
+/// memory is left for the pages that are copied then.
 fn compare_with_maxmemory(available: u64, config: &Config) -> Finding {
     let most = available - available / 4;
     let maxmemory = config.maxmemory;
@@ -112,22 +113,22 @@ pub fn cgroup_cpu(machine: &Machine, _: &Config) -> Finding {
     }
 }
 
-/// Microseconds of processor time in a period, of both versions of cgroups.
+/// The processor time per period, and the period, in microseconds; reads cgroups of both versions.
 fn cpu_quota(machine: &Machine, folder: &std::path::Path) -> Option<(u128, u128)> {
     if let Some(line) = machine.read(folder.join("cpu.max")) {
         let (quota, period) = line.split_once(' ')?;
         return Some((quota.parse().ok()?, period.parse().ok()?));
     }
-    // -1, no limit, is no such number.
+    // `number` returns `None` for -1, which means no limit.
     let quota = machine.number(folder.join("cpu.cfs_quota_us"))?;
     let period = machine.number(folder.join("cpu.cfs_period_us"))?;
     Some((quota.into(), period.into()))
 }
 
-/// The threads of the server and a child.
+/// The number of threads of the server and a child.
 const TASKS: u64 = 16;
 
-/// A limit of tasks must leave room for the server's threads and a child.
+/// A limit of tasks must leave room for the threads of the server and a child.
 pub fn cgroup_pids(machine: &Machine, _: &Config) -> Finding {
     let read = |folder: PathBuf| machine.number(folder.join("pids.max"));
     match machine.cgroups("pids").into_iter().filter_map(read).min() {

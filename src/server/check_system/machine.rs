@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// Where the files of the kernel are, and of which process the limits are read.
+/// The root of the kernel's files, and the process whose limits are read.
 pub struct Machine {
     root: PathBuf,
     /// `self`, or a process id.
@@ -21,18 +21,18 @@ impl Machine {
         Some(text.trim().to_string())
     }
 
-    /// A file that has one number.
+    /// The number in a file that has one number.
     pub fn number(&self, path: impl AsRef<Path>) -> Option<u64> {
         self.read(path)?.parse().ok()
     }
 
-    /// A file of the process: `limits`, `cgroup`.
+    /// The text of a file of the process: `limits`, `cgroup`.
     fn of_process(&self, name: &str) -> Option<String> {
         self.read(Path::new("proc").join(&self.process).join(name))
     }
 
-    /// The soft and the hard limit of this name in the table of the process; `None` inside is no
-    /// limit.
+    /// The soft and the hard limit called `name` in the process's table of limits; an inner `None`
+    /// means no limit.
     pub fn limit(&self, name: &str) -> Option<(Option<u64>, Option<u64>)> {
         let table = self.of_process("limits")?;
         let row = table.lines().find_map(|line| line.strip_prefix(name))?;
@@ -63,8 +63,8 @@ impl Machine {
         list.map_or(1, |list| numbers_in(&list))
     }
 
-    /// The folders of the process's cgroup and of those around it, innermost first: those of the
-    /// controller in version 1, of all controllers in version 2.
+    /// The folders of the process's cgroup and of its ancestors, innermost first: in version 1 the
+    /// folders of `controller`, in version 2 those of all controllers.
     pub fn cgroups(&self, controller: &str) -> Vec<PathBuf> {
         let Some(table) = self.of_process("cgroup") else {
             return Vec::new();

@@ -1,4 +1,4 @@
-//! `--check-system`: what is wrong with the machine, what it should be, and the line that mends it.
+//! `--check-system`: shows what is wrong with the machine, and the lines that mend the problems.
 //!
 //! ```text
 //!   aeris-server --check-system [--json] [--pid PID] [--root DIR] [redis.conf] [--name value ...]
@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A check reads the files of the kernel below `--root`, so that a test can show it any machine,
-//! and the settings, which say what is needed: `maxclients` needs as many files. Limits and cgroup
+//! and the settings, which say what is needed, for example `maxclients` files. Limits and cgroup
 //! are those of the present process, or of the server `--pid`: a shell has other limits than a
 //! service.
 //!
@@ -33,7 +33,7 @@ use crate::sys;
 use crate::sys::print::print_line;
 use crate::sys::process;
 
-/// What a finding endangers. The highest one is the exit status.
+/// The severity of a finding. The exit status is the highest severity of all findings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Level {
     Fine = 0,
@@ -50,7 +50,7 @@ struct Finding {
     is: String,
     should_be: String,
     why: &'static str,
-    /// The command or the line of a file that mends it.
+    /// The command, or the line of a file, that mends the problem.
     mend: String,
 }
 

@@ -80,7 +80,7 @@ fn settings() -> Config {
     }
 }
 
-/// What the check of this name finds.
+/// The finding of the check called `name`.
 fn find(name: &str, changes: &[(&str, &str)], config: &Config) -> Finding {
     let (_, check) = CHECKS.iter().find(|(known, _)| *known == name).unwrap();
     check(&Tree::with(changes).machine(), config)
