@@ -3,14 +3,14 @@
 //! digits that are out of range.
 //!
 //! Redis's `tohex` once wrote before its buffer when called with -2147483648 digits
-//! (CVE-2024-31449). Here the number of digits is first limited to the valid range
+//! (CVE-2024-31449). This server first limits the number of digits to the valid range
 //! (`tests::digits_are_bounded`).
 
 use mlua::{Lua, MultiValue, Result, StdLib, Table, Value};
 
 use crate::script::native::{self, Args, one};
 
-/// The functions of LuaJIT's own library.
+/// The functions of LuaJIT's own library that become functions of `bit`.
 const BUILT_IN: [&str; 11] = [
     "arshift", "band", "bnot", "bor", "bswap", "bxor", "lshift", "rol", "ror", "rshift", "tobit",
 ];

@@ -22,14 +22,14 @@ use crate::script::flags::Flags;
 use crate::sys::lua::FunctionRef;
 use crate::sys::mover::Mover;
 
-/// The number of scripts of EVAL that are kept.
+/// The maximum number of scripts of EVAL that are kept.
 pub const EVAL_MAX: usize = 500;
-/// No index: the end of the list.
+/// Marks the end of the list, in place of an index.
 const NONE: u32 = u32::MAX;
 /// The approximate memory of a script beside its source: two entries of hash maps.
 const OVERHEAD: usize = size_of::<Script>() + 2 * 48;
 
-/// 40 hexadecimal digits.
+/// A SHA-1 as 40 hexadecimal digits.
 pub type Sha = [u8; 40];
 
 /// A compiled script.
@@ -39,7 +39,7 @@ pub struct Script {
     pub source: Box<[u8]>,
     pub function: FunctionRef,
     pub flags: Flags,
-    /// Whether the script came with EVAL, and may be removed for newer ones.
+    /// Whether the script came with EVAL, and may be removed to make room for newer scripts.
     by_eval: bool,
     hash: u64,
     older: u32,
@@ -54,7 +54,7 @@ pub struct Cache {
     by_sha: HashMap<Sha, u32>,
     oldest: u32,
     newest: u32,
-    /// The length of the list.
+    /// The number of scripts in the list of EVAL's scripts.
     of_eval: usize,
     source_bytes: usize,
 }
@@ -90,7 +90,7 @@ impl Cache {
         self.source_bytes + self.len() * OVERHEAD
     }
 
-    /// Offers the sources to the mover, see `ds::relocate`; the cursor is an index.
+    /// Offers the scripts' sources to the mover, see `ds::relocate`; the cursor is an index.
     pub fn relocate(&mut self, cursor: Cursor, mover: &mut Mover) -> Cursor {
         let first = usize::try_from(cursor).unwrap_or(usize::MAX);
         for (at, script) in self.scripts.iter_mut().enumerate().skip(first) {
@@ -110,7 +110,7 @@ impl Cache {
         self.scripts.get(place as usize)?.as_ref()
     }
 
-    /// The index of the script with this source, whose hash is given.
+    /// The index of the script with this source; `hash` is the hash of the source.
     #[inline]
     pub fn by_source(&self, hash: u64, source: &[u8]) -> Option<u32> {
         let &place = self.by_source.get(&hash)?;
@@ -154,7 +154,8 @@ impl Cache {
         place
     }
 
-    /// Adds a new script of EVAL to the list. Returns the script that is removed for it.
+    /// Adds a new script of EVAL to the list. Returns the script that was removed to make room, if
+    /// any.
     pub fn enlist(&mut self, place: u32) -> Option<Script> {
         if let Some(script) = self.at(place) {
             script.by_eval = true;
@@ -167,7 +168,7 @@ impl Cache {
         None
     }
 
-    /// Makes a script that was used the last to be removed.
+    /// Makes a script that was just used the last one to be removed.
     #[inline]
     pub fn touch(&mut self, place: u32) {
         if place != self.newest && self.get(place).is_some_and(|script| script.by_eval) {
@@ -176,7 +177,7 @@ impl Cache {
         }
     }
 
-    /// SCRIPT LOAD: the script is not removed any more.
+    /// SCRIPT LOAD: takes the script off the list, so that it stays until SCRIPT FLUSH.
     pub fn pin(&mut self, place: u32) {
         if self.get(place).is_some_and(|script| script.by_eval) {
             self.unlink(place);

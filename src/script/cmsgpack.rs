@@ -8,9 +8,9 @@
 //!   a0..bf  d9 da db strings                 c0 c2 c3      nil, false, true
 //! ```
 //!
-//! A number is written in the shortest form that keeps it: as an integer if it is one, as a float
-//! if that is exact. A table is an array when its keys are 1..n and no others. Binary strings and
-//! extensions (c4..c9, d4..d8) are not read; Redis's library reads neither.
+//! A number is written in the shortest form that keeps its value: as an integer if it is one, as a
+//! float if that is exact. A table is an array when its keys are 1..n and no others. Binary strings
+//! and extensions (c4..c9, d4..d8) are not read, as in Redis's library.
 //!
 //! Tables deeper than [`PACK_DEPTH`] are written as nil, which also ends the output of a table that
 //! contains itself.
@@ -23,9 +23,10 @@ use mlua::{Lua, MultiValue, Result, Table, Value};
 
 use crate::script::native::{self, Args, VALUES_MAX, cast, one, raise, raise_without_place};
 
-/// The depth to which tables are written.
+/// The depth to which nested tables are written.
 const PACK_DEPTH: usize = 16;
-/// The depth to which tables are read. Each level needs a table and a key that waits for its value.
+/// The depth to which nested tables are read. Each level holds a table and a key that waits for its
+/// value.
 const UNPACK_DEPTH: usize = VALUES_MAX / 3;
 
 /// Creates the table `cmsgpack`.
@@ -67,8 +68,8 @@ fn pack_value(out: &mut Vec<u8>, value: &Value, depth: usize) -> Result<()> {
     Ok(())
 }
 
-/// Writes a length: in a marker if it is small, otherwise in 1 (if there is such a marker), 2 or 4
-/// bytes.
+/// Writes a length: in the marker if the length is small, otherwise in 1 (if there is such a
+/// marker), 2 or 4 bytes.
 fn pack_length(out: &mut Vec<u8>, len: usize, small: (u8, usize), wide: [Option<u8>; 3]) {
     let [one, two, four] = wide;
     match (u8::try_from(len), u16::try_from(len)) {
@@ -182,7 +183,7 @@ fn unpack_generic(lua: &Lua, args: &Args, limit: i64, offset: i64) -> Result<Mul
     let text = args.string(lua, 1)?;
     let text = text.as_bytes();
     let len = text.len();
-    // Redis prints these as a C int.
+    // Redis prints these arguments as a C int.
     if offset < 0 || limit < 0 {
         return raise(format!(
             "Invalid request to unpack with offset of {} and limit of {}.",
@@ -228,9 +229,9 @@ struct Open {
 }
 
 enum Filled {
-    /// An array, with the number of elements set so far.
+    /// An array; the value is the number of elements set so far.
     Array(usize),
-    /// A map, with the key whose value comes next; `None` if a key comes next.
+    /// A map; the value is the key whose value comes next, or `None` if a key comes next.
     Map(Option<Value>),
 }
 
@@ -301,8 +302,8 @@ impl Reader<'_> {
         Ok(Item::Value(value))
     }
 
-    /// Reads one value with everything in it. `room` is the number of values that may be held
-    /// meanwhile.
+    /// Reads one value with everything in it. `room` is the maximum number of Lua values held at a
+    /// time.
     fn value(&mut self, room: usize) -> Result<Value> {
         let mut open: Vec<Open> = Vec::new();
         loop {
@@ -336,8 +337,8 @@ impl Reader<'_> {
         }
     }
 
-    /// A value is complete: adds it to the innermost open table, which may complete that one, too.
-    /// `Some` is the outermost value when it is complete.
+    /// Adds a complete value to the innermost open table, which may complete that table, too.
+    /// Returns the outermost value when it is complete.
     fn close(&mut self, open: &mut Vec<Open>, mut value: Value) -> Result<Option<Value>> {
         while let Some(inner) = open.last_mut() {
             match &mut inner.filled {

@@ -1,4 +1,4 @@
-//! Replies to Lua's values and back, in both protocols.
+//! Converts replies to Lua's values, and Lua's values to replies, in both versions of the protocol.
 //!
 //! ```text
 //!   reply              redis.call returns          and the other way: a script returns
@@ -25,12 +25,12 @@ use crate::observe::stats::Stats;
 use crate::sys::lua::{Frame, LuaType};
 use crate::util::number::parse_i64;
 
-/// The values on the stack for one level of nesting.
+/// The number of values on Lua's stack for one level of nesting.
 const LEVEL: usize = 6;
 /// Doubles of this size and above can't be converted to an integer.
 const INTEGER_BOUND: f64 = 9_223_372_036_854_775_808.0;
 
-/// A reply could not become a value: the stack is full.
+/// The reply could not become a value, because Lua's stack is full.
 #[derive(Debug)]
 pub struct TooDeep;
 
@@ -112,7 +112,7 @@ fn push_field(frame: &mut Frame, name: &str, value: &[u8]) {
     frame.set_field(name);
 }
 
-/// `ERR` is put before an error of a single word.
+/// Pushes an error. `ERR` is put before an error of a single word.
 fn push_error_reply(frame: &mut Frame, text: &[u8]) {
     if text.contains(&b' ') {
         push_field(frame, "err", text);
@@ -122,8 +122,8 @@ fn push_error_reply(frame: &mut Frame, text: &[u8]) {
     mark_counted(frame);
 }
 
-/// Marks the error on top of the stack as counted: it was counted when the command ran, and must
-/// not be counted again when the script returns it.
+/// Marks the error on top of the stack as counted: it was counted when the command ran, so it is
+/// not counted again when the script returns it.
 pub fn mark_counted(frame: &mut Frame) {
     frame.push_boolean(true);
     frame.set_field("ignore_error_stats_update");
@@ -195,12 +195,13 @@ pub struct Writer<'a> {
     pub overflows: u32,
 }
 
-/// From then on no table is written: one that has itself twice would be written for ever.
+/// After this number of overflows no table is written: a table that contains itself twice would be
+/// written for ever.
 const OVERFLOWS_MAX: u32 = 100;
 
 impl Writer<'_> {
-    /// Writes the topmost value and pops it. Tables are nested up to thousands of levels deep, so
-    /// what needs much of the stack is in functions of its own, which are not inlined.
+    /// Writes the topmost value and pops it. Tables can be nested thousands of levels deep, so code
+    /// that needs much of the stack is in functions of its own, which are not inlined.
     pub fn write(&mut self, frame: &mut Frame) {
         let tables_end = self.overflows >= OVERFLOWS_MAX;
         if tables_end && frame.kind(-1) == LuaType::Table || !frame.room(LEVEL) {
@@ -239,8 +240,8 @@ impl Writer<'_> {
         true
     }
 
-    /// Writes a table: the first special field that it has determines the type of the reply;
-    /// otherwise it is an array.
+    /// Writes a table. Its first special field determines the type of the reply; a table without
+    /// one is an array.
     fn table(&mut self, frame: &mut Frame) {
         let special = self.error(frame)
             || self.status(frame)
@@ -377,7 +378,7 @@ pub fn error_of(frame: &mut Frame) -> Option<Error> {
     Some(if counted { error.counted() } else { error })
 }
 
-/// The text without line ends at its end, which Redis ignores.
+/// The text without the line ends at its end, which Redis removes.
 pub fn without_line_end(text: &[u8]) -> &[u8] {
     let end = text.iter().rposition(|b| !b"\r\n".contains(b));
     &text[..end.map_or(0, |last| last + 1)]
@@ -398,7 +399,7 @@ fn one_line(text: &[u8]) -> Vec<u8> {
     text.iter().map(space).collect()
 }
 
-/// The format of a verbatim string has exactly three letters. As in Redis, it ends at a zero byte.
+/// The format of a verbatim string, always three letters. As in Redis, it ends at a zero byte.
 fn three_letters(format: &[u8]) -> [u8; 3] {
     let mut letters = [b' '; 3];
     let given = format.iter().take_while(|&&b| b != 0);

@@ -68,46 +68,47 @@ const LOADING: &[(&str, u8)] = &[
     ("register_function", api::REGISTER_FUNCTION),
 ];
 
-/// Lua's name for the source of a script of EVAL. With `@` it counts as a file name.
+/// Lua's name for the source of a script of EVAL. The `@` makes it a file name in error messages.
 pub const USER_SCRIPT: &[u8] = b"@user_script";
 
 /// The levels of redis.log.
 pub const LOG_LEVELS: [&str; 4] = ["LOG_DEBUG", "LOG_VERBOSE", "LOG_NOTICE", "LOG_WARNING"];
 
-/// The flags of redis.set_repl: where the changes of later commands are propagated.
+/// The flags of redis.set_repl, which say where later commands are propagated.
 pub mod repl {
     use crate::propagate::sink;
 
-    /// Nowhere.
+    /// The commands are propagated nowhere.
     pub const NONE: u8 = 0;
-    /// To the AOF.
+    /// The commands are propagated to the AOF.
     pub const AOF: u8 = sink::AOF;
-    /// To the replicas.
+    /// The commands are propagated to the replicas.
     pub const REPLICA: u8 = sink::REPLICAS;
-    /// To both.
+    /// The commands are propagated to the AOF and the replicas.
     pub const ALL: u8 = sink::AOF | sink::REPLICAS;
 }
 
-/// `REDIS_VERSION` as a number: a byte for each part.
+/// `REDIS_VERSION` as a number with a byte for each part.
 const VERSION_NUM: u32 = 0x0007_0204;
-/// The kilobytes that one step of garbage collection should free, and by how many percent memory
-/// grows before the first step of the next cycle.
+/// The kilobytes that one step of garbage collection should free, and the percentage by which
+/// memory grows before the next cycle begins.
 const COLLECTION_SIZE: i32 = 50;
 const GROWTH_PERCENT: usize = 40;
-/// The modulus of the random numbers.
+/// The modulus of the random numbers in `math.random`.
 const RANDOM_MAX: u64 = i32::MAX as u64;
 
 /// An interpreter with the sandbox.
 pub struct Engine {
     pub vm: Vm,
-    /// Sets whether a library is being loaded, which determines the available globals.
+    /// The Lua function that sets whether a library is loaded now, which determines the available
+    /// globals.
     loading: Function,
     /// The memory in bytes at which [`Engine::tidy_up`] collects garbage.
     collect_at: usize,
 }
 
-/// Code of the sandbox without the numbers of its lines and the names of its variables, which take
-/// a third of an interpreter's memory.
+/// Compiles code of the sandbox, without the line numbers and the names of variables, which would
+/// take a third of an interpreter's memory.
 fn sandbox(lua: &Lua, code: &str) -> mlua::Result<Function> {
     let text = lua.load(code).set_name(SANDBOX);
     let stripped = text.into_function()?.dump(true);
@@ -162,8 +163,8 @@ impl Engine {
         })
     }
 
-    /// Collects a part of the garbage, after each run. Values that outlive a script hardly grow in
-    /// number, so walking over all of them after every few short scripts would take a tenth of
+    /// Collects a part of the garbage after each run. The number of values that outlive a script
+    /// hardly grows, so a walk over all values after every few short scripts would take a tenth of
     /// their time.
     #[inline]
     pub fn tidy_up(&mut self) {
@@ -239,7 +240,7 @@ fn translate(lua: &Lua, (source, name): (LuaString, LuaString)) -> mlua::Result<
     }
 }
 
-/// Adds what names the values in error messages.
+/// Adds the functions that find the names of values for error messages.
 fn add_names(vm: &Vm, options: &Table) -> mlua::Result<()> {
     let lua = vm.lua();
     let explain = |lua: &Lua, names: Function| lua::explain(lua, &names);
@@ -254,12 +255,12 @@ fn add_names(vm: &Vm, options: &Table) -> mlua::Result<()> {
 }
 
 thread_local! {
-    /// The state of the random numbers. All interpreters share it, as in Redis.
+    /// The state of the random number generator. All interpreters share it, as in Redis.
     static RANDOM: Cell<u64> = const { Cell::new(0x1234_abcd_330e) };
 }
 
-/// Replaces the random numbers by POSIX's lrand48, so that a seed gives the same numbers as in
-/// Redis.
+/// Replaces Lua's random number generator by POSIX's lrand48, so that a seed gives the same numbers
+/// as in Redis.
 fn add_random(lua: &Lua, options: &Table) -> mlua::Result<()> {
     let random = lua.create_function(|_, ()| {
         let state = RANDOM.get();

@@ -1,6 +1,6 @@
 //! The flags that a script declares: `#!lua flags=no-writes,allow-oom` on its first line, or the
-//! `flags` of a function. A script without that line is in compatibility mode: nothing is checked
-//! before it runs; its commands are checked one by one.
+//! `flags` of a function. A script without that line is in compatibility mode: its flags are not
+//! checked before it runs, but each of its commands is checked.
 
 use crate::command;
 use crate::error::{Error, excerpt};
@@ -38,8 +38,8 @@ pub fn by_name(name: &[u8]) -> Option<Flags> {
     Some(1 << bit)
 }
 
-/// The flags of a script, and the position of its code: the end of the first line, so that line
-/// numbers remain correct.
+/// The flags of a script, and the position of its code. The code begins with the end of the first
+/// line, so that line numbers remain correct.
 pub fn of_script(source: &[u8], words: Words) -> Result<(Flags, usize), Error> {
     if !source.starts_with(b"#!") {
         return Ok((COMPATIBILITY, 0));

@@ -10,8 +10,8 @@
 //! The source of a library runs when it is loaded, with access to the registration API only, and
 //! for at most half a second. Its functions are added only if the whole source succeeds.
 //!
-//! **Invariant:** every function belongs to a library that names it, and no two libraries have one
-//! of the same name.
+//! **Invariant:** every function belongs to a library that names it, and no two libraries have a
+//! function of the same name.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -34,7 +34,7 @@ const CHUNK_NAME: &std::ffi::CStr = c"@user_function";
 /// A library of functions.
 pub struct Library {
     pub source: Box<[u8]>,
-    /// The names of its functions, in lower case.
+    /// The names of the library's functions, in lower case.
     pub functions: Vec<Box<[u8]>>,
 }
 
@@ -48,7 +48,7 @@ pub struct Function {
     pub flags: Flags,
 }
 
-/// All libraries, or some that are about to be added.
+/// All libraries of a data set, or some that are about to be added to it.
 #[derive(Default)]
 pub struct Libraries {
     pub libraries: BTreeMap<Box<[u8]>, Library>,
@@ -66,7 +66,7 @@ pub enum Policy {
 }
 
 impl Libraries {
-    /// The function of this name, in any case.
+    /// The function of this name; upper and lower case are equal.
     pub fn find(&self, name: &[u8]) -> Option<&Function> {
         if name.iter().any(u8::is_ascii_uppercase) {
             return self.functions.get(name.to_ascii_lowercase().as_slice());
@@ -74,7 +74,7 @@ impl Libraries {
         self.functions.get(name)
     }
 
-    /// Heap bytes, without the interpreter.
+    /// The memory in bytes, without the interpreter's.
     pub fn memory(&self) -> usize {
         let sources: usize = self.libraries.values().map(|l| l.source.len()).sum();
         sources
@@ -108,8 +108,7 @@ impl Libraries {
         )
     }
 
-    /// The name of a function of `functions` that another library has too; libraries in `leaving`
-    /// are ignored.
+    /// The name of a function of `functions` that a library other than those in `leaving` has too.
     fn clash(
         &self,
         functions: &HashMap<Box<[u8]>, Function>,
@@ -131,7 +130,7 @@ impl Libraries {
 /// The first line of a library.
 struct Metadata {
     name: Box<[u8]>,
-    /// The position of the code: the end of that line, so that line numbers remain correct.
+    /// The position of the code: the end of the first line, so that line numbers remain correct.
     begin: usize,
 }
 
@@ -183,7 +182,7 @@ fn is_name(name: &[u8]) -> bool {
     !name.is_empty() && name.iter().all(|&b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
-/// A library that is being loaded, and its registrations.
+/// A library that is being loaded, and the functions that it has registered.
 struct Loader {
     functions: Vec<Function>,
     started: u64,
@@ -212,7 +211,7 @@ impl Host for Loader {
     }
 }
 
-/// The text of an error.
+/// The text of an error in `redis.register_function`.
 type Refusal = &'static str;
 
 impl Loader {
@@ -321,11 +320,12 @@ fn flags_of(frame: &mut Frame, words: Words) -> Result<Flags, Refusal> {
 #[derive(Default)]
 pub struct Functions {
     pub all: Libraries,
-    /// Created when it is needed; `None` while a function runs or a library is loaded.
+    /// The interpreter, created when it is needed; `None` while a function runs or a library is
+    /// loaded.
     pub engine: Option<Box<Engine>>,
 }
 
-/// The present settings for loading libraries.
+/// The settings that loading a library depends on.
 #[derive(Clone, Copy)]
 pub struct LoadRules {
     words: Words,
@@ -345,7 +345,7 @@ impl LoadRules {
 }
 
 impl Functions {
-    /// Loads a library and returns its name. With `replace`, an existing one of this name is
+    /// Loads a library and returns its name. With `replace`, a library of the same name is
     /// replaced.
     pub fn load_library(
         &mut self,
@@ -363,7 +363,7 @@ impl Functions {
         Ok(name)
     }
 
-    /// Loads all libraries, or none.
+    /// Loads all of the libraries, or none.
     fn restore(
         &mut self,
         rules: LoadRules,
@@ -372,15 +372,15 @@ impl Functions {
     ) -> Result<(), Error> {
         let loaded = self.load_aside(rules, sources)?;
         if policy == Policy::Flush {
-            // With FLUSH the old libraries are removed one by one, as the new functions are in the
-            // same interpreter.
+            // With FLUSH the old libraries are removed one by one: the new functions are in the
+            // same interpreter, which must stay.
             let names: Vec<_> = self.all.libraries.keys().cloned().collect();
             names.iter().for_each(|name| _ = self.delete_library(name));
         }
         self.join(loaded, policy)
     }
 
-    /// Returns false if there is no such library.
+    /// Removes a library. Returns false if there is no such library.
     fn delete_library(&mut self, name: &[u8]) -> bool {
         let Some(functions) = self.all.remove(name) else {
             return false;
@@ -416,7 +416,7 @@ impl Functions {
         Ok(loaded)
     }
 
-    /// The interpreter, which is created if there is none.
+    /// Takes the interpreter, which is created if there is none.
     fn take_engine(&mut self, insecure_api: bool) -> Result<Box<Engine>, Error> {
         match self.engine.take() {
             Some(engine) => Ok(engine),
@@ -482,7 +482,7 @@ impl Server {
         self.data.functions.delete_library(name)
     }
 
-    /// Loads all libraries into a new interpreter, whose globals may differ.
+    /// Loads all libraries again into a new interpreter, whose globals may differ.
     pub fn reload_libraries(&mut self) -> Result<(), String> {
         let sources: Vec<Vec<u8>> = self.function_sources().map(<[u8]>::to_vec).collect();
         let sources: Vec<&[u8]> = sources.iter().map(Vec::as_slice).collect();
@@ -499,7 +499,7 @@ impl Server {
         self.data.functions = Functions::default();
     }
 
-    /// The interpreter of functions, which is created if there is none.
+    /// Takes the interpreter of functions, which is created if there is none.
     pub fn take_function_engine(&mut self) -> Result<Box<Engine>, Error> {
         self.refuse_while_running()?;
         let insecure_api = self.config.lua_enable_insecure_api;

@@ -12,7 +12,7 @@
 //! not.
 //!
 //! There are two interpreters, created when they are first needed: one for EVAL, which SCRIPT FLUSH
-//! drops, and one for functions. In each, all scripts share one sealed set of globals
+//! drops, and one for functions. In each interpreter all scripts share one sealed set of globals
 //! (`sandbox.lua`), so that a script can't leave anything for the next one.
 //!
 //! A script acts through a client without a socket, so its commands go through `call()` like those
@@ -60,7 +60,7 @@ pub struct Scripting {
     pub running: Option<Running>,
     /// Whether the last script may use keys of several slots.
     pub crosses_slots: bool,
-    /// The debugger session of the script that is about to run.
+    /// The debugger session for the script that is about to run.
     pub debugger: Option<Box<debug::Debugger>>,
     /// The pids of children that run debugger sessions.
     pub debugging: Vec<i32>,
@@ -78,17 +78,17 @@ pub struct Running {
     pub kind: ScriptKind,
     /// When the script began, in ticks of the processor's counter.
     pub started: u64,
-    /// Whether the command came from the primary or from the AOF.
+    /// Whether the command that began the script came from the primary or from the AOF.
     pub obeyed: bool,
-    /// Whether the script has called a command that writes: it can't be killed any more.
+    /// Whether the script has called a command that writes; such a script can't be killed.
     pub wrote: bool,
-    /// The time of TIME in a script that runs for very long: the moment when other clients were
-    /// last served. No other clock moves.
+    /// The time that TIME returns in a script that runs for very long: the moment when other
+    /// clients were last served. All other clocks stand still.
     pub time_us: Option<i64>,
     /// Whether SCRIPT KILL or FUNCTION KILL was called.
     pub killed: bool,
-    /// Set when the script has run for longer than `busy-reply-threshold`: other clients are served
-    /// meanwhile.
+    /// Set when the script has run for longer than `busy-reply-threshold`; other clients are then
+    /// served while it runs.
     pub busy: Option<Busy>,
 }
 
@@ -117,7 +117,7 @@ pub struct Busy {
 }
 
 impl Scripting {
-    /// EVAL's interpreter, which is created if there is none.
+    /// Takes EVAL's interpreter, which is created if there is none.
     pub fn take_eval(&mut self, insecure: bool) -> Result<Box<Engine>, Error> {
         if self.running.is_some() {
             return Err(Error::of("ERR A script is running already"));
@@ -134,7 +134,7 @@ impl Scripting {
         self.eval = None;
     }
 
-    /// SCRIPT KILL and FUNCTION KILL; NOTBUSY if none runs, UNKILLABLE after a write.
+    /// SCRIPT KILL and FUNCTION KILL: NOTBUSY if no script runs, UNKILLABLE after a write.
     pub fn kill(&mut self, config: &Config, kind: ScriptKind) -> Result<(), Error> {
         let Some(running) = &mut self.running else {
             return Err(Error::of("NOTBUSY No scripts in execution right now."));
@@ -158,7 +158,7 @@ impl Scripting {
         Ok(())
     }
 
-    /// The flags of a command whose script declares flags.
+    /// The flags of a command that runs a script; the script may declare flags of its own.
     pub fn command_flags(
         &self,
         functions: &functions::Functions,
@@ -169,7 +169,7 @@ impl Scripting {
             return cmd.flags;
         }
         let said = match cmd.name {
-            // The error is not shown, so its spelling does not matter.
+            // The error is dropped, so its spelling does not matter.
             "eval" | "eval_ro" => flags::of_script(argv[1], Words::Redis)
                 .ok()
                 .map(|(flags, _)| flags),
@@ -187,22 +187,23 @@ impl Scripting {
         }
     }
 
-    /// Bytes of the cache: sources and the tables that find them.
+    /// The memory of the cache in bytes: sources and the tables that find them.
     pub fn cache_memory(&self) -> usize {
         self.scripts.memory()
     }
 
-    /// Bytes of EVAL's interpreter.
+    /// The memory of EVAL's interpreter in bytes.
     pub fn eval_memory(&self) -> usize {
         self.eval.as_ref().map_or(0, |engine| engine.vm.memory())
     }
 }
 
-/// EVAL, FCALL and their variants begin: monitors get them before the commands that they run.
+/// Called when EVAL, FCALL or a variant begins: feeds the command to monitors, before those that
+/// the script runs.
 pub fn begin(server: &mut Server, c: &Client, argv: &[&[u8]]) -> Result<(), Error> {
     check_enabled(server)?;
     if server.armed & armed::MONITOR != 0 {
-        // The changes of the script are not known yet.
+        // The script's changes are not known yet.
         monitor::feed(server, c, argv, true);
     }
     Ok(())

@@ -1,5 +1,5 @@
-//! Lua functions that are written in Rust: reads their arguments, and raises errors that scripts
-//! can handle as strings.
+//! Support for Lua functions that are written in Rust: reads their arguments, and raises errors
+//! that scripts can handle as strings.
 //!
 //! ```text
 //!   cjson.encode(t)  ->  wrapper (Lua)  ->  function (Rust)  ->  true, results      the wrapper returns them
@@ -10,14 +10,14 @@
 //! compare and concatenate the messages of `pcall`. Raised by `error(text, 2)`, a message is a
 //! string that begins with the place of the call, as with a library in C.
 //!
-//! The texts about arguments are those of Lua's own library: `bad argument #1 to 'encode' (string
-//! expected, got nil)`. The name is that of the call, as in `local f = cjson.encode f()`, so the
-//! wrapper adds it.
+//! The texts of errors about arguments are those of Lua's own library: `bad argument #1 to 'encode'
+//! (string expected, got nil)`. The name in such a text is the one used in the call, as in `local f
+//! = cjson.encode f()`, so the wrapper adds it.
 //!
 //! **Invariant:** a function holds few Lua values at a time: mlua keeps each string and table that
 //! Rust holds in a stack of at most [`VALUES_MAX`] places (`tests::many_arguments_and_results`).
 //!
-//! A limit: the sign of -0 is lost, because mlua makes an integer of it.
+//! Limits: the sign of -0 is lost, because mlua makes an integer of it.
 
 use mlua::{Error, Function, Lua, LuaString, MultiValue, Result, Value};
 
@@ -27,18 +27,18 @@ use crate::sys::lua::{called_as, nan_text};
 /// places.
 pub const VALUES_MAX: usize = 7500;
 
-/// Raises an error with this text in the script.
+/// Returns an error that is raised in the script with this text.
 pub fn raise<T>(text: impl Into<String>) -> Result<T> {
     Err(Error::RuntimeError(text.into()))
 }
 
-/// As [`raise`], for errors that Lua itself would raise in a C function, without the place of the
-/// call.
+/// As [`raise`], but without the place of the call, for errors that Lua itself would raise in a C
+/// function.
 pub fn raise_without_place<T>(text: &'static str) -> Result<T> {
     Err(Error::external(text))
 }
 
-/// An error about an argument: its number, and what is wrong with it.
+/// An error about an argument: the argument's number, and what is wrong with it.
 #[derive(Debug)]
 struct BadArgument(usize, String);
 
@@ -110,7 +110,7 @@ impl Args {
         self.values.is_empty()
     }
 
-    /// The argument at this index, from 1 on; `Nil` if there is none.
+    /// The argument at this index, counted from 1; `Nil` if there is none.
     pub fn get(&self, at: usize) -> &Value {
         at.checked_sub(1)
             .and_then(|at| self.values.get(at))
@@ -211,7 +211,7 @@ where
     let fail = match named {
         Some(fail) => fail,
         None => {
-            // Libraries are registered before a script could replace `error`.
+            // The libraries are registered before any script could replace `error`.
             let error: Function = lua.globals().raw_get("error")?;
             let fail = lua.load(FAILING).set_name("=[native]");
             let fail: Function = fail.call((error, called_as(lua)?))?;
@@ -223,7 +223,7 @@ where
     wrapper.call((raw, fail))
 }
 
-/// The registry's name of the function that raises errors.
+/// The name in Lua's registry of the function that raises errors.
 const FAIL: &str = "native fail";
 
 const WRAPPER: &str = "
@@ -256,9 +256,9 @@ pub fn one(value: Value) -> MultiValue {
     MultiValue::from_vec(vec![value])
 }
 
-/// For `tonumber` with a base: the text as C's `strtoul` reads it, white space around it included,
-/// up to its first zero byte. A negative number wraps to 64 bits; one that needs more bits becomes
-/// the largest.
+/// `tonumber` with a base: reads the text as C's `strtoul` does, with white space around the
+/// number, up to the first zero byte. A negative number wraps to 64 bits; a number that needs more
+/// bits becomes the largest one.
 pub fn unsigned(_: &Lua, (text, base): (LuaString, u32)) -> Result<Option<f64>> {
     let bytes = text.as_bytes();
     let text = bytes.split(|&b| b == 0).next().unwrap_or_default();
@@ -374,7 +374,7 @@ fn hexadecimal(text: &[u8]) -> Option<(f64, usize)> {
         len += 1;
     }
     if count == 0 {
-        // Without digits behind the `x`, only the zero before it is a number.
+        // Without digits behind the `x`, only the zero before the `x` is a number.
         return Some((0.0, 1));
     }
     let power = exponent(&text[len..], b'p');

@@ -1,11 +1,11 @@
 //! The functions of the `redis` table, which scripts call.
 //!
-//! `redis.call` runs a command of the script's client: it is checked as Redis checks commands of
-//! scripts, run by `call()`, and its reply is read from the client's buffer. The arguments are
-//! borrowed from Lua's stack.
+//! `redis.call` runs a command of the script's client. The command is checked as Redis checks
+//! commands of scripts and run by `call()`, and its reply is read from the client's buffer. The
+//! arguments are borrowed from Lua's stack.
 //!
-//! Errors are tables with a field `err`. An error of a command is counted when the command runs,
-//! and marked, so that it is not counted again when the script returns it.
+//! Errors are tables with a field `err`. An error of a command is counted when the command runs;
+//! the table is marked, so that the error is not counted again when the script returns it.
 
 use log::Level;
 
@@ -28,7 +28,7 @@ use crate::texts::{self, Text, Words};
 use crate::util::number;
 use crate::util::number::{DoubleBuf, IntBuf, double_to_i64};
 
-/// Commands with at most this number of arguments need no allocation for them.
+/// A command with at most this number of arguments needs no allocation for them.
 const FEW: usize = 16;
 
 const RETURN: Outcome = Outcome::Return(1);
@@ -66,7 +66,7 @@ pub fn call(run: &mut Run, function: u8, frame: &mut Frame) -> Outcome {
     }
 }
 
-/// Pushes an error; `ERR` is its code unless the text has one.
+/// Pushes an error table; its code is `ERR` unless the text begins with a code.
 pub fn push_error(frame: &mut Frame, text: &str) {
     push_coded_error(frame, &[b"ERR ", text.as_bytes()].concat());
 }
@@ -77,13 +77,13 @@ fn push_coded_error(frame: &mut Frame, text: &[u8]) {
     frame.set_field("err");
 }
 
-/// Pushes an error and raises it.
+/// Pushes an error table and raises it.
 pub fn raise(frame: &mut Frame, text: &str) -> Outcome {
     push_error(frame, text);
     Outcome::Raise
 }
 
-/// The reason why arguments are not a command.
+/// The reason why the arguments of `redis.call` are not a command.
 enum Unfit {
     None,
     NotStrings,
@@ -98,7 +98,7 @@ impl Unfit {
     }
 }
 
-/// Converts all arguments to strings.
+/// Converts all arguments to strings, and returns their number.
 fn prepare_arguments(frame: &mut Frame) -> Result<usize, Unfit> {
     let count = frame.len();
     if count == 0 {
@@ -184,13 +184,13 @@ fn outcome(is_error: bool, raises: bool) -> Outcome {
     }
 }
 
-/// Pushes an error that has been counted.
+/// Pushes an error that has already been counted.
 fn push_refusal(frame: &mut Frame, error: &Error) {
     push_coded_error(frame, &error.bytes().collect::<Vec<u8>>());
     convert::mark_counted(frame);
 }
 
-/// Checks and runs a command; its reply is in the client's buffer.
+/// Checks and runs a command, whose reply is then in the client's buffer.
 pub fn run_command(run: &mut Run, argv: &[&[u8]]) -> Result<(), Error> {
     let id = lookup(run, argv);
     let checked = match id {
@@ -217,8 +217,8 @@ pub fn run_command(run: &mut Run, argv: &[&[u8]]) -> Result<(), Error> {
     Ok(())
 }
 
-/// The id of the command, its subcommand resolved. A container command without an argument is its
-/// own id.
+/// The id of the command, or of its subcommand. A container command without an argument has its own
+/// id.
 fn lookup(run: &Run, argv: &[&[u8]]) -> Option<u16> {
     let commands = &run.server.commands;
     let id = commands.lookup(argv[0])?;
@@ -228,7 +228,7 @@ fn lookup(run: &Run, argv: &[&[u8]]) -> Option<u16> {
     commands.lookup_subcommand(id, argv[1])
 }
 
-/// Checks a command, in Redis's order.
+/// Checks a command; the checks have Redis's order.
 fn check(run: &mut Run, argv: &[&[u8]], id: u16) -> Result<(), Error> {
     let cmd = run.server.commands.row(id);
     if !cmd.check_arity(argv.len()) {
@@ -265,15 +265,15 @@ fn check(run: &mut Run, argv: &[&[u8]], id: u16) -> Result<(), Error> {
     )
 }
 
-/// Whether the script has written. It may then continue, so that its changes are complete: only its
-/// own errors stop it.
+/// Whether the script has written. Such a script may continue, so that its changes are complete:
+/// only its own errors stop it.
 fn wrote(run: &Run) -> bool {
     let running = run.server.scripting.running.as_ref();
     running.is_some_and(|running| running.wrote)
 }
 
-/// Refuses writes that could not be saved. The disk may begin to fail while a busy script lets the
-/// loop turn.
+/// Refuses writes that could not be saved. The disk may begin to fail while the script is busy and
+/// the loop turns.
 fn check_disk(run: &mut Run, cmd: &Command) -> Result<(), Error> {
     if cmd.flags & command::WRITE == 0 || wrote(run) || obeyed(run) {
         return Ok(());
@@ -292,7 +292,8 @@ fn check_disk(run: &mut Run, cmd: &Command) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether the script's command came from a primary or the AOF: it then runs without checks.
+/// Whether the command that began the script came from a primary or the AOF: the script then runs
+/// without checks.
 fn obeyed(run: &Run) -> bool {
     run.caller.must_obey()
 }
@@ -366,7 +367,7 @@ fn error_reply(frame: &mut Frame) -> Outcome {
         return RETURN;
     }
     let text = frame.bytes(1).unwrap_or_default();
-    // `-CODE text` and `CODE text` are equal; a single word is not a code.
+    // `-CODE text` and `CODE text` are the same error; a single word is not a code.
     let text = text.strip_prefix(b"-").unwrap_or(text);
     // The text ends at a zero byte, as in Redis.
     let text = text.split(|b| *b == 0).next().unwrap_or_default();
@@ -379,7 +380,7 @@ fn error_reply(frame: &mut Frame) -> Outcome {
     RETURN
 }
 
-/// Removes line ends around a message.
+/// Removes the line ends before and after a message.
 fn without_line_ends(mut text: &[u8]) -> &[u8] {
     while let [b'\r' | b'\n', rest @ ..] | [rest @ .., b'\r' | b'\n'] = text {
         text = rest;
@@ -399,7 +400,8 @@ fn status_reply(frame: &mut Frame) -> Outcome {
     RETURN
 }
 
-/// redis.setresp(2 or 3): sets the protocol version of replies to redis.call, and of booleans.
+/// redis.setresp(2 or 3): sets the protocol version of replies that scripts get, and of returned
+/// booleans.
 fn setresp(run: &mut Run, frame: &mut Frame) -> Outcome {
     if frame.len() != 1 {
         return raise(frame, run.server.config.text(texts::SETRESP_ARGUMENTS));

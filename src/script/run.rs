@@ -5,7 +5,8 @@
 //!                                               └─ tick: too long? answer others; killed? stop
 //! ```
 //!
-//! **Invariant:** the interpreter and the client are put back in every case.
+//! **Invariant:** the script's client is put back in every case, whether the script succeeds or
+//! fails.
 
 use crate::client::{Client, OwnedArgv, flag};
 use crate::clock;
@@ -26,14 +27,14 @@ use crate::sys::lua::{Arguments, Frame, FunctionRef, Host, LuaType, Outcome};
 use crate::sys::ticks;
 use crate::texts;
 
-/// What is to be run.
+/// The script to be run.
 pub struct Job<'a> {
     pub kind: ScriptKind,
     pub function: FunctionRef,
     /// The SHA-1 of a script, or the name of a function.
     pub name: &'a str,
     pub flags: Flags,
-    /// EVAL_RO, EVALSHA_RO and FCALL_RO.
+    /// Whether the command is EVAL_RO, EVALSHA_RO or FCALL_RO.
     pub read_only: bool,
     pub keys: &'a [&'a [u8]],
     pub argv: &'a [&'a [u8]],
@@ -45,12 +46,12 @@ pub struct Run<'a> {
     pub caller: &'a mut Client,
     /// The client of the script, which has no socket.
     pub client: Box<Client>,
-    /// Whether commands that write are refused.
+    /// Whether the script's commands that write are refused.
     pub read_only: bool,
     pub flags: Flags,
-    /// Whether memory was short when the script began.
+    /// Whether memory was above `maxmemory` when the script began.
     pub out_of_memory: bool,
-    /// The debugger session; `None` while it talks to the client.
+    /// The debugger session; `None` while the session talks to the client.
     pub debugger: Option<Box<Debugger>>,
     job: &'a Job<'a>,
     command: &'a [&'a [u8]],
@@ -120,7 +121,7 @@ pub fn run(ctx: &mut Ctx, engine: &mut Engine, job: &Job) -> CmdResult {
     result
 }
 
-/// Whether commands that need memory would be refused.
+/// Whether commands that need memory would be refused now.
 fn out_of_memory(server: &mut Server) -> bool {
     server.config.maxmemory != 0 && !evict::perform_evictions(server)
 }
@@ -194,11 +195,11 @@ fn borrow_client(server: &mut Server, caller: &Client) -> Box<Client> {
         | flag::ASKING;
     client.flags = flag::SCRIPT | flag::DENY_BLOCKING | caller.flags & inherited;
     client.db = caller.db;
-    // The slow log shows the caller's address and name.
+    // The slow log shows the caller's address and name for the script's commands.
     client.peer.clone_from(&caller.peer);
     client.name.clone_from(&caller.name);
     client.user = caller.user;
-    // WAIT and WAITAOF of a script ask for the caller's writes.
+    // WAIT and WAITAOF in a script wait for the caller's writes.
     client.repl_offset = caller.repl_offset;
     client.aof_offset = caller.aof_offset;
     client.reply.resp3 = false;
@@ -206,7 +207,7 @@ fn borrow_client(server: &mut Server, caller: &Client) -> Box<Client> {
 }
 
 impl Run<'_> {
-    /// Writes the value that the function returned, or its error, as the reply.
+    /// Writes the value that the script returned, or its error, as the reply.
     fn reply(&mut self, frame: &mut Frame, ok: bool) -> CmdResult {
         if !ok {
             let error = self.failure(frame);
@@ -235,13 +236,13 @@ impl Run<'_> {
         error.counted()
     }
 
-    /// The error on top, with the place where it was raised.
+    /// The error on top of the stack, with the place where it was raised.
     fn failure(&self, frame: &mut Frame) -> Error {
         if frame.kind(-1) != LuaType::Table {
             let text = said(frame.bytes(-1).unwrap_or(b"execution failure"));
             let name = self.job.name;
-            // After an overflow the machine may have no room for the error handler: the place is
-            // not known.
+            // After a stack overflow Lua may have no room to call the error handler: then the place
+            // of the error is not known.
             return Error::new(match &*text {
                 "stack overflow" => format!("ERR {text} script: {name}."),
                 _ => format!("ERR Error running script {name}, {text}"),
@@ -264,7 +265,7 @@ impl Run<'_> {
         if counted { error.counted() } else { error }
     }
 
-    /// The script has run for too long: from now on other clients are served meanwhile.
+    /// Marks the script as busy: other clients are served from now on while it runs.
     fn become_busy(&mut self, ms: u64) {
         let (name, kill) = match self.job.kind {
             ScriptKind::Eval => (self.job.name, "SCRIPT KILL"),
@@ -282,8 +283,8 @@ impl Run<'_> {
         }
     }
 
-    /// Moves the time of TIME forwards. Keys don't expire meanwhile: the commands' clock stands
-    /// still.
+    /// Moves the time that TIME returns forwards. Keys don't expire meanwhile, since the clock of
+    /// all other commands stands still.
     fn move_time(&mut self) {
         let began = self.server.clock.now_us;
         if let Some(running) = &mut self.server.scripting.running {
@@ -299,7 +300,7 @@ impl Run<'_> {
 }
 
 /// The code under which INFO errorstats counts an error of a script: its first word, or `ERR` if
-/// that does not end within 31 bytes.
+/// the first word does not end within 31 bytes.
 fn counted_code(error: &Error) -> &str {
     let start = &error.text().as_bytes()[..error.text().len().min(31)];
     match start.contains(&b' ') {
@@ -328,7 +329,8 @@ impl Host for Run<'_> {
             .us(ticks::now().wrapping_sub(running.started))
             / 1000;
         if limit_ms == 0 {
-            // Other clients are not served here, but a script that waits by TIME must end.
+            // Other clients are not served in this script, but a script that waits by TIME must
+            // end.
             self.move_time();
             return false;
         }

@@ -12,8 +12,8 @@
 //!   x         a byte of padding
 //! ```
 //!
-//! Integers are converted from doubles: bytes beyond the eighth are zero when written and ignored
-//! when read.
+//! Integers are converted from doubles, so they have eight bytes: further bytes are zero when
+//! written and ignored when read.
 //!
 //! **Invariant:** sizes from a format are added with a check, and nothing is allocated for a size
 //! that exceeds the data (`tests::sizes_are_bounded`).
@@ -50,7 +50,7 @@ struct Format<'a> {
 struct Item {
     option: u8,
     size: usize,
-    /// The padding in front of it, in bytes.
+    /// The padding in front of the option's value, in bytes.
     padding: usize,
 }
 
@@ -63,7 +63,7 @@ impl<'a> Format<'a> {
         }
     }
 
-    /// The number at this place of the format, or `default` if there is none.
+    /// The number at the present place of the format, or `default` if there is none.
     fn number(&mut self, default: usize) -> Result<usize> {
         if !self.rest.first().is_some_and(u8::is_ascii_digit) {
             return Ok(default);
@@ -95,7 +95,7 @@ impl<'a> Format<'a> {
         }))
     }
 
-    /// The size of an option; 0 for those without a size of their own, unknown ones included.
+    /// The size of an option; 0 for an option without a size of its own, and for unknown options.
     fn size_of(&mut self, option: u8) -> Result<usize> {
         Ok(match option {
             b'b' | b'B' | b'x' => 1,
@@ -120,7 +120,8 @@ impl<'a> Format<'a> {
         if size == 0 || option == b'c' {
             return 0;
         }
-        // For an integer of three bytes this is not a useful alignment, but the library uses it.
+        // For an integer of three bytes this is not a useful alignment, but Redis's library uses
+        // it.
         let to = size.min(self.align);
         (to - (position & (to - 1))) & (to - 1)
     }
@@ -264,8 +265,8 @@ fn padded<T>(
     read(at)
 }
 
-/// Converts a double to an integer: negative ones signed, others unsigned; out of range as the
-/// processor does.
+/// Converts a double to an integer: a negative double becomes a signed integer, any other an
+/// unsigned one. A double out of range is converted as the processor does.
 fn to_bits(number: f64) -> u64 {
     const END: f64 = 18_446_744_073_709_551_616.0;
     if number >= END {
@@ -287,7 +288,7 @@ fn unpack(lua: &Lua, args: Args) -> Result<MultiValue> {
     }
     let (format, text) = (format.as_bytes(), text.as_bytes());
     let mut format = Format::new(&format);
-    // As in C: a negative position is one far behind the end.
+    // As in C, a negative position wraps to one far behind the end.
     let mut pos = start.wrapping_sub(1) as usize;
     let mut values: Vec<Value> = Vec::new();
     while let Some(item) = format.next(pos)? {

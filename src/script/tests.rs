@@ -56,7 +56,7 @@ fn no_way_to_load_code() {
     }
     assert_eq!(peer.eval("return rawget(_G, 'package')"), "$-1\r\n");
     assert_eq!(peer.eval("return os.execute"), "$-1\r\n");
-    // The interpreter does not verify bytecode.
+    // The interpreter does not verify bytecode, so the script must not load any.
     let dumped = "return tostring(loadstring(string.dump(function() return 1 end)))";
     assert_eq!(peer.eval(dumped), "$3\r\nnil\r\n");
     let read = "local s = string.dump(function() end) return tostring(load(function() local t = s s = nil return t end))";
@@ -199,7 +199,7 @@ fn nothing_that_all_scripts_share_can_be_changed() {
     );
 }
 
-/// The test of a returned call looks the method up, but the script is where it is missing.
+/// The test of a returned call looks the method up; the error must name the script's own line.
 #[test]
 fn a_missing_method_of_the_globals_is_missed_by_the_script() {
     let mut peer = Peer::new();
@@ -287,7 +287,7 @@ fn errors_are_counted_once() {
     peer.eval("return {err='MINE x'}");
     assert_eq!(peer.server.stats.errors["MINE"], 1);
     assert_eq!(peer.server.stats.error_replies, 4);
-    // What is no code is counted as ERR.
+    // A text that is no code is counted as ERR.
     peer.eval("return {err='nocode'}");
     peer.eval("return {err=string.rep('A', 31) .. ' x'}");
     assert_eq!(peer.server.stats.errors["ERR"], 5);
@@ -307,7 +307,8 @@ fn a_recursive_table_ends_in_an_error() {
             "{table}"
         );
     }
-    // Both branches at each of thousands of levels would be written for ever.
+    // The table contains itself twice: both branches at each of thousands of levels would be
+    // written for ever.
     let reply = peer.eval("local a = {} a[1], a[2] = a, a return a");
     assert!(reply.ends_with("-ERR reached lua stack limit\r\n"));
     assert_eq!(peer.eval("return 1"), ":1\r\n");
@@ -346,8 +347,8 @@ fn scripting_can_be_switched_off() {
     assert!(peer.server.scripting.eval.is_none());
 }
 
-/// The clock stands still in a script until other clients are served; after that TIME moves, and
-/// nothing else does.
+/// The clock stands still in a script until other clients are served; after that the time of TIME
+/// moves, and no other clock does.
 #[test]
 fn a_script_that_waits_by_time_comes_to_its_end() {
     const WAIT: &str = "local function now() local t = redis.call('TIME') return t[1] * 1000000 + t[2] end \
@@ -394,8 +395,8 @@ fn errors_of_libraries_in_tail_position_name_function_and_line() {
     }
 }
 
-/// Lua 5.1 says where the stack ended and whether it was that of C. LuaJIT leaves both out, and
-/// some depths leave no room for the handler that adds them: then the place is missing.
+/// Lua 5.1 says where the stack overflowed and whether it was C's stack. LuaJIT leaves both out,
+/// and some depths leave no room for the handler that adds them: then the place is missing.
 #[test]
 fn a_stack_overflow_names_its_place() {
     let mut peer = Peer::new();
@@ -422,7 +423,7 @@ fn a_stack_overflow_names_its_place() {
         let expected = format!("-ERR {}\r\n", expected.replace("SHA", &sha));
         assert_eq!(peer.eval(code), expected, "{code}");
     }
-    // The name of a chunk may be anything.
+    // The name of a chunk may be any text.
     for (name, start) in [
         (", ''", "[string \"\"]:1: stack overflow script: "),
         ("", "[string \"local function f() return 1 + f()"),
@@ -516,11 +517,11 @@ fn a_field_or_method_that_is_a_library_function_keeps_the_frame_of_its_caller() 
             "{reply}"
         );
     }
-    // A method of the script that recurses does not run out of stack.
+    // A recursive method of the script does not run out of stack.
     let deep = "local o = {n = 0} function o:find() self.n = self.n + 1 \
          if self.n == 300000 then return self.n end return self:find() end return o:find()";
     assert_eq!(peer.eval(deep), ":300000\r\n");
-    // Neither do functions that are found by an index, or get a function.
+    // Neither do recursive functions that are found by an index, or get a function as an argument.
     let deep = "local o, n = {}, 0 o[1] = function(f) n = n + 1 \
          if n == 300000 then return n end return o[1](function() end) end return o[1]()";
     assert_eq!(peer.eval(deep), ":300000\r\n");
@@ -566,7 +567,7 @@ fn an_element_without_a_name_is_called_a_question_mark() {
         let expected = format!("-ERR user_script:1: attempt to {text} script: ");
         let reply = peer.eval(&source);
         assert!(reply.starts_with(&expected), "{code}: {reply}");
-        // The same error as pcall and xpcall return it.
+        // pcall and xpcall return the same error.
         let inner = format!("{before} return select(2, pcall(function() {code} end))");
         let expected = format!("user_script:1: attempt to {text}\r\n");
         assert!(peer.eval(&inner).ends_with(&expected), "{code}");
@@ -606,7 +607,7 @@ fn a_loop_with_a_step_of_zero() {
     );
 }
 
-/// `struct.unpack` overflowed: the start of 0/0 is the least integer.
+/// `struct.unpack` overflowed: as a start, 0/0 is the least integer.
 #[test]
 fn a_start_that_is_no_number() {
     let mut peer = Peer::new();
@@ -614,7 +615,7 @@ fn a_start_that_is_no_number() {
     assert!(reply.contains("data string too short"), "{reply}");
 }
 
-/// What is no number: its sign when it is read, and how it compares in math.max and math.min.
+/// NaN: its sign when it is read, and how it compares in math.max and math.min.
 #[test]
 fn what_is_no_number_is_read_and_compared_as_in_lua_5_1() {
     let mut peer = Peer::new();
@@ -658,7 +659,7 @@ fn what_is_no_number_is_read_and_compared_as_in_lua_5_1() {
     );
 }
 
-/// With a base, a number is unsigned: a negative one wraps at 64 bits.
+/// With a base, a number is unsigned: a negative number wraps at 64 bits.
 #[test]
 fn a_negative_number_with_a_base() {
     let mut peer = Peer::new();
@@ -682,7 +683,7 @@ fn a_negative_number_with_a_base() {
     reads("'-1', 10", "-1");
     reads("'-0x10'", "-16");
     reads("'7fff', 16", "32767");
-    // No digit is lost on the way, and the base is an int of C.
+    // No digit is lost in the conversion, and the base is an int of C.
     reads("'-ffffffffffffffff', 16", "1");
     reads("'-fffffffffffffff1', 16", "15");
     reads("'-3w5e11264sgsf', 36", "1");
@@ -691,7 +692,7 @@ fn a_negative_number_with_a_base() {
     reads("'10', 2 ^ 32 + 16", "16");
     // The text ends at a zero byte.
     reads("'7\\0x'", "7");
-    // LuaJIT has binary numbers.
+    // LuaJIT has binary numbers, and Lua 5.1 has none.
     reads("'0b1'", "nil");
     reads("' -0B1'", "nil");
     reads("'0x0b1'", "177");

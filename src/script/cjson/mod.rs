@@ -9,12 +9,13 @@
 //! ```
 //!
 //! The settings of the library are the same for all scripts, as in Redis; `cjson.new` creates a
-//! library with its own. `encode_keep_buffer` has no effect, since there is no buffer to keep. A
-//! table whose metatable says `__is_cjson_array` is always an array;
+//! library with settings of its own. `encode_keep_buffer` has no effect, since there is no buffer
+//! to keep. A table whose metatable says `__is_cjson_array` is always an array;
 //! `decode_array_with_array_mt(true)` makes `decode` give arrays such a metatable, so that an empty
 //! array is encoded as an array again.
 //!
-//! The order of an object's keys is that of LuaJIT's tables; Redis's Lua has another one.
+//! The order of an object's keys is the iteration order of LuaJIT's tables; Redis's Lua has another
+//! one.
 //!
 //! **Invariant:** reading and writing recurse at most [`NESTING_MAX`] levels deep, whatever a
 //! script sets (`tests::nesting_is_bounded`).
@@ -27,7 +28,8 @@ use mlua::{Lua, LuaString, MultiValue, Result, Table, Value};
 use crate::script::native::{self, Args, VALUES_MAX, one, raise, strtod, type_name};
 use crate::util::number::write_g;
 
-/// The maximum depth. The settings allow up to 2,147,483,647, for which the stack is too small.
+/// The maximum depth of nesting. The settings allow up to 2,147,483,647, for which the stack is too
+/// small.
 const NESTING_MAX: i64 = 1500;
 
 /// What `encode` does with a number that JSON can't express.
@@ -132,7 +134,7 @@ fn int_setting(args: &Args, at: usize, min: i64, max: i64) -> Result<Option<i64>
     if args.get(at).is_nil() {
         return Ok(None);
     }
-    // An int in C.
+    // The setting is an int in C, so it wraps at 32 bits.
     let given = i64::from(args.integer(at)? as i32);
     if !(min..=max).contains(&given) {
         return args.bad(1, &format!("expected integer between {min} and {max}"));
@@ -319,7 +321,7 @@ impl Encoder {
         }
     }
 
-    /// The length of the array if the table is written as one.
+    /// The length of the array if the table is written as an array.
     fn array_len(&self, table: &Table) -> Result<Option<usize>> {
         let marked = is_marked(table);
         let (mut max, mut items) = (0.0f64, 0i64);
@@ -428,7 +430,7 @@ impl Encoder {
     }
 }
 
-/// The letter that represents this byte after a backslash.
+/// The letter that stands for this byte after a backslash.
 fn escape(b: u8) -> Option<u8> {
     match b {
         b'"' | b'\\' | b'/' => Some(b),
@@ -498,7 +500,7 @@ enum TokenKind {
     Colon,
     Comma,
     End,
-    /// The text is not a token, for this reason.
+    /// The text is not a token; the value is the reason.
     Error(&'static str),
 }
 
@@ -523,7 +525,7 @@ impl TokenKind {
 
 struct Token {
     kind: TokenKind,
-    /// The position where it begins, from 0 on.
+    /// The position where the token begins, from 0 on.
     at: usize,
 }
 
@@ -595,7 +597,7 @@ impl Decoder<'_> {
         }
     }
 
-    /// A string is unescaped into `scratch`.
+    /// Reads a string and unescapes it into `scratch`.
     fn string_token(&mut self, at: usize) -> Token {
         self.scratch.clear();
         let mut pos = at + 1;
@@ -648,7 +650,7 @@ impl Decoder<'_> {
         Ok(2)
     }
 
-    /// `\uXXXX`, or two of them that are a surrogate pair.
+    /// The code point of `\uXXXX`, or of two escapes that are a surrogate pair.
     fn code_point(&self, pos: usize) -> Option<(char, usize)> {
         let unit = self.hex4(pos + 2)?;
         if unit & 0xf800 != 0xd800 {
@@ -771,7 +773,7 @@ fn is_invalid_number(text: &[u8]) -> bool {
     first > b'9' && (begins(b"inf") || begins(b"nan"))
 }
 
-/// Each level of nesting needs a table, and in an object a key.
+/// Each level of nesting holds a Lua table, and in an object a key.
 const _: () = assert!(4 * NESTING_MAX as usize <= VALUES_MAX);
 
 #[cfg(test)]

@@ -8,12 +8,12 @@ use crate::script::syntax;
 use crate::sys::lua::{Frame, LuaType};
 use crate::util::number::parse_i64;
 
-/// The number of lines that are shown around a line.
+/// The number of lines shown before and after a line.
 const CONTEXT: usize = 5;
 /// Lua's name for its own temporary variables.
 const TEMPORARY: &[u8] = b"(*temporary)";
 
-/// Runs a debugger command. `None`: reply, and wait for the next one.
+/// Runs a debugger command. `None`: the debugger replies and waits for the next command.
 pub fn run(
     debugger: &mut Debugger,
     run: &mut Run,
@@ -59,7 +59,7 @@ pub fn run(
     None
 }
 
-/// As C's `atoi`: text that is not a number counts as 0.
+/// Parses a number as C's `atoi` does: text that is not a number counts as 0.
 fn number(text: &[u8]) -> i64 {
     let sign = usize::from(text.first() == Some(&b'-'));
     let digits = text[sign..].iter().take_while(|b| b.is_ascii_digit());
@@ -131,7 +131,7 @@ impl Debugger {
         }
     }
 
-    /// Appends the value on top to the reply, and pops it.
+    /// Appends the value on top of the stack to the reply, and pops it.
     fn append_top(&mut self, frame: &mut Frame, before: &[u8]) {
         let mut line = before.to_vec();
         show::value(frame, -1, &mut line);
@@ -223,7 +223,7 @@ impl Debugger {
 fn evaluate(debugger: &mut Debugger, run: &mut Run, frame: &mut Frame, code: &[u8]) {
     let expression = [b"return ", code].concat();
     // A text that is not an expression is tried as statements, so the error of this first try is
-    // not shown.
+    // dropped.
     let expression =
         syntax::translate(&expression, b"@ldb_eval").unwrap_or(expression.as_slice().into());
     let ok = frame.evaluate(&expression, code, c"@ldb_eval", run);

@@ -16,8 +16,9 @@
 //! Lua calls [`Debugger::line`] before each line of the script. If the script must stop there,
 //! commands are read from the socket until one of them continues the script.
 //!
-//! LuaJIT announces a line again after each call in it. The depth of the stack distinguishes this
-//! from the begin of a line, and so it does for the code that `syntax` has written into a line.
+//! LuaJIT announces a line again after each call in it. The depth of the stack distinguishes such a
+//! return from the beginning of a line. It also distinguishes the code that `syntax` has written
+//! into a line.
 //!
 //! **Invariants**
 //! - A child never returns to the event loop: it ends by `exit_now`, and nothing that it holds is
@@ -53,13 +54,13 @@ use crate::sys::{self, ticks};
 use crate::texts::{self, Words};
 use crate::util::number::parse_i64;
 
-/// The maximum number of bytes of a shown value by default, and the least number that the client
-/// may set.
+/// The maximum number of bytes of a shown value, by default, and the smallest number that the
+/// client may set.
 const SHOWN_MAX: usize = 256;
 const SHOWN_LEAST: usize = 60;
 /// The maximum number of breakpoints of a session.
 const BREAKPOINTS_MAX: usize = 64;
-/// The maximum size of a command in bytes, and its number of arguments.
+/// The maximum size of a command in bytes, and the maximum number of its arguments.
 const COMMAND_MAX: usize = 1 << 20;
 const ARGUMENTS_MAX: i64 = 1024;
 /// A script that loops for this time is stopped, if `busy-reply-threshold` is not set.
@@ -74,9 +75,9 @@ pub struct Debugger {
     /// Bytes read from the socket that are not parsed yet.
     input: Vec<u8>,
     breakpoints: Vec<usize>,
-    /// The line that runs, or runs next; counted from 1.
+    /// The line that runs, or runs next, counted from 1.
     current: usize,
-    /// For each depth of the stack the line that was announced last; 0 for code that is no line of
+    /// For each depth of the stack, the line that was announced last; 0 for code that is no line of
     /// the script.
     announced: Vec<usize>,
     /// Whether to stop at the next line.
@@ -89,7 +90,7 @@ pub struct Debugger {
     hinted: bool,
     /// Whether the client has aborted the script, or broken the protocol.
     aborted: bool,
-    /// Whether the client has disconnected: the script then runs to its end.
+    /// Whether the client has disconnected; the script then runs to its end without stops.
     alone: bool,
     /// The time at which the script last continued, in ticks.
     resumed: u64,
@@ -129,7 +130,7 @@ impl Debugger {
         self.lines.push(line.as_ref().iter().map(clean).collect());
     }
 
-    /// Appends a value; a long one is cut off.
+    /// Appends a value to the next reply; a long value is cut off.
     fn append_value(&mut self, mut line: Vec<u8>) {
         if self.shown_max == 0 || line.len() <= self.shown_max {
             return self.append_line(line);
@@ -144,7 +145,7 @@ impl Debugger {
         }
     }
 
-    /// Sends the lines as one reply.
+    /// Sends the collected lines as one reply.
     fn send(&mut self, c: &mut Client) {
         let mut out = format!("*{}\r\n", self.lines.len()).into_bytes();
         for line in self.lines.drain(..) {
@@ -208,7 +209,8 @@ impl Debugger {
     }
 }
 
-/// The script is about to run a line; or, with `count`, it has run many instructions.
+/// Called when the script is about to run a line; or, with `count`, when it has run many
+/// instructions. Returns whether the topmost value is raised as an error.
 pub fn line(run: &mut Run, frame: &mut Frame, count: bool) -> bool {
     let Some(mut debugger) = run.debugger.take() else {
         return false;
@@ -227,7 +229,7 @@ pub fn line(run: &mut Run, frame: &mut Frame, count: bool) -> bool {
 impl Debugger {
     fn line(&mut self, run: &mut Run, frame: &mut Frame, count: bool) -> Next {
         if self.aborted {
-            // The script has caught the error: raise it again.
+            // The script has caught the error, so it is raised again.
             return Next::Raise(ABORTED);
         }
         let Some(place) = frame.place(0) else {
@@ -257,7 +259,7 @@ impl Debugger {
         next
     }
 
-    /// Whether a line of the script begins, rather than goes on after a call.
+    /// Whether the script begins this line, rather than returns to it after a call.
     fn begins_line(&mut self, depth: usize, place: &Place) -> bool {
         let line = match place.line as usize {
             line if place.source == USER_SCRIPT && !self.is_inserted(line, place) => line,
@@ -347,11 +349,11 @@ fn wait_for(conn: &Connection, to_write: bool) -> bool {
     }
 }
 
-/// The error of a script that the client aborts.
+/// The error in a script that the client aborts.
 const ABORTED: &str = "script aborted for user request";
 const PROTOCOL_ERROR: &str = "protocol error";
 
-/// Arguments, and the bytes that they took.
+/// The arguments of a command, and the bytes that they took.
 type Parsed = (Vec<Vec<u8>>, usize);
 
 /// Parses one command. Returns its arguments and its length in bytes; `None` if it is incomplete.
@@ -468,7 +470,7 @@ fn enter_child(server: &mut Server, c: &Client) {
     fork::set_up_child_signals();
     let own = c.conn.as_ref().map(|conn| conn.raw_fd());
     fork::close_sockets(own.as_slice());
-    // Without save points, FLUSHALL does not save.
+    // Without save points FLUSHALL does not save.
     server.config.save.clear();
 }
 

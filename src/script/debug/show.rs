@@ -19,7 +19,7 @@ pub fn value(frame: &mut Frame, at: i32, out: &mut Vec<u8>) {
     frame.pop(1);
 }
 
-/// Appends the value on top, which stays there.
+/// Appends the value on top of the stack, which stays there.
 fn top(frame: &mut Frame, out: &mut Vec<u8>, depth: usize) {
     if depth == DEPTH_MAX || !frame.room(8) {
         out.extend_from_slice(b"<max recursion level reached! Nested table?>");
@@ -41,7 +41,7 @@ fn pointer(kind: &str, frame: &Frame) -> Vec<u8> {
     format!("\"{kind}@{:#x}\"", frame.address(-1)).into_bytes()
 }
 
-/// Appends a table; without keys if these are 1, 2, 3 and so on, in this order.
+/// Appends a table. Its keys are left out if they are 1, 2, 3 and so on, in this order.
 fn table(frame: &mut Frame, out: &mut Vec<u8>, depth: usize) {
     let (mut with_keys, mut without) = (Vec::new(), Vec::new());
     let mut next = 1.0;
@@ -111,7 +111,7 @@ impl<'a> Reply<'a> {
         }
     }
 
-    /// Appends the elements of an aggregate, or its pairs if `each` is 2.
+    /// Appends the elements of an aggregate reply, or its pairs if `each` is 2.
     fn several(&mut self, out: &mut Vec<u8>, ends: (&[u8], &[u8]), len: usize, each: usize) {
         out.extend_from_slice(ends.0);
         for n in 0..len {

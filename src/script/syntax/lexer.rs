@@ -1,16 +1,16 @@
-//! The tokens of Lua 5.1, and the errors that its compiler reports.
+//! Splits a source into the tokens of Lua 5.1, with the errors that its compiler reports.
 //!
-//! A message ends with the token at which reading stopped. For names, strings and numbers that is
-//! the text read so far, with escapes resolved, up to the first zero byte.
+//! A message ends with the token at which reading stopped. For names, strings and numbers the
+//! message has the text read so far, with escapes resolved, up to the first zero byte.
 
 use std::borrow::Cow;
 
 use crate::script::native::strtod;
 
-/// A text about the source: `user_script:1: unexpected symbol near '~'`.
+/// An error message about the source: `user_script:1: unexpected symbol near '~'`.
 pub type Message = Vec<u8>;
 
-/// The kind of a token. Reserved words and operators have their text.
+/// The kind of a token. Reserved words and operators carry their text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TokenKind {
     End,
@@ -31,7 +31,7 @@ pub struct Token {
     pub end: usize,
 }
 
-/// A change of the source, so that a compiler of newer Lua reads it as 5.1 would.
+/// A change of the source that makes LuaJIT's compiler read it as Lua 5.1 would.
 pub struct Edit {
     pub at: usize,
     pub removed: usize,
@@ -85,11 +85,11 @@ impl<'a> Lexer<'a> {
         found
     }
 
-    /// An error with its place, and with a token if there is one.
+    /// An error with its place in the source, and with a token if there is one.
     pub fn error(&self, text: &str, near: Option<TokenKind>) -> Message {
         let mut message = self.chunk.to_vec();
         message.extend_from_slice(format!(":{}: {text}", self.line).as_bytes());
-        // A zero byte is no token in C's eyes.
+        // A message does not show a zero byte, since C takes it for the end of a text.
         if let Some(kind) = near.filter(|kind| *kind != TokenKind::Other(0)) {
             message.extend_from_slice(b" near '");
             match kind {
@@ -230,7 +230,7 @@ impl<'a> Lexer<'a> {
         Ok(())
     }
 
-    /// The number of `=` between the brackets here, if they open a long string.
+    /// The number of `=` between the two brackets at this position, if they open a long string.
     fn level(&self) -> Option<usize> {
         let rest = &self.source[self.at + 1..];
         let level = rest.iter().take_while(|&&b| b == b'=').count();
@@ -295,8 +295,8 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// 5.1 reads an unknown escape as the character itself. Newer compilers give some of them a
-    /// meaning and refuse the others, so the backslash is removed.
+    /// Lua 5.1 reads an unknown escape as the character itself. LuaJIT gives some of these escapes
+    /// a meaning and refuses the others, so the backslash is removed.
     fn escape(&mut self) -> Result<(), Message> {
         let start = self.at;
         self.at += 1;
@@ -351,7 +351,7 @@ impl<'a> Lexer<'a> {
     }
 }
 
-/// The text of a kind of token in messages.
+/// The text by which messages name a kind of token.
 pub fn spelled(kind: TokenKind) -> Vec<u8> {
     match kind {
         TokenKind::End => b"<eof>".to_vec(),

@@ -1,5 +1,5 @@
-//! A parser of Lua 5.1 in front of LuaJIT's compiler: code that is not Lua 5.1 is refused with the
-//! error texts of its compiler, and code that LuaJIT reads differently is changed.
+//! A parser of Lua 5.1 in front of LuaJIT's compiler: it refuses code that is not Lua 5.1, with the
+//! error texts of the compiler of 5.1, and changes code that LuaJIT reads differently.
 //!
 //! ```text
 //!   source ──> lexer ──> parser ──┬──> error: user_script:1: unexpected symbol near '~'
@@ -20,21 +20,21 @@
 //!   return unpack(list)           ->   return (function(...)return ... end)(unpack(list))
 //! ```
 //!
-//! - A returned call of a variable or field may call a library function or one of the script. It is
-//!   written twice, and a test chooses: only a call of a library function keeps the caller's frame,
-//!   since a script that recurses by tail calls would otherwise run out of stack:
+//! A returned call of a variable or field may call a library function or a function of the script.
+//! The call is written twice, and a test chooses one: only a call of a library function keeps the
+//! caller's frame, since a script that recurses by tail calls would otherwise run out of stack:
 //!
 //! ```text
 //!   return o.m(k)   ->   if native(o.m) then return (function(...)return ... end)(o.m(k)) end
 //!                        return o.m(k)                               (on the same line)
 //! ```
 //!
-//! - The step of a loop, if it is no number other than 0, goes through a function: with a step of 0
-//!   LuaJIT counts upwards for ever.
-//! - Of any other returned call, the function and the arguments are passed to a function that makes
-//!   the same test; see `tail`.
+//! The step of a loop, unless it is a number other than 0, goes through a function: with a step of
+//! 0 LuaJIT counts upwards for ever.
+//! For any other returned call, the function and the arguments are passed to a function that makes
+//! the same test; see `tail`.
 //!
-//! - A function with `...` that uses the variable `arg` gets it, as 5.1 defines it:
+//! A function with `...` that uses the variable `arg` gets this variable, as 5.1 defines it:
 //!
 //! ```text
 //!   function(...) return arg.n end
@@ -58,8 +58,8 @@ const LEVELS_MAX: usize = 200;
 /// The precedence of `not`, `-` and `#`.
 const UNARY: u8 = 8;
 
-/// The source in the form for LuaJIT's compiler, or the error of Lua 5.1. `chunk` is the name of
-/// the source in messages.
+/// Changes the source to the form for LuaJIT's compiler, or returns the error of Lua 5.1. `chunk`
+/// is the name of the source in messages.
 pub fn translate<'a>(source: &'a [u8], chunk: &[u8]) -> Result<Cow<'a, [u8]>, Message> {
     let mut lexer = Lexer::new(source, chunk);
     let token = lexer.next()?;
@@ -80,7 +80,8 @@ pub fn translate<'a>(source: &'a [u8], chunk: &[u8]) -> Result<Cow<'a, [u8]>, Me
     Ok(apply(source, edits))
 }
 
-/// The name of a chunk in messages: of a file `@name`, of a text `=text`, otherwise its first line.
+/// The name of a chunk in messages: the file for `@name`, the text for `=text`, otherwise the first
+/// line of the source.
 pub fn shown_name(name: &[u8]) -> Vec<u8> {
     const MAX: usize = 60;
     match name.split_first() {
@@ -131,14 +132,14 @@ enum Shape {
 #[derive(Clone, Copy)]
 struct Expression<'a> {
     shape: Shape,
-    /// The variable, or the called function, if its name is known.
+    /// The name of the variable or of the called function, if it is known.
     path: Path<'a>,
-    /// Where the variable or the called function stands, if it consists of names only and is not
-    /// known to be written in Lua.
+    /// The position of the variable or of the called function in the source, if it consists of
+    /// names only and is not known to be written in Lua.
     callee: Option<(usize, usize)>,
-    /// What a variable is in error messages.
+    /// The variable's name and kind in error messages.
     label: Option<Label<'a>>,
-    /// The call, if it is one.
+    /// The parts of the call, if the expression is a call.
     site: Option<Site<'a>>,
     /// Whether the value is certainly a string.
     is_text: bool,
@@ -153,7 +154,7 @@ const VALUE: Expression = Expression {
     is_text: false,
 };
 
-/// Turns a step of 0 into -0.
+/// Turns a step of 0 into -0, with which LuaJIT counts downwards as Lua 5.1 does.
 const DOWNWARDS: &[u8] = b"(function(s)return s==0 and-0 or s end)(";
 
 type Parsed<T = ()> = Result<T, Message>;
@@ -162,7 +163,7 @@ struct Parser<'a> {
     lexer: Lexer<'a>,
     token: Token,
     ahead: Option<Token>,
-    /// The end of the previous token, and the line at which reading it stopped.
+    /// The end of the previous token, and the line at which the lexer had then arrived.
     last_end: usize,
     last_line: usize,
     levels: usize,
@@ -222,7 +223,7 @@ impl<'a> Parser<'a> {
         self.advance()
     }
 
-    /// Consumes the token that ends what `opened` began at this line.
+    /// Consumes the token that closes what `opened` began at `line`.
     fn close(&mut self, kind: TokenKind, opened: &str, line: usize) -> Parsed {
         if self.is(kind) || line == self.lexer.line {
             return self.expect(kind);
@@ -361,7 +362,7 @@ impl<'a> Parser<'a> {
         self.scope.open_block(true);
         self.advance()?;
         let first = self.name()?;
-        // The loop has three hidden variables.
+        // The loop has three hidden variables in Lua 5.1.
         match self.token.kind {
             TokenKind::Other(b'=') => {
                 self.hidden_locals()?;
@@ -394,7 +395,8 @@ impl<'a> Parser<'a> {
         (0..3).try_for_each(|_| self.declare(b"(for)"))
     }
 
-    /// Parses the range of a loop. With a step of 0 5.1 counts downwards, as LuaJIT does with -0.
+    /// Parses the range of a loop. With a step of 0 Lua 5.1 counts downwards, as LuaJIT does with
+    /// -0.
     fn numeric_range(&mut self) -> Parsed {
         self.advance()?;
         self.expression()?;
@@ -481,7 +483,8 @@ impl<'a> Parser<'a> {
         } else if site.is_lua_function
             || matches!(only.path, Some((_, None))) && self.last_line == line
         {
-            // A global that is no library function does not exist, or can't be called.
+            // A global that is no library function does not exist, or can't be called, so nothing
+            // is changed.
         } else if let Some(callee) = only.callee.filter(|_| can_be_copied) {
             let source = self.lexer.source;
             let copy = tail::copied(&source[callee.0..callee.1], &source[start..self.last_end]);
@@ -540,7 +543,7 @@ impl<'a> Parser<'a> {
         self.operation(0)
     }
 
-    /// Parses operators that bind tighter than `limit`.
+    /// Parses operations whose operators bind tighter than `limit`.
     fn operation(&mut self, limit: u8) -> Parsed<Expression<'a>> {
         self.enter()?;
         let mut read = match self.token.kind {
@@ -641,7 +644,8 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// Parses an expression in parentheses. Returns also whether it is a function in Lua.
+    /// Parses an expression in parentheses. Also returns whether the expression is a function
+    /// written in Lua.
     fn parenthesised(&mut self) -> Parsed<(Expression<'a>, bool)> {
         let line = self.lexer.line;
         self.advance()?;
@@ -669,7 +673,7 @@ impl<'a> Parser<'a> {
         })
     }
 
-    /// Parses the method's name, if there is one, and the arguments of a call of what was read.
+    /// Parses the arguments of a call, and before them the method's name, if there is one.
     fn call(
         &mut self,
         read: &Expression<'a>,
@@ -705,7 +709,7 @@ impl<'a> Parser<'a> {
         })
     }
 
-    /// Parses an index, and returns what the element is in error messages.
+    /// Parses an index, and returns the element's name in error messages.
     fn index(&mut self) -> Parsed<Label<'a>> {
         self.advance()?;
         let key = self.token;
@@ -765,7 +769,7 @@ impl<'a> Parser<'a> {
         self.close(other(b'}'), "{", line)
     }
 
-    /// Parses a function, from its parameters on.
+    /// Parses a function from its parameters on.
     fn body(&mut self, method: bool, line: usize) -> Parsed {
         self.scope.open_function(line);
         self.expect(other(b'('))?;
@@ -786,8 +790,8 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// Gives the function whose body begins there the variable `arg`, if it uses that. In 5.1 it is
-    /// nil where `...` is used.
+    /// Gives the function whose body begins at `begin` the variable `arg`, if the function uses
+    /// `arg`. In Lua 5.1 the variable is nil where `...` is used.
     fn define_arg(&mut self, begin: usize, has_select: bool) {
         let function = self.scope.function();
         if !function.uses_arg {

@@ -1,5 +1,5 @@
-//! The variables that are visible at the parser's position: 5.1's limits of their number, and which
-//! of them are library functions.
+//! The variables that are visible at the parser's position: counts them against Lua 5.1's limits,
+//! and knows which of them are library functions.
 
 /// A name, possibly with a field: `string.rep`, `error`.
 pub type Path<'a> = Option<(&'a [u8], Option<&'a [u8]>)>;
@@ -7,7 +7,7 @@ pub type Path<'a> = Option<(&'a [u8], Option<&'a [u8]>)>;
 const LOCALS_MAX: usize = 200;
 const UPVALUES_MAX: usize = 60;
 
-/// The error that there are more variables than 5.1 allows.
+/// There are more variables than Lua 5.1 allows.
 pub struct TooMany {
     limit: usize,
     what: &'static str,
@@ -16,7 +16,7 @@ pub struct TooMany {
 }
 
 impl TooMany {
-    /// The error that too many variables are assigned to at once.
+    /// The error for too many variables in one assignment.
     pub fn targets(limit: usize, function: &Function) -> TooMany {
         TooMany {
             limit,
@@ -40,7 +40,7 @@ struct Local<'a> {
     name: &'a [u8],
     /// Whether the variable was declared as a function (`local function f`).
     function: bool,
-    /// The name, or the field of a name, with which it was initialised.
+    /// The name, or the field of a name, with which the variable was initialised.
     origin: Path<'a>,
 }
 
@@ -54,16 +54,16 @@ struct Block {
 pub struct Function<'a> {
     line: usize,
     pub variadic: bool,
-    /// Whether `...` stands in its body.
+    /// Whether the function's body contains `...`.
     pub reads_arguments: bool,
-    /// The place of `arg` among the local variables, which 5.1 adds to the parameters of a function
-    /// with `...`.
+    /// The place among the local variables of `arg`, which Lua 5.1 adds to the parameters of a
+    /// function with `...`.
     arg: Option<usize>,
     pub uses_arg: bool,
     locals: Vec<Local<'a>>,
     /// Local variables that are declared but not visible yet.
     pending: Vec<Local<'a>>,
-    /// The function and the index of each outer local variable that is used.
+    /// For each outer local variable that is used: the index of its function, and its index there.
     upvalues: Vec<(usize, usize)>,
     blocks: Vec<Block>,
 }
@@ -137,7 +137,7 @@ impl<'a> Scope<'a> {
         self.function().blocks.iter().any(|block| block.is_loop)
     }
 
-    /// Declares a local variable, visible from [`Scope::show`] on.
+    /// Declares a local variable, which is visible from [`Scope::show`] on.
     pub fn declare(&mut self, name: &'a [u8]) -> Result<(), TooMany> {
         let function = self.function();
         if function.locals.len() + function.pending.len() == LOCALS_MAX {
@@ -164,14 +164,14 @@ impl<'a> Scope<'a> {
         function.locals.append(&mut function.pending);
     }
 
-    /// Makes the parameters visible, the last of which is `arg` if the function is variadic.
+    /// Makes the declared parameters visible; the last one is `arg` if the function is variadic.
     pub fn show_parameters(&mut self) {
         self.show(&[]);
         let function = self.function();
         function.arg = function.variadic.then(|| function.locals.len() - 1);
     }
 
-    /// Makes the declared local variable visible, which is a function of the script.
+    /// Makes the declared local variable visible, and notes that it is a function of the script.
     pub fn show_function(&mut self) {
         for local in &mut self.function().pending {
             local.function = true;
@@ -186,7 +186,7 @@ impl<'a> Scope<'a> {
         found.is_some_and(|local| local.function)
     }
 
-    /// What a name is in error messages.
+    /// The kind of a name in error messages: local, upvalue or global.
     pub fn kind(&self, name: &[u8]) -> &'static str {
         let knows = |function: &Function| function.locals.iter().any(|local| local.name == name);
         let innermost = self.functions.len() - 1;

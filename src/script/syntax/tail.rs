@@ -1,7 +1,7 @@
 //! Returned calls, which must not lose the caller's frame if a library function is called.
 //!
-//! What is not known before it runs is passed to a function that finds out, whose parameter has the
-//! name for error messages:
+//! If it is known only at run time whether a library function is called, the call is passed to a
+//! function that finds out. Its parameter has the name that error messages show:
 //!
 //! ```text
 //!   return t.f(function() end)   ->   return (function(f, ...)              (all on the same line)
@@ -76,24 +76,24 @@ const SINGLE: [(&[u8], &[u8]); 12] = [
     (b"table", b"concat"),
 ];
 
-/// The name of the global function that returns whether a function is not written in Lua. No name
-/// in Lua 5.1 begins with this byte.
+/// The name of the global function that returns whether its argument is a function not written in
+/// Lua. No name in Lua 5.1 begins with this byte.
 const NATIVE: &[u8] = b"\xffnative";
-/// Passes on the results of a call, in the frame of the caller.
+/// Code that returns the results of a call and keeps the frame of the caller.
 const KEEP: &[u8] = b"(function(...)return ... end)(";
 
-/// What a variable is in error messages: `local 'x'`.
+/// The name and kind of a variable in error messages: `local 'x'`.
 #[derive(Clone, Copy)]
 pub struct Label<'a> {
     kind: &'static str,
-    /// Empty if 5.1 knows none, and writes a question mark.
+    /// The variable's name; empty if Lua 5.1 knows none and writes a question mark.
     name: &'a [u8],
-    /// The key of an element as it is written, if it is a string.
+    /// The key of an element as the source has it, if it is a string.
     key: Option<&'a [u8]>,
 }
 
 impl<'a> Label<'a> {
-    /// A variable that the scope knows as this.
+    /// The label of a variable of this kind.
     pub fn variable(name: &'a [u8], kind: &'static str) -> Label<'a> {
         Label {
             kind,
@@ -102,15 +102,16 @@ impl<'a> Label<'a> {
         }
     }
 
-    /// A field by its name.
+    /// The label of a field.
     pub fn field(name: &'a [u8]) -> Label<'a> {
         Label::variable(name, "field")
     }
 
-    /// An element by its key: a string as it is written, or nothing for anything else.
+    /// The label of an element. `key` is a string as the source has it, or nothing for any other
+    /// key.
     pub fn element(key: Option<&'a [u8]>) -> Label<'a> {
         let plain = |b: &u8| b.is_ascii_graphic() && !b"\\\"'".contains(b) || *b == b' ';
-        // Of a long string, or one with escapes, the text is not what is written.
+        // A long string, or one with escapes, is written in another way than its text.
         let quoted = key.filter(|key| key.len() > 2 && b"\"'".contains(&key[0]));
         let key = quoted.filter(|key| key[1..key.len() - 1].iter().all(plain));
         let name = key.map(|key| &key[1..key.len() - 1]).unwrap_or_default();
@@ -125,26 +126,26 @@ impl<'a> Label<'a> {
     }
 }
 
-/// A call.
+/// The parts of a call in the source.
 #[derive(Clone, Copy)]
 pub struct Site<'a> {
     /// The end of the called function, or of the value whose method is called.
     pub head_end: usize,
-    /// The source before `head_end`.
+    /// The name in error messages of the called function, or of the value whose method is called.
     pub label: Option<Label<'a>>,
     pub method: Option<&'a [u8]>,
-    /// The beginning and the end of the arguments.
+    /// The beginning and the end of the arguments in the source.
     pub arguments: (usize, usize),
     /// Whether the called function is certainly written in Lua.
     pub is_lua_function: bool,
 }
 
-/// A returned call in front of the same one, for the case that the callee is a function of a
-/// library: `if native(callee) then return (…)(call) end`.
+/// Writes the test for a returned call of a library function, in front of the call itself: `if
+/// native(callee) then return (…)(call) end`.
 pub fn copied(callee: &[u8], call: &[u8]) -> Vec<u8> {
     let colon = |&b: &u8| if b == b':' { b'.' } else { b };
     let callee: Vec<u8> = callee.iter().map(colon).collect();
-    // An environment that a script has made may lack the function.
+    // An environment that a script has made may lack the function `native`.
     let text: [&[u8]; 10] = [
         b"if ",
         NATIVE,
@@ -160,7 +161,7 @@ pub fn copied(callee: &[u8], call: &[u8]) -> Vec<u8> {
     text.concat()
 }
 
-/// Writes a returned call, which begins at `start`, as described at the top of this file.
+/// Rewrites a returned call, which begins at `start`, as described at the top of this file.
 pub fn pass_on(site: &Site, start: usize, source: &[u8], edits: &mut Vec<Edit>) {
     let mut edit = |at, removed, inserted: Vec<u8>| {
         edits.push(Edit {
@@ -173,7 +174,7 @@ pub fn pass_on(site: &Site, start: usize, source: &[u8], edits: &mut Vec<Edit>) 
     let (begin, end) = site.arguments;
     let written = &source[begin..end];
     if written.first() != Some(&b'(') {
-        // A string or a table without parentheses.
+        // The argument is a string or a table without parentheses.
         edit(site.head_end, begin - site.head_end, b",".to_vec());
         edit(end, 0, b")".to_vec());
         return;
@@ -183,7 +184,8 @@ pub fn pass_on(site: &Site, start: usize, source: &[u8], edits: &mut Vec<Edit>) 
     edit(site.head_end, begin + 1 - site.head_end, separator.to_vec());
 }
 
-/// The function that the callee and the arguments are passed to, and the parenthesis before them.
+/// The beginning of the code: the function to which the callee and the arguments are passed, and a
+/// parenthesis.
 fn opening(site: &Site) -> Vec<u8> {
     let name = site.label.map(|label| label.name).unwrap_or_default();
     let label = match site.label {
@@ -200,7 +202,7 @@ fn opening(site: &Site) -> Vec<u8> {
             [b",\"", method, b"\""].concat(),
             [b"o:", method].concat(),
         ),
-        // What is no name is the key of a table; a number has no name in messages.
+        // A key that is no name stays the key of a table; a number has no name in messages.
         (None, Some(key)) => (
             b"f",
             Vec::new(),
@@ -257,7 +259,7 @@ pub fn gives_text(function: Path) -> bool {
     }
 }
 
-/// What is written before a call of a library function to keep the caller's frame.
+/// The code in front of a call of a library function that keeps the caller's frame.
 pub fn kept_frame(function: Path) -> Option<&'static [u8]> {
     let (name, field) = function?;
     let known = match field {
