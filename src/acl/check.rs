@@ -1,15 +1,15 @@
 //! Whether a user may make a call.
 //!
 //! ```text
-//!   command      one bit of the selector, or the word behind it (+select|0); AUTH and its like need no right
+//!   command      one bit of the selector, or the first argument (+select|0); AUTH, HELLO and so on need no right
 //!   database     the current one for commands that touch the keyspace, and those that the arguments name
 //!   keys         each key that the row's specs find: its flags say whether R, W, or any right will do
 //!   channels     what is subscribed to or published to; leaving a channel needs no right
 //! ```
 //!
 //! The root selector is checked first, then the others in their order. A call is allowed if one
-//! selector allows all of it; the rights of two selectors don't add up. If all refuse, the reason
-//! is that of the selector that failed at the latest check.
+//! selector allows all of it; the rights of two selectors don't add up. If all selectors refuse the
+//! call, the error names the check that failed last, over all selectors.
 //!
 //! A key spec that does not fit the arguments (a number of keys that is too large) finds no keys:
 //! the command itself refuses such arguments.
@@ -38,9 +38,9 @@ pub enum Reason {
     Command,
     Key,
     Channel,
-    /// Wrong name or password. No call is refused for it; ACL LOG records it.
+    /// A wrong name or password. ACL LOG records it; it is no reason to refuse a call.
     Auth,
-    /// A client's certificate names no user. No call is refused for it, either.
+    /// A client's certificate names no user. ACL LOG records it; it is no reason to refuse a call.
     Certificate,
 }
 
@@ -224,8 +224,8 @@ fn check_keys(patterns: &[KeyPattern], call: &mut Call) -> Result<(), Denied> {
     Ok(())
 }
 
-/// The rights that a key needs. Reading, writing and deleting user data need their own; a command
-/// that only checks whether a key exists needs any right to the key.
+/// The rights that a key needs: R to return or copy its data, W to change or delete it. A command
+/// that only checks whether a key exists needs no particular right, but any right to the key.
 fn rights_needed(flags: KeyFlags) -> u8 {
     let mut needed = 0;
     if flags & ACCESS != 0 {
@@ -238,7 +238,7 @@ fn rights_needed(flags: KeyFlags) -> u8 {
 }
 
 /// Whether a channel, or the pattern of a PSUBSCRIBE, is allowed. A pattern must be equal to an
-/// allowed pattern: it could match more channels than that one does.
+/// allowed pattern: a pattern that is only matched by it could cover more channels.
 pub fn allows_channel(patterns: &[Box<[u8]>], channel: &[u8], is_pattern: bool) -> bool {
     patterns.iter().any(|allowed| match is_pattern {
         true => **allowed == *channel,
@@ -261,7 +261,7 @@ fn check_channels(patterns: &[Box<[u8]>], row: &Command, argv: &[&[u8]]) -> Resu
     Ok(())
 }
 
-/// The databases that a call names, then the one in which it runs.
+/// Checks the databases that a call names, then the database in which it runs.
 fn check_databases(allowed: &[u32], call: &Call) -> Result<(), Denied> {
     let row = call.row();
     let current_denied = || {

@@ -26,7 +26,8 @@ use crate::state::Server;
 use crate::sys::error_text;
 use crate::texts;
 
-/// A larger file is taken for a mistake, such as a data file named by accident.
+/// The maximum number of bytes that are read from the file, in case it is a data file named by
+/// mistake.
 const MAX_BYTES: u64 = 64 << 20;
 
 /// Checks a `user` line while redis.conf is read: everything except whether its commands exist.
@@ -52,7 +53,7 @@ pub fn check_line(terms: &Terms, args: &[Text]) -> Result<(), String> {
     Ok(())
 }
 
-/// Loads the users at start, from redis.conf or from the file. `Err` is the reason, for the
+/// Loads the users at start, from redis.conf or from `aclfile`. `Err` is the reason, for the
 /// server's log.
 pub fn load_at_start(server: &mut Server) -> Result<(), String> {
     if server.config.aclfile.is_empty() {
@@ -191,7 +192,8 @@ fn parse_line(
                     RuleError::Unknown.text()
                 );
             }
-            // Only the first such error of a line is reported, as it may have caused the others.
+            // Of a line's malformed rules only the first is reported, as it may have caused the
+            // others.
             Err(_) if malformed => {}
             Err(e) => {
                 malformed = true;
@@ -220,7 +222,7 @@ pub fn save(server: &Server) -> io::Result<()> {
     let temporary = PathBuf::from(temporary);
     let replaced = replace(path, &temporary, &text);
     if replaced.is_err() {
-        // The temporary file may not exist.
+        // An error is ignored: the temporary file may not exist.
         let _ = fs::remove_file(&temporary);
     }
     replaced

@@ -74,19 +74,19 @@ pub struct AclLogEntry {
     pub client: String,
 }
 
-/// The failed logins since the last line about them.
+/// The failed logins since the server's log had its last line about them.
 #[derive(Default)]
 pub struct FailedLogins {
     limit: RateLimit,
     unreported: u64,
 }
 
-/// The least time between two lines about failed logins.
+/// The minimum time between two lines about failed logins in the server's log.
 const REPORT_INTERVAL_MS: i64 = 1000;
 
 impl FailedLogins {
-    /// Counts a failed login. If a line may be written now, returns how many others failed since
-    /// the last line.
+    /// Counts a failed login. If a log line may be written now, returns the number of other failed
+    /// logins since the last line.
     pub fn add(&mut self, now_ms: i64) -> Option<u64> {
         if self.limit.allows(now_ms, REPORT_INTERVAL_MS) {
             return Some(std::mem::take(&mut self.unreported));

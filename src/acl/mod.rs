@@ -22,8 +22,8 @@
 //! **Invariant:** `armed::ACL` is set exactly when some user is limited: code that changes users
 //! calls [`Server::update_armed`]. Test: `the_switch_is_on_while_a_user_is_limited`.
 //!
-//! Rejected: sharing a user between its clients by counted references. A change would have to find
-//! them all, and the check would follow one more pointer.
+//! Rejected: sharing a user between its clients by counted references. A change of a user would
+//! have to find all references, and each check would follow one more pointer.
 
 use std::collections::BTreeMap;
 
@@ -268,8 +268,8 @@ pub fn log_in(
     Ok(())
 }
 
-/// The client becomes the first of these users that exists and is on. Each other name is counted
-/// and logged.
+/// Logs the client in as the first user of `names` that exists and is on. Each name before it is
+/// counted and logged as a refusal.
 pub fn log_in_by_certificate(server: &mut Server, c: &mut Client, names: &[Vec<u8>]) {
     for name in names {
         if become_user(server, c, name) {
@@ -279,7 +279,7 @@ pub fn log_in_by_certificate(server: &mut Server, c: &mut Client, names: &[Vec<u
     }
 }
 
-/// The client of a unix socket becomes this user, if it exists and is on.
+/// Logs the client of a unix socket in as the user `name`, if that user exists and is on.
 pub fn log_in_by_socket(server: &mut Server, c: &mut Client, name: &[u8]) {
     if !become_user(server, c, name) {
         log_refused_name(server, c, name, Reason::Auth);

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Rules are applied one after the other, from left to right. A selector that a shell or a
-//! configuration line has split into words is put together again here ([`merge_selectors`]).
+//! configuration line has split into words is joined again ([`merge_selectors`]).
 
 use std::borrow::Cow;
 

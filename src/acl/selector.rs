@@ -3,17 +3,17 @@
 //!
 //! ```text
 //!   commands   a bit for each id of the command table, subcommands included      1 bit test for a call
-//!   first_args SELECT by its bit, or by the word behind it: +select|0             only when the bit is not set
-//!   rules      "+@all -@dangerous +info": what was said about commands, in the shortest form that says the same
+//!   first_args commands allowed with one first argument: +select|0                looked at when the bit is not set
+//!   rules      "+@all -@dangerous +info": the rules about commands, in the shortest form with the same effect
 //!   keys       None = all, or patterns with the rights R and W
 //!   channels   None = all, or patterns
 //!   databases  None = all, or their numbers in order
 //! ```
 //!
 //! A call is checked against the bits; ACL LIST shows the rules. A rule about commands changes the
-//! bits when it is applied, so it does not affect commands that are added to a category later. It
-//! is also kept as text, in place of earlier rules about the same command, its subcommands, or the
-//! same category; `@all` replaces all rules.
+//! bits when it is applied, so it does not affect commands that are added to a category later. The
+//! rule is also kept as text, in place of earlier rules about the same command, its subcommands, or
+//! the same category; `@all` replaces all rules.
 //!
 //! **Invariant:** the rules applied to a new selector give the same bits. Test:
 //! `descriptions_say_the_same`.
@@ -319,7 +319,7 @@ impl Selector {
         text
     }
 
-    /// All rules, which make an equal selector of a new one.
+    /// The rules that turn a new selector into an equal one.
     pub fn describe(&self) -> Vec<u8> {
         let mut words = Vec::new();
         if self.keys.as_ref().is_none_or(|keys| !keys.is_empty()) {
@@ -360,7 +360,7 @@ fn command_of_first_arg(table: &CommandTable, name: &[u8]) -> Result<u16, RuleEr
     }
 }
 
-/// Parses `0,1,5`. The databases need not exist: their number may change with the next start.
+/// Parses `0,1,5`. The databases need not exist: `databases` may be larger at the next start.
 fn parse_databases(list: &[u8]) -> Result<Vec<u32>, RuleError> {
     let mut databases = list
         .split(|&b| b == b',')
@@ -371,7 +371,8 @@ fn parse_databases(list: &[u8]) -> Result<Vec<u32>, RuleError> {
     Ok(databases)
 }
 
-/// A number as C's `strtol` takes it, up to the largest number of databases that a server can have.
+/// Parses a database's number, in the form that C's `strtol` accepts, up to the largest number of
+/// databases that a server can have.
 fn parse_database(number: &[u8]) -> Result<u32, RuleError> {
     let number = number.trim_ascii_start();
     let (negative, digits) = match number {

@@ -179,8 +179,8 @@ fn databases_by_the_current_one_and_those_named() {
     }
 }
 
-/// `COPY k k2 DB 0 DB 1`: the command obeys the last DB, but the check of the rights looked at
-/// the first.
+/// `COPY k k2 DB 0 DB 1` copies to the last DB, but the check of the rights once looked at the
+/// first only.
 #[test]
 fn a_db_given_twice_is_checked_twice() {
     let mut server = testing::server_with(1);
@@ -263,8 +263,8 @@ fn the_last_option_is_the_one_that_counts() {
     }
 }
 
-/// Selectors for other databases are passed over: they give the reason only if all of them are for
-/// other databases.
+/// A selector that does not allow the database gives the reason of the refusal only if no selector
+/// allows it.
 #[test]
 fn the_database_is_the_first_check_and_the_least_reason() {
     for (rules, call, expected) in [
@@ -304,7 +304,7 @@ fn the_database_is_the_first_check_and_the_least_reason() {
     }
 }
 
-/// A queued command is checked against the database that the queue has chosen, when it is queued
+/// A command that is queued after SELECT is checked for the selected database, when it is queued
 /// and when it runs.
 #[test]
 fn a_queued_select_chooses_what_follows_is_checked_against() {
@@ -338,7 +338,8 @@ fn a_queued_select_chooses_what_follows_is_checked_against() {
     assert!(say(1, "exists k").starts_with(":0"));
 }
 
-/// A lost transaction does not run, so its SELECT has no effect on the checks of later commands.
+/// A transaction that EXEC will abort does not run, so its SELECT has no effect on the checks of
+/// later commands.
 #[test]
 fn a_select_in_a_transaction_that_is_lost_chooses_nothing() {
     for lost in [
@@ -364,7 +365,7 @@ fn a_select_in_a_transaction_that_is_lost_chooses_nothing() {
     }
 }
 
-/// Commands of features that are not built have rows, so rules may name them.
+/// Rules may name any command that has a row, whether its feature is built or not.
 #[test]
 fn rules_name_commands_that_are_not_built() {
     let server = server();

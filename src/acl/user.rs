@@ -11,7 +11,8 @@
 //!
 //! **Invariant:** `unlimited` holds exactly when a selector allows everything: it is computed after
 //! each rule.
-//! **Invariant:** a description read back makes the same user. Test: `descriptions_say_the_same`.
+//! **Invariant:** parsing a user's description gives an equal user. Test:
+//! `descriptions_say_the_same`.
 
 use sha2::{Digest, Sha256};
 
@@ -29,7 +30,8 @@ pub struct User {
     pub enabled: bool,
     /// Whether every password is accepted.
     pub no_password: bool,
-    /// Whether what the user restores is checked in depth (`sanitize-dump-payload clients`).
+    /// Whether the payloads of this user's RESTORE are checked in depth (`sanitize-dump-payload
+    /// clients`).
     pub sanitize_payload: bool,
     pub passwords: Vec<Hash>,
     /// The user's own rights, then those of the selectors, in the order in which they were added.
@@ -166,7 +168,7 @@ impl User {
         flags
     }
 
-    /// The rules, without the name, that make an equal user of a new one.
+    /// The rules that turn a new user into an equal one, without the name.
     pub fn describe(&self) -> Vec<u8> {
         let mut words: Vec<Vec<u8>> = self
             .flags()
