@@ -88,7 +88,7 @@ fn describe_with(server: &Server, c: &Client, argv_bytes: usize) -> String {
     let cmd = c
         .shown_cmd
         .map_or("NULL", |id| &server.commands.entry(id).fullname);
-    // The part of the replication stream that the replica has not been sent.
+    // The bytes of the replication stream that have not been sent to the replica.
     let lag = server.replication.lag(c.reference()) as usize;
     let redirect = server.tracking.redirect_of(c.id);
     let redirect = redirect.map_or(-1, |id| id as i64);
@@ -169,7 +169,8 @@ mod tests {
         assert_eq!(shown, ["N", "-1", "0"]);
     }
 
-    /// No key is watched any more: EXEC replies with null.
+    /// After a watched key has changed, the client watches no key; the flag `d` makes EXEC reply
+    /// with null.
     #[test]
     fn a_transaction_that_is_lost_watches_nothing() {
         let mut server = server_with(2);
@@ -191,8 +192,8 @@ mod tests {
         assert_eq!(words(&mut server, 0, ["watch", "flags"]), ["0", "d"]);
     }
 
-    /// The look-up of an expired key changes the keyspace, and the client whose command looked it
-    /// up watches that key.
+    /// A client's own GET deletes the expired key that it watches, which counts as a change of the
+    /// key.
     #[test]
     fn a_client_that_expires_its_own_watched_key_has_lost_too() {
         let mut server = server_with(1);
@@ -222,8 +223,7 @@ mod tests {
         heard(&mut server, 1);
     }
 
-    /// MONITOR shows commands after they have run, and messages follow the reply. The reply to QUIT
-    /// is the last.
+    /// A client gets no lines of MONITOR and no messages after the reply to QUIT.
     #[test]
     fn nothing_is_added_to_a_client_that_closes() {
         let mut server = server_with(3);

@@ -1,10 +1,10 @@
 //! `maxmemory-clients`: when the buffers of all clients together are too large, the largest clients
 //! are closed.
 //!
-//! Each client is counted after each of its turns, and after a message to it; the sums are updated
-//! by the difference, so that checking the limit costs one comparison. Only when the limit is
-//! exceeded, a heap of all clients is built and the largest ones are closed until the sum is below
-//! it.
+//! The memory of a client is counted after each of its turns, and after each message to it; the
+//! sums are updated by the difference, so that checking the limit costs one comparison. Only when
+//! the limit is exceeded, a heap of all clients is built, and the largest clients are closed until
+//! the sum is below the limit.
 //!
 //! **Invariant:** `Net::memory` is the sum of all clients' `counted`
 //! (`the_sums_follow_each_client`). Rejected: lists of clients by size that are always up to date.
@@ -13,7 +13,7 @@
 use crate::client::{Client, Counted, flag};
 use crate::state::Server;
 
-/// The memory of a client, here and in tables elsewhere.
+/// The memory of a client, including its prefixes in the tracking table.
 pub fn memory_of(server: &Server, c: &Client) -> usize {
     let tracking = c.has(flag::TRACKING_BCAST);
     c.memory()
@@ -24,7 +24,7 @@ pub fn memory_of(server: &Server, c: &Client) -> usize {
         }
 }
 
-/// Counts a client again.
+/// Updates the counted memory of a client.
 pub fn update_memory(server: &mut Server, c: &mut Client) {
     let exempt = flag::NO_EVICT | flag::REPLICA | flag::PRIMARY | flag::SLOT_LINK;
     let new = Counted {
@@ -35,7 +35,7 @@ pub fn update_memory(server: &mut Server, c: &mut Client) {
     replace(server, c, new);
 }
 
-/// Counts a client again at the end of its turn, if there is a limit.
+/// Updates the counted memory of a client at the end of its turn, if `maxmemory-clients` is set.
 #[inline]
 pub fn note_turn(server: &mut Server, c: &mut Client) {
     if server.net.memory.limited {
@@ -43,7 +43,7 @@ pub fn note_turn(server: &mut Server, c: &mut Client) {
     }
 }
 
-/// Subtracts a client that is being closed.
+/// Subtracts the memory of a client that is being closed.
 pub fn forget(server: &mut Server, c: &mut Client) {
     replace(server, c, Counted::default());
 }

@@ -3,7 +3,7 @@
 //!
 //! The hard limit closes at once; the soft limit closes a client that has been above it for some
 //! seconds. A client that has never authenticated has a small fixed limit. For a replica, the part
-//! of the replication stream that it has not been sent counts too.
+//! of the replication stream that has not been sent to it counts too.
 
 use crate::client::table::Net;
 use crate::client::{Client, REPLY_CLASS_MAX, flag};
@@ -19,19 +19,19 @@ const STRANGER_MAX: u64 = 1024;
 fn hard_limit_of_replicas(server: &Server) -> u64 {
     match server.config.client_output_buffer_limit[ClientClass::Replica as usize].hard {
         0 => 0,
-        // The backlog's bytes are held anyway: a partial resync must not lead to a disconnection.
+        // The backlog holds its bytes anyway, so a partial resync must not exceed the limit.
         hard => hard.max(server.config.repl_backlog_size),
     }
 }
 
-/// Whether `lag`, the bytes of the stream that a replica lacks, is above its limit.
+/// Whether `lag`, the bytes of the stream that a replica lacks, reaches the hard limit of replicas.
 pub fn exceeds_replica_limit(server: &Server, lag: u64) -> bool {
     let hard = hard_limit_of_replicas(server);
     hard != 0 && lag >= hard
 }
 
 /// Closes a client whose unread replies are over the hard limit, or have been over the soft limit
-/// for its time. Most clients have nothing that counts, which is found without a call.
+/// for its time. Returns early, without a call, for the many clients that have no bytes to count.
 #[inline]
 pub fn check_output_limit(server: &mut Server, c: &mut Client) -> bool {
     let counts_otherwise = c.has(flag::REPLICA | flag::SLOT_EXPORT | flag::OVER_SOFT_LIMIT);
