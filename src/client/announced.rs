@@ -23,19 +23,22 @@ pub struct Announced {
     pub port: i32,
     /// `ip-address`; empty for the address of its connection.
     pub address: Box<str>,
-    /// `capa eof`: it can read a snapshot that ends with a mark, `$EOF:<mark>`.
+    /// `capa eof`: the replica can read a snapshot that ends with a mark, `$EOF:<mark>`.
     pub eof: bool,
-    /// `capa psync2`: it accepts `+CONTINUE <id>`.
+    /// `capa psync2`: the replica accepts `+CONTINUE <id>`.
     pub psync2: bool,
     /// `version`: the version of a Valkey server as 0xMMmmpp; Redis does not send it.
     pub version: Option<u32>,
-    /// `capa rdb<version>`: the newest RDB version that it reads; only this server announces it.
+    /// `capa rdb<version>`: the newest RDB version that the replica reads; only this server
+    /// announces it.
     pub rdb_version: Option<u32>,
-    /// `rdb-only 1`: it requests a snapshot without a stream (redis-cli --rdb).
+    /// `rdb-only 1`: the replica requests a snapshot without a stream (redis-cli --rdb).
     pub rdb_only: bool,
-    /// `capa dual-channel`: it can receive a snapshot on a second connection, as Valkey 8 does.
+    /// `capa dual-channel`: the replica can receive a snapshot on a second connection, as Valkey 8
+    /// does.
     pub dual_channel: bool,
-    /// `capa rdb-channel-repl`: the same, as Redis 8 does.
+    /// `capa rdb-channel-repl`: the replica can receive a snapshot on a second connection, as Redis
+    /// 8 does.
     pub rdb_channel_repl: bool,
     /// `rdb-no-compress 1`: the link is fast, so strings in its snapshot are not to be compressed
     /// (Redis 8.6).
@@ -43,13 +46,13 @@ pub struct Announced {
     /// A snapshot that is not written to a disk needs no checksum: `capa skip-rdb-checksum` on a
     /// connection with TLS, which has its own (Valkey 8.1), or `rdb-no-checksum 1` (Redis 8.8).
     pub no_checksum: bool,
-    /// `rdb-channel 1`: this is that second connection.
+    /// `rdb-channel 1`: this client is the second connection of a replica, for the snapshot.
     pub rdb_channel: bool,
     /// `set-rdb-client-id`: the client that is the second connection of this replica (Valkey).
     pub rdb_client: Option<u64>,
     /// `main-ch-client-id`: the client that is the first connection of this replica (Redis).
     pub main_client: Option<u64>,
-    /// `set-cluster-node-id`: the node of the cluster that it is (Valkey 9).
+    /// `set-cluster-node-id`: the id of the replica's node in the cluster (Valkey 9).
     pub node: Option<Box<[u8]>>,
     /// `rdb-filter-only`.
     pub contents: Contents,

@@ -10,16 +10,16 @@ pub enum BlockKind {
     List,
     Zset,
     Stream,
-    /// CLIENT PAUSE, and failover.
+    /// The end of CLIENT PAUSE or of a failover.
     Postpone,
     /// WAIT.
     Wait,
     WaitAof,
-    /// CLUSTER SETSLOT, until this number of replicas has it.
+    /// CLUSTER SETSLOT, until this number of replicas has acknowledged it.
     SetSlot {
         replicas: usize,
     },
-    /// FLUSHALL SYNC, until the background thread has done its job of this number.
+    /// FLUSHALL SYNC, until the background thread has done the job of this number.
     Freed {
         job: u64,
     },
@@ -39,7 +39,7 @@ pub struct Blocked {
     pub keys: Vec<Box<[u8]>>,
     /// The command, which runs again when the client is served.
     pub argv: OwnedArgv,
-    /// Run it again also when a key is deleted or changes its type (XREADGROUP).
+    /// Whether the command also runs again when a key is deleted or changes its type (XREADGROUP).
     pub on_nokey: bool,
 }
 

@@ -34,7 +34,7 @@ pub mod flag {
     pub const DIRTY_CAS: u64 = 1 << 4;
     /// A command could not be queued: EXEC aborts.
     pub const DIRTY_EXEC: u64 = 1 << 5;
-    /// A blocking command waits.
+    /// The client waits in a blocking command.
     pub const BLOCKED: u64 = 1 << 6;
     /// The client is no longer blocked; its buffered requests run before the loop sleeps.
     pub const UNBLOCKED: u64 = 1 << 7;
@@ -88,7 +88,7 @@ pub mod flag {
     pub const AOF_LOADER: u64 = 1 << 31;
     /// EXEC runs the client's queued commands.
     pub const IN_EXEC: u64 = 1 << 32;
-    /// The output exceeds a soft limit, since `soft_limit_since`.
+    /// The output has exceeded a soft limit since `soft_limit_since_ms`.
     pub const OVER_SOFT_LIMIT: u64 = 1 << 33;
     /// An IMPORT-SOURCE client (Valkey).
     pub const IMPORT_SOURCE: u64 = 1 << 34;
@@ -194,8 +194,8 @@ pub struct Client {
     pub last_cmd: Option<u16>,
     /// The last command, its subcommand resolved: CLIENT LIST's `cmd`.
     pub shown_cmd: Option<u16>,
-    /// The user that the client acts as: `default`, the user of AUTH, or the server itself without
-    /// a connection.
+    /// The user that the client acts as: `default`, the user of AUTH, or the server itself for a
+    /// client without a connection.
     pub user: UserRef,
     pub authenticated: bool,
     /// CLIENT SETNAME. Shared with the client that runs this one's scripts, like the address and
@@ -210,13 +210,13 @@ pub struct Client {
 
     pub peer: Rc<str>,
     pub local: Box<str>,
-    /// Unix times in seconds and in milliseconds of the server's clock.
+    /// Unix time in milliseconds, by the server's clock.
     pub created_ms: i64,
     pub last_interaction_ms: i64,
     pub soft_limit_since_ms: i64,
-    /// The AOF offset after this client's last write and, under `always`, after the last write that
-    /// it has seen. Its replies wait until the AOF is safe up to there (`gate::safe_offset`);
-    /// WAITAOF waits until that part is on the disk.
+    /// The AOF offset after this client's last write and, under `appendfsync always`, after the
+    /// last write that it has seen. Its replies wait until the AOF is safe up to this offset
+    /// (`gate::safe_offset`); WAITAOF waits until the AOF is on the disk up to it.
     pub aof_offset: u64,
     /// The offset of the replication stream after this client's last write, for WAIT.
     pub repl_offset: u64,
@@ -354,8 +354,8 @@ impl Client {
     }
 
     /// Whether the client's commands are executed without the checks for disk, role and expired
-    /// keys: what replays, and a node whose slots arrive here. Of the latter, rights, memory,
-    /// payloads and slots are checked.
+    /// keys: clients that replay ([`Client::replays`]), and the connection over which slots of
+    /// another node arrive. For the latter, rights, memory, payloads and slots are checked.
     #[inline]
     pub fn must_obey(&self) -> bool {
         self.has(flag::PRIMARY | flag::AOF_LOADER | flag::SLOT_IMPORT)
@@ -379,7 +379,8 @@ impl Client {
         self.conn.is_none()
     }
 
-    /// Bytes received and not run yet; those of a big argument if one is being received.
+    /// Bytes received and not run yet; while a big argument is received, the bytes of that
+    /// argument.
     pub fn querybuf_len(&self) -> usize {
         let big = self.open.as_ref().and_then(|open| open.big.as_ref());
         big.map_or(self.querybuf.len(), |big| big.bytes.len())

@@ -384,8 +384,8 @@ impl ReplyBuf {
         self.end_deferred(at, kind, n);
     }
 
-    /// Inserts the header where the aggregate began. This moves what came after it, at most one
-    /// buffer.
+    /// Inserts the header where the aggregate began. This moves the bytes written since then, at
+    /// most one buffer.
     fn end_deferred(&mut self, at: Deferred, kind: u8, n: usize) {
         if self.overflowed {
             return;
@@ -485,7 +485,7 @@ impl ReplyBuf {
         other.buf.clear();
     }
 
-    /// What is unsent, if it is one piece in the buffer; `None` if there are nodes.
+    /// The unsent bytes, if they are one piece in the buffer; `None` if there are nodes.
     pub fn single_piece(&self) -> Option<&[u8]> {
         self.nodes.is_empty().then(|| &self.buf[self.sent..])
     }
@@ -514,7 +514,7 @@ impl ReplyBuf {
         n
     }
 
-    /// The socket has accepted `n` bytes.
+    /// Removes `n` bytes that the socket has accepted.
     pub fn advance(&mut self, n: usize) {
         self.sent += n;
         while let Some(first) = self.nodes.front() {
@@ -538,9 +538,9 @@ impl ReplyBuf {
         }
     }
 
-    /// The socket is full: a long rest becomes a node, so that memory is freed piece by piece as
-    /// the rest is sent. A short one grows: a client that sends a request in each turn and does not
-    /// read would otherwise have a node for each reply.
+    /// Called when the socket is full. A long rest becomes a node, so that memory is freed piece by
+    /// piece as the rest is sent. A short rest stays in the buffer: a client that sends a request
+    /// in each turn and does not read would otherwise have a node for each reply.
     pub fn seal_unsent(&mut self) {
         if self.buf.len() >= SEAL_UNSENT_MIN {
             self.seal();

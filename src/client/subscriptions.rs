@@ -56,7 +56,7 @@ impl Subscriptions {
         self.channels.is_empty() && self.patterns.is_empty() && self.shards.is_empty()
     }
 
-    /// The heap bytes, this structure included. The server's tables have accounts of their own.
+    /// The heap bytes, this structure included. The server's tables of channels are not included.
     pub fn memory(&self) -> usize {
         let sets = [&self.channels, &self.patterns, &self.shards];
         let nodes = sets.map(|set| btree_memory::map_bytes::<Box<[u8]>, ()>(set.len()));

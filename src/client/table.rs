@@ -80,7 +80,7 @@ impl Clients {
         self.free.push(client.slot);
     }
 
-    /// The client in a slot; `None` if it is out of it.
+    /// The client in a slot; `None` while it is moved out.
     pub fn get(&self, slot: u32) -> Option<&Client> {
         self.slots.get(slot as usize)?.as_deref()
     }
@@ -157,13 +157,14 @@ pub struct Net {
     /// The buffer for reads from all sockets.
     pub read_buffer: Vec<u8>,
     pub parsed: ParseTable,
-    /// The bytes of `parsed`, which is out of its place while commands run.
+    /// The heap bytes of `parsed`, which is moved out while commands run.
     pub parsed_memory: usize,
     /// Reply buffers that no client uses at the moment.
     pub spare_replies: Vec<Vec<u8>>,
-    /// The loop must watch new listeners, and stop watching old ones.
+    /// Whether listeners changed: the loop must watch the new ones and stop watching the old ones.
     pub relisten: bool,
-    /// An accept failed because a resource was missing, and a timer is set to try again.
+    /// Whether a timer is set to accept again, after an accept failed because a resource was
+    /// missing.
     pub accept_retry: bool,
     /// Limits the warnings about failed accepts.
     pub accept_warning: RateLimit,
@@ -213,8 +214,8 @@ impl Net {
         }
     }
 
-    /// The bytes of the buffers that all clients share, without the one for reads, which is out of
-    /// its place while a command runs.
+    /// The bytes of the buffers that all clients share, without the read buffer, which is moved out
+    /// while a command runs.
     pub fn buffers_memory(&self) -> usize {
         let spare: usize = self.spare_replies.iter().map(Vec::capacity).sum();
         self.parsed_memory + spare
@@ -225,7 +226,8 @@ impl Net {
         self.listeners.iter().any(|l| l.kind == kind && !l.retired)
     }
 
-    /// The files of unix sockets that are this server's, and not its supervisor's.
+    /// The paths of the unix sockets that this server created, without inherited ones, whose files
+    /// belong to the supervisor.
     pub fn made_unix_sockets<'a>(&self, config: &'a Config) -> Vec<&'a Text> {
         let made = self.listeners.iter().filter(|l| !l.inherited);
         let path = made.filter_map(|l| match l.kind {
@@ -236,7 +238,7 @@ impl Net {
         path.collect()
     }
 
-    /// Adds the client to those with something to write; `before_sleep` writes it.
+    /// Adds the client to the clients with something to write; `before_sleep` sends their replies.
     #[inline]
     pub fn mark_pending(pending: &mut Vec<u32>, client: &mut Client) {
         if !client.has(flag::PENDING_WRITE) && client.conn.is_some() {
@@ -263,10 +265,11 @@ impl Default for Net {
     }
 }
 
-/// A client's command is over: send what came for it meanwhile, in order, behind its reply.
+/// Called when a client's command is over: sends the messages that arrived for the client
+/// meanwhile, in order, after its reply.
 ///
 /// A client that closes after its reply gets nothing more, and a primary that subscribes in its
-/// stream gets nothing at all: it expects acknowledgements only.
+/// stream gets nothing at all, as a primary expects acknowledgements only.
 ///
 /// A push and an array differ in their first byte only, so one encoding serves both protocols.
 #[cold]

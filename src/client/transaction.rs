@@ -6,7 +6,7 @@ use crate::ds::thin_buffer::{size_class, vec_bytes};
 /// Commands queued by MULTI, in three pieces of memory however many they are:
 ///
 /// ```text
-///   commands: [set, 3 arguments] [get, 5]      both end where they say
+///   commands: [set, 3 arguments] [get, 5]      each with the end of its arguments in `ends`
 ///   ends:     3 4 9  12 13
 ///   bytes:    setkvaluegetk
 /// ```
@@ -39,7 +39,7 @@ pub struct MultiFigures {
 pub struct Queued {
     /// The id of the command's row.
     pub id: u16,
-    /// The end of its arguments in the list of all arguments.
+    /// The end of the command's arguments in the list of all arguments.
     pub args_end: usize,
 }
 
@@ -57,7 +57,7 @@ impl MultiState {
         }
     }
 
-    /// What stays in the client while EXEC runs its queue.
+    /// The state that stays in the client while EXEC runs its queue.
     pub fn running(queue: &MultiState) -> MultiState {
         MultiState {
             running: Some(queue.figures()),

@@ -35,9 +35,9 @@ const BIG_ARG_FIRST: usize = 1024 * 1024;
 #[derive(Clone, Copy)]
 pub struct Limits {
     pub max_bulk_len: u64,
-    /// Not authenticated yet: only small requests, one command at a time.
+    /// Whether the client has not authenticated yet: it may send only small requests.
     pub unauthenticated: bool,
-    /// Stop after `max_commands` commands.
+    /// The number of commands after which the parser stops.
     pub max_commands: usize,
 }
 
@@ -59,11 +59,11 @@ pub struct Parsed {
     pub end: usize,
 }
 
-/// A request's bytes, for uses that are quicker with bytes than with arguments. Empty for a request
-/// that did not just arrive from a client: a script's, the AOF's, a blocked client's.
+/// The bytes of a request as received, for code that is faster with bytes than with arguments.
+/// Empty for a command of a script, of the AOF, or of a client that was blocked.
 #[derive(Clone, Copy, Default)]
 pub struct Sent<'a> {
-    /// The whole request. Empty if some of the arguments lie elsewhere.
+    /// The whole request. Empty if some of the arguments lie outside of the query buffer.
     pub bytes: &'a [u8],
     /// The buffers of arguments of [`BIG_ARG_MIN`] bytes and more.
     pub bigs: &'a [Arc<Vec<u8>>],
@@ -97,7 +97,7 @@ impl ParseTable {
         }
     }
 
-    /// The heap bytes that it keeps from one read to the next.
+    /// The heap bytes that the table keeps from one read to the next.
     pub fn memory(&self) -> usize {
         self.args.capacity() * size_of::<Range>() + self.commands.capacity() * size_of::<Parsed>()
     }
@@ -133,8 +133,8 @@ impl ParseTable {
     }
 }
 
-/// An incomplete multibulk command, relative to the buffer's start, which is the command's first
-/// byte.
+/// An incomplete multibulk command. Its positions count from the command's first byte, where the
+/// buffer starts.
 #[derive(Default)]
 pub struct Open {
     /// Arguments still to come.
