@@ -84,8 +84,8 @@ impl<'a> Ctx<'a> {
             .filter(|big| big.len() >= BIG_ARG_MIN)
     }
 
-    /// The maximum length of a string in bytes. There is none for commands of the primary and of
-    /// the AOF.
+    /// The maximum length of a string in bytes. Commands of the primary, of the AOF and of a node
+    /// that gives slots away have no such limit.
     pub fn max_string_len(&self) -> usize {
         if self.client.must_obey() {
             return isize::MAX as usize;
@@ -93,15 +93,16 @@ impl<'a> Ctx<'a> {
         usize::try_from(self.server.config.proto_max_bulk_len).unwrap_or(usize::MAX)
     }
 
-    /// Whether a key or field with the expiry time `at_ms` would be deleted at once. False for the
-    /// primary and the AOF, which send the deletion themselves, and in `import-mode`.
+    /// Whether a key or field with the expiry time `at_ms` would be deleted at once. False for
+    /// commands of the primary, of the AOF and of a node that gives slots away, which send the
+    /// deletion themselves, and in `import-mode`.
     pub fn is_past(&self, at_ms: i64) -> bool {
         at_ms <= self.server.clock.now_ms
             && !self.client.must_obey()
             && self.server.armed & armed::IMPORT == 0
     }
 
-    /// The command has given `key` an expiry time.
+    /// Records that the command has given `key` an expiry time.
     #[inline]
     pub fn note_expiry(&mut self, key: &[u8], at_ms: i64) {
         self.server.note_expiry(self.client.db, key, at_ms);

@@ -35,7 +35,7 @@ pub struct Doc {
     pub doc_flags: Vec<String>,
     pub deprecated_since: String,
     pub replaced_by: String,
-    /// Versions and what they changed.
+    /// Pairs of a version and the change that it made.
     pub history: Vec<(String, String)>,
     pub arguments: Vec<Argument>,
 }
@@ -204,7 +204,7 @@ fn write_flags(name: &str, flags: &[String], out: &mut impl DocsWriter) {
     flags.iter().for_each(|flag| out.status(flag));
 }
 
-/// Parses the file; `None` if a field has another type or is not known.
+/// Parses `docs.json`; `None` if a field has another type or is not known.
 fn parse(json: &str) -> Option<BTreeMap<String, Doc>> {
     let Value::Object(file) = serde_json::from_str(json).ok()? else {
         return None;

@@ -43,8 +43,8 @@ pub struct CommandEntry {
     pub key_step: u16,
     /// Whether `argv[first_key]` is always there and is the only key.
     pub has_one_key: bool,
-    /// The index of the number of keys that follow it, for a command without a `first_key`; 0 if
-    /// there is none.
+    /// For a command without a `first_key`: the index of the argument that has the number of keys,
+    /// which follow it; 0 if there is none.
     pub count_at: u16,
     /// The places of the elements of the first key, see `Command::elements`.
     pub elements: Option<(u8, u8)>,
@@ -60,7 +60,7 @@ pub struct CommandTable {
     renamed: Vec<(Box<[u8]>, u16)>,
 }
 
-/// Whether all calls of a command have one key, at one place. Several specs may name it.
+/// Whether all calls of a command have one key, at one place. Several specs may name this key.
 fn has_one_key(row: &Command) -> bool {
     let (first, last, _) = row.key_range();
     first > 0
@@ -79,8 +79,8 @@ const INDEX_SIZE: usize = 2048;
 ///              tail  0                             tail    ange                    tail       gebyscore (8)
 /// ```
 ///
-/// Equal words mean equal names if the name is all letters and not longer than two words; of others
-/// (`restore-asking`) the bytes have to be compared too.
+/// Equal words mean equal names if the name is all letters and not longer than two words; for other
+/// names (`restore-asking`) the bytes have to be compared too.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 struct Folded {
     head: u64,
@@ -320,7 +320,8 @@ mod tests {
                 assert_eq!(table.lookup(said.as_bytes()), Some(id), "{said}");
             }
             for at in 0..name.len() {
-                // One bit of one byte changed makes another name, unless it is the bit of the case.
+                // Changing one bit of a byte makes another name, unless the bit is that of the
+                // case.
                 for bit in [0x01, 0x10, 0x40, 0x80] {
                     let mut other = name.as_bytes().to_vec();
                     other[at] ^= bit;

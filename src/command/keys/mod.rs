@@ -26,8 +26,8 @@
 //! checks them.
 //!
 //! Source: the key specs of Redis 7.0, and the replies of Valkey 8.0 to COMMAND GETKEYSANDFLAGS.
-//! Not supported on purpose: a number of keys such as `01` or `+1`, which Valkey accepts here
-//! although the command refuses it.
+//! Not supported on purpose: a number of keys such as `01` or `+1`, which Valkey accepts in COMMAND
+//! GETKEYS although the command refuses it.
 
 use crate::command::{
     ACCESS, BeginSearch, Command, DELETE, FindKeys, KeyFlags, KeySpec, NO_MANDATORY_KEYS, NOT_KEY,
@@ -178,7 +178,7 @@ fn number_of_keys(argv: &[&[u8]], pos: usize) -> Result<usize, InvalidKeys> {
         .ok_or(InvalidKeys)
 }
 
-/// SET key value [...]: with GET the old value is read, without it is only replaced.
+/// SET key value [...]: with GET the old value is read, without GET it is only replaced.
 pub fn set(argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<(), InvalidKeys> {
     let get = argv
         .iter()
@@ -253,7 +253,7 @@ fn georadius_generic(
 }
 
 /// MIGRATE host port key db timeout [COPY] [REPLACE] [AUTH password] [AUTH2 username password]
-/// [KEYS key ...]: with KEYS the key in front is empty.
+/// [KEYS key ...]: with KEYS the argument `key` is empty.
 pub fn migrate(argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<(), InvalidKeys> {
     const KEY: usize = 3;
     const OPTIONS: &[(&[u8], usize)] = &[(b"auth", 1), (b"auth2", 2), (b"keys", usize::MAX)];
