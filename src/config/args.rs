@@ -1,7 +1,7 @@
-//! The command line: `aeris-server [file] [-] [--name value ...]`.
+//! The command line: `aeris-server [file] [--name value ...] [-]`.
 //!
 //! Options become lines of configuration, appended to the file's text, so that one parser reads
-//! both and a later word overrides an earlier one. `--port 7777 --save 900 1` is `port "7777"` and
+//! both and a later line overrides an earlier one. `--port 7777 --save 900 1` is `port "7777"` and
 //! `save "900" "1"`.
 //!
 //! An argument that starts with `--` is a name, except directly after a name without a value: then
@@ -148,7 +148,7 @@ mod tests {
             }
         );
         assert_eq!(parse_args::<&str>(&[]), Sources::default());
-        // `-` is special at the end only.
+        // `-` means standard input only as the first or the last argument.
         assert!(!parse_args(&["a.conf", "-", "--port", "1"]).stdin);
     }
 }

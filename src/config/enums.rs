@@ -250,15 +250,15 @@ impl RdbVersion {
     }
 }
 
-/// `shutdown-on-sigterm` and `shutdown-on-sigint`: the modifiers of SHUTDOWN. The value
-/// `default` is that none is set.
+/// `shutdown-on-sigterm` and `shutdown-on-sigint`: the modifiers of SHUTDOWN. The value `default`
+/// sets none of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ShutdownFlags {
     pub save: bool,
     pub nosave: bool,
     pub now: bool,
     pub force: bool,
-    /// A primary of a cluster gives its slots to a replica before.
+    /// A primary of a cluster gives its slots to a replica before it exits.
     pub failover: bool,
 }
 

@@ -277,7 +277,7 @@ pub struct Config {
     pub disable_thp: bool,
     pub lock_memory: bool,
     pub oom_score_adj: OomScoreAdj,
-    /// For a primary, a replica, a background child.
+    /// The values for a primary, a replica and a background child.
     pub oom_score_adj_values: [i32; 3],
 
     // Threads
@@ -322,11 +322,11 @@ pub struct Config {
     pub trace_recorder: bool,
     /// Microseconds; zero is off.
     pub trace_slow_turn_us: u64,
-    /// A session from the start to the end of the server is written to this file.
+    /// A trace of the server's whole run is written to this file.
     pub trace_out: Text,
     /// The loop's inputs are recorded into this file from the start on.
     pub trace_record: Text,
-    /// Bytes of a recording.
+    /// The maximum size of a recording in bytes.
     pub trace_record_max_size: u64,
     pub teach: Teach,
     pub notify_keyspace_events: NotifyFlags,
@@ -388,7 +388,7 @@ pub struct Config {
 
     /// The configuration file, absolute; None when the server started without one.
     pub file: Option<PathBuf>,
-    /// Where the server was started: relative includes start there until a `dir` line.
+    /// The working directory at start: relative includes start there until a `dir` line.
     pub start_dir: PathBuf,
     /// The first `save` line of a configuration replaces the default, later ones add to it.
     pub save_seen: bool,
@@ -413,7 +413,7 @@ impl Config {
         parse::check_logfile(self)
     }
 
-    /// A reason why the server can't start with these settings: one needs another.
+    /// The reason why the server can't start with these settings: one setting needs another.
     pub fn refused(&self) -> Option<&'static str> {
         parse::refused(self)
     }

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! `include` reads another file (or all that a pattern matches) at that place, relative to the
-//! working directory of the moment. [`Directives`] checks the lines that are more than settings
+//! working directory at that line. [`Directives`] checks the lines that are more than settings
 //! (does a command exist, is a user's rule valid), so that this module needs neither commands nor
 //! ACLs.
 //!
@@ -43,7 +43,7 @@ pub enum StartError {
     },
 }
 
-/// The version whose behaviour this is. Scripts that parse the error expect it there.
+/// The Redis version in the header of the error, where scripts that parse the error expect it.
 const REDIS_VERSION: &str = "7.2.4";
 
 impl fmt::Display for StartError {
@@ -91,7 +91,8 @@ impl Directives for () {}
 /// The maximum depth of includes, so that files which include each other are an error.
 const MAX_INCLUDE_DEPTH: usize = 32;
 
-/// A larger file is taken for a mistake, such as a data file named by accident.
+/// The maximum number of bytes that are read from a file, in case it is a data file named by
+/// mistake.
 const MAX_CONFIG_BYTES: u64 = 64 << 20;
 
 /// Old names that are accepted with one argument and have no effect.
@@ -141,7 +142,7 @@ pub fn load(
 }
 
 /// The lines of all sources but standard input, with included files in their place and without
-/// `dir`: for a recording, whose replay has no files and stays where it is.
+/// `dir`: for a recording, as its replay reads no files and keeps its working directory.
 pub fn expanded_text(sources: &Sources) -> Result<Vec<u8>, StartError> {
     let mut text = match &sources.file {
         Some(file) => read_file(file)?,
@@ -169,7 +170,7 @@ fn expand(text: &[u8], depth: usize, out: &mut Vec<u8>) -> Result<(), StartError
     Ok(())
 }
 
-/// Why the server can't start with these settings: one needs another.
+/// The reason why the server can't start with these settings: one setting needs another.
 pub(super) fn refused(config: &Config) -> Option<&'static str> {
     if config.cluster_enabled && config.tls_cluster && config.tls_port == 0 {
         return Some("tls-cluster needs a tls-port, which other nodes use");
@@ -177,8 +178,8 @@ pub(super) fn refused(config: &Config) -> Option<&'static str> {
     None
 }
 
-/// Checks that the server's log file can be opened. It is opened for each line, and lines that
-/// can't be written are lost.
+/// Checks that the server's log file can be opened. Logging opens the file for each line and drops
+/// a line that can't be written.
 pub(super) fn check_logfile(config: &Config) -> Result<(), StartError> {
     if config.logfile.is_empty() {
         return Ok(());
@@ -367,7 +368,8 @@ pub(super) fn expand_include(cwd: &Path, pattern: &[u8]) -> Vec<PathBuf> {
     found
 }
 
-/// Hidden files match only a pattern that starts with a dot.
+/// The entries of `dir` that match `pattern`. Hidden files match only a pattern that starts with a
+/// dot.
 fn matching_entries(dir: &Path, pattern: &[u8]) -> Vec<PathBuf> {
     let dir_or_here = if dir.as_os_str().is_empty() {
         Path::new(".")

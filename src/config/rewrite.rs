@@ -1,9 +1,9 @@
 //! CONFIG REWRITE: updates the files to the present settings and keeps everything else in them.
 //!
 //! The files are read as `load` reads them, includes at their place. For each setting its lines,
-//! wherever they are, are applied to the default. If the result is the present value, they stay as
-//! they are (comments, spelling, `100mb`, order). Otherwise the new text replaces the line that
-//! took effect last, in its file:
+//! wherever they are, are applied to the default. If the result is the present value, the lines
+//! stay as they are (comments, spelling, `100mb`, order). Otherwise the new text replaces the line
+//! that took effect last, in its file:
 //!
 //! ```text
 //!   redis.conf                    common.conf                CONFIG SET maxmemory 2gb, timeout 5, save "60 1"
@@ -26,8 +26,8 @@
 //! - A file is replaced as a whole: temporary file, fsync, rename. A crash leaves the old or the
 //!   new one.
 //!
-//! Redis writes everything into the main file and does not look into includes; there, an include at
-//! the end of the file undoes the rewrite.
+//! Redis writes everything into the main file and does not look into includes; with Redis, an
+//! include at the end of the file undoes the rewrite.
 
 use super::enums::Text;
 use super::parse::{apply_line, expand_include, is_blank, trim_line};
@@ -217,8 +217,8 @@ impl Files {
         }
     }
 
-    /// Replaces the last line, which takes effect. Earlier lines in its file are removed; those in
-    /// other files have no effect and stay.
+    /// Replaces the last of the lines, the one that takes effect. Earlier lines in its file are
+    /// removed; earlier lines in other files have no effect and stay.
     fn replace_last(&mut self, places: &[Place], lines: Vec<Vec<u8>>) {
         let last_file = places.last().map(|place| place.0);
         let mut ours: Vec<Place> = places.to_vec();
@@ -263,7 +263,8 @@ impl Files {
 
     fn write(mut self) -> io::Result<()> {
         let mut at_end = Vec::new();
-        // From the last place to the first, so that the earlier places stay valid.
+        // Lines are inserted from the last place to the first, so that the earlier places stay
+        // valid.
         self.added.sort_by_key(|(place, _)| *place);
         for (place, line) in std::mem::take(&mut self.added).into_iter().rev() {
             match place {

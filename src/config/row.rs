@@ -35,7 +35,7 @@ pub enum Apply {
     Tls,
     /// Raise the limit of open files, or refuse the value.
     MaxClients,
-    /// `dir`: this module changes the working directory; named for error messages.
+    /// `dir`: this module changes the working directory itself, so the server has no step to do.
     Dir,
     LogLevel,
     LogFormat,
@@ -58,7 +58,7 @@ pub enum Apply {
     RequirePass,
     AclPubsubDefault,
     ReplBacklogSize,
-    /// Count again the replicas that are good enough (`min-replicas-max-lag`).
+    /// Count again the replicas whose lag is small enough (`min-replicas-max-lag`).
     GoodReplicas,
     NotifyKeyspaceEvents,
     LatencyTracking,
@@ -73,24 +73,25 @@ pub enum Apply {
     ClusterAnnounceHumanNodename,
 }
 
-/// CONFIG SET refuses it; only a file or the command line sets it.
+/// CONFIG SET refuses the setting; only a file or the command line sets it.
 pub const IMMUTABLE: u16 = 1 << 0;
 /// A secret: never logged, never in MONITOR or crash reports.
 pub const SENSITIVE: u16 = 1 << 1;
-/// CONFIG GET shows it only when asked by its exact name.
+/// CONFIG GET shows the setting only for its exact name.
 pub const HIDDEN: u16 = 1 << 2;
 /// CONFIG SET needs `enable-protected-configs`.
 pub const PROTECTED: u16 = 1 << 3;
 /// For tests and debugging.
 pub const DEBUG: u16 = 1 << 4;
-/// Has several arguments; CONFIG SET splits its single value at spaces.
+/// The setting has several arguments; CONFIG SET splits its single value at spaces.
 pub const MULTI_ARG: u16 = 1 << 5;
-/// CONFIG SET refuses it while the data set is loading.
+/// CONFIG SET refuses the setting while the data set is loading.
 pub const DENY_LOADING: u16 = 1 << 6;
-/// Known and accepted, but without effect in this server. The start logs it if it is not at its
-/// default.
+/// The setting is accepted but has no effect in this server. A start logs its name if it is not at
+/// its default.
 pub const NO_EFFECT: u16 = 1 << 7;
-/// CONFIG SET refuses it while another data set is loaded beside the one that clients read.
+/// CONFIG SET refuses the setting while another data set is loaded beside the one that clients
+/// read.
 pub const DENY_ASYNC_LOADING: u16 = 1 << 9;
 /// CONFIG SET with the present value does the step, too: the named file may have changed.
 pub const REAPPLY: u16 = 1 << 10;

@@ -82,7 +82,7 @@ pub struct Step {
 #[must_use = "the steps are the server's to do"]
 pub struct Change {
     before: Box<Config>,
-    /// Each kind once, in the order of the settings; only for values that really changed.
+    /// Each step once, in the order of the settings; only for values that really changed.
     pub steps: Vec<Step>,
 }
 

@@ -306,7 +306,7 @@ pub static CLIENT_OUTPUT_BUFFER_LIMIT: Special = Special {
         let (replica, pubsub) = (limit(256 << 20, 64 << 20, 60), limit(32 << 20, 8 << 20, 60));
         c.client_output_buffer_limit = [limit(0, 0, 0), replica, pubsub];
     },
-    // A line does not change the other classes, so classes at their default need no line.
+    // A line changes only the classes that it names, so classes at their default need no line.
     lines: |c| {
         let (now, default) = (show_obuf_limits(c), show_obuf_limits(&Config::default()));
         now.into_iter()
@@ -460,7 +460,8 @@ pub mod check {
         require(!text.is_empty(), "dir can't be empty")
     }
 
-    /// A name of a file or folder in `dir`; the texts are the errors.
+    /// The check of a name of a file or folder in `dir`; `if_empty` and `if_path` are the error
+    /// texts.
     fn name(text: &[u8], if_empty: &'static str, if_path: &'static str) -> Verdict {
         require(!text.is_empty(), if_empty)?;
         require(!text.contains(&b'/'), if_path)
@@ -535,7 +536,8 @@ pub mod check {
         )
     }
 
-    /// Printable characters, without those that would break a line of `nodes.conf`.
+    /// The check of `cluster-announce-human-nodename`: printable characters, without those that
+    /// would break a line of `nodes.conf`.
     pub fn human_nodename(text: &[u8]) -> Verdict {
         let breaks =
             |b: &u8| b"!#$%&()*+:;<>?@[]^{|}~,='\"`\\/".contains(b) || !(b' '..=b'~').contains(b);
@@ -555,7 +557,7 @@ pub mod check {
         "config-file",
     ];
 
-    /// Not empty; every `{` opens the name of a variable.
+    /// The check of `proc-title-template`: not empty, and every `{` opens the name of a variable.
     pub fn proc_title_template(text: &[u8]) -> Verdict {
         let complaint = "template format is invalid or contains unknown variables";
         require(!text.is_empty(), complaint)?;

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Names, ranges and defaults are those of Redis 7.2; settings that only Valkey 8 has keep Valkey's
-//! default. Where the two have different names for a thing, Redis's is the name and the other an
-//! alias.
+//! default. Where Redis and Valkey name a setting differently, Redis's name is the name and
+//! Valkey's an alias.
 
 use super::Config;
 use super::enums::*;
@@ -384,8 +384,8 @@ pub static TABLE: &[Row] = &[
     Row::new("cluster-manual-failover-timeout", number!(cluster_manual_failover_timeout, 5000, 1, INT)),
 ];
 
-/// The shortest period is two ticks of the cron, since the cron resets the watchdog in each; zero
-/// is off.
+/// `watchdog-period`: at least two ticks of the cron, since each tick resets the watchdog; zero is
+/// off.
 const WATCHDOG_PERIOD: SettingKind = SettingKind::Number {
     get: |c| c.watchdog_period.into(),
     set: |c, value| {
@@ -402,7 +402,7 @@ const WATCHDOG_PERIOD: SettingKind = SettingKind::Number {
     unit: Unit::Plain,
 };
 
-/// Any number is accepted and brought into 1..=500, as in Redis.
+/// `hz`: any number is accepted and brought into 1..=500, as in Redis.
 const HZ: SettingKind = SettingKind::Number {
     get: |c| c.hz.into(),
     set: |c, value| c.hz = value.clamp(1, 500) as u32,

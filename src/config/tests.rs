@@ -564,7 +564,7 @@ fn rewrite_keeps_comments_and_goes_back_to_the_file_of_the_line() {
             .contains("\ndir \"/")
     );
 
-    // The second time there is nothing left to write, and the marker is not repeated.
+    // A second rewrite has nothing to write and does not repeat the marker.
     rewrite(&config, Extent::Changed).unwrap();
     assert_eq!(dir.text("a.conf"), rewritten);
     set(&mut config, &[("timeout", "0"), ("lfu-decay-time", "3")]).unwrap();
@@ -751,7 +751,7 @@ fn a_setting_that_lacks_another_is_refused() {
     assert_eq!(reason(&format!("{bus}\ntls-port 7001")), None);
 }
 
-/// The files of the server beside this module, without their tests.
+/// Appends the server's sources outside of this module, without their tests, to `text`.
 fn sources(dir: &std::path::Path, text: &mut String) {
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
@@ -765,8 +765,8 @@ fn sources(dir: &std::path::Path, text: &mut String) {
     }
 }
 
-/// Every setting is used, or its row is marked so that the start names it. A field counts as used
-/// where `.field` occurs in the server's code outside of this module.
+/// Every setting is used, or its row is marked as one without effect, so that the log names it at
+/// start. A field counts as used where `.field` occurs in the server's code outside of this module.
 #[test]
 fn a_setting_that_nothing_reads_is_marked() {
     // The fields that only this module uses, and those that are not settings.
