@@ -39,7 +39,7 @@ pub fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
 }
 
 /// Begins to connect to `address`. `source` is the local address (`bind-source-addr`); with `None`
-/// the kernel chooses it. An error if the kernel refuses at once; later ones come from
+/// the kernel chooses it. Fails if the kernel refuses at once; later errors come from
 /// [`Connection::finish_connect`].
 pub fn connect(address: SocketAddr, source: Option<IpAddr>) -> io::Result<Connection> {
     tape::not_recorded("a connection to another server");
@@ -63,8 +63,8 @@ pub fn connect(address: SocketAddr, source: Option<IpAddr>) -> io::Result<Connec
 }
 
 impl Connection {
-    /// The socket is writable: checks whether it is connected. Returns `Connecting` if it is too
-    /// early, and an error if the peer can't be reached.
+    /// The socket is writable: checks whether it is connected. Returns `Connecting` if the result
+    /// is not known yet, and an error if the peer can't be reached.
     pub fn finish_connect(&mut self) -> io::Result<State> {
         if self.state == State::Connecting
             && let Transport::Tcp(socket) = &self.transport

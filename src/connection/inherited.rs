@@ -11,7 +11,7 @@ use std::path::Path;
 
 use socket2::{Domain, SockAddr, Socket};
 
-/// The sockets that no setting has named yet, and the addresses of the others.
+/// The inherited sockets that no setting has named yet, and the addresses of those in use.
 #[derive(Default)]
 pub struct Inherited {
     sockets: Vec<Socket>,
@@ -33,7 +33,7 @@ impl Address {
         Some(Address { address, both })
     }
 
-    /// Whether connections to `wanted` arrive here.
+    /// Whether connections to `wanted` arrive at this socket.
     fn serves(&self, wanted: SocketAddr) -> bool {
         let any_v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, wanted.port()));
         let any_v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, wanted.port()));
@@ -44,7 +44,7 @@ impl Address {
 /// The inherited socket for an address.
 pub enum Found {
     Socket(TcpListener),
-    /// A socket that is used already gets these connections, too.
+    /// A socket that is in use already receives the connections to this address, too.
     Served,
     Nothing,
 }

@@ -56,7 +56,7 @@ impl ListenerKind {
 enum Socket {
     Tcp(TcpListener),
     Unix(UnixListener),
-    /// The number of a listener of a recording that is replayed.
+    /// A listener of a replayed recording: its descriptor in the recording.
     Taped(RawFd),
 }
 
@@ -68,7 +68,8 @@ pub struct Listener {
     pub token: Option<Token>,
     /// Whether the socket was replaced; it is closed when the loop no longer watches it.
     pub retired: bool,
-    /// Whether the supervisor has opened the socket, whose file is then the supervisor's, too.
+    /// Whether the supervisor has opened the socket, which then also owns the file of a unix
+    /// socket.
     pub inherited: bool,
     socket: Socket,
 }
@@ -79,7 +80,7 @@ pub struct Accepted {
     pub conn: Connection,
     /// The peer's address as CLIENT LIST shows it.
     pub peer: String,
-    /// Our own address as CLIENT LIST shows it.
+    /// The server's address as CLIENT LIST shows it.
     pub local: String,
     /// The peer runs on another machine.
     pub remote: bool,

@@ -44,7 +44,7 @@ use crate::sys::tape;
 pub enum State {
     /// The kernel is connecting; the socket becomes writable when the result is known.
     Connecting,
-    /// The transport negotiates and carries no bytes of ours yet.
+    /// TLS is being negotiated; no data can be sent or received yet.
     Handshake,
     /// Bytes can be sent and received.
     Open,
@@ -54,7 +54,7 @@ enum Transport {
     Tcp(TcpStream),
     Unix(UnixStream),
     Tls(Box<tls::Session>),
-    /// The socket of a session that a child uses.
+    /// The socket of a TLS session that a child uses, see [`Connection::lend`].
     Lent(TcpStream),
     /// A socket of a recording that is replayed.
     Taped(TapedSocket),
@@ -108,7 +108,7 @@ impl Connection {
         }
     }
 
-    /// An accepted TCP socket becomes one with TLS.
+    /// Turns an accepted TCP connection into one with TLS.
     pub fn accept_tls(self, materials: &tls::Materials) -> io::Result<Connection> {
         match self.transport {
             Transport::Tcp(socket) => Ok(Connection::tls(materials.accept(socket)?)),
@@ -116,7 +116,8 @@ impl Connection {
         }
     }
 
-    /// A connected TCP socket becomes one with TLS, as the client of the server at `address`.
+    /// Turns a connected TCP connection into one with TLS, as the client of the server at
+    /// `address`.
     pub fn secure(self, materials: &tls::Materials, address: SocketAddr) -> io::Result<Connection> {
         match self.transport {
             Transport::Tcp(socket) => Ok(Connection::tls(materials.connect(socket, address)?)),
@@ -148,7 +149,7 @@ impl Connection {
         self.session().is_some_and(tls::Session::wants_write)
     }
 
-    /// Ends the stream in an orderly way, as far as the transport has one and the socket allows.
+    /// Notifies the peer of a TLS session that no more bytes follow, if the socket accepts it.
     pub fn goodbye(&mut self) {
         if self.state == State::Open
             && let Transport::Tls(session) = &mut self.transport
@@ -157,7 +158,7 @@ impl Connection {
         }
     }
 
-    /// Ends both directions at once: the peer sees it now, and not when the socket is closed.
+    /// Ends both directions: the peer sees the end now, not only when the socket is closed.
     pub fn shut_down(&mut self) {
         self.goodbye();
         // An error means that the peer has closed the connection already.
@@ -188,7 +189,7 @@ impl Connection {
         }
     }
 
-    /// The TCP socket, also that below TLS.
+    /// The TCP socket; with TLS, the socket below the session.
     fn socket(&self) -> Option<&TcpStream> {
         match &self.transport {
             Transport::Tcp(socket) | Transport::Lent(socket) => Some(socket),
@@ -227,7 +228,7 @@ impl Connection {
         }
     }
 
-    /// The file descriptor, which is open as long as this is; `None` in a replay.
+    /// The file descriptor, which is open as long as the connection; `None` in a replay.
     pub fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         Some(match &self.transport {
             Transport::Tcp(socket) | Transport::Lent(socket) => socket.as_fd(),
@@ -237,8 +238,8 @@ impl Connection {
         })
     }
 
-    /// Whether small writes are sent at once (TCP_NODELAY); otherwise the kernel may collect them.
-    /// It has no effect on a unix socket.
+    /// Sets whether small writes are sent at once (TCP_NODELAY); otherwise the kernel may collect
+    /// them. Has no effect on a unix socket.
     pub fn set_nodelay(&self, on: bool) -> io::Result<()> {
         self.socket()
             .map_or(Ok(()), |socket| socket.set_nodelay(on))
@@ -252,14 +253,14 @@ impl Connection {
         }
     }
 
-    /// The connection for a child that is about to be forked, which alone sends on it from then on:
-    /// two processes can't share the keys of a session. With TLS the socket stays here, to be
-    /// watched and closed: what arrives is dropped, and nothing can be sent.
+    /// Returns the connection for a child that is about to be forked. From then on only the child
+    /// sends on it: two processes can't share the keys of a TLS session. With TLS this process
+    /// keeps the socket to watch and close it, drops what arrives, and can't send.
     pub fn lend(&mut self) -> io::Result<Connection> {
         let second = self.duplicate()?;
         let transport = match &mut self.transport {
             Transport::Tls(session) => {
-                // The loop watches the descriptor that is here.
+                // The session gets the second descriptor, as the loop watches the first.
                 let first = session.replace_socket(second.into());
                 std::mem::replace(&mut self.transport, Transport::Lent(first))
             }
@@ -284,7 +285,7 @@ impl Connection {
             true => tape::read(self.raw_fd() as u64, into, |into| self.read_now(into, max)),
         };
         if let Transport::Lent(_) = self.transport {
-            // Records for the child's session: the end of it.
+            // TLS records for the child's session are dropped.
             into.truncate(before);
         }
         match read {
@@ -344,7 +345,7 @@ impl Connection {
         })
     }
 
-    /// A write through the tape. There are no sessions of TLS while it is on.
+    /// Writes through the tape. There are no TLS sessions while the tape is on.
     #[cold]
     fn write_taped(&mut self, pieces: &[IoSlice]) -> io::Result<Transfer> {
         let fd = self.raw_fd() as u64;
@@ -371,8 +372,8 @@ fn written(result: io::Result<usize>) -> io::Result<Transfer> {
     }
 }
 
-/// The result of a call that did not succeed: would block is drained, interrupted is call again,
-/// everything else is an error.
+/// The result of a call that did not succeed: `WouldBlock` is `Drained`, `Interrupted` is `More`,
+/// and everything else is an error.
 #[cold]
 fn not_now(e: io::Error) -> io::Result<Transfer> {
     let io = match e.kind() {

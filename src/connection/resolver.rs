@@ -111,7 +111,7 @@ mod tests {
         let resolver = Resolver::start(never, || {}).expect("a thread");
         let asked =
             (0..2 * QUESTIONS_MAX as u64).take_while(|&id| resolver.ask(id, "x", 1).is_ok());
-        // The thread may have taken one already.
+        // The thread may have taken one question already.
         assert!((QUESTIONS_MAX..=QUESTIONS_MAX + 1).contains(&asked.count()));
     }
 }

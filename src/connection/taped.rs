@@ -1,5 +1,5 @@
-//! What listeners and accepts are on the tape: text, of which a replay makes listeners and
-//! connections without sockets.
+//! The form of listeners and accepts on the tape (`sys::tape`): text, from which a replay makes
+//! listeners and connections without sockets.
 //!
 //! ```text
 //!   listeners   kind fd inherited, a line for each
@@ -20,7 +20,7 @@ pub struct TapedSocket {
     pub is_unix: bool,
     /// Whether the peer runs on the machine of the server.
     pub is_local: bool,
-    /// Our address, as `Connection::local_address` says it.
+    /// The server's address, which `Connection::local_address` returns.
     pub local: String,
 }
 
@@ -33,7 +33,7 @@ const KINDS: [(&str, ListenerKind); 6] = [
     ("monitor", ListenerKind::Monitor),
 ];
 
-/// The listeners through the tape: those that are given, or those of the recording.
+/// Passes the listeners through the tape: returns `live`, or in a replay those of the recording.
 pub fn listeners(live: Vec<Listener>) -> Vec<Listener> {
     let text = tape::text(|| {
         let lines = live.iter().map(|listener| {
@@ -67,7 +67,7 @@ fn fd_of(text: &str) -> Option<RawFd> {
     text.parse().ok().filter(|fd| *fd >= 0)
 }
 
-/// An accept through the tape.
+/// Passes an accept through the tape: the result of `live`, or in a replay that of the recording.
 pub fn accept(
     kind: ListenerKind,
     config: &Config,

@@ -74,6 +74,6 @@ fn keepalive(socket: &TcpStream, seconds: u32) {
         .with_time(Duration::from_secs(seconds as u64))
         .with_interval(probe)
         .with_retries(3);
-    // A socket without keepalive works too.
+    // An error is ignored: a socket without keepalive works too.
     let _ = SockRef::from(socket).set_tcp_keepalive(&keepalive);
 }

@@ -16,7 +16,7 @@
 pub struct Facts {
     /// The serial number in capital hexadecimal digits.
     pub serial: String,
-    /// The first and the last second in which it is valid, as Unix time.
+    /// The first and the last second in which the certificate is valid, as Unix time.
     pub not_before_s: i64,
     pub not_after_s: i64,
     /// The last common name of the subject.
@@ -45,9 +45,9 @@ pub mod tag {
 
 use self::tag::*;
 
-/// 2.5.4.3
+/// The OID of the common name, 2.5.4.3.
 const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
-/// 2.5.29.17
+/// The OID of the extension subjectAltName, 2.5.29.17.
 const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
 
 /// A reader of consecutive DER values.

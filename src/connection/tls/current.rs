@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Reading certificates may wait for a disk or a network file system, so a reload that no client
-//! waits for is done on a thread of its own, which ends with it.
+//! waits for runs on a thread of its own.
 
 use std::io;
 use std::net::SocketAddr;
@@ -37,7 +37,7 @@ impl Current {
     }
 
     /// Continues an outgoing connection: its connect, then the handshake of a session if it is to
-    /// have one with the server at `secure`. After an error it may be `None`.
+    /// have one with the server at `secure`. After an error `conn` may be `None`.
     pub fn advance(
         &self,
         conn: &mut Option<Connection>,
@@ -74,7 +74,7 @@ impl Current {
         Ok(())
     }
 
-    /// The result of the load that has ended.
+    /// The result of the load in the background, if it has ended.
     pub fn take_loaded(&mut self) -> Option<Loaded> {
         match self.loading.as_ref()?.try_recv() {
             Ok(loaded) => {

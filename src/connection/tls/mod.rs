@@ -44,7 +44,7 @@ use self::verify::{Clients, Servers, Sessions, Trust};
 use crate::config::{Config, TlsAuthClients, TlsAuthClientsUser};
 use crate::sys;
 
-/// The settings of TLS, without the rest.
+/// A copy of the settings of TLS alone.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Inputs {
     server: Pair,
@@ -53,7 +53,7 @@ pub struct Inputs {
     ca_file: PathBuf,
     ca_dir: PathBuf,
     auth: TlsAuthClients,
-    /// Other servers are reached by TLS, so their certificates have to be checked.
+    /// Whether other servers are reached by TLS, so that their certificates have to be checked.
     outgoing: bool,
     protocols: String,
     ciphers: String,
@@ -184,7 +184,8 @@ impl Materials {
         })
     }
 
-    /// Whether both were built from the same settings and the same contents of files.
+    /// Whether these and the `other` materials have the same settings and the same contents of
+    /// files.
     pub fn is_same(&self, other: &Materials) -> bool {
         self.inputs == other.inputs && self.files == other.files
     }
@@ -268,7 +269,7 @@ pub fn user_names(session: &Session, field: TlsAuthClientsUser) -> Vec<Vec<u8>> 
     }
 }
 
-/// The file must exist, as the peers require, and has no other effect.
+/// `tls-dh-params-file`: the file must exist, as in Redis and Valkey, but has no effect.
 fn check_dh_params(inputs: &Inputs, files: &mut Files) -> Result<(), String> {
     let path = &inputs.dh_params;
     if path.as_os_str().is_empty() {
@@ -303,7 +304,7 @@ fn key_pair(
         Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch)) => {
             Err(failed("key values mismatch".into()))
         }
-        // A certificate of version 1 can't be compared; it can be used.
+        // A certificate of version 1 can't be compared with its key, but it can be used.
         _ => Ok(Arc::new(certified)),
     }
 }
@@ -330,7 +331,8 @@ fn trusted(inputs: &Inputs, files: &mut Files) -> Result<Vec<CertificateDer<'sta
         };
         paths.sort();
         for path in paths {
-            // A directory of certificates also has other files, and links to the same ones.
+            // Files that can't be read are skipped: a directory of certificates also has other
+            // files.
             let Ok(text) = files.read(&path) else {
                 continue;
             };

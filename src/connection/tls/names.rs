@@ -1,4 +1,4 @@
-//! The names of protocols and ciphers in the settings: those of OpenSSL, as in all peers.
+//! The names of protocols and ciphers in the settings: those of OpenSSL, as in Redis and Valkey.
 
 use rustls::crypto::aws_lc_rs::cipher_suite::*;
 use rustls::version::{TLS12, TLS13};
@@ -42,8 +42,8 @@ const CIPHERSUITES: [(&str, SupportedCipherSuite); 3] = [
     ),
 ];
 
-/// `tls-protocols`: the versions, and those named that this server does not have. Empty is the
-/// default, TLS 1.2 and 1.3.
+/// `tls-protocols`: the versions, and the words for versions that this server does not support.
+/// Empty is the default, TLS 1.2 and 1.3.
 pub fn protocols(
     text: &str,
 ) -> Result<(Vec<&'static SupportedProtocolVersion>, Vec<&str>), String> {
@@ -129,7 +129,7 @@ fn choose<'a>(
                 .collect::<Vec<_>>()
         };
         match word.as_bytes()[0] {
-            // The levels of OpenSSL are below what this server has.
+            // OpenSSL's security levels are ignored: all suites of this server are above them.
             b'@' => {}
             b'!' => {
                 rest(&mut chosen);

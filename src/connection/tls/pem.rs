@@ -33,11 +33,11 @@ const FILE_MAX: u64 = 16 * 1024 * 1024;
 struct Section {
     label: String,
     der: Vec<u8>,
-    /// The key has the headers of OpenSSL's own encryption.
+    /// Whether the key has the headers of OpenSSL's own encryption.
     old_encryption: bool,
 }
 
-/// The contents of a file, or the reason without the path.
+/// The contents of a file. `Err` is the error text without the path.
 pub fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     let text = |e: std::io::Error| sys::error_text(&e);
     let mut bytes = Vec::new();

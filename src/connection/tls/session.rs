@@ -47,7 +47,7 @@ const READ_MAX: usize = 64 * 1024;
 const READ_MIN: usize = RECORD + 512;
 /// The maximum number of plaintext bytes of one write: four full records.
 const WRITE_MAX: usize = 4 * RECORD;
-/// The plaintext of a full record.
+/// The number of plaintext bytes of a full record.
 const RECORD: usize = 16 * 1024;
 /// More than the header, nonce, padding and tag of one record take.
 const OVERHEAD: usize = 128;
@@ -65,7 +65,8 @@ const NO_TLS: &str = "the peer does not speak TLS";
 struct Scratch {
     received: Vec<u8>,
     gathered: Vec<u8>,
-    /// One encrypted record. It is given its full length at the first write and keeps it.
+    /// The encrypted records of one write. The buffer gets its full length at the first write and
+    /// keeps it.
     sealed: Vec<u8>,
 }
 
@@ -92,11 +93,11 @@ pub struct Session {
     outgoing_at: usize,
     /// The number of plaintext bytes in `outgoing` that the caller still holds.
     owed: usize,
-    /// The first bytes of the peer are the start of a record.
+    /// Whether the first bytes of the peer have arrived and were checked.
     begun: bool,
-    /// The peer has ended the session in an orderly way.
+    /// Whether the peer has announced that no more bytes follow.
     ended: bool,
-    /// An error has ended it; rustls is not called any more.
+    /// Whether an error has ended the session; rustls is not called any more.
     failed: bool,
 }
 
@@ -254,7 +255,7 @@ impl Session {
         }
     }
 
-    /// The socket below.
+    /// The socket below the session.
     pub fn socket(&self) -> &TcpStream {
         &self.socket
     }
@@ -342,8 +343,8 @@ impl Session {
         })
     }
 
-    /// Refuses a peer whose first byte is that of no handshake and no alert. It gets no alert,
-    /// which a peer without TLS would take for a reply.
+    /// Refuses a peer whose first byte is that of no handshake and no alert. The peer gets no
+    /// alert, as a peer without TLS would take it for a reply.
     fn check_start(&mut self, received: &[u8]) -> io::Result<()> {
         if !std::mem::replace(&mut self.begun, true)
             && !matches!(received.first(), Some(&HANDSHAKE | &ALERT))
@@ -512,7 +513,8 @@ impl Session {
             }
             self.outgoing.extend_from_slice(&records[sent..]);
         } else {
-            // Records of the protocol (an alert, a key update) wait in `outgoing`: these go behind.
+            // Records of the protocol (an alert, a key update) wait in `outgoing`: the new records
+            // go behind them.
             self.outgoing.extend_from_slice(records);
             if self.flush()? {
                 return Ok(Transfer {
@@ -545,7 +547,7 @@ impl Session {
         if self.outgoing.is_empty()
             && let Ok(done) = self.send_after_records(Then::CloseNotify(&mut room))
         {
-            // The socket is closed in any case.
+            // An error is ignored: the socket is closed in any case.
             let _ = send(&self.socket, &room[..done.sealed]);
         }
     }

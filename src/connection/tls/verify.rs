@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use super::certificate;
 
-/// The trusted certificates, in both forms.
+/// The trusted certificates: as roots of chains, and to be compared as a whole.
 #[derive(Debug)]
 pub struct Trust {
     roots: Arc<RootCertStore>,
@@ -48,7 +48,8 @@ impl Trust {
         })
     }
 
-    /// Whether the certificate is one of the given ones. An error if its time is over or to come.
+    /// Whether the certificate is one of the given ones. Fails if it has expired or is not valid
+    /// yet.
     fn is_given(&self, peer: &CertificateDer, now: UnixTime) -> Result<bool, Error> {
         if !self.exact.iter().any(|given| given == peer) {
             return Ok(false);
