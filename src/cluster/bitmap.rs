@@ -21,7 +21,7 @@ impl Default for Bitmap {
 }
 
 impl Bitmap {
-    /// The set in its form in a packet.
+    /// Reads the set from its form in a packet.
     pub fn from_bytes(bytes: &[u8; BITMAP_LEN]) -> Bitmap {
         let mut bitmap = Bitmap::default();
         let (words, _) = bytes.as_chunks::<8>();
@@ -31,7 +31,7 @@ impl Bitmap {
         bitmap
     }
 
-    /// Appends the form in a packet.
+    /// Appends the set in its form in a packet.
     pub fn append_to(&self, out: &mut Vec<u8>) {
         out.extend(self.0.iter().flat_map(|word| word.to_le_bytes()));
     }

@@ -41,7 +41,7 @@ impl Cluster {
         if primary == sender {
             self.take_claims(sender, header.config_epoch, &header.slots, out);
         }
-        // A claim that is out of date: the sender must hear of the owner.
+        // A claim with a lower epoch than the owner's is out of date: send the owner's claim.
         let newer = header.slots.iter().find_map(|slot| {
             let owner = self.slots.owner(slot)?;
             let stale = owner != sender
@@ -68,7 +68,7 @@ impl Cluster {
 
     pub(super) fn send_update(&mut self, to: NodeIndex, owner: NodeIndex, out: &mut Vec<Action>) {
         let node = &self.nodes[owner];
-        // The claim of this node itself may wait for the disk.
+        // This node's own new claim may still wait for the disk, so announce the one before.
         let config_epoch = match owner == self.my_primary() {
             true => self.announced.config_epoch,
             false => node.config_epoch,
@@ -106,8 +106,8 @@ impl Cluster {
         self.take_claims(node, config_epoch, slots, out);
     }
 
-    /// Takes over what a primary claims. This node loses slots to a higher epoch, and follows the
-    /// node that took the last one.
+    /// Takes over what a primary claims. A node that so loses its last slot becomes a replica of
+    /// the claimant.
     pub(super) fn take_claims(
         &mut self,
         claimant: NodeIndex,
@@ -134,7 +134,7 @@ impl Cluster {
             if owner == Some(self.me) {
                 lost.push(slot);
             }
-            // After a failover, the shard's move of the slot goes on.
+            // After a failover within the shard, a move of the slot goes on with the new primary.
             let stays_in_shard = owner.is_some_and(|owner| self.share_shard(owner, claimant));
             match stays_in_shard {
                 true => heir_of = owner,
@@ -185,7 +185,8 @@ impl Cluster {
         self.nodes[one].shard == self.nodes[other].shard
     }
 
-    /// Two primaries have one config epoch: the one with the smaller name takes another.
+    /// If the sender and this node are primaries with the same config epoch, the one with the
+    /// smaller name takes a new epoch.
     pub(super) fn resolve_collision(
         &mut self,
         sender: NodeIndex,

@@ -1,4 +1,4 @@
-//! The machine from nodes.conf and back.
+//! Builds the cluster's state from nodes.conf, and nodes.conf from the state.
 
 use super::config_file::{NodeLine, NodesConf, OpenSlot};
 use super::event::{Now, Settings, Texts};
@@ -175,7 +175,8 @@ impl Cluster {
             }
         }
         if is_me {
-            // Texts and ports come from the settings; the address may be one that was learned.
+            // This node's texts and ports come from the settings. Its address comes from the file
+            // if the settings have none.
             let me = &mut self.nodes[self.me];
             me.flags = line.flags & KEPT & !flag::NO_FAILOVER | me.flags & flag::NO_FAILOVER;
             me.config_epoch = line.config_epoch;
@@ -194,7 +195,8 @@ impl Cluster {
         if texts != Texts::default() {
             node.texts = Some(Box::new(texts));
         }
-        // The times of the file are not read: what was heard before the start says nothing of now.
+        // The times of pings and pongs in the file are not read: they say nothing about the
+        // present.
         if node.has(flag::FAIL) {
             node.failed_at = now.ms;
         }
@@ -206,7 +208,7 @@ impl Cluster {
         }
     }
 
-    /// Primaries, slots and open slots, when all nodes are here.
+    /// Reads the primary, the slots and the open slots of a line, after all nodes were added.
     fn load_relations(&mut self, line: &NodeLine) {
         let Some(index) = self.nodes.find(&line.name) else {
             return;

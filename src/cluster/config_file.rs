@@ -7,16 +7,16 @@
 //!   vars currentEpoch <n> lastVoteEpoch <n>
 //! ```
 //!
-//! Keys: `shard-id nodename tcp-port tls-port`, and in Valkey 9 `availability-zone` and those of
-//! the addresses for clients. Redis 7.0 writes none. Keys that are not known here are kept and
-//! written again.
+//! Keys: `shard-id nodename tcp-port tls-port`, and in Valkey 9 `availability-zone` and
+//! `client-ipv4 client-ipv6 client-tcp-port client-tls-port`. Redis 7.0 writes no keys. Keys that
+//! this server does not know are kept and written again.
 //!
-//! The file is replaced by a rename, so a torn one is a damage of the disk or an edit. The line
-//! `vars` is the last one and ends with a newline: a file without it was cut, and is refused
-//! instead of being read as a smaller cluster with epochs that fell.
+//! The file is replaced by a rename, so an incomplete file is a fault of the disk or of an editor.
+//! The line `vars` is the last one and ends with a newline: a file without that line was cut, and
+//! is refused: read as it is, it would be a smaller cluster with lower epochs.
 //!
-//! **Invariant:** what [`NodesConf::render`] writes, [`NodesConf::parse`] reads to the same value,
-//! and it reads no proper prefix of it (`tests::no_prefix_of_a_file_is_read`, fuzz target
+//! **Invariant:** [`NodesConf::parse`] reads what [`NodesConf::render`] writes to the same value,
+//! and refuses each proper prefix of that text (`tests::no_prefix_of_a_file_is_read`, fuzz target
 //! `nodes_conf`).
 //! **Limits:** a cluster has at most [`NODES_MAX`] nodes.
 
@@ -34,7 +34,7 @@ pub const NODES_MAX: usize = 65_000;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct OpenSlot {
     pub slot: u16,
-    /// Whether the slot moves to this node; if not, it moves from it.
+    /// Whether the slot moves to this node; if not, it moves from this node.
     pub importing: bool,
     /// The node on the other side.
     pub node: Name,
@@ -49,7 +49,7 @@ pub struct NodeLine {
     pub bus_port: u16,
     /// The host name; `None` if the field is not there or empty.
     pub host_name: Option<Box<[u8]>>,
-    /// Further fields, in order.
+    /// The `key=value` fields behind the host name, in order.
     pub fields: Vec<(Box<str>, Box<str>)>,
     /// A set of [`flag`]s.
     pub flags: u16,
@@ -158,7 +158,7 @@ impl NodesConf {
         Ok(())
     }
 
-    /// What must hold of all lines together.
+    /// Checks what must hold for all lines together.
     fn check(&self) -> Result<(), &'static str> {
         if self.nodes.len() > NODES_MAX {
             return Err("too many nodes");
@@ -256,7 +256,7 @@ impl NodeLine {
         Ok(node)
     }
 
-    /// Appends the line without a newline. CLUSTER NODES has it without `fields`.
+    /// Appends the line without a newline. CLUSTER NODES replies these lines with `fields` empty.
     pub fn render(&self, out: &mut String) {
         let (ip, host) = (self.ip.as_str(), self.host_name.as_deref().unwrap_or(b""));
         let _ = write!(out, "{} {ip}:{}@{}", self.name, self.port, self.bus_port);
@@ -291,7 +291,7 @@ impl NodeLine {
     }
 }
 
-/// `ip:port@bus port`; without the bus port, it is 10,000 above the port.
+/// Parses `ip:port@bus port`; a missing bus port is 10,000 above the port.
 fn parse_address(text: &str) -> Result<(Ip, u16, u16), &'static str> {
     const INVALID: &str = "an invalid address";
     let (ip, ports) = text.rsplit_once(':').ok_or(INVALID)?;
@@ -340,7 +340,7 @@ fn parse_range(text: &str) -> Result<(u16, u16), &'static str> {
     }
 }
 
-/// `slot->-target]` or `slot-<-source]`.
+/// Parses `slot->-target]` or `slot-<-source]`.
 fn parse_open(text: &str) -> Result<OpenSlot, &'static str> {
     const INVALID: &str = "an invalid open slot";
     let text = text.strip_suffix(']').ok_or(INVALID)?;

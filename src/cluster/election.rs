@@ -12,21 +12,23 @@
 //! epoch. Redis retries after four node timeouts. When hundreds of primaries fail together, most
 //! elections collide, and shards stay down for minutes. Here:
 //!
-//! - The delay has a rank among the failed primaries, by their names, so that elections follow each
-//!   other at short intervals; and the rank among the replicas of one primary by their offsets.
+//! - The delay grows with two ranks: that of the failed primary among all failed primaries, by the
+//!   names of their shards, so that elections follow each other at short intervals; and that of the
+//!   replica among the replicas of its primary, by their offsets.
 //! - The best replica of the first shard begins at once if all of its siblings agree that the
 //!   primary failed. Voters may not know that yet and refuse, so a request is repeated in its
-//!   epoch: a voter that has refused may still vote, and one that has voted repeats its answer,
-//!   which counts once.
+//!   epoch: a voter that has refused may still vote, and one that has voted repeats its vote, which
+//!   counts once.
 //! - If the epoch was taken by another election, or the votes were split, a new election begins
-//!   after a random wait that doubles each time. It contradicts no vote, since it has an epoch of
-//!   its own.
+//!   after a random wait that doubles each time. The new election contradicts no vote, since it has
+//!   an epoch of its own.
 //! - A voter that voted for a replica does not vote for another one of the same shard within two
-//!   node timeouts, so that the winner can announce itself; but it may vote for the same one again.
+//!   node timeouts, so that the winner can announce itself; but it may vote for the same replica
+//!   again.
 //!
 //! **Invariant:** a vote, and the epoch of a request, are on the disk before they are sent
-//! ([`Held`]). A vote carries its own epoch in the head, not the epoch known when it is sent, and
-//! counts only if that is the epoch of the request.
+//! ([`Held`]). A vote carries the epoch of its election in the head, not the epoch known when it is
+//! sent, and counts only if that is the epoch of the request.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -42,8 +44,8 @@ use super::packet::{Body, Header, Message, flag, message_flag};
 enum Phase {
     #[default]
     Idle,
-    /// The request is sent at this time, or at the earlier one if all siblings agree and this is
-    /// the best of them.
+    /// The request is sent at the time `at`, or at `earliest` if all siblings agree that the
+    /// primary failed and this replica has the highest offset.
     Scheduled { at: u64, earliest: u64 },
     Asking {
         epoch: u64,
@@ -63,21 +65,22 @@ enum Phase {
 #[derive(Clone, Default, Debug)]
 pub(super) struct Election {
     phase: Phase,
-    /// The rank in the delay.
+    /// The rank by offset among the siblings that the scheduled time includes.
     rank: u64,
-    /// The number of epochs that other elections took.
+    /// The number of tries that ended without a majority; each doubles the longest wait before the
+    /// next.
     collisions: u32,
 }
 
 impl Election {
-    /// A node is removed.
+    /// Drops the vote of a node that is removed.
     pub(super) fn forget(&mut self, index: NodeIndex) {
         if let Phase::Asking { votes, .. } = &mut self.phase {
             votes.remove(&index);
         }
     }
 
-    /// The manual failover of this election has timed out.
+    /// Ends an election whose manual failover has timed out: later votes for it don't count.
     pub(super) fn abandon(&mut self) {
         self.phase = match self.phase {
             Phase::Asking { epoch, .. } | Phase::Abandoned { epoch } => Phase::Abandoned { epoch },
@@ -86,12 +89,12 @@ impl Election {
     }
 }
 
-/// The longest delay in the absence of ranks, and the step between failed primaries.
+/// The maximum of the unit of the delay. Without ranks, the delay is one to two units.
 const DELAY_MAX_MS: u64 = 500;
 const SHARD_STEP_MS: [u64; 2] = [5, 50];
-/// The least time in which an election must succeed.
+/// The minimum of the time within which an election must succeed.
 const AUTH_TIMEOUT_MIN_MS: u64 = 2000;
-/// The bits of the collisions that lengthen the wait.
+/// The longest wait before another try doubles at most this number of times.
 const COLLISIONS_MAX: u32 = 6;
 
 impl Cluster {
@@ -137,7 +140,7 @@ impl Cluster {
         }
     }
 
-    /// A manual failover begins with an election of its own.
+    /// Drops the election that runs: a manual failover begins with an election of its own.
     pub(super) fn reset_election(&mut self, out: &mut Vec<Action>) {
         let election = std::mem::take(&mut self.election);
         if let Phase::Asking { epoch, .. } | Phase::Abandoned { epoch } = election.phase {
@@ -149,7 +152,8 @@ impl Cluster {
         }
     }
 
-    /// Begins when the time has come. The offsets of siblings change it.
+    /// Begins to ask for votes when the scheduled time has come. The time changes with this
+    /// replica's rank by offset.
     fn await_turn(
         &mut self,
         now: Now,
@@ -173,7 +177,7 @@ impl Cluster {
         }
     }
 
-    /// Whether each other replica of the primary has found that it failed.
+    /// Whether each other replica that could be elected has found that the primary failed.
     fn siblings_agree(&self, primary: NodeIndex) -> bool {
         self.nodes.replicas_of(primary).all(|(index, node)| {
             index == self.me || node.has(flag::PRIMARY_FAILED | flag::FAIL | flag::NO_FAILOVER)
@@ -190,7 +194,7 @@ impl Cluster {
 
     fn has_recent_data(&self, now: Now) -> bool {
         let (settings, replication) = (&self.settings, &self.replication);
-        // That the primary is silent for the node timeout is why it failed.
+        // A failed primary was silent for the node timeout at least, so that time does not count.
         let age = now.ms.saturating_sub(replication.heard_ms);
         let age = age.saturating_sub(settings.node_timeout_ms);
         let limit = settings
@@ -211,7 +215,7 @@ impl Cluster {
         better.count() as u64
     }
 
-    /// The number of failed primaries with a smaller shard name, and with slots.
+    /// The number of failed primaries with slots whose shard has a smaller name.
     fn rank_of_primary(&self, primary: NodeIndex) -> u64 {
         let own = &self.nodes[primary].shard;
         let failed = self.nodes.iter().map(|(_, node)| node);
@@ -241,7 +245,7 @@ impl Cluster {
         let line =
             "Start of election delayed for {} milliseconds (rank #{}, MASTER rank #{}, offset {}).";
         self.line(line, &[&delay, &rank, &shard_rank, &offset], out);
-        // Siblings hear the offset, and rank themselves.
+        // Siblings need this replica's offset for their own rank.
         self.announce();
         self.tell_siblings(now, primary, out);
         if delay == 0 {
@@ -262,7 +266,8 @@ impl Cluster {
     fn begin_asking(&mut self, now: Now, out: &mut Vec<Action>) {
         self.current_epoch = self.highest_epoch() + 1;
         let epoch = self.current_epoch;
-        // Its own vote: as the winner it must not vote for another one in this epoch.
+        // This node has voted in this epoch, for itself: as the winner it must not vote for another
+        // one.
         self.last_vote_epoch = epoch;
         self.election.phase = Phase::Asking {
             epoch,
@@ -275,7 +280,7 @@ impl Cluster {
         self.hold(Held::Request { epoch });
     }
 
-    /// The epoch is on the disk.
+    /// Sends the request for votes, now that the epoch of the election is on the disk.
     pub(super) fn request_votes(&mut self, now: Now, epoch: u64, out: &mut Vec<Action>) {
         let repeat = now.ms + self.delay_unit().max(10);
         match &mut self.election.phase {
@@ -298,7 +303,7 @@ impl Cluster {
         let message = Rc::new(Message::Full(Box::new(header), Body::AuthRequest));
         for at in 0..self.nodes.count() {
             let index = self.nodes.indices()[at];
-            // A replica has no vote, but its view of the epoch is renewed.
+            // Replicas have no vote.
             if index != self.me && self.nodes[index].is_primary() {
                 self.send_to(index, &message, out);
             }
@@ -353,7 +358,7 @@ impl Cluster {
         }
     }
 
-    /// Whether another election has this epoch's votes, or those of a later one.
+    /// Whether another election has won this epoch, or a later epoch has begun.
     fn is_epoch_taken(&self, epoch: u64) -> bool {
         let won = |node: &Node| node.is_primary() && node.config_epoch >= epoch;
         self.current_epoch > epoch || self.nodes.iter().any(|(_, node)| won(node))
@@ -380,7 +385,7 @@ impl Cluster {
         for slot in self.slots.of(primary).iter() {
             self.set_owner(slot, Some(self.me));
         }
-        // Siblings follow when they see the claim, the old primary when it hears of it.
+        // Siblings and the old primary become replicas of this node when they receive its claim.
         self.hold(Held::Claim);
         self.election = Election::default();
         self.reset_manual(out);
@@ -389,7 +394,7 @@ impl Cluster {
         out.push(Action::Promote);
     }
 
-    /// A request for a vote.
+    /// Answers a request for a vote.
     pub(super) fn vote(
         &mut self,
         now: Now,
@@ -402,7 +407,8 @@ impl Cluster {
         }
         let (name, epoch) = (self.nodes[candidate].name, header.current_epoch);
         if self.last_vote == Some((name, epoch)) {
-            // The answer was lost, or is on its way to the disk.
+            // The request is a repetition: the vote was lost on its way, or still waits for the
+            // disk.
             let held = |(_, held): &(u64, Held)| {
                 *held
                     == Held::Vote {
@@ -436,7 +442,7 @@ impl Cluster {
         }
     }
 
-    /// The primary that the candidate may replace.
+    /// The primary that the candidate may replace; an error is the reason of the refusal.
     fn may_vote(
         &self,
         now: Now,
@@ -474,7 +480,8 @@ impl Cluster {
         }
     }
 
-    /// The vote is on the disk. It is dropped if this node has lost its own vote meanwhile.
+    /// Sends a vote that is on the disk. It is dropped if this node has become a node without a
+    /// vote meanwhile.
     pub(super) fn send_vote(&mut self, candidate: Name, epoch: u64, out: &mut Vec<Action>) {
         if let Some(candidate) = self.nodes.find(&candidate)
             && self.nodes[self.me].is_voter()

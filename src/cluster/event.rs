@@ -1,4 +1,4 @@
-//! What goes into the machine and what comes out: events, actions, settings.
+//! The events and settings that the cluster's machine takes, and the actions that it returns.
 
 use std::rc::Rc;
 
@@ -15,7 +15,7 @@ pub struct Now {
     pub wall_ms: u64,
 }
 
-/// A connection of the bus. A number is used once.
+/// The number of a connection of the bus. A number is used once.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct LinkId(pub u64);
 
@@ -41,10 +41,11 @@ pub struct Replication {
     pub heard_ms: u64,
 }
 
-/// What happened.
+/// What happened outside of the machine.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// A tenth of a second has passed.
+    /// The time of [`super::Cluster::deadline`] has come: a tenth of a second has passed, or an
+    /// election or a FAIL packet is due.
     Tick,
     /// A connection that the machine asked for with [`Action::Connect`] is up.
     Connected(LinkId),
@@ -55,7 +56,7 @@ pub enum Event<'a> {
     /// A packet was received.
     Packet {
         link: LinkId,
-        /// The address of the peer of the connection, and of this side.
+        /// The IP address of the connection's other end.
         peer: Ip,
         local: Ip,
         message: &'a Message,
@@ -66,7 +67,7 @@ pub enum Event<'a> {
     Saved(u64),
 }
 
-/// What the owner must do, in order.
+/// What the owner of the machine must do, in order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Action {
     /// Connect to a bus port; later [`Event::Connected`] or [`Event::Closed`].
@@ -75,10 +76,11 @@ pub enum Action {
     Send { link: LinkId, message: Rc<Message> },
     /// Close a connection, without an event.
     Close(LinkId),
-    /// Write [`super::Cluster::conf`] to nodes.conf, later [`Event::Saved`]. `durable`: sync it; a
-    /// vote or an epoch is held back until then. A save includes the changes of all earlier ones.
+    /// Write [`super::Cluster::conf`] to nodes.conf, later [`Event::Saved`]. `durable`: sync the
+    /// file, since a vote or an epoch is held back until it is on the disk. A save includes the
+    /// changes of all earlier ones.
     Save { token: u64, durable: bool },
-    /// This node is a replica of that node now, or its primary has another address. Unless
+    /// This node is a replica of `primary` now, or its primary has another address. Unless
     /// `keeps_data`, the data are those of another shard, and have no offset until a sync.
     Follow {
         primary: Name,
@@ -91,7 +93,7 @@ pub enum Action {
     Flush,
     /// Hold back writes until this time, for a manual failover; later [`Action::Resume`].
     Pause { until_ms: u64 },
-    /// Writes go on.
+    /// Stop holding back writes.
     Resume,
     /// These slots have another owner: delete their keys.
     DeleteKeys(Vec<u16>),
@@ -133,9 +135,9 @@ pub struct Settings {
     pub gossip_percent: usize,
     /// Whether nodes talk to each other with TLS.
     pub tls_cluster: bool,
-    /// The announced address; an empty IP: peers see it by the connection.
+    /// The announced address. With an empty IP, peers take the address of the connection.
     pub announced: Address,
-    /// The announced texts.
+    /// The announced texts: names, zone, addresses for clients.
     pub texts: Texts,
     pub words: Words,
 }
@@ -172,6 +174,6 @@ pub struct Texts {
     pub client_ipv6: Option<Box<[u8]>>,
     pub client_port: u16,
     pub client_tls_port: u16,
-    /// Fields of nodes.conf with keys that are not known here.
+    /// Fields of nodes.conf with keys that this server does not know.
     pub other: Vec<(Box<str>, Box<str>)>,
 }

@@ -15,16 +15,16 @@
 //! **FAIL packets.** All nodes find a failure at nearly the same time. If each of them sent FAIL to
 //! all others, as the peers do, 250 failures among 1,000 nodes would be 140 million packets. So
 //! this node sends FAIL at once to the replicas of the failed node, and to the others after a
-//! random delay that grows with the cluster (half a millisecond a node), unless it has received
-//! the same FAIL meanwhile. A replica of the failed node sends FAIL to all at once: voters refuse
-//! a candidate while they find its primary well.
+//! random delay that grows with the cluster (half a millisecond a node), unless it has received the
+//! same FAIL meanwhile. A replica of the failed node sends FAIL to all at once: voters refuse a
+//! candidate until they have marked its primary FAIL.
 //!
 //! **Up or down.** The cluster is down in the view of this node if a slot has no owner or a failed
 //! one (`cluster-require-full-coverage`), or if this node can't reach a majority of the voters. A
-//! voter counts as reached if it answered within the node timeout: the peers count those without
-//! PFAIL, which comes up to half a timeout later, so a cut-off primary takes writes for longer.
-//! A primary that comes back from a minority waits: it may have been replaced, and hears of that
-//! first.
+//! voter counts as reached if it answered within the node timeout: Redis and Valkey count voters
+//! without PFAIL, which is set up to half a timeout later, so there a cut-off primary takes writes
+//! for longer. A primary that comes back from a minority takes no writes for a while: it may have
+//! been replaced, and has to receive the claim of its successor first.
 
 use std::rc::Rc;
 
@@ -35,9 +35,9 @@ use super::nodes::{Node, NodeIndex};
 use super::packet::{Body, Message, flag};
 use crate::db::slot::SLOTS;
 
-/// The longest random delay of a FAIL packet.
+/// The longest random delay of a FAIL packet, in milliseconds.
 const NOTICE_MAX_MS: u64 = 500;
-/// Bounds of the time that a primary waits after it was cut off.
+/// Bounds of the time in which a primary takes no writes after it was cut off.
 const REJOIN_MS: [u64; 2] = [500, 5000];
 
 /// Why the cluster is down, as Valkey logs it.
@@ -46,12 +46,12 @@ const NOT_COVERED: &str = "At least one hash slot is not served by any available
                            'cluster-require-full-coverage' configuration.";
 
 impl Cluster {
-    /// The votes that decide.
+    /// The number of votes that is a majority.
     pub(super) fn majority(&self) -> usize {
         self.size / 2 + 1
     }
 
-    /// Marks a node that does not answer.
+    /// Marks a node with PFAIL if it has not answered for the node timeout.
     pub(super) fn suspect(&mut self, now: Now, index: NodeIndex, out: &mut Vec<Action>) {
         let node = &mut self.nodes[index];
         if node.ping_sent == 0 || node.has(flag::PFAIL | flag::FAIL | flag::HANDSHAKE) {
@@ -120,7 +120,7 @@ impl Cluster {
         }
     }
 
-    /// A FAIL packet of another node: it sends it to all, so this node need not.
+    /// Reads a FAIL packet. Its sender sends it to all nodes, so this node does not.
     pub(super) fn read_fail(&mut self, now: Now, name: &Name, out: &mut Vec<Action>) {
         let index = self.nodes.find(name).filter(|index| *index != self.me);
         if let Some(index) = index {
@@ -161,7 +161,8 @@ impl Cluster {
             self.todo.health = true;
         }
         let node = &mut self.nodes[index];
-        // A failed primary with slots: its replica may be about to be elected, so wait.
+        // A failed primary with slots stays failed for two timeouts, since its replica may be about
+        // to be elected.
         let waits = node.is_voter() && now.ms.saturating_sub(node.failed_at) <= timeout * 2;
         if !node.has(flag::FAIL) || waits {
             return;
@@ -195,7 +196,7 @@ impl Cluster {
     pub(super) fn update_health(&mut self, now: Now, out: &mut Vec<Action>) {
         let timeout = self.settings.node_timeout_ms;
         let (mut size, mut reached, mut failed) = (0, 0, false);
-        // Pongs alone: another packet may have been in a buffer while this node was paused.
+        // Only pongs count: another packet may have waited in a buffer while this node was paused.
         let heard = |node: &Node| {
             let age = now.ms.saturating_sub(node.pong_received);
             node.pong_received != 0 && age <= timeout + super::tick::TICK_MS
@@ -208,7 +209,7 @@ impl Cluster {
         }
         self.size = size;
         self.minority = reached < self.majority();
-        // Without any voter, no majority can have replaced this node.
+        // In a cluster without voters, this node can't have been replaced.
         if self.minority && size > 0 {
             self.down_until = self.down_until.max(now.ms + self.rejoin_delay());
         }
@@ -241,7 +242,7 @@ impl Cluster {
         }
     }
 
-    /// The number of voters that report this node as failing.
+    /// The number of voters that report the node at `index` as failing.
     pub fn count_failure_reports(&mut self, now: Now, index: NodeIndex) -> usize {
         let max_age = self.settings.node_timeout_ms * 2;
         self.nodes[index].reports.count(now.ms, max_age)

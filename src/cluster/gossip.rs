@@ -1,9 +1,9 @@
-//! Gossip: what the packets of a pair of nodes say of others.
+//! Gossip: what PING and PONG packets say about nodes other than sender and receiver.
 //!
 //! Each PING and PONG has the state of some other nodes: a random tenth of the cluster, at least
-//! three, and all that the sender can't reach. A node that fails is so reported to each node within
-//! two timeouts, and a node that joins is known to all within a few rounds, with packets whose size
-//! grows with a tenth of the cluster.
+//! three, and all that the sender can't reach. So each node learns of a failed node within two
+//! timeouts, and of a new node within a few rounds. The size of a packet grows with a tenth of the
+//! cluster.
 
 use super::event::{Action, Now, Texts};
 use super::machine::Cluster;
@@ -13,12 +13,13 @@ use super::packet::{Extension, Gossip, flag};
 
 /// The least number of nodes in a packet.
 const GOSSIP_MIN: usize = 3;
-/// How far a peer's clock may be ahead, in milliseconds, for its times to count.
+/// The maximum by which a peer's clock may be ahead, in milliseconds. Times that are further ahead
+/// are ignored.
 const CLOCK_AHEAD_MS: u64 = 500;
 
 impl Cluster {
     pub(super) fn choose_gossip(&mut self, now: Now, to: Option<NodeIndex>) -> Vec<Gossip> {
-        // The nodes for the gossip, without this node and the receiver.
+        // Gossip is about all nodes but this one and the receiver.
         let others = self.nodes.count().saturating_sub(2);
         let wanted = self.nodes.count() * self.settings.gossip_percent / 100;
         let wanted = wanted.max(GOSSIP_MIN).min(others);
@@ -32,7 +33,8 @@ impl Cluster {
             let at = self.random.below(self.nodes.count() as u64) as usize;
             let index = self.nodes.indices()[at];
             let node = &mut self.nodes[index];
-            // A node without link and slots is not worth the space; one with PFAIL follows below.
+            // A node without link and slots is not worth the space. Nodes with PFAIL are appended
+            // below.
             let skip = node.has(flag::HANDSHAKE | flag::NO_ADDR | flag::PFAIL)
                 || !node.connected && node.slot_count == 0;
             if skip || index == self.me || Some(index) == to || node.gossip_mark == round {
@@ -49,7 +51,7 @@ impl Cluster {
 
     fn gossip_about(&self, now: Now, index: NodeIndex) -> Gossip {
         let node = &self.nodes[index];
-        // Seconds of this node's clock.
+        // Unix time in seconds.
         let wall_s = |ms: u64| match ms {
             0 => 0,
             ms => (now.wall_ms.saturating_sub(now.ms.saturating_sub(ms)) / 1000) as u32,
@@ -121,7 +123,7 @@ impl Cluster {
         let node = &mut self.nodes[index];
         let fails_there = entry.flags & (flag::FAIL | flag::PFAIL) != 0;
         let fails_here = node.has(flag::FAIL | flag::PFAIL);
-        // A pong that another node received spares a ping.
+        // If another node received a pong of this node recently, a ping is not needed.
         if !fails_there && !fails_here && node.ping_sent == 0 && node.reports.is_empty() {
             let pong_wall = u64::from(entry.pong_received_s) * 1000;
             let ahead = pong_wall > now.wall_ms + CLOCK_AHEAD_MS;
@@ -131,7 +133,7 @@ impl Cluster {
                 node.pong_received = pong;
             }
         }
-        // The node answers elsewhere: it has moved.
+        // The node fails for this node but answers the sender at another address, so it has moved.
         let address = self.address(entry.ip, [entry.port, entry.second_port, entry.bus_port]);
         let has_address = entry.flags & flag::NO_ADDR == 0 && !entry.ip.is_empty();
         if fails_here && !fails_there && has_address && self.nodes[index].address != address {
@@ -221,7 +223,7 @@ impl Cluster {
         }
     }
 
-    /// Another node was given CLUSTER FORGET.
+    /// Forgets a node for which the sender got CLUSTER FORGET.
     fn read_forgotten(
         &mut self,
         now: Now,
@@ -232,7 +234,7 @@ impl Cluster {
         let Some(index) = self.nodes.find(name) else {
             return;
         };
-        // The sender itself is not forgotten on its own word: its packet is being read.
+        // The sender is not forgotten because of its own packet, which is still being read.
         if index == self.me || index == sender || self.nodes[self.me].replica_of == Some(index) {
             return;
         }

@@ -1,9 +1,9 @@
 //! The links of the bus, and what is sent on them.
 //!
-//! Each pair of nodes has two links: each side opens one. On its own link a node sends PING and
-//! MEET and everything of its own accord; the answer to a PING comes back on the link of the PING.
-//! So a link that a peer opened is only read and answered. The peer of such a link is known when
-//! its first packet has a known sender.
+//! Each pair of nodes has two links: each side opens one. A node sends all packets but answers on
+//! the link that it opened: PING, MEET, FAIL and so on. The PONG to a PING comes back on the link
+//! of the PING. So from a link that a peer opened, a node reads packets, and sends only answers on
+//! it. The peer of such a link is known when its first packet has a known sender.
 
 use std::rc::Rc;
 
@@ -20,7 +20,7 @@ pub(super) struct Link {
     pub(super) inbound: bool,
 }
 
-/// The longest wait after the first failed attempt to connect, and after any.
+/// The longest wait after the first failed attempt to connect, and the longest after any attempt.
 const CONNECT_FIRST_MS: u64 = 100;
 const CONNECT_MAX_MS: u64 = 2000;
 
@@ -65,7 +65,7 @@ impl Cluster {
             true => PingKind::Meet,
             false => PingKind::Ping,
         };
-        // A ping that was not answered on the link before still counts for the failure detection.
+        // A ping that was not answered on the previous link still counts for the failure detection.
         let unanswered = node.ping_sent;
         self.nodes[index].pings.clear();
         self.send_ping(now, index, kind, out);
@@ -212,8 +212,9 @@ impl Cluster {
         self.send(link, Rc::new(message), out);
     }
 
-    /// Sends what is new about this node to all: one message, whose gossip is shared. As one for
-    /// each node, the replicas of 250 failed primaries among 1,000 nodes would hold 7 GB at once.
+    /// Sends the state of this node to all nodes in a PONG. All get the same message: with a
+    /// message for each node, the replicas of 250 failed primaries among 1,000 nodes would hold 7
+    /// GB at once.
     pub(super) fn broadcast_pong(&mut self, now: Now, out: &mut Vec<Action>) {
         let gossip = self.choose_gossip(now, None);
         let pong = |extensions| {

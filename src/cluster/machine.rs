@@ -1,4 +1,4 @@
-//! The state of the machine, the way in, and what happens at the end of each step.
+//! The state of the cluster's machine, its entry [`Cluster::step`], and the end of each step.
 
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
@@ -14,7 +14,7 @@ use super::packet::{KINDS, flag};
 use super::slots::Slots;
 use crate::util::random::Random;
 
-/// What waits until the configuration is on the disk.
+/// What is held back until the configuration is on the disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Held {
     /// The vote for this candidate in this epoch.
@@ -25,8 +25,8 @@ pub(super) enum Held {
     Claim,
 }
 
-/// What this node says of itself in each head. While a new config epoch waits for the disk, it is
-/// the state before, so that pings go on meanwhile.
+/// What this node says about itself in the head of each packet. While a new config epoch waits for
+/// the disk, heads have the state before it, so that pings go on.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Announced {
     pub(super) config_epoch: u64,
@@ -50,7 +50,7 @@ pub(super) struct Todo {
 /// The number of packets of each type.
 pub type Traffic = [u64; KINDS];
 
-/// The view and the decisions of one node. See the header of the module.
+/// The view and the decisions of one node. See the header of `cluster`.
 pub struct Cluster {
     pub(super) settings: Settings,
     pub(super) random: Random,
@@ -66,17 +66,18 @@ pub struct Cluster {
     pub(super) replication: Replication,
     pub(super) announced: Announced,
     pub(super) todo: Todo,
-    /// The number of the last save, and what waits for saves.
+    /// The number of the last save, and what is held back, each with the number of the save that it
+    /// waits for.
     pub(super) last_save: u64,
     pub(super) waiting: Vec<(u64, Held)>,
-    /// The nodes with PFAIL, which each gossip section has.
+    /// The nodes with PFAIL. The gossip of each packet has all of them.
     pub(super) suspects: Vec<NodeIndex>,
-    /// The failed nodes of which this node sends FAIL to all, and when.
+    /// The failed nodes for which this node will send FAIL to all nodes, and when.
     pub(super) notices: Vec<(NodeIndex, u64)>,
     /// The number of nodes with votes.
     pub(super) size: usize,
     pub(super) up: bool,
-    /// Why it is down, as it was last logged.
+    /// The reason why the cluster is down that was logged last.
     pub(super) down_reason: Option<&'static str>,
     /// Until this time, a primary that was cut off, paused or started takes no writes.
     pub(super) down_until: u64,
@@ -235,8 +236,8 @@ impl Cluster {
             .fold(periodic, u64::min)
     }
 
-    /// The end of a step. The order matters: the election reads the health, what is announced
-    /// follows from both, and the save must have all changes.
+    /// Ends a step. The order matters: the election reads the health, the announced state depends
+    /// on health and election, and the save must include all changes.
     pub(super) fn finish(&mut self, now: Now, out: &mut Vec<Action>) {
         self.send_notices(now, out);
         if std::mem::take(&mut self.todo.health) {
@@ -293,7 +294,7 @@ impl Cluster {
         }
     }
 
-    /// Renews what this node says of itself.
+    /// Updates what this node says about itself in the heads of packets.
     pub(super) fn announce(&mut self) {
         self.todo.announce = false;
         let me = &self.nodes[self.me];
@@ -311,7 +312,7 @@ impl Cluster {
         };
     }
 
-    /// This node, or its primary: the owner of the slots that this node serves.
+    /// The primary of this node's shard: this node, or the primary that it replicates.
     pub(super) fn my_primary(&self) -> NodeIndex {
         self.nodes[self.me].replica_of.unwrap_or(self.me)
     }
@@ -328,8 +329,7 @@ impl Cluster {
         if let Some(owner) = owner {
             let has_replicas = self.nodes[owner].slot_count == 0;
             self.nodes[owner].slot_count += 1;
-            // A primary that gets its first slot in a cluster where others have replicas is one
-            // that replicas move to.
+            // Replicas may move to a primary that gets its first slot in a cluster with replicas.
             if has_replicas && self.nodes.iter().any(|(_, node)| node.replica_of.is_some()) {
                 self.nodes[owner].flags |= flag::MIGRATE_TO;
             }
@@ -348,7 +348,7 @@ impl Cluster {
         }
         let was_replica = node.replica_of.take().is_some();
         node.flags = node.flags & !flag::REPLICA | flag::PRIMARY;
-        // Its shard had a replica, so one may be sent there.
+        // The shard had a replica, so another replica may move to it.
         if was_replica && index != self.me {
             node.flags |= flag::MIGRATE_TO;
         }
@@ -378,7 +378,7 @@ impl Cluster {
 
     /// Makes this node a replica. It must own no slots.
     pub(super) fn follow(&mut self, target: NodeIndex, out: &mut Vec<Action>) {
-        // A replica of a replica would not be elected: go to the end of the chain.
+        // A replica of a replica would not be elected, so follow the primary of the target.
         let target = self.nodes[target].replica_of.unwrap_or(target);
         let owns = self.nodes[self.me].slot_count > 0;
         if target == self.me || owns || self.nodes[target].replica_of.is_some() {
@@ -387,7 +387,7 @@ impl Cluster {
         let keeps_data = self.share_shard(self.me, target);
         if !keeps_data {
             self.slots.close_all();
-            // Siblings must not rank this node by the offset in another history.
+            // The offset belongs to another history, so siblings must not rank this node by it.
             self.replication.offset = 0;
             self.nodes[self.me].offset = 0;
         }
@@ -442,7 +442,8 @@ impl Cluster {
         out.push(Action::Log(level, text));
     }
 
-    /// A line about roles, in the words of Redis or of Valkey.
+    /// Logs a line about roles, with the words of Redis (master, slave) or of Valkey (primary,
+    /// replica).
     pub(super) fn line(
         &self,
         template: &str,
@@ -454,7 +455,7 @@ impl Cluster {
     }
 }
 
-/// What commands and replies read.
+/// The parts of the state that commands read.
 impl Cluster {
     /// This node.
     pub fn myself(&self) -> &Node {
@@ -476,7 +477,7 @@ impl Cluster {
         self.slots.of(self.me)
     }
 
-    /// The state of replication that was last reported.
+    /// The state of replication that the last [`Event::Replication`] had.
     pub fn replication(&self) -> &Replication {
         &self.replication
     }

@@ -2,20 +2,19 @@
 //!
 //! ```text
 //!    replica                                    primary
-//!    FAILOVER ── MFSTART ─────────────────────> holds back writes, for twice the timeout
+//!    FAILOVER ── MFSTART ─────────────────────> holds back writes
 //!             <── PING, PAUSED, offset ──────── its stream has ended at the offset
 //!    applies the stream up to the offset
 //!    AUTH_REQUEST, FORCEACK ──────────────────> all voters
 //!    claims the slots ────────────────────────> follows, resumes
 //! ```
 //!
-//! No write is lost. A primary that stops sends CLUSTER FAILOVER FORCE REPLICAID name by the
-//! stream: the named replica has read all that came before, and needs no answer.
+//! No write is lost. A primary that shuts down sends CLUSTER FAILOVER FORCE REPLICAID name in its
+//! stream: the named replica has then applied all earlier writes, and asks for votes at once.
 //!
 //! FORCE asks for votes without the primary; TAKEOVER claims the slots under a new epoch without
-//! votes. If the failover does not end in time, both sides give up: the replica after the timeout,
-//! the primary with it. The writes are held back for twice the time, since the replica may win in
-//! the last moment.
+//! votes. If the failover does not end within `cluster-manual-failover-timeout`, each side gives
+//! up, and the primary takes writes again. The pause itself would end after twice the timeout.
 
 use std::rc::Rc;
 
@@ -35,14 +34,15 @@ pub enum ManualKind {
     Chosen,
 }
 
-/// A manual failover, on either side, or none.
+/// The manual failover that runs on this node, as primary or as replica, or none.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Manual {
     /// The time at which the failover ends without success; 0: none runs.
     end: u64,
     /// On the primary: the replica that takes over.
     pub(super) replica: Option<NodeIndex>,
-    /// On the primary: the writes are held back since an earlier step, so the offset is final.
+    /// On the primary: writes were held back at an earlier step, so the offset in the head is
+    /// final.
     is_paused: bool,
     /// On the replica: the end of the primary's stream.
     offset: Option<u64>,
@@ -65,7 +65,8 @@ impl Manual {
 }
 
 impl Cluster {
-    /// CLUSTER FAILOVER.
+    /// Begins a manual failover on this replica: CLUSTER FAILOVER. An error is the text of the
+    /// reply, without `ERR`.
     pub fn failover(
         &mut self,
         now: Now,
@@ -111,7 +112,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// A replica asks this primary to hold back its writes.
+    /// Holds back the writes of this primary, because its replica sent MFSTART.
     pub(super) fn manual_start(&mut self, now: Now, sender: NodeIndex, out: &mut Vec<Action>) {
         if self.nodes[sender].replica_of != Some(self.me) || self.manual.replica == Some(sender) {
             return;
@@ -126,7 +127,7 @@ impl Cluster {
         self.log(log::Level::Warn, text, out);
     }
 
-    /// The primary has sent a head with PAUSED.
+    /// Notes the final offset of the primary, which has sent a head with PAUSED.
     pub(super) fn note_paused_primary(
         &mut self,
         sender: NodeIndex,
@@ -143,7 +144,7 @@ impl Cluster {
         self.line(line, &[&offset], out);
     }
 
-    /// Starts the election when this replica has the whole stream.
+    /// Lets the election begin when this replica has applied the primary's whole stream.
     pub(super) fn run_manual(&mut self, _now: Now, out: &mut Vec<Action>) {
         let manual = &mut self.manual;
         let complete = manual.offset == Some(self.replication.offset);

@@ -1,7 +1,7 @@
-//! Replica migration: a replica of a primary with several moves to a primary with none.
+//! Replica migration: a replica of a primary with several replicas moves to a primary without any.
 //!
-//! A primary that had replicas and has none that works is an orphan. Of the primaries with the most
-//! working replicas, the replica with the smallest name moves, if its primary keeps
+//! An orphan is a primary that had replicas and now has no working one. Of the primaries with the
+//! most working replicas, the replica with the smallest name moves, if its primary keeps
 //! `cluster-migration-barrier` others. All nodes come to the same choice by the same rule, and the
 //! choice is made only when the orphan was one for five seconds, so that all have the same view.
 
@@ -10,7 +10,7 @@ use super::machine::Cluster;
 use super::nodes::NodeIndex;
 use super::packet::flag;
 
-/// How long a primary is an orphan before a replica moves to it.
+/// The time for which a primary is an orphan before a replica moves to it.
 const MIGRATION_DELAY_MS: u64 = 5000;
 
 impl Cluster {

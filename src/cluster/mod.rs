@@ -32,10 +32,12 @@
 //!   `Closed`. The addresses of both sides go with each packet. `Send` shares a message among
 //!   links: encode once, keep the bytes. `cluster-link-sendbuf-limit` is the owner's: it closes the
 //!   link.
-//! - *Time.* One timer at [`Cluster::deadline`]. A late tick is noticed and forgiven.
+//! - *Time.* One timer at [`Cluster::deadline`]. After a late tick, the peers get the time again in
+//!   which they may answer.
 //! - *Disk.* At `Save` it renders [`Cluster::conf`] at once and writes it in another thread;
 //!   several waiting saves may be one write. [`event::Event::Saved`] has the last token. Only
-//!   votes, requests and claims wait for it: pings go on with the state before.
+//!   votes, requests for votes and claims of slots wait for the disk: pings go on with the state
+//!   before.
 //! - *Replication.* `Follow` and `Promote` need the top level. `Event::Replication` is sent when
 //!   the offset changes, at most once in a turn, and before the tick that follows a `Pause`.
 //! - *Keyspace.* [`slots::Slots::owner`] and `migrating`, `importing` decide redirects;
@@ -50,8 +52,8 @@
 //! writes after the node timeout and two seconds; when all faults end, all nodes agree
 //! (`tests/cluster_simulation`, which runs thousands of faulty clusters).
 //! **Limits:** [`config_file::NODES_MAX`] nodes, one database. A tick walks all nodes, a packet
-//! only those that it names. Lists of failed nodes are not bounded by the packet: with half of
-//! 1,000 nodes suspected at once, a ping has 500 entries, as in the peers.
+//! only those that it names. The number of nodes with PFAIL in a ping is not limited: with half of
+//! 1,000 nodes suspected at once, a ping has 500 entries, as in Redis and Valkey.
 
 pub mod bitmap;
 mod claims;

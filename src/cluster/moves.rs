@@ -6,13 +6,13 @@
 //!   source: SETSLOT 7 NODE <target>           target: SETSLOT 7 NODE <itself>, with a new epoch
 //! ```
 //!
-//! A move must go on after a failover, so the replicas know the open slots, too. Those of Valkey 8
-//! and this server get SETSLOT in the stream, and the primary executes it when all of them have it
-//! (`commands::cluster::slots`). A new replica reads them in an AUX field of its snapshot,
-//! [`OPEN_SLOTS_FIELD`]. Replicas of Redis know none.
+//! A move must go on after a failover, so the replicas know the open slots, too. Replicas of Valkey
+//! 8 and of this server get SETSLOT in the stream, and the primary executes the command when all of
+//! them have it (`commands::cluster::slots`). A new replica reads the open slots in an AUX field of
+//! its snapshot, [`OPEN_SLOTS_FIELD`]. Replicas of Redis know no open slots.
 //!
-//! A new replica may not have heard of the other node of a move yet. Such a move waits in
-//! `Slots::unresolved` until it has.
+//! A new replica may not know the other node of a move yet. Such a move waits in
+//! `Slots::unresolved` until the node is known.
 
 use super::event::{Action, Now};
 use super::machine::Cluster;
@@ -22,7 +22,7 @@ use super::verbs::Outcome;
 use crate::db::slot::SLOTS;
 
 /// The AUX field of a snapshot with the open slots, in the form of Valkey 8: `7>name,9<name,`. With
-/// `>` slot 7 leaves to that node, with `<` slot 9 arrives from it.
+/// `>` slot 7 moves to the named node, with `<` slot 9 arrives from it.
 pub const OPEN_SLOTS_FIELD: &[u8] = b"cluster-slot-states";
 
 /// What CLUSTER SETSLOT sets.
@@ -66,7 +66,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// CLUSTER SETSLOT. `keys` as in [`Cluster::check_set_slot`], which must hold.
+    /// Executes CLUSTER SETSLOT, if [`Cluster::check_set_slot`] accepts it; `keys` as there.
     pub fn set_slot(
         &mut self,
         now: Now,
@@ -89,7 +89,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// CLUSTER SETSLOT of this node's primary, which executes it when its replicas have it.
+    /// Executes CLUSTER SETSLOT from the stream of this node's primary, which has checked it.
     pub fn set_slot_of_primary(
         &mut self,
         now: Now,
@@ -124,7 +124,8 @@ impl Cluster {
         (!field.is_empty()).then_some(field)
     }
 
-    /// The snapshot of this node's primary begins: its open slots are those that it names.
+    /// Forgets all open slots, because a snapshot of this node's primary begins and names those of
+    /// the primary.
     pub fn forget_open_slots(&mut self, now: Now, out: &mut Vec<Action>) {
         self.slots.close_all();
         self.slots_changed(now, out);
@@ -158,7 +159,7 @@ impl Cluster {
         }
     }
 
-    /// A failover: the moves to and from the old primary go on with the new one.
+    /// After a failover, lets the moves to and from the old primary go on with the new one.
     pub(super) fn redirect_moves(&mut self, failed: NodeIndex, heir: NodeIndex) {
         let slots = &mut self.slots;
         let others = slots.migrating.values_mut();
@@ -171,8 +172,8 @@ impl Cluster {
         }
     }
 
-    /// Takes the slots that move here and that their source does not claim any more: SETSLOT NODE
-    /// was executed there first. As Valkey 8 does.
+    /// Takes the slots that move to this node and that their source does not claim any more, since
+    /// SETSLOT NODE was executed at the source first. Valkey 8 does so, too.
     pub(super) fn claim_left_slots(&mut self, out: &mut Vec<Action>) {
         if !self.nodes[self.me].is_primary() {
             return;
@@ -208,7 +209,7 @@ impl Cluster {
         self.finish(now, out);
     }
 
-    /// Whether a slot can leave this node, or arrive here. The slot is in range.
+    /// Checks that a slot can leave this node, or arrive at it. The slot must be below [`SLOTS`].
     pub fn check_move(&self, slot: u16, leaves: bool) -> Outcome {
         match self.slots.is_owner(slot, self.me) {
             true if !leaves => Err(format!("I'm already the owner of hash slot {slot}")),
@@ -230,7 +231,7 @@ impl Cluster {
             }
             self.todo.broadcast = true;
         }
-        // The target hears soon that this node claims the slot no more.
+        // Other nodes must learn soon that this node no longer claims the slot.
         self.todo.broadcast |= was_mine && mine == self.me;
         if !was_mine || self.nodes[mine].slot_count > 0 {
             return;

@@ -26,7 +26,7 @@ impl Name {
         name.iter().all(is_valid).then_some(Name(name))
     }
 
-    /// The characters.
+    /// The characters of the name.
     pub fn as_bytes(&self) -> &[u8; NAME_LEN] {
         &self.0
     }
@@ -80,7 +80,7 @@ impl Ip {
         &self.0
     }
 
-    /// The text.
+    /// The address as a text; empty if it is not known.
     pub fn as_str(&self) -> &str {
         let end = self.0.iter().position(|byte| *byte == 0);
         std::str::from_utf8(&self.0[..end.unwrap_or(0)]).unwrap_or("")

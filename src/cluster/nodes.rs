@@ -1,10 +1,10 @@
-//! The nodes of the cluster in the view of this one.
+//! The nodes of the cluster in the view of this node.
 //!
-//! Nodes are in a slab and are named by their index: an owner of a slot, a primary and a reporter
-//! are two bytes. An index is used again after its node was removed, so [`super::Cluster`] removes
-//! all references first (`forget_node`).
+//! Nodes are in a slab and are named by their index, so a reference to a node (the owner of a slot,
+//! a primary, a reporter) is two bytes. An index is used again after its node was removed, so
+//! [`super::Cluster`] removes all references first (`forget_node`).
 //!
-//! **Invariant:** `by_name` has each node once, and `live` has the index of each.
+//! **Invariant:** `by_name` and `live` each have the index of each node once.
 
 use std::collections::{HashMap, VecDeque};
 use std::ops;
@@ -25,7 +25,7 @@ impl NodeIndex {
     pub(super) const NONE: NodeIndex = NodeIndex(u16::MAX);
 }
 
-/// A node in the view of this one. Times are [`super::Now::ms`]; 0: never.
+/// A node in the view of this node. Times are [`super::Now::ms`]; 0: never.
 #[derive(Clone, Debug)]
 pub struct Node {
     pub name: Name,
@@ -42,7 +42,8 @@ pub struct Node {
     pub ping_sent: u64,
     /// The time of the last PONG, as [`super::Now::ms`].
     pub pong_received: u64,
-    /// When the pings were sent that `link` has not answered, and the one that it answered last.
+    /// The times of the pings that were sent over `link` and are not answered, and the time of the
+    /// ping that was answered last.
     pub(super) pings: VecDeque<u64>,
     pub(super) answered_ping: u64,
     /// The replication offset that the node last reported.
@@ -64,12 +65,12 @@ pub struct Node {
     /// The replica of this primary that was last voted for, and when.
     pub(super) voted: Option<(NodeIndex, u64)>,
     pub(super) reports: Reports,
-    /// The number of the gossip section that has this node already.
+    /// The number of the last gossip that has this node.
     pub(super) gossip_mark: u32,
 }
 
-/// The times of unanswered pings that are kept. Without the later ones, answers only count for
-/// earlier pings than their own.
+/// The maximum number of unanswered pings whose times are kept. Later ones are dropped, so an
+/// answer may count for an earlier ping than its own.
 const PINGS_MAX: usize = 128;
 
 impl Node {
@@ -120,14 +121,14 @@ impl Node {
         self.flags & flags != 0
     }
 
-    /// A ping is sent over `link`. A peer that never answers gets few of them.
+    /// Notes the time of a ping over `link`.
     pub(super) fn note_ping(&mut self, now_ms: u64) {
         if self.pings.len() < PINGS_MAX {
             self.pings.push_back(now_ms);
         }
     }
 
-    /// `link` has answered the first of its pings that it had not answered.
+    /// Notes an answer over `link`: it belongs to the oldest ping without one.
     pub(super) fn note_pong(&mut self) {
         if let Some(sent) = self.pings.pop_front() {
             self.answered_ping = sent;

@@ -19,14 +19,14 @@ use super::name::{Ip, Name};
 use super::nodes::{Node, NodeIndex};
 use super::packet::{Body, Gossip, Header, Message, PingKind, flag, message_flag};
 
-/// Epochs are counted up by one at each election. A larger number is that of a liar, and would end
-/// all elections when it reaches the end of the type.
+/// Epochs grow by one at each election, so a number above this limit is false. Accepted, it would
+/// end all elections once an epoch reached the maximum of `u64`.
 const EPOCH_MAX: u64 = 1 << 62;
 
-/// A packet of the kinds with gossip, and how it came.
+/// A PING, PONG or MEET, with the connection on which it came.
 struct Ping<'a> {
     link: LinkId,
-    /// The address of the peer of the connection, and of this side.
+    /// The IP addresses of the connection's other end and of this node's end.
     addresses: [Ip; 2],
     header: &'a Header,
     kind: PingKind,
@@ -34,7 +34,7 @@ struct Ping<'a> {
 }
 
 impl Cluster {
-    /// Counts a packet, also one that a test drops.
+    /// Counts a packet as received. Tests call this for packets that they drop.
     pub fn count_received(&mut self, message: &Message) {
         self.received[message.kind_index()] += 1;
     }
@@ -95,7 +95,7 @@ impl Cluster {
         }
     }
 
-    /// A packet without gossip. Only nodes that are known may send one.
+    /// Executes a packet without gossip. Its sender must be a known node.
     fn receive_other(
         &mut self,
         now: Now,
@@ -119,7 +119,7 @@ impl Cluster {
         }
     }
 
-    /// The node that sent a packet, not in handshake and not this one.
+    /// The node that sent a packet, if it is known, not in handshake, and not this node.
     fn sender_of(&mut self, id: LinkId, header: &Header) -> Option<NodeIndex> {
         let sender = self.nodes.find(&header.sender)?;
         if sender == self.me || self.nodes[sender].has(flag::HANDSHAKE) {
@@ -144,7 +144,7 @@ impl Cluster {
         let node = &mut self.nodes[sender];
         node.data_received = now.ms;
         node.offset = header.offset;
-        // Of a replica, the config epoch is that of its primary.
+        // A replica sends the config epoch of its primary.
         if header.config_epoch > node.config_epoch {
             node.config_epoch = header.config_epoch;
             self.todo.save = true;
@@ -153,7 +153,8 @@ impl Cluster {
         let copied = flag::NO_FAILOVER | flag::LIGHT_PUBLISH | flag::PRIMARY_FAILED;
         let before = node.flags;
         node.flags = node.flags & !copied | header.flags & copied;
-        // A sibling has found that the primary failed: the election may be due.
+        // The sender, perhaps a sibling, has newly found that its primary failed: an election may
+        // be due.
         self.todo.election |= !before & node.flags & flag::PRIMARY_FAILED != 0;
         if header.message_flags[0] & message_flag::EXTENSIONS != 0 {
             node.flags |= flag::EXTENSIONS;
@@ -163,7 +164,8 @@ impl Cluster {
         }
     }
 
-    /// Returns the sender if it is known after all.
+    /// Reads a PING, PONG or MEET. Returns the sender if it is a known node, also one that this
+    /// packet made known.
     fn receive_ping(
         &mut self,
         now: Now,
@@ -177,7 +179,8 @@ impl Cluster {
                 self.meet_sender(now, ping, out);
             }
             let to = sender.or(self.links[&ping.link].node);
-            // A new node gets the host name with the first claim of slots.
+            // The answer has extensions if the sender reads them, so that a new node gets this
+            // node's host name together with its slots.
             let flags = ping.header.message_flags[0] & message_flag::EXTENSIONS != 0;
             let reads = flags || to.is_some_and(|to| self.nodes[to].has(flag::EXTENSIONS));
             self.send_gossip(now, ping.link, to, (PingKind::Pong, reads), out);
@@ -200,8 +203,9 @@ impl Cluster {
             self.answered(now, sender, out);
         }
         self.update_role(sender, ping.header, out);
-        // The answer of a new node has its texts, so its slots are read from there, too: CLUSTER
-        // SLOTS must not show it without its host name. If it does not answer, they count anyway.
+        // The slots of a node that is known by gossip count only once it has answered a ping: the
+        // answer has its texts, and CLUSTER SLOTS must not show the node without its host name.
+        // After the time for a handshake they count without an answer.
         if !self.nodes[sender].is_hearsay || self.handshake_is_over(now, sender) {
             self.receive_claims(sender, ping.header, out);
         }
@@ -256,7 +260,7 @@ impl Cluster {
         if !known {
             self.add_handshake(now, address, 0);
         }
-        // A MEET is an operator's word, so the gossip in it is trusted.
+        // A MEET is sent at the order of an operator, so its gossip is trusted.
         self.add_from_gossip(now, ping.gossip, out);
     }
 
@@ -285,7 +289,7 @@ impl Cluster {
             if self.nodes[expected].name == ping.header.sender {
                 return sender;
             }
-            // Another node has that address now.
+            // Another node answers at the address now.
             let name = self.nodes[expected].name;
             let text = format!("PONG contains mismatching sender ID. About node {name}");
             self.log(log::Level::Debug, text, out);
@@ -298,7 +302,7 @@ impl Cluster {
         }
         let name = ping.header.sender;
         match self.nodes.find(&name) {
-            // The node is known by another address, or it is this node.
+            // The node was known already, at another address, or it is this node.
             Some(known) => {
                 let address = self.address_of(ping);
                 self.forget_node(expected, out);
@@ -313,7 +317,7 @@ impl Cluster {
         self.log(log::Level::Debug, text, out);
         let address = self.address_of(ping);
         let node = &mut self.nodes[expected];
-        // MEET gave one port for clients; the node itself knows all.
+        // CLUSTER MEET names only one port for clients; the head of the node's packet has both.
         if !address.ip.is_empty() {
             node.address = address;
         }
@@ -378,8 +382,8 @@ impl Cluster {
         }
     }
 
-    /// A primary says that it is a replica now. Its slots go to its new primary, which is about to
-    /// claim them itself under a higher epoch; so they are not without an owner meanwhile.
+    /// Makes a primary a replica, as its packet says. Its slots go to its new primary at once, so
+    /// that they have an owner until that primary claims them under a higher epoch.
     fn demote(
         &mut self,
         sender: NodeIndex,

@@ -1,13 +1,13 @@
 //! Reports of other primaries that a node fails.
 //!
-//! A report is renewed by each gossip that repeats it, and expires after two node timeouts. With
+//! Each repetition of a report in gossip renews it. A report expires after two node timeouts. With
 //! hundreds of nodes failing at once there are hundreds of thousands of reports, so adding one is a
-//! binary search, and expired ones are removed only when there may be enough to decide: counting
-//! all of them at each report would cost the square of the nodes.
+//! binary search, and expired ones are removed only when the total may be a majority: counting all
+//! reports at each new one would cost time that grows with the square of the number of nodes.
 
 use super::nodes::NodeIndex;
 
-/// The reports about one node, ordered by the reporter.
+/// The reports about one node, ordered by the reporter; each has the time of its last renewal.
 #[derive(Clone, Default, Debug)]
 pub struct Reports(Vec<(NodeIndex, u64)>);
 
@@ -22,7 +22,8 @@ impl Reports {
         found.is_err()
     }
 
-    /// Removes the report of a node that finds the other one well. Returns whether there was one.
+    /// Removes the report of a node that no longer finds this one failing. Returns whether there
+    /// was a report.
     pub(super) fn remove(&mut self, reporter: NodeIndex) -> bool {
         let found = self.0.binary_search_by_key(&reporter, |entry| entry.0);
         if let Ok(at) = found {
@@ -31,7 +32,7 @@ impl Reports {
         found.is_ok()
     }
 
-    /// Whether no report is there, expired ones included.
+    /// Whether there are no reports, not even expired ones.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

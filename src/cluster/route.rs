@@ -1,4 +1,4 @@
-//! Where a command runs: here, or at the owner of its slot.
+//! Where a command runs: at this node, or at the owner of its slot.
 //!
 //! ```text
 //!   no owner ──────────────────────────────────> CLUSTERDOWN Hash slot not served
@@ -18,16 +18,17 @@ use super::Cluster;
 use super::nodes::NodeIndex;
 use super::packet::flag;
 
-/// A command, or the commands of a transaction, as far as routes depend on it.
+/// The properties of a command, or of a whole transaction, on which its route depends.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Request {
     /// The slot of the first key or shard channel.
     pub slot: u16,
     /// Whether another key is in another slot.
     pub is_cross_slot: bool,
-    /// Whether there are several keys, which are not all the same.
+    /// Whether there are at least two different keys.
     pub has_several: bool,
-    /// Whether a key is not here, and whether one is: read only if the slot moves.
+    /// Whether a key is missing in this node's data. Only read if the slot moves, as is
+    /// `is_present`.
     pub is_missing: bool,
     pub is_present: bool,
     pub writes: bool,
@@ -49,20 +50,20 @@ pub struct WhenDown {
     pub channels: bool,
 }
 
-/// The answer.
+/// Where a request runs, or why it is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Route {
     Here,
     /// The owner of the slot.
     Moved(NodeIndex),
-    /// The node that imports the slot: for this command alone.
+    /// The node that imports the slot; the redirect is for this command alone.
     Ask(NodeIndex),
     CrossSlot,
     TryAgain,
     /// The slot has no owner.
     Unserved,
     Down,
-    /// Only reads are served.
+    /// The cluster is down, and the request writes while only reads are served.
     DownForWrites,
 }
 
@@ -83,18 +84,19 @@ impl Route {
 }
 
 impl Cluster {
-    /// Whether all commands on one slot run here, without a look at the keys or the client.
+    /// Whether each command on this slot runs at this node, whatever its keys and its client are.
     #[inline]
     pub fn serves(&self, slot: u16) -> bool {
         self.up && self.slots.is_owner(slot, self.me) && !self.slots.is_migrating(slot)
     }
 
-    /// Whether the keys of the slot move, so that [`Cluster::route`] needs to know which are here.
+    /// Whether the keys of the slot move, so that [`Cluster::route`] needs to know which ones this
+    /// node has.
     pub fn moves(&self, slot: u16) -> bool {
         self.leaves_to(slot).is_some() || self.slots.importing.contains_key(&slot)
     }
 
-    /// Where a slot of this node's shard goes.
+    /// The node that a slot of this node's shard moves to.
     fn leaves_to(&self, slot: u16) -> Option<NodeIndex> {
         let target = self.slots.migrating.get(&slot).copied();
         target.filter(|_| self.is_of_shard(slot))
@@ -117,7 +119,8 @@ impl Cluster {
                 _ => {}
             }
         }
-        // A replica knows which slots of its primary move, and serves its readers likewise.
+        // A replica knows which slots of its primary move, and redirects clients that read from it
+        // as the primary would.
         let reads = request.readonly && !request.writes;
         let answers = reads || self.nodes[self.me].is_primary();
         let leaves_to = self.leaves_to(slot).filter(|_| answers);
@@ -144,7 +147,8 @@ impl Cluster {
         }
     }
 
-    /// Where a client goes that waits for a key of this slot. `reads`: it may read from replicas.
+    /// The route of a client that is blocked on a key of this slot. `reads`: its command may run on
+    /// a replica.
     pub fn route_of_waiting(&self, slot: u16, reads: bool) -> Route {
         match self.slots.owner(slot) {
             _ if !self.up => Route::Down,
@@ -165,13 +169,13 @@ impl Cluster {
         self.slots.is_owner(slot, self.my_primary())
     }
 
-    /// Whether the subscribers of a slot's channels stay: the slot belongs to this node's shard, or
-    /// moves here.
+    /// Whether clients stay subscribed to the shard channels of a slot: it belongs to this node's
+    /// shard, or moves to this node.
     pub fn keeps_channels(&self, slot: u16) -> bool {
         self.is_of_shard(slot) || self.slots.importing.contains_key(&slot)
     }
 
-    /// Whether this node is a replica of that one.
+    /// Whether this node is a replica of `primary`.
     fn copies(&self, primary: NodeIndex) -> bool {
         let me = &self.nodes[self.me];
         me.has(flag::REPLICA) && me.replica_of == Some(primary)

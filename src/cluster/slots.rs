@@ -1,8 +1,9 @@
 //! The owner of each slot in the view of this node, and the slots that are being moved.
 //!
-//! One table of two bytes for each slot says all: 32 KB. A bitmap for each node would be 2 KB times
-//! the nodes, and two forms of one fact. The cost: comparing what a primary claims with what is
-//! known walks the claimed slots, 16,384 for all primaries of a cluster together.
+//! A table has the owner of each slot in two bytes: 32 KB. A bitmap for each node beside it would
+//! take 2 KB times the nodes, and would repeat what the table says. Without bitmaps, comparing a
+//! primary's claim with the table walks the claimed slots: 16,384 for all primaries of a cluster
+//! together.
 //!
 //! **Invariant:** the number of slots in [`super::nodes::Node::slot_count`] is that of the table;
 //! [`super::Cluster`] changes both in one function (`set_owner`).
@@ -14,7 +15,7 @@ use super::name::Name;
 use super::nodes::NodeIndex;
 use crate::db::slot::SLOTS;
 
-/// The owners.
+/// The owner of each slot, and the slots that move.
 #[derive(Clone, Debug)]
 pub struct Slots {
     owner: Box<[NodeIndex; SLOTS]>,
@@ -25,8 +26,8 @@ pub struct Slots {
     pub migrating: BTreeMap<u16, NodeIndex>,
     /// Slots that move from another node to this one.
     pub importing: BTreeMap<u16, NodeIndex>,
-    /// Open slots of the primary whose other node is not known here yet: the slot, whether it
-    /// leaves, and the node.
+    /// Open slots of the primary whose other node this node does not know yet: the slot, whether it
+    /// leaves, and the other node's name.
     pub(super) unresolved: Vec<(u16, bool, Name)>,
 }
 
@@ -44,14 +45,14 @@ impl Default for Slots {
 }
 
 impl Slots {
-    /// The slot moves neither to nor from this node any more.
+    /// Notes that the slot moves neither to nor from this node any more.
     pub fn end_move(&mut self, slot: u16) {
         self.importing.remove(&slot);
         self.migrating.remove(&slot);
         self.unresolved.retain(|(other, ..)| *other != slot);
     }
 
-    /// No slot moves to or from this node any more.
+    /// Notes that no slot moves to or from this node any more.
     pub(super) fn close_all(&mut self) {
         self.migrating.clear();
         self.importing.clear();
@@ -64,7 +65,7 @@ impl Slots {
         (owner != NodeIndex::NONE).then_some(owner)
     }
 
-    /// Whether the slot, which must be below [`SLOTS`], belongs to this node.
+    /// Whether the slot, which must be below [`SLOTS`], belongs to `node`.
     #[inline]
     pub(super) fn is_owner(&self, slot: u16, node: NodeIndex) -> bool {
         self.owner[usize::from(slot)] == node
@@ -81,7 +82,7 @@ impl Slots {
         self.assigned
     }
 
-    /// Sets the owner and returns the one before.
+    /// Sets the owner of a slot and returns the previous one.
     pub(super) fn replace(&mut self, slot: u16, owner: Option<NodeIndex>) -> Option<NodeIndex> {
         let before = self.owner(slot);
         self.owner[usize::from(slot)] = owner.unwrap_or(NodeIndex::NONE);

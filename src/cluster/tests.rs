@@ -1,4 +1,4 @@
-//! Two or three nodes whose packets are passed by hand.
+//! Tests of one node with peers whose packets the tests make up.
 
 use std::rc::Rc;
 
@@ -33,7 +33,7 @@ fn node(seed: u8) -> Cluster {
     Cluster::new(at(1), settings, Random::from_seed(u64::from(seed)))
 }
 
-/// A peer that only sends packets: its head, and the link on which they arrive.
+/// A peer that only sends packets: the head of its packets, and the link on which they arrive.
 struct Peer {
     header: Header,
     link: LinkId,
@@ -65,7 +65,7 @@ fn ping(kind: PingKind) -> Body {
     }
 }
 
-/// Passes a packet and returns what follows.
+/// Passes a packet of the peer to the node, and returns the node's actions.
 fn pass(node: &mut Cluster, peer: &Peer, body: Body) -> Vec<Action> {
     let message = Message::Full(Box::new(peer.header.clone()), body);
     let mut out = Vec::new();
@@ -468,7 +468,7 @@ fn slots_of_a_node_known_by_gossip_wait_for_its_answer() {
     let found = node.nodes().find(&named.header.sender).expect("a node");
     pass(&mut node, &named, ping(PingKind::Ping));
     assert_eq!(node.slots().assigned(), 0);
-    // It does not answer: its claim counts after the time for a handshake.
+    // The node known by gossip does not answer, so its claim counts after the time for a handshake.
     let message = Message::Full(Box::new(named.header.clone()), ping(PingKind::Ping));
     let event = Event::Packet {
         link: named.link,

@@ -1,13 +1,13 @@
 //! What is done ten times a second: links, pings, time-outs.
 //!
-//! A node is pinged when no pong of it arrived for half the node timeout, and once a second the one
-//! of five random nodes whose pong is the oldest. With 1,000 nodes and 15 seconds that is at most
-//! 133 pings a second; pongs that others received, known by gossip, make it less. Each tick walks
-//! all nodes once.
+//! A node is pinged when no pong of it arrived for half the node timeout. Besides, once in each
+//! `cluster-ping-interval`, the node with the oldest pong out of five random nodes is pinged. With
+//! 1,000 nodes and a node timeout of 15 seconds that is at most 134 pings a second; pongs that
+//! gossip reports make it less. Each tick walks all nodes once.
 //!
 //! **A pause of this node.** If no tick came for half a node timeout, this process was stopped, or
-//! a command was slow: the peers were not silent, they were not listened to. So the waiting times
-//! of their unanswered pings begin anew. After a pause of a whole timeout, a primary may have been
+//! a command was slow: the peers may have answered, but this node did not read. So the waiting
+//! times of unanswered pings begin anew. After a pause of a whole timeout, a primary may have been
 //! replaced, so it takes no writes until others have answered on new links, as after a start.
 
 use super::event::{Action, Now};
@@ -19,7 +19,7 @@ use super::packet::{PingKind, flag};
 pub(super) const TICK_MS: u64 = 100;
 /// The least number of connections that may be opened in one tick.
 const CONNECTS_MIN: usize = 20;
-/// The number of nodes from which the oldest pong is chosen.
+/// The number of random nodes of which the one with the oldest pong is pinged.
 const RANDOM_NODES: usize = 5;
 /// The least timeout of a handshake.
 const HANDSHAKE_MIN_MS: u64 = 1000;
@@ -32,7 +32,7 @@ impl Cluster {
         }
         self.ticks += 1;
         self.last_tick = now.ms;
-        // The nodes may change while they are walked.
+        // The loop may remove nodes, so it walks a copy of the indices.
         let me = self.me;
         let mut indices = self.nodes.indices().to_vec();
         indices.retain(|index| *index != me);
@@ -58,7 +58,8 @@ impl Cluster {
         self.todo.health = true;
     }
 
-    /// Called at each event, since packets may come before the tick.
+    /// Notices that this process was paused. Called at each event, since packets may be read before
+    /// the next tick.
     pub(super) fn notice_pause(&mut self, now: Now, out: &mut Vec<Action>) {
         let pause = now.ms.saturating_sub(self.last_tick);
         if self.ticks == 0 || pause <= (self.settings.node_timeout_ms / 2).max(2 * TICK_MS) {
@@ -75,7 +76,7 @@ impl Cluster {
             if node.connected {
                 node.link_since = now.ms;
             }
-            // A pong that waits in a buffer must not pass for a fresh one.
+            // A pong that waited in a buffer must not count as a new one, so close the connection.
             if is_long {
                 self.close_outbound(index, out);
             }
@@ -116,7 +117,7 @@ impl Cluster {
         }
         let age = now.ms - node.link_since;
         let silent = |since: u64| now.ms.saturating_sub(since) > timeout / 2;
-        // A connection may be dead without an error: try another before the node is suspected.
+        // A connection may be dead without an error: try another one before the node gets PFAIL.
         let is_dead = node.connected
             && age > timeout
             && node.ping_sent != 0
@@ -139,7 +140,8 @@ impl Cluster {
         }
         let due = node.ping_sent == 0
             && now.ms.saturating_sub(node.pong_received) > self.settings.node_timeout_ms / 2;
-        // The replica of a manual failover waits for the offset in the head.
+        // The replica of a manual failover waits for this node's offset, which a ping has in its
+        // head.
         if due || self.manual.replica == Some(index) {
             self.send_ping(now, index, PingKind::Ping, out);
         }

@@ -7,11 +7,11 @@
 //!   unknown-endpoint                   null                 the address that it has
 //! ```
 //!
-//! The IP address and the port are those that the node announces for clients of the asking one's
-//! kind: IPv4 or IPv6, with TLS or without.
+//! The IP address and the port are those that the node announces for clients with the connection of
+//! the asking one: IPv4 or IPv6, with TLS or without.
 //!
-//! The form is that of Redis 7.0 and 8.2. A zone is shown if a node has one, and a shard's id to
-//! clients of a server that speaks as Valkey.
+//! The form is that of Redis 7.0 and 8.2. A zone is shown if a node has one. The id of a shard is
+//! shown only if the server presents itself as Valkey.
 
 use super::Cluster;
 use super::config_file::NodeLine;
@@ -42,7 +42,7 @@ impl Asker {
         format!("{host}:{port}")
     }
 
-    /// `None`: the client uses the address by which it came.
+    /// The endpoint of a node; `None`: the client uses the address of its own connection.
     fn endpoint<'a>(&self, node: &'a Node) -> Option<&'a [u8]> {
         match self.preferred {
             Preferred::Ip => Some(self.ip(node)),
@@ -66,7 +66,7 @@ impl Asker {
         }
     }
 
-    /// What CLUSTER SLOTS says beside the endpoint.
+    /// The metadata of a node in CLUSTER SLOTS: names and values.
     fn metadata<'a>(&self, node: &'a Node) -> Vec<(&'static str, &'a [u8])> {
         let ip = Some(self.ip(node)).filter(|_| self.preferred != Preferred::Ip);
         let host = host_name(node).filter(|_| self.preferred != Preferred::Hostname);

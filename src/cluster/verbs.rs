@@ -1,4 +1,5 @@
-//! What CLUSTER's subcommands do to the view. Each ends like a step, and fails without a change.
+//! How the subcommands of CLUSTER change this node's view. Each ends like a step; one that fails
+//! changes nothing.
 
 use super::event::{Action, Address, Now};
 use super::machine::{Cluster, Held};
@@ -31,7 +32,7 @@ impl Cluster {
     pub fn forget(&mut self, now: Now, name: &Name, out: &mut Vec<Action>) -> Outcome {
         let Some(index) = self.nodes.find(name) else {
             return match self.is_blacklisted(now, name) {
-                // Another node has spread the word before.
+                // Another node was given the same CLUSTER FORGET before, and has spread it.
                 true => Ok(()),
                 false => Err(format!("Unknown node {name}")),
             };
@@ -50,7 +51,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// CLUSTER REPLICATE. `is_empty`: this node has no keys.
+    /// CLUSTER REPLICATE. `is_empty`: whether this node has no keys.
     pub fn replicate(
         &mut self,
         now: Now,
@@ -79,7 +80,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// CLUSTER REPLICATE NO ONE (Valkey 9): a primary without slots and data.
+    /// CLUSTER REPLICATE NO ONE (Valkey 9): makes this node a primary without slots and data.
     pub fn replicate_no_one(&mut self, now: Now, out: &mut Vec<Action>) {
         if self.nodes[self.me].replica_of.is_some() {
             self.set_as_primary(self.me);
@@ -149,7 +150,7 @@ impl Cluster {
         self.finish(now, out);
     }
 
-    /// CLUSTER SET-CONFIG-EPOCH, on a node that is alone and has none.
+    /// CLUSTER SET-CONFIG-EPOCH. The node must know no other node and have no config epoch.
     pub fn set_config_epoch(&mut self, now: Now, epoch: u64, out: &mut Vec<Action>) -> Outcome {
         if self.nodes.count() > 1 {
             return Err("The user can assign a config epoch only when the node does not know any other node.".into());
@@ -164,7 +165,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// CLUSTER RESET. The caller has refused it on a primary with keys.
+    /// CLUSTER RESET. The caller has checked that this node is not a primary with keys.
     pub fn reset(&mut self, now: Now, hard: bool, out: &mut Vec<Action>) {
         if self.nodes[self.me].replica_of.is_some() {
             self.set_as_primary(self.me);
@@ -192,7 +193,7 @@ impl Cluster {
             self.log(log::Level::Info, text, out);
         }
         self.nodes[self.me].shard = Name::random(&mut self.random);
-        // What was held back belongs to the cluster that was left.
+        // Votes, requests and claims that were held back belong to the cluster that this node left.
         self.waiting.clear();
         self.todo.save = true;
         self.todo.health = true;
@@ -201,7 +202,7 @@ impl Cluster {
         self.finish(now, out);
     }
 
-    /// PUBLISH goes to all nodes, SPUBLISH to those of the shard.
+    /// Sends a message of PUBLISH to all nodes, or one of SPUBLISH to the nodes of the shard.
     pub fn publish(&mut self, publish: &Publish, out: &mut Vec<Action>) {
         use std::rc::Rc;
         let light = Rc::new(Message::LightPublish(publish.clone()));

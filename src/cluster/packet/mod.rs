@@ -30,8 +30,8 @@
 //! [`Message::parse`] is the only reader: each length and count is checked before it is used, and
 //! names, addresses and texts are valid in what it returns. Extension 4 is the internal secret of
 //! Redis 8 (40 bytes) and the IPv4 address for clients in Valkey (at most 16): the length decides.
-//! Texts that could not stand in nodes.conf are kept as [`Extension::Other`], and so are unknown
-//! kinds: they are passed over, not refused.
+//! Extensions with a text that nodes.conf could not hold, or of an unknown kind, are kept as
+//! [`Extension::Other`] and ignored; the packet is not refused.
 //!
 //! **Invariant:** a packet that was parsed encodes to the same bytes, but for unused fields
 //! (`tests::packets_of_real_servers_encode_to_themselves`, fuzz target `bus`).
@@ -64,7 +64,7 @@ const VERSION: u16 = 1;
 /// The bit in the kind of a packet with a light head.
 const LIGHT: u16 = 0x8000;
 
-/// The maximum size of a packet: a message of the largest bulk string, and a head.
+/// The maximum size of a packet: a PUBLISH whose message is the largest bulk string, with its head.
 pub const PACKET_MAX: usize = 512 * 1024 * 1024 + 64 * 1024;
 
 /// The flags of a node, in heads and in gossip.
@@ -107,7 +107,7 @@ pub mod message_flag {
     pub const EXTENSIONS: u8 = 4;
 }
 
-/// The fields at the front of each packet but light ones.
+/// The head of a packet, but for packets with a light head.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Header {
     pub sender: Name,
@@ -153,7 +153,7 @@ pub struct Gossip {
 pub enum Extension {
     HostName(Box<[u8]>),
     HumanName(Box<[u8]>),
-    /// The node was removed with CLUSTER FORGET; it must not be added again for the time.
+    /// The node was removed with CLUSTER FORGET, and must not be added again for `ttl_s` seconds.
     Forgotten {
         node: Name,
         ttl_s: u64,
@@ -181,7 +181,7 @@ pub enum PingKind {
     Meet,
 }
 
-/// What a packet says.
+/// The content of a packet behind its head.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Body {
     Ping {
@@ -194,7 +194,7 @@ pub enum Body {
     Publish(Publish),
     AuthRequest,
     AuthAck,
-    /// The slots of a node that the receiver has an outdated view of.
+    /// The current slots of a node, for a receiver that sent an outdated claim.
     Update {
         config_epoch: u64,
         node: Name,

@@ -62,7 +62,7 @@ pub fn frame_len(bytes: &[u8]) -> Result<Option<usize>, Malformed> {
     }
 }
 
-/// The bytes that are not read yet. Each read is checked.
+/// The bytes of a packet that are not read yet. Each read checks that there are enough.
 struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {
@@ -210,7 +210,8 @@ fn light(input: &mut Input, kind: u16) -> Result<Message, Malformed> {
 }
 
 fn ping(input: &mut Input, kind: PingKind, count: u16, extensions: u16) -> Result<Body, Malformed> {
-    // Both lists are bounded by the bytes that are here, whatever the counts say.
+    // The counts of gossip and extensions are checked against the length of the packet, so that a
+    // false count can't make a large allocation.
     if input.0.len() < usize::from(count) * GOSSIP_LEN + usize::from(extensions) * EXTENSION_LEN {
         return Err(Malformed::Length);
     }

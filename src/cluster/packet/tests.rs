@@ -39,7 +39,7 @@ fn packets_of_real_servers_encode_to_themselves() {
             kinds.insert(packet[12..14].to_vec());
         }
     }
-    // All but MODULE and PUBLISHSHARD, which the next test makes up.
+    // The files have all kinds but MODULE and PUBLISHSHARD, which another test covers.
     assert_eq!(kinds.len(), 10, "{kinds:?}");
 }
 
@@ -145,7 +145,7 @@ fn a_packet_that_is_cut_or_longer_is_refused() {
                 Err(Malformed::Length),
                 "{len}"
             );
-            // The length says that the packet is whole.
+            // The length in the head is that of the cut packet.
             if len >= 16 {
                 let mut cut = packet[..len].to_vec();
                 cut[4..8].copy_from_slice(&(len as u32).to_be_bytes());

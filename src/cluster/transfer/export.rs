@@ -9,7 +9,7 @@ use crate::cluster::name::Name;
 use crate::util::random::Random;
 
 impl Transfers {
-    /// MIGRATESLOTS, whose wishes [`Transfers::check_wish`] has accepted: begins all of them.
+    /// Begins a job for each request of CLUSTER MIGRATESLOTS, which the caller has checked.
     pub fn export(&mut self, now: Now, cluster: &Cluster, wishes: Vec<Wish>, random: &mut Random) {
         for (ranges, target) in wishes {
             let name = Name::random(random);
@@ -23,7 +23,7 @@ impl Transfers {
         }
     }
 
-    /// The connection is there and the target has accepted the job; `client` names it from now on.
+    /// Notes that the target has accepted the job; `client` is the id of the connection to it.
     pub fn connected(&mut self, now: Now, name: &Name, client: u64) {
         let Some(at) = self.at_state(name, State::Connecting) else {
             return;
@@ -41,27 +41,27 @@ impl Transfers {
         (self.jobs[at].state == state).then_some(at)
     }
 
-    /// The link is not connected, or the target has refused.
+    /// Ends the job: the target could not be reached, or has refused the job.
     pub fn refused(&mut self, now: Now, name: &Name, message: &str) {
         if let Some(at) = self.at(name) {
             self.fail(now, at, message);
         }
     }
 
-    /// The next job whose snapshot can be made.
+    /// The oldest job that waits for its snapshot.
     pub fn waits_for_snapshot(&self) -> Option<&Job> {
         let waits = |job: &&Job| job.state == State::WaitingToSnapshot;
         self.jobs.iter().rev().find(waits)
     }
 
-    /// The child was forked.
+    /// Notes that the child that sends the snapshot was forked.
     pub fn snapshot_begun(&mut self, now: Now, name: &Name) {
         if let Some(at) = self.at_state(name, State::WaitingToSnapshot) {
             self.set_state(now, at, State::Snapshotting);
         }
     }
 
-    /// The child has ended.
+    /// Notes that the child that sends the snapshot has ended.
     pub fn snapshot_ended(&mut self, now: Now, name: &Name, succeeded: bool, cow_bytes: u64) {
         let Some(at) = self.at_state(name, State::Snapshotting) else {
             return;
@@ -76,7 +76,7 @@ impl Transfers {
         }
     }
 
-    /// CANCELSLOTMIGRATIONS. Returns false if there is nothing to cancel.
+    /// Cancels all exports: CLUSTER CANCELSLOTMIGRATIONS. Returns false if there are none.
     pub fn cancel(&mut self, now: Now) -> bool {
         let mut any = false;
         for at in 0..self.jobs.len() {
@@ -88,7 +88,7 @@ impl Transfers {
         any
     }
 
-    /// Returns false if the word does not follow.
+    /// Reacts to a message of the target. Returns false if the job's state does not allow it.
     pub(super) fn hear_target(&mut self, now: Now, at: usize, word: Word) -> bool {
         match (word, self.jobs[at].state) {
             (Word::Ack, _) => {}
@@ -107,7 +107,7 @@ impl Transfers {
         true
     }
 
-    /// Owners of slots have changed.
+    /// Checks an export after owners of slots have changed.
     pub(super) fn check_export(&mut self, now: Now, at: usize, cluster: &Cluster) {
         let job = &self.jobs[at];
         let (me, target) = (cluster.myself().name, job.target);
@@ -124,7 +124,8 @@ impl Transfers {
                 self.log(log::Level::Info, text);
                 self.end(now, at, State::Success, "");
             }
-            // A part of them is claimed: the rest is in the same packet or in the next.
+            // The target has claimed a part of the slots: the rest is in the same packet or in the
+            // next.
             State::Granted if moves => {}
             _ => self.fail(now, at, "Slots are no longer owned by myself"),
         }
@@ -165,12 +166,13 @@ impl Transfers {
         } else if job.lost > 0 && cluster.has_answered_since(&target, job.lost) {
             self.fail(now, at, "The target has given up before it took the slots");
         } else if self.is_overdue(job, now) {
-            // Writers are refused from now on.
+            // The grant is overdue, so writers of the slots are refused from now on.
             self.out.push(Action::HoldWriters);
         }
     }
 
-    /// Whether MIGRATESLOTS may move these slots. An error is the text of the reply, without `ERR`.
+    /// Checks that MIGRATESLOTS may move these slots. An error is the text of the reply, without
+    /// `ERR`.
     pub fn check_ranges(&self, cluster: &Cluster, ranges: &Ranges) -> Result<(), String> {
         let owner = |slot: u16| cluster.owner_name(slot);
         if let Some(slot) = ranges.slots().find(|slot| owner(*slot).is_none()) {

@@ -6,8 +6,8 @@ use crate::cluster::Cluster;
 use crate::cluster::event::Now;
 
 impl Transfers {
-    /// ESTABLISH by the source; `client` is its connection. An error is the text of the reply,
-    /// without `ERR`.
+    /// Begins a job that the source asks for with ESTABLISH; `client` is the id of its connection.
+    /// An error is the text of the reply, without `ERR`.
     pub fn establish(
         &mut self,
         now: Now,
@@ -25,7 +25,8 @@ impl Transfers {
         Ok(())
     }
 
-    /// ESTABLISH in the stream of the primary, in the AOF or in a snapshot.
+    /// Notes a job of this node's primary, from ESTABLISH in its stream, in the AOF or in a
+    /// snapshot.
     pub fn follow(&mut self, now: Now, request: &Establish) {
         if self.at(&request.name).is_none() {
             let job = self.begin_import(now, request, State::OnPrimary);
@@ -80,8 +81,8 @@ impl Transfers {
         Ok(())
     }
 
-    /// FINISH in the stream of the primary or in the AOF: its import has ended. An error is the
-    /// text of the reply, without `ERR`.
+    /// Ends a job of the primary, at FINISH in its stream or in the AOF. An error is the text of
+    /// the reply, without `ERR`.
     pub fn finish(&mut self, now: Now, finish: &Finish) -> Result<(), String> {
         let Some(at) = self.at(&finish.name) else {
             return Err("No such slot migration job".into());
@@ -100,7 +101,7 @@ impl Transfers {
         Ok(())
     }
 
-    /// Returns false if the word does not follow.
+    /// Reacts to a message of the source. Returns false if the job's state does not allow it.
     pub(super) fn hear_source(&mut self, now: Now, at: usize, word: Word) -> bool {
         let name = self.jobs[at].name;
         match (word, self.jobs[at].state) {
@@ -125,7 +126,8 @@ impl Transfers {
         if self.limits.never_claim {
             return;
         }
-        // Later, others may have declared that this node has failed, and the source may serve.
+        // Later than this, a majority may have declared this node failed, and the source may serve
+        // the slots again.
         if now.ms - self.jobs[at].since >= self.limits.grant_ms {
             return self.fail(now, at, "The grant came too late");
         }
@@ -135,7 +137,7 @@ impl Transfers {
         self.out.push(Action::Hide);
     }
 
-    /// Owners of slots, or the role of this node, have changed.
+    /// Checks an import after owners of slots, or the role of this node, have changed.
     pub(super) fn check_import(&mut self, now: Now, at: usize, cluster: &Cluster) {
         let job = &self.jobs[at];
         let source = job.source;
@@ -148,7 +150,7 @@ impl Transfers {
         match job.state {
             State::OnPrimary | State::Claimed => {}
             _ if !is_primary => {
-                // The new primary removes the keys and ends the job for all.
+                // This node's new primary removes the keys, and ends the job for all its replicas.
                 self.jobs[at].message = "I was demoted to a replica".into();
                 let name = self.jobs[at].name;
                 self.set_state(now, at, State::Failed);
@@ -162,7 +164,7 @@ impl Transfers {
 
     pub(super) fn tick_import(&mut self, now: Now, at: usize, cluster: &Cluster) {
         match self.jobs[at].state {
-            // The source must not see the end of the connection before it can hear of the claim.
+            // The source must not see the connection end before the claim can reach it.
             State::Claimed if cluster.is_claim_announced() => {
                 let text = format!(
                     "{} completed successfully. This node is now the owner of the slots",
@@ -171,7 +173,8 @@ impl Transfers {
                 self.log(log::Level::Info, text);
                 self.end(now, at, State::Success, "");
             }
-            // This node was promoted, or started with what it had received before.
+            // This node was promoted, or was started as a primary with the AOF or snapshot of an
+            // import.
             State::OnPrimary if cluster.myself().is_primary() => {
                 self.fail(now, at, "The target of the slots is another node now");
             }
@@ -179,7 +182,7 @@ impl Transfers {
         }
     }
 
-    /// Another data set replaces this one: it says itself which imports its primary has.
+    /// Forgets the jobs of the primary, because another data set replaces this one and has its own.
     pub fn forget_primary_imports(&mut self) {
         let before = self.jobs.len();
         self.jobs.retain(|job| job.state != State::OnPrimary);

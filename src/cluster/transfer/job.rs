@@ -24,10 +24,10 @@ pub enum State {
     /// The target has the snapshot, or reads the end of it.
     Replicating,
     WaitingToPause,
-    /// Writers of the slots wait here, and the target knows it.
+    /// Clients that write to the slots wait at the source, and the target has been sent PAUSED.
     Paused,
-    /// The target may take the slots. They are not served here any more, unless it is known that
-    /// the target did not take them.
+    /// The target may take the slots. The source serves no writes on them until it knows whether
+    /// the target took them.
     Granted,
     // The target.
     WaitingForAck,
@@ -80,24 +80,24 @@ impl State {
 /// A job. Times are [`Now::ms`] unless their name says otherwise; 0: never.
 #[derive(Clone, Debug)]
 pub struct Job {
-    /// Both sides know the job by this name.
+    /// The name of the job, the same at both sides.
     pub name: Name,
     pub side: Side,
-    /// A replica of the target does not know the sides.
+    /// The node that gives the slots; `None` at a replica of the target, as is `target`.
     pub source: Option<Name>,
     pub target: Option<Name>,
     pub ranges: Ranges,
     pub slots: Bitmap,
     pub state: State,
-    /// Why it failed.
+    /// Why the job failed or was cancelled.
     pub message: String,
     /// Unix times in seconds.
     pub created_s: i64,
     pub updated_s: i64,
     pub heard_s: i64,
-    /// The memory that was copied because of the snapshot's child, in bytes.
+    /// The memory that copy-on-write copied while the snapshot's child ran, in bytes.
     pub cow_bytes: u64,
-    /// When the other side was last heard, and when it was last sent an ACK.
+    /// The time of the last message of the other side, and of the last ACK to it.
     pub(super) heard: u64,
     pub(super) acked: u64,
     /// Source: the target has asked for the pause before the end of the snapshot was noticed here.
@@ -148,7 +148,7 @@ impl Job {
         }
     }
 
-    /// The job in the log.
+    /// The text that names the job in the log.
     pub(super) fn describe(&self) -> String {
         let (word, what) = match self.side {
             Side::Export => ("export", "target_node_id"),

@@ -1,5 +1,5 @@
-//! The atomic move of slots to another node, as Valkey 9 has it: a machine without socket, child
-//! and keyspace, like [`super::Cluster`].
+//! The atomic move of slots to another node, as in Valkey 9. Like [`super::Cluster`], it is a
+//! machine that decides, and knows neither sockets nor child processes nor the keyspace.
 //!
 //! ```text
 //!   source                                        target                          its replicas
@@ -18,8 +18,9 @@
 //! Only writers of the moving slots wait, from Paused on; those of other slots notice nothing.
 //!
 //! **After the grant** the target may have the slots at any moment, and write to them. So the
-//! source takes no write on them before it knows. Peers go on after a time-out, and lose what they
-//! took when the claim arrives late. Here a job ends in one of these ways, and none is a time-out:
+//! source takes no write on them before it knows whether the target has them. Valkey takes writes
+//! again after a time-out, and loses them when the claim arrives late. Here a job ends in one of
+//! these ways, and never by a time-out:
 //!
 //! - the claim of the target arrives: success;
 //! - the connection is closed, and the target answers a ping that was sent after that without a
@@ -27,12 +28,12 @@
 //! - a majority says that the target has failed, or an operator cancels the job.
 //!
 //! A target that was stopped between its request and the grant could wake up after it was declared
-//! failed. So it claims only within half of the node time-out after its request, which is before
-//! others can have declared that.
+//! failed. So a target claims only within half of the node timeout after its request, which is
+//! before a majority can have declared it failed.
 //!
-//! **For the owner.** It executes the actions in order, at the top level. A link's client is named
-//! by its id. `Snapshot` is a wish: the child is forked when there is no other one. From the fork
-//! on, changes of the slots are collected for the job.
+//! **For the owner.** It executes the actions in order, at the top level. A connection is named by
+//! the id of its client. `Snapshot` need not be executed at once: the child is forked when no other
+//! child runs. From the fork on, changes of the slots are collected for the job.
 //!
 //! **Invariant:** a job that has ended never changes; active jobs have different links.
 //! **Limits:** jobs are not continued after a restart: what a target had received is removed.
@@ -55,24 +56,24 @@ use super::bitmap::Bitmap;
 use super::event::Now;
 use super::name::Name;
 
-/// What the owner must do. A job is named by its name.
+/// What the owner of the machine must do. Each action has the name of its job.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Action {
     /// Connect to the target and send ESTABLISH; later `connected` or `refused`.
     Connect(Name),
-    /// Close the connection of the job, without an event. End the child that writes to it.
+    /// Close the connection of the job, without an event, and end the child that writes to it.
     Disconnect(Name),
     /// Fork as soon as possible; later `snapshot_begun` and `snapshot_ended`.
     Snapshot(Name),
-    /// Send a sentence, after all changes that were collected.
+    /// Send a message to the other side, after all changes that were collected for it.
     Send(Name, Word),
     /// [`Transfers::held`] has changed.
     HoldWriters,
     /// [`Transfers::hidden`] has changed.
     Hide,
-    /// This node takes the slots: [`Cluster::claim_slots`].
+    /// Take the slots of the job for this node: [`Cluster::claim_slots`].
     Claim(Name),
-    /// Remove the keys of these slots, which belong to another node.
+    /// Remove the keys of the job's slots, which belong to another node.
     Drop(Name),
     /// Give this command to the replicas and to the AOF.
     Propagate(Vec<Vec<u8>>),
@@ -84,8 +85,8 @@ pub enum Action {
 pub struct Limits {
     /// `repl-timeout`: how long the other side may be silent.
     pub silence_ms: u64,
-    /// Twice `cluster-manual-failover-timeout`: how long writers wait for the target's request, and
-    /// how long they wait without an answer after the grant.
+    /// Twice `cluster-manual-failover-timeout`: the longest wait of writers for the target's
+    /// request, and their longest wait after the grant before they are refused.
     pub pause_ms: u64,
     /// Half of `cluster-node-timeout`: until when a target claims after its request.
     pub grant_ms: u64,
@@ -121,7 +122,7 @@ pub struct Transfers {
     out: Vec<Action>,
 }
 
-/// An ACK is sent this often, while nothing else is.
+/// The interval of the ACKs, in milliseconds.
 const ACK_MS: u64 = 1000;
 
 const NOT_LINKED: &str = "should only be used by slot migration clients";
@@ -132,7 +133,7 @@ impl Transfers {
         std::mem::take(&mut self.out)
     }
 
-    /// Whether there is something to do in this turn.
+    /// Whether there are actions to take.
     pub fn has_actions(&self) -> bool {
         !self.out.is_empty()
     }
@@ -158,8 +159,8 @@ impl Transfers {
         self.jobs.iter().any(Job::is_active)
     }
 
-    /// The slots whose writers wait, and those whose writers are refused with TRYAGAIN: whether the
-    /// target has them could not be found out for a while.
+    /// The slots whose writers wait, and those whose writers are refused with TRYAGAIN, since the
+    /// source has not learned for too long whether the target has them.
     pub fn held(&self, now: Now) -> (Bitmap, Bitmap) {
         let (mut waiting, mut refused) = (Bitmap::default(), Bitmap::default());
         for job in self.active(Side::Export) {
@@ -178,10 +179,10 @@ impl Transfers {
         job.state == State::Granted && now.ms - job.since > self.limits.pause_ms
     }
 
-    /// The slots whose keys are here before they belong to this shard.
+    /// The slots whose keys arrive before this shard owns the slots: these keys are hidden.
     pub fn hidden(&self) -> Bitmap {
         let jobs = self.active(Side::Import);
-        // The owner of a claimed slot is this node.
+        // A claimed slot belongs to this node, so its keys are shown.
         let jobs = jobs.filter(|job| job.state != State::Claimed);
         jobs.flat_map(|job| job.ranges.slots()).collect()
     }
@@ -262,8 +263,8 @@ impl Transfers {
         self.end(now, at, State::Failed, message);
     }
 
-    /// A sentence of the other side, over the connection of a job. An error is the reply for a
-    /// client that is no such connection, without `ERR`.
+    /// Reacts to a message of the other side on the connection of a job. An error is the reply,
+    /// without `ERR`, for a client that is not the connection of a job.
     pub fn hear(&mut self, now: Now, client: u64, word: Word) -> Result<(), String> {
         let Some(at) = self.at_link(client) else {
             return Err(format!("CLUSTER SYNCSLOTS {} {NOT_LINKED}", word.text()));
@@ -280,7 +281,7 @@ impl Transfers {
         Ok(())
     }
 
-    /// Bytes of the other side have arrived.
+    /// Notes that bytes of the other side have arrived.
     pub fn heard_bytes(&mut self, now: Now, client: u64) {
         if let Some(at) = self.at_link(client) {
             self.jobs[at].heard = now.ms;
@@ -293,7 +294,7 @@ impl Transfers {
         job.heard_s = (now.wall_ms / 1000) as i64;
     }
 
-    /// The connection of a job has ended.
+    /// Notes that the connection of a job has ended.
     pub fn link_lost(&mut self, now: Now, client: u64) {
         let Some(at) = self.at_link(client) else {
             return;
@@ -308,19 +309,20 @@ impl Transfers {
         }
     }
 
-    /// What the link's peer did can't be carried out.
+    /// Fails the job of a connection whose peer sent something that can't be executed.
     pub fn link_failed(&mut self, now: Now, client: u64, message: &str) {
         if let Some(at) = self.at_link(client) {
             self.fail(now, at, message);
         }
     }
 
-    /// Data of these slots, or of all, were removed by a command.
+    /// Fails the jobs that contain a slot (`None`: all slots) whose keys a command has removed.
     pub fn flushed(&mut self, now: Now, slot: Option<u16>) {
         for at in 0..self.jobs.len() {
             let job = &self.jobs[at];
             let touches = slot.is_none_or(|slot| job.slots.contains(slot));
-            // Replicas hear from their primary; what was granted can't be called back.
+            // A job of the primary is ended by the primary. A granted job can't be cancelled any
+            // more.
             let stays = matches!(
                 job.state,
                 State::Granted | State::Claimed | State::OnPrimary | State::Connecting
@@ -331,7 +333,7 @@ impl Transfers {
         }
     }
 
-    /// Owners of slots, or roles, have changed.
+    /// Checks all jobs after owners of slots, or roles, have changed.
     pub fn topology_changed(&mut self, now: Now, cluster: &Cluster) {
         for at in 0..self.jobs.len() {
             let job = &self.jobs[at];
@@ -345,7 +347,8 @@ impl Transfers {
         }
     }
 
-    /// Time has passed. `unsent`: the bytes that wait to be sent to the target of a job.
+    /// Does the periodic work of all jobs. `unsent`: the bytes that wait to be sent to the target
+    /// of a job.
     pub fn tick(&mut self, now: Now, cluster: &Cluster, unsent: impl Fn(&Job) -> u64) {
         for at in 0..self.jobs.len() {
             if !self.jobs[at].is_active() {
@@ -366,7 +369,8 @@ impl Transfers {
     /// Sends an ACK, and gives up a peer that is silent.
     fn tick_link(&mut self, now: Now, at: usize) {
         let job = &mut self.jobs[at];
-        // The child writes to the socket, and says itself that it lives.
+        // While a snapshot is sent, the child writes to the socket, and sends the signs of life
+        // itself.
         let talks = !matches!(
             job.state,
             State::Snapshotting | State::WaitingForAck | State::Connecting

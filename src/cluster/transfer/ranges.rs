@@ -1,4 +1,4 @@
-//! Ranges of slots, as MIGRATESLOTS and SYNCSLOTS have them.
+//! Ranges of slots, as in the arguments of MIGRATESLOTS and SYNCSLOTS.
 
 use std::fmt;
 
@@ -11,9 +11,9 @@ use crate::util::number::parse_i64;
 pub struct Ranges(Vec<(u16, u16)>);
 
 impl Ranges {
-    /// The ranges at the beginning of these arguments, and the number of arguments that they are:
-    /// pairs of numbers. The list ends where a pair does not begin with a number. An error is the
-    /// text of the reply, without `ERR`.
+    /// Parses the ranges, which are pairs of numbers, at the beginning of the arguments. Also
+    /// returns the number of arguments that they take. The list ends where a pair does not begin
+    /// with a number. An error is the text of the reply, without `ERR`.
     pub fn parse(args: &[&[u8]]) -> Result<(Ranges, usize), String> {
         let mut ranges = Ranges::default();
         let mut at = 0;

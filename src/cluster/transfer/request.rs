@@ -4,7 +4,7 @@ use super::ranges::Ranges;
 use crate::cluster::name::Name;
 use crate::db::slot::SLOTS;
 
-/// A sentence of the dialogue between source and target.
+/// A message between source and target that has no arguments.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Word {
     Ack,
@@ -16,7 +16,7 @@ pub enum Word {
 }
 
 impl Word {
-    /// The name of this end in a message to the other node.
+    /// The message on the wire: the subcommand of CLUSTER SYNCSLOTS.
     pub fn text(self) -> &'static str {
         match self {
             Word::Ack => "ACK",
@@ -67,7 +67,7 @@ pub enum FinalState {
 }
 
 impl FinalState {
-    /// The word on the wire.
+    /// The text of the state on the wire.
     pub fn text(self) -> &'static str {
         match self {
             FinalState::Success => "SUCCESS",
@@ -83,7 +83,7 @@ pub enum Sync {
     Word(Word),
     Establish(Establish),
     Finish(Finish),
-    /// CAPA: what the other side can do. Nothing is known yet.
+    /// CAPA: the capabilities of the other side. None are known yet, so they are ignored.
     Capabilities,
 }
 
@@ -146,7 +146,8 @@ impl Establish {
         }
     }
 
-    /// An import in a snapshot, which does not name the source.
+    /// The request for an import that a snapshot has. A snapshot does not name the source, so
+    /// `source` is meaningless.
     pub fn of_snapshot(name: &[u8], ranges: &[(u64, u64)]) -> Option<Establish> {
         let name = Name::parse(name)?;
         let mut all = Ranges::default();
@@ -161,7 +162,7 @@ impl Establish {
         })
     }
 
-    /// The request as a text: the name, and ranges as `0-5 7-7`.
+    /// The request for an import from the text in a snapshot: the name, and ranges as `0-5 7-7`.
     pub fn of_field(text: &str) -> Option<Establish> {
         let (name, ranges) = text.split_once(' ')?;
         let range = |text: &str| {
@@ -204,7 +205,7 @@ impl Finish {
                     let is_it =
                         |state: &FinalState| value.eq_ignore_ascii_case(state.text().as_bytes());
                     let found = states.into_iter().find(is_it);
-                    // A replica must end the job, whatever its primary calls the end.
+                    // A replica must end the job even if its primary sends an unknown state.
                     set(&mut state, Some(found.unwrap_or(FinalState::Failed)))?;
                 }
                 b"name" => set(&mut name, Name::parse(value))?,
@@ -244,7 +245,7 @@ impl Finish {
     }
 }
 
-/// A wish of MIGRATESLOTS: these slots go to that node.
+/// A request of MIGRATESLOTS: the slots, and the name of the node that they move to.
 pub type Wish = (Ranges, Name);
 
 #[cfg(test)]

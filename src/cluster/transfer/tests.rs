@@ -11,7 +11,7 @@ use ranges::Ranges;
 
 const LINK: u64 = 7;
 
-/// A node of a cluster of two primaries; `mine` is the number of the one that it is.
+/// A node of a cluster of two primaries, with its transfers.
 struct Side2 {
     cluster: Cluster,
     transfers: Transfers,
@@ -32,7 +32,7 @@ fn ranges() -> Ranges {
     ranges
 }
 
-/// The node has slots 0 to 9, or 10 to 19 if it is the target.
+/// The source, with slots 0 to 9, or the target, with slots 10 to 19.
 fn side(is_source: bool) -> Side2 {
     let settings = Settings::default();
     let (me, other) = match is_source {
@@ -159,7 +159,7 @@ fn target(state: State) -> Side2 {
     t
 }
 
-/// The word after FINISH STATE in a list of actions.
+/// The state of the FINISH command in a list of actions.
 fn finished(actions: &[Action]) -> Option<String> {
     actions.iter().find_map(|action| match action {
         Action::Propagate(argv) => {
@@ -437,7 +437,7 @@ fn a_replica_hides_the_slots_until_its_primary_has_finished() {
     }
 }
 
-/// A replica that was promoted, and a primary that was started anew.
+/// Such a primary was promoted, or was restarted.
 #[test]
 fn a_primary_ends_the_imports_that_it_knows_from_another() {
     let mut t = side(false);

@@ -1,4 +1,4 @@
-//! What transfers ask the cluster's machine, and the claim.
+//! The questions of transfers to the cluster's machine, and the claim of slots.
 
 use crate::cluster::Cluster;
 use crate::cluster::bitmap::Bitmap;
@@ -30,12 +30,12 @@ impl Cluster {
         Some(self.nodes[node].address)
     }
 
-    /// Whether SETSLOT moves slots.
+    /// Whether slots are being moved with CLUSTER SETSLOT.
     pub fn moves_by_hand(&self) -> bool {
         !self.slots.importing.is_empty() || !self.slots.migrating.is_empty()
     }
 
-    /// Whether a majority has found that a node failed, or it was forgotten.
+    /// Whether a node is marked FAIL, or is not known any more.
     pub(super) fn is_lost(&self, name: &Name) -> bool {
         let node = self.nodes.find(name);
         node.is_none_or(|node| self.nodes[node].has(flag::FAIL))
@@ -47,13 +47,13 @@ impl Cluster {
         node.is_some_and(|node| self.nodes[node].answered_ping > ms)
     }
 
-    /// Whether others can hear of all claims of this node.
+    /// Whether all claims of this node are on the disk, and so in the heads of its packets.
     pub(super) fn is_claim_announced(&self) -> bool {
         !self.is_claim_held()
     }
 
-    /// Takes slots of another node under a new epoch: their data are here, and their owner has
-    /// granted it.
+    /// Takes slots of another node under a new epoch. Their keys have arrived, and their owner has
+    /// granted the move.
     pub fn claim_slots(&mut self, now: Now, slots: &Bitmap, out: &mut Vec<Action>) {
         for slot in slots.iter() {
             self.slots.end_move(slot);
