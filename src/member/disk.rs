@@ -5,8 +5,8 @@
 //!        <─ Done { token, lock } ──────────  and the loop is woken
 //! ```
 //!
-//! Jobs that wait for the thread become one write, of the last text. The file that replaces
-//! another one is locked before it gets the name, so a second server never finds a free file.
+//! If several jobs wait for the thread, it writes only the text of the last one. A new file is
+//! locked before it is renamed, so a second server never finds nodes.conf unlocked.
 //!
 //! **Limits:** the thread writes no lines to the log, see `persist::aof::disk`.
 
@@ -53,13 +53,13 @@ impl Disk {
         self.lock = Some(lock);
     }
 
-    /// Writes before the loop runs.
+    /// Writes the file at the start, before the loop runs.
     pub fn write_now(&mut self, text: &str) -> io::Result<()> {
         self.lock = Some(write(&self.path, text, true)?);
         Ok(())
     }
 
-    /// Hands a text to the thread. Returns false without a file: then nothing waits for it.
+    /// Hands a text to the thread. Returns false if there is no file, so there will be no result.
     pub fn write(
         &mut self,
         (token, durable): (u64, bool),
@@ -82,7 +82,7 @@ impl Disk {
         Ok(true)
     }
 
-    /// The next result, if there is one; the lock of a new file is kept.
+    /// The token and the result of the next finished write, if there is one.
     pub fn try_done(&mut self) -> Option<(u64, io::Result<()>)> {
         let done = self.queues.as_ref()?.done.try_recv().ok()?;
         let result = done.result.map(|lock| self.lock = Some(lock));

@@ -7,12 +7,12 @@
 //!                        └──────── perform <────┴─> pause, pubsub, keyspace, log
 //! ```
 //!
-//! The actions of a step are executed in order, before the next step. Those of the wire are kept in
-//! their order and are executed by `networking::bus`, since commands don't have the event loop.
-//! Actions that replace the data or the role need the top level: in a nested turn they wait, in
-//! their order, for the end of the turn ([`perform_waiting`]).
+//! The actions of a step are executed in order, before the next step. Actions about connections and
+//! packets are queued in `Member::wire` and executed by `networking::bus`, since commands don't
+//! have the event loop. Actions that replace the data or the role need the top level: in a nested
+//! turn they are queued until the end of the turn ([`perform_waiting`]).
 //!
-//! **Invariant:** `Server::cluster` is there exactly when `cluster-enabled` is set.
+//! **Invariant:** `Server::cluster` is `Some` exactly when `cluster-enabled` is set.
 
 mod disk;
 mod perform;
@@ -46,7 +46,7 @@ pub struct Member {
     pub wire: Vec<Action>,
     /// The actions that wait for the top level, in order.
     waiting: Vec<Action>,
-    /// Changes whenever owners of slots, roles or addresses do.
+    /// The number of changes so far of slot owners, roles or addresses.
     pub topology: u64,
     disk: disk::Disk,
     began: Instant,
@@ -72,7 +72,7 @@ impl Member {
         }
     }
 
-    /// The bytes of packets that wait for the end of the turn.
+    /// The bytes of packets that are queued in `wire`.
     pub fn unsent(&self) -> usize {
         let len = |action: &Action| match action {
             Action::Send { message, .. } => message.encoded_len(),
@@ -81,12 +81,13 @@ impl Member {
         self.wire.iter().map(len).sum()
     }
 
-    /// In a forked child: the lock of nodes.conf ends with the parent, not with the child.
+    /// Closes the file of nodes.conf's lock in a forked child, so that the lock ends with the
+    /// parent.
     pub fn close_lock_in_child(&mut self) {
         self.disk.close_in_child();
     }
 
-    /// The time for the machine.
+    /// The present time, in the form that the machine takes.
     pub fn now(&self) -> Now {
         now_since(self.began)
     }
@@ -99,19 +100,20 @@ fn now_since(began: Instant) -> Now {
     }
 }
 
-/// An address in the form that nodes exchange; `None` for a name.
+/// Parses an IP address into the form that nodes exchange; `None` for a host name.
 pub fn numeric_ip(text: &[u8]) -> Option<Ip> {
     let ip = std::str::from_utf8(text).ok()?.parse::<IpAddr>().ok()?;
     Ip::parse(ip.to_string().as_bytes())
 }
 
-/// The port of the bus, on a node of a cluster.
+/// The port of the cluster bus; `None` if the server is not a node of a cluster.
 pub fn bus_port(server: &Server) -> Option<u16> {
     let port = settings::bus_port(&server.config);
     port.filter(|_| server.cluster.is_some())
 }
 
-/// Runs a verb of the machine and executes what follows. `None` without a cluster.
+/// Calls a function of the machine and executes the actions that it returns. `None` without a
+/// cluster.
 pub fn act<R>(
     server: &mut Server,
     verb: impl FnOnce(&mut Cluster, Now, &mut Vec<Action>) -> R,
@@ -138,7 +140,7 @@ pub fn publish(server: &mut Server, sharded: bool, channel: &[u8], message: &[u8
     act(server, |machine, _, out| machine.publish(&publish, out));
 }
 
-/// The settings may have changed.
+/// Passes the settings to the machine if they have changed.
 pub fn follow_settings(server: &mut Server) {
     let settings = settings::of(&server.config);
     act(server, |machine, _, _| {

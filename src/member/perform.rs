@@ -1,4 +1,4 @@
-//! The actions of the machine, executed.
+//! Executes the actions of the cluster's machine.
 
 use super::slots;
 use crate::cluster::event::{Action, Address, Event};
@@ -40,8 +40,9 @@ pub fn perform(server: &mut Server, actions: Vec<Action>) {
     }
 }
 
-/// Executes the actions that need the top level, if this is it. While a command of the primary's
-/// link runs, the link can't be closed: they wait for the end of the turn.
+/// Executes the queued actions that need the top level, unless this is a nested turn. While a
+/// command from the primary's link runs, the link can't be closed, so they stay queued until the
+/// end of the turn.
 pub fn perform_waiting(server: &mut Server) {
     if server.is_nested() || primary_is_served(server) {
         return;
@@ -69,14 +70,15 @@ pub fn perform_waiting(server: &mut Server) {
     }
 }
 
-/// Whether the link of the primary is out of its slot, because its command runs.
+/// Whether a command from the primary's link is running: its client is then out of the table's
+/// slot.
 fn primary_is_served(server: &Server) -> bool {
     let upstream = server.replication.upstream.as_ref();
     let link = upstream.and_then(|upstream| upstream.client);
     link.is_some_and(|link| server.net.clients.get(link.slot).is_none())
 }
 
-/// Deletes the keys of slots, now or at the end of the turn.
+/// Deletes the keys of slots, now or, in a nested turn, at the end of the turn.
 pub fn delete_slots(server: &mut Server, slots: Vec<u16>) {
     if let Some(member) = &mut server.cluster {
         member.waiting.push(Action::DeleteKeys(slots));
@@ -123,7 +125,7 @@ fn save(server: &mut Server, token: u64, durable: bool) {
     }
 }
 
-/// Takes in the results of the thread that writes nodes.conf.
+/// Passes the results of the thread that writes nodes.conf to the machine.
 pub fn take_saves(server: &mut Server) {
     while let Some((token, result)) = server
         .cluster
@@ -137,7 +139,7 @@ pub fn take_saves(server: &mut Server) {
     }
 }
 
-/// nodes.conf could not be written.
+/// Logs that nodes.conf could not be written, and exits if the settings ask for that.
 fn note_failure(server: &mut Server, reason: &str) {
     let name = server.config.cluster_config_file.to_str_lossy();
     log::warn!("Can't write {name}: {reason}");

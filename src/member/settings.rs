@@ -1,4 +1,4 @@
-//! The settings of the machine from those of the server.
+//! Derives the settings of the cluster's machine from those of the server.
 
 use crate::cluster::event::{Address, Settings, Texts};
 use crate::cluster::name::Ip;
@@ -7,7 +7,7 @@ use crate::config::{Config, Text};
 /// The distance of the bus port from the port for clients.
 pub const BUS_PORT_DISTANCE: u16 = 10_000;
 
-/// The settings of the machine.
+/// The settings of the cluster's machine.
 pub fn of(config: &Config) -> Settings {
     let seconds = |s: i64| s.max(0).unsigned_abs().saturating_mul(1000);
     Settings {

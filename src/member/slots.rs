@@ -1,11 +1,11 @@
-//! What follows for keys and clients when slots get another owner.
+//! Deletes keys and redirects clients when slots get another owner.
 
 use crate::db::slot::key_slot;
 use crate::execute::blocked;
 use crate::pubsub;
 use crate::state::Server;
 
-/// These slots belong to another node: deletes their keys.
+/// Deletes the keys of slots that belong to another node now.
 pub fn delete_keys(server: &mut Server, slots: &[u16]) {
     let Some(member) = &server.cluster else {
         return;
@@ -18,8 +18,8 @@ pub fn delete_keys(server: &mut Server, slots: &[u16]) {
     }
 }
 
-/// Owners of slots, roles or addresses changed, or the cluster is up or down: clients that wait may
-/// have to go elsewhere.
+/// Reacts to a change of slot owners, roles, addresses or the state of the cluster: blocked clients
+/// and subscribers of shard channels may have to go to another node.
 pub fn topology_changed(server: &mut Server) {
     if let Some(member) = &mut server.cluster {
         let now = member.now();

@@ -1,4 +1,4 @@
-//! Becoming a node at the start: the lock of nodes.conf, its content, and what can't be.
+//! Makes the server a node of a cluster at its start: locks and reads nodes.conf, or creates it.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read};
@@ -106,7 +106,7 @@ fn open(path: &Path, name: &str) -> Result<(File, Vec<u8>), String> {
             }
             Err(TryLockError::Error(e)) => return Err(failed("Impossible to lock", e)),
         }
-        // Another server may have replaced the file before it was locked here.
+        // Another server may have replaced the file between the opening and the lock.
         if !is_at(&file, path) {
             continue;
         }

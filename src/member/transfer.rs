@@ -1,12 +1,13 @@
-//! The moves of slots, as far as they are about keys, clients' commands and the cluster's machine.
-//! `networking::slots` has their connections.
+//! Executes the actions of slot moves that concern keys, paused clients and the cluster's machine.
+//! Those that concern connections are executed by `networking::slots`.
 
 use super::{Member, act, perform};
 use crate::cluster::name::Name;
 use crate::cluster::transfer::{Action, Limits};
 use crate::state::Server;
 
-/// FLUSHALL, FLUSHDB or CLUSTER FLUSHSLOT has removed keys; `None`: those of all slots.
+/// Notes that FLUSHALL, FLUSHDB or CLUSTER FLUSHSLOT has removed the keys of a slot, or of all
+/// slots (`None`).
 pub fn flushed(server: &mut Server, slot: Option<u16>) {
     if let Some(member) = &mut server.cluster {
         let now = member.now();
@@ -14,8 +15,8 @@ pub fn flushed(server: &mut Server, slot: Option<u16>) {
     }
 }
 
-/// The snapshot of the primary is about to replace the data set: it names the slots that arrive
-/// there, and those that are moved by hand.
+/// Forgets the slot moves of the primary, because its snapshot is about to replace the data set and
+/// has its own list of moves.
 pub fn begin_load(server: &mut Server) {
     if let Some(member) = &mut server.cluster {
         member.transfers.forget_primary_imports();
@@ -25,7 +26,7 @@ pub fn begin_load(server: &mut Server) {
     }
 }
 
-/// The settings of the moves.
+/// The limits of slot moves, from the settings.
 pub fn limits(server: &Server, member: &Member) -> Limits {
     let config = &server.config;
     Limits {
@@ -62,7 +63,7 @@ fn hold_writers(server: &mut Server) {
     server.pause_slots(waiting, refused);
 }
 
-/// Shows and hides keys of slots.
+/// Hides the keys of slots that are being imported, and shows all others.
 pub fn hide(server: &mut Server) {
     let Some(member) = &server.cluster else {
         return;
@@ -84,7 +85,8 @@ fn claim(server: &mut Server, name: &Name) {
     }
 }
 
-/// Removes what has arrived of a move that has failed. Slots that are this node's now stay.
+/// Removes the keys that have arrived in a move that has failed, but for slots that this node owns
+/// now.
 fn drop_keys(server: &mut Server, name: &Name) {
     let Some(member) = &server.cluster else {
         return;
