@@ -1,4 +1,4 @@
-//! Accepting: from a connection in a listener's backlog to a client.
+//! Accepts connections from the backlogs of listeners, and makes clients of them.
 //!
 //! ```text
 //!   listen ─> watch_listeners ─> accept_handler ─> Listener::accept ─> accept_common
@@ -36,7 +36,8 @@ use crate::texts;
 /// Connections then stay in the backlog, and the poller reports only new ones.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
-/// Connections of `admin-unixsocket` beyond `maxclients`; `init::RESERVED_FDS` has files for them.
+/// The number of connections of `admin-unixsocket` beyond `maxclients`; `init::RESERVED_FDS`
+/// includes file descriptors for them.
 const ADMIN_SLOTS: usize = 8;
 
 /// At most one failed accept is logged in this interval.
@@ -193,7 +194,7 @@ fn accept_common(el: &mut EventLoop<Server>, server: &mut Server, accepted: Acce
     }
 }
 
-/// The slots beyond `maxclients` for connections of this kind.
+/// The number of connections of this kind that are accepted beyond `maxclients`.
 fn reserved_slots(kind: ListenerKind) -> usize {
     match kind {
         ListenerKind::Admin => ADMIN_SLOTS,
@@ -201,7 +202,8 @@ fn reserved_slots(kind: ListenerKind) -> usize {
     }
 }
 
-/// `unixsocket-users`: the client becomes the ACL user of the first pair with its user.
+/// Logs a client in by the first pair of `unixsocket-users` that has the system user of its
+/// process.
 fn log_in_by_uid(server: &mut Server, r: ClientRef, uid: u32) {
     let users = server.config.unixsocket_users.to_str_lossy().into_owned();
     let pairs = users
@@ -216,7 +218,8 @@ fn log_in_by_uid(server: &mut Server, r: ClientRef, uid: u32) {
     }
 }
 
-/// Closes a connection; a client without TLS gets the reason, others can't read it yet.
+/// Closes a connection. Without TLS the reason is sent as an error reply; with TLS that is
+/// impossible before the handshake.
 fn refuse(server: &mut Server, mut accepted: Accepted, text: &str) {
     if accepted.kind != ListenerKind::Tls {
         // The peer may have closed the connection, which ends here in any case.
@@ -260,8 +263,9 @@ pub fn create_client(
     }
 }
 
-/// Makes a client of a connection that this server has opened, for what arrives on it. Such a
-/// client has all rights and gets no replies. `role` is its flag.
+/// Makes a client of a connection that this server has opened, so that the commands that arrive on
+/// it are executed. Such a client has all rights and gets no replies. `role` is the flag that it
+/// gets.
 pub fn create_linked_client(
     el: &mut EventLoop<Server>,
     server: &mut Server,

@@ -1,5 +1,5 @@
 //! Closes clients. Commands, limits and broken sockets only mark a client. At the end of a turn,
-//! when no code uses the client any more, it is removed here from every list.
+//! when no code uses a marked client any more, this module removes it from all lists.
 
 use ae::EventLoop;
 

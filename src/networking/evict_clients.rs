@@ -1,4 +1,5 @@
-//! `maxmemory-clients`: closing the largest clients until the rest is within the limit.
+//! `maxmemory-clients`: closes the largest clients until the memory of the others is within the
+//! limit.
 
 use std::collections::BinaryHeap;
 
@@ -8,11 +9,12 @@ use crate::clients::memory::update_memory;
 use crate::execute::disconnect;
 use crate::state::Server;
 
-/// A lower limit counts as this one: otherwise no client could connect to correct the setting.
+/// The least limit that is applied: with a lower one no client could connect to correct the
+/// setting.
 const LIMIT_MIN: usize = 128 * 1024;
 
-/// Closes clients, largest first, until the rest is within `maxmemory-clients`. Returns whether any
-/// must be freed.
+/// Marks clients for closing, largest first, until the memory of the others is within
+/// `maxmemory-clients`. Returns false if nothing was above the limit.
 pub fn evict_clients(server: &mut Server) -> bool {
     let limit = server
         .config
@@ -52,7 +54,7 @@ pub fn evict_clients(server: &mut Server) -> bool {
     true
 }
 
-/// The limit is new: counts the memory of all clients, which was not tracked without a limit.
+/// Counts the memory of all clients after the limit was set: without a limit it is not tracked.
 fn count_all(server: &mut Server) {
     for r in server.net.clients.refs() {
         let Some(mut c) = server.net.clients.take_ref(r) else {

@@ -1,4 +1,4 @@
-//! TLS handshakes of clients: connections that are accepted and are no clients yet.
+//! TLS handshakes of accepted connections, which become clients when the handshake is complete.
 //!
 //! ```text
 //!   accept_common ─> begin ─> handshake_handler, at most max-new-tls-connections-per-cycle in a turn
@@ -7,10 +7,10 @@
 //!                                 └─ 10 seconds ─> closed by `timer_handler`
 //! ```
 //!
-//! A handshake costs as much as a hundred commands, so the limit for a turn bounds what a storm of
-//! connections takes from existing clients. A connection counts for `maxclients` from the start; if
-//! there is no room, a connection takes the place of the oldest handshake that has stood for a
-//! second. So stuck handshakes keep no client out.
+//! A handshake costs as much as a hundred commands, so the limit for a turn bounds the time that a
+//! storm of connections takes from existing clients. A connection counts for `maxclients` from the
+//! start; if there is no room, a new connection replaces the oldest handshake, provided that it is
+//! a second old. So stuck handshakes keep no client out.
 //!
 //! **Invariant:** the loop watches a connection exactly while it is in `Handshakes::arriving`.
 
@@ -28,9 +28,9 @@ use crate::state::Server;
 use crate::sys::{error_text, ticks};
 use crate::util::rate_limit::RateLimit;
 
-/// The time for a handshake.
+/// The time after which an incomplete handshake is closed.
 const TIMEOUT_MS: i64 = 10_000;
-/// A handshake of this age may lose its place to a new connection.
+/// The age from which a handshake may be closed in favour of a new connection.
 const REPLACEABLE_MS: i64 = 1000;
 /// Failures within this time after one that is logged are logged at level debug.
 const WARNING_INTERVAL_MS: i64 = 1000;
@@ -44,7 +44,7 @@ struct Arriving {
 /// The handshakes in progress.
 #[derive(Default)]
 pub struct Handshakes {
-    /// By number, which is also their order of age.
+    /// The handshakes by their numbers, which grow: the first is the oldest.
     arriving: BTreeMap<u64, Arriving>,
     last: u64,
     /// The turn that `steps` belongs to, as the time at which it began.
@@ -61,7 +61,7 @@ impl Handshakes {
         self.arriving.len()
     }
 
-    /// Whether another step may be made in this turn.
+    /// Counts a step of a handshake. Returns whether it may be made in this turn.
     fn may_step(&mut self, turn_us: i64, max: u32) -> bool {
         if self.turn_us != turn_us {
             (self.turn_us, self.steps) = (turn_us, 0);
@@ -141,7 +141,7 @@ fn handshake_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Tok
             }
         }
         Ok(_) => {
-            // Only a full socket needs the other direction.
+            // Watch for writability only while the session could not send all of its bytes.
             if arriving.accepted.conn.wants_write() {
                 el.set_handler(token, Mask::WRITABLE, handshake_handler);
             } else if el.mask(token).contains(Mask::WRITABLE) {

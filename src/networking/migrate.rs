@@ -1,4 +1,5 @@
-//! The I/O of MIGRATE: sends keys to another server, and deletes here the ones that it has stored.
+//! The I/O of MIGRATE: sends keys to another server, and deletes the keys that the other server has
+//! stored.
 //!
 //! ```text
 //!   MIGRATE ──> requested ──┐
@@ -9,18 +10,18 @@
 //! ```
 //!
 //! The client waits, and other clients are served. So a key can change during its transfer, which
-//! is impossible in Redis, where the whole server waits. A changed key is not deleted here: it is
-//! sent again with REPLACE, or deleted at the destination if it was deleted here. After
-//! [`ROUNDS_MAX`] times the client gets an error, and both servers have the key; the later value is
-//! the one here. COPY sends the value at the time of sending.
+//! is impossible in Redis, where the whole server waits. A key that was changed meanwhile is sent
+//! again with REPLACE; one that was deleted is deleted at the destination, too. After
+//! [`ROUNDS_MAX`] attempts the client gets an error, and both servers have the key; this server has
+//! the later value. COPY sends the value at the time of sending.
 //!
 //! Keys are read and deleted at the top level only, never in nested turns: a script that runs
 //! meanwhile sees all of them or none. While CLIENT PAUSE forbids writes, the deletion waits.
 //!
 //! SELECT and AUTH are sent first, and keys only after their replies. (Redis sends all at once:
-//! after a refused SELECT it has stored the key in database 0, and reports an error.)
+//! after a refused SELECT, the key is stored in database 0, and the client gets an error.)
 //!
-//! **Invariant:** each request gets one reply, or its client is gone.
+//! **Invariant:** each MIGRATE gets one reply, unless its client has disconnected.
 //! **Limits:** at most [`WINDOW`] bytes of requests are under way for each MIGRATE, or one key;
 //! [`IDLE_MAX`] idle connections.
 
@@ -53,19 +54,19 @@ pub struct Migrations {
     /// Requests that have not begun.
     pub requested: Vec<Migration>,
     running: HashMap<LinkId, Running>,
-    /// The connections with new replies, or whose link has ended; a connection may be listed twice.
+    /// The connections that have new replies or have failed; a connection may be listed twice.
     woken: Vec<LinkId>,
     idle: Vec<Idle>,
 }
 
-/// A request that has a connection.
+/// A MIGRATE that has a connection.
 struct Running {
     migration: Migration,
-    /// The failure that has ended the connection, if it has ended.
+    /// Why the connection has failed, if it has.
     failure: Option<Failure>,
 }
 
-/// A connection without a request.
+/// An open connection that no MIGRATE uses.
 struct Idle {
     link: LinkId,
     destination: Destination,
@@ -188,7 +189,7 @@ fn send(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, migration: 
     }
 }
 
-/// Notes what a connection reports; `go_on` acts on it.
+/// Notes an event of a connection; `go_on` reacts to it.
 fn on_action(_: &mut EventLoop<Server>, server: &mut Server, id: LinkId, action: Action) {
     let migrations = &mut server.migrations;
     let Some(running) = migrations.running.get_mut(&id) else {
@@ -263,7 +264,7 @@ fn advance(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, running:
     }
 }
 
-/// The keys without a reply are not watched any more.
+/// Stops watching the keys that have no reply.
 fn forget_due(server: &mut Server, migration: &Migration) {
     for due in &migration.due {
         forget(server, migration.client, migration.db, due);
@@ -288,7 +289,7 @@ fn delete_restored(server: &mut Server, migration: &mut Migration) -> Vec<Box<[u
     let mut deleted: Vec<&[u8]> = vec![b"DEL"];
     for key in &restored {
         let same = watch::end_transfer(server, migration.client, db, key);
-        // This server has become a replica meanwhile, and a replica deletes nothing by itself.
+        // If this server has become a replica meanwhile, it deletes nothing by itself.
         let may = !server.replication.is_replica();
         if !same && may {
             changed.push(key.clone());

@@ -1,4 +1,4 @@
-//! From a readable socket to arguments, and from replies to a writable socket.
+//! The I/O of all sockets: accepts connections, reads and parses requests, sends replies.
 //!
 //! ```text
 //! ae poll -> accept_handler -> create_client
@@ -8,7 +8,7 @@
 //!          -> reply appended to client.reply
 //! before_sleep -> handle_clients_with_pending_writes -> write_to_client
 //!              -> write_to_replicas -> write_stream
-//! accept_common, or for the monitor port http::accept -> request::parse -> metrics::render
+//! accept_handler -> for the monitor port: http::accept -> request::parse -> metrics::render
 //! link::open -> connect -> write_handler, read_handler -> Link::step -> the owner's handler
 //! ```
 //!

@@ -1,7 +1,7 @@
 //! Prefetches the memory that a batch of commands will read.
 //!
 //! A random key of a large data set costs two cache misses, its bucket and its entry, and an
-//! element of a large hash, set or sorted set two more: some 80 ns each, much longer than the
+//! element of a large hash, set or sorted set two more: about 80 ns each, much longer than the
 //! command itself. The misses of one command depend on each other, but those of different commands
 //! do not: prefetched together, they take the time of one.
 //!
@@ -28,7 +28,7 @@ use crate::types::Value;
 const WINDOW: usize = 16;
 
 /// The maximum of `prefetch-batch-max-size`. A window of the usual size has code of its own,
-/// because each batch clears its window, and this one takes longer.
+/// because each batch clears its window, and clearing a large one takes longer.
 const LARGE_WINDOW: usize = 128;
 
 /// Whether the setting switches prefetching off. 1 does too: a single key can't be prefetched
@@ -37,8 +37,8 @@ fn is_off(setting: u32) -> bool {
     setting <= 1
 }
 
-/// Finds the rows of all commands for `ids`, hashes the keys at their beginning, and prefetches the
-/// memory, unless `prefetch-batch-max-size` switches that off.
+/// Looks up the rows of all commands into `ids`, hashes their keys, and prefetches the memory of
+/// keys and elements, unless `prefetch-batch-max-size` switches that off.
 pub(super) fn look_up_and_prefetch(
     server: &mut Server,
     c: &Client,
@@ -72,7 +72,7 @@ pub(super) fn look_up_and_prefetch(
         }
         hashes.for_each(|hash| keys.prefetch_entry(hash));
     }
-    // For a single element of a single key there is nothing to overlap with.
+    // With only one or two elements there is nothing to overlap.
     if elements > 2 && batch as usize == WINDOW {
         prefetch_elements::<WINDOW>(server, c, table, argvs, ids);
     } else if elements > 2 {
@@ -93,8 +93,8 @@ fn prefetch_elements_in_other_windows(
     prefetch_elements::<LARGE_WINDOW>(server, c, table, argvs, ids);
 }
 
-/// Hashes the keys of a command whose row has their positions, and prefetches their buckets if
-/// `fetches`; on a cluster node what leads to the buckets.
+/// Hashes the keys of a command whose row has their positions. If `fetches`, also prefetches their
+/// buckets, or, on a cluster node, the slot's table that has the address of the buckets.
 #[inline]
 fn hash_keys(server: &mut Server, db: u32, id: u16, argv: &[&[u8]], fetches: bool) {
     let entry = server.commands.entry(id);
@@ -122,7 +122,7 @@ fn hash_keys(server: &mut Server, db: u32, id: u16, argv: &[&[u8]], fetches: boo
     }
 }
 
-/// Hashes the keys of a command with a number of keys: scripts, and operations on several sets.
+/// Hashes the keys of a command with a `numkeys` argument, such as EVAL or ZUNION.
 fn hash_counted_keys(server: &mut Server, db: u32, at: usize, argv: &[&[u8]], fetches: bool) {
     let Some(&[digit @ b'1'..=b'9']) = argv.get(at) else {
         return;
@@ -140,7 +140,7 @@ fn hash_counted_keys(server: &mut Server, db: u32, at: usize, argv: &[&[u8]], fe
 struct Window<'a, const N: usize> {
     elements: [Option<(&'a Value, u64)>; N],
     len: usize,
-    /// The length at which it is full.
+    /// The length at which the window is full.
     limit: usize,
 }
 
@@ -168,8 +168,8 @@ impl<'a, const N: usize> Window<'a, N> {
         self.len == if N == WINDOW { WINDOW } else { self.limit }
     }
 
-    /// The buckets have been prefetched: now prefetches the elements that they lead to. Once for
-    /// each window, so not inlined into the walk over the elements.
+    /// Prefetches the elements whose buckets were prefetched before. Called once for each window,
+    /// so it is not inlined into the walk over the elements.
     #[inline(never)]
     fn fetch(&mut self) {
         for (value, hash) in self.elements[..self.len].iter().flatten() {

@@ -1,12 +1,12 @@
-//! Reads the requests of one socket in one turn.
+//! Reads the requests of a client's socket and runs them.
 //!
 //! ```text
 //!   read -> parse all complete commands -> look up, hash keys, prefetch -> run in order -> keep the rest
 //! ```
 //!
-//! Parsing ahead lets the memory of the keys arrive while the commands before them run: buckets are
-//! prefetched as commands are parsed, entries a few commands later, when their bucket is there. The
-//! command's look-up uses the same hash (`Server::hashes`).
+//! All complete commands are parsed before the first one runs, so that the memory of their keys is
+//! requested together: first all buckets, then all entries (`prefetch`). The look-up of a key in
+//! its command reuses the hash (`Server::hashes`).
 //!
 //! **Invariant:** commands of one connection run in the order in which they were sent. After a
 //! command that blocks or closes the client, the remaining bytes stay in `client.querybuf`.
@@ -81,8 +81,8 @@ pub fn handler_for(teach: Teach) -> FileProc<Server> {
     }
 }
 
-/// `teach no-drain`: reads once and says that the socket is empty. The kernel reports an edge only
-/// when more bytes arrive, so what is left is never read.
+/// `teach no-drain`: reads once and reports that the socket is empty. The kernel reports the socket
+/// again only when more bytes arrive, so the bytes that are left are not read until then.
 fn read_once_handler(el: &mut EventLoop<Server>, server: &mut Server, t: Token, _: Mask) -> Io {
     if let Some(slot) = el.data(t) {
         let lent = server.event_loop.lent.clone();
@@ -91,8 +91,8 @@ fn read_once_handler(el: &mut EventLoop<Server>, server: &mut Server, t: Token, 
     Io::Drained
 }
 
-/// `teach level`: says after each call that there is more, as a level-triggered poll does for a
-/// socket whose bytes are not read. The loop never sleeps.
+/// `teach level`: reports after each call that there are more bytes, as a level-triggered poll does
+/// for a socket whose bytes are not read. The loop never sleeps.
 fn level_handler(el: &mut EventLoop<Server>, server: &mut Server, t: Token, mask: Mask) -> Io {
     read_handler(el, server, t, mask);
     Io::More
@@ -104,19 +104,19 @@ fn is_stream(server: &Server, slot: u32) -> bool {
     c.is_some_and(|c| c.has(flag::PRIMARY | flag::SLOT_LINK))
 }
 
-/// Whether the client is not read because its writes are not in the AOF yet.
+/// Whether the client has replies that wait for the AOF.
 fn waits_for_aof(server: &Server, slot: u32) -> bool {
     let c = server.net.clients.get(slot);
     c.is_some_and(|c| gate::holds(server, c))
 }
 
-/// The AOF's disk has caught up: reads again from the clients that had to wait.
+/// Reads again from the clients that had to wait for the AOF, when the disk has caught up.
 pub fn read_again(el: &mut EventLoop<Server>, server: &mut Server) {
     if server.net.unread.is_empty() || server.aof.flush.crowded {
         return;
     }
     for slot in std::mem::take(&mut server.net.unread) {
-        // If another client has this slot now, it is read in any case.
+        // Another client may have this slot now; setting its handler again is harmless.
         if let Some(token) = server.net.clients.get(slot).and_then(|c| c.token) {
             el.set_handler(token, Mask::READABLE, read_handler);
         }
@@ -249,7 +249,7 @@ fn process_input_buffer(server: &mut Server, c: &mut Client, mut buffer: Vec<u8>
         match status {
             Status::Full => {}
             Status::Partial => break,
-            // It is looked at again when the client goes on, if it does.
+            // The bytes are parsed again, and the error is replied, when the client goes on.
             Status::Invalid(_) if !can_go_on(c) => {
                 c.open = None;
                 break;
@@ -275,7 +275,8 @@ fn process_input_buffer(server: &mut Server, c: &mut Client, mut buffer: Vec<u8>
     finish(server, c);
 }
 
-/// Runs requests that were received before, or come from no socket. The replies are in `c.reply`.
+/// Runs requests that were received before, or do not come from a socket. The replies are in
+/// `c.reply`.
 pub fn feed(server: &mut Server, c: &mut Client, mut bytes: &[u8]) {
     if let Some(big) = c.open.as_mut().and_then(|open| open.big.as_mut()) {
         let (part, rest) = bytes.split_at(big.missing().min(bytes.len()));
@@ -349,8 +350,8 @@ fn can_go_on(c: &Client) -> bool {
 
 fn limits_of(server: &Server, c: &Client) -> Limits {
     let unauthenticated = !c.authenticated && server.acl.auth_required();
-    // What the primary has stored can't be refused here, but a length that no server can hold is a
-    // broken stream. A length takes no memory before its bytes have arrived.
+    // A value that the primary has stored must not be refused, but a length that no server can hold
+    // means a broken stream. A length takes no memory before its bytes have arrived.
     let max_bulk_len = match c.must_obey() {
         true => server.config.proto_max_bulk_len.max(STORED_BULK_MAX),
         false => server.config.proto_max_bulk_len,
@@ -373,7 +374,8 @@ fn run_batch(
 ) -> Option<usize> {
     let mut argvs: Vec<&[u8]> = Vec::with_capacity(table.args.len());
     argvs.extend(table.args.iter().map(|&range| table.slice(buffer, range)));
-    // Most clients have no pipeline: a short batch clears a short array.
+    // Most clients send no pipelines, so a short batch uses a short array, which costs less to
+    // clear.
     let (mut few, mut many);
     let ids = match table.commands.len() {
         n @ ..FEW => {
@@ -404,8 +406,7 @@ fn run_batch(
     stopped
 }
 
-/// For the trace: the read whose bytes were parsed, if it is a new one, and the parsing. The first
-/// command of the batch begins after the read and the parsing.
+/// Records spans for the trace: the read of the bytes, if it was not recorded yet, and the parsing.
 #[cold]
 fn trace_batch(server: &mut Server, c: &Client, requests: usize) {
     let (trace, stats) = (&mut server.trace, &server.stats);
@@ -456,7 +457,7 @@ fn protocol_error(server: &mut Server, c: &mut Client, text: &str, rest: &[u8]) 
     } else {
         rest
     };
-    // A primary's stream that can't be parsed costs a full resync.
+    // A primary's stream that can't be parsed costs a full resync, so that is a warning.
     let level = match c.has(flag::PRIMARY) {
         true => log::Level::Warn,
         false => log::Level::Debug,

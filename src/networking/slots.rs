@@ -8,7 +8,7 @@
 //! ```
 //!
 //! `cluster::transfer` decides; here its actions are executed at the end of each turn, at the top
-//! level. While the child writes to a socket, nothing else does; the changes are collected.
+//! level. While the child writes to a socket, this process does not; it collects the changes.
 //!
 //! **Invariant:** a job has at most one connection, and the connection of a job that has ended is
 //! closed. **Limits:** the changes that are collected while the child runs, and those that the
@@ -37,7 +37,8 @@ use crate::propagate::sink;
 use crate::state::Server;
 use crate::sys;
 
-/// The callbacks about the child, for `persist`, which is below this module.
+/// The functions that `persist` calls to start the child and after it has ended; `persist` is a
+/// lower layer.
 pub const HOOKS: SlotHooks = SlotHooks {
     start: start_snapshot,
     ended: snapshot_ended,
@@ -46,18 +47,18 @@ pub const HOOKS: SlotHooks = SlotHooks {
 const AUTH: u32 = 0;
 const ESTABLISH: u32 = 1;
 
-/// The connections.
+/// The connections of slot moves, and the child.
 #[derive(Default)]
 pub struct SlotLinks {
     /// Links to targets that have not accepted their job yet.
     opening: HashMap<LinkId, Name>,
     /// The job whose keys the child sends.
     snapshot: Option<Name>,
-    /// For each job, how many bytes its connection had received at the last look.
+    /// For each job, the number of bytes that its connection had received in the last turn.
     seen: HashMap<Name, u64>,
 }
 
-/// The end of a turn: executes what was decided, and lets time pass.
+/// Called at the end of a turn: does the periodic work of the jobs, and executes their actions.
 pub fn turn(el: &mut EventLoop<Server>, server: &mut Server) {
     let busy = |server: &Server| {
         let member = server.cluster.as_ref();
@@ -129,7 +130,7 @@ fn client_of(server: &mut Server, id: u64) -> Option<&mut Client> {
     server.net.clients.resolve(r)
 }
 
-/// The bytes that a target has not been sent.
+/// The number of bytes that wait to be sent to a target.
 pub fn bytes_unsent(server: &mut Server, job: &Name, client: u64) -> u64 {
     let collected = server.propagation.exports.len(job) as u64;
     let queued = client_of(server, client).map_or(0, |c| c.reply.bytes());
@@ -230,7 +231,7 @@ fn adopt(el: &mut EventLoop<Server>, server: &mut Server, name: &Name, peer: &st
     accept::feed_linked_client(server, r, &taken.received);
 }
 
-/// Closes what belongs to a job.
+/// Closes the connection of a job, and ends the child that sends its keys.
 fn disconnect(el: &mut EventLoop<Server>, server: &mut Server, name: &Name) {
     server.propagation.exports.remove(name);
     follow_sink(server);
@@ -262,7 +263,7 @@ fn follow_sink(server: &mut Server) {
     server.update_armed();
 }
 
-/// Sends a sentence behind all changes that were collected.
+/// Sends a message after all changes that were collected.
 fn send(server: &mut Server, name: &Name, word: Word) {
     let Some(id) = job_of(server, name).and_then(|job| job.link) else {
         return;
@@ -283,7 +284,7 @@ fn send(server: &mut Server, name: &Name, word: Word) {
     Net::mark_pending(&mut server.net.pending_write, c);
 }
 
-/// Gives the collected changes of all jobs to their connections, unless a child writes to them.
+/// Queues the collected changes of each job for its connection, unless the child writes to it.
 fn pass_changes_on(server: &mut Server) {
     let Some(member) = &server.cluster else {
         return;
@@ -335,7 +336,7 @@ fn start_snapshot(server: &mut Server) -> bool {
     let Some(mut c) = server.net.clients.take_ref(r) else {
         return false;
     };
-    // What was said before must be on its way before the child writes.
+    // Earlier messages must be in the socket before the child writes to it.
     write::write_to_client(server, &mut c);
     let is_sent = c.reply.is_empty();
     let socket = c.conn.as_ref().map(|conn| conn.duplicate());

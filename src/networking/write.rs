@@ -13,16 +13,16 @@ use crate::observe::trace::event::EventKind;
 use crate::propagate::gate::{self, safe_offset};
 use crate::state::Server;
 
-/// The maximum number of bytes for one client in one turn, so that no client occupies the loop. A
-/// reply beyond it still counts when `maxmemory-clients` is checked at the end of the turn, even if
-/// the socket would have accepted all.
+/// The maximum number of bytes for one client in one turn, so that no client occupies the loop. So
+/// the unsent part of a larger reply counts when `maxmemory-clients` is checked at the end of the
+/// turn, even if the socket would have accepted all.
 const WRITE_PER_TURN: usize = 256 * 1024;
 /// The maximum number of pieces in one `writev`.
 const PIECES: usize = 64;
 
 /// Before the loop sleeps: sends the replies of the turn's commands.
 pub fn handle_clients_with_pending_writes(el: &mut EventLoop<Server>, server: &mut Server) {
-    // When a client reads that it has killed another one, that connection is closed.
+    // Close the killed clients first: when CLIENT KILL is replied, the connection is closed.
     close::free_clients_in_async_queue(el, server);
     let safe = safe_offset(server);
     let mut pending = std::mem::take(&mut server.net.pending_write);

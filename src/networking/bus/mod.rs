@@ -1,4 +1,4 @@
-//! The bus of the cluster: its sockets, and the time of its machine.
+//! The cluster bus: the sockets, and the timer of the cluster's machine.
 //!
 //! ```text
 //!   accept ── Accepted ─────────┐
@@ -9,7 +9,7 @@
 //!
 //! The actions of each step are executed before the next step. A message that goes to many nodes is
 //! encoded once, and its bytes are shared. The fds are in `Class::First`, so packets are read
-//! before the requests of clients, and nested turns serve them too ([`serve`]).
+//! before the requests of clients, and are read in nested turns too ([`serve`]).
 //!
 //! **Invariant:** a link is in `links` from `Connect` or the accept until `Close`, or until the
 //! machine got `Closed`; its fd is removed from the loop before it is closed.
@@ -44,18 +44,18 @@ const READ_BYTES: usize = 64 * 1024;
 
 /// One connection of the bus.
 pub struct BusLink {
-    /// `None` after a session that could not begin, until the link is removed.
+    /// `None` if the TLS session could not begin; the link is then about to be removed.
     conn: Option<Connection>,
-    /// The node to which this one connects with TLS.
+    /// The address to which this link connects with TLS; `None` for accepted links and without TLS.
     secure: Option<SocketAddr>,
     token: Token,
     input: Vec<u8>,
     output: VecDeque<Rc<[u8]>>,
-    /// The bytes of the first piece of output that were sent.
+    /// How many bytes of the first piece of `output` were sent.
     sent: usize,
     /// The bytes of output that were not sent.
     pub queued: usize,
-    /// The addresses of the peer and of this side.
+    /// The IP addresses of the peer and of this end; `local` is empty until the link is connected.
     peer: Ip,
     local: Ip,
     /// When the link was made, Unix time in milliseconds.
@@ -66,7 +66,7 @@ pub struct BusLink {
 #[derive(Default)]
 pub struct Bus {
     pub links: HashMap<LinkId, BusLink>,
-    /// Links with output for which [`send`] was not called.
+    /// Links with new output, for which [`send`] was not called yet.
     unsent: Vec<LinkId>,
     /// Links that were closed because of their output, for CLUSTER INFO.
     pub limit_exceeded: u64,
@@ -74,7 +74,8 @@ pub struct Bus {
     pub bytes_sent: u64,
     /// Bytes received from other nodes since the start.
     pub bytes_received: u64,
-    /// Of these, the bytes of published messages and of modules' messages, sent and received.
+    /// The part of these bytes that belongs to published messages: sent, received. `modules`
+    /// likewise.
     pub published: [u64; 2],
     pub modules: [u64; 2],
     timer: timer::Alarm,
@@ -166,7 +167,7 @@ fn add(
     true
 }
 
-/// Executes the actions that steps have left, and sends.
+/// Executes the queued actions of the machine, and sends the output of the links.
 fn execute(el: &mut EventLoop<Server>, server: &mut Server) {
     loop {
         let Some(member) = &mut server.cluster else {
@@ -248,7 +249,7 @@ fn remove(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) {
     }
 }
 
-/// A connection has ended by itself.
+/// Removes a link whose connection has failed, and reports that to the machine.
 fn lost(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) {
     remove(el, server, id);
     member::step(server, Event::Closed(id));
@@ -299,7 +300,7 @@ fn write_output(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) {
     }
 }
 
-/// Closes a link whose peer does not read.
+/// Closes a link whose unsent output exceeds `cluster-link-sendbuf-limit`.
 fn check_limit(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) {
     let limit = server.config.cluster_link_sendbuf_limit;
     let queued = server.bus.links.get(&id).map_or(0, |link| link.queued);
@@ -321,12 +322,12 @@ fn write_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, 
     }
     send(el, server, id);
     execute(el, server);
-    // With nothing left to send, the loop must not call again in each turn: `execute` sends at
-    // once, and a full socket gets an edge when it has room.
+    // `Drained`, so that the loop does not call the handler again in each turn: `execute` sends new
+    // output at once, and the poller reports a full socket when it has room.
     Io::Drained
 }
 
-/// Whether the link is open; notices that it has just been connected, or can't be.
+/// Continues to connect. Returns whether the link is open; closes a link that can't be connected.
 fn establish(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) -> bool {
     let Server { bus, tls, .. } = server;
     let Some(link) = bus.links.get_mut(&id) else {
@@ -350,7 +351,7 @@ fn establish(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) -> boo
     }
 }
 
-/// The link carries packets from now on. Returns whether it is still there.
+/// Notes that the link can carry packets now. Returns whether the link still exists afterwards.
 fn opened(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) -> bool {
     let Some(link) = server.bus.links.get_mut(&id) else {
         return false;
@@ -414,7 +415,7 @@ fn read_packets(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) -> 
     Io::More
 }
 
-/// Gives the machine the complete packets of a link's input.
+/// Passes the complete packets in a link's input to the machine.
 fn take_packets(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) {
     let Some(link) = server.bus.links.get_mut(&id) else {
         return;
@@ -476,8 +477,8 @@ fn take_packets(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) {
     }
 }
 
-/// The bytes behind the first `used`. An incomplete packet stays where it is: a long one arrives in
-/// thousands of pieces, and must not be copied with each.
+/// Removes the first `used` bytes. If `used` is 0, nothing is copied: an incomplete long packet
+/// arrives in thousands of pieces, and must not be copied with each of them.
 fn without_start(mut input: Vec<u8>, used: usize) -> Vec<u8> {
     input.drain(..used);
     input

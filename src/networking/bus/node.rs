@@ -1,4 +1,5 @@
-//! The exchange between replication and the machine: offset and role.
+//! Reports the replication offset to the cluster's machine, and applies the machine's role to
+//! replication.
 
 use crate::cluster::event::{Event, Replication};
 use crate::member;
@@ -22,7 +23,8 @@ pub(super) fn report_replication(server: &mut Server) {
             let client = client.and_then(|r| server.net.clients.get(r.slot));
             let heard = client.map_or(upstream.down_since_s * 1000, |c| c.last_interaction_ms);
             let age = now.wall_ms.saturating_sub(heard.max(0) as u64);
-            // Without the primary's data, this replica is not listed, and its siblings come first.
+            // Offset 0 means that this replica does not have the primary's data: CLUSTER SLOTS does
+            // not list it, and its siblings are preferred in an election.
             let offset = match upstream.has_foreign_data || server.loading.is_in_place() {
                 true => 0,
                 false => server.replication.stream.end(),
@@ -42,7 +44,7 @@ pub(super) fn report_replication(server: &mut Server) {
     }
 }
 
-/// The primary of the machine's view is the one that replication follows, also after a start.
+/// Makes replication follow the primary that the machine has for this node, also after a start.
 pub(super) fn follow_role(server: &mut Server) {
     let Some(member) = &server.cluster else {
         return;

@@ -1,4 +1,4 @@
-//! The time of the cluster's machine, and what the bus does at the end of each turn.
+//! The timer of the cluster's machine, and the work of the bus at the end of each turn.
 
 use std::time::Duration;
 
@@ -18,21 +18,22 @@ pub(super) struct Alarm {
     due_ms: u64,
 }
 
-/// The end of a turn: results of the disk, actions that waited for the top level, what commands
-/// have left for the wire, the next deadline.
+/// Does the work of the bus at the end of a turn: actions that waited for the top level, results of
+/// the disk, the tick if it is due, packets, and the timer for the next deadline.
 pub fn turn(el: &mut EventLoop<Server>, server: &mut Server) {
     if server.cluster.is_none() {
         return;
     }
     member::perform_waiting(server);
     serve(el, server);
-    // The tick may have claimed slots.
+    // The tick may have completed a move of slots, which `slots::turn` continues.
     slots::turn(el, server);
     execute(el, server);
     set_alarm(el, server);
 }
 
-/// Does the work of a tick; also called in nested turns, in which no timer fires.
+/// Takes the results of the disk, ticks the machine if it is due, and sends its packets. Also
+/// called in nested turns, in which no timer fires.
 pub fn serve(el: &mut EventLoop<Server>, server: &mut Server) {
     member::take_saves(server);
     report_replication(server);
@@ -67,7 +68,7 @@ fn set_alarm(el: &mut EventLoop<Server>, server: &mut Server) {
     alarm.due_ms = due_ms;
 }
 
-/// The turn that the timer has begun ends with [`turn`], which ticks.
+/// Only wakes the loop: [`turn`], at the end of the turn, does the work.
 fn timer_handler(_: &mut EventLoop<Server>, server: &mut Server, _: TimerId) -> Option<Duration> {
     server.bus.timer.id = None;
     None

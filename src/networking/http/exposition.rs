@@ -1,5 +1,5 @@
-//! The formats of metrics: the texts of Prometheus 0.0.4 and OpenMetrics 1.0, and the binary one of
-//! Prometheus, which alone has native histograms.
+//! The formats of metrics: the text formats of Prometheus 0.0.4 and OpenMetrics 1.0, and the binary
+//! format of Prometheus, the only one with native histograms.
 //!
 //! ```text
 //!   # HELP redis_commands_total Calls of each command.
@@ -11,7 +11,7 @@
 //! ```
 //!
 //! **Invariant:** the samples of a family follow its head without a gap, and no family comes twice,
-//! as the formats demand: a family is written by one call of [`Exposition::family`].
+//! as the formats demand: all samples of a family are added to one [`Family`].
 
 use std::fmt::Write;
 
@@ -40,7 +40,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// The format that this header `Accept` prefers; the older text if it names none.
+    /// The format that the header `Accept` prefers; the text format of Prometheus if it names none.
     pub fn of(accept: &str) -> Format {
         let mut best = (0.0, Format::Text);
         for part in accept.to_ascii_lowercase().split(',') {
@@ -64,7 +64,7 @@ impl Format {
         best.1
     }
 
-    /// The type of the content.
+    /// The value of the header Content-Type.
     pub fn content_type(self) -> &'static str {
         match self {
             Format::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
@@ -76,11 +76,11 @@ impl Format {
     }
 }
 
-/// The metrics in the making.
+/// The metrics that were written so far.
 pub struct Exposition {
-    /// The texts.
+    /// The output, in the text formats.
     text: String,
-    /// The messages.
+    /// The output, in the binary format.
     binary: Vec<u8>,
     format: Format,
 }
@@ -90,9 +90,9 @@ pub struct Family<'a> {
     out: &'a mut Exposition,
     name: &'a str,
     kind: MetricKind,
-    /// What precedes the first sample, until that is written.
+    /// The lines HELP and TYPE, until the first sample is written.
     head: Option<String>,
-    /// The family as a message, in the binary format.
+    /// The message MetricFamily, in the binary format.
     message: Option<Message>,
 }
 
@@ -106,8 +106,8 @@ impl Exposition {
         }
     }
 
-    /// A family of metrics. Its head is written before its first sample; a family without samples
-    /// leaves no trace.
+    /// Begins a family of metrics. Its head is written with its first sample, so a family without
+    /// samples is not written.
     pub fn family<'a>(&'a mut self, name: &'a str, kind: MetricKind, help: &str) -> Family<'a> {
         let (kind_name, number) = match kind {
             MetricKind::Counter => ("counter", 0),
@@ -139,7 +139,7 @@ impl Exposition {
         }
     }
 
-    /// All metrics.
+    /// Ends the output and returns all of it.
     pub fn finish(mut self) -> Vec<u8> {
         match self.format {
             Format::Binary => return self.binary,
@@ -151,7 +151,7 @@ impl Exposition {
 }
 
 impl Family<'_> {
-    /// Adds the sample `name`, with labels (name and value).
+    /// Adds a sample with its labels (name and value).
     pub fn sample(&mut self, labels: &[(&str, &str)], value: f64) {
         if self.message.is_none() {
             return self.part("", labels, value);
@@ -186,7 +186,8 @@ impl Family<'_> {
         let mut inner = Message::default();
         inner.number(1, total);
         inner.double(2, sum);
-        // Both kinds: a collector without native ones reads the others.
+        // Write classic buckets and native ones: a collector that does not know native ones reads
+        // the others.
         for (us, calls) in histogram.powers_of_two() {
             let mut bucket = Message::default();
             bucket.number(1, calls);
@@ -241,7 +242,8 @@ impl Family<'_> {
         }
     }
 
-    /// Adds the line `name` and `ending`: `_bucket`, `_sum`, `_count`.
+    /// Adds a line of a text format. `ending` follows the family's name: empty, `_bucket`, `_sum`,
+    /// `_count`.
     fn part(&mut self, ending: &str, labels: &[(&str, &str)], value: f64) {
         let out = &mut self.out.text;
         if let Some(head) = self.head.take() {
@@ -270,8 +272,9 @@ impl Drop for Family<'_> {
     }
 }
 
-/// Adds the fields of a native histogram: runs of buckets (how many are left out before it, its
-/// length), and each bucket's count as the difference to the one before.
+/// Adds the fields of a native histogram: the runs of buckets (each with the number of buckets that
+/// are left out before it, and its length), and for each bucket the difference of its count to that
+/// of the bucket before.
 fn native(inner: &mut Message, buckets: &[(i32, u64)]) {
     inner.signed(5, NATIVE_SCHEMA.into());
     // The bucket of zeros is empty, as no value is 0.
@@ -293,7 +296,7 @@ fn native(inner: &mut Message, buckets: &[(i32, u64)]) {
     inner.signed_list(13, deltas);
 }
 
-/// A number as the format has it.
+/// A number in the form of the text formats.
 pub fn number(value: f64) -> String {
     if value.is_nan() {
         "NaN".into()

@@ -1,5 +1,4 @@
-//! The fields of INFO, by name: the monitor port shows the same figures as INFO, so that each has
-//! one source.
+//! Reads the fields of INFO by name, so that the monitor port shows the same figures as INFO.
 
 use std::collections::HashMap;
 

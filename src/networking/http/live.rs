@@ -26,7 +26,7 @@ const NAME_BYTES: usize = 100;
 
 const PAGE: &str = include_str!("page.html");
 
-/// The page, with the present figures in place of the names of fields.
+/// The page, with each `{{field}}` replaced by the present value of that field of INFO.
 pub fn page(fields: &Fields) -> String {
     let by_name = fields.by_name();
     let mut out = String::with_capacity(PAGE.len());
@@ -122,8 +122,8 @@ fn databases(fields: &Fields) -> Vec<Value> {
     databases.collect()
 }
 
-/// Keys and bytes of each type that has keys, how many keys were seen for it, and whether these
-/// were all. `null` while it is not estimated.
+/// Keys and bytes of each type that has keys, how many keys were sampled for the estimate, and
+/// whether these were all. `null` while nothing is estimated.
 fn memory_by_type(server: &Server) -> Value {
     let Some(memory) = &server.visits.type_memory else {
         return Value::Null;

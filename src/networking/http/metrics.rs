@@ -6,12 +6,13 @@
 //!                  └─ histograms of latency ─> buckets, percentiles
 //! ```
 //!
-//! Names and units are those of redis_exporter where it has the metric, so that dashboards made
-//! for it can be used; other names follow Prometheus' conventions: base units, `_total` for
-//! counters. One label differs: a quantile is 0.99 here, as the format demands, and 99 there.
+//! Names and units are those of redis_exporter where it has the metric, so that dashboards made for
+//! it can be used; other names follow Prometheus' conventions: base units, `_total` for counters.
+//! One label differs: the quantile of a summary is 0.99, as the format demands; redis_exporter
+//! writes 99.
 //!
-//! In the texts the buckets of a histogram are the powers of two of LATENCY HISTOGRAM; the binary
-//! format also has a native one, with eight buckets for each power of two.
+//! In the text formats a histogram has the buckets of LATENCY HISTOGRAM, the powers of two. The
+//! binary format has a native histogram too, with eight buckets for each power of two.
 
 use super::exposition::{Exposition, Format, MetricKind};
 use super::fields::{Fields, part};
@@ -24,7 +25,7 @@ struct Scalar {
     field: &'static str,
     name: &'static str,
     kind: MetricKind,
-    /// The metric is the field multiplied by this: 0.001 from milliseconds to seconds.
+    /// The factor from the field to the metric: 0.001 from milliseconds to seconds.
     scale: f64,
     help: &'static str,
 }
@@ -188,7 +189,7 @@ const SCALARS: &[Scalar] = &[
     row("cluster_enabled", "cluster_enabled", Gauge, 1.0, "1 for a node of a cluster."),
 ];
 
-/// All metrics.
+/// Writes all metrics in a format.
 pub fn render(server: &mut Server, format: Format) -> Vec<u8> {
     let fields = Fields::take(server);
     let mut out = Exposition::new(format);

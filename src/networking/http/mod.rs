@@ -1,7 +1,7 @@
-//! The monitor port: figures of the server over HTTP, from the same loop.
+//! The monitor port: serves figures of the server over HTTP, in the main event loop.
 //!
 //! ```text
-//!   accept_common ─> accept ─> Visit { input, output }
+//!   accept_handler ─> accept ─> Visit { input, output }
 //!   read_handler ─> input ─> request::parse ─> route ─┬─ /metrics ─> metrics::render
 //!                                                     ├─ /healthz ─> health::report
 //!                                                     └─ /, /live.json, /events ─> live
@@ -10,17 +10,18 @@
 //!                                  closes connections that have been idle for too long
 //! ```
 //!
-//! Its connections are no clients: they run no commands, have no user and are not in CLIENT LIST.
-//! They are served in `Class::First`, so that a server under load can be watched; requests come
-//! every few seconds, and a reply takes about as long as INFO.
+//! Connections of the monitor port are not clients: they run no commands, have no user and are not
+//! in CLIENT LIST. They are served in `Class::First`, so that a server under load can be watched;
+//! requests come every few seconds, and a reply takes about as long as INFO.
 //!
 //! The port is off by default, and listens on loopback addresses unless `monitor-bind` has others:
 //! requests are not authenticated.
 //!
 //! **Invariant:** a connection has at most one reply under way and gets at most one in a turn; the
-//! next request is parsed when it has been sent. So a client that does not read costs one reply,
-//! and one that sends many requests at once does not hold the loop. A reader of /events that has
-//! not taken the last snapshot gets no further one until it has; then it gets what it missed.
+//! next request is parsed when the reply has been sent. So a client that does not read costs one
+//! reply, and one that sends many requests at once does not hold the loop. A reader of /events gets
+//! no further snapshot until its socket has taken the last one; the next snapshot then has all
+//! turns since.
 //! **Limits:** [`VISITS`] connections; a further one is closed at once. Idle ones are closed after
 //! [`IDLE_MS`].
 
@@ -56,7 +57,7 @@ const READ_BYTES: usize = 4096;
 struct Visit {
     conn: Connection,
     token: Token,
-    /// The client runs on this machine.
+    /// Whether the client runs on this machine.
     from_here: bool,
     /// Bytes of requests that are not answered yet.
     input: Vec<u8>,
@@ -66,7 +67,7 @@ struct Visit {
     close_after_reply: bool,
     /// A reader of /events: the time up to which it has seen turns, Unix microseconds.
     events: Option<i64>,
-    /// There was no room for more input: the socket is to be read again.
+    /// Whether the socket must be read again, since `input` had no room for more.
     unread: bool,
     /// Unix time in milliseconds of the last read or write.
     active_ms: i64,
@@ -136,7 +137,8 @@ fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, _
         let room = MAX_HEAD.saturating_sub(visit.input.len());
         let mut io = Io::Drained;
         if room == 0 {
-            // Whole requests wait: the socket is read again after them.
+            // The input is full of complete requests: the socket is read again after they are
+            // answered.
             visit.unread = true;
         } else {
             let input = &mut visit.input;
@@ -156,8 +158,9 @@ fn write_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, 
     })
 }
 
-/// Runs `work` on the connection of `token`, which is out of its slot meanwhile. An error closes
-/// it. Otherwise the loop reports when the rest of its reply can be sent.
+/// Runs `work` on the connection of `token`, which is out of its slot meanwhile. If `work` returns
+/// an error, the connection is closed. Otherwise, if a part of the reply is unsent, the loop
+/// watches for room in the socket.
 fn with_visit(
     el: &mut EventLoop<Server>,
     server: &mut Server,
@@ -187,14 +190,14 @@ fn with_visit(
 }
 
 /// Sends the reply that is under way, then answers one request, if a whole one is there. The next
-/// one is answered in the next turn. The error of a closed connection also ends one whose last
-/// reply was sent.
+/// request is answered in the next turn. An error closes the connection; it is also returned after
+/// the last reply.
 fn serve(server: &mut Server, visit: &mut Visit) -> io::Result<()> {
     if !flush(visit)? {
         return Ok(());
     }
     if visit.events.is_some() {
-        // Nothing is expected from a reader of /events; the timer goes on.
+        // Input of a reader of /events is ignored; the timer sends the next snapshot.
         visit.input.clear();
         return Ok(());
     }
@@ -278,7 +281,7 @@ fn reply_to(server: &mut Server, request: &Request) -> Vec<u8> {
     )
 }
 
-/// A reply that has its status as text.
+/// A reply whose body is the text of its status.
 fn plain(status: Status) -> (Status, &'static str, Vec<u8>) {
     let text = format!("{}\n", status.line());
     (status, "text/plain", text.into_bytes())
@@ -306,7 +309,7 @@ fn response(
     out
 }
 
-/// The head of a stream of events, and the first one.
+/// The HTTP head of a stream of server-sent events, and the first event.
 fn first_event(server: &mut Server) -> Vec<u8> {
     let snapshot = live::snapshot(server, 0);
     let text = format!(

@@ -10,7 +10,7 @@ const VARINT: u64 = 0;
 const FIXED: u64 = 1;
 const BYTES: u64 = 2;
 
-/// A message in the making.
+/// A message: the fields that were added so far.
 #[derive(Default)]
 pub struct Message(Vec<u8>);
 
@@ -23,36 +23,36 @@ impl Message {
         self.0.push(n as u8);
     }
 
-    /// A field of type uint64, or a choice.
+    /// Adds a field of type uint64, or of an enum.
     pub fn number(&mut self, field: u64, n: u64) {
         self.varint(field << 3 | VARINT);
         self.varint(n);
     }
 
-    /// A field of type sint32 or sint64: the sign is the lowest bit.
+    /// Adds a field of type sint32 or sint64 (zigzag: the sign is the lowest bit).
     pub fn signed(&mut self, field: u64, n: i64) {
         self.number(field, zigzag(n));
     }
 
-    /// A field of type double.
+    /// Adds a field of type double.
     pub fn double(&mut self, field: u64, n: f64) {
         self.varint(field << 3 | FIXED);
         self.0.extend_from_slice(&n.to_le_bytes());
     }
 
-    /// A field of type string or bytes.
+    /// Adds a field of type string or bytes.
     pub fn bytes(&mut self, field: u64, bytes: &[u8]) {
         self.varint(field << 3 | BYTES);
         self.varint(bytes.len() as u64);
         self.0.extend_from_slice(bytes);
     }
 
-    /// A field that is a message.
+    /// Adds a field that is a message.
     pub fn message(&mut self, field: u64, message: &Message) {
         self.bytes(field, &message.0);
     }
 
-    /// A field of many sint64.
+    /// Adds a packed field of repeated sint64.
     pub fn signed_list(&mut self, field: u64, list: impl IntoIterator<Item = i64>) {
         let mut packed = Message::default();
         for n in list {
@@ -61,7 +61,7 @@ impl Message {
         self.message(field, &packed);
     }
 
-    /// Appends the length and the bytes of this message, as a stream of messages has them.
+    /// Appends the length and the bytes of this message: the form of a message in a stream.
     pub fn append_delimited(self, out: &mut Vec<u8>) {
         let mut length = Message::default();
         length.varint(self.0.len() as u64);

@@ -1,4 +1,5 @@
-//! The head of an HTTP request: which of our resources is asked for, in which form.
+//! Parses the head of an HTTP request: which resource of the monitor port it asks for, and in which
+//! format.
 //!
 //! ```text
 //!   bytes ─> httparse ─┬─ not whole yet ─> None, up to MAX_HEAD bytes
@@ -7,7 +8,7 @@
 //! ```
 //!
 //! A browser sends requests to this machine for any page that it shows. Such a page can't read the
-//! replies, unless a name of its own leads to a loopback address (DNS rebinding). So a request
+//! replies, unless its own host name resolves to a loopback address (DNS rebinding). So a request
 //! that comes from this machine must name the host by an address or as `localhost`.
 //!
 //! **Limits:** a request with a body is refused, since no resource has a use for one. At most

@@ -17,8 +17,8 @@
 //!
 //! The fds are in `Class::First`: links between servers are served before clients.
 //!
-//! With TLS, the handshake of the session follows the connection, within the same time. The machine
-//! gets `Connected` after it.
+//! With TLS, the handshake of the session follows the connection, within the same timeout. The
+//! machine gets `Connected` after the handshake.
 //!
 //! If a host has several addresses, they are tried in the resolver's order, within the plan's time
 //! for connecting. A local address (`source`) that can't be used is ignored, as in Redis.
@@ -26,8 +26,8 @@
 //! **Invariant:** an fd is removed from the loop before it is closed; a removed link has neither fd
 //! nor timer, and no handler is called for it (`tests::a_closed_link_leaves_nothing`).
 //! **Limits:** a link does not reconnect: the owner opens another one after `crate::link::Backoff`.
-//! Links are served in nested turns, too, so a handler must not replace the data set but leave that
-//! to a later step. Names are resolved outside of nested turns only.
+//! Links are served in nested turns, too, so a handler must not replace the data set; a later step
+//! at the top level does that. Names are resolved outside of nested turns only.
 
 use ae::{Class, EventLoop, Io, Mask, TimerId, Token};
 use std::collections::VecDeque;
@@ -100,7 +100,7 @@ struct Outgoing {
     conn: Option<Connection>,
     token: Option<Token>,
     timer: Option<Alarm>,
-    /// The reason why it can't connect, which the timer reports.
+    /// The reason why the link can't connect, which the timer reports.
     doomed: Option<Failure>,
 }
 
@@ -124,7 +124,7 @@ pub struct Links {
     resolver: Option<Resolver>,
     /// The function that the resolver's thread calls.
     lookup: Lookup,
-    /// The zero of the machines' time.
+    /// The origin of the machines' time.
     began: Instant,
 }
 
@@ -365,8 +365,7 @@ fn begin(
     Ok((conn, token))
 }
 
-/// Makes the link fail when its timer fires, so that the handler is not called from within a
-/// function of the owner.
+/// Sets the timer to report the failure, so that the handler is not called from within `open`.
 fn doom(el: &mut EventLoop<Server>, links: &mut Links, id: LinkId, reason: Failure) {
     let now_ms = links.now_ms();
     if let Some(link) = links.outgoing_mut(id) {
@@ -397,7 +396,7 @@ fn feed(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, event: Even
     }
 }
 
-/// Makes the loop report the events that the state machine waits for.
+/// Sets the handlers and the timer for the events that the state machine waits for.
 fn follow(el: &mut EventLoop<Server>, links: &mut Links, id: LinkId) {
     let now_ms = links.now_ms();
     let Some(link) = links.outgoing_mut(id) else {
@@ -481,8 +480,8 @@ fn is_connecting(server: &Server, id: LinkId) -> bool {
     server.links.get(id).is_some_and(Link::is_connecting)
 }
 
-/// The socket is ready: continues to connect, then the handshake of TLS. `Open` when the machine
-/// knows that it is connected. After a failure the next address is tried.
+/// Continues to connect, then the TLS handshake, when the socket is ready. Returns `Open` after the
+/// machine got `Connected`. After a failure the next address is tried.
 fn establish(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, token: Token) -> State {
     match advance(server, id) {
         Ok(State::Open) => {
@@ -519,8 +518,8 @@ fn advance(server: &mut Server, id: LinkId) -> std::io::Result<State> {
     tls.advance(&mut link.conn, secure)
 }
 
-/// Sends the output. Returns `More` unless the socket is full: it then stays writable for the next
-/// request.
+/// Sends the output. Returns `More` unless the socket is full, so that the loop still counts the
+/// socket as writable at the next request.
 fn send(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) -> Io {
     let mut budget = el.budget();
     while budget > 0

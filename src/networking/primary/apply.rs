@@ -1,5 +1,5 @@
-//! Applies the primary's stream: each command runs like a client's, and its bytes are appended to
-//! this server's own stream unchanged.
+//! Applies the primary's stream: each command is executed like that of a client, and its bytes are
+//! appended unchanged to the stream for this server's own replicas.
 //!
 //! ```text
 //!   SET k v           ─> runs ─> stream.append
@@ -16,7 +16,7 @@ use crate::ds::bulk::push_command;
 use crate::state::Server;
 
 /// Appends a command that has run. `bytes` are those received since the end of the previous
-/// command. They are empty for a command with large arguments, which is not contiguous in memory
+/// command; they are empty for a command with large arguments, which is not contiguous in memory
 /// and is encoded again.
 pub fn command_applied(server: &mut Server, c: &Client, bytes: &[u8], argv: &[&[u8]]) {
     let replication = &mut server.replication;
@@ -40,17 +40,17 @@ pub fn command_applied(server: &mut Server, c: &Client, bytes: &[u8], argv: &[&[
     }
 }
 
-/// The capacity that is kept for the next transaction.
+/// The capacity of `unit` that is kept for the next transaction.
 const UNIT_KEEP: usize = 64 * 1024;
 
-/// Counts bytes between or behind commands, such as empty lines, which are part of the stream.
+/// Appends bytes between or behind commands, such as empty lines: they are part of the stream.
 pub fn gap_applied(server: &mut Server, c: &Client, bytes: &[u8]) {
     if !bytes.is_empty() {
         command_applied(server, c, bytes, &[]);
     }
 }
 
-/// All commands of one read have run.
+/// Updates counters after all commands of one read have run, and checks the offset.
 pub fn read_applied(server: &mut Server, c: &mut Client) {
     let replication = &mut server.replication;
     let Some(upstream) = replication.upstream.as_mut() else {

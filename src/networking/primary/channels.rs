@@ -19,7 +19,7 @@
 //!
 //! **Invariant:** bytes are applied in the order of the stream: while collected pieces are left,
 //! nothing is read from the main connection. **Limit:** `replica-full-sync-buffer-limit` bytes are
-//! collected; beyond it the main connection is not read, and the primary keeps the rest.
+//! collected; beyond that the main connection is not read, and the rest waits at the primary.
 
 use ae::{Class, EventLoop, Io, Mask, Token};
 
@@ -79,8 +79,8 @@ impl Channels {
     }
 }
 
-/// The primary has replied that the snapshot needs a second connection. `main` is its name for this
-/// one, in Redis's dialect.
+/// Opens the second connection, as the reply of the primary asks. In Redis's dialect, `main` is the
+/// primary's id of this first connection.
 pub fn begin(
     el: &mut EventLoop<Server>,
     server: &mut Server,
@@ -189,7 +189,7 @@ fn on_second(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, action
     }
 }
 
-/// The line before the snapshot has arrived.
+/// Handles the line before the snapshot: it has the history and the offset of the snapshot.
 fn snapshot_follows(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, text: &[u8]) {
     let Some(sync) = server.primary_link.channels.sync else {
         return;
@@ -229,7 +229,7 @@ fn snapshot_follows(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId,
     }
 }
 
-/// Valkey's dialect: requests the stream behind the snapshot on the main connection.
+/// Requests the stream that follows the snapshot on the main connection (Valkey's dialect).
 fn request_stream(el: &mut EventLoop<Server>, server: &mut Server, end: &End) {
     let Some(main) = server.primary_link.link else {
         return;
@@ -249,7 +249,7 @@ fn request_stream(el: &mut EventLoop<Server>, server: &mut Server, end: &End) {
     link::request(el, server, main, psync);
 }
 
-/// Valkey's dialect: the reply to the second PSYNC of the main connection.
+/// Handles the reply to the second PSYNC on the main connection (Valkey's dialect).
 pub fn main_replied(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, text: &[u8]) {
     if !text.starts_with(b"CONTINUE") {
         log::warn!(
@@ -311,7 +311,7 @@ fn collect_from(el: &mut EventLoop<Server>, server: &mut Server, taken: Taken) {
     }
 }
 
-/// The maximum number of collected bytes; 0 is no limit.
+/// The maximum number of collected bytes; 0 means no limit.
 fn limit(server: &Server) -> u64 {
     use crate::config::ClientClass;
     match server.config.replica_full_sync_buffer_limit {
@@ -381,8 +381,8 @@ fn log_limit(sync: Option<Sync>, limit: u64, words: Words) {
     }
 }
 
-/// The main connection has ended. While the snapshot is being loaded, only this connection is
-/// closed: afterwards a new one can request the stream that follows the snapshot.
+/// Closes the main connection after an error. While the snapshot is being loaded, the sync goes on:
+/// after the load a new connection can request the stream that follows the snapshot.
 fn main_lost(el: &mut EventLoop<Server>, server: &mut Server) {
     if let Some(main) = server.primary_link.channels.main.take() {
         el.remove_file(main.token);
@@ -392,8 +392,9 @@ fn main_lost(el: &mut EventLoop<Server>, server: &mut Server) {
     }
 }
 
-/// The snapshot's connection is lost. If a PSYNC was sent on the main connection, its reply is read
-/// first: it holds the primary's reason if the primary has ended the sync.
+/// Ends the sync, as the connection of the snapshot is lost. If a PSYNC was sent on the main
+/// connection, its reply is read first: it has the primary's reason, if the primary has ended the
+/// sync.
 pub fn snapshot_lost(el: &mut EventLoop<Server>, server: &mut Server) {
     let link = &mut server.primary_link;
     match &mut link.channels.sync {
@@ -407,8 +408,8 @@ pub fn snapshot_lost(el: &mut EventLoop<Server>, server: &mut Server) {
     }
 }
 
-/// The snapshot is loaded; `conn` is the connection over which it came. With one connection, the
-/// stream follows on it.
+/// Continues after the snapshot was loaded from `conn`. In a sync with one connection, the stream
+/// follows on `conn`.
 pub fn loaded(el: &mut EventLoop<Server>, server: &mut Server, conn: Connection, received: &[u8]) {
     let Some(upstream) = &mut server.replication.upstream else {
         return;
@@ -419,7 +420,8 @@ pub fn loaded(el: &mut EventLoop<Server>, server: &mut Server, conn: Connection,
         return stream_from(el, server, conn, received);
     }
     drop(conn);
-    // If the main connection is lost, the next one can request the stream from here.
+    // If the main connection is lost, a new one can request the stream from the snapshot's offset
+    // on.
     upstream.can_continue = true;
     upstream.received.last_io_ms = server.clock.now_ms;
     let Some(sync) = sync else {

@@ -8,14 +8,15 @@
 //!   PSYNC id offset                       +FULLRESYNC id offset | +CONTINUE [id] | an error
 //! ```
 //!
-//! **Invariant:** PSYNC is sent after the replies to all other steps: a primary refuses it while it
-//! has replies to send, and what follows its reply may be a snapshot, not a reply. **Invariant:** a
-//! reply to PSYNC either passes the connection on (to `receive`, `channels`, or the client that
-//! applies the stream) or ends the attempt with a line in the log. **Invariant:** +CONTINUE is
-//! accepted only if PSYNC named a history: its bytes would otherwise follow other data.
+//! **Invariant:** PSYNC is sent after the replies to all other steps: a primary refuses PSYNC while
+//! it has replies to send, and the bytes behind the reply to PSYNC may be a snapshot.
+//! **Invariant:** a reply to PSYNC either passes the connection on (to `receive`, `channels`, or
+//! the client that applies the stream) or ends the attempt with a line in the log. **Invariant:**
+//! +CONTINUE is accepted only if PSYNC named a history: otherwise the stream would be applied to
+//! data that it does not belong to.
 //!
-//! **Limits:** `repl-timeout` for connecting and for each reply; of a primary's text the log shows
-//! [`SHOWN_MAX`] bytes; an offset above [`START_MAX`] is refused.
+//! **Limits:** `repl-timeout` for connecting and for each reply; the log shows at most
+//! [`SHOWN_MAX`] bytes of a primary's text; an offset above [`START_MAX`] is refused.
 
 use ae::EventLoop;
 
@@ -54,7 +55,7 @@ const SHOWN_MAX: usize = 256;
 /// Errors of PING that only mean that AUTH is required.
 const AUTH_WANTED: &[&str] = &["NOAUTH", "NOPERM", "ERR operation not permitted"];
 
-/// All steps before PSYNC, which is built when these have their replies.
+/// The plan of all steps before PSYNC. PSYNC is built after they have their replies.
 pub fn plan(server: &Server) -> Plan {
     let config = &server.config;
     let mut script = vec![
@@ -114,7 +115,7 @@ pub fn auth(config: &Config, tag: u32) -> Vec<Step> {
     vec![Step::auth(tag, user, &config.masterauth.to_str_lossy())]
 }
 
-/// The port that is announced.
+/// The port that REPLCONF listening-port announces.
 pub fn listening_port(config: &Config) -> String {
     match (config.replica_announce_port, config.port) {
         (0, port) => port.to_string(),
@@ -253,13 +254,13 @@ fn text_of(reply: Reply) -> Vec<u8> {
     }
 }
 
-/// The reply to PSYNC decides the next step.
+/// Handles the reply to PSYNC, which decides whether a snapshot or the stream follows.
 fn psync_replied(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, reply: Reply) {
     let words = server.config.words();
     let text = text_of(reply);
     if server.replication.failover.is_in_progress() {
         step_failover(server, &text);
-        // From here on the reply concerns the present primary.
+        // The rest handles the reply of this server's primary; it may have none after the failover.
         if !server.replication.is_replica() {
             return;
         }
@@ -307,7 +308,7 @@ fn psync_replied(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, re
     }
 }
 
-/// The reply to `PSYNC .. FAILOVER`.
+/// Passes the reply to `PSYNC .. FAILOVER` to the failover.
 fn step_failover(server: &mut Server, text: &[u8]) {
     let begins = |start: &[u8]| text.starts_with(start);
     let accepted: [&[u8]; 4] = [
@@ -336,13 +337,13 @@ pub fn full_resync_reply(text: &[u8]) -> Option<(String, u64)> {
     (offset <= START_MAX).then_some((id, offset))
 }
 
-/// An id of 40 letters and digits.
+/// Accepts a replication id: 40 letters and digits.
 fn valid_id(id: &[u8]) -> Option<String> {
     let valid = id.len() == 40 && id.iter().all(u8::is_ascii_alphanumeric);
     valid.then(|| String::from_utf8_lossy(id).into_owned())
 }
 
-/// `+FULLRESYNC`: a snapshot follows.
+/// Receives the snapshot that follows `+FULLRESYNC`.
 fn full_resync(
     el: &mut EventLoop<Server>,
     server: &mut Server,
@@ -362,7 +363,7 @@ fn full_resync(
     }
 }
 
-/// `+CONTINUE`: the stream follows, from the next byte on.
+/// Applies the stream that follows `+CONTINUE`, from the requested offset on.
 fn resume(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, new_id: Option<String>) {
     let words = server.config.words();
     log::info!(

@@ -8,19 +8,19 @@
 //!   success ─> take_over_history ─> channels::loaded: the client that applies the stream
 //! ```
 //!
-//! During a load clients get -LOADING errors. With swapdb, they read the old data if the snapshot
-//! is of the history that this server already followed.
+//! During a load clients get -LOADING errors. With swapdb, they can read the old data if the
+//! snapshot belongs to the history that this server already followed.
 //!
-//! **The guard.** A primary that restarted without its data would empty all its replicas. So after
-//! the AUX fields and before the old data are dropped: if the snapshot has no key, is of another
-//! history, and this server holds keys, it is refused, and the old data are served
-//! (`master_link_refused` in INFO). REPLICAOF, or `replica-accept-empty-primary yes`, accepts it.
+//! **The guard.** A primary that restarted without its data would empty all its replicas. So a
+//! snapshot without keys, of another history, is refused by a server that has keys, and the old
+//! data are served (`master_link_refused` in INFO). The check follows the AUX fields, before the
+//! old data are dropped. REPLICAOF, or `replica-accept-empty-primary yes`, accepts such a snapshot.
 //!
 //! While the loader waits for the connection, nested turns of the loop serve clients.
 //!
 //! **Invariant:** a snapshot that ends before its first key, for whatever reason, changes nothing.
-//! **Invariant:** nothing of the old data set is dropped in a nested turn: both places have the
-//! `TopLevel` token.
+//! **Invariant:** the old data set is not dropped in a nested turn: both functions that drop it
+//! need the `TopLevel` token.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -47,10 +47,10 @@ use crate::state::Server;
 use crate::sync::role;
 use crate::sys;
 
-/// The time until the next attempt after a primary without keys was refused: each attempt costs it
-/// a snapshot.
+/// The time until the next attempt after a snapshot without keys was refused: each attempt costs
+/// the primary a snapshot.
 const REFUSED_RETRY_MS: i64 = 10_000;
-/// A refusal is logged once in this time.
+/// The interval in which a repeated refusal is logged at most once.
 const REFUSED_LOG_MS: i64 = 60_000;
 
 /// How the snapshot that is being loaded replaces the data set.
@@ -58,7 +58,7 @@ const REFUSED_LOG_MS: i64 = 60_000;
 pub struct Way {
     /// The old data are kept until the last key was loaded.
     swaps: bool,
-    /// Clients read the old data meanwhile.
+    /// Clients can read the old data during the load.
     serves: bool,
     /// The old data are dropped before anything is read.
     flushes_first: bool,
@@ -103,7 +103,7 @@ pub fn is_diskless(server: &Server) -> bool {
     }
 }
 
-/// The file is complete and on the disk: renames it to `dbfilename`, and loads it.
+/// Loads the received file, which is complete and on the disk, after renaming it to `dbfilename`.
 pub fn from_file(el: &mut EventLoop<Server>, server: &mut Server, receive: Box<Receive>) {
     el.remove_file(receive.token);
     let Receive {
@@ -147,7 +147,7 @@ pub fn from_file(el: &mut EventLoop<Server>, server: &mut Server, receive: Box<R
     );
 }
 
-/// Gives the file its name. An error is logged.
+/// Renames the received file to `dbfilename`. An error is logged.
 fn name_file(server: &mut Server, path: &Path) -> Result<PathBuf, ()> {
     let words = server.config.words();
     let target = server.config.dbfilename.as_path().to_path_buf();
@@ -189,7 +189,7 @@ fn load_file<'l>(
     loading::load_shared(live, &mut reader, Place::Aside(data), options)
 }
 
-/// The header was read: loads the rest from the connection.
+/// Loads the snapshot from the connection. Its header was read already.
 pub fn from_stream(el: &mut EventLoop<Server>, server: &mut Server, receive: Box<Receive>) {
     let Receive {
         conn,
@@ -281,7 +281,7 @@ fn note(server: &Server, template: &str) {
     log::info!("{}", server.config.words().line(template, &[]));
 }
 
-/// The loader has ended: swaps the data sets, or drops what it has loaded.
+/// Swaps the data sets after a load, or drops the loaded data if the load failed.
 fn settle(server: &mut Server, top: &TopLevel, data: DataSet, succeeded: bool) {
     let way = server.primary_link.way;
     let installed = way.installed;
@@ -322,7 +322,8 @@ fn settle(server: &mut Server, top: &TopLevel, data: DataSet, succeeded: bool) {
     }
 }
 
-/// The AUX fields and the functions of the snapshot have been read; `any`: a key follows.
+/// Decides, after the AUX fields and functions of the snapshot, how the load goes on. `any`:
+/// whether a key follows.
 fn accept(server: &mut Server, any: bool) -> Accept {
     let way = server.primary_link.way;
     if way.guarded && !any {
@@ -350,11 +351,12 @@ fn drop_old_data(server: &mut Server, top: &TopLevel) {
     server.primary_link.way.installed = true;
 }
 
-/// The old data set is about to be dropped. The history of this server's replicas and of its AOF
-/// ends with it.
+/// Ends the history of this server's replicas and of its AOF, because the old data set is about to
+/// be dropped.
 fn leave_history(server: &mut Server) {
     role::close_replicas(server);
-    // If the load fails and this server is promoted, no replica may continue the old history.
+    // A new history id: if the load fails and this server is promoted, no replica may continue the
+    // old history.
     role::end_history(server);
     if let Some(upstream) = &mut server.replication.upstream {
         upstream.can_continue = false;
@@ -367,15 +369,15 @@ struct Sync {
     /// The history of the snapshot, and its offset.
     id: String,
     offset: u64,
-    /// The number of the upstream.
+    /// The number of the upstream that the snapshot belongs to.
     number: u64,
     /// The file that is loaded, if there is one.
     file: Option<PathBuf>,
-    /// The line for the log if it fails.
+    /// The line for the log if the load fails.
     failure: &'static str,
 }
 
-/// The load has ended: applies the stream, or connects again after an error.
+/// Continues after the load: applies the stream, or connects again after an error.
 fn finish(
     el: &mut EventLoop<Server>,
     server: &mut Server,
@@ -413,12 +415,12 @@ fn remove_unwanted_file(server: &mut Server, file: Option<&Path>) {
             server,
             "Removing the RDB file obtained from the master. This replica has persistence disabled",
         );
-        // If that fails, the next sync replaces the file.
+        // If the removal fails, the next sync replaces the file.
         let _ = std::fs::remove_file(file);
     }
 }
 
-/// Refuses the snapshot: it has no keys, and this server has some.
+/// Handles the refusal of a snapshot without keys: logs it, and connects again later.
 fn refused(el: &mut EventLoop<Server>, server: &mut Server) {
     let now_ms = server.clock.now_ms;
     let keys = server.data.len();
@@ -440,7 +442,7 @@ fn refused(el: &mut EventLoop<Server>, server: &mut Server) {
     fail_until(el, server, now_ms + REFUSED_RETRY_MS);
 }
 
-/// The data set is now that of the primary's history at this offset.
+/// Takes over the primary's history: the data set is now that of the history `id` at `offset`.
 fn take_over_history(server: &mut Server, id: String, offset: u64, db: u32) {
     server.replication.begin_history(id);
     (
@@ -455,13 +457,14 @@ fn take_over_history(server: &mut Server, id: String, offset: u64, db: u32) {
     }
 }
 
-/// The connection while the loader reads from it.
+/// The connection to the primary while the loader reads the snapshot from it.
 struct Incoming {
     conn: Connection,
     body: Body,
-    /// Bytes that were read and not passed to `body`; after the end, the stream.
+    /// Bytes that were read and not passed to `body`. After the end of the snapshot they belong to
+    /// the stream.
     input: Vec<u8>,
-    /// Bytes of the snapshot, and how many of them the loader has consumed.
+    /// Bytes of the snapshot; `at` is how many of them the loader has consumed.
     output: Vec<u8>,
     at: usize,
     complete: bool,
@@ -504,7 +507,7 @@ impl Incoming {
     }
 }
 
-/// [`Incoming`] as the loader reads it.
+/// [`Incoming`] as a [`Read`] for the loader.
 struct Source<'s, 'l, 'a> {
     incoming: &'s mut Incoming,
     live: &'l SharedLive<'l, 'a>,

@@ -11,12 +11,13 @@
 //! ```
 //!
 //! `replication::upstream` keeps the state of the link as data (which primary, which stage, when to
-//! try again); this module owns the sockets. At any time one of three owns the connection: the link
-//! (handshake), `receive` or the loader (snapshot), or the client with the flag PRIMARY (stream).
+//! try again); this module owns the sockets. The connection has one owner at any time: the link
+//! during the handshake, `receive` or the loader during the snapshot, and then the client with the
+//! flag PRIMARY.
 //!
-//! **Invariant:** all sockets here belong to the upstream with the number `number`. If the server
-//! has got another primary, or none, they are closed before the loop sleeps. **Limits:** one
-//! primary; after a failed attempt the next one begins a second later.
+//! **Invariant:** all sockets of [`PrimaryLink`] belong to the upstream with the number `number`.
+//! If the server has got another primary, or none, they are closed before the loop sleeps.
+//! **Limits:** one primary; after a failed attempt the next attempt begins a second later.
 
 pub mod apply;
 mod channels;
@@ -47,9 +48,9 @@ const RETRY_MS: i64 = 1000;
 pub struct PrimaryLink {
     /// The number of the upstream to which these sockets belong.
     number: u64,
-    /// The link; `None` after the reply to PSYNC.
+    /// The link of the handshake; `None` after the reply to PSYNC.
     link: Option<LinkId>,
-    /// The `repl-timeout` of the link, in seconds.
+    /// The `repl-timeout` that the links have, in seconds.
     timeout_s: u32,
     /// Set while a snapshot is received.
     receive: Option<Box<Receive>>,
@@ -118,7 +119,7 @@ fn connect(el: &mut EventLoop<Server>, server: &mut Server, host: &str, port: u1
     log::info!("{}", words.line("MASTER <-> REPLICA sync started", &[]));
 }
 
-/// Closes everything that is open.
+/// Closes all connections to the primary.
 fn close(el: &mut EventLoop<Server>, server: &mut Server) {
     if let Some(id) = server.primary_link.link.take() {
         link::close(el, server, id);
@@ -131,13 +132,13 @@ fn close(el: &mut EventLoop<Server>, server: &mut Server) {
     }
 }
 
-/// An attempt has failed: closes all sockets; the next attempt is in a second.
+/// Closes all sockets after a failed attempt; the next attempt begins in a second.
 fn fail(el: &mut EventLoop<Server>, server: &mut Server) {
     let retry_at_ms = server.clock.now_ms + RETRY_MS;
     fail_until(el, server, retry_at_ms);
 }
 
-/// An attempt has failed: closes all sockets; the next attempt is at this time.
+/// Closes all sockets after a failed attempt; the next attempt begins at `retry_at_ms`.
 fn fail_until(el: &mut EventLoop<Server>, server: &mut Server, retry_at_ms: i64) {
     close(el, server);
     if let Some(upstream) = &mut server.replication.upstream {
@@ -186,7 +187,7 @@ fn stream_from(el: &mut EventLoop<Server>, server: &mut Server, conn: Connection
     accept::feed_linked_client(server, r, received);
 }
 
-/// After a pause: applies the part of the stream that was received meanwhile.
+/// Applies the part of the stream that was received during a pause, when the pause is over.
 fn resume_held(el: &mut EventLoop<Server>, server: &mut Server) {
     let upstream = server.replication.upstream.as_ref();
     let Some(r) = upstream.and_then(|up| up.client) else {

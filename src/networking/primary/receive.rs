@@ -7,17 +7,18 @@
 //! ```
 //!
 //! The loop does not wait for the disk (`persist::spool`). While more than [`QUEUED_MAX`] bytes
-//! wait for it, nothing is read from the primary; [`follow`] continues, and notices the end.
+//! wait for the disk, nothing is read from the primary; [`follow`] resumes reading, and notices the
+//! end of the transfer.
 //!
-//! **Invariant:** the data set does not change here: `install` replaces it, once a file, or the
-//! header of a stream, is complete. **Invariant:** nothing is read in a nested turn, since the end
-//! of a snapshot replaces the data set. **Invariant:** a transfer that ends early removes its file
-//! ([`Receive::close`]). **Invariant:** bytes behind the snapshot are kept in `input`, as they
+//! **Invariant:** this module does not change the data set: `install` replaces it once the file, or
+//! the header of a stream, is complete. **Invariant:** nothing is read in a nested turn, since the
+//! end of a snapshot replaces the data set. **Invariant:** a transfer that ends early removes its
+//! file ([`Receive::close`]). **Invariant:** bytes behind the snapshot are kept in `input`, as they
 //! belong to the stream.
 //!
-//! **Limits:** at most [`BYTES_PER_TURN`] are read in one turn, and one turn's bytes more than
-//! [`QUEUED_MAX`] wait for the disk. The size of the file is limited by
-//! the disk only: the primary announces it, and a write that fails ends the attempt.
+//! **Limits:** at most [`BYTES_PER_TURN`] are read in one turn, so at most [`QUEUED_MAX`] and the
+//! bytes of one turn wait for the disk. The size of the file is limited by the disk only: the
+//! primary announces it, and a write that fails ends the attempt.
 
 use std::io;
 use std::path::PathBuf;
@@ -48,7 +49,7 @@ const SHOWN_MAX: usize = 256;
 pub struct Receive {
     pub conn: Connection,
     pub token: Token,
-    /// The history to which it belongs, and its offset.
+    /// The id of the history to which the snapshot belongs.
     pub id: String,
     /// The replication offset of the snapshot.
     pub offset: u64,
@@ -56,7 +57,8 @@ pub struct Receive {
     pub body: Option<Body>,
     /// The file, unless the bytes go straight into the loader.
     pub file: Option<Spool>,
-    /// The bytes that were read and are not in the file yet.
+    /// The bytes that were read and not processed: a part of the header, or the stream behind the
+    /// snapshot.
     pub input: Vec<u8>,
     /// Whether nothing is read: the disk is too slow, or the snapshot is complete.
     pub paused: bool,
@@ -73,17 +75,17 @@ impl Receive {
     }
 }
 
-/// What happens after the bytes that were read.
+/// The next step after the bytes that were read.
 enum Next {
     /// More bytes can be read now.
     Read,
-    /// Nothing is read until the disk has the bytes, or all of them.
+    /// Nothing is read until the disk has caught up or, after the end, has the whole file.
     Wait,
     /// The header is complete, and the loader reads the rest.
     InstallStream,
 }
 
-/// `+FULLRESYNC` was received: a snapshot of this history follows.
+/// Begins to receive the snapshot that follows `+FULLRESYNC`: of the history `id` at `offset`.
 pub fn begin(
     el: &mut EventLoop<Server>,
     server: &mut Server,
@@ -195,7 +197,8 @@ fn take_input(el: &mut EventLoop<Server>, server: &mut Server) {
     }
 }
 
-/// Before the loop sleeps, and not in a nested turn: what follows from the progress of the disk.
+/// Called before the loop sleeps, at the top level: loads the file when it is complete, reads on
+/// when the disk has caught up, ends the transfer if a write failed.
 pub fn follow(el: &mut EventLoop<Server>, server: &mut Server) {
     let Some(receive) = &mut server.primary_link.receive else {
         return;
@@ -232,8 +235,8 @@ pub fn follow(el: &mut EventLoop<Server>, server: &mut Server) {
     fail(el, server);
 }
 
-/// The cron's step: while the disk delays the transfer, the primary is not silent, and gets a line
-/// feed each second, as it would close the link otherwise.
+/// The cron's step: while the disk delays the transfer, sends the primary a line feed each second,
+/// as it would close the link otherwise, and does not count the primary as silent.
 pub fn keep_alive(server: &mut Server) {
     let now_ms = server.clock.now_ms;
     let receive = server.primary_link.receive.as_mut();
@@ -248,7 +251,8 @@ pub fn keep_alive(server: &mut Server) {
 }
 
 impl Receive {
-    /// `Err` is a line for the log. After the end, the rest of `input` is the stream.
+    /// Processes `input`. An error is a line for the log. After the end of the snapshot, the rest
+    /// of `input` belongs to the stream.
     fn take(&mut self, el: &EventLoop<Server>, server: &mut Server) -> Result<Next, String> {
         let received = std::mem::take(&mut self.input);
         let mut input = &received[..];
@@ -277,8 +281,8 @@ impl Receive {
         })
     }
 
-    /// Reads the header and opens the file, if there is to be one. Returns whether the header is
-    /// complete.
+    /// Reads the header, and creates the file unless the snapshot is loaded from the connection.
+    /// Returns whether the header is complete.
     fn begin_body(
         &mut self,
         el: &EventLoop<Server>,
@@ -301,7 +305,7 @@ impl Receive {
             let path = PathBuf::from(format!("temp-{seconds}.{}.rdb", std::process::id()));
             let waker = el.waker();
             let wake = move || {
-                // If the loop can't be woken, the cron follows.
+                // If the loop can't be woken, the result is noticed when the cron's timer wakes it.
                 let _ = waker.wake();
             };
             let delay = server.aof.flush.delay.clone();

@@ -8,7 +8,7 @@
 //!   the pipe's end, and that of the child ─> finish ─> sync::snapshot::broadcast_done
 //! ```
 //!
-//! **Invariant:** the pipe is watched exactly while all replicas have the last chunk.
+//! **Invariant:** the pipe is watched exactly while all replicas have been sent the last chunk.
 
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::AsRawFd;
@@ -58,7 +58,7 @@ pub fn follow(el: &mut EventLoop<Server>, server: &mut Server) {
     finish_if_over(el, server);
 }
 
-/// Sets the write handlers of receivers again that replies to them have replaced.
+/// Sets the write handlers of receivers again, if sending a reply has replaced them.
 fn watch_sockets(el: &mut EventLoop<Server>, server: &mut Server) {
     let Some(broadcast) = broadcast(server) else {
         return;
@@ -96,7 +96,7 @@ fn forget_closed_receivers(server: &mut Server) {
     }
 }
 
-/// Watches the pipe while all replicas have the last chunk.
+/// Watches the pipe if all replicas have been sent the last chunk, and else stops watching it.
 fn watch_pipe(el: &mut EventLoop<Server>, server: &mut Server) {
     let Some(broadcast) = broadcast(server) else {
         return;
@@ -154,7 +154,7 @@ fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, _: Token, _: Ma
 
 /// Sends a replica the rest of the chunk; its socket is watched if it does not accept all of it.
 fn send_chunk(el: &mut EventLoop<Server>, server: &mut Server, c: &mut Client) {
-    // The reply to its PSYNC is sent first.
+    // The reply to the replica's PSYNC is sent before the snapshot.
     if !c.reply.is_empty() {
         write::write_to_client(server, c);
     }
@@ -202,7 +202,8 @@ fn write_all_it_takes(conn: &mut Connection, bytes: &[u8]) -> io::Result<usize> 
     Ok(sent)
 }
 
-/// Counts the bytes. `complete`: the replica has the whole chunk, so it delays no other.
+/// Counts the bytes. `complete`: the replica has been sent the whole chunk, so it does not delay
+/// others.
 fn note_sent(server: &mut Server, c: &mut Client, bytes: usize, complete: bool) {
     c.net_out += bytes as u64;
     server.stats.net_output_bytes += bytes as u64;

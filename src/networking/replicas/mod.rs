@@ -76,7 +76,8 @@ fn start_snapshot(server: &mut Server) {
 /// Sends GETACK to the replicas if a client waits for acknowledgements, once in a turn.
 fn ask_for_acks(server: &mut Server) {
     let replication = &mut server.replication;
-    // During a failover the stream must not grow; it has requested the acknowledgements itself.
+    // During a failover the stream must not grow; the failover has requested the acknowledgements
+    // itself.
     let stands = server.pause.stops_replication(server.clock.now_ms);
     if replication.wants_acks && !stands {
         replication.request_acks();

@@ -18,7 +18,7 @@ use crate::execute::pause::{self, PausePurpose};
 use crate::replication;
 use crate::state::Server;
 
-/// After the stream was sent: delays writes if a replica still lags.
+/// Pauses writes if a replica still lags after the stream was sent.
 pub fn update(el: &mut EventLoop<Server>, server: &mut Server) {
     let (enabled, now_ms) = (server.config.repl_throttling_enabled, server.clock.now_ms);
     if !enabled || server.pause.runs(PausePurpose::Throttle, now_ms) {
@@ -38,7 +38,7 @@ pub fn update(el: &mut EventLoop<Server>, server: &mut Server) {
     el.add_timer(Duration::from_millis(delay_ms), 0, resume);
 }
 
-/// The timer has fired: the held clients go on.
+/// Ends the pause when the timer fires, so that the held clients go on.
 fn resume(_: &mut EventLoop<Server>, server: &mut Server, _: TimerId) -> Option<Duration> {
     pause::end_pause(server);
     None

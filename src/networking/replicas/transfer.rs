@@ -23,7 +23,8 @@ use crate::sys;
 /// The number of bytes of the file that are read at once.
 const CHUNK: usize = 256 * 1024;
 
-/// Sends as much as the socket accepts and the turn allows. At the end the replica is online.
+/// Sends as much as the socket accepts and the turn allows. After the last byte the replica is put
+/// online.
 pub fn write_file(server: &mut Server, c: &mut Client) -> Io {
     let now_ms = server.clock.now_ms;
     let replica = server.replication.replicas.get_mut(c.reference());
