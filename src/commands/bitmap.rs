@@ -61,8 +61,7 @@ const OVERFLOW_TYPE: Error = Error::of("ERR Invalid OVERFLOW type specified");
 const READS_ONLY: Error = Error::of("ERR BITFIELD_RO only supports the GET subcommand");
 
 /// The offset of a bit; if the argument begins with `#`, it counts fields of `width` bits. The
-/// product wraps, as in all versions of Redis and Valkey: the lowest of all integers is a multiple
-/// of 8 bits, and counts as bit 0.
+/// product wraps, as in Redis and Valkey: `#-9223372036854775808` with an even width is bit 0.
 fn bit_offset(arg: &[u8], width: Option<u32>, max_len: usize) -> Result<u64, Error> {
     let (digits, unit) = match (arg.strip_prefix(b"#"), width) {
         (Some(digits), Some(width)) => (digits, i64::from(width)),
@@ -237,7 +236,8 @@ fn check_range(ctx: &Ctx) -> CmdResult {
 }
 
 fn count_bits(bytes: &[u8], span: Span) -> u64 {
-    // Clamped to the beginning, both ends would meet there and select a byte.
+    // A start behind the end selects nothing; clamped to the beginning, both would select the first
+    // byte.
     let crossed = span
         .end
         .is_some_and(|end| span.start < 0 && end < 0 && span.start > end);
@@ -327,7 +327,7 @@ fn bitop(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// A missing key is an empty string.
+/// Combines the strings under `keys`; a missing key is an empty string.
 fn combine(ctx: &mut Ctx, op: BitOp, keys: &[&[u8]]) -> Result<Vec<u8>, Error> {
     for key in keys {
         if let Some(entry) = ctx.server.lookup_read(ctx.client, key) {
@@ -393,7 +393,7 @@ impl FieldOp {
         if self.signed {
             self.field.get_signed(bytes)
         } else {
-            // At most 63 bits.
+            // An unsigned field has at most 63 bits.
             self.field.get_unsigned(bytes) as i64
         }
     }
@@ -563,8 +563,8 @@ fn bitfield_generic(ctx: &mut Ctx, reads_only: bool) -> CmdResult {
         ctx.changed(key, events::STRING, "setbit");
         ctx.dirty(changes);
     } else if grew {
-        // All operations overflowed and failed, but the string was extended: no event, but it must
-        // be propagated.
+        // All operations overflowed and failed, but the string was extended: no event is sent, but
+        // the command must be propagated.
         let db = ctx.client.db;
         ctx.server.signal_modified(Some(ctx.client), db, key);
         ctx.dirty(1);

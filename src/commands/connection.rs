@@ -185,7 +185,7 @@ fn ping(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// A PING of the primary, which may contain its time: `repl-ping-timestamps`.
+/// Updates the lag from a PING of the primary that contains its time (`repl-ping-timestamps`).
 fn note_stamp(server: &mut Server, message: Option<&[u8]>) {
     let now_ms = server.clock.now_ms;
     let stamp_ms = message.and_then(parse_i64);

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!   HPEXPIREAT key unix-time-ms FIELDS n field ...       the fields that got that time
-//!   HDEL key field ...                                   those that went, as the time is past already
+//!   HDEL key field ...                                   the fields that were deleted, as the time is past already
 //! ```
 //!
 //! HEXPIRE and HTTL reply a number for each field: -2 no such field, -1 no time to live, 0 the
@@ -113,7 +113,7 @@ enum Condition {
     Nx,
     /// XX: only fields with an expiry time.
     Xx,
-    /// GT: only if the new time is later; a field without one lives for ever.
+    /// GT: only if the new time is later; a field without an expiry time lives for ever.
     Gt,
     /// LT: only if the new time is earlier.
     Lt,

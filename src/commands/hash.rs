@@ -128,7 +128,8 @@ pub(super) fn write_hash<R>(
         ctx.db().fields_moved(hash, was, at);
     }
     if empty && hidden {
-        // The deletion of those fields has not been propagated yet; or it is up to the primary.
+        // Only expired fields are left: their deletion has not been propagated yet, or is up to the
+        // primary.
         empty = ctx.server.expiry_policy() == ExpiryPolicy::Delete;
         if empty {
             ctx.server.propagate_deletion(db, key, false);

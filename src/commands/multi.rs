@@ -135,7 +135,7 @@ fn run_queue(ctx: &mut Ctx, state: &MultiState) {
             ctx.server.stats.count_error(error.code());
             continue;
         }
-        // CLIENT KILL of itself: the later commands run and get no reply.
+        // A queued CLIENT KILL has closed this client: the later commands run and get no reply.
         let closing = ctx.client.has(flag::CLOSE_AFTER_REPLY);
         call(ctx.server, ctx.client, argv, queued.id, Sent::default());
         if closing {

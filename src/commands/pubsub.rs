@@ -125,7 +125,8 @@ fn publish(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// To the other nodes of the cluster, which its replicas are among, or to the replicas.
+/// Sends the message to the other nodes of the cluster, which include the replicas; without a
+/// cluster to the replicas.
 fn spread(ctx: &mut Ctx, sharded: bool) {
     if ctx.server.cluster.is_some() {
         return member::publish(ctx.server, sharded, ctx.argv[1], ctx.argv[2]);

@@ -64,7 +64,7 @@ pub fn reply_draws(
     limit: usize,
     mut draw: impl FnMut(&mut Draws, usize),
 ) -> CmdResult {
-    // A client with an output limit is closed when that is reached.
+    // A client with an output limit is closed when its reply reaches that limit.
     let stopped_earlier = reply.limit != 0 && reply.limit < limit;
     if count.saturating_mul(SHORTEST) > limit && !stopped_earlier {
         return Err(Error::OUT_OF_RANGE);

@@ -80,7 +80,7 @@ fn found_sets<'s>(
     keys.iter().zip(hashes).map(set).collect()
 }
 
-/// What [`found_sets`] holds.
+/// References to the sets that [`found_sets`] returned.
 fn views<'s>(found: &'s [Option<Held<'_, Set>>]) -> Vec<Option<&'s Set>> {
     found.iter().map(Option::as_deref).collect()
 }

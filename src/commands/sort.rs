@@ -283,7 +283,7 @@ impl Items {
         &self.bytes[self.items[at].text.clone()]
     }
 
-    /// Looks up the text or number of each element.
+    /// Finds the text or number by which each element is compared.
     fn weigh(&mut self, ctx: &mut Ctx, options: &SortOptions) -> CmdResult {
         let mut said = Vec::new();
         for at in 0..self.items.len() {

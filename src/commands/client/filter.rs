@@ -61,12 +61,12 @@ enum Property<'a> {
     LibName(&'a [u8]),
     LibVer(&'a [u8]),
     Db(u32),
-    /// All of these letters in the flags of CLIENT LIST.
+    /// The client's flags in CLIENT LIST contain all of these letters.
     Flags(&'a [u8]),
     Capa(&'a [u8]),
-    /// At least this number of seconds since it connected.
+    /// The client connected at least this number of seconds ago.
     MaxAge(i64),
-    /// At least this number of seconds since its last request.
+    /// The client sent its last request at least this number of seconds ago.
     Idle(i64),
 }
 

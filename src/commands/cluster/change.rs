@@ -11,7 +11,7 @@ use crate::member::{BUS_PORT_DISTANCE, act, numeric_ip};
 use crate::texts::Words;
 use crate::util::number::parse_i64;
 
-/// Runs a verb of the machine.
+/// Runs `verb`, an operation of the cluster's state machine.
 fn run<R>(
     ctx: &mut Ctx,
     verb: impl FnOnce(&mut Cluster, Now, &mut Vec<Action>) -> R,
@@ -21,7 +21,7 @@ fn run<R>(
     result.ok_or(Error::of("ERR This instance has cluster support disabled"))
 }
 
-/// Runs a verb that may be refused; the reply is OK.
+/// Runs an operation that may be refused, and replies OK or with the reason of the refusal.
 pub fn run_or_refuse(
     ctx: &mut Ctx,
     verb: impl FnOnce(&mut Cluster, Now, &mut Vec<Action>) -> Outcome,
@@ -43,7 +43,7 @@ fn slots(ctx: &Ctx) -> Result<Vec<u16>, Error> {
     ctx.argv[2..].iter().map(|text| slot(text)).collect()
 }
 
-/// The slots of all ranges. Ranges that overlap give a slot twice, which the machine refuses.
+/// The slots of all ranges. Ranges that overlap give a slot twice, which the state machine refuses.
 fn slot_ranges(ctx: &Ctx) -> Result<Vec<u16>, Error> {
     let pairs = ctx.argv[2..].chunks_exact(2);
     if !pairs.remainder().is_empty() {
@@ -57,7 +57,8 @@ fn slot_ranges(ctx: &Ctx) -> Result<Vec<u16>, Error> {
                 format!("ERR start slot number {first} is greater than end slot number {last}");
             return Err(Error::new(text));
         }
-        // One slot more than there are can only be a repetition.
+        // A longer list than there are slots repeats one and is refused, so it need not grow
+        // further.
         if slots.len() <= SLOTS {
             slots.extend(first..=last);
         }
@@ -140,7 +141,7 @@ pub fn save_config(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// The name of a node. A text that can't be a name is answered as the name of an unknown node.
+/// The name of a node. A text that can't be a name gets the error for an unknown node.
 fn node_name(ctx: &Ctx, at: usize) -> Result<Name, Error> {
     let text = ctx.argv[at];
     let unknown = || Error::new(format!("ERR Unknown node {}", said(text)));
@@ -188,7 +189,7 @@ pub fn meet(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Valkey names the port that is out of range.
+/// The error for a port that is out of range names this port, as in Valkey.
 fn check_ports(port: i64, bus_port: i64) -> CmdResult {
     let ports = 1..=i64::from(u16::MAX);
     if !ports.contains(&port) {
@@ -227,7 +228,8 @@ pub fn replicate(ctx: &mut Ctx) -> CmdResult {
 
 /// CLUSTER FAILOVER [FORCE | TAKEOVER]
 ///
-/// A primary that stops adds REPLICAID name to FORCE, for one of its replicas.
+/// A primary that stops sends FAILOVER FORCE REPLICAID name to its replicas, for the one of this
+/// name.
 pub fn failover(ctx: &mut Ctx) -> CmdResult {
     let me = member(ctx)?.machine.myself().name;
     let by_primary = ctx.client.replays() && ctx.argv.len() == 5;

@@ -7,10 +7,10 @@
 //! | `slot_stats` | SLOT-STATS |
 //! | `scan` | CLUSTERSCAN |
 //! | `transfer` | MIGRATESLOTS, GETSLOTMIGRATIONS, CANCELSLOTMIGRATIONS, SYNCSLOTS |
-//! | `change` | those that change it: ADDSLOTS, MEET, FAILOVER ... |
+//! | `change` | those that change this node's view: ADDSLOTS, MEET, FAILOVER ... |
 //!
-//! Without cluster mode each of them replies that it is disabled; READONLY and READWRITE work for
-//! clients that replicas redirect (CLIENT CAPA redirect).
+//! Without cluster mode each of these commands replies that cluster support is disabled; READONLY
+//! and READWRITE work for clients that replicas redirect (CLIENT CAPA redirect).
 
 mod change;
 mod scan;
@@ -28,10 +28,10 @@ use crate::texts::Words;
 
 const DISABLED: Error = Error::of("ERR This instance has cluster support disabled");
 
-/// Changes this node's state of the cluster.
+/// The flags of a subcommand that changes this node's view.
 const ADMINISTER: Flags = ADMIN | STALE | NO_ASYNC_LOADING;
 const ASK: Flags = STALE;
-/// Also allowed while the data set is being loaded.
+/// The flags of a subcommand that reads this node's view, even while the data set is being loaded.
 const ASK_ALWAYS: Flags = LOADING | STALE;
 const VARIES: &[&str] = &["nondeterministic_output"];
 
@@ -155,7 +155,7 @@ const SUBCOMMANDS: &[Command] = &[
     cmd("syncslots", transfer::sync_slots, -3, ADMINISTER, NONE_CAT),
 ];
 
-/// ASKING: the next command of this client may use a slot that moves here.
+/// ASKING: the next command of this client may use a slot that this node imports.
 fn asking(ctx: &mut Ctx) -> CmdResult {
     member(ctx)?;
     ctx.client.set(flag::ASKING);
@@ -189,7 +189,7 @@ fn check_redirected(ctx: &mut Ctx) -> CmdResult {
     }
 }
 
-/// This node.
+/// This node as a member of the cluster; an error without cluster mode.
 fn member<'a>(ctx: &'a mut Ctx) -> Result<&'a mut Member, Error> {
     ctx.server.cluster.as_deref_mut().ok_or(DISABLED)
 }

@@ -8,11 +8,11 @@
 //! ```
 //!
 //! A call goes from slot to slot while they belong to this node's shard and fewer than COUNT keys
-//! were found. Behind the last slot of a stretch, the cursor names the next slot, wherever it is.
-//! With the same `hash-seed` nodes have the same fingerprint: cursors stay valid at a failover.
+//! were found. After the last of these slots, the cursor names the next slot, whichever node owns
+//! it. With the same `hash-seed` nodes have the same fingerprint: cursors stay valid at a failover.
 //!
-//! The tags are those of the peers: of the strings of digits and letters, the first of each slot,
-//! short ones first.
+//! The tags are those of Valkey: for each slot, the first string of digits and letters that hashes
+//! to the slot, short strings first.
 
 use std::sync::LazyLock;
 
@@ -92,7 +92,7 @@ pub fn cluster_scan(ctx: &mut Ctx) -> CmdResult {
         return Err(Error::of("ERR Cursor slot mismatch with SLOT argument"));
     }
     let (cursor, only) = match (cursor, wanted) {
-        // No slot has such keys, or the scan is past it.
+        // SLOT and the pattern name different slots, so no key can match.
         (_, Err(())) => return reply_place(ctx, None),
         (None, Ok(only)) => return reply_place(ctx, Some(only.unwrap_or(0))),
         (Some(cursor), Ok(Some(only))) if cursor.slot < only => {
@@ -140,12 +140,12 @@ fn parse_cursor(text: &[u8], fingerprint: &str) -> Result<Cursor, Error> {
     })
 }
 
-/// Of the function that places keys in tables. It says nothing about the seed.
+/// The fingerprint of the hash function that places keys in tables. It does not reveal the seed.
 fn fingerprint(server: &Server) -> String {
     format!("a{:x}", server.seed.hash(b"cursor of CLUSTERSCAN") as u32)
 }
 
-/// No keys, and the beginning of this slot as the next position.
+/// Replies with no keys, and with the beginning of `slot` as the next position.
 fn reply_place(ctx: &mut Ctx, slot: Option<u16>) -> CmdResult {
     let reply = &mut ctx.client.reply;
     reply.array(2);
@@ -196,7 +196,8 @@ fn scan(
     Ok(())
 }
 
-/// The end of the stretch of this shard's slots that begins at `slot`, or of this slot alone.
+/// The end of the series of this shard's slots that begins at `slot`; with `only`, of this slot
+/// alone.
 fn end_of_stretch(server: &Server, slot: u16, only: bool) -> u16 {
     let ours = |slot: &u16| {
         let member = server.cluster.as_ref();
@@ -210,8 +211,9 @@ fn end_of_stretch(server: &Server, slot: u16, only: bool) -> u16 {
     }
 }
 
-/// Passes the keys of the slots from the cursor to `end` on, until `count` of them, or ten times
-/// that number of buckets, were seen. Returns where to go on; `None` at the end.
+/// Passes the keys from the cursor up to the slot `end` to `visit`, until `count` keys, or ten
+/// times that number of buckets, were seen. Returns the position at which to continue; `None` at
+/// the end.
 fn walk<'a>(
     keys: &'a KvStore,
     count: usize,

@@ -15,7 +15,7 @@ use crate::execute::{blocked, route};
 use crate::member::transfer;
 use crate::util::number::parse_i64;
 
-/// For how long SETSLOT waits for replicas unless it has TIMEOUT.
+/// The time for which SETSLOT without TIMEOUT waits for replicas.
 const ACK_TIMEOUT_MS: i64 = 2000;
 
 const SETSLOT_SYNTAX: Error =
@@ -98,8 +98,9 @@ pub fn flush_slot(ctx: &mut Ctx) -> CmdResult {
 
 /// CLUSTER SETSLOT slot MIGRATING node | IMPORTING node | NODE node | STABLE [TIMEOUT ms]
 ///
-/// On a primary, the replicas get it first, so that a move goes on after a failover: the command
-/// waits until all of them have it, as in Valkey 8, and runs then.
+/// On a primary, the replicas get the command first, so that the move of a slot survives a
+/// failover: the command waits until all of them have acknowledged it, as in Valkey 8, and runs
+/// then.
 pub fn set_slot(ctx: &mut Ctx) -> CmdResult {
     let of_primary = ctx.client.replays();
     let machine = &member(ctx)?.machine;
@@ -133,7 +134,7 @@ fn tell_replicas(ctx: &mut Ctx, timeout_ms: i64) -> bool {
     let Some(replicas) = ctx.server.replication.replicas.learning_of_moves() else {
         return false;
     };
-    // One that loads its snapshot, or comes back, reads it later.
+    // A replica that loads its snapshot, or reconnects, gets the command later with the stream.
     ctx.server.propagation.to_replicas(ctx.client.db, ctx.argv);
     if replicas == 0 || ctx.client.has(flag::DENY_BLOCKING) {
         return false;
@@ -144,7 +145,7 @@ fn tell_replicas(ctx: &mut Ctx, timeout_ms: i64) -> bool {
     true
 }
 
-/// Slots are moved in one way at a time.
+/// Refuses MIGRATING and IMPORTING while MIGRATESLOTS moves slots.
 fn check_no_transfer(ctx: &mut Ctx) -> CmdResult {
     let by_hand = ctx.is(3, "migrating") || ctx.is(3, "importing");
     let transfers = &member(ctx)?.transfers;
@@ -188,7 +189,7 @@ fn parse_change(ctx: &mut Ctx, slot: u16) -> Result<(SetSlot, usize), Error> {
     Ok((change, 5))
 }
 
-/// TIMEOUT, of Valkey: for how long the command waits for replicas.
+/// TIMEOUT, of Valkey: the time for which the command waits for replicas.
 fn timeout_ms(ctx: &Ctx, at: usize) -> Result<i64, Error> {
     match ctx.argv.get(at + 1) {
         _ if ctx.argv.len() == at => Ok(ACK_TIMEOUT_MS),
@@ -198,7 +199,7 @@ fn timeout_ms(ctx: &Ctx, at: usize) -> Result<i64, Error> {
         Some(ms) => match parse_i64(ms) {
             None => Err(Error::TIMEOUT_NOT_INTEGER),
             Some(..0) => Err(Error::TIMEOUT_NEGATIVE),
-            // Without a limit it would be waited for replicas that never come back.
+            // Zero is the default, not for ever: a replica may never come back.
             Some(0) => Ok(ACK_TIMEOUT_MS),
             Some(ms) => Ok(ms),
         },

@@ -1,5 +1,6 @@
-//! CLUSTER's subcommands that move slots at once, as Valkey 9 has them: MIGRATESLOTS,
-//! GETSLOTMIGRATIONS, CANCELSLOTMIGRATIONS, and SYNCSLOTS, with which the nodes talk.
+//! CLUSTER's subcommands that move slots with all their keys (the atomic slot migration of Valkey
+//! 9): MIGRATESLOTS, GETSLOTMIGRATIONS, CANCELSLOTMIGRATIONS, and SYNCSLOTS, the messages between
+//! the nodes.
 
 use super::member;
 use crate::client::flag;
@@ -162,7 +163,8 @@ fn describe(reply: &mut ReplyBuf, job: &Job, unsent: u64) {
 pub fn sync_slots(ctx: &mut Ctx) -> CmdResult {
     member(ctx)?;
     let message = Sync::parse(&ctx.argv[2..]).map_err(error)?;
-    // The primary's stream and the AOF have messages that another server got.
+    // The primary's stream and the AOF repeat messages that the primary, or this server earlier,
+    // received.
     let replayed = ctx.client.replays();
     match message {
         Sync::Establish(request) if replayed => {
@@ -176,7 +178,8 @@ pub fn sync_slots(ctx: &mut Ctx) -> CmdResult {
         Sync::Finish(finish) if replayed => {
             let member = member(ctx)?;
             let now = member.now();
-            // The load may have begun after ESTABLISH.
+            // An error is ignored: the replay may have begun after ESTABLISH, so the transfer may
+            // be unknown.
             let _ = member.transfers.finish(now, &finish);
             ctx.also_propagate(ctx.argv);
             transfer::hide(ctx.server);
@@ -211,7 +214,7 @@ fn hear(ctx: &mut Ctx, word: Word) -> CmdResult {
     let member = member(ctx)?;
     let now = member.now();
     member.transfers.hear(now, client, word).map_err(error)?;
-    // From the first word on, this connection has no replies.
+    // From the first message on, this connection gets no replies.
     ctx.client.set(flag::REPLY_OFF);
     Ok(())
 }

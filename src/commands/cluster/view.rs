@@ -13,7 +13,7 @@ use crate::error::{Error, said};
 use crate::execute::route;
 use crate::state::Server;
 
-/// The kinds of packets, in the order of their numbers.
+/// The kinds of packets of the cluster bus, in the order of their numbers.
 const KINDS: [&str; 11] = [
     "ping",
     "pong",

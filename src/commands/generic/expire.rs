@@ -17,7 +17,7 @@ struct Conditions {
     nx: bool,
     /// XX: only keys with an expiry time.
     xx: bool,
-    /// GT: only if the new time is later; a key without one lives for ever.
+    /// GT: only if the new time is later; a key without an expiry time lives for ever.
     gt: bool,
     /// LT: only if the new time is earlier.
     lt: bool,
@@ -112,7 +112,7 @@ fn expire_generic(ctx: &mut Ctx, unit: i64, base_ms: i64) -> CmdResult {
     Ok(())
 }
 
-/// The time is past: deletes the key and propagates the deletion.
+/// Called when the expiry time is past: deletes the key and propagates the deletion.
 fn delete_at_once(ctx: &mut Ctx, key: &[u8]) {
     let lazy = ctx.server.config.lazyfree_lazy_expire;
     ctx.server.delete_key(ctx.client.db, key, lazy);

@@ -28,7 +28,7 @@ fn del_generic(ctx: &mut Ctx, lazy: bool) -> CmdResult {
     let db = ctx.client.db;
     let mut deleted = 0;
     for &key in &ctx.argv[1..] {
-        // An expired key that stays is deleted, too, as in the peers.
+        // An expired key that has not been deleted yet is deleted, too, as in Redis and Valkey.
         let found = ctx.server.lookup_in(db, key).is_some()
             || ctx.server.expiry_policy() == ExpiryPolicy::Hide;
         if found && ctx.server.delete_key(db, key, lazy) {
@@ -108,7 +108,7 @@ fn rename_generic(ctx: &mut Ctx, replace: bool) -> Result<bool, Error> {
         if !replace {
             return Ok(false);
         }
-        // Otherwise the old value would be freed by this thread, however large it is.
+        // Deleted first, as this thread would otherwise free the old value, however large it is.
         let lazy = ctx.server.config.lazyfree_lazy_server_del;
         ctx.server.delete_key(db, to, lazy);
     }
@@ -232,8 +232,8 @@ fn flush_generic(ctx: &mut Ctx, which: Option<u32>) -> CmdResult {
     let top = ctx.server.top_level()?;
     let flushed = ctx.server.flush(&top, Some(ctx.client), which, lazy);
     transfer::flushed(ctx.server, None);
-    // Even if there was nothing to remove: a replica that has more keys than this server must flush
-    // too.
+    // Counts as a change even if there was nothing to remove: a replica that has more keys than
+    // this server must flush too.
     ctx.dirty(flushed.keys.max(1));
     if which.is_none() && background::after_flushall(ctx.server) {
         // Nothing has changed since that snapshot, but the AOF and the replicas need the command.

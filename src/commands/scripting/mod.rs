@@ -12,7 +12,7 @@ use crate::util::number::parse_i64;
 /// The flags of a command that runs a script or a function.
 const RUN: Flags =
     MAY_REPLICATE | NOSCRIPT | STALE | SKIP_MONITOR | NO_MANDATORY_KEYS | SCRIPT_DECIDES;
-/// Like EVAL, for a script that does not write.
+/// The flags of a command that runs a script or a function which does not write.
 const RUN_RO: Flags =
     READONLY | NOSCRIPT | STALE | SKIP_MONITOR | NO_MANDATORY_KEYS | SCRIPT_DECIDES;
 

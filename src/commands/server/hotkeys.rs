@@ -115,7 +115,7 @@ fn count(ctx: &Ctx, at: usize) -> Result<usize, Error> {
 
 /// HOTKEYS STOP
 ///
-/// Null if no session runs.
+/// Replies with null if no session runs.
 fn hotkeys_stop(ctx: &mut Ctx) -> CmdResult {
     hotkeys::cron(ctx.server);
     if ctx.server.stop_hotkeys() {
@@ -142,7 +142,7 @@ fn hotkeys_reset(ctx: &mut Ctx) -> CmdResult {
 
 /// HOTKEYS GET
 ///
-/// An array with one map, so that a client can merge the replies of several nodes.
+/// Replies with an array of one map, so that a client can merge the replies of several nodes.
 fn hotkeys_get(ctx: &mut Ctx) -> CmdResult {
     hotkeys::cron(ctx.server);
     let now = Totals::now(ctx.server);

@@ -27,8 +27,8 @@ const SPECIAL: &[&str] = &[
 
 /// MEMORY USAGE key [SAMPLES count]
 ///
-/// Samples are taken of sets and hashes that are tables; the other values store their sizes, or are
-/// walked. 0 samples are all.
+/// Samples are taken of sets and hashes that are tables; the other values have a stored size, or
+/// are walked as a whole. SAMPLES 0 takes all elements.
 fn memory_usage(ctx: &mut Ctx) -> CmdResult {
     let mut samples = types::SAMPLES;
     for at in (3..ctx.argv.len()).step_by(2) {

@@ -107,7 +107,7 @@ fn lolwut(ctx: &mut Ctx) -> CmdResult {
     let mut size = [LOLWUT_SIZE.0, LOLWUT_SIZE.1];
     for (at, side) in size.iter_mut().enumerate() {
         if ctx.argv.len() > numbers + at {
-            // What is no number is left out, as in Redis.
+            // An argument that is not a number is ignored, as in Redis.
             *side = ctx.int(numbers + at).unwrap_or(*side);
         }
     }

@@ -1,4 +1,4 @@
-//! MONITOR: sends the commands of all clients to this one, by `observe::monitor`.
+//! MONITOR: sends the commands of all clients to the client that called it, by `observe::monitor`.
 
 use crate::client::flag;
 use crate::command::ctx::{CmdResult, Ctx};

@@ -231,7 +231,7 @@ fn replconf(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// REPLCONF SET-RDB-CLIENT-ID: the client whose snapshot belongs to this one.
+/// REPLCONF SET-RDB-CLIENT-ID: the client that receives the snapshot for this replica.
 fn rdb_client(ctx: &Ctx, value: &[u8]) -> Result<u64, Error> {
     let id = parse_i64(value).ok_or(Error::NOT_INTEGER)?;
     let known = u64::try_from(id).ok();
@@ -293,7 +293,7 @@ fn announce(announced: &mut Announced, option: &[u8], value: &[u8]) -> CmdResult
                 value.len()
             )));
         }
-        // INFO shows it in a line of fields.
+        // INFO shows the address in a line of fields that commas separate.
         b"ip-address" if !value.iter().all(|&b| b.is_ascii_graphic() && b != b',') => {
             return Err(Error::of("ERR Invalid REPLCONF ip-address"));
         }

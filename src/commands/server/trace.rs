@@ -119,7 +119,8 @@ fn trace_stop(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// TRACE DUMP [RECORDER] [FILE]: the session, or without one the flight recorder's last seconds.
+/// TRACE DUMP [RECORDER] [FILE]: the session, or without a session the flight recorder's last
+/// seconds.
 fn trace_dump(ctx: &mut Ctx) -> CmdResult {
     let (mut source, mut to_file) = (None, false);
     for at in 2..ctx.argv.len() {

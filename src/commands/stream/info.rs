@@ -58,12 +58,12 @@ fn reply_facts(reply: &mut ReplyBuf, stream: &Stream) {
 }
 
 /// The number of nodes of Redis's radix tree for these keys, which come in order: a leaf for each
-/// key, a node for each place where keys differ, and one for each run of bytes between two of
-/// those.
+/// key, a node for each place where keys differ, and one for each run of bytes between two such
+/// places.
 fn radix_tree_nodes(keys: impl Iterator<Item = [u8; 16]>) -> usize {
     let mut nodes = 0;
-    // The depths at which keys differ, on the way to the last key; a run lies between two that are
-    // not neighbours.
+    // The depths at which keys differ, on the way to the last key; a run lies between two depths
+    // that differ by more than one.
     let mut branches: Vec<usize> = Vec::new();
     let mut last: Option<[u8; 16]> = None;
     let run = |above: Option<&usize>, below: usize| usize::from(above.map_or(0, |a| a + 1) < below);
@@ -270,7 +270,7 @@ mod tests {
         )
     }
 
-    /// The figures of a Valkey 8.0.
+    /// The figures of Valkey 8.0.
     #[test]
     fn radix_tree_nodes_as_valkey_counts_them() {
         assert_eq!(count(&[]), 1);

@@ -97,7 +97,8 @@ impl XaddOptions {
     }
 
     /// Refuses options that contradict each other. An approximate trim with a LIMIT is propagated
-    /// as an exact trim with the same LIMIT, so for a primary and the AOF the LIMIT is ignored.
+    /// as an exact trim with the same LIMIT, so the LIMIT is ignored in commands of a primary, of
+    /// the AOF and of a node that gives slots away.
     fn check(&mut self, ctx: &Ctx) -> Result<(), Error> {
         if ctx.client.must_obey() {
             self.limit = Some(0).filter(|_| self.approximate);
@@ -370,7 +371,7 @@ pub fn entries_deleted(ctx: &mut Ctx, key: &[u8], deleted: usize) {
 pub enum Deletion {
     NotFound = -1,
     Deleted = 1,
-    /// ACKED, and a group still refers to the entry.
+    /// With ACKED: the entry is kept, as a group still refers to it.
     Referenced = 2,
 }
 

@@ -4,7 +4,7 @@
 //! ```text
 //!   mod.rs       the rows; IDs and intervals as arguments; entries as replies
 //!   log.rs       XADD, XTRIM, XDEL, XDELEX, XSETID; XLEN, XRANGE, XREVRANGE: the log alone
-//!   read.rs      XREAD, XREADGROUP: what came behind an ID, now or when it comes
+//!   read.rs      XREAD, XREADGROUP: the entries behind an ID; BLOCK waits for new ones
 //!   groups.rs    XGROUP, XACK, XACKDEL
 //!   pending.rs   XPENDING, XCLAIM, XAUTOCLAIM: what was delivered and not acknowledged
 //!   info.rs      XINFO

@@ -1,8 +1,8 @@
 //! Reads the entries behind an ID, from several streams at once, without a group (XREAD) or as a
 //! consumer of a group (XREADGROUP); with BLOCK, waits for them.
 //!
-//! The command of a blocked reader runs again when one of its streams changes. So its IDs are fixed
-//! when it blocks: `$` and `+` are replaced by IDs.
+//! The command of a blocked reader runs again when one of its streams changes. So `$` is replaced
+//! by an ID when the client blocks; `+` is evaluated when the command runs again.
 //!
 //! XREADGROUP with `>` delivers entries that the group has not delivered yet; with an ID it shows a
 //! consumer its own pending entries again. It is propagated to the AOF and the replicas as its
@@ -189,7 +189,7 @@ fn parse_from(ctx: &mut Ctx, options: &ReadOptions, i: usize) -> Result<From, Er
         )),
         b">" => Ok(From::New),
         _ => match parse_id(text, 0)? {
-            // Behind the highest ID there are no entries to repeat: Redis treats it like `>`.
+            // Behind the highest ID there are no entries to repeat: Redis treats this ID like `>`.
             StreamId::MAX if options.consumer.is_some() => Ok(From::New),
             id => Ok(From::Behind(id)),
         },
@@ -204,7 +204,7 @@ fn before_last_entry(stream: &Stream) -> StreamId {
     last.and_then(|id| id.prev()).unwrap_or(StreamId::MIN)
 }
 
-/// There are no entries: blocks if BLOCK was given, otherwise replies with null.
+/// Called when there are no entries: blocks if BLOCK was given, otherwise replies with null.
 fn wait_or_null(ctx: &mut Ctx, options: &ReadOptions, keys: &[&[u8]], froms: &[From]) {
     let Some(deadline_ms) = options.deadline_ms else {
         return ctx.client.reply.null_array();
@@ -212,7 +212,7 @@ fn wait_or_null(ctx: &mut Ctx, options: &ReadOptions, keys: &[&[u8]], froms: &[F
     let ids_at = options.keys_at + options.streams;
     let ids: Vec<Vec<u8>> = std::iter::zip(froms, &ctx.argv[ids_at..])
         .map(|(from, &text)| match from {
-            // `+` is evaluated when the wait is over.
+            // `+` is evaluated when the command runs again.
             _ if text == b"+" => text.into(),
             From::Behind(id) => id_text(*id),
             From::New => b">".into(),

@@ -129,7 +129,7 @@ impl<'a> SetOptions<'a> {
 }
 
 impl ExpireArg {
-    /// The option at `at`, if it is one of the four and a number follows.
+    /// The option at `at`, if it is EX, PX, EXAT or PXAT and an argument follows.
     fn parse(ctx: &Ctx, at: usize) -> Option<ExpireArg> {
         if at + 1 == ctx.argv.len() {
             return None;
@@ -217,8 +217,7 @@ pub(super) fn holds(ctx: &mut Ctx, key: &[u8], condition: Condition) -> Result<b
     }
 }
 
-/// Sets the first argument, a key, to the one at `value_at`, or deletes it if its expiry time is
-/// past.
+/// Sets the key to the argument at `value_at`, or deletes the key if its expiry time is past.
 fn store_until(ctx: &mut Ctx, value_at: usize, ttl: Ttl) {
     let key = ctx.argv[1];
     match ttl {
@@ -373,7 +372,7 @@ pub(super) fn getex(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// The number is not a valid time to live: an error only if the string exists.
+/// Called when the number is not a valid time to live, which is an error only if the string exists.
 fn refuse_lifetime(ctx: &mut Ctx, key: &[u8], error: Error) -> CmdResult {
     match ctx.server.lookup_read(ctx.client, key) {
         None => {

@@ -5,9 +5,9 @@
 //!
 //! ```text
 //!   ZUNION       every input goes into a dictionary, scores aggregated
-//!   ZINTER       the smallest is walked, the others are asked
-//!   ZINTERCARD   the same, but nothing is built, and LIMIT ends the walk
-//!   ZDIFF        either the first is walked and the others are asked, or the first goes into a dictionary and the
+//!   ZINTER       each member of the smallest input is looked up in the others
+//!   ZINTERCARD   as ZINTER, but nothing is built, and LIMIT ends the walk
+//!   ZDIFF        either the first is looked up in the others, or the first goes into a dictionary and the members of the
 //!                others are taken out of it: whichever costs fewer look-ups
 //! ```
 
@@ -198,8 +198,8 @@ fn parse_aggregate(ctx: &Ctx, at: usize) -> Result<Aggregate, Error> {
     }
 }
 
-/// Looks an input up, with all that this entails; its value is taken when no look-up can remove a
-/// key any more.
+/// Looks up an input and returns its key's hash. The value is taken after all look-ups, as each of
+/// them may delete an expired key.
 fn find_input(ctx: &mut Ctx, key: &[u8]) -> Result<Option<u64>, Error> {
     let found = ctx.server.lookup_read(ctx.client, key).map(type_of);
     match found {

@@ -262,8 +262,8 @@ pub fn zrangestore(ctx: &mut Ctx) -> CmdResult {
     if let Some(zset) = read_zset(ctx.server, ctx.client, query.key)? {
         let ranks = query.ranks(&zset);
         result.reserve(ranks.len());
-        // Redis fills a listpack until a member does not fit, and a listpack has no -0. Only for a
-        // range of ranks it knows the number of members in advance.
+        // Redis fills a listpack until a member does not fit, and a listpack has no -0. Redis knows
+        // the number of members in advance only for a range of ranks.
         let known = matches!(query.bounds, Bounds::Ranks(..)) && ranks.len() > limits.max_entries;
         let mut packed = !known;
         zset.walk(ranks, query.reverse, |member, score| {

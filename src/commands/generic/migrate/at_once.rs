@@ -2,7 +2,7 @@
 //! since no other client may run between the commands of a transaction.
 //!
 //! ```text
-//!   migrate ─> WaitingLink: AUTH?, SELECT ─> windows of RESTORE ─> DEL of what is there
+//!   migrate ─> WaitingLink: AUTH?, SELECT ─> windows of RESTORE ─> DEL of the keys that arrived
 //! ```
 //!
 //! **Invariant:** nothing but this command runs meanwhile, so a key can't change on its way.
@@ -78,7 +78,7 @@ fn transfer(ctx: &mut Ctx, migration: &mut Migration) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The destination has replied.
+/// Records a reply of the destination.
 fn note(migration: &mut Migration, tag: u32, reply: Reply) {
     let error = match reply {
         Reply::Error(error) => Some(error),
@@ -94,7 +94,7 @@ fn note(migration: &mut Migration, tag: u32, reply: Reply) {
     }
 }
 
-/// Deletes the keys here, and propagates that in place of MIGRATE.
+/// Deletes the restored keys from this server, and propagates the deletion in place of MIGRATE.
 fn delete_restored(ctx: &mut Ctx, restored: Vec<Box<[u8]>>) {
     let (db, lazy) = (ctx.client.db, ctx.server.config.lazyfree_lazy_server_del);
     let mut deleted: Vec<&[u8]> = vec![b"DEL"];

@@ -1,6 +1,6 @@
-//! MIGRATE: moves keys to another server. Here the arguments are checked and the client begins to
-//! wait; `networking::migrate` does the rest while other clients go on. A transaction or a script
-//! can't be interrupted: there `at_once` does all of it.
+//! MIGRATE: moves keys to another server. This module checks the arguments and blocks the client;
+//! `networking::migrate` moves the keys while other clients go on. A transaction or a script can't
+//! be interrupted: for these, `at_once` moves the keys.
 
 mod at_once;
 pub mod wire;
@@ -13,7 +13,7 @@ use crate::execute::blocked;
 use crate::execute::migration::{Destination, Migration};
 use crate::util::number::parse_i64;
 
-/// The primary and the AOF send the deletion in place of MIGRATE.
+/// The error for MIGRATE in a primary's stream or an AOF, which have the deletion in its place.
 const NOT_HERE: Error = Error::of("ERR MIGRATE is not a command of a primary's stream or an AOF");
 /// The timeout in milliseconds in place of one that is not positive.
 const DEFAULT_TIMEOUT_MS: u64 = 1000;

@@ -66,8 +66,8 @@ pub fn request_for(server: &mut Server, migration: &Migration, key: &[u8]) -> Op
     Some(request)
 }
 
-/// The error of a finished migration, if there is one: that of the destination before that of the
-/// connection.
+/// The error of a finished migration, if there is one: an error of the destination is preferred to
+/// one of the connection.
 pub fn error_of(migration: &Migration, failure: Option<&Failure>) -> Option<Error> {
     let refused = match failure {
         Some(Failure::Refused { error, .. }) => Some(error),

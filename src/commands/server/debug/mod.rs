@@ -262,7 +262,7 @@ fn dict_resizing(ctx: &mut Ctx) -> CmdResult {
 
 /// DEBUG HASHTABLE-CAN-ABORT-SHRINK 0|1
 fn hashtable_can_abort_shrink(ctx: &mut Ctx) -> CmdResult {
-    // A resize is never aborted: its table is chosen for the number of elements at its begin.
+    // A resize is never aborted: the size of the new table is chosen when the resize begins.
     ok(ctx)
 }
 
@@ -382,7 +382,7 @@ fn populate(ctx: &mut Ctx) -> CmdResult {
         5 => Some(ctx.int_in(4, 0, 512 << 20, POSITIVE)? as usize),
         _ => None,
     };
-    // Makes room for all at once, up to a limit, since the count comes from a client.
+    // Makes room for all keys at once, up to a limit, since the count comes from a client.
     let room = ctx
         .db()
         .len()

@@ -3,7 +3,7 @@
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::error::Error;
 
-/// Not pi: the number that Redis replies.
+/// The number that Redis replies; it is not meant to be pi.
 #[allow(clippy::approx_constant)]
 const SAMPLE_DOUBLE: f64 = 3.141;
 

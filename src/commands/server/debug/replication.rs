@@ -32,7 +32,7 @@ pub fn change_repl_id(ctx: &mut Ctx) -> CmdResult {
 /// DEBUG REPLICATE command [argument ...]
 pub fn replicate(ctx: &mut Ctx) -> CmdResult {
     let replication = &mut ctx.server.replication;
-    // The stream of a replica is that of its primary.
+    // A replica adds nothing to its stream, which is a copy of its primary's.
     if replication.stream.is_open() && !replication.is_replica() {
         let mut bytes = Vec::new();
         push_command(&mut bytes, &ctx.argv[2..]);
@@ -43,7 +43,8 @@ pub fn replicate(ctx: &mut Ctx) -> CmdResult {
 
 /// DEBUG FORCE-FREE-PRIMARY-ASYNC 0|1
 pub fn force_free_primary_async(ctx: &mut Ctx) -> CmdResult {
-    // All clients are freed at the end of a turn, the link to the primary too.
+    // Nothing is to be done: all clients, the link to the primary too, are freed at the end of a
+    // turn.
     ok(ctx)
 }
 

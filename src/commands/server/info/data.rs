@@ -194,7 +194,7 @@ fn primary(server: &Server, upstream: &Upstream, out: &mut Report) {
     out.field("master_last_io_seconds_ago", last_io_s);
     let syncing = upstream.phase == Phase::Transfer;
     out.field("master_sync_in_progress", syncing as u8);
-    // Offsets count from 1; without a history, this is the first byte.
+    // Offsets count from 1: without a history, the offset is that of the first byte.
     let has_history = upstream.can_continue || client.is_some();
     let applied = match has_history {
         true => server.replication.stream.end(),
@@ -204,7 +204,7 @@ fn primary(server: &Server, upstream: &Upstream, out: &mut Report) {
     out.field("slave_read_repl_offset", applied + waiting as u64);
     out.field("slave_repl_offset", applied);
     out.field("slave_repl_lag_ms", upstream.lag_ms.unwrap_or(-1));
-    // Valkey's names, and Redis's.
+    // The same figures under Valkey's names, then under Redis's.
     let collected = &upstream.collected;
     out.field("replicas_repl_buffer_size", collected.bytes());
     out.field("replicas_repl_buffer_peak", collected.peak());
@@ -254,7 +254,7 @@ fn snapshot(received: &Received, now_ms: i64, out: &mut Report) {
     out.field("master_sync_last_io_seconds_ago", idle_s);
 }
 
-/// There are no modules.
+/// An empty section, since there are no modules.
 pub fn modules(_: &View, _: &mut Report) {}
 
 /// Whether cluster mode is on.

@@ -71,7 +71,7 @@ struct Section {
     name: &'static str,
     title: &'static str,
     shown: Shown,
-    /// Returns false if the section is empty, and then left out even if it was requested.
+    /// Returns false if the section is empty; an empty section is left out even if INFO names it.
     exists: fn(&Server) -> bool,
     write: fn(&View, &mut Report),
 }
@@ -81,7 +81,7 @@ struct Section {
 enum Shown {
     /// The section is shown if INFO names it.
     Named,
-    /// With `all`.
+    /// The section is shown if INFO names it, and with `all`.
     All,
     Default,
 }
@@ -156,7 +156,7 @@ const SECTIONS: [Section; 17] = [
 ];
 
 /// The text of INFO. `wanted` has names of sections, or of sets of them; unknown ones are ignored.
-/// `client` is the client whose command this is, which is out of its slot.
+/// `client` is the client of the command INFO, which is moved out of the table of clients.
 pub fn info(server: &mut Server, client: &Client, wanted: &[&[u8]]) -> String {
     server.note_peak_memory();
     describe(server, client, wanted)

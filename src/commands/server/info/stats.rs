@@ -62,7 +62,7 @@ pub fn stats(view: &View, out: &mut Report) {
 fn keys(view: &View, out: &mut Report) {
     let (server, stats) = (view.server, &view.server.stats);
     out.field("expired_keys", stats.expired_keys);
-    // The names in Redis and in Valkey.
+    // The same figure under Redis's name, then under Valkey's.
     out.field("expired_subkeys", stats.expired_fields);
     out.field("expired_fields", stats.expired_fields);
     out.decimal("expired_stale_perc", stale_percent(server), 2);
@@ -162,7 +162,7 @@ fn event_loop(view: &View, out: &mut Report) {
     );
 }
 
-/// Exists while a session of HOTKEYS exists, or HOTKEYS tracking is on.
+/// The section exists while a session of HOTKEYS exists, or HOTKEYS tracking is on.
 pub fn hotkeys(view: &View, out: &mut Report) {
     let hotkeys = &view.server.hotkeys;
     let active = hotkeys.session.as_ref().is_some_and(|s| s.is_active());
@@ -171,7 +171,7 @@ pub fn hotkeys(view: &View, out: &mut Report) {
     out.field("hotkeys-used-memory", hotkeys.memory());
 }
 
-/// Exists while BIGKEYS tracking is on.
+/// The section exists while BIGKEYS tracking is on.
 pub fn bigkeys(view: &View, out: &mut Report) {
     let Some(big) = &view.server.bigkeys else {
         return;

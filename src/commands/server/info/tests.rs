@@ -193,7 +193,8 @@ fn keys_past_their_time_that_are_still_there_are_stale() {
     assert_eq!(field(&mut server, "expired_stale_perc"), "66.67");
 }
 
-/// Commands of the AOF have run without an error before; errors of clients are expected.
+/// An error of a command in the AOF is unexpected, as the command ran without one before; errors of
+/// clients are expected.
 #[test]
 fn errors_of_the_aof_are_unexpected() {
     let mut server = server();
@@ -206,7 +207,7 @@ fn errors_of_the_aof_are_unexpected() {
     assert_eq!(field(&mut server, "total_error_replies"), "2");
 }
 
-/// Redis 8.2 counts the same blocks.
+/// The counted blocks are those that Redis 8.2 counts.
 #[test]
 fn packed_blocks_are_counted_where_the_setting_demands_their_check() {
     let mut server = server();
