@@ -1,8 +1,8 @@
 //! Memory in use: `used_memory` and the allocator's own figures.
 //!
-//! jemalloc keeps two counters for each thread, of bytes allocated and deallocated; reading them
+//! jemalloc keeps two counters for each thread, of bytes allocated and deallocated; reading both
 //! costs two loads. `used` is their difference for the main thread plus what the background threads
-//! last published. It is exact and adds no cost to an allocation.
+//! last published. The result is exact, and counting adds no cost to an allocation.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::ffi::{CStr, CString};
@@ -22,8 +22,8 @@ static ALLOCATOR: Allocator = Allocator;
 
 /// With size classes of 8 bytes, jemalloc's memory is aligned to 8 bytes. The `Jemalloc` type of
 /// crate `tikv_jemallocator` asks jemalloc for an alignment only above 16, because C compilers
-/// expect any malloc to align to 16. Types aligned to 16 (std's hash tables read their control
-/// bytes by SSE) would then crash, so this allocator asks for every alignment above 8.
+/// expect any malloc to align to 16. Types aligned to 16 would then crash (std's hash tables read
+/// their control bytes by SSE), so this allocator asks for every alignment above 8.
 struct Allocator;
 
 /// The alignment of every allocation, in bytes.
@@ -79,11 +79,11 @@ unsafe impl GlobalAlloc for Allocator {
     }
 }
 
-/// The balance (allocated less deallocated) of all background threads. They free what the main
-/// thread allocated, so it is mostly negative.
+/// The balance (bytes allocated less bytes deallocated) of all background threads. They free what
+/// the main thread allocated, so the balance is mostly negative.
 static BACKGROUND: AtomicI64 = AtomicI64::new(0);
 
-/// The allocation counters of the thread that made this.
+/// The allocation counters of the thread that made this value.
 pub struct ThreadCounters {
     allocated: ThreadLocal<u64>,
     deallocated: ThreadLocal<u64>,
@@ -119,11 +119,11 @@ impl ThreadCounters {
     }
 }
 
-/// The counters of a background thread, whose balance other threads can read within a long job,
+/// The counters of a background thread, whose balance other threads can read during a long job,
 /// before the thread publishes it.
 ///
-/// **Invariant:** the thread that made this lives as long as this value: its counters are in the
-/// thread's own storage.
+/// **Invariant:** the thread that made this value lives as long as the value: the counters are in
+/// the thread's own storage.
 pub struct SharedCounters {
     allocated: *const u64,
     deallocated: *const u64,
@@ -134,8 +134,8 @@ pub struct SharedCounters {
 unsafe impl Send for SharedCounters {}
 
 impl SharedCounters {
-    /// The counters of the calling thread, which drops them before it ends; `None` if jemalloc was
-    /// built without statistics.
+    /// The counters of the calling thread, which must drop them before it ends; `None` if jemalloc
+    /// was built without statistics.
     pub fn of_this_thread() -> Option<SharedCounters> {
         Some(SharedCounters {
             allocated: address(c"thread.allocatedp")?,
@@ -155,7 +155,7 @@ impl SharedCounters {
         balance.wrapping_sub(self.published)
     }
 
-    /// Publishes the balance.
+    /// Publishes the thread's balance.
     pub fn publish(&mut self) {
         let change = self.unpublished();
         BACKGROUND.fetch_add(change, Ordering::Relaxed);
@@ -167,7 +167,7 @@ impl SharedCounters {
 fn address(name: &CStr) -> Option<*const u64> {
     let mut address: *const u64 = ptr::null();
     let mut len = size_of_val(&address);
-    // SAFETY: the value of these names is an address, for which there is room.
+    // SAFETY: the value of a counter's name is an address, for which there is room.
     let answer = unsafe {
         tikv_jemalloc_sys::mallctl(
             name.as_ptr(),
@@ -185,22 +185,22 @@ fn address(name: &CStr) -> Option<*const u64> {
 pub struct AllocatorStats {
     /// Bytes in use by the process.
     pub allocated: usize,
-    /// Bytes of pages with at least one allocation.
+    /// Bytes of pages that contain at least one allocation.
     pub active: usize,
     /// Bytes of physical memory.
     pub resident: usize,
     /// Bytes of mapped extents.
     pub mapped: usize,
-    /// Bytes of address space that is kept without memory.
+    /// Bytes of address space that jemalloc keeps without memory.
     pub retained: usize,
     /// Bytes of the allocator's own data.
     pub metadata: usize,
-    /// Pages returned to the system that it has not reclaimed yet.
+    /// Bytes of pages that were returned to the system and that it has not reclaimed yet.
     pub muzzy: usize,
 }
 
 impl AllocatorStats {
-    /// Records the figures on the tape, or takes them from it in a replay.
+    /// Records the statistics on the tape, or takes them from the tape in a replay.
     fn pass(self) -> AllocatorStats {
         let field = |bytes: usize| tape::number(Input::Memory, || bytes as u64) as usize;
         AllocatorStats {
@@ -215,7 +215,8 @@ impl AllocatorStats {
     }
 }
 
-/// Reads jemalloc's statistics. jemalloc sums over its arenas, so this is for INFO and the cron.
+/// Reads jemalloc's statistics. jemalloc sums over its arenas, which takes time: only INFO and the
+/// cron call this.
 pub fn allocator_stats() -> AllocatorStats {
     if tape::replays() {
         return AllocatorStats::default().pass();
@@ -238,7 +239,7 @@ fn stats_now() -> AllocatorStats {
     }
 }
 
-/// The muzzy pages of all arenas together, in bytes; jemalloc gives their sum the index 4096.
+/// The muzzy pages of all arenas together, in bytes; the index 4096 stands for all arenas.
 fn muzzy_bytes() -> usize {
     let pages = number("stats.arenas.4096.pmuzzy", None);
     pages.map_or(0, |pages| pages as usize * super::page_bytes())
@@ -280,7 +281,7 @@ fn report_now() -> Vec<u8> {
         let (report, text) = unsafe { (&mut *report.cast::<Vec<u8>>(), CStr::from_ptr(text)) };
         report.extend_from_slice(text.to_bytes());
     }
-    // Allocated ahead, so that the growth of the buffer is not part of the report.
+    // The buffer is allocated ahead, so that its growth is not part of the report.
     let mut report: Vec<u8> = Vec::with_capacity(256 * 1024);
     // SAFETY: `append` has the signature that jemalloc calls, and gets the report alone.
     unsafe {
@@ -303,7 +304,7 @@ pub fn purge() {
     }
 }
 
-/// One of jemalloc's numbers by name, 1, 4 or 8 bytes wide; `new` sets it.
+/// Reads one of jemalloc's numbers by name, 1, 4 or 8 bytes wide; `new` sets it.
 pub fn control(name: &str, new: Option<i64>) -> io::Result<i64> {
     if holds_address(name) {
         return Err(refusal(name));
@@ -341,8 +342,8 @@ fn number(name: &str, new: Option<i64>) -> io::Result<i64> {
     Err(io::Error::from_raw_os_error(last))
 }
 
-/// One of jemalloc's texts by name. `new` sets it, unless jemalloc refuses; the result is the old
-/// text.
+/// Reads one of jemalloc's texts by name. `new` sets it, unless jemalloc refuses; the result is the
+/// old text.
 pub fn control_text(name: &str, new: Option<&[u8]>) -> io::Result<Vec<u8>> {
     if !is_text(name) {
         return Err(refusal(name));
@@ -350,7 +351,7 @@ pub fn control_text(name: &str, new: Option<&[u8]>) -> io::Result<Vec<u8>> {
     let c_name = CString::new(name)?;
     let mut old: *const libc::c_char = ptr::null();
     let mut len = size_of_val(&old);
-    // SAFETY: the value of this name is an address, for which there is room.
+    // SAFETY: the value of a text's name is an address, for which there is room.
     let answer = unsafe {
         tikv_jemalloc_sys::mallctl(
             c_name.as_ptr(),
@@ -365,7 +366,7 @@ pub fn control_text(name: &str, new: Option<&[u8]>) -> io::Result<Vec<u8>> {
     }
     let text = match old.is_null() {
         true => Vec::new(),
-        // SAFETY: what jemalloc names by an address is text that ends with a zero byte, and stays.
+        // SAFETY: a text that jemalloc names by an address ends with a zero byte, and stays.
         false => unsafe { CStr::from_ptr(old) }.to_bytes().to_vec(),
     };
     if let Some(new) = new {
@@ -406,7 +407,7 @@ fn is_text(name: &str) -> bool {
     TEXTS.contains(&name) || name.starts_with("arena.") && name.ends_with(".dss")
 }
 
-/// Whether the name's value is an address: as a number it would be followed.
+/// Whether the value of this name is an address, which must not be read or set as a number.
 fn holds_address(name: &str) -> bool {
     const OTHERS: [&str; 5] = [
         "arenas.create",
@@ -421,7 +422,7 @@ fn holds_address(name: &str) -> bool {
         || name.starts_with("experimental.")
 }
 
-/// The error for a name that can't be used this way, with jemalloc's reason if there is one.
+/// The error for a name that can't be read or set this way, with jemalloc's reason if there is one.
 fn refusal(name: &str) -> io::Error {
     let unusable = || io::Error::from_raw_os_error(libc::EINVAL);
     number(name, None).err().unwrap_or_else(unusable)
@@ -475,7 +476,7 @@ mod tests {
     #[cfg(feature = "jemalloc")]
     #[test]
     fn no_number_is_followed_as_an_address_and_no_address_is_shown() {
-        // This value has the width of an address, but is a number.
+        // The value of this name has the width of an address, but is a number.
         assert_eq!(
             code(control_text("stats.allocated", None)),
             Some(libc::EINVAL)

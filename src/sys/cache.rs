@@ -1,6 +1,6 @@
 //! The processor's cache.
 
-/// Fetches the line of an address, which may be any, for an access a little later.
+/// Fetches the cache line of an address for an access a little later. The address may be invalid.
 #[inline(always)]
 pub fn prefetch<T>(address: *const T) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]

@@ -1,4 +1,4 @@
-//! The signals that mean a bug (SIGSEGV and others) and the crash report that they cause.
+//! The signals that mean a bug (SIGSEGV and others) and the crash report that they trigger.
 //!
 //! ```text
 //!   SIGSEGV .. -> handler, on a stack of its own (the old one may be the problem)
@@ -9,7 +9,7 @@
 //!
 //! The report reads the server through a pointer stored here by [`watch`], since a signal handler
 //! gets no arguments of ours. If the report crashes, the second signal ends the process, because
-//! the handler resets itself; if it hangs, an alarm ends it.
+//! the handler has run before; if the report hangs, an alarm ends the process.
 
 use std::ffi::{c_int, c_void};
 use std::sync::OnceLock;
@@ -17,9 +17,9 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
 use super::signals::{say, with_log_fd};
 
-/// The alternate stack's size: symbol names are looked up on it.
+/// The size of the alternate stack, on which symbol names are looked up.
 const STACK_BYTES: usize = 512 * 1024;
-/// A report that takes longer has probably hung in the allocator's lock.
+/// The time limit of a report: one that takes longer has probably hung in the allocator's lock.
 const REPORT_SECONDS: u32 = 10;
 const FRAMES_MAX: usize = 100;
 
@@ -30,9 +30,9 @@ pub struct Crash {
     pub code: i32,
     /// The address that could not be read, written or executed, for signals that have one.
     pub address: usize,
-    /// The sender's pid and uid.
+    /// The pid and uid of the process that sent the signal.
     pub sender: Option<(i32, u32)>,
-    /// The address of the instruction.
+    /// The address of the instruction that caused the signal.
     pub instruction: usize,
     pub registers: Registers,
 }
@@ -70,9 +70,9 @@ pub fn install(hook: Hook) {
             libc::sigaction(signal, &act, std::ptr::null_mut());
         }
     }
-    // The first call loads a library, which a handler must not do.
+    // The first call of `backtrace` loads a library, which a handler must not do.
     let mut frames = [std::ptr::null_mut(); 1];
-    // SAFETY: room for the one frame that is asked for.
+    // SAFETY: there is room for the one frame that is asked for.
     unsafe { libc::backtrace(frames.as_mut_ptr(), 1) };
 }
 
@@ -88,7 +88,8 @@ fn reset(signal: c_int) {
     unsafe { libc::signal(signal, libc::SIG_DFL) };
 }
 
-/// Claims the report for code that prints it without a signal: true for the first caller only.
+/// Claims the report for code that prints it without a signal. Returns true for the first caller
+/// only.
 pub fn claim_report() -> bool {
     !REPORTED.swap(true, Ordering::Relaxed)
 }
@@ -129,7 +130,7 @@ extern "C" fn handler(signal: c_int, info: *mut libc::siginfo_t, context: *mut c
 /// Ends the process as the signal would have without a handler.
 fn die(signal: c_int) -> ! {
     reset(signal);
-    // SAFETY: both end the process at most.
+    // SAFETY: both calls take numbers, and at most end the process.
     unsafe {
         libc::raise(signal);
         libc::_exit(1)
@@ -141,8 +142,8 @@ fn die(signal: c_int) -> ! {
 unsafe fn describe(signal: c_int, info: &libc::siginfo_t, context: *mut c_void) -> Crash {
     // SAFETY: the caller's promise.
     let registers = unsafe { registers(context) };
-    // SAFETY: which of the union's fields are meaningful is decided by `si_code` and the signal
-    // below.
+    // SAFETY: both fields lie within the union; the code below decides by `si_code` and the signal
+    // which of them is meaningful.
     let (address, sender) = unsafe { (info.si_addr() as usize, (info.si_pid(), info.si_uid())) };
     let by_process = info.si_code <= 0;
     Crash {
@@ -217,7 +218,7 @@ unsafe fn registers(_: *mut c_void) -> Registers {
 /// Writes the frames of this thread as `module(+offset)[address]` lines. Does not allocate.
 pub fn symbols_to(fd: c_int) {
     let mut frames = [std::ptr::null_mut(); FRAMES_MAX];
-    // SAFETY: room for as many frames as are asked for; only those found are printed.
+    // SAFETY: there is room for as many frames as are asked for; only those found are printed.
     unsafe {
         let found = libc::backtrace(frames.as_mut_ptr(), FRAMES_MAX as c_int);
         libc::backtrace_symbols_fd(frames.as_ptr(), found, fd);
@@ -234,7 +235,7 @@ pub fn log_line(text: std::fmt::Arguments) {
     with_log_fd(|fd| say(fd, text));
 }
 
-/// Whether this is the main thread: the only one with a large signal stack.
+/// Whether this is the main thread, the only thread with a large signal stack.
 pub fn on_main_thread() -> bool {
     nix::unistd::gettid() == nix::unistd::getpid()
 }
@@ -248,8 +249,8 @@ type Describe<T> = fn(&T);
 /// Lets a crash report read `subject`, which must not move until [`forget`].
 pub fn watch<T>(subject: &T, report: Describe<T>) {
     fn call<T>(subject: *const (), report: usize) {
-        // SAFETY: both were stored by `watch` with this very `T`. The owner's `&mut` is alive
-        // elsewhere, but the process is ending in this handler: the owner will not run again.
+        // SAFETY: both arguments were stored by `watch` with this very `T`. The owner's `&mut` is
+        // alive elsewhere, but the process is ending in this handler: the owner will not run again.
         unsafe {
             let report = std::mem::transmute::<usize, Describe<T>>(report);
             report(&*subject.cast::<T>());
@@ -266,7 +267,7 @@ pub fn watch<T>(subject: &T, report: Describe<T>) {
     );
 }
 
-/// Must be called before the subject is dropped or moved.
+/// Forgets the subject. Must be called before the subject is dropped or moved.
 pub fn forget() {
     SUBJECT.store(std::ptr::null_mut(), Ordering::Release);
 }
@@ -284,9 +285,10 @@ pub fn report_subject() {
     call(subject, SUBJECT_FN.load(Ordering::Relaxed));
 }
 
-/// The running command and its client, for a crash report: addresses that only the report follows.
+/// The running command and its client, for a crash report. Only the report follows these addresses.
 ///
-/// **Invariant:** what they point at lives until `end`, or until the process ends.
+/// **Invariant:** the command's arguments and the client live until `end`, or until the process
+/// ends.
 pub struct InFlight<C> {
     argv: Option<*const [&'static [u8]]>,
     client: *const C,
@@ -302,17 +304,17 @@ impl<C> Default for InFlight<C> {
 }
 
 impl<C> InFlight<C> {
-    /// A command begins.
+    /// Stores the addresses when a command begins.
     #[inline]
     pub fn begin(&mut self, argv: &[&[u8]], client: &C) {
-        // The raw pointer drops the lifetime of the slices: see the invariant.
+        // The raw pointer drops the lifetime of the slices, which the invariant replaces.
         #[allow(clippy::unnecessary_cast)]
         let argv = std::ptr::from_ref(argv) as *const [&'static [u8]];
         self.argv = Some(argv);
         self.client = client;
     }
 
-    /// The command is over.
+    /// Forgets the command when it has ended.
     #[inline]
     pub fn end(&mut self) {
         self.argv = None;
@@ -321,7 +323,7 @@ impl<C> InFlight<C> {
     /// The running command's arguments and client. Only for a crash report, after which the process
     /// ends.
     pub fn get(&self) -> Option<(&[&[u8]], &C)> {
-        // SAFETY: set by `begin`, whose caller keeps both until `end`.
+        // SAFETY: the pointers were set by `begin`, whose caller keeps both values until `end`.
         self.argv
             .map(|argv| unsafe { (&*argv as &[&[u8]], &*self.client) })
     }

@@ -1,7 +1,7 @@
 //! fork(), ending a child, waiting for it, and measuring the cost of the copied memory.
 //!
 //! The parent has other threads (they close, sync and free); in the child only the thread that
-//! forked continues. A lock that another thread held at that moment is never released, so the child
+//! forked continues. A lock that another thread held at the fork is never released, so the child
 //! takes no lock that a background thread may take. jemalloc releases its own locks across a fork,
 //! and only the main thread writes the server's log.
 
@@ -44,7 +44,7 @@ pub fn fork() -> io::Result<Forked> {
     }
 }
 
-/// In the child: SIGUSR1 ends it without an error; it has nothing else to shut down.
+/// Called in a child: SIGUSR1 ends it without an error, since it has nothing else to shut down.
 pub fn set_up_child_signals() {
     super::signals::restore_defaults();
     let action = SigAction::new(SigHandler::Handler(go), SaFlags::empty(), SigSet::empty());
@@ -62,9 +62,9 @@ pub fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// In a child: closes every socket except those in `keep` (listeners, clients, and the connection
-/// whose command forks). The owners of the closed sockets are never dropped in a child, which ends
-/// by [`exit_now`].
+/// Called in a child: closes every socket except those in `keep` (listeners, clients, and the
+/// connection whose command forks). The owners of the closed sockets are never dropped in a child,
+/// which ends by [`exit_now`].
 pub fn close_sockets(keep: &[RawFd]) {
     super::syslog::close();
     let Ok(entries) = std::fs::read_dir("/dev/fd") else {
@@ -91,16 +91,16 @@ pub fn end(pid: i32) {
     if tape::replays() {
         return;
     }
-    // An error means that it has ended already.
+    // An error means that the child has ended already.
     let _ = signal::kill(Pid::from_raw(pid), Signal::SIGUSR1);
 }
 
-/// End a child that may not be able to answer a signal.
+/// Kills a child that may not be able to answer a signal.
 pub fn kill(pid: i32) {
     if tape::replays() {
         return;
     }
-    // An error means that it has ended already.
+    // An error means that the child has ended already.
     let _ = signal::kill(Pid::from_raw(pid), Signal::SIGKILL);
 }
 
@@ -119,7 +119,8 @@ pub fn wait(pid: i32) -> Exit {
 }
 
 fn wait_with(pid: i32, flags: WaitPidFlag) -> Option<Exit> {
-    // The tape has one number for the states running, exit code and signal.
+    // The tape has one number for each of the states running, exited (with its code) and killed (by
+    // a signal).
     let number = tape::number(Input::Fact, || match wait_now(pid, flags) {
         None => 0,
         Some(Exit::Code(code)) => u64::from(code as u32) << 2 | 1,
@@ -142,8 +143,8 @@ fn wait_now(pid: i32, flags: WaitPidFlag) -> Option<Exit> {
     }
 }
 
-/// Bytes of memory that this process does not share with its parent: the cost of copy-on-write so
-/// far.
+/// Bytes of memory that this process does not share with its parent: what copy-on-write has cost
+/// until now.
 pub fn private_dirty_bytes() -> u64 {
     let file = ["/proc/self/smaps_rollup", "/proc/self/smaps"];
     let text = file
@@ -169,7 +170,7 @@ fn field_of(path: &str, name: &str) -> u64 {
     })
 }
 
-/// The sum of all lines `Name:   123 kB`, in bytes.
+/// The sum of all lines `Name:   123 kB` with this name, in bytes.
 fn sum_kilobytes(text: &str, name: &str) -> u64 {
     text.lines()
         .filter_map(|line| line.strip_prefix(name))

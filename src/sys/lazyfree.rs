@@ -1,5 +1,5 @@
-//! The thread that frees large values and whole databases. It owns what it is given and never reads
-//! the keyspace.
+//! The thread that frees large values and whole databases. The thread owns what it is given and
+//! never reads the keyspace.
 //!
 //! ```text
 //!   loop: free(garbage) -> job n          thread: drop(garbage);  done = n
@@ -21,12 +21,12 @@ use crate::sys::allocator::SharedCounters;
 use crate::sys::tape::{self, Input};
 use crate::sys::ticks;
 
-/// What is freed: anything that another thread can drop.
+/// The memory to be freed: any value that another thread can drop.
 pub struct Garbage {
     pub content: Box<dyn Any + Send>,
-    /// The number of values or keys, for the statistics.
+    /// The number of values or keys in the garbage, for the statistics.
     pub objects: usize,
-    /// An estimate of its bytes; 0 if it is not known.
+    /// An estimate of the garbage's bytes; 0 if it is not known.
     pub bytes: usize,
 }
 
@@ -45,16 +45,17 @@ struct Shared {
     wake: OnceLock<Wake>,
     /// The memory counters of the thread, while it runs.
     memory: Mutex<Option<SharedCounters>>,
-    /// Whether spans are kept for a trace.
+    /// Whether the times in which the thread freed are kept for a trace.
     traced: AtomicBool,
     spans: Mutex<Vec<Span>>,
 }
 
-/// A time in which the thread freed: begin and end as counts of `ticks`, and the number of objects.
+/// A time in which the thread freed something: begin and end as counts of `ticks`, and the number
+/// of objects.
 pub type Span = (u64, u64, usize);
 
-/// The maximum number of spans between two calls of [`LazyFree::take_spans`]; further ones are not
-/// kept.
+/// The maximum number of spans between two calls of [`LazyFree::take_spans`]; further spans are
+/// dropped.
 const SPANS_MAX: usize = 256;
 
 impl Shared {
@@ -82,7 +83,8 @@ impl Shared {
         }
         self.pending_bytes
             .fetch_sub(garbage.bytes, Ordering::Relaxed);
-        // In this order: where nothing is pending, everything is counted as freed.
+        // The object is first counted as freed: if no object is pending, all objects are counted as
+        // freed.
         self.freed.fetch_add(garbage.objects, Ordering::Release);
         self.pending.fetch_sub(garbage.objects, Ordering::Release);
         self.done.fetch_add(1, Ordering::SeqCst);
@@ -94,7 +96,7 @@ impl Shared {
     }
 }
 
-/// Takes the counters of a thread away when it ends, also by a panic.
+/// Removes the counters of a thread from `Shared` when the thread ends, also by a panic.
 struct Running(Arc<Shared>);
 
 impl Drop for Running {
@@ -116,12 +118,12 @@ fn run(shared: Arc<Shared>, jobs: Receiver<Garbage>) {
 pub struct LazyFree {
     queue: Option<Sender<Garbage>>,
     shared: Arc<Shared>,
-    /// The number of jobs, and the sum of their bytes.
+    /// The number of jobs so far, and the sum of their bytes.
     queued: Cell<(u64, usize)>,
 }
 
 impl LazyFree {
-    /// Starts the thread; without one, everything is freed by the caller.
+    /// Starts the thread. If that fails, the caller of `free` frees everything itself.
     pub fn start() -> LazyFree {
         let shared = Arc::<Shared>::default();
         let (queue, jobs) = channel();
@@ -136,13 +138,14 @@ impl LazyFree {
         }
     }
 
-    /// Sets the function that wakes the loop when a job is done for which a client waits.
+    /// Sets the function that wakes the loop when a job is done that a client waits for.
     pub fn set_wake(&self, wake: Wake) {
-        // If a function is set already, it does the same as this one.
+        // A function that is set already does the same as this one.
         let _ = self.shared.wake.set(wake);
     }
 
-    /// Frees in the background, or here if there is no thread. Returns the number of the job.
+    /// Frees the garbage in the background, or at once if there is no thread. Returns the number of
+    /// the job.
     pub fn free(&self, garbage: Garbage) -> u64 {
         let (jobs, bytes) = self.queued.get();
         self.queued
@@ -156,22 +159,23 @@ impl LazyFree {
             Some(queue) => queue.send(garbage).err().map(|error| error.0),
             None => Some(garbage),
         };
-        // The thread does not exist, or it is dead.
+        // The thread does not exist, or has ended.
         if let Some(garbage) = unsent {
             shared.free(garbage);
         }
         jobs + 1
     }
 
-    /// Whether this job is done. If it is not, the loop is woken when it is.
+    /// Whether this job is done. If the job is not done, the loop is woken when it is.
     pub fn is_done(&self, job: u64) -> bool {
-        // Before the comparison: if the thread finishes the job after it, it sees the flag.
+        // The flag is set before the comparison: a thread that finishes the job after the
+        // comparison sees the flag.
         self.shared.awaited.store(true, Ordering::SeqCst);
         let done = || self.shared.done.load(Ordering::SeqCst) >= job;
         tape::number(Input::Fact, || done().into()) != 0
     }
 
-    /// The sum of the bytes of all jobs so far, modulo its width.
+    /// The sum of the bytes of all jobs so far, modulo 2^64.
     pub fn bytes_queued(&self) -> usize {
         self.queued.get().1
     }
@@ -186,8 +190,8 @@ impl LazyFree {
         tape::number(Input::Memory, || now() as u64) as i64
     }
 
-    /// An estimate of the bytes that [`ThreadCounters::used`] contains and that are free or will be
-    /// without a further deletion.
+    /// An estimate of the bytes that are still counted by [`ThreadCounters::used`], but that are
+    /// free already or that the queued jobs will free.
     ///
     /// [`ThreadCounters::used`]: crate::sys::allocator::ThreadCounters::used
     pub fn reclaimable(&self) -> usize {
@@ -196,7 +200,7 @@ impl LazyFree {
         freed.max(tape::number(Input::Memory, || pending() as u64) as usize)
     }
 
-    /// Sets whether spans are kept for a trace.
+    /// Sets whether the times in which the thread frees are kept for a trace.
     pub fn set_traced(&self, on: bool) {
         self.shared.traced.store(on, Ordering::Relaxed);
         let mut spans = self.spans();
@@ -204,7 +208,7 @@ impl LazyFree {
         spans.reserve_exact(if on { SPANS_MAX } else { 0 });
     }
 
-    /// Passes the spans since the last call to `note`.
+    /// Passes the spans that were kept since the last call to `note`.
     pub fn take_spans(&self, note: impl FnMut(Span)) {
         self.spans().drain(..).for_each(note);
     }
@@ -266,7 +270,7 @@ mod tests {
         assert_eq!((lazyfree.pending(), lazyfree.freed()), (3, 0));
         #[cfg(feature = "jemalloc")]
         while lazyfree.unpublished() > -(size as i64) / 2 {
-            // What is freed within the job is seen before its end.
+            // Memory that is freed within the job is seen before the job's end.
             thread::yield_now();
         }
         assert!(lazyfree.reclaimable() >= size);
@@ -274,7 +278,7 @@ mod tests {
         wakes.recv().expect("the loop is woken");
         assert!(lazyfree.is_done(job));
         assert_eq!((lazyfree.pending(), lazyfree.freed()), (0, 3));
-        // The rest of the memory is used by the thread itself.
+        // The thread itself uses the rest of the memory.
         assert!(lazyfree.reclaimable() < size / 2);
         assert!(lazyfree.unpublished().unsigned_abs() < size as u64 / 2);
     }

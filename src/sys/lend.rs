@@ -1,8 +1,8 @@
-//! Lends a value to code further down the call stack that it can't be passed to as an argument: the
-//! event loop, for the few commands that have to let it turn while they run.
+//! Lends a value to code further down the call stack that can't get the value as an argument. The
+//! server lends the event loop to the few commands that let the loop turn while they run.
 //!
 //! **Invariants**
-//! - What is lent can be reached only while [`Lent::lend`] runs, whose caller can't use it
+//! - The lent value can be reached only while [`Lent::lend`] runs, whose caller can't use it
 //!   meanwhile.
 //! - The reference is taken out while it is in use, so there is never a second one.
 

@@ -4,13 +4,13 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LocalTime {
     pub year: i32,
-    /// 0 is January.
+    /// The month from 0 on, so 0 is January.
     pub month: usize,
     pub day: u32,
     pub hour: u32,
     pub minute: u32,
     pub second: u32,
-    /// Minutes east of Greenwich.
+    /// The offset of the time zone in minutes east of Greenwich.
     pub offset_minutes: i32,
 }
 

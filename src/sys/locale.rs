@@ -1,7 +1,7 @@
 //! The order of texts in the user's language: `locale-collate`, SORT ALPHA.
 //!
-//! In the C locale, and in those that sort by code point, bytes are compared. In others each
-//! comparison is a `strcoll` of two copies, since C strings end with a NUL.
+//! In the C locale, and in locales that sort by code point, bytes are compared. In other locales
+//! each comparison is a `strcoll` of two copies, since C strings end with a NUL.
 
 use std::cell::RefCell;
 use std::cmp::Ordering;
@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 /// Whether the locale has an order other than that of bytes.
 static COLLATES: AtomicBool = AtomicBool::new(false);
 
-/// Sets the locale by name; the empty name is that of the environment. Returns false if there is no
-/// such locale; the old one then stays.
+/// Sets the locale by name; the empty name stands for the locale of the environment. Returns false,
+/// and keeps the old locale, if there is no such locale.
 pub fn set_collate(name: &[u8]) -> bool {
     let Ok(name) = CString::new(name) else {
         return false;
@@ -22,7 +22,7 @@ pub fn set_collate(name: &[u8]) -> bool {
     if chosen.is_null() {
         return false;
     }
-    // SAFETY: not null, so it is a C string, which stays until the next call.
+    // SAFETY: the pointer is not null, so it is a C string, which stays until the next call.
     let chosen = unsafe { CStr::from_ptr(chosen) }.to_bytes();
     let plain =
         chosen.is_empty() || chosen == b"POSIX" || chosen == b"C" || chosen.starts_with(b"C.");
@@ -46,7 +46,7 @@ pub fn collate(a: &[u8], b: &[u8]) -> Ordering {
             copy.extend_from_slice(text);
             copy.push(0);
         }
-        // SAFETY: both end with a NUL and live until the call returns.
+        // SAFETY: both copies end with a NUL and live until the call returns.
         unsafe { libc::strcoll(copies[0].as_ptr().cast(), copies[1].as_ptr().cast()) }.cmp(&0)
     })
 }

@@ -54,7 +54,7 @@ pub fn read_into(fd: BorrowedFd, into: &mut Vec<u8>, max: usize) -> io::Result<u
     Ok(n as usize)
 }
 
-/// Waits until a socket can be read (or written), or a signal comes: an error of the kind
+/// Waits until a socket can be read (or written). A signal that comes first is an error of the kind
 /// `Interrupted`.
 pub fn wait_for(fd: RawFd, to_write: bool) -> io::Result<()> {
     let events = if to_write {
@@ -65,7 +65,7 @@ pub fn wait_for(fd: RawFd, to_write: bool) -> io::Result<()> {
     poll_one(fd, events, -1).map(|_| ())
 }
 
-/// Waits until a socket can be read (or written). False: `timeout` has passed.
+/// Waits until a socket can be read (or written). Returns false if `timeout` has passed.
 pub fn wait_ready(fd: RawFd, to_write: bool, timeout: std::time::Duration) -> io::Result<bool> {
     let ms = libc::c_int::try_from(timeout.as_millis()).unwrap_or(libc::c_int::MAX);
     let events = if to_write {
@@ -76,13 +76,13 @@ pub fn wait_ready(fd: RawFd, to_write: bool, timeout: std::time::Duration) -> io
     poll_one(fd, events, ms)
 }
 
-/// Wait until `fd` takes something, or `timeout` has passed: then it is false.
+/// Waits until `fd` can be written. Returns false if `timeout` has passed.
 pub fn wait_writable(fd: &impl AsFd, timeout: std::time::Duration) -> io::Result<bool> {
     let ms = libc::c_int::try_from(timeout.as_millis()).unwrap_or(libc::c_int::MAX);
     poll_one(fd.as_fd().as_raw_fd(), libc::POLLOUT, ms)
 }
 
-/// False: `timeout_ms` has passed; -1 is for ever.
+/// Waits for an event. Returns false if `timeout_ms` has passed; -1 waits for ever.
 fn poll_one(fd: RawFd, events: libc::c_short, timeout_ms: libc::c_int) -> io::Result<bool> {
     let mut poll = libc::pollfd {
         fd,
@@ -96,7 +96,7 @@ fn poll_one(fd: RawFd, events: libc::c_short, timeout_ms: libc::c_int) -> io::Re
     }
 }
 
-/// Makes reads and writes that would wait fail instead.
+/// Makes reads and writes that would block fail instead.
 pub fn set_nonblocking(fd: &impl AsFd) -> io::Result<()> {
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
     let flags = OFlag::from_bits_truncate(fcntl(fd, FcntlArg::F_GETFL)?);
@@ -104,7 +104,7 @@ pub fn set_nonblocking(fd: &impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Asks for a pipe of this capacity; the kernel may have a lower limit, and then it stays as it is.
+/// Asks for a pipe of this capacity. If the kernel's limit is lower, the pipe stays as it is.
 pub fn grow_pipe(pipe: &impl AsFd, bytes: usize) {
     let Ok(bytes) = i32::try_from(bytes) else {
         return;
@@ -120,7 +120,7 @@ pub fn grow_pipe(pipe: &impl AsFd, bytes: usize) {
     let _ = (pipe, bytes);
 }
 
-/// Makes the kernel begin to write a part of a file, without waiting for it.
+/// Makes the kernel begin to write a part of a file, without waiting for the end of the write.
 pub fn start_writeback(file: &impl AsFd, from: u64, len: u64) {
     let (Ok(from), Ok(len)) = (i64::try_from(from), i64::try_from(len)) else {
         return;
@@ -134,7 +134,7 @@ pub fn start_writeback(file: &impl AsFd, from: u64, len: u64) {
     let _ = (fd, from, len);
 }
 
-/// Bytes of a page of memory.
+/// The size of a page of memory in bytes.
 pub fn page_bytes() -> usize {
     nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
         .ok()

@@ -1,4 +1,4 @@
-//! Moves allocations out of slabs that are nearly empty: the ground of active defragmentation.
+//! Moves allocations out of slabs that are nearly empty: the basis of active defragmentation.
 //!
 //! jemalloc serves small sizes from slabs, runs of pages with room for many allocations of one size
 //! class. A slab is returned when its last allocation is freed, so one allocation can hold 16 KB:
@@ -11,60 +11,61 @@
 //!
 //! For each address jemalloc reports (`experimental.utilization.query`, which is compiled in) how
 //! much of its slab and of all slabs of its class is free, and which slab the next allocation comes
-//! from. That is the slab in use, then the lowest one that is not full. So what is moved fills the
-//! slabs at low addresses, and the others become empty.
+//! from. This is the slab in use, then the lowest slab that is not full. So moved allocations fill
+//! the slabs at low addresses, and the other slabs become empty.
 //!
 //! # Which allocations are worth moving
 //!
-//! Allocations in a slab that is emptier than the slabs of its class are on average
-//! ([`Places::is_sparse`]), if the class has a slab to win at all. Nothing moves out of the slab in
-//! use, since it would come back to it.
+//! An allocation is worth moving if its slab is emptier than the slabs of its class are on average
+//! ([`Places::is_sparse`]), and if the class has a slab to win at all. Nothing moves out of the
+//! slab in use, since the new allocation would come from the same slab.
 //!
 //! # Invariants
 //!
 //! - Moved memory bypasses the cache of the thread, when it is allocated and when it is freed: the
 //!   cache would hand out the place that was freed last, in the slab that is to become empty
-//!   (`tests::sparse_slabs_become_empty`). What can't be moved byte by byte, the nodes of a
-//!   standard map, is rebuilt while the cache is off ([`Mover::map`]).
+//!   (`tests::sparse_slabs_become_empty`). The nodes of a standard map can't be moved byte by byte,
+//!   so the map is rebuilt while the cache is off ([`Mover::map`]).
 //! - An allocation is moved only through the exclusive reference to its only owner.
 //!
-//! Cost: a question is about 60 ns, mostly a lock and a cache miss; a move is some 200 ns.
+//! Cost: a query takes about 60 ns, mostly for a lock and a cache miss; a move takes some 200 ns.
 //!
-//! Rejected: Redis's patch of jemalloc (a server of a distribution links the system's one);
-//! `batch_query` (it does not name the slab in use, and says nothing about the class).
+//! Rejected: Redis's patch of jemalloc (a distribution's server links the system's jemalloc);
+//! `batch_query` (it does not name the slab in use, and reports nothing about the class).
 
 use std::alloc::{Layout, handle_alloc_error};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::CStr;
 use std::ptr::NonNull;
 
-/// Whether there is an allocator that can be asked.
+/// Whether the allocator is jemalloc, which can be queried.
 pub const AVAILABLE: bool = cfg!(feature = "jemalloc");
 
 /// The largest size that jemalloc serves from slabs; larger ones have pages of their own.
 const SLAB_MAX: usize = 14 * 1024;
-/// A map is rebuilt in one step, so longer ones stay where they are.
+/// The maximum length of a map that is rebuilt: it is rebuilt in one step.
 const MAP_MAX: usize = 4096;
 
-/// Moves allocations, and counts.
+/// Moves allocations, and counts those that it moved and left.
 pub struct Mover {
     choice: Choice,
     /// The number of elements that the present step may still visit.
     left: usize,
     /// Whether this thread's cache is off until [`Mover::end_step`].
     uncached: bool,
-    /// Allocations that were moved.
+    /// The number of allocations that were moved.
     pub hits: u64,
-    /// Allocations that were looked at and left.
+    /// The number of allocations that were examined and left.
     pub misses: u64,
 }
 
-/// Which allocations are moved.
+/// The rule by which allocations are chosen.
 #[cfg_attr(not(feature = "jemalloc"), allow(dead_code))]
 enum Choice {
-    /// The figure that jemalloc has under this name.
+    /// Allocations in sparse slabs are moved; the value is jemalloc's number for the name of the
+    /// query.
     Sparse([usize; 3]),
-    /// All allocations are moved: for tests.
+    /// All allocations are moved; only tests use this.
     All,
 }
 
@@ -77,7 +78,7 @@ struct Places {
     free: usize,
     all: usize,
     slab_bytes: usize,
-    /// In all slabs of the class.
+    /// The number of free places in all slabs of the class.
     class_free: usize,
     class_all: usize,
 }
@@ -89,20 +90,22 @@ impl Places {
         if self.all <= 1 || self.free == 0 || in_current {
             return false;
         }
-        // A slab is won if the free places make up two: one of them may be the current slab.
+        // There is a slab to win if the free places fill two slabs: one of them may be the current
+        // slab.
         let slab_to_win = self.class_free >= 2 * self.all && self.class_free * 50 >= self.class_all;
-        // An eighth below the average counts too: slabs are equally sparse after random frees.
+        // A slab that is up to an eighth less free than the average counts, too: after random frees
+        // slabs are equally sparse.
         slab_to_win && self.free * self.class_all * 8 >= self.class_free * self.all * 7
     }
 }
 
 impl Mover {
-    /// A mover that asks the allocator; `None` without jemalloc.
+    /// A mover that queries jemalloc; `None` without jemalloc.
     pub fn new() -> Option<Mover> {
         sys::name_of_query().map(|name| Mover::with(Choice::Sparse(name)))
     }
 
-    /// A mover that moves everything.
+    /// A mover that moves all allocations.
     pub fn of_everything() -> Mover {
         Mover::with(Choice::All)
     }
@@ -150,7 +153,7 @@ impl Mover {
         }
     }
 
-    /// A copy of an allocation in another place, if the move is worth it. The caller stores the new
+    /// Copies an allocation to another place, if the move is worth it. The caller stores the new
     /// address and then calls [`Mover::free`] with the old one.
     ///
     /// # Safety
@@ -166,7 +169,7 @@ impl Mover {
         let Some(new) = NonNull::new(sys::allocate(layout)) else {
             handle_alloc_error(layout)
         };
-        // SAFETY: both allocations have this size, and the new one is another than the old one.
+        // SAFETY: both allocations have this size, and they don't overlap.
         unsafe { new.copy_from_nonoverlapping(p, layout.size()) };
         Some(new)
     }
@@ -182,13 +185,13 @@ impl Mover {
         unsafe { sys::free(p.as_ptr(), layout) }
     }
 
-    /// Moves an allocation, if it is worth it, and returns the new address.
+    /// Moves an allocation, if the move is worth it, and returns the new address.
     ///
     /// # Safety
     /// As for [`Mover::copy`]; if there is a new address, the old one is not used again.
     #[inline]
     pub unsafe fn relocate(&mut self, p: NonNull<u8>, layout: Layout) -> Option<NonNull<u8>> {
-        // SAFETY: passed on; the copy was just made.
+        // SAFETY: the caller's promise is passed on; the copy was just made.
         unsafe {
             let new = self.copy(p, layout)?;
             self.free(p, layout);
@@ -255,8 +258,8 @@ impl Mover {
         *owner = VecDeque::from(places);
     }
 
-    /// Rebuilds a map if one of its nodes is worth moving; `each` sees the keys and values on the
-    /// way, and may move what they own.
+    /// Rebuilds a map if one of its nodes is worth moving; `each` gets the keys and values during
+    /// the rebuild, and may move their allocations.
     pub fn map<K: Ord, V>(
         &mut self,
         owner: &mut BTreeMap<K, V>,
@@ -280,9 +283,10 @@ impl Mover {
         }
     }
 
-    /// Whether a map with these keys is to be rebuilt; the cache is then off.
+    /// Whether a map with these keys is to be rebuilt. If so, the thread's cache is switched off.
     fn wants_nodes<'a, K: 'a>(&mut self, keys: impl ExactSizeIterator<Item = &'a K>) -> bool {
-        /// A node has at most 11 keys, and usually more than half of that.
+        /// A step between keys that reaches each node: a node has at most 11 keys, and usually more
+        /// than half of that.
         const KEYS_OF_A_NODE: usize = 8;
         if keys.len() == 0 || keys.len() > MAP_MAX {
             return false;
@@ -312,7 +316,7 @@ impl Drop for Mover {
     }
 }
 
-/// Returns what this thread's cache holds to the slabs.
+/// Returns the free memory in this thread's cache to the slabs.
 pub fn flush_cache() {
     sys::command(c"thread.tcache.flush");
 }
@@ -335,7 +339,7 @@ mod sys {
         (answer == 0 && len == 3).then_some(name)
     }
 
-    /// What jemalloc knows of an address; all zero if it is not jemalloc's.
+    /// What jemalloc reports about an address; all zero if the address is not one of jemalloc's.
     #[inline]
     pub(super) fn query(name: &[usize; 3], address: usize) -> Places {
         let (mut places, mut len) = (Places::default(), size_of::<Places>());

@@ -1,7 +1,7 @@
 //! Lines on the standard output and the standard error, for the tools and for DEBUG.
 //!
-//! A write that fails changes nothing: a full disk or a closed pipe at the other end must not end a
-//! server, as `println!` would.
+//! A write that fails is ignored: a full disk or a closed pipe must not end a server, as it would
+//! with `println!`.
 
 use std::fmt::Display;
 use std::io::{Write, stderr, stdout};

@@ -1,5 +1,4 @@
-//! What concerns the process itself: its open files, group, processors, and priority when memory
-//! runs out.
+//! The process itself: its open files, group, processors, and priority when memory runs out.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -37,8 +36,8 @@ pub fn daemonize() -> io::Result<()> {
         .write(true)
         .open("/dev/null")?;
     for standard in [libc::STDIN_FILENO, libc::STDOUT_FILENO, libc::STDERR_FILENO] {
-        // SAFETY: both are numbers of open files; std's handles of the three own no state that this
-        // breaks.
+        // SAFETY: both arguments are numbers of open files; std's handles of the three standard
+        // files own no state that this breaks.
         if unsafe { libc::dup2(null.as_raw_fd(), standard) } < 0 {
             return Err(io::Error::last_os_error());
         }
@@ -46,8 +45,8 @@ pub fn daemonize() -> io::Result<()> {
     Ok(())
 }
 
-/// Replaces this process by a program; `argv` begins with its name. All files are closed, as they
-/// were opened with CLOEXEC. Returns only if it fails.
+/// Replaces this process by a program; `argv` begins with its name. All files are closed, since
+/// they were opened with CLOEXEC. Returns only if the call fails.
 pub fn replace(program: &Path, argv: &[String]) -> io::Error {
     let name = argv.first().map_or("", String::as_str);
     Command::new(program)
@@ -60,7 +59,7 @@ pub fn replace(program: &Path, argv: &[String]) -> io::Error {
 pub enum OpenFiles {
     /// At least the wanted number is allowed.
     Enough,
-    /// Only `limit` files are allowed, for this reason.
+    /// Only `limit` files are allowed; `reason` says why.
     Fewer { limit: u64, reason: io::Error },
     /// The limit can't be read.
     Unknown(io::Error),
@@ -79,7 +78,8 @@ pub fn raise_open_files(wanted: u64) -> OpenFiles {
         Ok(()) => return OpenFiles::Enough,
         Err(e) => e.into(),
     };
-    // Without the privilege to raise the hard limit, the soft one can still go up to it.
+    // Without the privilege to raise the hard limit, the soft limit can still be raised to the hard
+    // one.
     let limit = hard.min(wanted);
     let raised = limit > soft && setrlimit(Resource::RLIMIT_NOFILE, limit, hard).is_ok();
     if raised && limit >= wanted {
@@ -94,7 +94,7 @@ pub fn raise_open_files(wanted: u64) -> OpenFiles {
 /// Lets a crash leave a core file, if the hard limit allows one.
 pub fn allow_core_dumps() {
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_CORE) {
-        // Without a core file there is still the crash report in the server's log.
+        // Without a core file the crash report is still in the server's log.
         let _ = setrlimit(Resource::RLIMIT_CORE, hard, hard);
     }
 }
@@ -123,10 +123,11 @@ pub fn disable_huge_pages() -> io::Result<()> {
     }
 }
 
-/// Locks all memory of this process, as it is used. With a finite limit of locked memory every
-/// allocation beyond the limit would fail, so an infinite limit is required.
+/// Locks the memory of this process, each page when it is first used. With a finite limit of locked
+/// memory every allocation beyond the limit would fail, so an infinite limit is required.
 pub fn lock_memory() -> io::Result<()> {
-    // A process with the privilege raises the limit; for another one the present limit counts.
+    // A process with the privilege raises the limit; for any other process the present limit
+    // counts.
     let _ = setrlimit(
         Resource::RLIMIT_MEMLOCK,
         libc::RLIM_INFINITY,
@@ -142,8 +143,8 @@ pub fn lock_memory() -> io::Result<()> {
     }
 }
 
-/// Runs this thread on the processors of a list like `0-3`, `0-7:2`, `1,3,4-6`. `None` if it is not
-/// a list, or the kernel refuses.
+/// Runs this thread on the processors of a list like `0-3`, `0-7:2`, `1,3,4-6`. `None` if the text
+/// is not a list, or the kernel refuses.
 pub fn set_cpu_affinity(list: &str) -> Option<()> {
     let mut set = nix::sched::CpuSet::new();
     for cpu in parse_cpu_list(list)? {
@@ -155,8 +156,8 @@ pub fn set_cpu_affinity(list: &str) -> Option<()> {
 
 static BIO_CPULIST: std::sync::OnceLock<String> = std::sync::OnceLock::new();
 
-/// `bio-cpulist`: the processors of the background threads. Must be set before the first of them
-/// starts.
+/// `bio-cpulist`: sets the processors of the background threads. Must be called before the first of
+/// them starts.
 pub fn set_background_cpus(list: &str) {
     let _ = BIO_CPULIST.set(list.into());
 }
@@ -189,8 +190,8 @@ pub fn is_user(name: &str, uid: u32) -> bool {
 }
 
 /// Lowers this process's priority by `steps`, unless a filter of system calls is installed. Such a
-/// filter can end the process for this call (`SystemCallFilter=~ @resources` in Debian's
-/// redis-server.service does), and a process can't find out whether it would.
+/// filter can end the process for this call (the `SystemCallFilter=~ @resources` of Debian's
+/// redis-server.service does), and a process can't find out whether a filter would.
 pub fn give_way(steps: i32) {
     if !is_filtered() {
         // SAFETY: a number in, a number out. A lower priority is always allowed, and is bounded by
@@ -205,7 +206,7 @@ pub fn priority() -> i32 {
     unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
 }
 
-/// Whether system calls of this process are filtered; true if that can't be found out.
+/// Whether system calls of this process are filtered. Returns true if that can't be found out.
 pub fn is_filtered() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mode = status
@@ -214,7 +215,7 @@ pub fn is_filtered() -> bool {
     mode.is_none_or(|mode| mode.trim() != "0")
 }
 
-/// Parses a list of processors; `None` if it is not one.
+/// Parses a list of processors; `None` if the text is not a list.
 fn parse_cpu_list(list: &str) -> Option<Vec<usize>> {
     let mut cpus = Vec::new();
     for part in list.split(',').filter(|part| !part.is_empty()) {

@@ -1,4 +1,4 @@
-//! Signals that request something: SIGTERM and SIGINT a stop, SIGALRM a stack trace, SIGHUP a
+//! Signals that request an action: SIGTERM and SIGINT a stop, SIGALRM a stack trace, SIGHUP a
 //! reload.
 //!
 //! A handler may interrupt any instruction, so it does little: it writes one line to the server's
@@ -19,7 +19,8 @@ use crate::sys::tape::{self, Input};
 static ASKED: AtomicI32 = AtomicI32::new(0);
 /// Whether SIGHUP was received.
 static HANGUP: AtomicBool = AtomicBool::new(false);
-/// Whether a data set is being loaded: there is nothing to save, so a stop needs no preparation.
+/// Whether a data set is being loaded: then there is nothing to save, so a stop needs no
+/// preparation.
 static LOADING: AtomicBool = AtomicBool::new(false);
 /// The temporary file that this process is writing, if any. The string is never freed, since a
 /// handler may be reading it.
@@ -28,16 +29,16 @@ static TEMP_FILE: AtomicPtr<libc::c_char> = AtomicPtr::new(std::ptr::null_mut())
 static TRACES: OnceLock<Vec<CString>> = OnceLock::new();
 /// The path of the server's log; standard output until it is set.
 static LOG_FILE: OnceLock<CString> = OnceLock::new();
-/// Wakes the event loop.
+/// The function that wakes the event loop.
 static WAKE: OnceLock<Box<dyn Fn() + Send + Sync>> = OnceLock::new();
 
-/// The signal that requested a stop which was neither carried out nor refused yet.
+/// The signal that requested a stop, if the stop was neither carried out nor refused yet.
 pub fn shutdown_asked() -> Option<i32> {
     let signal = tape::number(Input::Fact, || ASKED.load(Ordering::Relaxed) as u64) as i32;
     Some(signal).filter(|&signal| signal != 0)
 }
 
-/// The stop was refused: another signal may request it again.
+/// Forgets a stop that was refused: another signal may request one again.
 pub fn clear_shutdown() {
     ASKED.store(0, Ordering::Relaxed);
 }
@@ -53,8 +54,8 @@ pub fn set_loading(loading: bool) {
     LOADING.store(loading, Ordering::Relaxed);
 }
 
-/// Sets the file that this process is writing and that is useless until it is complete, or none: a
-/// stop removes it.
+/// Sets the file that this process is writing and that is useless until it is complete, or none. A
+/// stop removes this file.
 pub fn set_temp_file(path: Option<&Path>) {
     use std::os::unix::ffi::OsStrExt;
     let text = path.and_then(|path| CString::new(path.as_os_str().as_bytes()).ok());
@@ -64,10 +65,10 @@ pub fn set_temp_file(path: Option<&Path>) {
 }
 
 /// Sets the absolute paths of the files that exist while the server runs: pid file and unix socket.
-/// Can be set once.
+/// Only the first call has an effect.
 pub fn set_traces(paths: impl Iterator<Item = PathBuf>) {
     use std::os::unix::ffi::OsStringExt;
-    // No file has a name with a NUL in it.
+    // No file has a name that contains a NUL.
     let paths = paths.filter_map(|path| CString::new(path.into_os_string().into_vec()).ok());
     let _ = TRACES.set(paths.collect());
 }
@@ -88,8 +89,9 @@ pub fn set_wake(wake: impl Fn() + Send + Sync + 'static) {
     let _ = WAKE.set(Box::new(wake));
 }
 
-/// Installs handlers for SIGTERM, SIGINT, SIGALRM and SIGHUP, which reloads certificates: a closed
-/// terminal is no reason to stop. SIGPIPE is ignored: a closed socket is an error of its write.
+/// Installs handlers for SIGTERM, SIGINT, SIGALRM and SIGHUP. SIGHUP reloads certificates, since a
+/// closed terminal is no reason to stop. SIGPIPE is ignored: a write to a closed socket returns an
+/// error.
 pub fn install() {
     handle(libc::SIGTERM, shutdown_handler as *const () as usize);
     handle(libc::SIGINT, shutdown_handler as *const () as usize);
@@ -106,7 +108,7 @@ extern "C" fn hangup_handler(_: c_int) {
     HANGUP.store(true, Ordering::Relaxed);
 }
 
-/// In a forked child: SIGTERM and SIGINT just end it, as it has nothing to shut down.
+/// Called in a forked child: SIGTERM and SIGINT end it at once, since it has nothing to shut down.
 pub fn restore_defaults() {
     for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGALRM] {
         handle(signal, libc::SIG_DFL);
@@ -119,7 +121,7 @@ fn handle(signal: c_int, action: usize) {
 
 fn handle_with(signal: c_int, action: usize, flags: c_int) {
     // SAFETY: a zeroed sigaction is valid; `action` is SIG_IGN, SIG_DFL or a handler that only does
-    // what is allowed in one.
+    // what a handler may do.
     unsafe {
         let mut act: libc::sigaction = std::mem::zeroed();
         act.sa_sigaction = action;
@@ -129,8 +131,8 @@ fn handle_with(signal: c_int, action: usize, flags: c_int) {
     }
 }
 
-/// Sends SIGALRM after `ms` milliseconds, unless it is set again before: the timer of the software
-/// watchdog. 0 switches it off.
+/// Sends SIGALRM after `ms` milliseconds, unless the alarm is set again before: the timer of the
+/// software watchdog. 0 switches it off.
 pub fn set_alarm(ms: u32) {
     let time = libc::timeval {
         tv_sec: (ms / 1000) as _,
@@ -170,10 +172,11 @@ extern "C" fn shutdown_handler(signal: c_int) {
             "Received shutdown signal during loading, exiting now."
         ));
         for path in TRACES.get().into_iter().flatten() {
-            // SAFETY: a C string that lives for ever. A file that is gone already is no failure.
+            // SAFETY: the path is a C string that lives for ever. A file that is gone already is no
+            // failure.
             unsafe { libc::unlink(path.as_ptr()) };
         }
-        // SAFETY: as above.
+        // SAFETY: ends the process without running anything more.
         unsafe { libc::_exit(0) };
     }
     handler_line(format_args!("Received {name} scheduling shutdown..."));
@@ -184,7 +187,7 @@ extern "C" fn shutdown_handler(signal: c_int) {
     errno::restore(errno);
 }
 
-/// SIGALRM, from a user or the watchdog: writes a stack trace to the server's log.
+/// The handler of SIGALRM, from a user or the watchdog: writes a stack trace to the server's log.
 extern "C" fn alarm_handler(_: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
     let errno = errno::save();
     // SAFETY: the kernel passes a valid pointer to a handler with SA_SIGINFO.
@@ -206,7 +209,8 @@ extern "C" fn alarm_handler(_: c_int, info: *mut libc::siginfo_t, _: *mut c_void
     errno::restore(errno);
 }
 
-/// `12345:signal-handler (1795371147) Received SIGINT scheduling shutdown...`
+/// Writes a log line such as `12345:signal-handler (1795371147) Received SIGINT scheduling
+/// shutdown...`
 fn handler_line(text: fmt::Arguments) {
     let now = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
@@ -220,7 +224,8 @@ pub(super) fn with_log_fd(f: impl FnOnce(c_int)) {
     let Some(path) = LOG_FILE.get() else {
         return f(libc::STDOUT_FILENO);
     };
-    // SAFETY: a C string that lives for ever; the descriptor is closed below and nowhere else.
+    // SAFETY: the path is a C string that lives for ever; the descriptor is closed below and
+    // nowhere else.
     unsafe {
         let flags = libc::O_APPEND | libc::O_CREAT | libc::O_WRONLY | libc::O_CLOEXEC;
         let fd = libc::open(path.as_ptr(), flags, 0o644);
@@ -263,7 +268,7 @@ impl Write for Line {
     }
 }
 
-/// Saves `errno` across a handler: the interrupted code may be about to read it.
+/// Saves and restores `errno` in a handler: the interrupted code may be about to read it.
 mod errno {
     /// The present `errno`.
     pub fn save() -> i32 {

@@ -1,12 +1,13 @@
-//! Messages to systemd, and what it hands over at start: listening sockets, the period of its
+//! Messages to systemd, and what systemd hands over at start: listening sockets, the period of its
 //! watchdog.
 //!
 //! Nothing is sent before [`begin`], which the start calls if systemd is the supervisor. The
-//! address is in the environment (`NOTIFY_SOCKET`), and a forked child does not send.
+//! address of systemd's socket is in the environment (`NOTIFY_SOCKET`). A forked child does not
+//! send.
 //!
-//! Without a socket unit systemd keeps the listening sockets over a restart if it is given them
-//! ([`store`]). Connections are not stored: they can't outlive the process, whose data set is
-//! loaded again.
+//! Without a socket unit, systemd keeps the listening sockets that [`store`] gives it over a
+//! restart. Connections are not stored: they can't outlive the process, whose data set is loaded
+//! again.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -17,10 +18,10 @@ use std::time::Duration;
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 use sd_notify::NotifyState;
 
-/// The process that sends; 0 before [`begin`].
+/// The pid of the process that sends messages; 0 before [`begin`].
 static SENDER: AtomicU32 = AtomicU32::new(0);
 
-/// From now on this process sends messages.
+/// Begins to send messages from this process.
 pub fn begin() {
     SENDER.store(std::process::id(), Ordering::Relaxed);
 }
@@ -39,7 +40,7 @@ pub fn send(states: &[NotifyState]) {
     }
 }
 
-/// The period of systemd's watchdog, in which it expects a message.
+/// The period in which systemd's watchdog expects a message.
 pub fn watchdog() -> Option<Duration> {
     sd_notify::watchdog_enabled().filter(|_| is_active())
 }
@@ -47,11 +48,11 @@ pub fn watchdog() -> Option<Duration> {
 /// The name of the sockets that systemd keeps for the server.
 const STORED: &str = "aeris-listener";
 
-/// The sockets that systemd hands over.
+/// The sockets that systemd hands over at start.
 #[derive(Default)]
 pub struct Handed {
     pub sockets: Vec<OwnedFd>,
-    /// A socket unit has opened some of them, and keeps them open in any case.
+    /// Whether a socket unit has opened some of the sockets; it keeps them open in any case.
     pub by_unit: bool,
 }
 
@@ -73,10 +74,11 @@ pub fn inherited_sockets() -> Handed {
     handed
 }
 
-/// The maximum number of sockets that are stored, as in the unit (FileDescriptorStoreMax).
+/// The maximum number of sockets that are stored, as in the service's file
+/// (FileDescriptorStoreMax).
 const STORED_MAX: usize = 64;
 
-/// Gives systemd these sockets to keep, in place of those that it was given before.
+/// Gives systemd these sockets to keep, in place of those of the last call.
 pub fn store(sockets: &[BorrowedFd]) {
     if !is_active() {
         return;
@@ -91,7 +93,7 @@ pub fn store(sockets: &[BorrowedFd]) {
     }
 }
 
-/// Sends a message with files to the address in the environment.
+/// Sends a message with files to the socket that `NOTIFY_SOCKET` names.
 fn send_files(message: &str, files: &[i32]) -> io::Result<()> {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
         return Ok(());
@@ -117,12 +119,12 @@ fn send_files(message: &str, files: &[i32]) -> io::Result<()> {
     Ok(())
 }
 
-/// The speed of a slow disk, for estimates.
+/// The speed of a slow disk, from which the time for work on files is estimated.
 const BYTES_PER_SECOND: usize = 10_000_000;
 const LEAST: Duration = Duration::from_secs(60);
 
-/// Runs `work`, which handles `bytes` without a turn of the loop: systemd waits longer, both for
-/// the watchdog's message and for a stop.
+/// Runs `work`, which handles `bytes` without a turn of the loop. Meanwhile systemd waits longer
+/// for the watchdog's message and for a stop.
 pub fn during_long_work<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
     let limit = LEAST + Duration::from_secs((bytes / BYTES_PER_SECOND) as u64);
     let limit_us = |limit: Duration| u32::try_from(limit.as_micros()).unwrap_or(u32::MAX);

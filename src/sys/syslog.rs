@@ -3,7 +3,8 @@
 use std::ffi::{CString, c_int};
 use std::sync::OnceLock;
 
-/// syslog keeps the pointer to its name: the name lives as long as the process.
+/// The name of the program in the system's log. syslog keeps the pointer, so the name lives as long
+/// as the process.
 static IDENT: OnceLock<CString> = OnceLock::new();
 
 /// Opens the system's log for messages of this process, under the name `ident`.
@@ -19,9 +20,9 @@ pub fn open(ident: &[u8], facility: c_int) {
     };
 }
 
-/// Closes the connection; the next message opens a new one.
+/// Closes the connection to the system's log; the next message opens a new one.
 pub fn close() {
-    // SAFETY: takes nothing; `write` opens again.
+    // SAFETY: the call takes no arguments; `write` opens the connection again.
     unsafe { libc::closelog() };
 }
 

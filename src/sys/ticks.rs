@@ -1,5 +1,5 @@
-//! The processor's time stamp counter: timing a command by it costs 10 ns, by calls of the clock
-//! 25.
+//! The processor's time stamp counter. Timing a command by the counter costs 10 ns, by calls of the
+//! clock 25 ns.
 //!
 //! Only an *invariant* counter is used (CPUID 0x80000007, EDX bit 8): it runs at one speed, in all
 //! cores and in sleep states. On other processors the monotonic clock in nanoseconds is used.
@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use crate::sys::tape::{self, Input};
 
-/// The counter's speed.
+/// The speed of the counter.
 #[derive(Clone, Copy)]
 pub struct Ticks {
     per_us: f64,
     us_per_tick: f64,
-    /// Nanoseconds in units of 2^-32: a conversion is one multiplication.
+    /// Nanoseconds per tick in units of 2^-32, so that a conversion is one multiplication.
     ns_per_tick: u64,
 }
 
@@ -42,7 +42,7 @@ mod counter {
 
 #[cfg(not(target_arch = "x86_64"))]
 mod counter {
-    /// Other processors have no such counter.
+    /// Returns false: other processors have no such counter.
     pub fn exists() -> bool {
         false
     }
@@ -60,14 +60,14 @@ pub fn monotonic_ns() -> u64 {
     START.elapsed().as_nanos() as u64
 }
 
-/// Where a reading comes from: one branch for all sources.
+/// The source of readings: one load and one branch tell all sources apart.
 static SOURCE: AtomicU8 = AtomicU8::new(UNKNOWN);
 const UNKNOWN: u8 = 0;
 const COUNTER: u8 = 1;
 const CLOCK: u8 = 2;
 const TAPE: u8 = 3;
 
-/// The counter now. Only differences of two readings have a meaning.
+/// Reads the counter. Only the difference of two readings has a meaning.
 #[inline]
 pub fn now() -> u64 {
     if SOURCE.load(Ordering::Relaxed) == COUNTER {
@@ -88,7 +88,7 @@ fn now_from_elsewhere() -> u64 {
     }
 }
 
-/// Readings come from the tape, or from the processor or the clock.
+/// Sets the source of readings: the tape, or else the processor's counter or the clock.
 pub fn choose_source(taped: bool) {
     let source = match (taped, counter::exists()) {
         (true, _) => TAPE,
@@ -119,7 +119,7 @@ pub fn source() -> &'static str {
     }
 }
 
-/// Ticks in a microsecond.
+/// Measures the number of ticks in a microsecond.
 fn measure() -> f64 {
     if !counter::exists() {
         return 1000.0;
@@ -131,7 +131,7 @@ fn measure() -> f64 {
 }
 
 impl Ticks {
-    /// For tests: one tick is a nanosecond.
+    /// A speed for tests: one tick is a nanosecond.
     #[cfg(test)]
     pub fn nanoseconds() -> Ticks {
         Ticks {
@@ -152,13 +152,13 @@ impl Ticks {
         }
     }
 
-    /// Ticks in microseconds.
+    /// Converts ticks to microseconds.
     #[inline]
     pub fn to_us(self, ticks: u64) -> u64 {
         (ticks as f64 * self.us_per_tick) as u64
     }
 
-    /// Ticks in nanoseconds.
+    /// Converts ticks to nanoseconds.
     #[inline]
     pub fn to_ns(self, ticks: u64) -> u64 {
         ((ticks as u128 * self.ns_per_tick as u128) >> 32) as u64

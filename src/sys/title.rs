@@ -1,16 +1,16 @@
-//! The title that `ps` and `top` show.
+//! Sets the title of the process that `ps` and `top` show.
 //!
 //! ```text
 //!   stack, where the kernel put it:   argv[0]\0 argv[1]\0 ... \0 HOME=/root\0 PATH=...\0
 //!                                     ^ /proc/PID/cmdline reads here  ^ and may be let into here
 //! ```
 //!
-//! `/proc/PID/cmdline` shows the memory that the arguments were put into at start, and reads on
-//! into the environment's when the last byte of the former is not zero. A title overwrites both, so
-//! the environment is first moved to the heap. std copies the arguments on each call, so nothing
-//! refers to the old ones.
+//! `/proc/PID/cmdline` shows the memory that the arguments were put into at start. If the last byte
+//! of this memory is not zero, the kernel reads on into the memory of the environment. A title
+//! overwrites both, so the environment is first moved to the heap. std copies the arguments on each
+//! call, so nothing refers to the old ones.
 //!
-//! **Invariant:** only the main thread finds and writes the area.
+//! **Invariant:** only the main thread finds and writes this memory, the area.
 
 use std::ffi::{CStr, c_char};
 use std::sync::Mutex;
@@ -78,7 +78,7 @@ pub fn set(title: &str) {
     write_at(area, &title.as_bytes()[..cut]);
 }
 
-/// Fills the whole area, so that no part of an older title shows.
+/// Fills the whole area with the title and zeros, so that no part of an older title shows.
 fn write_at(area: &Area, title: &[u8]) {
     // SAFETY: the area is `len` writable bytes of this process, which nothing refers to any more.
     unsafe {

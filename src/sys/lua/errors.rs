@@ -5,20 +5,20 @@
 //!         └─> error_handler: the same, and the place ──> the table {err, source, line} ──> reply
 //! ```
 //!
-//! As in `sys::lua`, nothing here raises.
+//! As in `sys::lua`, no function of this file raises a Lua error.
 
 use super::{Frame, LuaType, nan_text};
 use mlua::Lua;
 use mlua::ffi::{self, lua_State};
 use std::ffi::{CStr, c_int, c_void};
 
-/// The machine's registry keeps the function of [`explain`] under the address of this byte.
+/// The key in Lua's registry of the function of [`explain`]: the address of this byte.
 static EXPLAIN_KEY: u8 = 0;
 
-/// A Lua function for `xpcall`: it passes an error's message to `names`, a Lua function, if LuaJIT
-/// may have left out the name of a value. [`error_handler`] does the same from now on.
+/// A Lua function for `xpcall`: if LuaJIT may have left out the name of a value, the error's
+/// message is passed to `names`, a Lua function. [`error_handler`] does the same from then on.
 pub fn explain(lua: &Lua, names: &mlua::Function) -> mlua::Result<mlua::Function> {
-    // SAFETY: `names` is on the stack and is taken off; one value is left, the result.
+    // SAFETY: `names` is on the stack and is taken off; one value, the result, is left.
     unsafe {
         lua.exec_raw(names, |l| {
             ffi::lua_pushlightuserdata(l, explain_key());
@@ -42,9 +42,9 @@ unsafe extern "C-unwind" fn explain_handler(l: *mut lua_State) -> c_int {
     }
 }
 
-/// Adds to the error at index 1, the only value, what Lua 5.1 says and LuaJIT leaves out.
+/// Adds to the error at index 1, the only value, the parts that Lua 5.1 has and LuaJIT leaves out.
 unsafe fn complete_message(l: *mut lua_State) {
-    // SAFETY: called by the machine with room for 20 values; both leave one.
+    // SAFETY: called by Lua with room for 20 values; both functions leave one value.
     unsafe {
         if Frame::new(l).bytes(1) == Some(b"stack overflow") {
             place_overflow(l);
@@ -54,7 +54,7 @@ unsafe fn complete_message(l: *mut lua_State) {
     }
 }
 
-/// The number of the innermost functions that show what a recursion consists of.
+/// The number of innermost functions that are examined to see what a recursion consists of.
 const CYCLE_MAX: c_int = 8;
 
 /// Replaces the message of a stack overflow by that of Lua 5.1: the place of the call that failed,
@@ -64,7 +64,8 @@ unsafe fn place_overflow(l: *mut lua_State) {
     let mut callers: Vec<_> = (1..=CYCLE_MAX)
         .map_while(|level| caller(l, level))
         .collect();
-    // The function that found no room may stand there as a function of C without a name.
+    // The function for which there was no room may be the first level, as a function of C without a
+    // name.
     if callers
         .first()
         .is_some_and(|caller| caller.is_library && !caller.is_named)
@@ -95,9 +96,9 @@ unsafe fn place_overflow(l: *mut lua_State) {
 
 /// A level of the call stack, for [`place_overflow`].
 struct Caller {
-    /// The chunk as messages name it: `user_script`, `[string "..."]`.
+    /// The name of the chunk in messages: `user_script`, `[string "..."]`.
     chunk: Vec<u8>,
-    /// 0 or -1 if it is not a function of the script.
+    /// The line that runs; 0 or -1 if the function is not one of the script.
     line: c_int,
     is_named: bool,
     is_library: bool,
@@ -119,7 +120,8 @@ fn caller(l: *mut lua_State, level: c_int) -> Option<Caller> {
     }
 }
 
-/// Replaces the error at index 1, the only value, if it is a message without a name.
+/// Replaces the error at index 1, the only value, if it is a message that lacks the name of a
+/// value.
 unsafe fn name_operand(l: *mut lua_State) {
     // SAFETY: the stack is checked for room; the call is protected, and leaves one value.
     unsafe {
@@ -142,10 +144,10 @@ unsafe fn name_operand(l: *mut lua_State) {
     }
 }
 
-/// A Lua function without arguments: it returns the innermost function of a script that runs, and
-/// its line; nothing if there is none.
+/// A Lua function without arguments: it returns the innermost function of the script on the call
+/// stack, and its line; nothing if there is no such function.
 pub fn frame_of_script(lua: &Lua) -> mlua::Result<mlua::Function> {
-    // SAFETY: `state` is a live Lua state, as in `called_as`.
+    // SAFETY: one value, the result, is left on the stack.
     unsafe { lua.exec_raw((), |l| ffi::lua_pushcfunction(l, push_function)) }
 }
 
@@ -164,10 +166,10 @@ unsafe extern "C-unwind" fn push_function(l: *mut lua_State) -> c_int {
 }
 
 /// A Lua function: `slot(n)` returns the name of local variable `n`, from 1, of the function that
-/// [`frame_of_script`] returns, and the type of its value. Values without a name come after them in
-/// the order of their registers.
+/// [`frame_of_script`] returns, and the type of its value. Values without a name follow in the
+/// order of their registers.
 pub fn slot_of_frame(lua: &Lua) -> mlua::Result<mlua::Function> {
-    // SAFETY: `state` is a live Lua state, as in `called_as`.
+    // SAFETY: one value, the result, is left on the stack.
     unsafe { lua.exec_raw((), |l| ffi::lua_pushcfunction(l, describe_slot)) }
 }
 
@@ -192,7 +194,8 @@ unsafe extern "C-unwind" fn describe_slot(l: *mut lua_State) -> c_int {
     }
 }
 
-/// The level and the line of the innermost function that is not the server's own.
+/// The level and the line of the innermost function that does not belong to the server's own Lua
+/// code.
 fn innermost_of_script(l: *mut lua_State) -> Option<(c_int, c_int)> {
     (1..)
         .map_while(|level| Some((level, source_line(l, level)?)))
@@ -205,23 +208,23 @@ fn innermost_of_script(l: *mut lua_State) -> Option<(c_int, c_int)> {
 
 /// A Lua function: `called_as(level)` returns the name by which the function at a level of the call
 /// stack was called (`?` if it has none), and whether it was called as a method. Level 1 is the
-/// function that calls this one.
+/// function that calls `called_as`.
 pub fn called_as(lua: &Lua) -> mlua::Result<mlua::Function> {
-    // SAFETY: one value is left on the stack, the result.
+    // SAFETY: one value, the result, is left on the stack.
     unsafe { lua.exec_raw((), |l| ffi::lua_pushcfunction(l, call_name)) }
 }
 
-/// A Lua function: whether its argument is a function that is not written in Lua.
+/// A Lua function that returns whether its argument is a function not written in Lua.
 pub fn is_native(lua: &Lua) -> mlua::Result<mlua::Function> {
-    // SAFETY: `state` is a live Lua state, as in `called_as`.
+    // SAFETY: one value, the result, is left on the stack.
     unsafe { lua.exec_raw((), |l| ffi::lua_pushcfunction(l, check_native)) }
 }
 
-/// A Lua function for one that takes the place of `error` and calls that last:
-/// `script_level(level)` returns the level for LuaJIT's `error`. It is beyond all levels, for an
-/// error without a place, if a function of the library stands there, or none.
+/// A Lua function for the replacement of `error`, which ends by calling LuaJIT's `error`:
+/// `script_level(level)` returns the level for that call. The result is beyond all levels, for an
+/// error without a place, if a library function stands at `level`, or no function.
 pub fn script_level(lua: &Lua) -> mlua::Result<mlua::Function> {
-    // SAFETY: `state` is a live Lua state, as in `called_as`.
+    // SAFETY: one value, the result, is left on the stack.
     unsafe { lua.exec_raw((), |l| ffi::lua_pushcfunction(l, find_script_level)) }
 }
 
@@ -235,8 +238,9 @@ unsafe extern "C-unwind" fn find_script_level(l: *mut lua_State) -> c_int {
     }
 }
 
-/// The level, as the caller of the caller of this function counts it, of the function at the level
-/// `wanted` without the server's own.
+/// The level of the function that is at level `wanted` if the server's own functions are not
+/// counted. The result counts all functions, and level 1 is the caller of the function that calls
+/// this one.
 fn level_of_script(l: *mut lua_State, wanted: c_int) -> c_int {
     let (mut level, mut passed) = (1, 0);
     while passed < wanted && level < LEVELS_MAX {
@@ -254,8 +258,8 @@ fn level_of_script(l: *mut lua_State, wanted: c_int) -> c_int {
 }
 
 unsafe extern "C-unwind" fn call_name(l: *mut lua_State) -> c_int {
-    // SAFETY: called by the machine, with room for 20 values; the name lives as long as the
-    // function that calls, and is copied.
+    // SAFETY: called by Lua with room for 20 values; the name lives as long as the calling
+    // function, and is copied.
     unsafe {
         let level = ffi::lua_tointeger_(l, 1) as c_int;
         let mut frame = Frame::new(l);
@@ -300,9 +304,10 @@ fn level_info(l: *mut lua_State, level: c_int, what: &CStr) -> Option<ffi::lua_D
     }
 }
 
-/// The source name of the server's own Lua code: errors are reported at the place of its caller.
+/// The source name of the server's own Lua code: an error in it is reported at the place in the
+/// script that called it.
 pub const SANDBOX: &str = "=sandbox";
-/// To find a level takes time in proportion to its number, each time.
+/// The maximum number of levels that are searched: the time to find a level grows with its number.
 const LEVELS_MAX: c_int = 250;
 const NO_LEVEL: c_int = c_int::MAX;
 const OWN_SOURCES: [&[u8]; 2] = [SANDBOX.as_bytes(), b"=[native]"];
@@ -340,7 +345,8 @@ pub unsafe extern "C-unwind" fn error_handler(l: *mut lua_State) -> c_int {
     }
 }
 
-/// If a function of the server raised the error, the place in the script where it was called.
+/// The place in the script where a function of the server was called, if that function raised the
+/// error.
 fn error_place(l: *mut lua_State) -> Option<(Vec<u8>, c_int)> {
     let mut level = 1;
     let mut place = source_line(l, level)?;

@@ -1,7 +1,7 @@
 //! Safe functions for the Lua machine's stack: the code that runs on every EVAL and every
 //! `redis.call`.
 //!
-//! The mlua crate creates the interpreter and its libraries. Its values are handles into a
+//! The mlua crate creates the interpreter and its libraries. mlua's values are handles into a
 //! registry, and creating and dropping them would be half the cost of a short script. So the hot
 //! path uses the stack directly:
 //!
@@ -11,15 +11,15 @@
 //!        +-- Finished: result on the stack  +── every 100,000 instructions ──> Host::tick
 //! ```
 //!
-//! A *host* runs a script and answers its calls. It is lent to the machine during one call; while
-//! it answers one of the script's calls it is taken out, so that there is never a second reference
-//! to it.
+//! A *host* runs a script and answers its calls. The host is lent to the machine, the Lua
+//! interpreter, during one call. While the host answers one of the script's calls, the reference is
+//! taken out of the machine, so that there is never a second one.
 //!
 //! **Invariants**
 //! - A Lua error jumps to the enclosing `lua_pcall`, over Rust's frames. So no function of this
-//!   file calls what may raise, except the three `extern` functions, which do so last, with nothing
-//!   left to drop. Lack of memory raises no error: mlua's allocator ends the process, as everywhere
-//!   in this server.
+//!   file calls a function of Lua that may raise, except the three `extern` functions, which do so
+//!   last, with nothing left to drop. Lack of memory raises no error: mlua's allocator ends the
+//!   process, as everywhere in this server.
 //! - A string on the stack is borrowed from the frame; nothing is pushed or popped while a frame is
 //!   borrowed.
 
@@ -41,25 +41,26 @@ use crate::sys::tape::{self, Input};
 
 /// Instructions between two calls of [`Host::tick`].
 const TICK: c_int = 100_000;
-/// Longer strings are refused: the machine's own limit is just below 2 GB.
+/// The maximum length of a string: the machine's own limit is just below 2 GB.
 const STRING_MAX: usize = 1 << 30;
-/// Preallocation for tables whose size comes from a script or client.
+/// The most elements for which a table gets room ahead, if a script or a client gives its size.
 const PREALLOCATE_MAX: usize = 1 << 16;
-/// The machine's registry keeps the pointer to [`Lent`] under the address of this byte.
+/// The key in Lua's registry of the pointer to [`Lent`]: the address of this byte.
 static LENT_KEY: u8 = 0;
 
 /// The result of a call that the host answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
-    /// The topmost values, in this number, are the results.
+    /// This number of topmost values are the results.
     Return(u8),
     /// The topmost value is raised as an error.
     Raise,
 }
 
-/// Runs a script and answers its calls.
+/// The code that runs a script and answers its calls.
 pub trait Host {
-    /// A function made by [`Vm::function`] was called with the values of the frame.
+    /// Called when the script calls a function that [`Vm::function`] made; the frame has the
+    /// arguments.
     fn call(&mut self, function: u8, frame: &mut Frame) -> Outcome;
 
     /// In a debugger session: a line is about to run, or, if `count` is set, [`TICK`] instructions
@@ -68,8 +69,8 @@ pub trait Host {
         false
     }
 
-    /// The script is still running. True: raise the topmost value, and again at every line, so that
-    /// the script can't catch the error for long.
+    /// Called while the script runs. True raises the topmost value, and raises it again at every
+    /// line, so that the script can't catch the error for long.
     fn tick(&mut self, frame: &mut Frame) -> bool;
 }
 
@@ -82,19 +83,20 @@ pub enum LuaType {
     String,
     Table,
     Function,
-    /// A thread or a userdata.
+    /// The type of a thread or a userdata.
     Other,
 }
 
-/// A function kept in the machine's registry. It is released by hand, or with the machine.
+/// A function kept in the machine's registry. It is released by [`Vm::release`], or with the
+/// machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FunctionRef(c_int);
 
 /// The arguments of a function.
 pub enum Arguments<'a> {
-    /// `KEYS` and `ARGV` as globals.
+    /// The arguments are the globals `KEYS` and `ARGV`.
     Globals(&'a [&'a [u8]], &'a [&'a [u8]]),
-    /// Two tables as parameters.
+    /// The arguments are two tables as parameters.
     Tables(&'a [&'a [u8]], &'a [&'a [u8]]),
     None,
 }
@@ -103,21 +105,22 @@ pub enum Arguments<'a> {
 pub struct Place {
     pub source: Vec<u8>,
     pub line: u32,
-    /// Whether the whole function is on this line.
+    /// Whether the whole function is written on this line.
     pub one_line: bool,
-    /// How the function was called, if Lua knows.
+    /// The name by which the function was called, if Lua knows it.
     pub name: Option<String>,
 }
 
 struct Lent {
     host: Cell<Option<*mut (dyn Host + 'static)>>,
-    /// The registry's index of the globals of scripts.
+    /// The index in Lua's registry of the globals of scripts.
     globals: Cell<c_int>,
 }
 
 /// A Lua interpreter.
 pub struct Vm {
-    /// Declared before `lent`, to which the machine points: fields are dropped in order.
+    /// The interpreter. Declared before `lent`, to which the interpreter points: fields are dropped
+    /// in order.
     lua: Lua,
     state: *mut lua_State,
     lent: Box<Lent>,
@@ -126,7 +129,7 @@ pub struct Vm {
 }
 
 impl Vm {
-    /// Creates a machine with the libraries that scripts may use; its compiler is off and its hook
+    /// Creates a machine with the libraries that scripts may use. Its compiler is off and its hook
     /// is set.
     pub fn new() -> mlua::Result<Vm> {
         let libraries = StdLib::TABLE | StdLib::STRING | StdLib::MATH | StdLib::OS | StdLib::JIT;
@@ -171,7 +174,7 @@ impl Vm {
         &self.lua
     }
 
-    /// The bytes that the machine uses.
+    /// The bytes of memory that the machine uses.
     pub fn memory(&self) -> usize {
         tape::number(Input::Memory, || self.lua.used_memory() as u64) as usize
     }
@@ -189,8 +192,8 @@ impl Vm {
         }
     }
 
-    /// Functions that are made later have this table as their globals. [`Arguments::Globals`] are
-    /// still written to the table before it.
+    /// Makes this table the globals of functions that are made later. [`Arguments::Globals`] are
+    /// still written to the table that was the globals before.
     pub fn seal_globals(&self, sealed: &mlua::Table) -> mlua::Result<()> {
         self.lua.set_globals(sealed.clone())
     }
@@ -280,16 +283,17 @@ impl Vm {
         }
     }
 
-    /// Sets the hook that ticks; also needed after a script was stopped, which changes the hook.
+    /// Sets the hook that calls [`Host::tick`]; also needed after a script was stopped, which
+    /// changes the hook.
     pub fn watch(&self) {
         // SAFETY: setting a hook touches nothing but the machine's own state.
         unsafe { ffi::lua_sethook(self.state, Some(tick_hook), ffi::LUA_MASKCOUNT, TICK) };
     }
 
-    /// Sets the debugger's hook instead.
+    /// Sets the debugger's hook in place of the hook that calls [`Host::tick`].
     pub fn debug(&self) {
         let mask = ffi::LUA_MASKLINE | ffi::LUA_MASKCOUNT;
-        // SAFETY: as above.
+        // SAFETY: setting a hook touches nothing but the machine's own state.
         unsafe { ffi::lua_sethook(self.state, Some(debug_hook), mask, TICK) };
     }
 
@@ -301,7 +305,7 @@ impl Vm {
     }
 }
 
-/// A function that has returned. Dropping this restores the stack.
+/// The results of a function that has returned. Dropping this value restores the stack.
 pub struct Finished<'a> {
     pub frame: Frame<'a>,
     base: c_int,
@@ -330,7 +334,7 @@ impl Frame<'_> {
         }
     }
 
-    /// The number of values.
+    /// The number of values in the frame.
     #[inline]
     pub fn len(&self) -> usize {
         // SAFETY: reads the stack's height.
@@ -400,7 +404,7 @@ impl Frame<'_> {
         unsafe { ffi::lua_toboolean(self.l, at) != 0 }
     }
 
-    /// Replaces a value by these bytes.
+    /// Replaces the value at an index by a string of these bytes.
     pub fn replace_with_bytes(&mut self, at: i32, bytes: &[u8]) {
         self.push_bytes(bytes);
         // SAFETY: `at` is a place below the top.
@@ -428,7 +432,7 @@ impl Frame<'_> {
         unsafe { ffi::lua_pushnumber(self.l, n) }
     }
 
-    /// Pushes a string; what exceeds the machine's limit is cut off.
+    /// Pushes a string; bytes beyond the machine's limit are cut off.
     #[inline]
     pub fn push_bytes(&mut self, bytes: &[u8]) {
         let len = bytes.len().min(STRING_MAX);
@@ -491,7 +495,7 @@ impl Frame<'_> {
         }
     }
 
-    /// Pops a value and a key and sets that field of the table below them. Keys that are not
+    /// Pops a value and a key, and sets this field of the table below them. Keys that are not
     /// allowed in a table (nil, NaN) are ignored.
     pub fn set_pair(&mut self) {
         let invalid = match self.kind(-2) {
@@ -506,7 +510,7 @@ impl Frame<'_> {
         unsafe { ffi::lua_rawset(self.l, -3) }
     }
 
-    /// Pushes a field of a table, without its metatable.
+    /// Pushes a field of a table; the table's metatable is not used.
     pub fn get_field(&mut self, at: i32, name: &str) -> LuaType {
         // SAFETY: the table's place is made absolute before the key moves the top.
         unsafe {
@@ -517,7 +521,7 @@ impl Frame<'_> {
         self.kind(-1)
     }
 
-    /// Pushes element `n` of a table, without its metatable.
+    /// Pushes element `n` of a table; the table's metatable is not used.
     pub fn get_element(&mut self, at: i32, n: usize) -> LuaType {
         // SAFETY: `at` is a table.
         unsafe { ffi::lua_rawgeti_(self.l, at, n as c_int) };
@@ -531,8 +535,8 @@ impl Frame<'_> {
         unsafe { ffi::lua_next(self.l, at) != 0 }
     }
 
-    /// The source place of a level of the call stack; 0 is the innermost. May be called only in a
-    /// hook.
+    /// The place in the source of a level of the call stack; level 0 is the innermost. May be
+    /// called only in a hook.
     pub fn place(&self, level: i32) -> Option<Place> {
         // SAFETY: `lua_getstack` says whether the level exists, and then `ar` is filled.
         unsafe {
@@ -552,7 +556,7 @@ impl Frame<'_> {
         }
     }
 
-    /// The number of levels of the call stack. Only in a hook.
+    /// The number of levels of the call stack. May be called only in a hook.
     pub fn depth(&self) -> usize {
         // SAFETY: reads nothing but whether a level exists.
         let exists = |level: c_int| unsafe {
@@ -575,7 +579,7 @@ impl Frame<'_> {
     }
 
     /// Pushes local variable `n`, from 1, of a level of the call stack and returns its name; `None`
-    /// if there is none.
+    /// if there is no such variable.
     pub fn push_local(&mut self, level: i32, n: i32) -> Option<Vec<u8>> {
         // SAFETY: as in `place`; with room for one value.
         unsafe {
@@ -588,8 +592,8 @@ impl Frame<'_> {
         }
     }
 
-    /// Pushes a global of the scripts, `KEYS` or `ARGV`. Returns false, and pushes nothing, if it
-    /// does not exist.
+    /// Pushes a global of the scripts, `KEYS` or `ARGV`. Returns false, and pushes nothing, if the
+    /// global does not exist.
     pub fn push_global(&mut self, name: &[u8]) -> bool {
         // SAFETY: `lent` lives as long as the machine; the globals are a table.
         unsafe {
@@ -610,9 +614,9 @@ impl Frame<'_> {
         unsafe { ffi::lua_topointer(self.l, at) as usize }
     }
 
-    /// Compiles an expression, or otherwise a chunk, and runs it with a host of its own while
-    /// another call is running. Returns whether that succeeded; the result, or the error, is on
-    /// top.
+    /// Compiles a text as an expression, or else as a chunk, and runs it with a host of its own
+    /// while another call is running. Returns whether the run succeeded; its result, or its error,
+    /// is on top.
     pub fn evaluate(
         &mut self,
         expression: &[u8],
@@ -651,7 +655,7 @@ impl Frame<'_> {
         }
     }
 
-    /// What the host has lent to the running script, from the registry of its Lua state.
+    /// The machine's `Lent`, from the registry of the running script's Lua state.
     unsafe fn lent(&mut self) -> Option<&'static Lent> {
         // SAFETY: the registry's entry was set by `Vm::new` and lives as long as the machine, whose
         // stack this is.
@@ -674,7 +678,7 @@ impl Frame<'_> {
     }
 }
 
-/// How C writes a number that is none, of which LuaJIT writes no sign.
+/// The text that C writes for NaN, with its sign; LuaJIT leaves out the sign.
 pub fn nan_text(number: f64) -> &'static str {
     if number.is_sign_negative() {
         "-nan"
@@ -683,10 +687,11 @@ pub fn nan_text(number: f64) -> &'static str {
     }
 }
 
-/// The functions that the host answers. Upvalues: the pointer to `Lent`, the function's number.
+/// The C function behind all functions of [`Vm::function`]. Upvalues: the pointer to `Lent`, the
+/// function's number.
 unsafe extern "C-unwind" fn host_function(l: *mut lua_State) -> c_int {
-    // SAFETY: the upvalues were set by `Vm::function`. `answer` has dropped all it had when this
-    // raises.
+    // SAFETY: the upvalues were set by `Vm::function`. `answer` has dropped all its values before
+    // an error is raised.
     unsafe {
         match answer(l) {
             Outcome::Return(n) => c_int::from(n),
@@ -735,7 +740,7 @@ unsafe fn tick(l: *mut lua_State) -> bool {
 
 /// The hook that runs at each line of a script that is debugged, and every [`TICK`] instructions.
 unsafe extern "C-unwind" fn debug_hook(l: *mut lua_State, ar: *mut ffi::lua_Debug) {
-    // SAFETY: as in `host_function`; the machine says what happened.
+    // SAFETY: as in `host_function`; `ar` is the event that the machine passes to a hook.
     unsafe {
         let count = (*ar).event == ffi::LUA_HOOKCOUNT;
         if with_host(l, |host, frame| host.line(frame, count)) {
@@ -744,12 +749,13 @@ unsafe extern "C-unwind" fn debug_hook(l: *mut lua_State, ar: *mut ffi::lua_Debu
     }
 }
 
-/// Calls the host, which is taken out meanwhile. Returns false if there is no host.
+/// Calls the host, whose reference is taken out of the machine during the call. Returns false if
+/// there is no host.
 unsafe fn with_host(
     l: *mut lua_State,
     ask: impl FnOnce(&mut (dyn Host + 'static), &mut Frame) -> bool,
 ) -> bool {
-    // SAFETY: the host's pointer was set for the time of the call that this happens in.
+    // SAFETY: the host's pointer was set for the duration of the enclosing call.
     unsafe {
         let mut frame = Frame::new(l);
         if !frame.room(8) {

@@ -3,7 +3,7 @@
 //! ```text
 //!   "AERISREC" version:1   block*          block := length:4  checksum:8 (FNV-1a)  entry*
 //!
-//!   entry := tag:1 number*                 numbers are LEB128; a clock's is the difference to its last reading
+//!   entry := tag:1 number*                 numbers are LEB128; those of 1 .. 7 are differences to the source's last number
 //!     1 .. 7        a number: the counter, a clock, the seed, the memory, another fact
 //!     16 Text       length, bytes          17 Outcome   result
 //!     18 Read       fd, result, bytes      19 Write     fd, bytes offered, result, hash and head of what was sent
@@ -12,9 +12,8 @@
 //!
 //!   result := n << 1, or an error's number << 1 | 1
 //! ```
-//!
-//! An entry lies in one block. A recording without its `End`, or with half a block at its end, is
-//! that of a server that was killed; any other fault of the file is an error.
+//! An entry never crosses the end of a block. A recording without its `End`, or with half a block
+//! at its end, comes from a server that was killed; any other fault of the file is an error.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -25,12 +24,12 @@ use crate::util::fnv;
 /// The first bytes of a file; the last is the version of the format.
 pub const MAGIC: &[u8; 9] = b"AERISREC\x01";
 /// The longest block that is read. A block ends with the entry that fills it, and an entry has at
-/// most the bytes of one read.
+/// most the bytes of one read from a socket.
 const BLOCK_MAX: u32 = 64 << 20;
-/// The most changes that one poll reports.
+/// The maximum number of changes that one poll reports.
 const CHANGES_MAX: u64 = 1 << 20;
 
-/// The sources of numbers. The tag of an entry is the source.
+/// The sources of numbers. An entry with a number has its source as the tag.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Input {
@@ -40,17 +39,17 @@ pub enum Input {
     Unix = 2,
     /// The monotonic clock in nanoseconds (`sys::instant`).
     Monotonic = 3,
-    /// The clock of the loop's timers.
+    /// The clock of the loop's timers in `ae`.
     Loop = 4,
     Seed = 5,
-    /// Bytes in use.
+    /// The bytes of memory in use.
     Memory = 6,
-    /// Something else that the machine or a thread reports.
+    /// Another fact that the machine or a thread reports.
     Fact = 7,
 }
 
 impl Input {
-    /// What a number of this source is, for a report.
+    /// The name of the source in a report.
     pub fn name(self) -> &'static str {
         match self {
             Input::Ticks => "a reading of the processor's counter",
@@ -84,7 +83,7 @@ const END: u8 = 21;
 /// The result of a system call: a number, or the number of its error.
 pub type Outcome = Result<u64, i32>;
 
-/// So far: the counts and the hashes of the trace's events and of the replies.
+/// The counts and the hashes, so far, of the trace's events and of the replies.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Totals {
     pub reply_bytes: u64,
@@ -93,7 +92,7 @@ pub struct Totals {
     pub events: u64,
 }
 
-/// One input, or something to compare.
+/// An entry of the recording: an input, or a fact that a replay compares.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum TapeEntry<'a> {
     Number(Input, u64),
@@ -117,21 +116,22 @@ pub enum TapeEntry<'a> {
     },
 }
 
-/// What was passed to a socket.
+/// What the server passed to a socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Write<'a> {
-    /// The number of the socket on the tape.
+    /// The number that the tape has given the socket.
     pub fd: u64,
     /// The number of bytes that were passed to the socket.
     pub offered: u64,
     pub outcome: Outcome,
     /// The hash of the bytes that the socket accepted.
     pub hash: u64,
-    /// The first of them.
+    /// The first of the accepted bytes.
     pub head: &'a [u8],
 }
 
-/// Encodes and decodes entries, in order: numbers are differences to the last of their source.
+/// Encodes and decodes entries in their order: a number is encoded as the difference to the last
+/// number of its source.
 #[derive(Default)]
 pub struct Codec {
     last: [u64; INPUTS.len() + 1],
@@ -196,7 +196,7 @@ impl Codec {
         }
     }
 
-    /// Takes the first entry off `bytes`. `None`: it is none.
+    /// Decodes the first entry of `bytes` and removes it. `None`: the bytes are no entry.
     pub fn decode<'a>(&mut self, bytes: &mut &'a [u8]) -> Option<TapeEntry<'a>> {
         let tag = byte(bytes)?;
         if let Some(&input) = INPUTS.iter().find(|input| **input as u8 == tag) {
@@ -303,7 +303,7 @@ fn outcome(bytes: &mut &[u8]) -> Option<Outcome> {
 
 fn changes(bytes: &mut &[u8]) -> Option<Vec<(u64, u8)>> {
     let count = number(bytes)?;
-    // A change has at least two bytes, so this also bounds what is allocated.
+    // A change has at least two bytes, so this check also bounds the allocated memory.
     if count > CHANGES_MAX || count > bytes.len() as u64 / 2 {
         return None;
     }
@@ -312,7 +312,7 @@ fn changes(bytes: &mut &[u8]) -> Option<Vec<(u64, u8)>> {
         .collect()
 }
 
-/// A block as it lies in the file.
+/// A block as it lies in the file, with its length and its checksum.
 pub fn frame(block: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(block.len() + 12);
     out.extend_from_slice(&(block.len() as u32).to_le_bytes());
@@ -321,14 +321,14 @@ pub fn frame(block: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Why a file is not a recording that can be replayed.
+/// The reason why a file is not a recording that can be replayed.
 #[derive(Debug)]
 pub enum Fault {
     Io(io::Error),
     NotARecording,
-    /// Written by a version with another format.
+    /// The file was written by a version with another format.
     Version(u8),
-    /// The block at this offset does not have its checksum, or an entry of it makes no sense.
+    /// The checksum of the block at this offset is wrong, or an entry in it makes no sense.
     Damaged(u64),
 }
 
@@ -354,19 +354,20 @@ impl From<io::Error> for Fault {
     }
 }
 
-/// Reads a file, entry by entry.
+/// Reads a recording's file, entry by entry.
 pub struct Reader<R> {
     file: R,
     codec: Codec,
     block: Vec<u8>,
-    /// The position in the block, and the offset of the block and of the next one.
+    /// The position in the block; below it, the offsets in the file of the block and of the next
+    /// one.
     pos: usize,
     block_at: u64,
     next_at: u64,
 }
 
 impl<R: Read> Reader<R> {
-    /// Begins with the head of the file.
+    /// Reads the head of the file.
     pub fn new(mut file: R) -> Result<Reader<R>, Fault> {
         let mut head = Vec::new();
         file.by_ref()
@@ -390,7 +391,7 @@ impl<R: Read> Reader<R> {
         })
     }
 
-    /// The next entry. `None`: the file ends here.
+    /// Reads the next entry. `None`: the file ends here.
     pub fn next_entry(&mut self) -> Result<Option<TapeEntry<'_>>, Fault> {
         while self.pos == self.block.len() {
             if !self.next_block()? {
@@ -404,7 +405,7 @@ impl<R: Read> Reader<R> {
         entry.map(Some).ok_or(Fault::Damaged(self.block_at))
     }
 
-    /// False: the file ends here, perhaps in the middle of a block.
+    /// Reads the next block. Returns false if the file ends, perhaps in the middle of a block.
     fn next_block(&mut self) -> Result<bool, Fault> {
         let mut head = Vec::with_capacity(12);
         self.file.by_ref().take(12).read_to_end(&mut head)?;
@@ -421,7 +422,7 @@ impl<R: Read> Reader<R> {
         }
         self.block.clear();
         self.pos = 0;
-        // Memory grows with what is there, not with what the length says.
+        // The buffer grows with the bytes that the file has, not with the length that it announces.
         let found = self
             .file
             .by_ref()
@@ -502,7 +503,7 @@ mod tests {
         assert_eq!(reader.next_entry().expect("no fault"), None);
     }
 
-    /// Every byte that is changed is noticed; every cut is an early end.
+    /// Every changed byte is detected; every cut is an early end.
     #[test]
     fn damage_is_an_error_and_a_cut_is_an_end() {
         let whole = file();

@@ -1,5 +1,5 @@
-//! The tape: all that the loop's thread learns from outside, recorded into a file (`trace-record`,
-//! TRACE RECORD), or taken from it again (`--replay`).
+//! The tape: all inputs of the loop's thread, recorded into a file (`trace-record`, TRACE RECORD),
+//! or taken from the file again (`--replay`).
 //!
 //! ```text
 //!                                       off        recording                     replaying
@@ -10,30 +10,30 @@
 //! ```
 //!
 //! One thread runs all commands, so their order follows from these inputs. A replay makes the same
-//! calls, gets the same answers from the file, and so makes the same turns: no socket, no thread
-//! and no clock is asked. Each entry of the file has its kind, each write what was sent, each poll
-//! the hash of the trace's events so far: what differs is noticed where it happens, and the replay
-//! ends with turn, client, what was expected and what came.
+//! calls, gets the same answers from the file, and so makes the same turns: it asks no socket, no
+//! thread and no clock. Each entry of the file has its kind, each write the bytes that were sent,
+//! each poll the hash of the trace's events so far. So a difference is noticed where it happens,
+//! and the replay ends with the turn, the client, what was expected and what came.
 //!
 //! **Of children and files** only what the loop sees is recorded: the pid, the reports and the end
 //! of a child (BGSAVE), the result of SAVE. A replay forks no child and writes no file.
 //!
-//! **Not recorded**, so that the recording ends where it begins, with a line that says so
-//! ([`not_recorded`]): the AOF, replicas, links to a primary or other nodes, TLS, the debugger of
+//! **Not recorded** are the AOF, replicas, links to a primary or other nodes, TLS, the debugger of
 //! scripts, other listening sockets, active defragmentation, CONFIG REWRITE, ACL LOAD, DEBUG
-//! RELOAD.
+//! RELOAD. Where one of them begins, the recording ends, with a line that names it
+//! ([`not_recorded`]).
 //!
-//! **Not equal:** what depends on addresses or on the seed of the script engine, which
-//! are no inputs of the loop: the order of `pairs` in a script, `tostring` of a table. A replay
-//! reports the difference if a reply shows it.
+//! **Not equal** in a replay is what depends on addresses or on the seed of the script engine,
+//! which are no inputs of the loop: the order of `pairs` in a script, `tostring` of a table. A
+//! replay reports the difference if a reply shows it.
 //!
 //! **The recording never waits for the disk.** Blocks are passed to a thread by a queue of
-//! [`QUEUE`] blocks. If the disk is slower than that, or the file has its greatest size, the
-//! recording ends and says so. What a killed server has not passed on is lost: at most a tenth of a
-//! second.
+//! [`QUEUE`] blocks. If the queue is full, or the file has its greatest size, the recording ends
+//! with a line in the log. A killed server loses the entries that were not passed to the thread:
+//! those of at most a tenth of a second.
 //!
-//! **Off**, a reading costs one predictable branch, and that of the counter none
-//! (`sys::ticks` has one branch for all its sources).
+//! **While the tape is off**, a reading of an input costs one predictable branch. A reading of the
+//! counter costs no further branch, since `sys::ticks` has one branch for all its sources.
 
 pub mod format;
 mod player;
@@ -51,16 +51,17 @@ use self::recorder::Recorder;
 use crate::sys::ticks;
 use crate::util::fnv;
 
-/// The first bytes of a write that are kept, to show them if a replay differs.
+/// The number of bytes of a write that are kept, to show them if a replay differs.
 const HEAD: usize = 64;
-/// The blocks that may wait for the disk.
+/// The maximum number of blocks that wait for the disk.
 const QUEUE: usize = 256;
 
 const OFF: u8 = 0;
 const RECORDS: u8 = 1;
 const REPLAYS: u8 = 2;
 
-/// What the loop's thread does with its inputs; other threads look at it and find no tape.
+/// Whether the loop's thread records its inputs or replays them. Other threads read this as well,
+/// but they have no tape.
 static MODE: AtomicU8 = AtomicU8::new(OFF);
 
 enum Tape {
@@ -78,7 +79,8 @@ pub fn is_on() -> bool {
     MODE.load(Ordering::Relaxed) != OFF
 }
 
-/// Whether inputs come from a file: there are no sockets, and nothing outside may be changed.
+/// Whether inputs come from a file: then there are no sockets, and nothing outside of the process
+/// may be changed.
 #[inline]
 pub fn replays() -> bool {
     MODE.load(Ordering::Relaxed) == REPLAYS
@@ -102,7 +104,7 @@ pub fn record(path: &Path, max_bytes: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// The inputs of this thread come from a file from now on.
+/// Takes the inputs of this thread from a file from now on.
 pub fn replay(path: &Path) -> Result<(), Fault> {
     let player = Player::open(path)?;
     TAPE.set(Some(Tape::Replays(player)));
@@ -110,16 +112,16 @@ pub fn replay(path: &Path) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Called in a forked child: stops recording there, since the tape is the parent's.
+/// Called in a forked child: stops recording in it, since the tape is the parent's.
 pub fn leave() {
     if is_on() {
         set_mode(OFF);
-        // Its thread does not exist here.
+        // The recorder's thread does not exist in the child, so the recorder is not dropped.
         std::mem::forget(TAPE.take());
     }
 }
 
-/// Ends the recording here. A replay that has come as far as this ends, too.
+/// Ends the recording at this point. A replay that has come to this point ends, too.
 pub fn stop(reason: &str) {
     let taken = TAPE.take();
     match taken {
@@ -134,7 +136,7 @@ pub fn stop(reason: &str) {
     }
 }
 
-/// Something begins that is not recorded: the recording ends.
+/// Ends the recording, since something begins that is not recorded.
 #[inline]
 pub fn not_recorded(what: &str) {
     if is_on() {
@@ -142,13 +144,13 @@ pub fn not_recorded(what: &str) {
     }
 }
 
-/// The end of the process: waits until the file is complete.
+/// Called at the end of the process: waits until the file is complete.
 pub fn finish() {
     stop("the server has stopped");
     recorder::wait_for_writer();
 }
 
-/// The loop begins: from now on the recording does not wait for the disk.
+/// Called when the loop begins: from now on the recording does not wait for the disk.
 pub fn loop_begins() {
     with(|tape| {
         if let Tape::Records(recorder) = tape {
@@ -157,14 +159,14 @@ pub fn loop_begins() {
     });
 }
 
-/// Now and then: passes what was recorded on to the file.
+/// Passes the recorded entries on to the file. Called now and then.
 pub fn flush() {
     if records() {
         with_recorder(Recorder::flush);
     }
 }
 
-/// Bytes and turns of the recording so far; `None` if there is none.
+/// The bytes and the turns of the recording so far; `None` if there is none.
 pub fn progress() -> Option<(u64, u64)> {
     if !is_on() {
         return None;
@@ -181,7 +183,7 @@ fn with<T>(then: impl FnOnce(&mut Tape) -> T) -> Option<T> {
     TAPE.with_borrow_mut(|tape| tape.as_mut().map(then))
 }
 
-/// Ends the recording if it can't go on.
+/// Passes the recorder to `then`, and removes it if it has stopped by itself.
 fn with_recorder(then: impl FnOnce(&mut Recorder)) {
     let stopped = with(|tape| match tape {
         Tape::Records(recorder) => {
@@ -196,7 +198,7 @@ fn with_recorder(then: impl FnOnce(&mut Recorder)) {
     }
 }
 
-/// Passes an input: from `live`, which is recorded, or from the file.
+/// Passes an input: the recorded result of `live`, or an entry of the file.
 fn pass<T>(
     what: &str,
     live: impl FnOnce() -> T,
@@ -218,7 +220,7 @@ fn pass<T>(
     }
 }
 
-/// A number from outside.
+/// Passes a number from outside.
 #[inline]
 pub fn number(input: Input, live: impl FnOnce() -> u64) -> u64 {
     if !is_on() {
@@ -240,7 +242,7 @@ fn pass_number(input: Input, live: impl FnOnce() -> u64) -> u64 {
     )
 }
 
-/// Bytes from outside.
+/// Passes bytes from outside.
 pub fn text(live: impl FnOnce() -> Vec<u8>) -> Vec<u8> {
     if !is_on() {
         return live();
@@ -256,8 +258,8 @@ pub fn text(live: impl FnOnce() -> Vec<u8>) -> Vec<u8> {
     )
 }
 
-/// The result of something that changes the world outside. A replay does not do it, so what it
-/// reads is not recorded.
+/// Passes the result of an action that changes the world outside. A replay does not run the action,
+/// so its inputs are not recorded.
 pub fn outcome(live: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     if !is_on() {
         return live();
@@ -279,7 +281,7 @@ pub fn outcome(live: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     )
 }
 
-/// A read from a socket into the end of a buffer.
+/// Passes a read from a socket into the end of a buffer.
 #[cold]
 pub fn read(
     fd: u64,
@@ -312,7 +314,7 @@ pub fn read(
     result
 }
 
-/// A write to a socket. A replay compares it with what was written.
+/// Passes a write to a socket. A replay compares it with the recorded write.
 #[cold]
 pub fn write(
     fd: u64,
@@ -354,7 +356,7 @@ fn len(pieces: &[IoSlice]) -> u64 {
     pieces.iter().map(|piece| piece.len() as u64).sum()
 }
 
-/// The hash of the first `sent` bytes, and the first of them.
+/// The hash of the first `sent` bytes, and the first [`HEAD`] of them.
 fn summary(pieces: &[IoSlice], sent: usize) -> (u64, Vec<u8>) {
     let (mut left, mut hash, mut head) = (sent, 0, Vec::new());
     for piece in pieces {
@@ -366,7 +368,7 @@ fn summary(pieces: &[IoSlice], sent: usize) -> (u64, Vec<u8>) {
     (hash, head)
 }
 
-/// A poll of the loop: changes as numbers.
+/// Passes a poll of the loop, whose changes are numbers.
 pub fn poll(live: impl FnOnce() -> io::Result<Vec<(u64, u8)>>) -> io::Result<Vec<(u64, u8)>> {
     pass(
         "a poll",
@@ -390,7 +392,7 @@ pub fn poll(live: impl FnOnce() -> io::Result<Vec<(u64, u8)>>) -> io::Result<Vec
     )
 }
 
-/// An event of the trace, without its times.
+/// Counts an event of the trace, without its times.
 pub fn note_event(kind: u8, client: u64, number: u32) {
     let mut bytes = [0; 13];
     bytes[0] = kind;
@@ -402,7 +404,7 @@ pub fn note_event(kind: u8, client: u64, number: u32) {
     });
 }
 
-/// The client whose socket is served now, for a report.
+/// Notes the client whose socket is served now, for the report of a difference.
 pub fn note_client(id: u64) {
     with(|tape| {
         if let Tape::Replays(player) = tape {
@@ -411,7 +413,7 @@ pub fn note_client(id: u64) {
     });
 }
 
-/// The replay can't go on: the file has something here that this server can't use.
+/// Ends a replay that can't go on: the file has something here that this server can't use.
 pub fn unusable(what: &str) -> ! {
     with(|tape| {
         if let Tape::Replays(player) = tape {
@@ -421,7 +423,7 @@ pub fn unusable(what: &str) -> ! {
     unreachable!("only a replay takes its inputs from a file")
 }
 
-/// An error that has no number becomes EIO.
+/// Encodes a result. An error that has no number becomes EIO.
 fn to_outcome<T>(result: &io::Result<T>, number: impl FnOnce(&T) -> u64) -> Outcome {
     match result {
         Ok(value) => Ok(number(value)),

@@ -1,5 +1,5 @@
-//! The replaying side of the tape. The replay is a process of its own, which ends here: with its
-//! digest, or with what differs.
+//! The replaying side of the tape. A replay is a process of its own, which ends in this file: with
+//! its digest, or with a difference.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -10,7 +10,7 @@ use crate::sys::print::{print_error, print_line};
 
 /// The exit code of a replay that differs from its recording.
 const DIFFERS: i32 = 1;
-/// The exit code for a file that can't be used.
+/// The exit code of a replay whose file can't be used.
 const UNUSABLE: i32 = 2;
 
 /// A replay in progress.
@@ -19,17 +19,17 @@ pub struct Player {
     pub state: State,
 }
 
-/// How far a replay has come.
+/// The progress of a replay.
 pub struct State {
     path: PathBuf,
     pub totals: Totals,
     turns: u64,
-    /// The client whose socket is served.
+    /// The client whose socket is served now.
     pub client: u64,
 }
 
 impl Player {
-    /// Opens the file.
+    /// Opens the file of a recording.
     pub fn open(path: &Path) -> Result<Player, Fault> {
         let reader = Reader::new(BufReader::new(File::open(path)?))?;
         let state = State {
@@ -41,7 +41,8 @@ impl Player {
         Ok(Player { reader, state })
     }
 
-    /// Takes the next input, of which `play` makes a value if it is what the server asks for.
+    /// Takes the next entry. `play` makes a value of it if it is the input that the server asks
+    /// for.
     pub fn take<T>(
         &mut self,
         what: &str,
@@ -58,7 +59,7 @@ impl Player {
         }
     }
 
-    /// The server ends the recording here.
+    /// Ends the replay where the server ends the recording.
     pub fn expect_end(&mut self, reason: &str) -> ! {
         let found = format!("the end: {reason}");
         self.take(&found, |_, _| None)
@@ -66,7 +67,8 @@ impl Player {
 }
 
 impl State {
-    /// A poll begins a turn: the events until here are those of the recording.
+    /// Called when a poll begins a turn: compares the trace's events until here with those of the
+    /// recording.
     pub fn begin_turn(&mut self, expected: (u64, u64)) {
         let found = (self.totals.event_count, self.totals.events);
         if expected != found {
@@ -77,7 +79,7 @@ impl State {
         self.client = 0;
     }
 
-    /// Compares a write with that of the recording, and counts it.
+    /// Compares a write with the write in the recording, and counts it.
     pub fn compare_write(&mut self, expected: &Write, found: &Write) {
         if expected != found {
             self.differs(&describe_write(expected), &describe_write(found));
@@ -93,7 +95,7 @@ impl State {
         std::process::exit(0)
     }
 
-    /// The recording has no end: the server was killed.
+    /// Ends the replay of a recording without an end: its server was killed.
     fn cut(&self) -> ! {
         self.print("The recording has no end: the server was killed, or the file is cut.");
         std::process::exit(0)
@@ -127,7 +129,7 @@ impl State {
         std::process::exit(UNUSABLE)
     }
 
-    /// An entry is whole, but the server can't use it.
+    /// Ends the replay: an entry is whole, but the server can't use it.
     pub fn unusable(&self, what: &str) -> ! {
         let (path, turn) = (self.path.display(), self.turns);
         print_error(format_args!(

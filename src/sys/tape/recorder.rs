@@ -1,4 +1,4 @@
-//! The recording side of the tape: blocks in memory, a thread that writes them.
+//! The recording side of the tape: blocks in memory, and a thread that writes them.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -12,13 +12,13 @@ use super::format::{Codec, MAGIC, Outcome, TapeEntry, Totals, Write, frame};
 use crate::sys;
 use crate::util::fnv;
 
-/// The bytes of a block, from which on it is passed on.
+/// The size in bytes from which on a block is passed to the thread.
 const BLOCK: usize = 64 * 1024;
 
-/// The thread that writes the last recording.
+/// The handle of the thread that writes the last recording.
 static WRITER: Mutex<Option<JoinHandle<()>>> = Mutex::new(None);
 
-/// The last block, which does not wait in the queue: that may be full.
+/// The last block of a recording. It does not wait in the queue, which may be full.
 type LastBlock = Arc<Mutex<Option<Vec<u8>>>>;
 
 /// A recording in progress.
@@ -27,21 +27,21 @@ pub struct Recorder {
     block: Vec<u8>,
     codec: Codec,
     pub totals: Totals,
-    /// The totals before the first entry of the block.
+    /// The totals before the first entry of the present block.
     at_block: Totals,
-    /// Bytes passed on, and the limit.
+    /// The bytes that were passed to the thread; below it, their limit.
     bytes: u64,
     max_bytes: u64,
     turns: u64,
-    /// Whether the loop has not begun, so that a full queue is waited for.
+    /// Whether a full queue is waited for: only until the loop begins.
     pub patient: bool,
-    /// `None`: the recording has stopped by itself.
+    /// The queue of blocks for the thread; `None` if the recording has stopped by itself.
     queue: Option<SyncSender<Vec<u8>>>,
     last: LastBlock,
 }
 
 impl Recorder {
-    /// Creates the file and its thread.
+    /// Creates the file and the thread that writes it.
     pub fn create(path: &Path, max_bytes: u64) -> io::Result<Recorder> {
         let mut file = File::create(path)?;
         file.write_all(MAGIC)?;
@@ -73,12 +73,12 @@ impl Recorder {
         })
     }
 
-    /// Bytes and turns so far.
+    /// The bytes and the turns of the recording so far.
     pub fn progress(&self) -> (u64, u64) {
         (self.bytes + self.block.len() as u64, self.turns)
     }
 
-    /// Whether the recording has ended by itself.
+    /// Whether the recording has stopped by itself.
     pub fn has_stopped(&self) -> bool {
         self.queue.is_none()
     }
@@ -106,7 +106,7 @@ impl Recorder {
         self.totals.add_write(write);
     }
 
-    /// Appends a poll, with which a turn is counted.
+    /// Appends a poll, and counts it as a turn.
     pub fn append_poll(&mut self, outcome: Outcome, changes: &[(u64, u8)]) {
         self.append(&TapeEntry::Poll {
             outcome,
@@ -117,7 +117,7 @@ impl Recorder {
         self.turns += 1;
     }
 
-    /// Passes the block to the thread.
+    /// Passes the present block to the thread.
     pub fn flush(&mut self) {
         let Some(queue) = self.queue.as_ref().filter(|_| !self.block.is_empty()) else {
             return;
@@ -133,12 +133,12 @@ impl Recorder {
         match sent {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => self.stop("the disk is too slow", self.at_block),
-            // The thread has failed, and its log line said why.
+            // The thread has failed, and has logged the reason.
             Err(TrySendError::Disconnected(_)) => self.queue = None,
         }
     }
 
-    /// Ends the recording by itself.
+    /// Stops the recording before the server wants it to end.
     fn stop(&mut self, reason: &str, totals: Totals) {
         log::warn!("The recording {} ended: {reason}", self.path.display());
         self.write_end(reason, totals);
@@ -150,11 +150,11 @@ impl Recorder {
         self.codec.encode(&end, &mut self.block);
         let block = std::mem::take(&mut self.block);
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(block);
-        // The thread writes what waits, then the last block.
+        // The thread writes the blocks in the queue, then the last block.
         self.queue = None;
     }
 
-    /// Ends the recording.
+    /// Ends the recording, and logs the end.
     pub fn end(mut self, reason: &str) {
         if self.queue.is_some() {
             self.write_end(reason, self.totals);
@@ -168,7 +168,7 @@ impl Recorder {
 }
 
 impl Totals {
-    /// Counts what a socket has accepted.
+    /// Counts the bytes that a socket has accepted.
     pub fn add_write(&mut self, write: &Write) {
         self.reply_bytes += write.outcome.unwrap_or(0);
         let parts = [write.fd, write.hash, write.outcome.unwrap_or(u64::MAX)];
@@ -177,7 +177,7 @@ impl Totals {
         }
     }
 
-    /// Counts an event.
+    /// Counts an event of the trace.
     pub fn add_event(&mut self, bytes: &[u8]) {
         self.event_count += 1;
         self.events = fnv::hash(self.events, bytes);
