@@ -1,5 +1,5 @@
-//! Bits of `Server::armed`: features that must check every command. The word is usually zero, so
-//! that features which are off cost one branch together.
+//! Bits of `Server::armed`, one for each feature that must check every command. The word is usually
+//! zero, so that all features which are off together cost one branch.
 
 /// A client runs MONITOR.
 pub const MONITOR: u32 = 1 << 0;
@@ -13,11 +13,11 @@ pub const PAUSED: u32 = 1 << 3;
 pub const ACL: u32 = 1 << 4;
 /// BIGKEYS tracks the largest keys.
 pub const BIGKEYS: u32 = 1 << 5;
-/// Clients see a change only when it is on the disk (`appendfsync always`).
+/// Clients may see a change only when it is on the disk (`appendfsync always`).
 pub const UNSYNCED: u32 = 1 << 6;
-/// This server follows a primary.
+/// This server is a replica.
 pub const REPLICA: u32 = 1 << 7;
-/// `import-mode` on a primary: clients differ in the expired keys that they see.
+/// `import-mode` is on, on a primary: whether a client sees expired keys depends on the client.
 pub const IMPORT: u32 = 1 << 9;
 /// This server is the node of a cluster.
 pub const CLUSTER: u32 = 1 << 10;
@@ -25,9 +25,9 @@ pub const CLUSTER: u32 = 1 << 10;
 pub const SLOT_STATS: u32 = 1 << 11;
 /// A trace is recorded.
 pub const TRACE: u32 = 1 << 8;
-/// The policy of eviction is LRM: the time of each change is noted.
+/// The eviction policy is LRM: the time of each change is recorded in its key.
 pub const LRM: u32 = 1 << 12;
-/// Slots of another node arrive here.
+/// This node imports slots from another node.
 pub const SLOT_IMPORTS: u32 = 1 << 13;
 /// The features that must see every change of a key.
 pub const CHANGES: u32 = TRACKING | BIGKEYS | UNSYNCED | LRM;

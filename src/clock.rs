@@ -1,5 +1,5 @@
-//! The server's clock. The wall clock is read once a turn; commands are timed by the processor's
-//! time stamp counter.
+//! The server's clock. The wall clock is read once a turn; the processor's time stamp counter times
+//! commands.
 //!
 //! A turn can be long, so `call()` reads the wall clock again when the counter shows that more than
 //! a millisecond has passed. Within a command, expiry, LRU and replies use the same `now_ms`.
@@ -9,15 +9,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::sys::tape::{self, Input};
 use crate::sys::ticks::{self, Ticks};
 
-/// The time of the present turn or command.
+/// The time of the present turn or command, and the speed of the counter.
 pub struct Clock {
-    /// Unix time of this turn.
+    /// The Unix time in milliseconds at the last reading of the wall clock.
     pub now_ms: i64,
     pub now_us: i64,
-    /// The counter at the time of `now_*`.
+    /// The counter at the last reading of the wall clock.
     read_at: u64,
-    /// The counter at the end of the last command, which is the beginning of the next one in a
-    /// pipeline.
+    /// The counter at the end of the last command, at which the next command of a pipeline begins.
     pub last: u64,
     ticks: Ticks,
     millisecond: u64,
@@ -49,8 +48,8 @@ impl Clock {
         self.last = self.read_at;
     }
 
-    /// A command ended at `at`: reads the wall clock if the last reading is older than a
-    /// millisecond.
+    /// Called when a command ended at `at`: reads the wall clock if the last reading is older than
+    /// a millisecond.
     #[inline]
     pub fn command_ended(&mut self, at: u64) {
         self.last = at;
@@ -70,19 +69,19 @@ impl Clock {
         self.ticks
     }
 
-    /// Microseconds in a difference of counters.
+    /// The microseconds of a difference between two readings of the counter.
     #[inline]
     pub fn us(&self, ticks: u64) -> u64 {
         self.ticks.to_us(ticks)
     }
 
-    /// Nanoseconds in a difference of counters.
+    /// The nanoseconds of a difference between two readings of the counter.
     #[inline]
     pub fn ns(&self, ticks: u64) -> u64 {
         self.ticks.to_ns(ticks)
     }
 
-    /// The difference of counters for `us` microseconds.
+    /// The difference between two readings of the counter that are `us` microseconds apart.
     pub fn ticks_of_us(&self, us: u64) -> u64 {
         self.ticks.per_us(us)
     }

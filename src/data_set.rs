@@ -6,8 +6,8 @@
 //!                                               └─> the old one, freed in the background
 //! ```
 //!
-//! Clients are not part of it: those that wait for a key or watch one (`Server::key_clients`) stay,
-//! and [`Server::install_data_set`] updates them.
+//! Clients are not part of the data set. Clients that wait for a key or watch one
+//! (`Server::key_clients`) stay, and [`Server::install_data_set`] updates them.
 
 use crate::config::Config;
 use crate::db::Db;
@@ -20,7 +20,7 @@ use crate::state::Server;
 use crate::sys::lazyfree::{Garbage, LazyFree};
 use crate::tracking;
 
-/// Databases and functions.
+/// All databases, and the functions.
 pub struct DataSet {
     pub dbs: Vec<Db>,
     pub functions: Functions,
@@ -40,12 +40,12 @@ impl DataSet {
         self.dbs.iter().map(Db::len).sum()
     }
 
-    /// Whether there is no key; there may be functions.
+    /// Whether the data set has no key; it may have functions.
     pub fn is_empty(&self) -> bool {
         self.dbs.iter().all(Db::is_empty)
     }
 
-    /// Applies the settings.
+    /// Applies the settings to the databases.
     pub fn configure(&mut self, config: &Config) {
         if config.maxmemory == 0 {
             let no_limit = |db: &mut Db| db.keys.set_headroom(usize::MAX);
@@ -53,8 +53,8 @@ impl DataSet {
         }
     }
 
-    /// Frees it in the background, except the interpreter of functions, which belongs to this
-    /// thread.
+    /// Frees the data set in the background, except the interpreter of functions, which belongs to
+    /// this thread.
     pub fn free(self, lazyfree: &LazyFree) {
         let keys = self.len();
         if keys > 0 {
@@ -75,10 +75,10 @@ impl Server {
         data
     }
 
-    /// Replaces the server's data set, which is freed in the background. The new one must have the
-    /// same number of databases, see [`Server::new_data_set`]. Transactions of clients that watch a
-    /// key of either will fail, waiting clients are served from the new one, cached keys are
-    /// invalidated.
+    /// Replaces the server's data set, which is freed in the background. The new data set must have
+    /// the same number of databases, see [`Server::new_data_set`]. Transactions of clients that
+    /// watch a key of the old or the new data set will fail, waiting clients are served from the
+    /// new one, and cached keys are invalidated.
     pub fn install_data_set(&mut self, _: &TopLevel, data: DataSet) {
         assert_eq!(data.dbs.len(), self.data.dbs.len(), "made for this server");
         for db in 0..data.dbs.len() as u32 {

@@ -1,6 +1,6 @@
 //! Errors of commands, as the texts that clients get.
 //!
-//! A command returns `Err(Error)`; `call()` writes it as a `-` reply, in one place, and counts it
+//! A command returns `Err(Error)`. `call()` writes it as a `-` reply, in one place, and counts it
 //! by its first word (`ERR`, `WRONGTYPE`, ...) for INFO's errorstats. Clients compare the texts, so
 //! they are byte for byte those of Redis 7.2. Texts that Valkey spells differently are in `texts`.
 
@@ -13,8 +13,8 @@ use std::borrow::Cow;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
     text: Cow<'static, str>,
-    /// Whether the error has been counted in the statistics: so has the error of a script's command
-    /// that the script returns.
+    /// Whether the error has been counted in the statistics. An error of a script's command is
+    /// counted before the script returns it.
     counted: bool,
 }
 
@@ -33,7 +33,7 @@ impl Error {
     /// `ERR value is out of range, value must between -2147483648 and 2147483647`
     pub const I32_RANGE: Error =
         Error::of("ERR value is out of range, value must between -2147483648 and 2147483647");
-    /// For a count that may be negated.
+    /// The error for a count that may be negated, so that the least integer is refused.
     pub const LONG_RANGE: Error = Error::of(
         "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
     );
@@ -72,7 +72,7 @@ impl Error {
     pub const OOM: Error = Error::of("OOM command not allowed when used memory > 'maxmemory'.");
     /// `READONLY You can't write against a read only replica.`
     pub const READONLY: Error = Error::of("READONLY You can't write against a read only replica.");
-    /// `MASTERDOWN Link with MASTER is down ..`, the same text in all four servers.
+    /// `MASTERDOWN Link with MASTER is down ..`, the same text in Redis and Valkey.
     pub const MASTERDOWN: Error = Error::of(
         "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
     );
@@ -84,7 +84,7 @@ impl Error {
     /// `ERR Bad data format`
     pub const BAD_FORMAT: Error = Error::of("ERR Bad data format");
 
-    /// A fixed text.
+    /// An error with a fixed text.
     pub const fn of(text: &'static str) -> Error {
         Error {
             text: Cow::Borrowed(text),
@@ -92,8 +92,8 @@ impl Error {
         }
     }
 
-    /// An error with a new text. Line ends, which would break the protocol, become spaces when it
-    /// is written.
+    /// An error with a new text. Line ends in the text, which would break the protocol, become
+    /// spaces in the reply.
     pub fn new(text: impl Into<String>) -> Error {
         Error {
             text: Cow::Owned(text.into()),
@@ -101,7 +101,7 @@ impl Error {
         }
     }
 
-    /// The whole text, code word included.
+    /// The whole text, including the code.
     pub fn text(&self) -> &str {
         &self.text
     }
@@ -119,7 +119,7 @@ impl Error {
         self.counted
     }
 
-    /// The text as it is sent: one line, without line ends.
+    /// The text as it is sent: one line, in which spaces replace line ends.
     pub fn bytes(&self) -> impl Iterator<Item = u8> {
         let text = self.text.trim_end_matches(['\r', '\n']).chars();
         text.map(|c| match c {
@@ -155,13 +155,13 @@ impl Error {
     }
 }
 
-/// Bytes of a client for an error text, each as the character of that number. They end at a NUL, as
-/// with C's `%s`.
+/// Bytes from a client for an error text; each byte becomes the character with its number. As with
+/// C's `%s`, a NUL ends the text.
 pub fn said(bytes: &[u8]) -> String {
     excerpt(bytes, usize::MAX)
 }
 
-/// At most `max` bytes of a client for an error text, as with C's `%.128s`.
+/// At most `max` bytes from a client for an error text, as with C's `%.128s`.
 pub fn excerpt(bytes: &[u8], max: usize) -> String {
     let shown = bytes.iter().take(max).take_while(|&&byte| byte != 0);
     shown.map(|&byte| char::from(byte)).collect()

@@ -61,13 +61,13 @@ fn main() -> ExitCode {
             start::unwatch_for_crashes();
             ended
         }
-        // A signal or SHUTDOWN came meanwhile.
+        // A signal or SHUTDOWN ended the server while it loaded the data set.
         Err(_) if server.shutdown.now => Ok(()),
         Err(code) => return code,
     };
     let code = shutdown::finish(&mut server, ended);
-    // The system takes the memory back at once; freeing the data set key by key would take as long
-    // as loading it.
+    // The system takes the memory back at once; to free the data set key by key would take as long
+    // as to load it.
     std::mem::forget(server);
     code
 }

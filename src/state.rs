@@ -1,5 +1,5 @@
-//! `struct Server`: all state of the server, owned in one place and passed as `&mut`. It has no
-//! methods here: the operations are in the modules that the fields are named after.
+//! `struct Server`: all state of the server, owned in one place and passed as `&mut`. The struct
+//! has no methods here: its operations are in the modules that the fields are named after.
 //!
 //! This file may import every module, and every module may import `Server` from it; all other
 //! imports follow the order of modules (`tests/tidy.rs`).
@@ -72,16 +72,16 @@ pub struct Server {
     pub data: DataSet,
     /// For each database, the clients that wait for its keys or watch them.
     pub key_clients: Vec<KeyClients>,
-    /// The key of all tables' hashes, drawn at start.
+    /// The key of the tables' hash function, drawn at start.
     pub seed: HashSeed,
-    /// Hashes keys; on a cluster node a hash contains the slot.
+    /// The hash function of keys; on a cluster node a hash contains the slot.
     pub key_hasher: KeyHasher,
     /// The number of changes since the last save.
     pub dirty: u64,
     pub evict: Eviction,
-    /// The database at which active expiry continues.
+    /// The index of the database at which active expiry continues.
     pub expire_next_db: u32,
-    /// Classes of keyspace events that are published, see `keyspace::events`.
+    /// The classes of keyspace events that are published, see `keyspace::events`.
     pub notify_flags: u32,
     /// Clients whose watched key changed while they ran a command, see `keyspace::watch`.
     pub touched: Vec<ClientRef>,
@@ -95,7 +95,7 @@ pub struct Server {
     pub tls: Current,
     /// The connections of the monitor port.
     pub visits: Visits,
-    /// The last turns, while the monitor port is open.
+    /// The figures of the last turns, while the monitor port is open.
     pub turns: Option<Box<Turns>>,
     /// The outgoing connections.
     pub links: Links,
@@ -110,12 +110,13 @@ pub struct Server {
     pub pubsub: PubSub,
     pub tracking: Tracking,
     pub acl: Acl,
-    /// The event loop, lent to long commands and to loads, which serve other clients meanwhile.
+    /// The event loop, lent to long commands and to loads, which let it serve other clients
+    /// meanwhile.
     pub event_loop: LentLoop,
 
     // Commands and running them.
     pub commands: CommandTable,
-    /// Bits of `crate::armed`: features that have to look at every command.
+    /// Bits of `crate::armed`: the features that must check every command.
     pub armed: u32,
     /// The depth of nested commands: EXEC and scripts.
     pub nesting: u32,
@@ -141,7 +142,7 @@ pub struct Server {
     /// The child that saves or rewrites, if one runs.
     pub child: Option<Child>,
     pub forks: Forks,
-    /// Unix time of the last save in seconds; at first, that of the start.
+    /// The Unix time of the last save in seconds; before the first save, the time of the start.
     pub last_save_s: i64,
     /// Whether a data set is being loaded, and which.
     pub loading: Loading,
@@ -156,8 +157,8 @@ pub struct Server {
     pub hotkeys: HotKeys,
     pub trace: Trace,
     pub defrag: Defrag,
-    /// `None` while `bigkeys-tracking` is off.
+    /// The tracker of the largest keys; `None` while `bigkeys-tracking` is off.
     pub bigkeys: Option<Box<BigKeys>>,
-    /// `None` if the allocator has no statistics.
+    /// The memory counters of the main thread; `None` if the allocator has no statistics.
     pub memory: Option<ThreadCounters>,
 }

@@ -6,10 +6,10 @@ use crate::config::Config;
 use crate::networking::query;
 use crate::state::Server;
 
-/// The time at which such a server starts, in Unix milliseconds.
+/// The time at which a test server starts, in Unix milliseconds.
 const BEGIN_MS: i64 = 1000;
 
-/// A server with `clients` clients, in the slots from 0 on.
+/// Creates a server with `clients` clients, in the slots from 0 on.
 pub fn server_with(clients: u32) -> Server {
     let mut server = Server::new(Config::default(), Vec::new());
     server.clock.now_ms = BEGIN_MS;
@@ -21,7 +21,7 @@ pub fn server_with(clients: u32) -> Server {
     server
 }
 
-/// The replies to these lines, as bytes of the protocol.
+/// Runs these lines as a client's requests. Returns the replies as text of the protocol.
 pub fn say(server: &mut Server, slot: u32, lines: &[&str]) -> String {
     let mut c = server.net.clients.take(slot).expect("a client");
     let text: String = lines.iter().flat_map(|line| [line, "\r\n"]).collect();
@@ -31,7 +31,7 @@ pub fn say(server: &mut Server, slot: u32, lines: &[&str]) -> String {
     String::from_utf8_lossy(&reply).into_owned()
 }
 
-/// What a client was sent since the last call.
+/// The bytes that a client was sent since the last call.
 pub fn heard(server: &mut Server, slot: u32) -> String {
     let c = server.net.clients.get_mut(slot).expect("a client");
     String::from_utf8_lossy(&c.reply.take_bytes()).into_owned()

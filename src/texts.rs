@@ -26,7 +26,7 @@ pub enum Words {
 
 impl Words {
     /// A log line about the link to a primary; each `{}` is replaced by the next argument.
-    /// Templates are in Redis's form; in Valkey's only the name of the role differs.
+    /// Templates are in Redis's form; Valkey's form differs only in the name of the role.
     pub fn line(self, template: &str, arguments: &[&dyn Display]) -> String {
         let spelled = match self {
             Words::Redis => template.to_string(),
@@ -59,7 +59,7 @@ pub struct Text {
 }
 
 impl Text {
-    /// The text in one form.
+    /// The spelling of the text in one server's form.
     #[inline]
     pub const fn of(self, words: Words) -> &'static str {
         match words {
@@ -68,7 +68,8 @@ impl Text {
         }
     }
 
-    /// The text in one form, with each `{name}` replaced by the argument of that name.
+    /// The spelling of the text in one server's form, with each `{name}` replaced by the argument
+    /// of that name.
     pub fn fill(self, words: Words, arguments: &[(&str, &str)]) -> String {
         let mut out = String::new();
         let mut rest = self.of(words);
@@ -94,7 +95,7 @@ macro_rules! differ {
     };
 }
 
-/// Both forms in full.
+/// A text whose two forms are given in full.
 const fn both(redis: &'static str, valkey: &'static str) -> Text {
     Text { redis, valkey }
 }
@@ -160,7 +161,7 @@ table! {
          in the configuration.",
     );
 
-    /// The valid arguments of XREAD for a stream; Redis 8.2 names `+`.
+    /// The arguments of XREAD for a stream that are valid, in an error; Redis 8.2 also has `+`.
     XREAD_IDS = both("ID, '+', or '$'", "ID or '$'");
     REPLICAOF_PORT = differ!("master" / "primary" in "Invalid ", " port");
 
@@ -259,7 +260,7 @@ table! {
     LOG_AOF_SLOW_FSYNC = differ!("Redis" / "the server" in
         "Asynchronous AOF fsync is taking too long (disk is busy?). Writing the AOF buffer without waiting for fsync \
          to complete, this may slow down ", ".");
-    /// The error is that of `find_command`.
+    /// The error in this line is that of `find_command`.
     LOG_AOF_UNKNOWN_COMMAND = both(
         "Unknown command '{command}' reading the append only file {file}",
         "Error reading the append only file {file}, error: {error}",

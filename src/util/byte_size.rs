@@ -1,14 +1,15 @@
-//! Sizes in bytes as text: in settings, and for people in INFO.
+//! Converts sizes in bytes to and from text: values of settings, and figures for people in INFO.
 //!
 //! The units of settings are Redis's own: `k`, `m`, `g` are powers of 1000, `kb`, `mb`, `gb` powers
 //! of 1024, in either case of letter. INFO counts in 1024 and writes `K`, `M`, `G`, `T`, `P`.
 
-/// The size of Redis's buffer for the digits.
+/// The size of the buffer in which Redis collects the digits.
 const MAX_DIGITS: usize = 127;
 
-/// Reads `100mb`, `1k`, `512`. As in Redis, digits that overflow mean the largest number, and a
-/// unit alone means 0; a NUL ends the text, and more than 127 digits are refused. A product that
-/// overflows is refused: Redis lets it wrap, and `17179869184gb` sets no limit there.
+/// Parses a size such as `100mb`, `1k`, `512`. As in Redis, digits that overflow mean the largest
+/// number, and a unit alone means 0; a NUL ends the text, and more than 127 digits are refused. A
+/// product that overflows is refused, too. Redis lets the product wrap, so that `17179869184gb`
+/// sets no limit.
 pub fn parse_memory(text: &[u8]) -> Option<u64> {
     let text = text.split(|byte| *byte == 0).next().unwrap_or(text);
     let unit_at = text.iter().position(|byte| !byte.is_ascii_digit());
@@ -37,7 +38,8 @@ fn unit_size(unit: &[u8]) -> Option<u64> {
     })
 }
 
-/// `512B`, `1.23M`: INFO's `used_memory_human`. From 2^60 on it is plain bytes again.
+/// Formats a size as INFO's `used_memory_human` does: `512B`, `1.23M`. From 2^60 on, plain bytes
+/// are printed.
 pub fn format_bytes_human(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["K", "M", "G", "T", "P"];
     for (at, unit) in UNITS.iter().enumerate() {

@@ -1,9 +1,9 @@
-//! FNV-1a over 64 bits: a hash without a key, for what is not attacked: the name of a build, the
-//! blocks of a recording.
+//! FNV-1a over 64 bits: a hash without a key, for data that no attacker chooses, such as the name
+//! of a build and the blocks of a recording.
 //!
 //! Source: Fowler, Noll, Vo; draft-eastlake-fnv.
 
-/// Goes on from an earlier hash, or from 0.
+/// Continues from an earlier hash, or from 0.
 pub const fn hash(earlier: u64, bytes: &[u8]) -> u64 {
     let mut hash = earlier ^ 0xcbf2_9ce4_8422_2325;
     let mut at = 0;

@@ -1,9 +1,9 @@
 //! Places on the globe: the cells, distances and shapes behind GEOADD, GEODIST, GEOSEARCH and
 //! GEOHASH.
 //!
-//! A place is a score of 52 bits: longitude and latitude are each halved 26 times, and the choices
-//! are interleaved, so a cell of the grid is a range of scores, and a search in an area is a few
-//! ranges of a sorted set.
+//! A place is stored as a score of 52 bits: longitude and latitude are each halved 26 times, and
+//! the choices are interleaved. So a cell of the grid is a range of scores, and a search in an area
+//! is a few ranges of a sorted set.
 //!
 //! ```text
 //!   score   x25 y25 x24 y24 ... x0 y0          x: longitude in -180..180    y: latitude in -85.05..85.05
@@ -17,20 +17,19 @@
 //! ```
 //!
 //! Latitudes end where Web Mercator's square map does. GEOHASH's text uses the standard -90..90
-//! instead, so it is encoded anew from the decoded place. Distances are haversine on a sphere of
-//! Redis's radius.
+//! instead, so the decoded place is encoded anew for it. Distances are haversine distances on a
+//! sphere of Redis's radius.
 //!
-//! Formulas keep Redis's order of operations: a double's last bit shows in GEOPOS and in which
-//! member lies on a border. Longitude 180 itself overflows into bit 53; that is Redis's score for
-//! it, too.
+//! Formulas keep Redis's order of operations: the last bit of a double shows in GEOPOS, and decides
+//! whether a member on a border is found. Longitude 180 itself overflows into bit 53, as in Redis.
 
 use std::f64::consts::PI;
 
-/// Degrees.
+/// The largest longitude in degrees.
 const MAX_LONGITUDE: f64 = 180.0;
-/// atan(sinh(pi)) in degrees.
+/// The largest latitude in degrees: atan(sinh(pi)).
 const MAX_LATITUDE: f64 = 85.05112878;
-/// Meters.
+/// The radius of the Earth in meters, as in Redis.
 const EARTH_RADIUS: f64 = 6_372_797.560856;
 /// Half the side of Web Mercator's map, in meters.
 const MERCATOR_MAX: f64 = 20_037_726.37;
@@ -40,13 +39,13 @@ const RADIANS_PER_DEGREE: f64 = PI / 180.0;
 /// A place in degrees.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Point {
-    /// Degrees, east positive.
+    /// The longitude in degrees, east positive.
     pub longitude: f64,
-    /// Degrees, north positive.
+    /// The latitude in degrees, north positive.
     pub latitude: f64,
 }
 
-/// Whether GEOADD accepts the place; false for NaN.
+/// Whether GEOADD accepts the place. NaN is not accepted.
 pub fn is_valid(point: Point) -> bool {
     (-MAX_LONGITUDE..=MAX_LONGITUDE).contains(&point.longitude)
         && (-MAX_LATITUDE..=MAX_LATITUDE).contains(&point.latitude)
@@ -57,7 +56,7 @@ pub fn encode(point: Point) -> u64 {
     Cell::holding(point, MAX_STEP, MAX_LATITUDE).bits
 }
 
-/// The center of a score's finest cell.
+/// The center of the finest cell with this score.
 pub fn decode(score: u64) -> Point {
     let bounds = Cell {
         bits: score,
@@ -71,8 +70,8 @@ pub fn decode(score: u64) -> Point {
     }
 }
 
-/// The standard geohash text of a score's place. The grid's 52 bits are two letters' worth short of
-/// 55: the eleventh is always `0`.
+/// The standard geohash text of a score's place. The grid's 52 bits are three bits short of 55, so
+/// the eleventh letter is always `0`.
 pub fn geohash_text(score: u64) -> [u8; 11] {
     const ALPHABET: &[u8; 32] = b"0123456789bcdefghjkmnpqrstuvwxyz";
     let bits = Cell::holding(decode(score), MAX_STEP, 90.0).bits;
@@ -90,7 +89,7 @@ fn degrees(radians: f64) -> f64 {
     radians / RADIANS_PER_DEGREE
 }
 
-/// Meters along the great circle.
+/// The distance in meters along the great circle.
 pub fn distance(from: Point, to: Point) -> f64 {
     let v = ((radians(to.longitude) - radians(from.longitude)) / 2.0).sin();
     if v == 0.0 {
@@ -102,13 +101,13 @@ pub fn distance(from: Point, to: Point) -> f64 {
     2.0 * EARTH_RADIUS * a.sqrt().asin()
 }
 
-/// Meters along a meridian.
+/// The distance in meters along a meridian.
 fn latitude_distance(from: f64, to: f64) -> f64 {
     EARTH_RADIUS * (radians(to) - radians(from)).abs()
 }
 
-/// A rectangle in degrees. A box that crosses the antimeridian or a pole runs past the map's edge
-/// instead.
+/// A rectangle in degrees. A rectangle that crosses the antimeridian or a pole extends beyond the
+/// map's edge.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Bounds {
     pub west: f64,
@@ -117,7 +116,7 @@ pub struct Bounds {
     pub north: f64,
 }
 
-/// A cell of the grid: `2 * step` bits.
+/// A cell of the grid: the leading `2 * step` bits of a score.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Cell {
     bits: u64,
@@ -152,7 +151,7 @@ impl Cell {
 
     /// The cell `east` cells further east and `north` cells further north; the map wraps around at
     /// all its edges. A coordinate that does not move is left as it is, even if it overflowed at
-    /// the map's edge: Redis then searches nothing there.
+    /// the map's edge: Redis then finds nothing in the cell.
     fn neighbor(self, east: i32, north: i32) -> Self {
         let mask = u32::MAX >> (32 - self.step);
         let moved = |position: u32, by: i32| match by {
@@ -164,14 +163,15 @@ impl Cell {
         Cell::at(x, y, self.step)
     }
 
-    /// The scores in this cell: from the first, up to but not including the second.
+    /// The range of the scores in this cell: from the first number, up to but not including the
+    /// second.
     fn scores(self) -> (u64, u64) {
         let unused = 52 - 2 * self.step;
         (self.bits << unused, self.bits.wrapping_add(1) << unused)
     }
 }
 
-/// Moves bit n to bit 2n.
+/// Moves each bit n to bit 2n.
 fn spread(value: u32) -> u64 {
     let mut bits = u64::from(value);
     bits = (bits | bits << 16) & 0x0000_ffff_0000_ffff;
@@ -181,7 +181,7 @@ fn spread(value: u32) -> u64 {
     (bits | bits << 1) & 0x5555_5555_5555_5555
 }
 
-/// Moves bit 2n to bit n and drops the odd ones.
+/// Moves each bit 2n to bit n and drops the odd bits.
 fn squeeze(bits: u64) -> u32 {
     let mut bits = bits & 0x5555_5555_5555_5555;
     bits = (bits | bits >> 1) & 0x3333_3333_3333_3333;
@@ -191,7 +191,7 @@ fn squeeze(bits: u64) -> u32 {
     (bits | bits >> 16) as u32
 }
 
-/// The form of a search area; lengths in meters.
+/// The form of a search area, with lengths in meters.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Shape {
     Circle {
@@ -202,13 +202,13 @@ pub enum Shape {
         width: f64,
         height: f64,
     },
-    /// At least three corners; the last is joined to the first.
+    /// A polygon of at least three corners; the last corner is joined to the first.
     Polygon {
         corners: Vec<Point>,
     },
 }
 
-/// A shape around a place.
+/// A search area: a shape around a place.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Area {
     pub center: Point,
@@ -216,8 +216,8 @@ pub struct Area {
 }
 
 impl Area {
-    /// A polygon. Its center, from which distances are measured, is the mean of its corners as
-    /// points in space, projected to the surface.
+    /// Creates a polygon. Its center, from which distances are measured, is the mean of its corners
+    /// as points in space, projected to the surface.
     pub fn polygon(corners: Vec<Point>) -> Self {
         let (mut x, mut y, mut z) = (0.0, 0.0, 0.0);
         for corner in &corners {
@@ -236,7 +236,8 @@ impl Area {
         Area { center, shape }
     }
 
-    /// The distance of a point in the area from its center; `None` outside of the area.
+    /// The distance of a point from the area's center; `None` if the point lies outside of the
+    /// area.
     pub fn distance_inside(&self, point: Point) -> Option<f64> {
         match &self.shape {
             Shape::Circle { radius } => {
@@ -315,8 +316,9 @@ impl Area {
         }
     }
 
-    /// The ranges of scores that cover the area, each from its first score up to but not including
-    /// its second, in the order in which a search visits them: center, N, S, E, W, NE, NW, SE, SW.
+    /// The ranges of scores that cover the area, in the order in which a search visits them:
+    /// center, N, S, E, W, NE, NW, SE, SW. A range goes from its first score up to but not
+    /// including its second.
     pub fn score_ranges(&self) -> Vec<(u64, u64)> {
         const AROUND: [(i32, i32); 8] = [
             (0, 1),
@@ -331,7 +333,7 @@ impl Area {
         let bounds = self.bounding_box();
         let cell = self.center_cell(bounds);
         let cell_bounds = cell.bounds();
-        // At step 1 the neighbors are all of the map, so none may be left out.
+        // At step 1 the cell and its neighbors are the whole map, so no neighbor may be left out.
         let may_skip = cell.step >= 2;
         let outside = |east: i32, north: i32| {
             may_skip
@@ -366,8 +368,8 @@ impl Area {
     }
 }
 
-/// The finest step whose cells are about as wide as the radius; coarser near the poles, where cells
-/// are narrow.
+/// The finest step whose cells are about as wide as the radius. The step is coarser near the poles,
+/// where cells are narrow.
 fn steps_for_radius(mut radius: f64, latitude: f64) -> u32 {
     if radius == 0.0 {
         return MAX_STEP;
@@ -436,7 +438,7 @@ mod tests {
         latitude: 37.502669,
     };
 
-    /// Place, score, geohash, longitude, latitude and distance to Palermo in meters.
+    /// A known place: name, score, geohash, longitude, latitude and distance to Palermo in meters.
     type Known = (
         Point,
         u64,
@@ -446,7 +448,7 @@ mod tests {
         &'static str,
     );
 
-    /// The replies of a real server.
+    /// Places with the replies of a real server.
     const KNOWN: &[Known] = &[
         (
             point(-180.0, -85.05112878),
@@ -632,7 +634,7 @@ mod tests {
             prop_assert_eq!(squeeze(spread(value) | spread(noise) << 1), value);
         }
 
-        /// The places are away from the poles and the antimeridian, where the map ends.
+        /// All places are away from the poles and the antimeridian, where the map ends.
         #[test]
         fn what_is_inside_is_in_a_visited_range(
             x in -100.0..100.0f64, y in -60.0..60.0f64, dx in -1.0..1.0f64, dy in -1.0..1.0f64, size in 1.0..6.0f64,

@@ -10,9 +10,9 @@
 //! (`[a-]`); `\` at the very end is a backslash; the empty string matches only the empty pattern,
 //! not `*`; an escaped byte in a class is compared with its case.
 //!
-//! **Invariant:** time is at most pattern length times string length. Only the last `*` is ever
-//! tried again: once a part between two stars has matched, matching it later can only leave less
-//! string for the rest (test `many_stars_end_in_time` would not end otherwise).
+//! **Invariant:** the time is at most pattern length times string length. Only the last `*` is ever
+//! tried again: once the part between two stars has matched, a later match of this part can only
+//! leave less of the string for the rest (test `many_stars_end_in_time` would not end otherwise).
 
 use memchr::memchr;
 
@@ -21,12 +21,12 @@ pub fn glob_match(pattern: &[u8], string: &[u8]) -> bool {
     matches::<false>(pattern, string)
 }
 
-/// Whether `string` matches `pattern`, whatever the case of ASCII letters.
+/// Whether `string` matches `pattern`; upper and lower case of ASCII letters are equal.
 pub fn glob_match_nocase(pattern: &[u8], string: &[u8]) -> bool {
     matches::<true>(pattern, string)
 }
 
-/// Whether the pattern matches only itself, so that a look-up can replace a scan.
+/// Whether the pattern matches only the string that it is, so that a look-up can replace a scan.
 pub fn is_literal(pattern: &[u8]) -> bool {
     !pattern
         .iter()
@@ -34,7 +34,7 @@ pub fn is_literal(pattern: &[u8]) -> bool {
 }
 
 /// A pattern with more stars than this (adjacent stars count as one) matches nothing, as in Redis,
-/// whose matcher has this limit of depth.
+/// whose matcher limits the depth of its recursion.
 const STARS_MAX: usize = 1000;
 
 fn matches<const NOCASE: bool>(pattern: &[u8], string: &[u8]) -> bool {
@@ -42,7 +42,8 @@ fn matches<const NOCASE: bool>(pattern: &[u8], string: &[u8]) -> bool {
         return pattern.is_empty();
     }
     let (mut pattern, mut string) = (pattern, string);
-    // The pattern behind the last star, and the part of the string at which it was last tried.
+    // The pattern behind the last star, and the rest of the string at which this pattern was last
+    // tried.
     let mut retry: Option<(&[u8], &[u8])> = None;
     let mut stars = 0;
     while let Some((&byte, later)) = string.split_first() {
@@ -132,7 +133,8 @@ fn same<const NOCASE: bool>(left: u8, right: u8) -> bool {
     }
 }
 
-/// The ends may come in either order; they are sorted before the case is folded.
+/// Whether the range has the byte. Its ends may come in either order; they are sorted before the
+/// case is folded.
 fn in_range<const NOCASE: bool>(from: u8, to: u8, byte: u8) -> bool {
     let (low, high) = (from.min(to), from.max(to));
     match NOCASE {
@@ -221,7 +223,7 @@ mod tests {
         assert!(!is_literal(b"user\\1"));
     }
 
-    /// Tries every split at every star: slow and simple.
+    /// A simple matcher that tries every split of the string at every star, for comparison.
     fn naive(pattern: &[u8], string: &[u8]) -> bool {
         match (pattern, string) {
             ([], _) => string.is_empty(),

@@ -1,8 +1,8 @@
 //! The decimal digits of a double: Grisu2, from Florian Loitsch, "Printing Floating-Point Numbers
 //! Quickly and Accurately with Integers" (PLDI 2010).
 //!
-//! Every decimal between a double's two boundaries, halfway to its neighbours, reads back as that
-//! double:
+//! Every decimal between a double's two boundaries, which lie halfway to its neighbours, reads back
+//! as this double:
 //!
 //! ```text
 //!        low                     w                     high
@@ -10,16 +10,16 @@
 //!            3972.8564029999998   3972.856403
 //! ```
 //!
-//! All three are multiplied by a power of ten, so that the integer part fits 32 bits, and digits of
-//! `high` are produced until what is left of it falls below `high - low`. The products are off by a
-//! unit of their last bit, so the interval is first narrowed by one at each end. That makes every
-//! result read back exactly, but one result in four hundred has one digit more than needed: the
-//! shorter one lay outside of the narrowed interval.
+//! The value and its boundaries are multiplied by a power of ten, so that the integer part fits 32
+//! bits. Then digits of `high` are produced until the rest of `high` falls below `high - low`. The
+//! products are off by a unit of their last bit, so the interval is first narrowed by one at each
+//! end. That makes every result read back exactly, but one result in four hundred has one digit
+//! more than needed: its shorter form lies outside of the narrowed interval.
 //!
-//! Newer methods (Ryu, Schubfach, zmij) always find the shortest. They were rejected because Redis
-//! 7 and Valkey 8 print with Grisu2, and a client sees the difference: `ZADD k 3972.856403 m`, then
-//! `ZSCORE k m`, says `3972.8564029999998`, and so do replication, the AOF and every digest made of
-//! such replies.
+//! Newer methods (Ryu, Schubfach, zmij) always find the shortest form. They were rejected because
+//! Redis 7 and Valkey 8 print with Grisu2, and a client sees the difference: after `ZADD k
+//! 3972.856403 m`, `ZSCORE k m` says `3972.8564029999998`, and so do replication, the AOF and every
+//! digest of such replies.
 //!
 //! **Invariant:** the digits read back as the same double (test `digits_read_back`).
 
@@ -40,8 +40,8 @@ impl Decimal {
         &self.digits[..self.len]
     }
 
-    /// Appends a digit; zeros in front are dropped. 64 bits make 20 digits, of which a double's
-    /// interval needs at most 17.
+    /// Appends a digit; leading zeros are dropped. 64 bits hold up to 20 digits, of which a
+    /// double's interval needs at most 17.
     fn push(&mut self, digit: u64) {
         if (digit != 0 || self.len > 0) && self.len < self.digits.len() {
             self.digits[self.len] = b'0' + digit as u8;
@@ -50,7 +50,7 @@ impl Decimal {
     }
 }
 
-/// `mantissa * 2^exponent`.
+/// The number `mantissa * 2^exponent`.
 #[derive(Debug, Clone, Copy)]
 struct Float {
     mantissa: u64,
@@ -76,8 +76,8 @@ impl Float {
     }
 }
 
-/// Powers of ten from 10^-348 on, eight apart: close enough to bring every double's exponent into
-/// the wanted range.
+/// The exponent of the first stored power of ten. The powers are eight apart, close enough to bring
+/// every double's exponent into the wanted range.
 const FIRST_POWER: i32 = -348;
 const POWER_STEP: i32 = 8;
 const POWERS: usize = 87;
@@ -90,12 +90,12 @@ static POWERS_OF_TEN: LazyLock<[Float; POWERS]> = LazyLock::new(|| {
     })
 });
 
-/// Exponents of a product whose integer part fits 32 bits and whose digits fit 64.
+/// The exponents of a product whose integer part fits 32 bits and whose digits fit 64.
 const EXPONENTS: std::ops::RangeInclusive<i32> = -60..=-32;
 
-/// A power of ten that brings a normalized float into `EXPONENTS`, and its decimal exponent.
-/// Sometimes two powers do; the choice affects the last digit, so it is Redis's: a low estimate,
-/// then steps upwards.
+/// A power of ten that brings a normalized float into `EXPONENTS`, and its decimal exponent. If two
+/// powers do so, the choice affects the last digit, so it is made as in Redis: a low estimate, then
+/// steps upwards.
 fn scaling_power(exponent: i32) -> (Float, i32) {
     const LOG10_2: f64 = std::f64::consts::LOG10_2;
     let estimate = (-f64::from(exponent + POWERS as i32) * LOG10_2) as i32;
@@ -111,7 +111,7 @@ fn scaling_power(exponent: i32) -> (Float, i32) {
     }
 }
 
-/// Digits that read back as `value`, which is positive and finite.
+/// The digits that read back as `value`, which is positive and finite.
 pub(super) fn digits(value: f64) -> Decimal {
     const HIDDEN_BIT: u64 = 1 << 52;
     let bits = value.to_bits();
@@ -131,7 +131,7 @@ pub(super) fn digits(value: f64) -> Decimal {
         exponent: float.exponent - 1,
     }
     .normalized();
-    // Below a power of two the neighbour is only half as far away.
+    // Below a power of two the neighbour is only half as far away as above it.
     let closer = if float.mantissa == HIDDEN_BIT { 2 } else { 1 };
     let low_exponent = float.exponent - closer;
     let low = Float {
@@ -148,7 +148,7 @@ pub(super) fn digits(value: f64) -> Decimal {
     interval.digits(-decimal_exponent)
 }
 
-/// The scaled value and its narrowed boundaries, fixed-point numbers of `fraction_bits`.
+/// The scaled value and its narrowed boundaries, as fixed-point numbers with `fraction_bits`.
 struct Interval {
     low: u64,
     value: u64,
@@ -214,8 +214,8 @@ struct Remainder {
 }
 
 impl Decimal {
-    /// Lowers the last digit while that brings the number closer to the value itself and keeps it
-    /// above `low`.
+    /// Lowers the last digit while this brings the number closer to the value itself and keeps the
+    /// number above `low`.
     fn toward(mut self, at: Remainder) -> Self {
         let mut rest = at.rest;
         while rest < at.to_value
@@ -248,7 +248,7 @@ mod tests {
             (5e-324, "5e-324"),
             (f64::MIN_POSITIVE, "22250738585072014e-324"),
             (f64::MAX, "17976931348623157e292"),
-            // The shortest text has one digit less.
+            // The shortest text for this number has one digit less.
             (3972.856403, "39728564029999998e-13"),
             (2977.112527, "29771125269999998e-13"),
             (704.3355575832, "7043355575832001e-13"),

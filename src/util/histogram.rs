@@ -16,7 +16,8 @@ const HALF: usize = SUB / 2;
 const MAX: u64 = 1_000_000_000;
 const BUCKETS: usize = SUB + (30 - SUB_BITS as usize) * HALF;
 
-/// Native buckets: each is 2^(1/8) times as wide as the one before, 9 %.
+/// Prometheus' number for native buckets of which each ends at 2^(1/8) times the end of the one
+/// before, 9 % more.
 pub const NATIVE_SCHEMA: i32 = 3;
 
 /// Counts of values, by bucket.
@@ -80,8 +81,9 @@ impl Histogram {
         0
     }
 
-    /// The counts in the exponential buckets of Prometheus' native histograms, of microseconds:
-    /// bucket `i` ends at 2^(i/8). A bucket of ours belongs to the one in which it ends.
+    /// The counts in the exponential buckets of Prometheus' native histograms, in microseconds:
+    /// bucket `i` ends at 2^(i/8). A bucket of this histogram is counted in the native bucket in
+    /// which it ends.
     pub fn native(&self) -> Vec<(i32, u64)> {
         let mut out: Vec<(i32, u64)> = Vec::new();
         for (at, &count) in self.counts.iter().enumerate().filter(|(_, c)| **c > 0) {
@@ -97,8 +99,8 @@ impl Histogram {
     }
 
     /// Cumulative counts up to 1024 ns, 2048 ns, 4096 ns and so on, where they change:
-    /// (microseconds, count). The bucket that contains a limit is counted too, so the upper bound
-    /// of that bucket is shown: 1, 2, 4, 8, 16, 33.
+    /// (microseconds, count). The bucket that contains a limit is counted too, so a limit is shown
+    /// as the upper bound of that bucket: 1, 2, 4, 8, 16, 33.
     pub fn powers_of_two(&self) -> Vec<(u64, u64)> {
         let mut out = Vec::new();
         let (mut seen, mut at, mut before) = (0, 0, 0);
@@ -158,7 +160,7 @@ mod tests {
             h.total()
         );
         assert!(native.windows(2).all(|pair| pair[0].0 < pair[1].0));
-        // 1 us is the end of bucket 0; 1 ns is 2^-9.97 us.
+        // The end of bucket 0 is 1 us; 1 ns is 2^-9.97 us.
         assert_eq!(native[0], (-79, 1));
         let bounds = |(bucket, _): &(i32, u64)| (f64::from(*bucket) / 8.0).exp2();
         for us in [1.0, 2.0, 3.0, 1000.0, 1_000_000.0] {

@@ -1,4 +1,4 @@
-//! The x87 80-bit float, computed with integers: Redis computes INCRBYFLOAT in C's `long double`,
+//! The x87 80-bit float, computed with integers. Redis computes INCRBYFLOAT in C's `long double`,
 //! and its replies show every bit. `INCRBYFLOAT k 0.1` on `3.0` must return `3.1`; with a double
 //! that would be a coincidence.
 //!
@@ -9,25 +9,25 @@
 //!   subnormal  mantissa < 2^63, exponent -16445   down to 3.6e-4951
 //! ```
 //!
-//! Reading rounds the decimal text to nearest, ties to even, exactly, whatever its length: up to 19
-//! digits with a small exponent in one 128-bit step, the rest with a long division of limbs.
-//! Printing is `%.17Lf` less trailing zeros: at most 4,951 bytes.
+//! Reading a decimal text rounds its exact value to nearest, ties to even, whatever its length: up
+//! to 19 digits with a small exponent in one 128-bit step, longer texts with a long division of
+//! limbs. Printing is `%.17Lf` without trailing zeros: at most 4,951 bytes.
 //!
 //! **Invariant:** a finite value is zero, or has its top mantissa bit set, or has exponent
 //! `MIN_EXPONENT` (debug assert in `round`).
 //!
-//! The commands need neither multiplication nor comparison. A big-number crate would need more code
-//! than the two loops over limbs below.
+//! Multiplication and comparison are left out, since no command needs them. A big-number crate
+//! would need more code than the two loops over limbs below.
 
 use super::number::{
     HexFloat, MAX_FLOAT_CHARS, parse_exponent, round_off, split_sign, write_int, write_padded,
 };
 
-/// Exponent of the mantissa's last bit in subnormal numbers.
+/// The exponent of the mantissa's last bit in subnormal numbers.
 const MIN_EXPONENT: i32 = -16445;
-/// Exponent of the mantissa's last bit in the largest numbers.
+/// The exponent of the mantissa's last bit in the largest numbers.
 const MAX_EXPONENT: i32 = 16320;
-/// Digits after the point in the human form.
+/// The number of digits after the point in the human form.
 const DECIMALS: usize = 17;
 const TEN_POW_17: u128 = 10u128.pow(DECIMALS as u32);
 /// The largest power of ten in a limb.
@@ -48,7 +48,7 @@ enum ValueKind {
 }
 
 impl LongDouble {
-    /// Zero.
+    /// The number zero.
     pub const ZERO: LongDouble = LongDouble::finite(false, 0, MIN_EXPONENT);
 
     const fn finite(negative: bool, mantissa: u64, exponent: i32) -> Self {
@@ -66,8 +66,8 @@ impl LongDouble {
         kind: ValueKind::NotANumber,
     };
 
-    /// The nearest double: a value beyond a double's range becomes infinite, one that is too small
-    /// the smallest double.
+    /// The nearest double. A value beyond a double's range becomes infinite; a value that is too
+    /// small becomes the smallest double.
     pub fn to_f64(self) -> f64 {
         let magnitude = match self.kind {
             ValueKind::NotANumber => f64::NAN,
@@ -116,7 +116,7 @@ impl LongDouble {
         matches!(self.kind, ValueKind::Finite { .. })
     }
 
-    /// The nearest 64 bits to a power of ten, top bit set, and their exponent.
+    /// The 64 bits nearest to a power of ten, with the top bit set, and their exponent.
     pub(super) fn power_of_ten(power: i32) -> (u64, i32) {
         let ten = Decimal {
             digits: b"1",
@@ -128,8 +128,8 @@ impl LongDouble {
         (mantissa, exponent)
     }
 
-    /// Exponent and mantissa; ordered as the absolute values are, since only the lowest exponent
-    /// has mantissas without their top bit.
+    /// The exponent and the mantissa. They are ordered as the absolute values are, since only the
+    /// lowest exponent has mantissas without their top bit.
     fn size(self) -> (i32, u64) {
         match self.kind {
             ValueKind::Finite { mantissa, exponent } => (exponent, mantissa),
@@ -137,8 +137,8 @@ impl LongDouble {
         }
     }
 
-    /// The human form, `%.17Lf` without trailing zeros: `3.1`, `10000000000000000`, `inf`. Negative
-    /// zero is `0`.
+    /// Appends the human form, `%.17Lf` without trailing zeros: `3.1`, `10000000000000000`, `inf`.
+    /// Negative zero becomes `0`.
     fn write_human(self, out: &mut Vec<u8>) {
         let start = out.len();
         if self.negative && self.kind != ValueKind::NotANumber {
@@ -154,7 +154,7 @@ impl LongDouble {
         }
     }
 
-    /// [`LongDouble::write_human`] into a new vector.
+    /// The text of [`LongDouble::write_human`] as a new vector.
     pub fn to_human(self) -> Vec<u8> {
         let mut out = Vec::with_capacity(24);
         self.write_human(&mut out);
@@ -204,8 +204,8 @@ impl std::ops::Add for LongDouble {
 }
 
 /// The sum of two finite numbers, the larger one first. The larger mantissa is extended by 63 bits
-/// at its low end. Bits of the smaller number below these affect the result only by not being zero,
-/// which is recorded in one bit (sticky).
+/// at its low end. The bits of the smaller number below these matter only if one of them is not
+/// zero, which one bit (sticky) records.
 fn add_smaller(larger: LongDouble, smaller: LongDouble) -> LongDouble {
     let (exponent, mantissa) = larger.size();
     let (smaller_exponent, smaller_mantissa) = smaller.size();
@@ -222,7 +222,7 @@ fn add_smaller(larger: LongDouble, smaller: LongDouble) -> LongDouble {
     round(negative, difference, exponent - 63, sticky)
 }
 
-/// `bits * 2^exponent`, plus something less than the last bit if `sticky`, to the nearest float,
+/// Rounds `bits * 2^exponent`, plus a fraction of the last bit if `sticky`, to the nearest float,
 /// ties to even. With `sticky`, `bits` must hold more than 64 bits.
 fn round(negative: bool, bits: u128, exponent: i32, sticky: bool) -> LongDouble {
     if bits == 0 {
@@ -255,11 +255,11 @@ fn round(negative: bool, bits: u128, exponent: i32, sticky: bool) -> LongDouble 
 /// An unsigned decimal text, parsed but not rounded yet: the digits as a whole number times
 /// 10^exponent.
 struct Decimal<'a> {
-    /// The digits from the first that is not zero on; they may contain a point.
+    /// The digits from the first nonzero digit on; they may contain a point.
     digits: &'a [u8],
     /// The number of these digits, without the point.
     count: usize,
-    /// The first 19 of them.
+    /// The first 19 of the digits, as a number.
     head: u64,
     exponent: i64,
 }
@@ -323,7 +323,8 @@ impl<'a> Decimal<'a> {
         }
     }
 
-    /// Up to 19 digits fit 64 bits and so does 5^27; 10^n is 5^n * 2^n.
+    /// Rounds a number of few digits: up to 19 digits fit 64 bits, and so does 5^27; 10^n is 5^n *
+    /// 2^n.
     fn round_short(&self, negative: bool) -> LongDouble {
         let exponent = self.exponent as i32;
         let power = 5u64.pow(exponent.unsigned_abs());
@@ -331,8 +332,8 @@ impl<'a> Decimal<'a> {
             let product = u128::from(self.head) * u128::from(power);
             return round(negative, product, exponent, false);
         }
-        // The dividend's top bit is bit 127 and the divisor has 63 bits: a quotient of 65 bits or
-        // more.
+        // The dividend's top bit is bit 127 and the divisor has 63 bits, so the quotient has 65
+        // bits or more.
         let shift = self.head.leading_zeros();
         let dividend = u128::from(self.head << shift) << 64;
         let (quotient, rest) = (dividend / u128::from(power), dividend % u128::from(power));
@@ -358,9 +359,10 @@ impl<'a> Decimal<'a> {
     }
 }
 
-/// A natural number in base 2^64, least limb first, no zero limb on top.
+/// A natural number in base 2^64, least limb first, with no zero limb on top.
 ///
-/// Text of `MAX_FLOAT_CHARS` and a float's range of exponents bound it to some 34,000 bits.
+/// Numbers have at most some 34,000 bits, since texts have at most `MAX_FLOAT_CHARS` and a float's
+/// exponents are bounded.
 #[derive(Default)]
 struct Limbs(Vec<u64>);
 
@@ -384,7 +386,7 @@ impl Limbs {
         self.multiply_add(10u64.pow(exponent % 19), 0);
     }
 
-    /// Divides in place and gives the remainder.
+    /// Divides the number in place and returns the remainder.
     fn divide_small(&mut self, divisor: u64) -> u64 {
         let mut rest = 0;
         for limb in self.0.iter_mut().rev() {
@@ -417,7 +419,7 @@ impl Limbs {
         self.0.splice(0..0, std::iter::repeat_n(0, shift / 64));
     }
 
-    /// The top 128 bits at most, their exponent, and whether anything below them is not zero.
+    /// The top 128 bits at most, their exponent, and whether any bit below them is not zero.
     fn leading_bits(&self) -> (u128, i32, bool) {
         let below = self.0.len().saturating_sub(2);
         let (low, top) = self.0.split_at(below);
@@ -425,7 +427,7 @@ impl Limbs {
             .iter()
             .rev()
             .fold(0, |bits, limb| bits << 64 | u128::from(*limb));
-        // 65 bits at least: the second limb is there whenever limbs are left out.
+        // There are at least 65 bits: the second limb is there whenever limbs are left out.
         (bits, below as i32 * 64, low.iter().any(|limb| *limb != 0))
     }
 
@@ -436,7 +438,7 @@ impl Limbs {
             .is_ge()
     }
 
-    /// `self -= other`, which must not be larger.
+    /// Computes `self -= other`; `other` must not be larger.
     fn subtract(&mut self, other: &Limbs) {
         let mut borrow = false;
         for (at, limb) in self.0.iter_mut().enumerate() {
@@ -450,8 +452,8 @@ impl Limbs {
         self.trim();
     }
 
-    /// The quotient of two numbers as 66 bits, their exponent, and whether a remainder is left:
-    /// long division in base two, with both numbers first shifted to the same length.
+    /// Divides two numbers: the quotient as 66 bits, its exponent, and whether a remainder is left.
+    /// This is a long division in base two, with both numbers first shifted to the same length.
     fn divide(mut self, mut divisor: Limbs) -> (u128, i32, bool) {
         const BITS: i32 = 66;
         let shift = divisor.bit_length() as i32 - self.bit_length() as i32;
@@ -471,7 +473,7 @@ impl Limbs {
         (quotient, 1 - BITS - shift, !self.0.is_empty())
     }
 
-    /// Appends the number in decimal, taking it apart.
+    /// Appends the number in decimal. The number is consumed digit by digit.
     fn write_decimal(mut self, out: &mut Vec<u8>) {
         let mut groups = Vec::with_capacity(self.0.len() * 65 / 64 + 1);
         while !self.0.is_empty() {
@@ -485,7 +487,8 @@ impl Limbs {
     }
 }
 
-/// `mantissa * 2^exponent` with up to 17 decimals, rounded half to even, as `%.17Lf` rounds.
+/// Appends `mantissa * 2^exponent` with up to 17 decimals, rounded half to even, as `%.17Lf`
+/// rounds.
 fn write_fixed(out: &mut Vec<u8>, mantissa: u64, exponent: i32) {
     match exponent {
         64.. => {
@@ -498,8 +501,8 @@ fn write_fixed(out: &mut Vec<u8>, mantissa: u64, exponent: i32) {
     }
 }
 
-/// `mantissa / 2^shift`, shift at least 1. A fraction below one times 10^17 fits 121 bits, so
-/// nothing is lost.
+/// Appends `mantissa / 2^shift`, where the shift is at least 1. A fraction below one times 10^17
+/// fits 121 bits, so no bit is lost.
 fn write_fraction(out: &mut Vec<u8>, mantissa: u64, shift: u32) {
     let mut whole = mantissa.checked_shr(shift).unwrap_or(0);
     let fraction = mantissa - whole.checked_shl(shift).unwrap_or(0);
@@ -650,7 +653,7 @@ mod tests {
         assert!((read("1.18e4932") + read("1e4900")).is_finite());
     }
 
-    /// The same text through the short path and, with zeros appended, the long one.
+    /// The number `digits * 10^exponent` as a text with zeros appended, which the long path reads.
     fn long_form(digits: u64, exponent: i32) -> String {
         format!("{digits}{}e{}", "0".repeat(30), exponent - 30)
     }
@@ -666,7 +669,7 @@ mod tests {
         fn integers_are_exact(left: i64, right: i64) {
             prop_assert_eq!(human(left.into()), left.to_string());
             prop_assert_eq!(read(&left.to_string()), LongDouble::from(left));
-            // The sum needs 65 bits; what fits 64 is exact.
+            // The sum needs 65 bits, so a sum of at most 64 bits is exact.
             let sum = i128::from(left) + i128::from(right);
             if sum.unsigned_abs() < 1 << 64 {
                 prop_assert_eq!(human(LongDouble::from(left) + right.into()), sum.to_string());
@@ -683,7 +686,8 @@ mod tests {
             prop_assert_eq!(human(value.into()), trimmed);
         }
 
-        /// Every double is a long double: its exact decimal text must read back as it.
+        /// Every double is a long double, so its exact decimal text must read back as the same
+        /// value.
         #[test]
         fn exact_texts_of_doubles_are_read_exactly(bits: u64) {
             let value = f64::from_bits(bits);
@@ -691,8 +695,8 @@ mod tests {
             prop_assert_eq!(read(&format!("{value:.1074}")), LongDouble::from(value));
         }
 
-        /// Between two neighbours the exact midpoint goes to the even one, and a digit more
-        /// decides.
+        /// The exact midpoint between two neighbours goes to the even one; with one more digit, to
+        /// the nearer one.
         #[test]
         fn ties_go_to_even(mantissa: u64) {
             let mantissa = u128::from(mantissa | 1 << 63);

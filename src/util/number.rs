@@ -1,4 +1,4 @@
-//! Numbers to and from text, by Redis's rules for texts that are numbers.
+//! Converts numbers to and from text, by Redis's rules for texts that are numbers.
 //!
 //! A string is stored as an integer only if printing that integer gives the same string back. So
 //! the integer parser is strict: `007`, `+7`, `-0` and ` 7` are strings. Scores are laxer:
@@ -22,8 +22,8 @@
 
 use super::grisu;
 
-/// The longest text of a long double; longer texts are refused, as in Redis, whose buffer has this
-/// size. Doubles have no such limit.
+/// The maximum length of the text of a long double. Longer texts are refused, as in Redis, whose
+/// buffer has this size. Texts of doubles have no such limit.
 pub const MAX_FLOAT_CHARS: usize = 5 * 1024 - 1;
 
 /// Parses a strict decimal integer: only what `IntBuf` would print.
@@ -54,7 +54,7 @@ pub fn parse_u64(text: &[u8]) -> Option<u64> {
         [b'1'..=b'9', ..] if text.len() <= 20 => {}
         _ => return None,
     }
-    // 19 digits always fit; only the twentieth can overflow.
+    // 19 digits always fit 64 bits; only the twentieth can overflow.
     let (head, tail) = text.split_at(text.len().min(19));
     let mut value = 0u64;
     let (eights, rest) = head.as_chunks::<8>();
@@ -76,14 +76,14 @@ fn digit(byte: u8) -> Option<u64> {
     (digit <= 9).then_some(u64::from(digit))
 }
 
-/// Eight ASCII digits, first digit in the lowest byte, as one number: neighbours are joined into
-/// pairs, pairs into fours, fours into eight, each step one multiplication of the whole word.
+/// Parses eight ASCII digits, the first one in the lowest byte. Neighbours are joined into pairs,
+/// pairs into fours, fours into eight, each step by one multiplication of the whole word.
 #[inline]
 fn eight_digits(word: u64) -> Option<u64> {
     const ZEROS: u64 = 0x3030_3030_3030_3030;
     const HIGH_NIBBLES: u64 = 0xf0f0_f0f0_f0f0_f0f0;
     let digits = word ^ ZEROS;
-    // A digit leaves 0..=9: no high nibble, and none appears when 6 is added.
+    // A byte that is not in 0..=9 has a high nibble, or gets one when 6 is added.
     if (digits | digits.wrapping_add(0x0606_0606_0606_0606)) & HIGH_NIBBLES != 0 {
         return None;
     }
@@ -122,7 +122,7 @@ pub fn parse_u64_lenient(text: &[u8]) -> Option<u64> {
     })
 }
 
-/// C's `isspace` in the C locale; unlike `u8::is_ascii_whitespace` it holds the vertical tab.
+/// C's `isspace` in the C locale; unlike `u8::is_ascii_whitespace` it accepts the vertical tab.
 pub const fn is_c_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t'..=b'\r')
 }
@@ -137,8 +137,7 @@ pub fn parse_f64(text: &[u8]) -> Option<f64> {
     if let Some(hex) = HexFloat::parse(text) {
         return hex.to_f64();
     }
-    // Rust's grammar of decimal floats is C's, and so are its names of infinity; only NaN must be
-    // refused.
+    // Rust reads decimal floats and names of infinity as C does; only NaN must be refused.
     let value: f64 = std::str::from_utf8(text).ok()?.parse().ok()?;
     let out_of_range = if value.is_infinite() {
         text.iter().any(u8::is_ascii_digit)
@@ -148,9 +147,9 @@ pub fn parse_f64(text: &[u8]) -> Option<f64> {
     (!value.is_nan() && !out_of_range).then_some(value)
 }
 
-/// Parses a double as C's `strtod` does; Redis parses the bounds of a range of scores so. Leading
-/// space is allowed, an empty text is 0, a NUL ends the text, and what is outside of a double's
-/// range becomes infinite or zero. NaN is refused.
+/// Parses a double as C's `strtod` does, which Redis uses for the bounds of a range of scores.
+/// Leading space is allowed, an empty text is 0, a NUL ends the text, and a value outside of a
+/// double's range becomes infinite or zero. NaN is refused.
 pub fn parse_f64_lenient(text: &[u8]) -> Option<f64> {
     if let Some(integer) = parse_small_integer(text) {
         return Some(integer);
@@ -168,7 +167,7 @@ pub fn parse_f64_lenient(text: &[u8]) -> Option<f64> {
     (!value.is_nan()).then_some(value)
 }
 
-/// Most scores are short integers; up to 15 digits they are exact doubles.
+/// Parses an integer of up to 15 digits, which is an exact double. Most scores are such integers.
 #[inline]
 fn parse_small_integer(text: &[u8]) -> Option<f64> {
     if text.len() > 15 {
@@ -177,26 +176,27 @@ fn parse_small_integer(text: &[u8]) -> Option<f64> {
     parse_i64(text).map(|integer| integer as f64)
 }
 
-/// Whether the digits before the exponent hold anything but zeros.
+/// Whether any digit before the exponent is not zero.
 fn has_nonzero_digit(text: &[u8]) -> bool {
     text.iter()
         .take_while(|byte| !matches!(byte, b'e' | b'E'))
         .any(|byte| matches!(byte, b'1'..=b'9'))
 }
 
-/// A C hexadecimal float, `-0x1.8p3`, kept as its leading bits and a flag for the bits below them.
+/// A C hexadecimal float, such as `-0x1.8p3`: its leading bits, and a flag for the bits below them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct HexFloat {
     pub negative: bool,
-    /// At least the 121 leading bits; the value is `bits * 2^exponent`.
+    /// At least the 121 leading bits of the number. Its value is `bits * 2^exponent`.
     pub bits: u128,
     pub exponent: i64,
-    /// Bits below `bits` were not all zero.
+    /// Whether any bit below `bits` is not zero.
     pub sticky: bool,
 }
 
 impl HexFloat {
-    /// `None` if the text is not a whole hexadecimal float; it may still be a decimal one.
+    /// Parses a hexadecimal float. `None` if the whole text is not one; the text may still be a
+    /// decimal float.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let (negative, rest) = split_sign(text);
         let [b'0', b'x' | b'X', rest @ ..] = rest else {
@@ -243,7 +243,7 @@ impl HexFloat {
         }
     }
 
-    /// The value as a double; outside of a double's range it is infinite or zero.
+    /// The value as a double; a value outside of a double's range becomes infinite or zero.
     fn to_f64_saturating(self) -> f64 {
         let nearest = if self.exponent > 0 {
             f64::INFINITY
@@ -254,13 +254,15 @@ impl HexFloat {
         self.to_f64().unwrap_or(sign * nearest)
     }
 
-    /// Rounded to nearest, ties to even; `None` out of a double's range.
+    /// The value rounded to the nearest double, ties to even; `None` if it is out of a double's
+    /// range.
     fn to_f64(self) -> Option<f64> {
         let sign = if self.negative { -1.0 } else { 1.0 };
         if self.bits == 0 {
             return Some(0.0 * sign);
         }
-        // Exponent of the leading bit; the last bit that a double keeps lies 52 below, or at -1074.
+        // `top` is the exponent of the leading bit; the last bit that a double keeps lies 52 below,
+        // or at -1074.
         let top = self
             .exponent
             .saturating_add(127 - i64::from(self.bits.leading_zeros()));
@@ -278,8 +280,8 @@ impl HexFloat {
     }
 }
 
-/// `bits >> drop`, and whether rounding to nearest, ties to even, adds one to it. `drop` is 1 or
-/// more, and at least so big that the result fits 64 bits.
+/// Returns `bits >> drop`, and whether rounding to nearest, ties to even, adds one. `drop` is at
+/// least 1, and large enough that the result fits 64 bits.
 pub(super) fn round_off(bits: u128, drop: u32, sticky: bool) -> (u64, bool) {
     if drop > 128 {
         return (0, false);
@@ -291,7 +293,7 @@ pub(super) fn round_off(bits: u128, drop: u32, sticky: bool) -> (u64, bool) {
     (kept as u64, up)
 }
 
-/// 2^exponent, exact for every exponent that a double has, subnormals included.
+/// The power 2^exponent, exact for every exponent that a double has, subnormals included.
 fn exp2(exponent: i64) -> f64 {
     match exponent {
         ..-1074 => 0.0,
@@ -301,7 +303,8 @@ fn exp2(exponent: i64) -> f64 {
     }
 }
 
-/// Splits an optional `+` or `-` off: (is negative, the rest).
+/// Splits an optional `+` or `-` off; returns whether the number is negative, and the rest of the
+/// text.
 pub(super) fn split_sign(text: &[u8]) -> (bool, &[u8]) {
     match text {
         [b'-', rest @ ..] => (true, rest),
@@ -310,7 +313,8 @@ pub(super) fn split_sign(text: &[u8]) -> (bool, &[u8]) {
     }
 }
 
-/// The digits after `e` or `p`, with an optional sign; clamped far outside of every float's range.
+/// Parses the digits after `e` or `p`, with an optional sign. The exponent is clamped far outside
+/// of every float's range.
 pub(super) fn parse_exponent(text: &[u8]) -> Option<i64> {
     const FAR: i64 = 1 << 40;
     let (negative, digits) = split_sign(text);
@@ -323,7 +327,7 @@ pub(super) fn parse_exponent(text: &[u8]) -> Option<i64> {
     Some(if negative { -size } else { size })
 }
 
-/// Room for the text of one integer, on the stack.
+/// Room on the stack for the text of one integer.
 #[derive(Default)]
 pub struct IntBuf(itoa::Buffer);
 
@@ -346,8 +350,8 @@ pub fn write_int<I: itoa::Integer>(out: &mut Vec<u8>, integer: I) {
     out.extend_from_slice(IntBuf::new().format(integer));
 }
 
-/// The double as an integer, if it is one and no more than 2^62 in size: within that range the
-/// conversion is exact both ways. Negative zero is 0.
+/// The double as an integer, if it is one and its size is at most 2^62: within that range the
+/// conversion is exact both ways. Negative zero becomes 0.
 #[inline]
 pub fn double_to_i64(value: f64) -> Option<i64> {
     const LIMIT: f64 = (1i64 << 62) as f64;
@@ -358,7 +362,7 @@ pub fn double_to_i64(value: f64) -> Option<i64> {
     (integer as f64 == value).then_some(integer)
 }
 
-/// Room for the text of one double, on the stack. The longest is `-2.2250738585072014e-308`: 24
+/// Room on the stack for the text of one double. The longest text is `-2.2250738585072014e-308`: 24
 /// bytes.
 pub struct DoubleBuf {
     bytes: [u8; 32],
@@ -376,8 +380,8 @@ impl DoubleBuf {
         Self { bytes: [b'0'; 32] }
     }
 
-    /// Writes a double as in replies, in sorted sets' listpacks and in the AOF; the header of this
-    /// file shows the forms.
+    /// Writes a double in the form of replies, of sorted sets' listpacks and of the AOF; the header
+    /// of this file shows the forms.
     pub fn format(&mut self, value: f64) -> &[u8] {
         if let Some(integer) = double_to_i64(value) {
             if integer == 0 && value.is_sign_negative() {
@@ -424,7 +428,7 @@ impl DoubleBuf {
         }
         let digits = decimal.digits();
         let k = decimal.exponent;
-        // The exponent in scientific notation.
+        // The exponent of the number in scientific notation.
         let exponent = k + digits.len() as i32 - 1;
         if k >= 0 && exponent < digits.len() as i32 + 7 {
             out.push(digits);
@@ -445,8 +449,8 @@ pub fn write_f64(out: &mut Vec<u8>, value: f64) {
     out.extend_from_slice(DoubleBuf::new().format(value));
 }
 
-/// Appends a double with a fixed number of decimals, as GEODIST does: scaled, rounded to the
-/// nearest integer, ties to even, so `0.00005` with four decimals is `0.0000`.
+/// Appends a double with a fixed number of decimals, as GEODIST does. The double is scaled and
+/// rounded to the nearest integer, ties to even, so `0.00005` with four decimals is `0.0000`.
 pub fn write_fixed(out: &mut Vec<u8>, value: f64, decimals: u32) {
     let unit = 10u64.saturating_pow(decimals);
     let scaled = (value * unit as f64).round_ties_even();
@@ -717,7 +721,7 @@ mod tests {
         }
     }
 
-    /// Only the text of a long double has a maximum length; the scores of `ZADD` may have any.
+    /// Only the text of a long double has a maximum length; scores of `ZADD` may have any length.
     #[test]
     fn a_double_may_have_any_number_of_digits() {
         for zeros in [MAX_FLOAT_CHARS, 100_000] {

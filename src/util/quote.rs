@@ -1,5 +1,5 @@
-//! Quoting: splitting lines of redis.conf and inline requests into arguments, and a readable form
-//! of bytes.
+//! Quoting: splits lines of redis.conf and inline requests into arguments, and prints bytes in a
+//! readable form.
 //!
 //! ```text
 //!   "..."   \n \r \t \b \a, \xHH, and \ before any other byte gives that byte
@@ -16,7 +16,8 @@ use std::borrow::Cow;
 
 use super::number::is_c_space;
 
-/// At most `max` bytes of a peer for a line of the log, with a dot for each that is not printable.
+/// At most `max` bytes from a peer, for a line of the log, with a dot for each byte that is not
+/// printable.
 pub fn printable(bytes: &[u8], max: usize) -> String {
     let shown = bytes.iter().take(max).map(|&byte| match byte {
         b' '..=b'~' => char::from(byte),
@@ -42,7 +43,7 @@ pub fn split_args(line: &[u8]) -> Option<Vec<Vec<u8>>> {
     }
 }
 
-/// One argument and what follows it; the line starts at the argument.
+/// Splits the first argument off a line that starts with it. Returns the argument and the rest.
 fn next_arg(mut line: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     let mut arg = Vec::new();
     loop {
@@ -69,7 +70,8 @@ fn ends_argument(rest: &[u8]) -> bool {
     rest.first().is_none_or(|byte| is_c_space(*byte))
 }
 
-/// Reads up to the closing double quote and gives what follows it; `None` without one.
+/// Reads up to the closing double quote and returns the rest of the line; `None` if there is no
+/// such quote.
 fn double_quoted<'a>(mut line: &'a [u8], arg: &mut Vec<u8>) -> Option<&'a [u8]> {
     loop {
         let (byte, rest) = match line {
@@ -86,7 +88,8 @@ fn double_quoted<'a>(mut line: &'a [u8], arg: &mut Vec<u8>) -> Option<&'a [u8]> 
     }
 }
 
-/// Reads up to the closing single quote and gives what follows it; `None` without one.
+/// Reads up to the closing single quote and returns the rest of the line; `None` if there is no
+/// such quote.
 fn single_quoted<'a>(mut line: &'a [u8], arg: &mut Vec<u8>) -> Option<&'a [u8]> {
     loop {
         let (byte, rest) = match line {
@@ -143,15 +146,15 @@ pub fn write_repr(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'"');
 }
 
-/// `write_repr` as text, for log lines.
+/// The quoted string of `write_repr` as text, for log lines.
 pub fn repr(bytes: &[u8]) -> String {
     let mut out = Vec::new();
     write_repr(&mut out, bytes);
-    // All of it is printable ASCII by now.
+    // All bytes are printable ASCII by now.
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// Whether a value needs quotes to be one argument of a configuration line.
+/// Whether a value needs quotes to be a single argument of a configuration line.
 pub fn needs_repr(bytes: &[u8]) -> bool {
     let plain = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'\\');
     bytes.is_empty() || !bytes.iter().all(plain)

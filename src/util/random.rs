@@ -28,13 +28,13 @@ impl Random {
         self.0.next_u64()
     }
 
-    /// Uniform in `0..n`; 0 for an empty range.
+    /// A uniformly distributed number in `0..n`; 0 for an empty range.
     pub fn below(&mut self, n: u64) -> u64 {
         if n == 0 { 0 } else { self.0.random_range(0..n) }
     }
 
-    /// A new generator for one command that has borrowed a value from the server, which owns this
-    /// one.
+    /// A new generator for one command, which has borrowed a value from the server and so can't
+    /// borrow the server's generator.
     pub fn split(&mut self) -> Random {
         Random::from_seed(self.next_u64())
     }

@@ -1,6 +1,6 @@
 //! Limits how frequently a line is written to the server's log.
 
-/// The time at which a line was last written.
+/// The time at which the line was last written.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct RateLimit {
     last_ms: Option<i64>,

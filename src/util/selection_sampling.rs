@@ -1,9 +1,9 @@
-//! Selection sampling: chooses a number of elements from a sequence, each choice equally likely, in
-//! one walk and in the order of the sequence.
+//! Selection sampling: chooses a number of elements from a sequence in one walk and in the order of
+//! the sequence. All choices are equally likely.
 //!
-//! Each element is taken with the chance "still wanted / still to come" (Knuth, The Art of Computer
-//! Programming, volume 2, 3.4.2, algorithm S). When the remaining elements are all wanted the
-//! chance is one, so exactly the wanted number is taken.
+//! Each element is taken with the probability "still wanted / still to come" (Knuth, The Art of
+//! Computer Programming, volume 2, 3.4.2, algorithm S). When all of the remaining elements are
+//! wanted, the probability is one, so exactly the wanted number is taken.
 
 /// The state of one walk.
 pub struct Selection {
@@ -12,7 +12,7 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// Chooses `count` of `total` elements, or all if there are no more.
+    /// Chooses `count` of `total` elements, or all if there are fewer than `count`.
     pub fn of(count: usize, total: usize) -> Selection {
         Selection {
             wanted: count.min(total),
@@ -25,8 +25,8 @@ impl Selection {
         self.wanted == 0
     }
 
-    /// Whether the next element is taken. `below(n)` is uniform in 0..n. After the last element it
-    /// returns false.
+    /// Whether the next element is taken. `below(n)` returns a uniformly distributed number in
+    /// 0..n. After the last element the answer is false.
     pub fn takes(&mut self, below: &mut impl FnMut(usize) -> usize) -> bool {
         let takes = self.wanted > 0 && below(self.to_come) < self.wanted;
         self.wanted -= usize::from(takes);
@@ -53,14 +53,14 @@ mod tests {
 
     #[test]
     fn each_choice_is_as_likely() {
-        // All sequences of draws, one of each: a number below 3 for the first element, below 2 for
-        // the second, and 0 for the third.
+        // All sequences of random numbers: below 3 for the first element, below 2 for the second,
+        // and 0 for the third.
         let mut times = [0; 3];
         for (first, second) in (0..3).flat_map(|first| (0..2).map(move |second| (first, second))) {
             let mut dice = [first, second, 0].into_iter();
             let mut selection = Selection::of(1, 3);
             for time in &mut times {
-                // When the selection is complete, no more random numbers are drawn.
+                // When the selection is complete, no further random number is drawn.
                 let mut below = |_| dice.next().unwrap_or(0);
                 *time += i32::from(selection.takes(&mut below));
             }
