@@ -7,9 +7,9 @@
 //!   channels     what is subscribed to or published to; leaving a channel needs no right
 //! ```
 //!
-//! The root selector is checked first, then the others in their order. A call is allowed if one
-//! selector allows all of it; the rights of two selectors don't add up. If all selectors refuse the
-//! call, the error names the check that failed last, over all selectors.
+//! The root selector is checked first, then the other selectors in their order. A call is allowed
+//! if one selector allows all of it; the rights of two selectors don't add up. If all selectors
+//! refuse the call, the error names the check that failed last, over all selectors.
 //!
 //! A key spec that does not fit the arguments (a number of keys that is too large) finds no keys:
 //! the command itself refuses such arguments.
@@ -238,7 +238,7 @@ fn rights_needed(flags: KeyFlags) -> u8 {
 }
 
 /// Whether a channel, or the pattern of a PSUBSCRIBE, is allowed. A pattern must be equal to an
-/// allowed pattern: a pattern that is only matched by it could cover more channels.
+/// allowed pattern: a pattern that an allowed pattern only matches could cover more channels.
 pub fn allows_channel(patterns: &[Box<[u8]>], channel: &[u8], is_pattern: bool) -> bool {
     patterns.iter().any(|allowed| match is_pattern {
         true => **allowed == *channel,

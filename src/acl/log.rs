@@ -6,8 +6,8 @@
 //! ```
 //!
 //! A client that repeats a refused call in a loop makes one entry. Only the first few entries are
-//! compared with a new one, so that a refusal costs little. `acllog-max-len` bounds the list when
-//! an entry is added: changing the setting alone removes nothing.
+//! compared with a new refusal, so that a refusal costs little. `acllog-max-len` bounds the list
+//! when an entry is added: changing the setting alone removes nothing.
 
 use std::collections::VecDeque;
 

@@ -145,7 +145,7 @@ impl Acl {
         self.users().any(|user| !user.is_unlimited())
     }
 
-    /// `requirepass`: sets the only password of the default user; an empty one removes all
+    /// `requirepass`: sets the only password of the default user; an empty password removes all
     /// passwords.
     pub fn set_default_password(&mut self, terms: &Terms, password: &[u8]) {
         let mut user = self.default_user().clone();
@@ -214,8 +214,8 @@ fn cut_off(server: &mut Server, current: &mut Client, mut wanted: impl FnMut(&mu
     }
 }
 
-/// Whether the user had no channel rights before a change. Then its clients keep their
-/// subscriptions: those date from before AUTH, when the client had another user.
+/// Whether the user had no channel rights before a change. In this case the user's clients keep
+/// their subscriptions, which they made before AUTH as another user.
 fn had_no_channels(was: &User) -> bool {
     let none = |channels: &Option<_>| channels.as_ref().is_some_and(Vec::is_empty);
     was.selectors()
@@ -339,7 +339,7 @@ fn remember(server: &mut Server, c: &Client, argv: &[&[u8]], event: Event) {
 }
 
 /// The maximum bytes of a refused name in the server's log; a client could fill the log with longer
-/// ones.
+/// names.
 const LOGGED_NAME_MAX: usize = 64;
 
 /// Writes a failed login to the server's log, at most one line a second.
@@ -415,8 +415,8 @@ fn check_limited(
     Err(refuse(server, caller, c, argv, denied))
 }
 
-/// The database in which a client's command will run: inside MULTI the one that a queued SELECT
-/// chooses, unless the transaction will not run.
+/// The database in which a client's command will run: inside MULTI the database that a queued
+/// SELECT chooses, unless the transaction will not run.
 fn database_of(c: &Client) -> u32 {
     let runs = c.multi.as_ref().filter(|_| !c.has(flag::DIRTY_EXEC));
     runs.and_then(|state| state.db).unwrap_or(c.db)

@@ -19,7 +19,7 @@
 //! `descriptions_say_the_same`.
 //! **Invariant:** `databases` is sorted without repetition.
 //!
-//! Rejected: finding the shortest rules from the bits (Redis up to 7.0 did). It needs a search over
+//! Rejected: finding the shortest rules from the bits (Redis up to 7.0 did). Such a search visits
 //! all categories, and its result differs from the rules that the administrator wrote.
 
 use std::fmt::Write;

@@ -5,9 +5,9 @@
 //!        name  `------- flags ---------' passwords `------ the root -------' `---- more selectors, in () ----'
 //! ```
 //!
-//! Passwords are kept as SHA-256 hashes, as in Redis. They are shared secrets of programs, long and
-//! random, so a slow hash would only slow AUTH down. A comparison takes the same time for wrong and
-//! right passwords.
+//! Passwords are kept as SHA-256 hashes, as in Redis. Passwords are shared secrets of programs,
+//! long and random, so a slow hash would only slow AUTH down. A comparison takes the same time for
+//! wrong and right passwords.
 //!
 //! **Invariant:** `unlimited` holds exactly when a selector allows everything: it is computed after
 //! each rule.
@@ -34,7 +34,7 @@ pub struct User {
     /// clients`).
     pub sanitize_payload: bool,
     pub passwords: Vec<Hash>,
-    /// The user's own rights, then those of the selectors, in the order in which they were added.
+    /// The root selector, then the other selectors in the order in which they were added.
     selectors: Vec<Selector>,
     unlimited: bool,
 }
