@@ -1,6 +1,7 @@
 //! The announcements of a replica by REPLCONF, before it requests a sync.
 
-/// The requested contents of a snapshot. Replicas that request the same share a child.
+/// The requested contents of a snapshot. Replicas that request the same contents share a child
+/// process.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Contents {
     /// `rdb-filter-only` without `functions`: without libraries of functions.
@@ -21,7 +22,7 @@ impl Contents {
 pub struct Announced {
     /// `listening-port`: the port on which the replica accepts clients; 0 if it was not announced.
     pub port: i32,
-    /// `ip-address`; empty for the address of its connection.
+    /// `ip-address`; if empty, the address of the connection is used.
     pub address: Box<str>,
     /// `capa eof`: the replica can read a snapshot that ends with a mark, `$EOF:<mark>`.
     pub eof: bool,
@@ -44,7 +45,8 @@ pub struct Announced {
     /// (Redis 8.6).
     pub no_compression: bool,
     /// A snapshot that is not written to a disk needs no checksum: `capa skip-rdb-checksum` on a
-    /// connection with TLS, which has its own (Valkey 8.1), or `rdb-no-checksum 1` (Redis 8.8).
+    /// connection with TLS, which has checksums of its own (Valkey 8.1), or `rdb-no-checksum 1`
+    /// (Redis 8.8).
     pub no_checksum: bool,
     /// `rdb-channel 1`: this client is the second connection of a replica, for the snapshot.
     pub rdb_channel: bool,

@@ -1,5 +1,6 @@
 //! A client: the state of one connection, or of a client without a socket (scripts, the AOF being
-//! loaded, the link to a primary). Data and simple queries; the operations are in the other files.
+//! loaded, the link to a primary). This module has data and simple queries; the operations are in
+//! other modules.
 
 pub mod announced;
 pub mod blocked;
@@ -46,7 +47,7 @@ pub mod flag {
     pub const PRIMARY: u64 = 1 << 10;
     /// CLIENT REPLY OFF was called: no replies are sent.
     pub const REPLY_OFF: u64 = 1 << 11;
-    /// CLIENT REPLY SKIP was the last command: skip the next one's reply.
+    /// CLIENT REPLY SKIP was the last command: the reply of the next command is skipped.
     pub const REPLY_SKIP_NEXT: u64 = 1 << 12;
     /// This command's reply is skipped.
     pub const REPLY_SKIP: u64 = 1 << 13;
@@ -190,7 +191,7 @@ pub struct Client {
 
     /// On a cluster node: the slot of the command that runs, or [`NO_SLOT`].
     pub hash_slot: u16,
-    /// The row of the last command: the next one is usually the same.
+    /// The row of the last command: the next command is usually the same.
     pub last_cmd: Option<u16>,
     /// The last command, its subcommand resolved: CLIENT LIST's `cmd`.
     pub shown_cmd: Option<u16>,
@@ -198,8 +199,8 @@ pub struct Client {
     /// client without a connection.
     pub user: UserRef,
     pub authenticated: bool,
-    /// CLIENT SETNAME. Shared with the client that runs this one's scripts, like the address and
-    /// the library's name.
+    /// CLIENT SETNAME. The client of a script shares this name, and `peer`, with the client that
+    /// runs the script.
     pub name: Option<Rc<[u8]>>,
     pub lib_name: Option<Box<[u8]>>,
     pub lib_ver: Option<Box<[u8]>>,
@@ -216,7 +217,7 @@ pub struct Client {
     pub soft_limit_since_ms: i64,
     /// The AOF offset after this client's last write and, under `appendfsync always`, after the
     /// last write that it has seen. Its replies wait until the AOF is safe up to this offset
-    /// (`gate::safe_offset`); WAITAOF waits until the AOF is on the disk up to it.
+    /// (`gate::safe_offset`); WAITAOF waits until the AOF is on the disk up to this offset.
     pub aof_offset: u64,
     /// The offset of the replication stream after this client's last write, for WAIT.
     pub repl_offset: u64,

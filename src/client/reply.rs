@@ -134,9 +134,9 @@ impl ReplyBuf {
         self.queued + self.buf.capacity() + self.nodes.len() * size_of::<Node>()
     }
 
-    /// Whether the reply exceeded the hard limit. Everything written after that is dropped, so that
-    /// a huge reply can't use more memory than the limit allows; the client is closed at the end of
-    /// its turn. Commands with very long replies check this and stop.
+    /// Whether the reply exceeded the hard limit. Everything written after the limit was exceeded
+    /// is dropped, so that a huge reply can't use more memory than the limit allows; the client is
+    /// closed at the end of its turn. Commands with very long replies check this and stop.
     pub fn overflowed(&self) -> bool {
         self.overflowed
     }
@@ -384,8 +384,8 @@ impl ReplyBuf {
         self.end_deferred(at, kind, n);
     }
 
-    /// Inserts the header where the aggregate began. This moves the bytes written since then, at
-    /// most one buffer.
+    /// Inserts the header where the aggregate began. This moves the bytes that follow, at most one
+    /// buffer.
     fn end_deferred(&mut self, at: Deferred, kind: u8, n: usize) {
         if self.overflowed {
             return;

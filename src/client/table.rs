@@ -20,7 +20,8 @@ use crate::util::rate_limit::RateLimit;
 pub struct Clients {
     slots: Vec<Option<Box<Client>>>,
     free: Vec<u32>,
-    /// Id to slot, in order of connection. Contains clients that are out of their slot as well.
+    /// Id to slot, in order of connection. The map also contains clients that are moved out of
+    /// their slot.
     by_id: BTreeMap<u64, u32>,
     next_id: u64,
 }
@@ -112,7 +113,7 @@ impl Clients {
         self.by_id.values().filter_map(|&slot| self.get(slot))
     }
 
-    /// References to all clients in order of connection, the running one included.
+    /// References to all clients in order of connection, with the client whose command runs.
     pub fn refs(&self) -> Vec<ClientRef> {
         self.by_id
             .iter()
@@ -141,7 +142,8 @@ impl Clients {
 /// Sockets and clients.
 pub struct Net {
     pub clients: Clients,
-    /// Listeners of all kinds. Replaced ones stay here until the loop has stopped watching them.
+    /// Listeners of all kinds. Replaced listeners stay in this list until the loop has stopped
+    /// watching them.
     pub listeners: Vec<Listener>,
     /// Clients with something to write, each flagged PENDING_WRITE.
     pub pending_write: Vec<u32>,

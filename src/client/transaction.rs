@@ -22,7 +22,8 @@ pub struct MultiState {
     pub db: Option<u32>,
     ends: Vec<usize>,
     bytes: Vec<u8>,
-    /// While EXEC runs the queue, which is moved out then: its figures, for CLIENT INFO.
+    /// The figures of the queue while EXEC runs it, as the queue is moved out then; for CLIENT
+    /// INFO.
     running: Option<MultiFigures>,
 }
 

@@ -1,5 +1,5 @@
-//! The request parser turns bytes into tables of argument ranges. It does no I/O and allocates
-//! nothing for an argument.
+//! The request parser turns bytes into tables of argument ranges. The parser does no I/O and
+//! allocates nothing for an argument.
 //!
 //! ```text
 //!   buffer:   *3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1\r\nv\r\n*1\r\n$4\r\nPING\r\n*2\r\n$3\r\nGE
@@ -7,10 +7,10 @@
 //!   commands: [first 0, argc 3, start 0, end 27] [first 3, argc 1, start 27, end 41]
 //! ```
 //!
-//! `parse` takes *all complete commands* of a buffer. What is left of an incomplete one is
-//! described by [`Open`], so that a command of a million arguments which arrives in small pieces is
-//! still walked once. A bulk of 32 KB or more is not collected in the buffer: the socket is read
-//! straight into `Open::big`, which becomes the value.
+//! `parse` takes *all complete commands* of a buffer. An incomplete command is described by
+//! [`Open`], so that a command of a million arguments which arrives in small pieces is still walked
+//! once. A bulk of 32 KB or more is not collected in the buffer: the socket is read straight into
+//! `Open::big`, which becomes the value.
 //!
 //! **Invariant:** ranges lie inside the buffer or name an element of `bigs` (held by the tests that
 //! feed every message split at every byte, and by the fuzz target).
@@ -77,7 +77,8 @@ const KEEP_ARGS: usize = 16 * 1024;
 pub struct ParseTable {
     pub args: Vec<Range>,
     pub commands: Vec<Parsed>,
-    /// Arguments that are not in the buffer: big ones, and inline ones with escapes.
+    /// Arguments that are not in the buffer: big arguments, and arguments of inline requests with
+    /// escapes.
     pub bigs: Vec<Arc<Vec<u8>>>,
 }
 
@@ -133,7 +134,7 @@ impl ParseTable {
     }
 }
 
-/// An incomplete multibulk command. Its positions count from the command's first byte, where the
+/// An incomplete multibulk command. The positions count from the command's first byte, where the
 /// buffer starts.
 #[derive(Default)]
 pub struct Open {
@@ -187,7 +188,7 @@ impl Open {
 /// How a parse ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Status {
-    /// All complete commands were taken; more bytes are needed for the next one.
+    /// All complete commands were taken; more bytes are needed for the next command.
     Partial,
     /// `max_commands` were found.
     Full,
@@ -196,7 +197,7 @@ pub enum Status {
 }
 
 /// Takes complete commands from `buffer[*pos..]` and appends them to `table`. `*pos` ends behind
-/// the last complete command; `open` describes an incomplete one.
+/// the last complete command; `open` describes an incomplete command.
 pub fn parse(
     buffer: &[u8],
     pos: &mut usize,
@@ -288,7 +289,8 @@ fn end_of_line(end: u8, bytes: &[u8]) -> Option<usize> {
     memchr2(end, 0, bytes).filter(|&at| bytes[at] == end)
 }
 
-/// Parses one multibulk command at `*pos`. `Ok(false)`: it is incomplete and described by `open`.
+/// Parses one multibulk command at `*pos`. `Ok(false)`: the command is incomplete and described by
+/// `open`.
 fn multibulk(
     buffer: &[u8],
     pos: &mut usize,
@@ -351,8 +353,8 @@ fn multibulk(
     Ok(true)
 }
 
-/// The header of a command: the number of arguments and the position of the first. `None` if it has
-/// not arrived.
+/// The header of a command: the number of arguments and the position of the first. `None` if the
+/// header has not arrived.
 #[inline]
 fn count_header(buffer: &[u8], at: usize) -> Result<Option<(usize, usize)>, String> {
     if let short @ Some(_) = short_header(buffer, at, b'*') {
@@ -381,9 +383,9 @@ fn relative(range: Range, start: usize) -> Range {
     }
 }
 
-/// The header of a bulk: its length and the position of its bytes. `None` if it has not arrived. A
-/// wrong first byte is refused at once, except a control character: a stray line end (`*1\r\r\n`)
-/// is parsed with the line that it begins, as in Redis.
+/// The header of a bulk: its length and the position of its bytes. `None` if the header has not
+/// arrived. A wrong first byte is refused at once, except a control character: a stray line end
+/// (`*1\r\r\n`) is parsed with the line that it begins, as in Redis.
 #[inline]
 fn bulk_header(buffer: &[u8], at: usize, limits: Limits) -> Result<Option<(usize, usize)>, String> {
     let Some(&first) = buffer.get(at) else {
@@ -416,7 +418,8 @@ fn expected_dollar(got: u8) -> String {
     format!("expected '$', got '{}'", got as char)
 }
 
-/// Continues an open command at `buffer[start..]`. `Ok(true)`: it is complete and in the table.
+/// Continues an open command at `buffer[start..]`. `Ok(true)`: the command is complete and in the
+/// table.
 fn resume(
     buffer: &[u8],
     start: usize,
@@ -479,8 +482,8 @@ fn resume(
 }
 
 impl Open {
-    /// If the bulk at `pos` is a big one, moves what has arrived of it into a buffer of its own.
-    /// The caller truncates the query buffer at `kept()`.
+    /// If the bulk at `pos` is a big one, moves its bytes that have arrived into a buffer of their
+    /// own. The caller truncates the query buffer at `kept()`.
     fn begin_big(&mut self, buffer: &[u8], start: usize) {
         let Some(len) = self.bulk_len.filter(|&len| len >= BIG_ARG_MIN) else {
             return;

@@ -1,4 +1,4 @@
-//! Every message, split at every byte, gives the same commands; wrong ones give Redis's error
+//! Every message, split at every byte, gives the same commands; invalid messages give Redis's error
 //! texts.
 
 use crate::client::resp::*;
