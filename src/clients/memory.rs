@@ -8,7 +8,7 @@
 //!
 //! **Invariant:** `Net::memory` is the sum of all clients' `counted`
 //! (`the_sums_follow_each_client`). Rejected: lists of clients by size that are always up to date.
-//! They avoid the search but cost time in every turn of every client, and evictions are rare.
+//! Such lists avoid the search but cost time in every turn of every client, and evictions are rare.
 
 use crate::client::{Client, Counted, flag};
 use crate::state::Server;

@@ -31,7 +31,8 @@ pub fn exceeds_replica_limit(server: &Server, lag: u64) -> bool {
 }
 
 /// Closes a client whose unread replies are over the hard limit, or have been over the soft limit
-/// for its time. Returns early, without a call, for the many clients that have no bytes to count.
+/// for longer than its seconds. Returns early, without a call, for the many clients that have no
+/// bytes to count.
 #[inline]
 pub fn check_output_limit(server: &mut Server, c: &mut Client) -> bool {
     let counts_otherwise = c.has(flag::REPLICA | flag::SLOT_EXPORT | flag::OVER_SOFT_LIMIT);
