@@ -1,5 +1,6 @@
-//! The parameters of a command: the server, its client and its arguments. They are disjoint
-//! borrows, so that a value can be written from the keyspace straight into the reply.
+//! The parameters of a command: the server, its client and its arguments. The server, the client
+//! and the arguments are disjoint borrows, so that a value can be written from the keyspace
+//! straight into the reply.
 //!
 //! ```text
 //!   fn get(ctx: &mut Ctx) -> CmdResult {
@@ -114,18 +115,19 @@ impl<'a> Ctx<'a> {
         self.server.dirty += n;
     }
 
-    /// Propagates this command in place of the running one (for relative times, random choices).
+    /// Propagates `argv` in place of the running command (for relative times, random choices).
     pub fn rewrite<A: AsRef<[u8]>>(&mut self, argv: &[A]) {
         self.server.propagation.rewrite(argv);
     }
 
-    /// Propagates another command after the running one.
+    /// Propagates `argv` as another command after the running command.
     pub fn also_propagate<A: AsRef<[u8]>>(&mut self, argv: &[A]) {
         let db = self.client.db;
         self.server.propagation.also(db, argv);
     }
 
-    /// Propagates only what [`Ctx::also_propagate`] gets, not the command itself.
+    /// Propagates only the commands that [`Ctx::also_propagate`] adds, not the running command
+    /// itself.
     pub fn prevent_propagation(&mut self) {
         if self.server.propagation.wanted() {
             self.client.set(flag::PREVENT_PROPAGATION);

@@ -5,11 +5,12 @@
 //!          ^             ^ ^             ^                ^
 //! ```
 //!
-//! The row of such a command names a function of this file. The command COPY and the check read its
-//! options by the same function ([`copy_options`]), so that repeated options have the same meaning
-//! for both.
+//! The row of a command that names databases refers to a function of this file. The command COPY
+//! and the check read its options by the same function ([`copy_options`]), so that repeated options
+//! have the same meaning for both.
 
-/// Appends the indexes in argv of the databases that a call names. Such an argument may be invalid.
+/// Appends the indexes in argv of the databases that a call names. The argument at such an index
+/// may be invalid.
 pub type GetDatabases = fn(argv: &[&[u8]], out: &mut Vec<usize>);
 
 /// SELECT index.

@@ -8,12 +8,12 @@
 //!                 "arguments":[{"name":"data","type":"block","flags":["multiple"],"arguments":[ ... ]}]},
 //! ```
 //!
-//! The text of the file is part of the binary. It is parsed at the first COMMAND DOCS and kept
-//! until the process ends.
+//! The text of the file is part of the binary. The text is parsed at the first COMMAND DOCS and
+//! kept until the process ends.
 //!
 //! **Invariant:** the file parses, and every field in it is one of [`Doc`] or [`Argument`]:
 //! `the_file_is_whole`.
-//! **Invariant:** every row has its line, and every line its row: `tests/command_facts.rs`.
+//! **Invariant:** every row has a line in the file, and every line a row: `tests/command_facts.rs`.
 //!
 //! Rejected: documentation in the rows (half the text of a command file would be about its syntax),
 //! and a build script that turns the JSON into Rust (a second language for the same 170 KB).
@@ -262,7 +262,7 @@ fn parse_change(change: Value) -> Option<(String, String)> {
     Some((parse_text(version)?, parse_text(text)?))
 }
 
-/// The fields of an object, which are taken out one by one; an absent one is empty.
+/// The fields of an object, which are taken out one by one; an absent field is empty.
 struct Fields(Map<String, Value>);
 
 impl Fields {

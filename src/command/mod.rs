@@ -73,10 +73,10 @@ pub const BLOCKING: Flags = 1 << 6;
 pub const LOADING: Flags = 1 << 7;
 /// Served by a replica that lost its primary with `replica-serve-stale-data no`.
 pub const STALE: Flags = 1 << 8;
-/// Never shown to MONITOR, because it is MONITOR itself or its arguments are secret.
+/// Never shown to MONITOR, because the command is MONITOR itself or has secret arguments.
 pub const SKIP_MONITOR: Flags = 1 << 9;
-/// Never in the slow log: its time is that of the commands within it. COMMAND INFO prints its older
-/// name, `skip_slowlog`.
+/// Never in the slow log: the command's time is that of the commands that it runs. COMMAND INFO
+/// prints the flag's older name, `skip_slowlog`.
 pub const SKIP_COMMANDLOG: Flags = 1 << 10;
 /// Allowed for a slot that is being imported, as after ASKING.
 pub const ASKING: Flags = 1 << 11;
@@ -109,7 +109,7 @@ pub const MAY_REPLICATE: Flags = 1 << 21;
 /// Has the flags of the script or the function that it runs, see `script::command_flags`.
 pub const SCRIPT_DECIDES: Flags = 1 << 22;
 /// Belongs to a feature that is not built yet: the row is complete, but the command refuses what
-/// needs the feature. README lists it.
+/// needs the feature. README lists these features.
 pub const NOT_BUILT: Flags = 1 << 23;
 /// Uses every database: forbidden to users that are limited to some of them.
 pub const ALL_DATABASES: Flags = 1 << 24;
@@ -328,7 +328,7 @@ pub struct Command {
     pub tips: &'static [&'static str],
     pub subcommands: &'static [Command],
     /// The places of names of elements that the command looks up in the key at argv[1]: the first
-    /// is argv[.0], the others follow at intervals of .1. They are used only to prefetch.
+    /// is argv[.0], the others follow at intervals of .1. These places are used only to prefetch.
     pub elements: Option<(u8, u8)>,
 }
 
@@ -361,8 +361,8 @@ pub const fn cmd(
     }
 }
 
-/// The function of a container. It is never called: for a container `process_command` runs one of
-/// its subcommands, or replies with an error.
+/// The function of a container. The function is never called: for a container `process_command`
+/// runs one of its subcommands, or replies with an error.
 pub fn container(_: &mut Ctx) -> CmdResult {
     unreachable!("a container runs through its subcommands")
 }
@@ -516,8 +516,8 @@ impl Command {
     }
 
     /// The first, last and step of the keys as one series, which COMMAND returns beside the key
-    /// specs, for clients that know only this. All are zero if no key has a fixed place; a negative
-    /// last is relative to the end.
+    /// specs, for clients that don't know key specs. All are zero if no key has a fixed place; a
+    /// negative last is relative to the end.
     pub const fn key_range(&self) -> (i16, i16, i16) {
         (self.range.first, self.range.last, self.range.step)
     }
@@ -542,8 +542,7 @@ impl Command {
         self.is(MOVABLEKEYS)
     }
 
-    /// The index of the number of keys, if the keys follow it and are found by it alone; otherwise
-    /// 0.
+    /// The index of the argument that has the number of keys, if all keys follow it; otherwise 0.
     pub const fn count_at(&self) -> u16 {
         match self.keys {
             [

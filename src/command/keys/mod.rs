@@ -15,8 +15,8 @@
 //! where they stand in a way that no spec expresses (SORT and GEORADIUS with STORE, MIGRATE with
 //! KEYS, XREADGROUP with a consumer STREAMS): their rows name a function of this file, which
 //! replaces the walk. Such a function reads the options as the command does, so that the value of
-//! one option is never taken for another option: `SORT k BY store` stores nothing. It does not
-//! check the syntax otherwise; the command does.
+//! one option is never taken for another option: `SORT k BY store` stores nothing. The function
+//! does not check the syntax otherwise; the command does.
 //!
 //! **Invariant:** on an error `out` is unchanged: no caller sees a part of the keys. Test:
 //! `an_error_leaves_no_keys`.
@@ -68,7 +68,8 @@ pub type GetKeys = fn(argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<(), Inval
 /// passed [`Command::check_arity`]. Shard channels are among the keys: see [`KeyRef::is_key`].
 ///
 /// A command with key specs that yields no key is an error, unless it may be called without keys.
-/// For such a command (EVAL), a number of keys that does not fit the arguments means no keys.
+/// For a command that may be called without keys (EVAL), a number of keys that does not fit the
+/// arguments means no keys.
 pub fn get_keys(cmd: &Command, argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<(), InvalidKeys> {
     let before = out.len();
     let found = match cmd.get_keys {
