@@ -8,9 +8,9 @@
 //!                            └─ TABLE ┘   one row each: name, aliases, kind (range, default), flags, Apply
 //! ```
 //!
-//! The rest of the server reads plain typed fields (`config.maxmemory`); only this module uses
-//! their names. The defaults are stated once, in the rows: `Config::default()` starts from zeroes,
-//! and every row writes its default.
+//! The rest of the server reads plain typed fields (`config.maxmemory`); only this module uses the
+//! names of settings. The defaults are stated once, in the rows: `Config::default()` starts from
+//! zeroes, and every row writes its default.
 //!
 //! A change that needs more than a new value in a field (another listening socket, a smaller
 //! backlog) is named by the row's [`Apply`]. [`Config::set`] changes the fields and returns a
@@ -71,7 +71,8 @@ macro_rules! blank_struct {
 }
 
 blank_struct! {
-/// Every setting. A field has its setting's name with underscores; redis.conf documents them.
+/// Every setting. A field has its setting's name with underscores; redis.conf documents the
+/// settings.
 pub struct Config {
     // Network
     pub bind: Vec<String>,
@@ -390,7 +391,8 @@ pub struct Config {
     pub file: Option<PathBuf>,
     /// The working directory at start: relative includes start there until a `dir` line.
     pub start_dir: PathBuf,
-    /// The first `save` line of a configuration replaces the default, later ones add to it.
+    /// Whether a `save` line was read: the first `save` line replaces the default, later lines add
+    /// to it.
     pub save_seen: bool,
 }
 }

@@ -16,9 +16,9 @@
 //!                                 │ timeout 5                            │
 //! ```
 //!
-//! A setting without a line gets one at the end of the main file, below the marker, unless it has
-//! its default. The lines of a setting whose value can't be written (no primary, an empty password)
-//! are removed.
+//! A setting without a line gets a line at the end of the main file, below the marker, unless it
+//! has its default. The lines of a setting whose value can't be written (no primary, an empty
+//! password) are removed.
 //!
 //! **Invariants**
 //! - Loading the rewritten files gives the configuration that was rewritten
@@ -309,7 +309,7 @@ fn plain_or_quoted(word: &[u8]) -> Vec<u8> {
 }
 
 impl SourceFile {
-    /// Replaces the file in one step and keeps its permissions. If it is a symbolic link, the
+    /// Replaces the file in one step and keeps its permissions. If the path is a symbolic link, the
     /// target is replaced.
     fn write(&self) -> io::Result<()> {
         let path = self

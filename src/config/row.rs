@@ -1,7 +1,8 @@
 //! The rows of the settings table: name, kind, flags, and the step that a change needs.
 //!
-//! A kind reads and writes its field by two plain `fn`s, so that the table is a constant. It parses
-//! a text, prints the value, and has the error texts, which are Redis's, as people search for them.
+//! A kind reads and writes its field by two plain `fn`s, so that the table is a constant. A kind
+//! also parses a text, prints the value, and has the error texts, which are Redis's, as people
+//! search for them.
 
 use super::Config;
 use super::enums::Text;
@@ -87,8 +88,8 @@ pub const DEBUG: u16 = 1 << 4;
 pub const MULTI_ARG: u16 = 1 << 5;
 /// CONFIG SET refuses the setting while the data set is loading.
 pub const DENY_LOADING: u16 = 1 << 6;
-/// The setting is accepted but has no effect in this server. A start logs its name if it is not at
-/// its default.
+/// The setting is accepted but has no effect in this server. At start the log names the setting if
+/// its value is not the default.
 pub const NO_EFFECT: u16 = 1 << 7;
 /// CONFIG SET refuses the setting while another data set is loaded beside the one that clients
 /// read.
@@ -101,7 +102,7 @@ pub const EMPTY_IS_UNSET: u16 = 1 << 8;
 /// One setting.
 pub struct Row {
     pub name: &'static str,
-    /// Older names, and Valkey's. They can be used in place of the name everywhere.
+    /// Older names, and Valkey's. Aliases can be used in place of the name everywhere.
     pub aliases: &'static [&'static str],
     pub flags: u16,
     pub kind: SettingKind,
@@ -143,7 +144,7 @@ pub enum SettingKind {
     },
     Choice {
         get: fn(&Config) -> &'static str,
-        /// Returns false if there is no such name.
+        /// Returns false if no value has this name.
         set: fn(&mut Config, &[u8]) -> bool,
         default: &'static str,
         names: fn() -> Vec<&'static str>,

@@ -71,7 +71,7 @@ impl fmt::Display for SetError {
     }
 }
 
-/// A step for the server to do, and the setting to name if it fails.
+/// A step for the server to do, and the setting to name if the step fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
     pub apply: Apply,

@@ -1,4 +1,4 @@
-//! The settings, a row each. The groups follow redis.conf, which documents them.
+//! The settings, a row each. The groups follow redis.conf, which documents the settings.
 //!
 //! ```text
 //! Row::new("port", number!(port, 6379, 0, 65535)).flags(..).aliases(..).apply(Apply::Port)
