@@ -129,8 +129,8 @@ impl Listener {
         }
     }
 
-    /// Accepts one connection and sets its options. `Ok(None)`: that connection was closed in the
-    /// meantime; there may be more.
+    /// Accepts one connection and sets its options. `Ok(None)`: the connection was closed before it
+    /// could be accepted; other connections may wait.
     pub fn accept(&self, config: &Config) -> io::Result<Option<Accepted>> {
         match tape::is_on() {
             true => taped::accept(self.kind, config, |config| self.accept_now(config)),
@@ -182,7 +182,8 @@ impl Listener {
 
     /// Stops listening without closing, so that another socket can bind the address.
     pub fn pause(&self) {
-        // If it can't stop, the new socket fails to bind, and that error is reported.
+        // If this socket can't stop listening, the new socket fails to bind, and that error is
+        // reported.
         let _ = match &self.socket {
             Socket::Tcp(socket) => SockRef::from(socket).shutdown(Shutdown::Both),
             Socket::Unix(socket) => SockRef::from(socket).shutdown(Shutdown::Both),

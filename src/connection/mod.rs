@@ -16,7 +16,7 @@
 //! return less than is there. So each call returns its byte count together with an [`Io`], which
 //! the caller passes on to the loop.
 //!
-//! An accepted connection is open at once, an outgoing one is `Connecting` until
+//! An accepted connection is open at once, an outgoing connection is `Connecting` until
 //! [`Connection::finish_connect`] has seen the result. A connection with TLS is in `Handshake`
 //! until [`Connection::handshake`], called whenever the socket is ready, has returned `Open`.
 
@@ -136,7 +136,7 @@ impl Connection {
         Ok(self.state)
     }
 
-    /// The TLS session, if it has one.
+    /// The TLS session of the connection, if it has one.
     pub fn session(&self) -> Option<&tls::Session> {
         match &self.transport {
             Transport::Tls(session) => Some(session),
@@ -292,7 +292,7 @@ impl Connection {
             Ok(0) if max > 0 => Err(ErrorKind::UnexpectedEof.into()),
             Ok(read) => {
                 // A read from a stream socket returns everything that is there, so a short read has
-                // emptied it.
+                // emptied the socket.
                 let io = if read == max { Io::More } else { Io::Drained };
                 let bytes = into.len() - before;
                 Ok(Transfer { bytes, io })

@@ -44,7 +44,7 @@ pub struct Resolver {
 }
 
 impl Resolver {
-    /// Starts the thread. It calls `wake` after each answer.
+    /// Starts the thread, which calls `wake` after each answer.
     pub fn start(lookup: Lookup, wake: impl Fn() + Send + 'static) -> io::Result<Resolver> {
         let (questions, asked) = mpsc::sync_channel::<Question>(QUESTIONS_MAX);
         let (answer, answers) = mpsc::channel();
@@ -62,7 +62,7 @@ impl Resolver {
         Ok(Resolver { questions, answers })
     }
 
-    /// Adds a question. Returns an error if too many wait.
+    /// Adds a question. Returns an error if too many questions wait.
     pub fn ask(&self, id: u64, host: &str, port: u16) -> io::Result<()> {
         tape::not_recorded("a connection to another server");
         let host = host.to_string();

@@ -1,5 +1,5 @@
 //! The few facts of a certificate that the server shows or uses: serial number, validity, the
-//! common name and the URIs of its subject. Reads DER, as far as it is needed for these.
+//! common name and the URIs of its subject. Reads DER, as far as these facts need it.
 //!
 //! ```text
 //!   Certificate ─> TBSCertificate ─> [0] version, serial, algorithm, issuer, validity, subject,

@@ -36,8 +36,8 @@ impl Current {
         self.materials.as_deref().ok_or_else(missing)
     }
 
-    /// Continues an outgoing connection: its connect, then the handshake of a session if it is to
-    /// have one with the server at `secure`. After an error `conn` may be `None`.
+    /// Continues an outgoing connection: the connect, then, if there is an address in `secure`, the
+    /// TLS handshake with the server there. After an error `conn` may be `None`.
     pub fn advance(
         &self,
         conn: &mut Option<Connection>,

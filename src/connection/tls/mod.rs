@@ -1,4 +1,4 @@
-//! TLS: what the settings say, made into what rustls needs, and the sessions of connections.
+//! TLS: the settings, turned into the configuration of rustls, and the sessions of connections.
 //!
 //! ```text
 //!   settings ─> Inputs ─> Materials::load ─┬─> ServerConfig ─> accept ──┐
@@ -15,8 +15,8 @@
 //! exchange. A peer's certificate must be X.509 version 3.
 //!
 //! The kernel's TLS is not used, not even for replicas: a replica with TLS costs the primary 5 %
-//! more than one without for values of 16 bytes, 8 % for 1,000 bytes. Most of it is the encryption
-//! itself, which the kernel would do on the same core; only a copy would be saved.
+//! more than one without for values of 16 bytes, 8 % for 1,000 bytes. Most of this cost is the
+//! encryption itself, which the kernel would do on the same core; only a copy would be saved.
 
 mod certificate;
 mod current;

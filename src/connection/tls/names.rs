@@ -74,7 +74,7 @@ pub fn protocols(
 }
 
 /// `tls-ciphersuites` and `tls-ciphers`: the suites of TLS 1.3 and TLS 1.2 in the given order. An
-/// empty text is all of them.
+/// empty text stands for all suites.
 pub fn suites(ciphersuites: &str, ciphers: &str) -> Result<Vec<SupportedCipherSuite>, String> {
     let mut all = Vec::new();
     let mut unknown = Vec::new();
@@ -158,7 +158,7 @@ fn choose<'a>(
 /// Whether the suite of this name is in a group of OpenSSL's, or is the group.
 fn is_in(group: &str, name: &str) -> bool {
     match group {
-        // All suites have these in common.
+        // All suites are in these groups.
         "ALL" | "DEFAULT" | "HIGH" | "ECDHE" | "EECDH" | "KECDHE" | "KEECDH" | "TLSV1.2" => true,
         "AES" | "AES128" | "AES256" | "CHACHA20" | "ECDSA" => name.contains(group),
         "AESGCM" => name.contains("GCM"),

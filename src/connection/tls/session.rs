@@ -16,10 +16,10 @@
 //! a session owns bytes only while a record is incomplete or the socket is full.
 //!
 //! **Bytes that are owed.** A record that the socket accepted in part has to be completed before
-//! anything else is sent. Until then its plaintext counts as not written: `write` returns 0, the
-//! caller keeps it, and its next call, which has the same bytes in front, completes the record and
-//! returns their number. So a caller needs no list of sessions with unsent records, and limits of
-//! output buffers see the bytes.
+//! anything else is sent. Until then the record's plaintext counts as not written: `write` returns
+//! 0, the caller keeps it, and its next call, which has the same bytes in front, completes the
+//! record and returns their number. So a caller needs no list of sessions with unsent records, and
+//! limits of output buffers see the bytes.
 //!
 //! **Invariant:** after a `write` that returned 0, the next call begins with the same bytes, as all
 //! callers that send a queue do. [`Session::write_now`] is for bytes that are dropped instead.
@@ -185,8 +185,8 @@ fn process<C: Records>(
             }
             Ok(_) => return Err(Error::General("early data".into())),
             Err(e) => {
-                // One more call returns the alert for the peer, if there is one. There must be
-                // no call after it: rustls does not expect the damaged records again.
+                // One more call returns the alert for the peer, if there is one. There must be no
+                // call after this one: rustls does not expect the damaged records again.
                 let status = conn.records(&mut input[done.used + discard..]);
                 if let Ok(ConnectionState::EncodeTlsData(mut data)) = status.state {
                     append(out, |room| data.encode(room))?;

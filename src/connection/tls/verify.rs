@@ -48,8 +48,8 @@ impl Trust {
         })
     }
 
-    /// Whether the certificate is one of the given ones. Fails if it has expired or is not valid
-    /// yet.
+    /// Whether the certificate is one of the given ones. Fails if the certificate has expired or is
+    /// not valid yet.
     fn is_given(&self, peer: &CertificateDer, now: UnixTime) -> Result<bool, Error> {
         if !self.exact.iter().any(|given| given == peer) {
             return Ok(false);
