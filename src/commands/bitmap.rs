@@ -348,7 +348,7 @@ fn combine(ctx: &mut Ctx, op: BitOp, keys: &[&[u8]]) -> Result<Vec<u8>, Error> {
     Ok(bits::bitop(op, &sources))
 }
 
-/// Stores the result. An empty one deletes the key.
+/// Stores the result. An empty result deletes the key.
 fn store_result(ctx: &mut Ctx, key: &[u8], result: Vec<u8>) {
     let db = ctx.client.db;
     if result.is_empty() {

@@ -1,7 +1,7 @@
 //! Hashes: the times to live of fields.
 //!
-//! The commands come in four forms (seconds or milliseconds, from now or since 1970). All are
-//! propagated to the AOF and the replicas in one form, without conditions:
+//! The commands come in four forms (seconds or milliseconds, from now or since 1970). All commands
+//! are propagated to the AOF and the replicas in one form, without conditions:
 //!
 //! ```text
 //!   HPEXPIREAT key unix-time-ms FIELDS n field ...       the fields that got that time

@@ -382,8 +382,8 @@ impl<'a> Search<'a> {
         Ok(taken)
     }
 
-    /// Parses an option that all forms have. Returns its number of arguments, 0 if it is another
-    /// word.
+    /// Parses an option that all forms have. Returns the option's number of arguments, 0 if the
+    /// word is no such option.
     fn take_option(&mut self, ctx: &Ctx<'a>, at: usize, form: Form) -> Result<usize, Error> {
         let has_value = at + 1 < ctx.argv.len();
         match ctx.argv[at].to_ascii_lowercase().as_slice() {

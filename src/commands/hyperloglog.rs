@@ -260,7 +260,7 @@ fn pfdebug_simd(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Makes a sparse value dense. Returns whether it was sparse. The new form is propagated.
+/// Makes a sparse value dense. Returns whether the value was sparse. The new form is propagated.
 fn make_dense(ctx: &mut Ctx, key: &[u8]) -> Result<bool, Error> {
     let Some(converted) = edit(ctx, key, hll::to_dense)?.transpose()? else {
         return Ok(false);

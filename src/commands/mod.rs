@@ -1,7 +1,7 @@
 //! The commands: a row for each (`command`), all rows in one table, one file for each group.
 //!
-//! A command appends to its client's reply, changes the keyspace and sets flags. It does no I/O and
-//! does not use the event loop: `before_sleep` and the cron write, close and connect
+//! A command appends to its client's reply, changes the keyspace and sets flags. A command does no
+//! I/O and does not use the event loop: `before_sleep` and the cron write, close and connect
 //! (`tests/tidy.rs` checks the imports).
 
 pub mod bitmap;

@@ -18,7 +18,8 @@ use crate::execute::charge;
 use crate::execute::transaction::discard_transaction;
 use crate::keyspace::watch::{settle_touched, unwatch_all, watch_key, watched_expired};
 
-/// Refused between MULTI and EXEC; with `extended-redis-compatibility yes` by the command itself.
+/// The flags of a command that is refused between MULTI and EXEC; with
+/// `extended-redis-compatibility yes`, the command itself replies with the error.
 const ANSWERS_IN_MULTI: Flags = NO_MULTI | MULTI_IN_REDIS | RUNS_IN_MULTI;
 
 /// The rows of the commands in this group.

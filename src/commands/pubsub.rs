@@ -1,7 +1,7 @@
 //! Publish and subscribe: the commands over `crate::pubsub`.
 //!
 //! SUBSCRIBE and similar commands send no reply but a message for each channel, in RESP3 a push. So
-//! one command sends several of them, even under CLIENT REPLY OFF.
+//! one command sends several messages, even under CLIENT REPLY OFF.
 
 use crate::client::flag;
 use crate::client::subscriptions::ChannelKind;

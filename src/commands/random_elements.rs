@@ -1,10 +1,10 @@
 //! The common parts of SRANDMEMBER, HRANDFIELD and ZRANDMEMBER: `count`, and draws with repetition.
 //!
-//! A positive count requests different elements, at most all. A negative one requests `-count`
+//! A positive count requests different elements, at most all. A negative count requests `-count`
 //! independent draws from all elements: only these replies can be much longer than the data. Redis
-//! builds them until memory is exhausted. Here such a reply may be as long as the longest string
-//! (`proto-max-bulk-len`); a longer one is removed and refused, so that a single command can't
-//! exhaust the memory.
+//! builds such replies until memory is exhausted. Here such a reply may be as long as the longest
+//! string (`proto-max-bulk-len`); a longer one is removed and refused, so that a single command
+//! can't exhaust the memory.
 
 use crate::client::reply::{Mark, ReplyBuf};
 use crate::command::ctx::{CmdResult, Ctx};

@@ -1,4 +1,4 @@
-//! Sets.
+//! Sets: the commands on members and on single sets.
 //!
 //! Every change uses [`write_set`], which removes the key with its last member. Members are copied
 //! from the set straight into the reply. Unions, intersections and differences are in

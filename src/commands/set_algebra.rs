@@ -9,7 +9,8 @@
 //!                  many or small ones: the first set is copied, and their members removed from the copy
 //! ```
 //!
-//! The reply is written while the result is computed; only STORE and unions build a set.
+//! The reply is written while the result is computed; only STORE, unions and differences by a copy
+//! build a set.
 //!
 //! Sets are looked up twice: first one by one, for expiry, statistics and types, then all together,
 //! so that they can be borrowed at the same time.

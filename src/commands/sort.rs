@@ -119,8 +119,8 @@ impl<'a> Pattern<'a> {
         }
     }
 
-    /// Appends the pattern's value for `element` to `out`. Returns false if there is none, or it is
-    /// not of the right type.
+    /// Appends the pattern's value for `element` to `out`. Returns false if there is no value, or
+    /// if it does not have the right type.
     fn look_up(&self, ctx: &mut Ctx, element: &[u8], out: &mut Vec<u8>) -> bool {
         let (prefix, suffix, field) = match *self {
             Pattern::Element => {

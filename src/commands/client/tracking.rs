@@ -163,7 +163,7 @@ pub fn client_caching(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// The id of the client to which this one redirects: 0 for none, -1 if it does not track.
+/// The id of the client to which the calling client redirects: 0 for none, -1 if tracking is off.
 fn redirect_of(ctx: &Ctx) -> i64 {
     let redirect = ctx.server.tracking.redirect_of(ctx.client.id);
     redirect.map_or(-1, |id| id as i64)

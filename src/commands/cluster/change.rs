@@ -228,8 +228,8 @@ pub fn replicate(ctx: &mut Ctx) -> CmdResult {
 
 /// CLUSTER FAILOVER [FORCE | TAKEOVER]
 ///
-/// A primary that stops sends FAILOVER FORCE REPLICAID name to its replicas, for the one of this
-/// name.
+/// A primary that stops sends FAILOVER FORCE REPLICAID name to its replicas: the replica of this
+/// name takes over.
 pub fn failover(ctx: &mut Ctx) -> CmdResult {
     let me = member(ctx)?.machine.myself().name;
     let by_primary = ctx.client.replays() && ctx.argv.len() == 5;

@@ -140,7 +140,8 @@ fn parse_cursor(text: &[u8], fingerprint: &str) -> Result<Cursor, Error> {
     })
 }
 
-/// The fingerprint of the hash function that places keys in tables. It does not reveal the seed.
+/// The fingerprint of the hash function that places keys in tables. The fingerprint does not reveal
+/// the seed.
 fn fingerprint(server: &Server) -> String {
     format!("a{:x}", server.seed.hash(b"cursor of CLUSTERSCAN") as u32)
 }

@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::state::Server;
 use crate::util::number::parse_i64;
 
-/// The metrics, in the order of the reply. The first one is always counted.
+/// The metrics, in the order of the reply. The first metric is always counted.
 const METRICS: [&str; 4] = [
     "key-count",
     "cpu-usec",

@@ -129,7 +129,7 @@ pub fn set_slot(ctx: &mut Ctx) -> CmdResult {
     })
 }
 
-/// Sends the command to the replicas. Returns whether it waits until they have it.
+/// Sends the command to the replicas. Returns whether the command waits for their acknowledgements.
 fn tell_replicas(ctx: &mut Ctx, timeout_ms: i64) -> bool {
     let Some(replicas) = ctx.server.replication.replicas.learning_of_moves() else {
         return false;

@@ -132,7 +132,7 @@ fn parse_count(text: &[u8]) -> Result<usize, Error> {
         .ok_or(Error::SYNTAX)
 }
 
-/// Parses a type. An unknown one matches no key in Redis, and is an error in Valkey.
+/// Parses a type. An unknown type matches no key in Redis, and is an error in Valkey.
 fn parse_type(name: &[u8], words: Words) -> Result<Option<Type>, Error> {
     let known = |t: &Type| t.name().as_bytes().eq_ignore_ascii_case(name);
     let kind = Type::ALL.into_iter().find(known);

@@ -1,6 +1,6 @@
 //! WAIT and WAITAOF: wait until replicas, or the disk, have what this client wrote.
 //!
-//! If enough of them have these writes already, the command replies at once. Otherwise the client
+//! If enough replicas have these writes already, the command replies at once. Otherwise the client
 //! blocks, without keys, until enough acknowledgements arrive or its timeout passes; the reply
 //! holds the counts at that time.
 

@@ -1,5 +1,5 @@
-//! Blocking commands for lists. Each first does what its non-blocking form does. If there is no
-//! element, the client is blocked, and when a key is created the command runs again from its
+//! Blocking commands for lists. Each command first does what its non-blocking form does. If there
+//! is no element, the client is blocked, and when a key is created the command runs again from its
 //! beginning (`execute::blocked`).
 //!
 //! Between MULTI and EXEC no command can block: it replies at once as if its timeout had passed.

@@ -1,5 +1,5 @@
 //! Lists: push, pop and read. `moves` has the commands that move elements between lists or pop from
-//! the first of several lists, `blocking` those that wait for an element.
+//! the first of several lists, `blocking` has the commands that wait for an element.
 //!
 //! Elements are copied from the list straight into the reply. Commands that remove elements end in
 //! [`elements_removed`], which removes an empty list: a list that exists has at least one element.
@@ -239,8 +239,9 @@ fn pop_count(ctx: &mut Ctx, end: End) -> CmdResult {
     Ok(())
 }
 
-/// Pops up to `count` elements into an array of the reply. Returns their number, and the number of
-/// remaining elements. If none remains the list is not changed: its key is deleted next.
+/// Pops up to `count` elements into an array of the reply. Returns the number of popped elements,
+/// and that of the remaining elements. If none remains the list is not changed: its key is deleted
+/// next.
 fn pop_many(
     list: &mut List,
     end: End,
@@ -429,7 +430,8 @@ struct Search {
     from: End,
     /// The number of matches to skip.
     skip: u64,
-    /// The number of matches in the reply, 0 for all; without COUNT a single one, not an array.
+    /// The number of matches in the reply, 0 for all; without COUNT a single position, not an
+    /// array.
     count: Option<usize>,
     /// The maximum number of elements to compare.
     max_len: usize,

@@ -109,7 +109,7 @@ impl<'a> MultiPop<'a> {
         })
     }
 
-    /// Pops from the first list that exists. Returns false if there is none.
+    /// Pops from the first list that exists. Returns false if no list exists.
     pub fn run(&self, ctx: &mut Ctx) -> Result<bool, Error> {
         let limits = list_limits(ctx.server);
         for &key in self.keys {

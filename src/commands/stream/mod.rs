@@ -116,7 +116,7 @@ fn parse_bound(text: &[u8], missing_seq: u64) -> Result<StreamId, Error> {
     }
 }
 
-/// Parses the first ID of an interval; `(` before it excludes it.
+/// Parses the first ID of an interval; `(` before the ID excludes it.
 fn parse_start(text: &[u8]) -> Result<StreamId, Error> {
     match text.strip_prefix(b"(") {
         Some(id) => parse_id(id, 0)?
@@ -126,7 +126,7 @@ fn parse_start(text: &[u8]) -> Result<StreamId, Error> {
     }
 }
 
-/// Parses the last ID of an interval; `(` before it excludes it.
+/// Parses the last ID of an interval; `(` before the ID excludes it.
 fn parse_end(text: &[u8]) -> Result<StreamId, Error> {
     match text.strip_prefix(b"(") {
         Some(id) => parse_id(id, u64::MAX)?
@@ -198,7 +198,7 @@ fn reply_entry(reply: &mut ReplyBuf, entry: &StreamEntry) {
     }
 }
 
-/// Replies with up to `count` entries as an array. Returns their number.
+/// Replies with up to `count` entries as an array. Returns the number of entries.
 fn reply_entries<'a>(
     reply: &mut ReplyBuf,
     entries: impl Iterator<Item = StreamEntry<'a>>,

@@ -1,5 +1,5 @@
 //! Pending entries: the entries that a group has delivered and that are not acknowledged. XPENDING
-//! shows them; XCLAIM and XAUTOCLAIM assign them to another consumer.
+//! shows these entries; XCLAIM and XAUTOCLAIM assign them to another consumer.
 //!
 //! A claim is propagated to the AOF and the replicas as `XCLAIM key group consumer 0 id TIME ..
 //! RETRYCOUNT .. FORCE JUSTID LASTID ..`: the result, independent of the state before. A claimed

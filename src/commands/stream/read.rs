@@ -5,8 +5,8 @@
 //! by an ID when the client blocks; `+` is evaluated when the command runs again.
 //!
 //! XREADGROUP with `>` delivers entries that the group has not delivered yet; with an ID it shows a
-//! consumer its own pending entries again. It is propagated to the AOF and the replicas as its
-//! effects: XCLAIM for each delivery, XGROUP SETID for the group's position.
+//! consumer its own pending entries again. The command is propagated to the AOF and the replicas as
+//! its effects: XCLAIM for each delivery, XGROUP SETID for the group's position.
 
 use super::pending::{propagate_claim, propagate_place};
 use super::*;
@@ -240,7 +240,7 @@ fn reply_key(reply: &mut ReplyBuf, key: &[u8]) {
     reply.bulk(key);
 }
 
-/// Replies with entries behind an ID. Returns false if there are none.
+/// Replies with entries behind an ID. Returns false if there are no such entries.
 fn read_log(ctx: &mut Ctx, key: &[u8], from: From, count: usize) -> Result<bool, Error> {
     let From::Behind(id) = from else {
         return Ok(false);

@@ -105,7 +105,7 @@ fn get(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Replies with the string under `key`, or null. Returns whether it exists.
+/// Replies with the string under `key`, or null. Returns whether the key exists.
 #[inline]
 fn get_generic(ctx: &mut Ctx, key: &[u8]) -> Result<bool, Error> {
     let Some(entry) = ctx.server.lookup_read(ctx.client, key) else {
@@ -120,8 +120,8 @@ fn get_generic(ctx: &mut Ctx, key: &[u8]) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// Replies with a long string without copying it. The reply buffer shares it, and it is copied only
-/// if it is changed before it is sent.
+/// Replies with a long string without copying it. The reply buffer shares the string, which is
+/// copied only if it is changed before it is sent.
 #[cold]
 fn reply_shared(ctx: &mut Ctx, key: &[u8]) {
     let hash = ctx.server.hash_key(key);

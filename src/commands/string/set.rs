@@ -79,8 +79,8 @@ impl<'a> SetOptions<'a> {
         Ok(options)
     }
 
-    /// Parses the option at `at`. Returns its number of arguments, `None` if it is not allowed
-    /// there.
+    /// Parses the option at `at`. Returns the option's number of arguments, `None` if the option is
+    /// not allowed.
     fn parse_one(&mut self, ctx: &Ctx<'a>, at: usize, syntax: Syntax) -> Option<usize> {
         let sets = syntax != Syntax::GetEx;
         if let Some(arg) = ExpireArg::parse(ctx, at) {

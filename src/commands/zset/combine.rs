@@ -93,7 +93,7 @@ struct Input<'a> {
 /// The parsed arguments, whose inputs exist and have the right types.
 struct Request {
     op: Op,
-    /// The hash of each key; `None` for a missing one.
+    /// The hash of each key; `None` for a missing key.
     keys: Vec<Option<u64>>,
     /// One weight for each key.
     weights: Vec<f64>,

@@ -1,9 +1,10 @@
 //! Commands on single members: adding, removing, reading, popping from either end, picking at
 //! random.
 //!
-//! All pops are [`pop_from_first`]: from the first of several keys that holds a sorted set. They
-//! differ in the form of the reply, and the blocking ones (`BZPOPMIN`, `BZPOPMAX`, `BZMPOP`) wait
-//! if there is no member. All are propagated as ZPOPMIN or ZPOPMAX of the key that was popped from.
+//! All pops are [`pop_from_first`]: from the first of several keys that holds a sorted set. The
+//! pops differ in the form of the reply, and the blocking ones (`BZPOPMIN`, `BZPOPMAX`, `BZMPOP`)
+//! wait if there is no member. All pops are propagated as ZPOPMIN or ZPOPMAX of the key that was
+//! popped from.
 
 use crate::client::blocked::BlockKind;
 use crate::client::reply::ReplyBuf;
@@ -31,7 +32,7 @@ pub struct AddOptions {
 }
 
 impl AddOptions {
-    /// Applies one option; returns false if it is another word.
+    /// Applies one option; returns false if the word is no option.
     fn take(&mut self, option: &[u8]) -> bool {
         let flags = &mut self.flags;
         match option.to_ascii_lowercase().as_slice() {
@@ -332,7 +333,7 @@ impl Frame {
 }
 
 /// Pops up to `count` members from the first of `keys` that has any, and replies with them. Returns
-/// that key and their number; with `None`, nothing was replied.
+/// the key and the number of members; with `None`, nothing was replied.
 fn pop_from_first<'a>(
     ctx: &mut Ctx<'a>,
     keys: &[&'a [u8]],

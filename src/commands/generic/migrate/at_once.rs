@@ -1,4 +1,4 @@
-//! MIGRATE in a transaction or a script: the whole server waits for the other one, as in Redis,
+//! MIGRATE in a transaction or a script: the whole server waits for the other server, as in Redis,
 //! since no other client may run between the commands of a transaction.
 //!
 //! ```text

@@ -20,7 +20,7 @@ pub mod tag {
     pub const KEY: u32 = 2;
 }
 
-/// AUTH, if an account is given. Nothing is sent before its reply.
+/// AUTH, if an account is given. Nothing is sent before the reply to AUTH.
 pub fn auth(to: &Destination) -> Option<Step> {
     let (user, password) = to.account.as_ref()?;
     Some(Step::auth(tag::AUTH, user.as_deref(), password).wait())

@@ -129,7 +129,7 @@ fn is_running(server: &Server, kind: ChildKind) -> bool {
     running(server, kind).is_some()
 }
 
-/// Seconds since the child was forked; -1 without one.
+/// Seconds since the child was forked; -1 without a child.
 fn running_seconds(server: &Server, kind: ChildKind) -> i64 {
     running(server, kind).map_or(-1, |child| (server.clock.now_ms - child.started_ms) / 1000)
 }
