@@ -1,11 +1,11 @@
-//! The list: one listpack while it is small, a quicklist beyond.
+//! The list: one listpack while it is small, a quicklist when it is longer.
 //!
 //! A list begins as a listpack, and becomes a quicklist before an addition that would take it over
 //! `list-max-listpack-size`. It becomes a listpack again when a removal leaves a single node below
 //! half of that limit (Redis 7.2). An element too big for a node makes a quicklist at once.
 //!
-//! **Invariant:** a listpack keeps within the limits of its last addition: every addition goes
-//! through `make_room` first (test `histories_match_a_vecdeque`).
+//! **Invariant:** a listpack stays within the limits of its last addition: every addition calls
+//! `make_room` first (test `histories_match_a_vecdeque`).
 //!
 //! Limits are parameters: lists don't read the settings. Elements are passed to closures (`show`),
 //! not copied, so that a reply is written straight from the list.
@@ -40,14 +40,14 @@ impl List {
         List::Listpack(Listpack::new())
     }
 
-    /// A list of nodes that were loaded: a listpack if they fit one.
+    /// Makes a list of nodes that were loaded. It is a listpack if the elements fit into one.
     pub fn from_quicklist(quicklist: Quicklist, limits: &ListLimits) -> Self {
         let mut list = List::Quicklist(Box::new(quicklist));
         list.try_listpack(limits, false);
         list
     }
 
-    /// A list of a listpack that was loaded: a quicklist if it is too big for a listpack.
+    /// Makes a list of a listpack that was loaded. It is a quicklist if the listpack is too big.
     pub fn from_listpack(listpack: Listpack, limits: &ListLimits) -> Self {
         let mut list = List::Listpack(listpack);
         list.make_room(0, 0, limits);
@@ -80,7 +80,7 @@ impl List {
         }
     }
 
-    /// The heap bytes, as the allocator rounds them.
+    /// The memory of the list in bytes, rounded as the allocator rounds it.
     pub fn memory_bytes(&self) -> usize {
         match self {
             List::Listpack(listpack) => listpack.memory_bytes(),
@@ -88,7 +88,8 @@ impl List {
         }
     }
 
-    /// The number of allocations to be freed: decides whether UNLINK leaves it to another thread.
+    /// The number of allocations to be freed, by which UNLINK decides whether a thread frees the
+    /// list.
     pub fn free_effort(&self) -> usize {
         match self {
             List::Listpack(_) => 1,
@@ -114,8 +115,8 @@ impl List {
 
 /// Encodings.
 impl List {
-    /// Turns a listpack into a quicklist if `count` more texts of `bytes` bytes together exceed its
-    /// limit.
+    /// Turns a listpack into a quicklist if the listpack would exceed its limit with `count` more
+    /// texts of `bytes` bytes together.
     #[inline]
     pub fn make_room(&mut self, bytes: usize, count: usize, limits: &ListLimits) {
         match self {
@@ -174,7 +175,7 @@ impl List {
         (0..len).contains(&index).then_some(index as usize)
     }
 
-    /// LINDEX: shows the element at `index`; a negative one counts from the end.
+    /// LINDEX: shows the element at `index`; a negative index counts from the end.
     pub fn get_with<R>(&self, index: i64, show: impl FnOnce(Element) -> R) -> Option<R> {
         match self {
             List::Listpack(listpack) => listpack.seek(index).map(|pos| show(listpack.get(pos))),
@@ -182,7 +183,8 @@ impl List {
         }
     }
 
-    /// LRANGE: shows `count` elements from position `start` on, away from `from`.
+    /// LRANGE: shows `count` elements from position `start` on, in the direction away from the end
+    /// `from`.
     #[inline]
     pub fn range(&self, start: usize, count: usize, from: End, mut show: impl FnMut(Element)) {
         let mut left = count;
@@ -199,8 +201,8 @@ impl List {
         });
     }
 
-    /// Passes elements to `visit`, from position `start` on and away from `from`, until it returns
-    /// `Break`.
+    /// Passes elements to `visit`, from position `start` on, in the direction away from the end
+    /// `from`, until `visit` returns `Break`.
     #[inline]
     pub fn visit<B>(
         &self,
@@ -217,8 +219,8 @@ impl List {
         }
     }
 
-    /// LPOS: shows the position of each element that is `text`, among the first `max` ones seen
-    /// from `from`, until the visitor breaks.
+    /// LPOS: shows the position of each element that is `text`, among the first `max` elements
+    /// counted from the end `from`, until the visitor breaks.
     pub fn positions(
         &self,
         text: &[u8],
@@ -258,7 +260,7 @@ impl List {
         self.push_within(end, text);
     }
 
-    /// Pushes texts one by one, deciding about the encoding once for all of them.
+    /// Pushes texts one by one; the encoding is chosen once for all of them.
     pub fn push_all(&mut self, end: End, texts: &[&[u8]], limits: &ListLimits) {
         let bytes = texts.iter().map(|text| text.len()).sum();
         self.make_room(bytes, texts.len(), limits);
@@ -303,7 +305,8 @@ impl List {
         }
     }
 
-    /// Removes up to `count` elements from position `start` on. The caller calls `shrink`.
+    /// Removes up to `count` elements from position `start` on. The caller must call `shrink`
+    /// afterwards.
     pub fn delete_range(&mut self, start: usize, count: usize) {
         match self {
             List::Listpack(listpack) => listpack.delete_range(start as i64, count),
@@ -321,7 +324,7 @@ impl List {
         self.shrink(limits);
     }
 
-    /// LSET: false if there is no such index, negative ones counting from the end.
+    /// LSET. Returns false if there is no such index; a negative index counts from the end.
     pub fn set(&mut self, index: i64, text: &[u8], limits: &ListLimits) -> bool {
         self.make_room(text.len(), 1, limits);
         let Some(at) = self.position(index) else {
@@ -342,7 +345,8 @@ impl List {
         true
     }
 
-    /// LINSERT: puts `text` beside the first element that is `pivot`; false if there is none.
+    /// LINSERT: inserts `text` beside the first element that is `pivot`. Returns false if there is
+    /// no such element.
     pub fn insert(&mut self, pivot: &[u8], side: Side, text: &[u8], limits: &ListLimits) -> bool {
         self.make_room(text.len(), 1, limits);
         match self {
@@ -373,8 +377,8 @@ impl List {
         }
     }
 
-    /// LREM: removes up to `max` elements that are `text`, those nearest to `from` first; returns
-    /// how many.
+    /// LREM: removes up to `max` elements that are `text`, those nearest to the end `from` first.
+    /// Returns the number of removed elements.
     pub fn remove(&mut self, text: &[u8], max: usize, from: End, limits: &ListLimits) -> usize {
         let removed = match self {
             List::Listpack(listpack) => remove_matching(listpack, text, max, from),
@@ -417,7 +421,7 @@ mod tests {
         assert_eq!(list.encoding(), "listpack");
         list.push(End::Head, b"0", &limits);
         assert_eq!(list.encoding(), "quicklist");
-        // Nodes of 1 and 6 elements: two nodes stay a quicklist.
+        // The nodes have 1 and 6 elements: a list of two nodes stays a quicklist.
         list.trim(0, 4, &limits);
         assert_eq!((list.encoding(), list.len()), ("quicklist", 4));
         list.pop_with(End::Head, |element| assert_eq!(element, Element::Int(0)));

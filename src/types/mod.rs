@@ -1,9 +1,9 @@
-//! The value types. Each is an enum of its encodings and does not use clients, databases or
-//! replies.
+//! The types of values. Each type is an enum of its encodings and does not use clients, databases
+//! or replies.
 //!
-//! A key's entry (`ds::entry`) holds short strings, integers and small collections itself;
-//! everything else is a [`Value`] in the same allocation. [`part`] reads and changes a collection
-//! wherever it is.
+//! A key's entry (`ds::entry`) holds short strings, integers and small collections itself. Any
+//! other value is a [`Value`] in the same allocation. [`part`] reads and changes a collection in
+//! both places.
 
 pub mod hash;
 pub mod list;
@@ -51,7 +51,7 @@ pub enum Type {
 }
 
 impl Type {
-    /// All types.
+    /// All types, in the order of [`Type::place`].
     pub const ALL: [Type; 6] = [
         Type::String,
         Type::List,
@@ -98,11 +98,11 @@ const _: () = {
 pub mod kind {
     use super::Type;
 
-    /// A string that is an integer.
+    /// The kind of a string that is an integer.
     pub const INT: u8 = Type::String as u8;
-    /// A short string that was set whole.
+    /// The kind of a short string that was set whole.
     pub const EMBSTR: u8 = Type::String as u8 | 1 << 4;
-    /// A string that is long, or was changed in place.
+    /// The kind of a string that is long, or was changed in place.
     pub const RAW: u8 = Type::String as u8 | 2 << 4;
     /// A list.
     pub const LIST: u8 = Type::List as u8;
@@ -147,8 +147,8 @@ pub fn duplicate(entry: KeyRef) -> OwnedValue<Value> {
     }
 }
 
-/// The time at which the first field of a hash expires, in Unix milliseconds: what
-/// `Db::field_expires` has for its key.
+/// The time at which the first field of a hash expires, in Unix milliseconds. `Db::field_expires`
+/// has this time for the hash's key.
 #[inline]
 pub fn next_field_expiry(entry: KeyRef) -> Option<i64> {
     if entry.kind() != kind::HASH {
@@ -168,8 +168,8 @@ pub fn free_effort(entry: KeyRef) -> usize {
     }
 }
 
-/// The bytes of a key: its entry, its value, and its slot in the table. Of the elements of a table
-/// `samples` are measured, with 0 all.
+/// The memory of a key in bytes: its entry, its value, and its slot in the table. For a value that
+/// is a table, `samples` elements are measured; 0 measures all elements.
 pub fn memory_bytes(entry: KeyRef, samples: usize) -> usize {
     let value = match entry.value() {
         ValueRef::Int(_) | ValueRef::Str(_) | ValueRef::Packed(_) => 0,
@@ -188,7 +188,7 @@ pub fn memory_estimate(entry: KeyRef) -> usize {
     size_of::<usize>() + entry.alloc_size() + value
 }
 
-/// The number of elements, fields or entries; of a string, its bytes.
+/// The number of elements, fields or entries of a value; for a string, the number of its bytes.
 pub fn length(entry: KeyRef) -> usize {
     match entry.value() {
         ValueRef::Str(bytes) => bytes.len(),
@@ -209,7 +209,7 @@ pub fn encoding_name(entry: KeyRef) -> &'static str {
     }
 }
 
-/// The number of elements that an estimate measures: Redis's default for MEMORY USAGE.
+/// The number of elements that an estimate measures: the default of MEMORY USAGE in Redis.
 pub const SAMPLES: usize = 5;
 
 /// Prefetching of elements that are found by their hash; see `networking::prefetch`.
@@ -223,7 +223,7 @@ impl Value {
         )
     }
 
-    /// First step: prefetches the bucket.
+    /// The first step: prefetches the bucket.
     #[inline]
     pub fn prefetch_bucket(&self, hash: u64) {
         match self {
@@ -234,7 +234,7 @@ impl Value {
         }
     }
 
-    /// Second step, when the bucket has arrived: prefetches the element.
+    /// The second step, when the bucket has arrived: prefetches the element.
     #[inline(always)]
     pub fn prefetch_element(&self, hash: u64) {
         match self {
@@ -258,7 +258,7 @@ impl Value {
         }
     }
 
-    /// The heap bytes.
+    /// The memory of the value in bytes.
     fn memory_bytes(&self, samples: usize) -> usize {
         match self {
             Value::Str(string) => string.memory(),
@@ -275,7 +275,7 @@ impl Value {
             Value::List(List::Quicklist(list)) => list.memory_estimate(),
             Value::Zset(Zset::Tree(set)) => set.memory_estimate(),
             Value::Stream(stream) => stream.memory_estimate(),
-            // For the other values, `memory_bytes` is an estimate itself, or reads the size of one
+            // For the other types, `memory_bytes` is an estimate itself, or reads the size of one
             // allocation.
             _ => self.memory_bytes(SAMPLES),
         }
@@ -292,7 +292,7 @@ impl Value {
         }
     }
 
-    /// The number of allocations that freeing it takes.
+    /// The number of allocations that freeing the value takes.
     fn free_effort(&self) -> usize {
         match self {
             Value::Str(_) => 1,

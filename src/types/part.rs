@@ -1,5 +1,5 @@
-//! The collection of an entry, wherever it lies: in the entry itself while it is small, in an
-//! allocation of its own beyond (`ds::entry`).
+//! The collection of an entry. A small collection lies in the entry itself, a larger one in an
+//! allocation of its own (`ds::entry`).
 
 use std::ops::{Deref, DerefMut};
 
@@ -11,11 +11,11 @@ use crate::types::set::Set;
 use crate::types::zset::Zset;
 use crate::types::{KeyMut, KeyRef, Type, Value, kind};
 
-/// One of the types of values, or any value.
+/// The type of a collection, or `Value` for any type.
 pub trait Part: Payload + Into<Value> {
-    /// The part of a value, if it has this type.
+    /// The collection in a value, if it has this type.
     fn of(value: &Value) -> Option<&Self>;
-    /// The part of a value, to be changed, if it has this type.
+    /// The collection in a value, to be changed, if it has this type.
     fn of_mut(value: &mut Value) -> Option<&mut Self>;
 }
 
@@ -127,7 +127,7 @@ pub enum Held<'a, T> {
 }
 
 impl<'a, T: Part> Held<'a, T> {
-    /// The part of type `T`; `None` if the entry has another type.
+    /// The collection of type `T`; `None` if the entry has another type.
     #[inline]
     pub fn of(entry: KeyRef<'a>) -> Option<Held<'a, T>> {
         match entry.value() {
@@ -139,7 +139,7 @@ impl<'a, T: Part> Held<'a, T> {
         }
     }
 
-    /// The part of type `T`; the error WRONGTYPE if the entry has another type.
+    /// The collection of type `T`; the error WRONGTYPE if the entry has another type.
     #[inline]
     pub fn typed(entry: KeyRef<'a>) -> Result<Held<'a, T>, Error> {
         Held::of(entry).ok_or(Error::WRONGTYPE)
@@ -158,14 +158,15 @@ impl<T: Part> Deref for Held<'_, T> {
     }
 }
 
-/// The collection of an entry, to be changed. It is written back when this is dropped.
+/// The collection of an entry, to be changed. The change is written back when this value is
+/// dropped.
 pub enum Opened<'a, T: Part> {
     There(&'a mut T),
     Packed(Loan<'a, Value, T>),
 }
 
 impl<'a, T: Part> Opened<'a, T> {
-    /// The part of type `T`; WRONGTYPE if the entry has another type.
+    /// The collection of type `T`; WRONGTYPE if the entry has another type.
     #[inline(always)]
     pub fn typed(entry: KeyMut<'a>) -> Result<Opened<'a, T>, Error> {
         match entry.open() {

@@ -1,4 +1,4 @@
-//! Moving the allocations of a value, see `ds::relocate`.
+//! Moves the allocations of a value, see `ds::relocate`.
 
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ use crate::types::string::RawStr;
 use crate::types::zset::Zset;
 use crate::types::{KeyMut, Value};
 
-/// Offers what an entry's value owns to the mover, from `cursor` on, until its step is spent.
-/// Returns the next cursor, 0 at the end. The entry itself is the table's to move.
+/// Offers the allocations of an entry's value to the mover, from `cursor` on, until the mover's
+/// step is spent. Returns the next cursor, 0 at the end. The table of keys moves the entry itself.
 pub fn relocate(entry: &mut KeyMut<'_>, cursor: Cursor, mover: &mut Mover) -> Cursor {
     match entry.value_mut() {
         ValueMut::Obj(value) => value.relocate(cursor, mover),
@@ -44,7 +44,7 @@ impl Relocate for Value {
     }
 }
 
-/// The allocation of the value's struct is moved with its first step.
+/// Moves a value in a box. The box is moved in the first step.
 fn boxed<T: Relocate>(value: &mut Box<T>, cursor: Cursor, mover: &mut Mover) -> Cursor {
     if cursor == 0 {
         mover.boxed(value);
@@ -55,8 +55,8 @@ fn boxed<T: Relocate>(value: &mut Box<T>, cursor: Cursor, mover: &mut Mover) -> 
 impl Relocate for RawStr {
     fn relocate(&mut self, _: Cursor, mover: &mut Mover) -> Cursor {
         mover.visited(1);
-        // A string that nothing shares any more is the value's own again; one that a reply holds
-        // stays, and is moved by a later pass.
+        // A string that nothing else shares any more becomes the value's own again. A string that a
+        // reply still holds stays, and a later pass moves it.
         if let RawStr::Shared(shared) = self
             && let Some(bytes) = Arc::get_mut(shared)
         {

@@ -1,4 +1,4 @@
-//! Streams: the log (`ds::stream`) and the groups that read it.
+//! Streams: the entries (the log, `ds::stream`) and the groups that read them.
 //!
 //! ```text
 //!  Stream { log, groups: name -> Group }
@@ -7,18 +7,19 @@
 //!           consumers: name -> number,  slots: number -> Consumer { pel: ids, seen_time, active_time } }
 //! ```
 //!
-//! A pending entry stands in two maps: the group's, which XACK, XPENDING and XCLAIM search, and its
-//! consumer's, which XREADGROUP with an explicit ID reads. A Nack names its consumer by a slot
-//! number, so a claim moves an ID between two sets and a deletion of a consumer touches that
-//! consumer's entries only.
+//! A pending entry is in two maps: that of its group, which XACK, XPENDING and XCLAIM search, and
+//! that of its consumer, which XREADGROUP with an explicit ID reads. A Nack, a pending entry of the
+//! group, names its consumer by a slot number. So a claim moves an ID between two sets, and the
+//! deletion of a consumer touches only the entries of this consumer.
 //!
-//! **Invariant:** each ID of the group's PEL is in the PEL of the consumer that its Nack names, and
-//! in no other's (`tests::agrees_with_a_map`).
+//! **Invariant:** each ID of the group's PEL (its pending entries) is in the PEL of the consumer
+//! that its Nack names, and in no other consumer's (`tests::agrees_with_a_map`).
 //!
-//! `entries_read` is the number of entries, of all that were ever added, that a group has read. It
-//! may be unknown; XINFO then shows a lag only where it can be derived ([`Group::lag`], as in Redis
-//! 8.2). It is incremented only while no entry ahead can have been deleted or trimmed, as in Valkey
-//! 8.1 and Redis 7.4; older versions increment it always and show a lag that never reaches zero.
+//! `entries_read` is the number of entries, of all that were ever added, that a group has read. The
+//! number may be unknown; XINFO then shows a lag only where the lag can be derived ([`Group::lag`],
+//! as in Redis 8.2). The number is incremented only while no entry ahead of the group can have been
+//! deleted or trimmed, as in Valkey 8.1 and Redis 7.4; older versions always increment it and show
+//! a lag that never reaches zero.
 
 use crate::ds::btree_memory::map_bytes;
 use crate::ds::entry::{ValueMut, ValueRef};
@@ -38,11 +39,11 @@ pub struct Stream {
     groups: BTreeMap<Box<[u8]>, Group>,
 }
 
-// A stream that is deleted lazily is dropped by another thread, so it must be `Send`.
+// A stream that is deleted lazily is dropped by another thread, so `Stream` must be `Send`.
 const fn is_send<T: Send>() {}
 const _: () = is_send::<Stream>();
 
-/// First the log, by ID, then the groups.
+/// Moves the log first, by ID, then the groups.
 impl Relocate for Stream {
     fn relocate(&mut self, cursor: Cursor, mover: &mut Mover) -> Cursor {
         let log =
@@ -95,7 +96,7 @@ impl Stream {
         Some((&mut self.log, group))
     }
 
-    /// Creates a group. `None` if the name is taken.
+    /// Creates a group. Returns `None` if the name is taken.
     pub fn create_group(
         &mut self,
         name: &[u8],
@@ -110,12 +111,13 @@ impl Stream {
         }
     }
 
-    /// Removes a group; false if there is none of this name.
+    /// Removes a group. Returns false if there is no group of this name.
     pub fn destroy_group(&mut self, name: &[u8]) -> bool {
         self.groups.remove(name).is_some()
     }
 
-    /// Whether a group still needs an entry: it is pending there, or was not delivered yet.
+    /// Whether a group still needs an entry: the entry is pending in the group, or was not
+    /// delivered yet.
     pub fn is_referenced(&self, id: StreamId) -> bool {
         is_referenced(&self.groups, id)
     }
@@ -127,8 +129,8 @@ impl Stream {
         });
     }
 
-    /// Removes entries from the front, with the references of the groups as `policy` says. Returns
-    /// the number of removed entries.
+    /// Removes entries from the front. `policy` says what happens to the groups' references to
+    /// them. Returns the number of removed entries.
     pub fn trim(&mut self, trim: Trim, precision: Precision, policy: RefPolicy) -> u64 {
         let gone = match policy {
             RefPolicy::Keep => return self.log.trim(trim, precision),
@@ -145,7 +147,7 @@ impl Stream {
         gone.len() as u64
     }
 
-    /// Heap bytes.
+    /// The memory of the stream in bytes.
     pub fn memory_bytes(&self) -> usize {
         size_of::<Stream>() + self.log.memory_bytes() + self.groups_memory()
     }
@@ -175,7 +177,7 @@ impl Stream {
         }
     }
 
-    /// The stream of an entry, mutable; WRONGTYPE for another type.
+    /// The stream in an entry, to be changed; WRONGTYPE for any other type.
     #[inline]
     pub fn of_mut(entry: KeyMut<'_>) -> Result<&mut Stream, Error> {
         match entry.into_value_mut() {
@@ -185,14 +187,14 @@ impl Stream {
     }
 }
 
-/// What happens to the groups' references to an entry that is deleted.
+/// The policy for the groups' references to an entry that is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefPolicy {
-    /// KEEPREF: they stay.
+    /// KEEPREF: the references stay.
     Keep,
-    /// DELREF: they are removed with it.
+    /// DELREF: the references are removed with the entry.
     Delete,
-    /// ACKED: the entry is deleted only if no group refers to it any more.
+    /// ACKED: the entry is deleted only if no group needs it any more.
     Acked,
 }
 
@@ -202,7 +204,7 @@ fn is_referenced(groups: &BTreeMap<Box<[u8]>, Group>, id: StreamId) -> bool {
         .any(|group| group.last_id < id || group.nack(id).is_some())
 }
 
-/// A delivery that waits for its acknowledgement.
+/// A pending entry of a group: a delivery that waits for its acknowledgement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Nack {
     /// Unix time of the last delivery, in milliseconds.
@@ -218,12 +220,13 @@ impl Nack {
     }
 }
 
-/// The slot of a consumer in its group. Slots of deleted consumers are used again.
+/// The slot of a consumer in its group. The slots of deleted consumers are used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConsumerId(u32);
 
 impl ConsumerId {
-    /// Used while a group is loaded: its consumer comes later in the file.
+    /// The consumer of a pending entry that was loaded before its consumer, which comes later in
+    /// the file.
     const UNKNOWN: ConsumerId = ConsumerId(u32::MAX);
 }
 
@@ -231,9 +234,9 @@ impl ConsumerId {
 #[derive(Clone)]
 pub struct Consumer {
     name: Box<[u8]>,
-    /// Unix time of its last attempt to read or claim, in milliseconds.
+    /// The Unix time of the consumer's last attempt to read or claim, in milliseconds.
     pub seen_time: i64,
-    /// Unix time of the last attempt that returned an entry, in milliseconds, or -1.
+    /// The Unix time of the last attempt that returned an entry, in milliseconds, or -1.
     pub active_time: i64,
     pel: BTreeSet<StreamId>,
 }
@@ -244,7 +247,7 @@ impl Consumer {
         &self.name
     }
 
-    /// The number of its deliveries that are not acknowledged.
+    /// The number of deliveries to this consumer that are not acknowledged.
     pub fn pending_count(&self) -> usize {
         self.pel.len()
     }
@@ -258,7 +261,7 @@ impl Consumer {
     }
 }
 
-/// What XCLAIM writes to the entries that it moves.
+/// The fields that XCLAIM sets in the pending entries that it moves.
 #[derive(Clone, Copy, Debug)]
 pub struct Claim {
     /// The Unix time of the delivery in milliseconds.
@@ -269,9 +272,10 @@ pub struct Claim {
 /// A consumer group.
 #[derive(Clone)]
 pub struct Group {
-    /// The last entry delivered: `>` continues behind it.
+    /// The last entry that was delivered: XREADGROUP with `>` continues behind it.
     pub last_id: StreamId,
-    /// The number of entries, of all that were ever added, that were read; `None` if unknown.
+    /// The number of entries, of all that were ever added, that the group has read; `None` if
+    /// unknown.
     pub entries_read: Option<u64>,
     pel: BTreeMap<StreamId, Nack>,
     consumers: BTreeMap<Box<[u8]>, ConsumerId>,
@@ -279,7 +283,7 @@ pub struct Group {
 }
 
 impl Group {
-    /// Offers the allocations to the mover, all in one step.
+    /// Offers all allocations of the group to the mover, in one step.
     fn relocate(&mut self, mover: &mut Mover) {
         mover.visited(1 + self.slots.len());
         mover.map(&mut self.pel, |_, _, _| ());
@@ -313,7 +317,7 @@ impl Group {
         self.consumers.get(name).copied()
     }
 
-    /// Creates a consumer. `None` if the name is taken.
+    /// Creates a consumer. Returns `None` if the name is taken.
     pub fn create_consumer(&mut self, name: &[u8], now_ms: i64) -> Option<ConsumerId> {
         if self.consumers.contains_key(name) {
             return None;
@@ -338,7 +342,7 @@ impl Group {
         Some(id)
     }
 
-    /// Removes a consumer and its pending entries. Returns their number.
+    /// Removes a consumer and its pending entries. Returns the number of these entries.
     pub fn delete_consumer(&mut self, name: &[u8]) -> Option<usize> {
         let id = self.consumers.remove(name)?;
         let consumer = self.slots[id.0 as usize]
@@ -350,7 +354,7 @@ impl Group {
         Some(consumer.pel.len())
     }
 
-    /// The consumer of an ID from this group, which must not have been deleted.
+    /// The consumer of an ID from this group. The consumer must not have been deleted.
     pub fn consumer(&self, id: ConsumerId) -> &Consumer {
         self.slots[id.0 as usize]
             .as_ref()
@@ -384,8 +388,8 @@ impl Group {
         self.pel.get(&id)
     }
 
-    /// Records the first delivery of an entry to a consumer, or another one after XGROUP SETID
-    /// moved back.
+    /// Records the delivery of an entry to a consumer. The entry may have been delivered before, if
+    /// XGROUP SETID moved the group back.
     pub fn deliver(&mut self, id: StreamId, to: ConsumerId, now_ms: i64) {
         self.assign(
             id,
@@ -405,7 +409,7 @@ impl Group {
         }
     }
 
-    /// Makes an entry pending at this consumer, and no longer at its previous one.
+    /// Makes an entry pending at this consumer, and not any more at its previous consumer.
     pub fn assign(&mut self, id: StreamId, to: ConsumerId, claim: Claim) {
         let new = Nack {
             delivery_time: 0,
@@ -446,9 +450,9 @@ impl Group {
         self.last_id = id;
     }
 
-    /// The number of entries that the group has not read; `None` if unknown. It is known when the
-    /// group is before the first entry or the log is empty; when nothing was deleted ahead of the
-    /// group, from the count of entries read; and when `last_id` is the first or last entry of the
+    /// The number of entries that the group has not read; `None` if unknown. The lag is known in
+    /// three cases: the group is before the first entry, or the log is empty; nothing was deleted
+    /// ahead of the group, and `entries_read` is known; `last_id` is the first or last entry of the
     /// log.
     pub fn lag(&self, log: &StreamLog) -> Option<i64> {
         let added = log.entries_added();
@@ -466,7 +470,7 @@ impl Group {
     }
 
     /// Adds a pending entry while loading, before its consumer is known. Returns false if the ID is
-    /// there already.
+    /// already pending.
     pub fn load_pending(&mut self, id: StreamId, delivery_time: i64, delivery_count: u64) -> bool {
         let nack = Nack {
             delivery_time,
@@ -476,8 +480,8 @@ impl Group {
         self.pel.insert(id, nack).is_none()
     }
 
-    /// Sets the consumer of a loaded pending entry. Returns false if the ID is not pending, or has
-    /// a consumer.
+    /// Sets the consumer of a loaded pending entry. Returns false if the ID is not pending, or if
+    /// it has a consumer.
     pub fn load_owner(&mut self, id: StreamId, consumer: ConsumerId) -> bool {
         match self.pel.get_mut(&id) {
             Some(nack) if nack.consumer == ConsumerId::UNKNOWN => nack.consumer = consumer,
@@ -486,7 +490,7 @@ impl Group {
         self.consumer_mut(consumer).pel.insert(id)
     }
 
-    /// Whether every loaded pending entry has a consumer. Otherwise the group must be discarded.
+    /// Whether every loaded pending entry has a consumer. If not, the group must be discarded.
     pub fn finish_load(&self) -> bool {
         self.pel
             .values()
@@ -504,14 +508,14 @@ impl Group {
     }
 }
 
-/// Whether XDEL removed an entry at or behind `id` while older ones still exist: the count of
-/// entries can't be known then.
+/// Whether XDEL removed an entry at or behind `id` while older entries still exist: then the count
+/// of entries can't be known.
 fn has_tombstones_from(log: &StreamLog, id: StreamId) -> bool {
     let deleted = log.max_deleted_id();
     !log.is_empty() && deleted != StreamId::MIN && log.first_id() <= deleted && id <= deleted
 }
 
-/// How many of all entries ever added have IDs up to `id`; `None` if unknown.
+/// The number of entries with IDs up to `id`, of all that were ever added; `None` if unknown.
 pub fn entries_up_to(log: &StreamLog, id: StreamId) -> Option<u64> {
     let added = log.entries_added();
     if added == 0 || (log.is_empty() && id <= log.last_id()) || id == log.last_id() {
@@ -580,8 +584,8 @@ mod tests {
         assert_eq!(group(0, None).lag(&StreamLog::new()), Some(0));
     }
 
-    /// Entries are read, then some are deleted and trimmed: from then on the place in the log gives
-    /// the count.
+    /// Entries are read, then some are deleted and trimmed: from then on the count follows from the
+    /// position in the log.
     #[test]
     fn entries_read_is_counted_on_only_where_nothing_was_lost() {
         let mut log = log_of(7);

@@ -1,4 +1,4 @@
-//! Strings: an integer or a short string lies in the key's entry; a longer one is a [`RawStr`].
+//! Strings: an integer or a short string is in the key's entry; a longer string is a [`RawStr`].
 
 use std::sync::Arc;
 
@@ -8,11 +8,11 @@ use crate::error::Error;
 use crate::types::{KeyMut, KeyRef, New, Type, Value, kind};
 use crate::util::number::{IntBuf, parse_i64};
 
-/// Strings up to this length that were set whole are reported as `embstr`.
+/// The maximum length of a string that was set whole and is reported as `embstr`.
 pub const EMBSTR_MAX: usize = 44;
 
-/// A string too long for its key's entry. It is shared while a reply or a request buffer holds it
-/// too; a change then makes a private copy first.
+/// A string that is too long for its key's entry. While a reply or a request buffer holds the
+/// string too, it is shared; a change then makes a private copy first.
 #[derive(Clone)]
 pub enum RawStr {
     Owned(Vec<u8>),
@@ -20,7 +20,7 @@ pub enum RawStr {
 }
 
 impl RawStr {
-    /// The bytes.
+    /// The bytes of the string.
     pub fn bytes(&self) -> &[u8] {
         match self {
             RawStr::Owned(bytes) => bytes,
@@ -38,7 +38,7 @@ impl RawStr {
         bytes
     }
 
-    /// The bytes, to be changed in place; a shared string is copied first.
+    /// The bytes of the string, to be changed in place. A shared string is copied first.
     pub fn make_mut(&mut self) -> &mut Vec<u8> {
         match self {
             RawStr::Owned(bytes) => bytes,
@@ -46,7 +46,7 @@ impl RawStr {
         }
     }
 
-    /// Heap bytes.
+    /// The memory of the string in bytes.
     pub fn memory(&self) -> usize {
         match self {
             RawStr::Owned(bytes) => size_class(bytes.capacity()),
@@ -74,7 +74,7 @@ impl<'a> StrView<'a> {
         }
     }
 
-    /// The bytes; an integer is written to `digits`.
+    /// The bytes of the string; the text of an integer is written to `digits`.
     pub fn bytes<'b>(self, digits: &'b mut IntBuf) -> &'b [u8]
     where
         'a: 'b,
@@ -98,7 +98,7 @@ impl<'a> StrView<'a> {
         self.len() == 0
     }
 
-    /// The value as a 64-bit integer; an error if its text is none.
+    /// The string as a 64-bit integer; an error if its text is not an integer.
     pub fn integer(self) -> Result<i64, Error> {
         match self {
             StrView::Int(n) => Ok(n),
@@ -129,7 +129,7 @@ pub fn encode<'a>(bytes: &'a [u8], shared: Option<&Arc<Vec<u8>>>) -> (u8, New<'a
     (tag, encode_raw(bytes, shared))
 }
 
-/// The kind byte and the value of a string that was built piece by piece: never an integer.
+/// The value of a string that was built piece by piece, which is never stored as an integer.
 pub fn encode_raw<'a>(bytes: &'a [u8], shared: Option<&Arc<Vec<u8>>>) -> New<'a> {
     match shared {
         Some(shared) => New::Obj(Value::Str(RawStr::Shared(shared.clone()))),
@@ -144,8 +144,8 @@ pub fn type_of(entry: KeyRef) -> Type {
 }
 
 /// The bytes of a string, to be changed in place, extended with zeros to at least `len`. The
-/// encoding becomes `raw`. `None` for an integer, or when there is no room: the caller then stores
-/// a [`Grown`] string.
+/// encoding becomes `raw`. `None` for an integer, or if the entry has no room: the caller then
+/// stores a [`Grown`] string.
 pub fn bytes_mut<'a>(entry: &'a mut KeyMut, len: usize) -> Option<&'a mut [u8]> {
     match entry.value() {
         ValueRef::Str(bytes) if len <= bytes.len() => {}
@@ -166,7 +166,7 @@ pub fn bytes_mut<'a>(entry: &'a mut KeyMut, len: usize) -> Option<&'a mut [u8]> 
     }
 }
 
-/// A string that is built to replace another; on the stack while it is short.
+/// A string that is built to replace another one. A short string is on the stack.
 pub struct Grown {
     short: [u8; INLINE_MAX],
     long: Vec<u8>,
@@ -174,7 +174,7 @@ pub struct Grown {
 }
 
 impl Grown {
-    /// `len` zeros.
+    /// A string of `len` zero bytes.
     pub fn zeros(len: usize) -> Grown {
         let long = if len > INLINE_MAX {
             vec![0; len]
@@ -203,7 +203,7 @@ impl Grown {
         grown
     }
 
-    /// The bytes, to be changed.
+    /// The bytes of the string, to be changed.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         if self.len > INLINE_MAX {
             &mut self.long
@@ -212,7 +212,7 @@ impl Grown {
         }
     }
 
-    /// The value to be stored, as `kind::RAW`. A long string is moved out.
+    /// The value to be stored, with the kind `kind::RAW`. A long string is moved out.
     pub fn value(&mut self) -> New<'_> {
         if self.len > INLINE_MAX {
             New::Obj(Value::Str(RawStr::Owned(std::mem::take(&mut self.long))))

@@ -6,7 +6,8 @@
 //!              expires: (expire_at, hash(field)), earliest first                      see ds::expires
 //! ```
 //!
-//! A listpack becomes a table when it would exceed the limits, and never goes back.
+//! A listpack becomes a table when it would exceed the limits, and a table never becomes a listpack
+//! again.
 //!
 //! **A hash with a volatile field is a table**, whatever its size. Redis 7.4 keeps small ones in a
 //! listpack of triples (`listpackex`). That saves memory for a hash of ten fields with TTLs, but
@@ -54,7 +55,7 @@ const _: () = assert!(size_of::<Hash>() <= 16);
 pub struct FieldTable {
     fields: HashTable<Field>,
     expires: Expires,
-    /// Fields that expire before this time are hidden and wait for their removal.
+    /// The time before which expired fields are hidden; they wait for their removal.
     hidden_before: i64,
     hidden: usize,
 }
@@ -62,9 +63,9 @@ pub struct FieldTable {
 /// The settings `hash-max-listpack-entries` and `-value`, and the seed for a new table.
 #[derive(Clone, Copy, Debug)]
 pub struct HashLimits {
-    /// The most fields of a listpack (`hash-max-listpack-entries`).
+    /// The maximum number of fields of a listpack (`hash-max-listpack-entries`).
     pub max_entries: usize,
-    /// The most bytes of a field or value of a listpack (`hash-max-listpack-value`).
+    /// The maximum number of bytes of a field or value of a listpack (`hash-max-listpack-value`).
     pub max_value: usize,
     pub seed: HashSeed,
 }
@@ -90,7 +91,7 @@ impl FieldTtl {
     }
 }
 
-/// First the fields, by bucket, then their expiry times.
+/// Moves the fields first, by bucket, then their expiry times.
 impl Relocate for FieldTable {
     fn relocate(&mut self, cursor: Cursor, mover: &mut Mover) -> Cursor {
         let fields = |table: &mut FieldTable, cursor: Cursor, mover: &mut Mover| {
@@ -135,8 +136,8 @@ impl Hash {
         Opened::typed(entry)
     }
 
-    /// A hash of a listpack from a file or DUMP. `None` if it has an odd number of elements or a
-    /// repeated field.
+    /// Makes a hash of a listpack from a file or DUMP. `None` if the listpack has an odd number of
+    /// elements or a repeated field.
     pub fn from_listpack(listpack: Listpack, limits: &HashLimits) -> Option<Hash> {
         if !is_keyed(&listpack, 2) {
             return None;
@@ -158,7 +159,7 @@ impl Hash {
         }
     }
 
-    /// The number of fields, the hidden ones included.
+    /// The number of fields, including the hidden ones.
     pub fn total_len(&self) -> usize {
         match self {
             Hash::Listpack(listpack) => listpack.len() / 2,
@@ -166,7 +167,7 @@ impl Hash {
         }
     }
 
-    /// Whether there are no fields that are not hidden.
+    /// Whether the hash has no fields except hidden ones.
     pub fn is_empty(&self) -> bool {
         match self {
             Hash::Listpack(listpack) => listpack.is_empty(),
@@ -182,7 +183,7 @@ impl Hash {
         }
     }
 
-    /// The number of allocations that freeing it takes.
+    /// The number of allocations that freeing the hash takes.
     pub fn free_effort(&self) -> usize {
         match self {
             Hash::Listpack(_) => 1,
@@ -190,7 +191,8 @@ impl Hash {
         }
     }
 
-    /// Heap bytes; of a table, estimated from `samples` fields, or exact if that is 0.
+    /// The memory of the hash in bytes. For a table it is estimated from `samples` fields, or exact
+    /// if `samples` is 0.
     pub fn memory(&self, samples: usize) -> usize {
         let table = match self {
             Hash::Listpack(listpack) => return listpack.memory_bytes(),
@@ -245,7 +247,7 @@ impl Hash {
         }
     }
 
-    /// Turns a listpack into a table if this pair is not allowed in it.
+    /// Turns a listpack into a table if the listpack must not hold this pair.
     #[inline]
     fn make_room(&mut self, field: &[u8], value: &[u8], ttl: FieldTtl, limits: &HashLimits) {
         let Hash::Listpack(listpack) = self else {
@@ -298,8 +300,8 @@ impl Hash {
         }
     }
 
-    /// Passes each field of a table with its value and expiry time to `visit`, until it breaks;
-    /// hidden ones too.
+    /// Passes each field of a table, hidden or not, with its value and expiry time to `visit`,
+    /// until `visit` breaks.
     pub fn try_each<B>(&self, mut visit: impl FnMut(&[u8], &[u8], Option<i64>) -> ControlFlow<B>) {
         if let Hash::Table(table) = self {
             let _ = table
@@ -308,8 +310,8 @@ impl Hash {
         }
     }
 
-    /// Passes each field with its value and expiry time to `visit`, hidden ones too; only a table
-    /// has such times.
+    /// Passes each field, hidden or not, with its value and expiry time to `visit`; only fields of
+    /// a table have expiry times.
     pub fn for_each_volatile(&self, mut visit: impl FnMut(&[u8], &[u8], Option<i64>)) {
         if let Hash::Table(table) = self {
             let fields = &table.fields;
@@ -317,7 +319,7 @@ impl Hash {
         }
     }
 
-    /// One call of HSCAN. A listpack is returned whole.
+    /// One call of HSCAN. All pairs of a listpack are returned by one call.
     pub fn scan<'a>(&'a self, cursor: u64, mut visit: impl FnMut(Element<'a>, Element<'a>)) -> u64 {
         match self {
             Hash::Listpack(_) => {
@@ -334,7 +336,8 @@ impl Hash {
     }
 }
 
-/// Replaces the value, or appends the pair. Returns whether the field is new.
+/// Sets a field of a listpack: replaces its value, or appends the pair. Returns whether the field
+/// is new.
 fn set_in_listpack(listpack: &mut Listpack, field: &[u8], value: &[u8]) -> bool {
     match find(listpack, field).and_then(|at| listpack.next(at)) {
         Some(value_at) => {
@@ -350,7 +353,7 @@ fn set_in_listpack(listpack: &mut Listpack, field: &[u8], value: &[u8]) -> bool 
 
 /// Random fields.
 impl Hash {
-    /// A random pair; each is equally likely.
+    /// A random pair; all pairs are equally likely.
     pub fn random(&self, rng: &mut Random) -> Option<(Element<'_>, Element<'_>)> {
         match self {
             Hash::Listpack(listpack) => {
@@ -368,7 +371,8 @@ impl Hash {
         }
     }
 
-    /// `count` pairs drawn independently: the same one may be drawn again.
+    /// Passes `count` random pairs to `visit`. They are drawn independently, so a pair may be drawn
+    /// again.
     pub fn sample(&self, count: usize, rng: &mut Random, mut visit: impl FnMut(Element, Element)) {
         match self {
             Hash::Listpack(listpack) => {
@@ -393,7 +397,8 @@ impl Hash {
         }
     }
 
-    /// `count` different pairs, or all of them; each choice is equally likely.
+    /// Passes `count` different random pairs to `visit`, or all pairs if there are fewer; each
+    /// choice is equally likely.
     pub fn sample_unique(
         &self,
         count: usize,
@@ -426,7 +431,7 @@ impl Hash {
 
 /// Times to live.
 impl Hash {
-    /// The expiry time of a field. The outer `None`: there is no such field.
+    /// The expiry time of a field. The outer `None` means that there is no such field.
     pub fn expire_at(&self, field: &[u8]) -> Option<Option<i64>> {
         match self {
             Hash::Listpack(listpack) => find(listpack, field).map(|_| None),
@@ -450,7 +455,7 @@ impl Hash {
         }
     }
 
-    /// The earliest expiry time of a field: the database's index has the hash under it.
+    /// The earliest expiry time of a field, under which the database's index has the hash.
     #[inline]
     pub fn next_expiry(&self) -> Option<i64> {
         match self {
@@ -459,7 +464,7 @@ impl Hash {
         }
     }
 
-    /// The number of volatile fields, the hidden ones included.
+    /// The number of volatile fields, including the hidden ones.
     pub fn volatile_len(&self) -> usize {
         match self {
             Hash::Listpack(_) => 0,
@@ -477,7 +482,7 @@ impl Hash {
         }
     }
 
-    /// Shows the fields that are hidden again.
+    /// Ends the hiding of expired fields.
     pub fn show_expired(&mut self) {
         if let Hash::Table(table) = self {
             (table.hidden_before, table.hidden) = (i64::MIN, 0);
@@ -530,7 +535,7 @@ impl Default for Hash {
 
 impl Clone for FieldTable {
     fn clone(&self) -> FieldTable {
-        // The hidden fields are copied too, as a replica that runs the same COPY still has them.
+        // Hidden fields are copied too, since a replica that runs the same COPY still has them.
         let mut copy = FieldTable::of(HashTable::new(self.fields.seed()));
         copy.hidden_before = self.hidden_before;
         copy.fields.reserve(self.fields.len());
@@ -575,14 +580,15 @@ impl FieldTable {
         });
     }
 
-    /// All fields that are not hidden: random draws use it while some are.
+    /// All fields that are not hidden. Random draws use them while some fields are hidden.
     fn seen(&self) -> Vec<FieldRef<'_>> {
         let mut seen = Vec::with_capacity(self.len());
         self.walk(|field| seen.push(field));
         seen
     }
 
-    /// Updates the index: the expiry time of the field with this hash changes from `was` to `at`.
+    /// Updates the index `expires`: the expiry time of the field with this hash changes from `was`
+    /// to `at`.
     #[inline]
     fn moved(&mut self, hash: u64, was: Option<i64>, at: Option<i64>) {
         self.hidden -= usize::from(self.is_before(was));

@@ -13,7 +13,7 @@ fn limits() -> HashLimits {
 }
 
 impl FieldTable {
-    /// The index and the fields agree.
+    /// Checks that the index of expiry times and the fields agree.
     fn check(&self) {
         let mut from_fields: Vec<(i64, u64)> = self
             .fields
@@ -48,7 +48,7 @@ enum Op {
     Remove(Vec<u8>),
     Expire(Vec<u8>, Option<i64>),
     Advance(i64),
-    /// Hide what has expired before a time, and remove a number of these fields.
+    /// Hide the fields that expire before a time, and remove a number of them.
     Hide(i64, usize),
 }
 
@@ -87,7 +87,7 @@ proptest! {
         let mut hidden_before = i64::MIN;
         for op in ops {
             match op {
-                // No command sets a time that is past.
+                // No command sets an expiry time that is past.
                 Op::Set(_, _, FieldTtl::At(at)) | Op::Expire(_, Some(at)) if at < hidden_before => {}
                 Op::Set(field, value, ttl) => {
                     let was = twin.get(&field).and_then(|(_, at)| *at);
@@ -196,7 +196,7 @@ fn limits_decide_the_encoding() {
     assert_eq!(long.encoding(), "hashtable");
 }
 
-/// The budget: 52 bytes for each field of a big hash of small fields.
+/// Checks the budget: 52 bytes for each field of a big hash of small fields.
 #[test]
 fn a_field_of_a_big_hash_costs_at_most_52_bytes() {
     let mut hash = Hash::new();

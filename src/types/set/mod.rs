@@ -6,8 +6,8 @@
 //!   Table      hash(member) -> member        one allocation each, see ds::set_member
 //! ```
 //!
-//! A set changes its encoding when it would exceed the limits of the one it has, and never goes
-//! back, except where Redis does it too: results of SINTERSTORE, SUNIONSTORE and SDIFFSTORE
+//! A set changes its encoding when it would exceed the limits of its present one, and never changes
+//! back, except where Redis does so, too: results of SINTERSTORE, SUNIONSTORE and SDIFFSTORE
 //! ([`Set::pack`]), and the rest of a set that SPOP nearly empties.
 //!
 //! Members are passed to closures as listpack elements: an integer or bytes.
@@ -17,10 +17,10 @@
 //!
 //! # Intersections
 //!
-//! Each member of the smallest set is looked up in the others. In a table each look-up is two cache
-//! misses, so members are processed in batches: first the buckets of all are prefetched, then the
-//! entries whose tags fit, and only then they are compared. No result set is built: the caller
-//! counts, replies or stores ([`intersect`]).
+//! Each member of the smallest set is looked up in the other sets. In a table each look-up is two
+//! cache misses, so members are processed in batches: first the buckets of all members are
+//! prefetched, then the entries whose tags fit, and only then the entries are compared. No result
+//! set is built: the caller of [`intersect`] counts the members, replies with them or stores them.
 
 use std::ops::ControlFlow;
 
@@ -46,9 +46,10 @@ pub enum Set {
 
 const _: () = assert!(size_of::<Set>() <= 16);
 
-/// The most members of an intset, whatever the setting is.
+/// The maximum number of members of an intset, whatever the setting is.
 const INTSET_LIMIT: usize = 1 << 30;
-/// If SPOP leaves less than a fifth of the members, it moves those instead of the removed ones.
+/// If SPOP leaves at most 1 / `KEEP_PART` as many members as it removes, the members that stay are
+/// moved to a new set.
 const KEEP_PART: usize = 5;
 /// The number of members that are looked up in a table together.
 const BATCH: usize = 16;
@@ -57,11 +58,11 @@ const BATCH: usize = 16;
 /// a new table.
 #[derive(Clone, Copy, Debug)]
 pub struct SetLimits {
-    /// The most members of an intset (`set-max-intset-entries`).
+    /// The maximum number of members of an intset (`set-max-intset-entries`).
     pub max_intset: usize,
-    /// The most members of a listpack (`set-max-listpack-entries`).
+    /// The maximum number of members of a listpack (`set-max-listpack-entries`).
     pub max_listpack: usize,
-    /// The most bytes of a member of a listpack (`set-max-listpack-value`).
+    /// The maximum number of bytes of a member of a listpack (`set-max-listpack-value`).
     pub max_value: usize,
     pub seed: HashSeed,
 }
@@ -78,8 +79,8 @@ fn with_text<R>(element: Element, f: impl FnOnce(&[u8]) -> R) -> R {
 }
 
 impl Set {
-    /// An empty set for about `hint` members, `first` among them, in the encoding with which SADD
-    /// begins.
+    /// Makes an empty set for about `hint` members, `first` among them, in the encoding with which
+    /// SADD begins.
     pub fn for_members(first: &[u8], hint: usize, limits: &SetLimits) -> Set {
         if hint <= limits.intset() && parse_i64(first).is_some() {
             Set::Intset(Intset::new())
@@ -107,7 +108,7 @@ impl Set {
         Set::Table(Box::new(HashTable::new(seed)))
     }
 
-    /// A set of a listpack from a file or DUMP. `None` if a member is repeated.
+    /// Makes a set of a listpack from a file or DUMP. `None` if a member is repeated.
     pub fn from_listpack(listpack: Listpack, limits: &SetLimits) -> Option<Set> {
         if !is_keyed(&listpack, 1) {
             return None;
@@ -160,7 +161,7 @@ impl Set {
         }
     }
 
-    /// The number of allocations that freeing it takes.
+    /// The number of allocations that freeing the set takes.
     pub fn free_effort(&self) -> usize {
         match self {
             Set::Intset(_) | Set::Listpack(_) => 1,
@@ -168,7 +169,8 @@ impl Set {
         }
     }
 
-    /// Heap bytes; of a table, estimated from `samples` members, or exact if that is 0.
+    /// The memory of the set in bytes. For a table it is estimated from `samples` members, or exact
+    /// if `samples` is 0.
     pub fn memory(&self, samples: usize) -> usize {
         let table = match self {
             Set::Intset(ints) => return ints.memory_bytes(),
@@ -208,7 +210,7 @@ impl Set {
         });
     }
 
-    /// Passes members to `visit` until it breaks.
+    /// Passes members to `visit` until `visit` breaks.
     pub fn try_each<'a>(&'a self, mut visit: impl FnMut(Element<'a>) -> ControlFlow<()>) {
         let _ = match self {
             Set::Intset(ints) => ints.iter().map(Element::Int).try_for_each(visit),
@@ -217,7 +219,7 @@ impl Set {
         };
     }
 
-    /// One call of SSCAN. An intset or listpack is returned whole.
+    /// One call of SSCAN. All members of an intset or listpack are returned by one call.
     pub fn scan<'a>(&'a self, cursor: u64, mut visit: impl FnMut(Element<'a>)) -> u64 {
         match self {
             Set::Table(table) => table.scan(cursor, |member| visit(Element::Str(member))),
@@ -243,7 +245,7 @@ impl Set {
         }
     }
 
-    /// Adds a member; false if it exists already.
+    /// Adds a member. Returns false if the set already has it.
     #[inline]
     pub fn add(&mut self, member: &[u8], limits: &SetLimits) -> bool {
         match self {
@@ -281,8 +283,8 @@ impl Set {
         true
     }
 
-    /// Adds the first member that is not an integer: an intset becomes a listpack, or a table if it
-    /// is too large for one.
+    /// Adds the first member that is not an integer. The intset becomes a listpack, or a table if
+    /// it is too large for a listpack.
     fn add_text_to_intset(&mut self, member: &[u8], limits: &SetLimits) -> bool {
         let Set::Intset(ints) = self else {
             return false;
@@ -314,7 +316,7 @@ impl Set {
         true
     }
 
-    /// Removes a member; false if it does not exist.
+    /// Removes a member. Returns false if there is no such member.
     pub fn remove(&mut self, member: &[u8]) -> bool {
         match self {
             Set::Intset(ints) => parse_i64(member).is_some_and(|int| ints.remove(int)),
@@ -339,7 +341,8 @@ impl Set {
         *self = Set::Table(Box::new(table));
     }
 
-    /// Turns a finished result into an intset if all members are integers and fit.
+    /// Turns a finished result into an intset if all members are integers and their number is
+    /// within the limit.
     pub fn pack(&mut self, limits: &SetLimits) {
         if matches!(self, Set::Intset(_)) || self.len() > limits.intset() {
             return;
@@ -353,7 +356,7 @@ impl Set {
             None => ControlFlow::Break(()),
         });
         if ints.len() == self.len() {
-            // In ascending order, each insertion is an append.
+            // In ascending order, each insertion appends.
             ints.sort_unstable();
             let mut packed = Intset::new();
             ints.into_iter().for_each(|int| {
@@ -382,7 +385,7 @@ fn add_to_table(table: &mut HashTable<SetMember>, member: &[u8]) -> bool {
 
 /// Random members.
 impl Set {
-    /// A random member; each is equally likely.
+    /// A random member; all members are equally likely.
     pub fn random(&self, rng: &mut Random) -> Option<Element<'_>> {
         let mut below = |n: usize| rng.below(n as u64) as usize;
         match self {
@@ -392,7 +395,8 @@ impl Set {
         }
     }
 
-    /// `count` members drawn independently: the same one may be drawn again.
+    /// Passes `count` random members to `visit`. They are drawn independently, so a member may be
+    /// drawn again.
     pub fn sample<'a>(
         &'a self,
         count: usize,
@@ -408,7 +412,8 @@ impl Set {
         }
     }
 
-    /// `count` different members, or all of them; each choice is equally likely.
+    /// Passes `count` different random members to `visit`, or all members if there are fewer; each
+    /// choice is equally likely.
     pub fn sample_unique<'a>(
         &'a self,
         count: usize,
@@ -431,7 +436,8 @@ impl Set {
         }
     }
 
-    /// Removes `count` random members, fewer than there are; each choice is equally likely.
+    /// Removes `count` random members, which must be fewer than the set has; each choice is equally
+    /// likely.
     pub fn pop(
         &mut self,
         count: usize,
@@ -518,8 +524,8 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// Passes each member that is in all sets to `visit`, until it breaks. `sets` are sorted from the
-/// smallest to the largest.
+/// Passes each member that is in all sets to `visit`, until `visit` breaks. `sets` are sorted from
+/// the smallest to the largest.
 pub fn intersect<'a>(sets: &[&'a Set], mut visit: impl FnMut(Element<'a>) -> ControlFlow<()>) {
     let Some((first, rest)) = sets.split_first() else {
         return;

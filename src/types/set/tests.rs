@@ -163,7 +163,7 @@ fn results_of_integers_become_intsets() {
 }
 
 /// Every member of a big set is drawn about equally often. Chi-square with 63 degrees of freedom
-/// exceeds 130 for one seed in a million only, and the seed is fixed.
+/// exceeds 130 for only one seed in a million, and the seed is fixed.
 #[test]
 fn draws_are_fair() {
     let mut set = Set::new_table(HashSeed::new([3, 4]));
@@ -187,7 +187,7 @@ fn draws_are_fair() {
     assert!(chi < 130.0, "{chi}");
 }
 
-/// The budget: 34 bytes for each member of a big set of small members.
+/// Checks the budget: 34 bytes for each member of a big set of small members.
 #[test]
 fn a_member_of_a_big_set_costs_at_most_34_bytes() {
     let mut set = Set::new_intset();

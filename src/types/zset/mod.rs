@@ -6,20 +6,20 @@
 //! ```
 //!
 //! **Ranges are ranks.** A range of scores or of bytes is first turned into a range of ranks
-//! ([`Zset::score_ranks`], [`Zset::lex_ranks`]), which is then counted (its length), narrowed by
-//! LIMIT, walked in either direction or removed. So each encoding implements three operations: find
-//! the rank of a bound, walk ranks, remove ranks.
+//! ([`Zset::score_ranks`], [`Zset::lex_ranks`]). The range of ranks is then counted (its length),
+//! narrowed by LIMIT, walked in either direction or removed. So each encoding implements three
+//! operations: find the rank of a bound, walk ranks, remove ranks.
 //!
-//! A listpack becomes a tree when it would exceed the limits, and never goes back, except where
-//! Redis does it too: results of ZUNIONSTORE, ZINTERSTORE and ZDIFFSTORE, and sets loaded from
-//! files, become listpacks if they fit ([`Zset::from_members`]).
+//! A listpack becomes a tree when it would exceed the limits, and a tree never becomes a listpack
+//! again, except where Redis does so, too: results of ZUNIONSTORE, ZINTERSTORE and ZDIFFSTORE, and
+//! sets loaded from files, become listpacks if they fit ([`Zset::from_members`]).
 //!
 //! **Invariants**
 //! - in a listpack, members and scores alternate and the pairs are in order
 //!   (`tests::agrees_with_a_vector`);
 //! - no score is NaN.
-//!
-//! Scores in a listpack are integers or the text that replies show, byte for byte as Redis stores
+//! In a listpack, a score is an integer or the text that replies show, byte for byte as Redis
+//! stores it; -0 becomes 0.
 //! them; -0 becomes 0 there.
 
 use crate::ds::listpack::{Element, Listpack, Pos, is_keyed, safe_to_add};
@@ -43,16 +43,16 @@ pub enum Zset {
 
 const _: () = assert!(size_of::<Zset>() <= 16);
 
-// A set that is deleted lazily is dropped by another thread, so it must be `Send`.
+// A set that is deleted lazily is dropped by another thread, so `Zset` must be `Send`.
 const fn is_send<T: Send>() {}
 const _: () = is_send::<Zset>();
 
 /// The settings `zset-max-listpack-entries` and `-value`, and the seed for a new dictionary.
 #[derive(Clone, Copy, Debug)]
 pub struct ZsetLimits {
-    /// The most members of a listpack (`zset-max-listpack-entries`).
+    /// The maximum number of members of a listpack (`zset-max-listpack-entries`).
     pub max_entries: usize,
-    /// The most bytes of a member of a listpack (`zset-max-listpack-value`).
+    /// The maximum number of bytes of a member of a listpack (`zset-max-listpack-value`).
     pub max_value: usize,
     pub seed: HashSeed,
 }
@@ -60,19 +60,19 @@ pub struct ZsetLimits {
 /// The options of ZADD.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AddFlags {
-    /// NX: only add members.
+    /// NX: members are only added.
     pub nx: bool,
-    /// XX: only update members.
+    /// XX: members are only updated.
     pub xx: bool,
-    /// GT: only raise scores.
+    /// GT: scores are only raised.
     pub gt: bool,
-    /// LT: only lower scores.
+    /// LT: scores are only lowered.
     pub lt: bool,
     /// INCR: the score is an increment.
     pub incr: bool,
 }
 
-/// What ZADD did to a member.
+/// The effect of ZADD on a member.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Added {
     /// The member was not changed, because of the options.
@@ -110,7 +110,7 @@ impl AddFlags {
 }
 
 impl Added {
-    /// The new score, if it was written.
+    /// The new score, if the score was changed.
     fn written(self) -> Option<f64> {
         match self {
             Added::New(score) | Added::Updated(score) => Some(score),
@@ -119,7 +119,7 @@ impl Added {
     }
 }
 
-/// `min` and `max` of ZRANGEBYSCORE.
+/// The arguments `min` and `max` of ZRANGEBYSCORE.
 #[derive(Clone, Copy, Debug)]
 pub struct ScoreRange {
     pub min: f64,
@@ -128,21 +128,21 @@ pub struct ScoreRange {
     pub max_exclusive: bool,
 }
 
-/// `min` or `max` of ZRANGEBYLEX.
+/// The argument `min` or `max` of ZRANGEBYLEX.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LexBound<'a> {
-    /// `-`
+    /// The bound `-`, before all members.
     Min,
-    /// `+`
+    /// The bound `+`, behind all members.
     Max,
-    /// `[bytes`
+    /// The bound `[bytes`, which belongs to the range.
     Inclusive(&'a [u8]),
-    /// `(bytes`
+    /// The bound `(bytes`, which does not belong to the range.
     Exclusive(&'a [u8]),
 }
 
-/// LIMIT: skips `offset` ranks at the end where the walk starts and keeps the next `count`, or all
-/// of them if `count` is negative.
+/// Applies LIMIT: skips `offset` ranks at the end where the walk starts and keeps the next `count`
+/// ranks, or all of them if `count` is negative.
 pub fn limit(ranks: Range<usize>, reverse: bool, offset: usize, count: i64) -> Range<usize> {
     let len = ranks.len().saturating_sub(offset);
     let len = usize::try_from(count).map_or(len, |count| len.min(count));
@@ -155,7 +155,7 @@ pub fn limit(ranks: Range<usize>, reverse: bool, offset: usize, count: i64) -> R
     }
 }
 
-/// How ZUNION and ZINTER combine scores.
+/// The function by which ZUNION and ZINTER combine scores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Aggregate {
     Sum,
@@ -186,7 +186,7 @@ impl Aggregate {
         }
     }
 
-    /// A score times the weight of its set; infinity times 0 is 0.
+    /// The product of a score and the weight of its set; infinity times 0 is 0.
     pub fn weigh(score: f64, weight: f64) -> f64 {
         let product = score * weight;
         if product.is_nan() { 0.0 } else { product }
@@ -223,7 +223,7 @@ fn pairs(listpack: &Listpack, from: Option<Pos>) -> impl Iterator<Item = (Pos, E
     })
 }
 
-/// The number of pairs of a listpack before a bound.
+/// The number of pairs in a listpack that lie before a bound.
 fn count_before(listpack: &Listpack, mut is_before: impl FnMut(&[u8], f64) -> bool) -> usize {
     let mut text = IntBuf::new();
     pairs(listpack, listpack.first())
@@ -231,7 +231,7 @@ fn count_before(listpack: &Listpack, mut is_before: impl FnMut(&[u8], f64) -> bo
         .count()
 }
 
-/// Passes the pairs of these ranks to `visit`, from the highest.
+/// Passes the pairs of these ranks to `visit`, from the highest rank on.
 fn walk_back<B>(
     listpack: &Listpack,
     ranks: Range<usize>,
@@ -267,8 +267,8 @@ fn insert_in_order(listpack: &mut Listpack, member: &[u8], score: f64) {
 }
 
 impl Zset {
-    /// An empty set in the encoding for `members` members. A long member turns it into a tree when
-    /// it is added, as in Redis.
+    /// Makes an empty set in the encoding for `members` members. A long member turns the set into a
+    /// tree when it is added, as in Redis.
     pub fn new(members: usize, limits: &ZsetLimits) -> Zset {
         if limits.max_entries == 0 || members > limits.max_entries {
             Zset::Tree(Box::new(SortedSet::new(limits.seed)))
@@ -289,7 +289,8 @@ impl Zset {
         Opened::typed(entry)
     }
 
-    /// A set that was computed or loaded: a listpack if it is within the limits.
+    /// Makes a set of members that were computed or loaded. It is a listpack if it is within the
+    /// limits.
     pub fn from_members(members: MemberTable, limits: &ZsetLimits) -> Zset {
         let len = members.len();
         if len > limits.max_entries {
@@ -301,7 +302,7 @@ impl Zset {
             .max()
             .unwrap_or(0);
         let set = SortedSet::from(members);
-        // The header of an element has at most 11 bytes; the text of a score at most 24.
+        // The header of an element has at most 11 bytes, and the text of a score at most 24.
         let bytes = len.saturating_mul(longest.saturating_add(64));
         if longest > limits.max_value || !safe_to_add(0, bytes) {
             return Zset::Tree(Box::new(set));
@@ -318,8 +319,8 @@ impl Zset {
         Zset::Listpack(listpack)
     }
 
-    /// A sorted set of a listpack from a file or DUMP. `None` if it has an odd number of elements,
-    /// a score that is not a number or a repeated member.
+    /// Makes a sorted set of a listpack from a file or DUMP. `None` if the listpack has an odd
+    /// number of elements, a score that is not a number or a repeated member.
     pub fn from_listpack(listpack: Listpack, limits: &ZsetLimits) -> Option<Zset> {
         if listpack.is_empty() || !is_keyed(&listpack, 2) {
             return None;
@@ -378,7 +379,7 @@ impl Zset {
         }
     }
 
-    /// Heap bytes.
+    /// The memory of the sorted set in bytes.
     pub fn memory_bytes(&self) -> usize {
         match self {
             Zset::Listpack(listpack) => listpack.memory_bytes(),
@@ -394,7 +395,7 @@ impl Zset {
         }
     }
 
-    /// The rank of a member from the lowest, or from the highest, and its score.
+    /// The rank of a member, counted from the lowest or from the highest, and its score.
     pub fn rank(&self, member: &[u8], reverse: bool) -> Option<(usize, f64)> {
         let (rank, score) = match self {
             Zset::Listpack(listpack) => pairs(listpack, listpack.first())
@@ -409,7 +410,7 @@ impl Zset {
         Some((if reverse { self.len() - 1 - rank } else { rank }, score))
     }
 
-    /// ZADD for one member. The score must not be NaN.
+    /// Runs ZADD for one member. The score must not be NaN.
     pub fn add(
         &mut self,
         member: &[u8],
@@ -464,7 +465,8 @@ impl Zset {
         }
     }
 
-    /// The ranks of a range of scores; empty if no member is in it.
+    /// The ranks of the members in a range of scores. The result is empty if the range has no
+    /// member.
     pub fn score_ranks(&self, range: &ScoreRange) -> Range<usize> {
         let rank = |score: f64, behind: bool| match self {
             Zset::Listpack(listpack) => count_before(listpack, |_, other| {
@@ -477,13 +479,14 @@ impl Zset {
         start..rank(range.max, !range.max_exclusive).max(start)
     }
 
-    /// The ranks of a range of bytes, in a set whose scores are equal; empty if no member is in it.
+    /// The ranks of the members in a range of bytes, if all scores of the set are equal. The result
+    /// is empty if the range has no member.
     pub fn lex_ranks(&self, min: LexBound, max: LexBound) -> Range<usize> {
         let start = self.lex_rank(min, false);
         start..self.lex_rank(max, true).max(start)
     }
 
-    /// The number of members before a lower bound, or up to and including an upper one.
+    /// The number of members before a lower bound, or up to and including an upper bound.
     fn lex_rank(&self, bound: LexBound, is_upper: bool) -> usize {
         let (bytes, behind) = match bound {
             LexBound::Min => return 0,
@@ -500,8 +503,8 @@ impl Zset {
         }
     }
 
-    /// Passes the members of these ranks, as far as they exist, to `visit`, from the lowest or from
-    /// the highest.
+    /// Passes the members of these ranks to `visit`, from the lowest or from the highest. Ranks
+    /// beyond the set's end are ignored.
     pub fn walk(&self, ranks: Range<usize>, reverse: bool, mut visit: impl FnMut(&[u8], f64)) {
         let _ = self.try_walk(ranks, reverse, |member, score| {
             visit(member, score);
@@ -509,7 +512,7 @@ impl Zset {
         });
     }
 
-    /// As [`Zset::walk`], until `visit` breaks.
+    /// As [`Zset::walk`], but ends when `visit` breaks.
     pub fn try_walk<B>(
         &self,
         ranks: Range<usize>,
@@ -544,8 +547,8 @@ impl Zset {
         self.walk(0..self.len(), false, visit);
     }
 
-    /// Removes the members of these ranks; passes each to `removed` first, in order. Returns their
-    /// number.
+    /// Removes the members of these ranks. Each member is first passed to `removed`, in order.
+    /// Returns the number of removed members.
     pub fn remove_ranks(&mut self, ranks: Range<usize>, removed: impl FnMut(&[u8], f64)) -> usize {
         let ranks = ranks.start..ranks.end.min(self.len());
         if ranks.is_empty() {
@@ -566,8 +569,8 @@ impl Zset {
         n
     }
 
-    /// Removes up to `count` members from the low or the high end; passes each on in the order of
-    /// removal.
+    /// Removes up to `count` members from the low or the high end. Each member is passed on in the
+    /// order of removal.
     pub fn pop(
         &mut self,
         from_max: bool,
@@ -583,7 +586,7 @@ impl Zset {
         self.remove_ranks(ranks, |_, _| ())
     }
 
-    /// One call of ZSCAN; a listpack is returned whole. Returns the next cursor.
+    /// One call of ZSCAN. All pairs of a listpack are passed in one call. Returns the next cursor.
     pub fn scan(&self, cursor: u64, visit: impl FnMut(&[u8], f64)) -> u64 {
         match self {
             Zset::Listpack(_) => {
@@ -594,7 +597,8 @@ impl Zset {
         }
     }
 
-    /// `count` random members, drawn independently. `below(n)` is uniform in 0..n.
+    /// Passes `count` random members, drawn independently. `below(n)` returns a uniformly
+    /// distributed number in 0..n.
     pub fn sample(
         &self,
         count: usize,
@@ -610,7 +614,7 @@ impl Zset {
         }
     }
 
-    /// `count` different random members, or all of them.
+    /// Passes `count` different random members, or all members if there are fewer.
     pub fn sample_unique(
         &self,
         count: usize,
@@ -646,8 +650,8 @@ impl Zset {
         members
     }
 
-    /// Prepares for the addition of `members`: a listpack that might not hold them becomes a tree
-    /// at once, even if the options then exclude all of them.
+    /// Prepares for the addition of `members` members. A listpack that might not hold them becomes
+    /// a tree at once, even if the options then exclude all of them.
     pub fn expect(&mut self, members: usize, limits: &ZsetLimits) {
         if members > limits.max_entries {
             self.convert_to_tree(limits.seed);
@@ -669,7 +673,7 @@ pub struct Accumulator {
 }
 
 impl Accumulator {
-    /// An empty result.
+    /// A result without members.
     pub fn new(seed: HashSeed, aggregate: Aggregate) -> Accumulator {
         Accumulator {
             members: MemberTable::new(seed),
@@ -687,7 +691,7 @@ impl Accumulator {
         self.members.is_empty()
     }
 
-    /// Adds a member, or combines its score with the present one.
+    /// Adds a member, or combines the score with the one that the member has.
     pub fn accumulate(&mut self, member: &[u8], score: f64) {
         let aggregate = self.aggregate;
         self.members.upsert(member, |old| {
@@ -705,7 +709,7 @@ impl Accumulator {
         self.members.remove(member);
     }
 
-    /// Passes the result to `visit`, in order.
+    /// Passes the members and scores of the result to `visit`, in order.
     pub fn for_each(&self, visit: impl FnMut(&[u8], f64)) {
         self.members.for_each_in_order(visit);
     }

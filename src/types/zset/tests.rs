@@ -1,4 +1,4 @@
-//! Both encodings against a sorted vector.
+//! Compares both encodings with a sorted vector.
 
 use super::*;
 use proptest::prelude::*;
@@ -273,8 +273,8 @@ fn converts_at_the_limits() {
     assert_eq!(set.encoding(), "skiplist");
 }
 
-/// A listpack holds -0 as the integer 0, and the members before the long one were in a listpack.
-/// Valkey looks for the longest member first and keeps the sign.
+/// A listpack holds -0 as the integer 0, and the members before the long one were added to a
+/// listpack. Valkey looks for the longest member first, and keeps the sign.
 #[test]
 fn a_long_member_converts_when_its_turn_comes() {
     let mut set = Zset::new(2, &SMALL);
