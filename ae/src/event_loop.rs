@@ -1,4 +1,4 @@
-//! One iteration of the loop. The drawing is `process_events`, box by box.
+//! One iteration of the event loop. The drawing shows `process_events`, box by box.
 //!
 //! ```text
 //!        +-----------------------------+
@@ -18,18 +18,17 @@
 //!   +------------------+
 //! ```
 //!
-//! There are three differences to Redis's `aeProcessEvents`. The poll is edge-triggered, so the
-//! loop remembers which fds are ready (`files.rs`). A handler has a budget; one that returned
-//! `More` is called again next turn, after all other due handlers. A function that is installed for
-//! both directions is called for each; Redis calls it once.
+//! The loop differs from Redis's `aeProcessEvents` in three ways. The poll is edge-triggered, so
+//! the loop remembers which fds are ready (`files.rs`). A handler has a budget; a handler that
+//! returned `More` is called again next turn, after all other due handlers. A function that is
+//! installed for both directions is called for each direction; Redis calls it once.
 //!
 //! **Invariants**
-//! - Nothing in a turn is borrowed while a handler runs. So a handler may change the loop in any
-//!   way, and may run a nested turn (a long-running command that serves other clients meanwhile):
-//!   fds that the nested turn served are not served again by the outer one.
+//! - The loop borrows nothing of itself while a handler runs. So a handler may change the loop in
+//!   any way, and may run a nested turn (a long-running command that serves other clients
+//!   meanwhile): fds that the nested turn served are not served again by the outer turn.
 //! - A turn makes no allocation, computes no hash and makes no system call other than the poll.
-//! - The poll waits if no fd and no timer is due, and does not wait otherwise
-//!   (`more_keeps_firing_without_new_edges`).
+//! - The poll waits only if no fd and no timer is due (`more_keeps_firing_without_new_edges`).
 
 use std::io;
 use std::ops::BitOr;
@@ -46,8 +45,9 @@ use crate::waker::Waker;
 pub type SleepProc<S> = fn(&mut EventLoop<S>, &mut S);
 
 /// Called at the beginning and at the end of each phase. Calls nest like brackets: all phases of a
-/// turn are between its two calls, and those of a nested turn between the two calls of the `File`
-/// or `Timer` phase that runs it. The loop reads no clock for the observer: it uses its own.
+/// turn are between the two calls for the turn, and those of a nested turn between the two calls of
+/// the `File` or `Timer` phase that runs it. The loop reads no clock for the observer, which must
+/// use its own.
 pub type Observer<S> = fn(&EventLoop<S>, &mut S, Phase, Moment);
 
 /// The side of a phase at which the observer is called.
@@ -64,11 +64,11 @@ pub const DEFAULT_BUDGET: usize = 64 * 1024;
 /// The part of a turn that is passed to the observer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Phase {
-    /// One call of `process_events`, which contains the other phases. It has no end if the poll
-    /// fails.
+    /// One call of `process_events`, which contains the other phases. The phase has no end if the
+    /// poll fails.
     Turn,
     BeforeSleep,
-    /// The poll, its sleep included; at its end with the number of fds that changed.
+    /// The poll, including its sleep. At its end the number is that of the fds that changed.
     Poll(usize),
     AfterSleep,
     /// One handler call for this fd, which was `READABLE` or `WRITABLE`. The handler may have
@@ -83,17 +83,17 @@ pub enum Phase {
 pub struct Events(u8);
 
 impl Events {
-    /// Serve files.
+    /// The turn serves files.
     pub const FILES: Events = Events(1);
-    /// Fire timers.
+    /// The turn fires timers.
     pub const TIMERS: Events = Events(2);
-    /// Files and timers.
+    /// The turn serves files and fires timers.
     pub const ALL: Events = Events(1 | 2);
-    /// Don't sleep in the poll.
+    /// The poll does not sleep.
     pub const DONT_WAIT: Events = Events(4);
-    /// Call the function before the poll.
+    /// The turn calls the function before the poll.
     pub const CALL_BEFORE_SLEEP: Events = Events(8);
-    /// Call the function after the poll.
+    /// The turn calls the function after the poll.
     pub const CALL_AFTER_SLEEP: Events = Events(16);
 
     /// Whether all flags of `other` are set.
@@ -129,7 +129,7 @@ pub struct EventLoop<S> {
 }
 
 impl<S> EventLoop<S> {
-    /// A loop for up to `setsize` files. Fails if the kernel gives no poll.
+    /// Creates a loop for up to `setsize` files. Fails if the kernel gives no poll.
     pub fn new(setsize: usize) -> io::Result<Self> {
         let (poller, waker) = Poller::new(setsize)?;
         Ok(Self {
@@ -146,7 +146,7 @@ impl<S> EventLoop<S> {
         })
     }
 
-    /// Runs turns until [`EventLoop::stop`]. An error is that of the poll.
+    /// Runs turns until [`EventLoop::stop`]. Returns the error of a poll that fails.
     pub fn run(&mut self, s: &mut S) -> io::Result<()> {
         let turn = Events::ALL | Events::CALL_BEFORE_SLEEP | Events::CALL_AFTER_SLEEP;
         while !std::mem::take(&mut self.stopped) {
@@ -155,7 +155,7 @@ impl<S> EventLoop<S> {
         Ok(())
     }
 
-    /// Makes `run` return at the end of the current turn, or at once if it is not running.
+    /// Makes `run` return at the end of the current turn, or at once if `run` is called later.
     pub fn stop(&mut self) {
         self.stopped = true;
         self.dont_wait = true;
@@ -197,8 +197,8 @@ impl<S> EventLoop<S> {
         }
     }
 
-    /// The timeout of the poll; `None` is for ever. Reads the clock only if the poll may have to
-    /// wait for a timer.
+    /// The timeout of the poll; `None` waits for ever. The clock is read only if the poll may have
+    /// to wait for a timer.
     fn poll_timeout(&mut self, what: Events) -> Option<Duration> {
         if what.contains(Events::DONT_WAIT)
             || std::mem::take(&mut self.dont_wait)
@@ -232,7 +232,8 @@ impl<S> EventLoop<S> {
         }
     }
 
-    /// Serves the fds that are queued now; fds that become due meanwhile wait for the next turn.
+    /// Serves the fds that are queued now; fds that become due during the call wait for the next
+    /// turn.
     fn serve(&mut self, s: &mut S, class: Class) -> usize {
         let turn_end = self.files.turn_end(class);
         let mut served = 0;
@@ -298,9 +299,9 @@ impl<S> EventLoop<S> {
         Ok(token)
     }
 
-    /// Must be called before the fd is closed. After a close the number may belong to another file;
-    /// and if a forked child has the same open file, the kernel would continue to report it.
-    /// Returns false for a token that is no longer valid.
+    /// Removes a file. Must be called before the fd is closed: after a close the number may belong
+    /// to another file; and if a forked child has the same open file, the kernel would continue to
+    /// report it. Returns false for a token that is no longer valid.
     pub fn remove_file(&mut self, t: Token) -> bool {
         let Some(fd) = self.files.remove(t) else {
             return false;
@@ -310,14 +311,14 @@ impl<S> EventLoop<S> {
     }
 
     /// Installs a handler: `proc` is called when the fd is ready in a direction of `mask`, from the
-    /// next turn on if it is ready already. No system call. Like all setters, does nothing for a
-    /// token that is no longer valid.
+    /// next turn on if it is ready already. Makes no system call. Like all setters, does nothing
+    /// for a token that is no longer valid.
     pub fn set_handler(&mut self, t: Token, mask: Mask, proc: FileProc<S>) {
         self.files.set_handler(t, mask, proc);
     }
 
-    /// Clears handlers. Readiness is remembered for the next `set_handler`. Clearing `WRITABLE`
-    /// also clears `BARRIER`.
+    /// Clears the handlers of `mask`. Readiness is remembered for the next `set_handler`. Clearing
+    /// `WRITABLE` also clears `BARRIER`.
     pub fn clear_handler(&mut self, t: Token, mask: Mask) {
         self.files.clear_handler(t, mask);
     }
@@ -342,13 +343,13 @@ impl<S> EventLoop<S> {
         self.files.fd(t)
     }
 
-    /// Sets the class, which applies from the next time that the fd becomes due.
+    /// Sets the class of an fd, which applies from the next time that the fd becomes due.
     pub fn set_class(&mut self, t: Token, class: Class) {
         self.files.set_class(t, class);
     }
 
-    /// Marks a direction as ready although the kernel has not reported it: for bytes that a layer
-    /// in between (TLS) has already read from the socket. A handler is called in the next turn.
+    /// Marks a direction as ready although the kernel has not reported it, for bytes that a layer
+    /// in between (TLS) has already read from the socket. The handler is called in the next turn.
     pub fn mark_ready(&mut self, t: Token, mask: Mask) {
         self.files
             .mark_ready(t, mask & (Mask::READABLE | Mask::WRITABLE));
@@ -373,13 +374,13 @@ impl<S> EventLoop<S> {
 
 /// Timers.
 impl<S> EventLoop<S> {
-    /// Calls `proc` when `after` has passed: with epoll up to 1 ms late, never early.
+    /// Calls `proc` when `after` has passed. With epoll the call is up to 1 ms late, never early.
     pub fn add_timer(&mut self, after: Duration, data: u64, proc: TimeProc<S>) -> TimerId {
         self.timers.add(after, data, proc)
     }
 
-    /// Deletes a timer. Returns false if it does not exist any more. A timer may delete itself; its
-    /// return value is then ignored.
+    /// Deletes a timer. Returns false if the timer does not exist any more. A timer may delete
+    /// itself; its return value is then ignored.
     pub fn delete_timer(&mut self, id: TimerId) -> bool {
         self.timers.delete(id)
     }
@@ -402,15 +403,15 @@ impl<S> EventLoop<S> {
         self.after_sleep = proc;
     }
 
-    /// Sets the observer. Without one a phase costs two predictable branches. An observer that is
-    /// set in the middle of a turn gets the ends of the phases that it is in without their
+    /// Sets the observer. Without an observer a phase costs two predictable branches. An observer
+    /// that is set in the middle of a turn gets the ends of the running phases without their
     /// beginnings.
     pub fn set_observer(&mut self, observer: Option<Observer<S>>) {
         self.observer = observer;
     }
 
-    /// Passes the loop's inputs through a tap. To be set before the first file is added if the
-    /// tap's files do not exist.
+    /// Passes the loop's inputs through a tap. A tap whose files do not exist must be set before
+    /// the first file is added.
     pub fn set_tap(&mut self, tap: Option<&'static dyn Tap>) {
         self.poller.tap = tap;
         self.timers.tap = tap;
@@ -421,13 +422,14 @@ impl<S> EventLoop<S> {
         self.waker.clone()
     }
 
-    /// With true, the next poll that could sleep returns at once. Applies to one poll only.
+    /// With true, the next poll that could sleep returns at once. The setting applies to one poll
+    /// only.
     pub fn set_dont_wait(&mut self, dont_wait: bool) {
         self.dont_wait = dont_wait;
     }
 
-    /// The number of bytes that a handler should move in one call. It then stops and returns
-    /// `More`.
+    /// The number of bytes that a handler should move in one call. A handler that has moved them
+    /// stops and returns `More`.
     pub fn budget(&self) -> usize {
         self.budget
     }

@@ -10,9 +10,9 @@
 //!                 ready   READABLE? WRITABLE?             what the kernel said last       (kernel space)
 //! ```
 //!
-//! An fd is *due* when `mask & ready` is not empty, and then its token stands in the queue of its
-//! class. The kernel reports an edge once, so `ready` remembers it. A handler's return value
-//! updates the bit:
+//! An fd is *due* when `mask & ready` is not empty, and then its token is in the queue of its
+//! class. The kernel reports an edge, the moment when an fd becomes ready, once, so `ready`
+//! remembers it. A handler's return value updates the bit:
 //!
 //! ```text
 //!   poll reports an edge ------------> ready = 1
@@ -21,15 +21,15 @@
 //!   handler returns Drained ---------> (stays)        the kernel will report the next edge
 //! ```
 //!
-//! A new socket is writable at once. The bit stays set until a handler writes, which may be much
+//! A new socket is writable at once. Its bit stays set until a handler writes, which may be much
 //! later. A bit that is set wrongly is harmless: the handler's read returns `WouldBlock`, the
 //! handler returns `Drained`, and the bit is cleared. A bit that is lost would block a connection
 //! for ever. Hence the order above, and the second call after a hang-up:
 //!
 //! **After a short read a handler may return `Drained`**, which saves a second `read` that would
-//! only return `WouldBlock`. But a peer may send its last bytes and close: both are one edge, the
-//! read is short, and the end of file would never be read. So when the edge had a hang-up, the
-//! first `Drained` after it is ignored and the handler is called once more.
+//! only return `WouldBlock`. But a peer may send its last bytes and close: the bytes and the close
+//! are one edge, the read is short, and the end of file would never be read. So when the edge had a
+//! hang-up, the first `Drained` after it is ignored and the handler is called once more.
 //!
 //! **Invariants**
 //! - A token is valid only while its generation equals the slot's; removal increments the
@@ -38,10 +38,10 @@
 //! - A live file's token is queued at most once (`queued`), and never while its own handler runs
 //!   (`busy`): a handler is not re-entered by a nested turn
 //!   (`nested_turn_does_not_reenter_a_handler`).
-//! - A queue entry may be stale, because its fd was removed or its handler cleared. It is skipped
-//!   when popped.
+//! - A queue entry may be stale, because its fd was removed or its handler cleared. A stale entry
+//!   is skipped when it is popped.
 //!
-//! **Limits.** A slot's generation wraps after 2^32 uses. Slots are reused, the table never
+//! **Limits.** A slot's generation wraps after 2^32 uses. Slots are reused, and the table never
 //! shrinks.
 //!
 //! **Rejected.** Indexing by fd, as Redis does: the number of an fd does not identify a connection.
@@ -59,8 +59,8 @@ use crate::EventLoop;
 /// Called when the fd is ready; `mask` is the direction, `READABLE` or `WRITABLE`.
 pub type FileProc<S> = fn(&mut EventLoop<S>, &mut S, Token, Mask) -> Io;
 
-/// Identifies one registration of an fd. Closing and reopening gives another token, even for the
-/// same fd number.
+/// Identifies one registration of an fd. An fd that is closed and opened again gets another token,
+/// even if its number is the same.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Token {
     slot: u32,
@@ -68,12 +68,12 @@ pub struct Token {
 }
 
 impl Token {
-    /// The token as a number; `from_raw` is the inverse.
+    /// The token as a number; `from_raw` turns the number back into the token.
     pub const fn to_raw(self) -> u64 {
         (self.generation as u64) << 32 | self.slot as u64
     }
 
-    /// The token of a number. A number that was never a token gives one that is not valid.
+    /// The token of a number. A number that was never a token gives a token that is not valid.
     pub const fn from_raw(raw: u64) -> Self {
         Self {
             slot: raw as u32,
@@ -91,18 +91,18 @@ impl Token {
 pub struct Mask(u8);
 
 impl Mask {
-    /// No direction.
+    /// The set without a direction.
     pub const NONE: Mask = Mask(0);
-    /// Reading.
+    /// The direction of reading.
     pub const READABLE: Mask = Mask(1);
-    /// Writing.
+    /// The direction of writing.
     pub const WRITABLE: Mask = Mask(2);
-    /// With `WRITABLE`: in a turn in which both directions are due, the write handler is called
-    /// first. For handlers that must not reply in the turn in which they read, because something
-    /// (an fsync in `before_sleep`) must happen in between.
+    /// Together with `WRITABLE`: in a turn in which both directions are due, the write handler is
+    /// called first. Handlers use this that must not reply in the turn in which they read, because
+    /// something (an fsync in `before_sleep`) must happen in between.
     pub const BARRIER: Mask = Mask(4);
-    /// Only in a file's `ready`: the last edge had a hang-up, and the handler has not been called
-    /// twice since.
+    /// Used only in a file's `ready`: the last edge had a hang-up, and the handler has not been
+    /// called twice since.
     pub(crate) const READ_CLOSED: Mask = Mask(8);
 
     const DIRECTIONS: Mask = Mask(1 | 2);
@@ -112,7 +112,7 @@ impl Mask {
         self.0 & other.0 == other.0
     }
 
-    /// The set as a number; `from_raw` is the inverse.
+    /// The set as a number; `from_raw` turns the number back into the set.
     pub const fn to_raw(self) -> u8 {
         self.0
     }
@@ -176,18 +176,19 @@ impl fmt::Debug for Mask {
 /// The result of a handler for its direction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Io {
-    /// The handler waits for the next edge: the last call would have blocked, or moved fewer bytes
-    /// than requested.
+    /// The handler waits for the next edge: its last system call would have blocked, or moved fewer
+    /// bytes than requested.
     Drained,
-    /// The handler stopped early, so that others are served. It is called again in the next turn.
+    /// The handler stopped early, so that other fds are served. It is called again in the next
+    /// turn.
     More,
 }
 
 /// The order in which fds are served within a turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Class {
-    /// Served first: few and important fds, such as links between servers and connections of
-    /// operators.
+    /// Fds that are served first: few and important ones, such as links between servers and
+    /// connections of operators.
     First,
     Normal,
 }
@@ -196,7 +197,7 @@ struct File<S> {
     on_readable: Option<FileProc<S>>,
     on_writable: Option<FileProc<S>>,
     data: u64,
-    /// -1 in a free slot.
+    /// The fd; -1 in a free slot.
     fd: RawFd,
     generation: u32,
     mask: Mask,
@@ -250,7 +251,7 @@ impl ReadyQueue {
     }
 }
 
-/// The bytes that a file takes in the loop's table.
+/// The number of bytes that a file takes in the loop's table.
 pub const FILE_BYTES: usize = size_of::<File<()>>();
 
 /// The table of all files of a loop.
@@ -355,7 +356,8 @@ impl<S> Files<S> {
         self.queue_if_due(token);
     }
 
-    /// A barrier without a write handler has no meaning, so it is cleared, too.
+    /// Clears the handlers of `mask`. A barrier without a write handler has no meaning, so
+    /// `BARRIER` is cleared, too.
     pub(crate) fn clear_handler(&mut self, token: Token, mask: Mask) {
         let Some(file) = self.get_mut(token) else {
             return;
@@ -386,15 +388,15 @@ impl<S> Files<S> {
         }
     }
 
-    /// Sets the class. An entry that is queued already is still served in its old class.
+    /// Sets the class of a file. An entry that is queued already is still served in its old class.
     pub(crate) fn set_class(&mut self, token: Token, class: Class) {
         if let Some(file) = self.get_mut(token) {
             file.class = class;
         }
     }
 
-    /// Marks directions as ready: for the kernel's reports, and for handlers that know of more
-    /// bytes.
+    /// Marks directions as ready: for the kernel's reports, and for handlers that know of bytes
+    /// that the kernel does not report.
     pub(crate) fn mark_ready(&mut self, token: Token, ready: Mask) {
         if let Some(file) = self.get_mut(token) {
             file.ready |= ready;
@@ -412,8 +414,8 @@ impl<S> Files<S> {
         self.ready[class as usize].end()
     }
 
-    /// The next due file of this turn and its due directions; `None` at the end of the turn. Marks
-    /// the file as busy until `leave`.
+    /// Returns the next due file of this turn and its due directions; `None` at the end of the
+    /// turn. The file is marked as busy until `leave`.
     pub(crate) fn enter(&mut self, class: Class, turn_end: u64) -> Option<(Token, Mask)> {
         loop {
             let queue = &mut self.ready[class as usize];
@@ -434,8 +436,8 @@ impl<S> Files<S> {
         }
     }
 
-    /// The handler for `direction`, unless another handler has cleared it or removed the file since
-    /// `enter`. Clears the ready bit.
+    /// Returns the handler for `direction`, unless another handler has cleared it or removed the
+    /// file since `enter`. Clears the ready bit.
     pub(crate) fn take(&mut self, token: Token, direction: Mask) -> Option<FileProc<S>> {
         let file = self.get_mut(token)?;
         if !file.due().contains(direction) {
@@ -449,8 +451,8 @@ impl<S> Files<S> {
         }
     }
 
-    /// Takes in the result of the handler for `direction`. After a hang-up the first `Drained` is
-    /// ignored.
+    /// Updates the ready bit with the result of the handler for `direction`. After a hang-up the
+    /// first `Drained` is ignored.
     pub(crate) fn give_back(&mut self, token: Token, direction: Mask, io: Io) {
         let Some(file) = self.get_mut(token) else {
             return;

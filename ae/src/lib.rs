@@ -3,7 +3,7 @@
 //! One thread waits for many file descriptors and a few timers, and calls a plain function when one
 //! of them is ready. The design is that of Redis's `ae.c`; the kernel is accessed through [mio]
 //! (epoll on Linux, kqueue on macOS and the BSDs). `ae` has fds, timers and callbacks, and does not
-//! depend on their purpose.
+//! know what they are used for.
 //!
 //! ```text
 //!   event_loop.rs   process_events: one iteration, box by box
@@ -39,9 +39,9 @@
 //! ```
 //!
 //! **Handlers are `fn` pointers and the state is passed in.** The loop owns no data of the program:
-//! every callback gets `&mut EventLoop<S>` and `&mut S`, so it may add, change and delete anything,
-//! itself included, without a cell, a lock or a box. Each fd and timer has a number, `data: u64`,
-//! in place of the captured variables of a closure.
+//! every callback gets `&mut EventLoop<S>` and `&mut S`. So a callback may add, change and delete
+//! anything, itself included, without a cell, a lock or a box. Each fd and timer has a number,
+//! `data: u64`, in place of the captured variables of a closure.
 //!
 //! **Limits.** Unix, 64-bit: a token travels through the kernel in one machine word.
 //! Single-threaded: only a [`Waker`] may be sent to another thread. After `fork` the child shares

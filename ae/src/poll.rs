@@ -9,12 +9,12 @@
 //! ```
 //!
 //! Edge-triggered means that readiness is reported when it *begins*. The kernel reports once that
-//! bytes have arrived, and again only when more arrive, whether the first ones have been read or
-//! not. The ready bit in `files.rs` remembers it. The advantage: interest in reading or writing is
-//! a bit in our own memory, and no system call is made for it between accept and close.
+//! bytes have arrived, and again only when more arrive, whether the first bytes have been read or
+//! not. The ready bit in `files.rs` remembers the report. The advantage: interest in reading or
+//! writing is a bit in our own memory, and no system call is made for it between accept and close.
 //!
 //! **Invariant:** a token from [`Poller::poll`] was registered by [`Poller::register`], but its fd
-//! may have been removed since. Code that uses it compares generations.
+//! may have been removed since. Code that uses the token compares generations.
 //!
 //! **Limit:** mio hands epoll whole milliseconds, rounded up. A poll may end up to 1 ms after a
 //! timer is due and never before, so the loop does not spin through the last fraction. kqueue keeps
@@ -36,11 +36,12 @@ const _: () = assert!(
     "a mio token must hold slot and generation"
 );
 
-/// No file has this token: slots are counted in 32 bits and the last one is never used.
+/// The token of the waker. No file has it: slots are counted in 32 bits and the last one is never
+/// used.
 const WAKER: mio::Token = mio::Token(usize::MAX);
 
-/// The maximum number of events of one poll. The others stay in the kernel for the next turn, so
-/// this limits the memory and the length of a turn, not the number of fds.
+/// The maximum number of events of one poll. Further events stay in the kernel for the next turn,
+/// so this limits the memory and the length of a turn, not the number of fds.
 const MAX_EVENTS: usize = 4096;
 
 /// The name of the kernel interface in use.
@@ -83,16 +84,16 @@ impl Poller {
         )
     }
 
-    /// Stops watching an fd. An error means that the fd is closed already, and then the kernel does
-    /// not watch it either.
+    /// Stops watching an fd. An error means that the fd is closed already; the kernel does not
+    /// watch a closed fd either.
     pub(crate) fn deregister(&self, fd: RawFd) {
         if self.tap.is_none_or(Tap::has_files) {
             let _ = self.registry().deregister(&mut SourceFd(&fd));
         }
     }
 
-    /// Waits, then passes each change to `ready`. If a signal ends the wait early, that is an empty
-    /// poll, not an error.
+    /// Waits, then passes each change to `ready`. If a signal ends the wait early, the poll returns
+    /// no change and no error.
     pub(crate) fn poll(
         &mut self,
         timeout: Option<Duration>,

@@ -1,5 +1,4 @@
-//! The loop's two inputs, passed through a tap: what the kernel reports, and the clock of the
-//! timers.
+//! A tap for the loop's two inputs: what the kernel reports, and the clock of the timers.
 //!
 //! ```text
 //!   kernel ── poll ──┐              ┌──> ready bits         a tap may note what passes,
@@ -7,9 +6,9 @@
 //!   clock ── now ────┘              └──> due timers         without a kernel
 //! ```
 //!
-//! A turn depends on nothing else, apart from what its handlers read: the same inputs give the same
-//! calls of the same handlers in the same order. So a program whose handlers read through a tap of
-//! their own can be recorded and run again (`a_turn_depends_on_its_inputs_only`).
+//! A turn depends on nothing but these two inputs and what its handlers read: the same inputs give
+//! the same calls of the same handlers in the same order. So a program whose handlers read through
+//! a tap of their own can be recorded and run again (`a_turn_depends_on_its_inputs_only`).
 //!
 //! Without a tap, a poll and a reading of the clock cost one predictable branch each.
 
@@ -25,12 +24,12 @@ pub struct Change {
 }
 
 impl Change {
-    /// The change as two numbers; `from_raw` is the inverse.
+    /// The change as two numbers; `from_raw` turns the numbers back into the change.
     pub const fn to_raw(self) -> (u64, u8) {
         (self.token.to_raw(), self.ready.to_raw())
     }
 
-    /// The change of two numbers; unknown directions are left out.
+    /// The change that two numbers stand for; unknown directions are left out.
     pub const fn from_raw((token, ready): (u64, u8)) -> Change {
         Change {
             token: Token::from_raw(token),
@@ -39,14 +38,14 @@ impl Change {
     }
 }
 
-/// See the head of this file.
+/// A recorder or a replacement of the loop's inputs, see the head of this file.
 pub trait Tap {
-    /// A reading of the clock, in nanoseconds since the loop was made; `live` reads it.
+    /// Returns the time in nanoseconds since the loop was made; `live` reads the clock.
     fn clock(&self, live: &dyn Fn() -> u64) -> u64;
 
-    /// The result of a poll; `live` asks the kernel.
+    /// Returns the result of a poll; `live` asks the kernel.
     fn poll(&self, live: &mut dyn FnMut() -> io::Result<Vec<Change>>) -> io::Result<Vec<Change>>;
 
-    /// Whether the fds that are registered exist, so that the kernel can watch them.
+    /// Whether the registered fds exist, so that the kernel can watch them.
     fn has_files(&self) -> bool;
 }

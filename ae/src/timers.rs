@@ -8,13 +8,13 @@
 //!               +-- proc, data, position ------------------>  an index into the heap
 //! ```
 //!
-//! Each timer knows its position in the heap, so deleting one is a swap and a sift: O(log n), with
-//! no tombstones and no search. Adding is O(log n), looking at the next O(1), and nothing is
-//! allocated once the vectors have grown.
+//! Each timer knows its position in the heap, so the deletion of a timer is a swap and a sift:
+//! O(log n), with no tombstones and no search. An addition is O(log n), a look at the next timer
+//! O(1), and nothing is allocated once the vectors have grown.
 //!
 //! A timer is removed from the heap before its handler runs, and added again if the handler returns
-//! a time. Meanwhile it still exists: it may delete itself, and a nested turn does not fire it
-//! again.
+//! a time. While the handler runs, the timer still exists: it may delete itself, and a nested turn
+//! does not fire it again.
 //!
 //! **Invariants**
 //! - `heap[slots[i].position].slot == i` for every timer in the heap
@@ -28,8 +28,8 @@
 //! scan. A `BTreeMap`: the same costs, but it allocates. A timing wheel: best for millions of
 //! timeouts, but it rounds all times to a tick.
 //!
-//! Time is a `u64` of nanoseconds since the loop was made, from the monotonic clock. It saturates
-//! after 584 years.
+//! Time is a `u64` of nanoseconds since the loop was made, from the monotonic clock. The number
+//! saturates after 584 years.
 
 use std::time::{Duration, Instant};
 
@@ -50,14 +50,14 @@ pub struct TimerId {
 const OUTSIDE: u32 = u32::MAX;
 
 struct Timer<S> {
-    /// `None` in a free slot.
+    /// The function to be called; `None` in a free slot.
     handler: Option<TimeProc<S>>,
     data: u64,
     generation: u32,
     position: u32,
 }
 
-/// The order of the fields is the order in the heap.
+/// An entry of the heap. The order of the fields is the order in the heap.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Due {
     when: u64,
@@ -65,7 +65,8 @@ struct Due {
     slot: u32,
 }
 
-/// One walk over the due timers: those that are due by `now` and were scheduled before it began.
+/// One walk over the due timers: those that are due by `now` and were scheduled before the walk
+/// began.
 #[derive(Clone, Copy)]
 pub(crate) struct Pass {
     now: u64,
@@ -119,7 +120,7 @@ impl<S> Timers<S> {
         id
     }
 
-    /// Returns false if the timer does not exist any more.
+    /// Deletes a timer. Returns false if the timer does not exist any more.
     pub(crate) fn delete(&mut self, id: TimerId) -> bool {
         let Some(timer) = self.get_mut(id) else {
             return false;
@@ -141,13 +142,14 @@ impl<S> Timers<S> {
             .map(|timer| timer.data)
     }
 
-    /// The time until the next timer; zero if it is due, `None` without timers.
+    /// The time until the next timer; zero if a timer is due, `None` without timers.
     pub(crate) fn until_next(&self) -> Option<Duration> {
         let next = self.heap.first()?;
         Some(Duration::from_nanos(next.when.saturating_sub(self.now())))
     }
 
-    /// `None` without timers; the clock is then not read.
+    /// Begins a pass over the due timers. Without timers, `None` is returned and the clock is not
+    /// read.
     pub(crate) fn begin_pass(&self) -> Option<Pass> {
         let next = self.heap.first()?;
         let now = self.now();
@@ -157,7 +159,8 @@ impl<S> Timers<S> {
         })
     }
 
-    /// The next timer of this pass. It is out of the heap until `again` or `delete`.
+    /// Takes the next timer of this pass off the heap. It stays out of the heap until `again` or
+    /// `delete`.
     ///
     /// A timer that was scheduled during the pass is due at `now` or later and has a later sequence
     /// number, so it comes after all timers of the pass: the pass ends at the first such timer.

@@ -1,4 +1,4 @@
-//! Waking the loop from another thread.
+//! Wakes the loop from another thread.
 //!
 //! A thread that has finished something (an fsync, a name look-up) stores its result where the main
 //! thread finds it, then calls [`Waker::wake`]. The present poll ends, or the next one does not
@@ -8,7 +8,7 @@
 use std::io;
 use std::sync::Arc;
 
-/// Ends a poll from another thread. Cheap to clone.
+/// Ends a poll from another thread. A clone is cheap.
 #[derive(Clone, Debug)]
 pub struct Waker {
     inner: Arc<mio::Waker>,

@@ -5,13 +5,13 @@
 //!   patterns:  pattern -> subscribers
 //! ```
 //!
-//! A message is encoded once for each protocol, not once for each subscriber: the encoded bytes are
-//! shared by the reply buffers of all subscribers. A RESP2 client with a subscription is in
-//! subscribe mode (`flag::PUBSUB`): few commands are allowed then. A client whose command runs is
-//! out of its slot; messages to it wait in `Net::later` and follow its reply.
+//! A message is encoded once for each protocol, not once for each subscriber: the reply buffers of
+//! all subscribers share the encoded bytes. A RESP2 client with a subscription is in subscribe mode
+//! (`flag::PUBSUB`), in which few commands are allowed. A client whose command runs is out of its
+//! slot; messages to it wait in `Net::later` and follow its reply.
 //!
-//! **Invariant:** a client is in `channels[c]` exactly when `c` is in its own set (`forget_client`
-//! empties both).
+//! **Invariant:** a client is in `channels[c]` exactly when `c` is in the client's own set
+//! (`forget_client` empties both).
 
 use std::sync::Arc;
 
@@ -25,10 +25,10 @@ use crate::ds::registry::Registry;
 use crate::state::Server;
 use crate::util::glob;
 
-/// The subscribers of each name.
+/// The subscribers of each channel or pattern, by name.
 pub type Subscribers = Registry<Vec<ClientRef>>;
 
-/// All subscriptions.
+/// The subscriptions of all clients.
 #[derive(Default)]
 pub struct PubSub {
     pub channels: Subscribers,
@@ -46,7 +46,7 @@ impl PubSub {
         }
     }
 
-    /// Heap bytes.
+    /// The memory of all subscriptions in bytes.
     pub fn memory_bytes(&self) -> usize {
         [&self.channels, &self.patterns, &self.shards]
             .map(Registry::memory_bytes)
@@ -63,7 +63,7 @@ impl PubSub {
     }
 }
 
-/// Adds a subscription. Returns false if the client had it.
+/// Adds a subscription. Returns false if the client had it already.
 pub fn subscribe(server: &mut Server, c: &mut Client, kind: ChannelKind, name: &[u8]) -> bool {
     let r = c.reference();
     c.set(flag::PUBSUB);
@@ -94,8 +94,8 @@ pub fn unsubscribe(server: &mut Server, c: &mut Client, kind: ChannelKind, name:
     true
 }
 
-/// Ends all subscriptions of shard channels for which `stays` does not hold, with a message to each
-/// subscriber.
+/// Ends the subscriptions of the shard channels for which `stays` returns false, with a message to
+/// each subscriber.
 pub fn end_shard_channels(server: &mut Server, stays: impl Fn(&Server, &[u8]) -> bool) {
     let names = server.pubsub.shards.names();
     let gone: Vec<Box<[u8]>> = names
@@ -147,7 +147,7 @@ pub fn names_of(c: &mut Client, kind: ChannelKind) -> Vec<Box<[u8]>> {
         .map_or(Vec::new(), |own| own.of(kind).iter().cloned().collect())
 }
 
-/// Confirms a change of subscriptions: `subscribe news 3`. Without a name, there was no
+/// Confirms a change of subscriptions: `subscribe news 3`. `name` is `None` if there was no
 /// subscription to remove.
 pub fn confirm(
     server: &mut Server,
@@ -158,8 +158,8 @@ pub fn confirm(
 ) {
     let count = c.pubsub.as_ref().map_or(0, |own| own.count(kind));
     let mut silenced = ReplyBuf::new(c.reply.resp3);
-    // This is not a reply, so CLIENT REPLY OFF must not remove it, as it removes what a command
-    // writes.
+    // The confirmation is not a reply. CLIENT REPLY OFF removes what a command writes, so the
+    // confirmation is written later.
     let later = c.has(flag::REPLY_OFF | flag::REPLY_SKIP);
     let reply = if later { &mut silenced } else { &mut c.reply };
     reply.push(3);
@@ -201,8 +201,8 @@ impl<'a> Message<'a> {
     }
 }
 
-/// Sends a message to all subscribers; returns their number. A subscriber whose own command runs
-/// gets it after its reply. The message waits until the AOF is safe up to `offset`.
+/// Sends a message to all subscribers and returns their number. A subscriber whose own command runs
+/// gets the message after its reply. The message waits until the AOF is safe up to `offset`.
 pub fn publish(server: &mut Server, channel: &[u8], text: &[u8], offset: u64) -> usize {
     let mut receivers = 0;
     if let Some(clients) = server.pubsub.channels.get(channel).cloned() {

@@ -58,7 +58,8 @@ fn a_client_hears_itself_after_its_reply() {
     assert!(server.net.later.is_empty());
 }
 
-/// A primary's link carries acknowledgements only, whatever the primary's stream subscribes to.
+/// The link to a primary carries acknowledgements only, whatever the primary's stream subscribes
+/// to.
 #[test]
 fn a_primary_that_subscribes_gets_nothing() {
     let (mut server, refs) = server_with(1);

@@ -1,4 +1,4 @@
-//! Messages that notify a client that keys it has cached have changed.
+//! Messages that notify a client of changes of keys that it has cached.
 //!
 //! ```text
 //!   RESP3   >2  invalidate               [key, ...] or null for all keys
@@ -15,7 +15,7 @@ use crate::clients::output_limit::check_output_limit;
 use crate::state::Server;
 use crate::tracking::set_flags;
 
-/// The keys of a message, encoded once for all receivers: an array is the same in both protocols.
+/// The keys in a message, encoded once for all receivers: an array is the same in both protocols.
 #[derive(Clone)]
 pub enum Keys {
     Some(Arc<Vec<u8>>),
@@ -30,7 +30,7 @@ pub fn encode_keys(keys: &[&[u8]]) -> Keys {
     Keys::Some(Arc::new(array.take_bytes()))
 }
 
-/// A message that waits until the receiver's command is over.
+/// A message that waits until the running command of its receiver has ended.
 pub struct Pending {
     to: ClientRef,
     message: Message,
@@ -39,9 +39,10 @@ pub struct Pending {
 enum Message {
     /// An invalidation for the client that tracks the keys.
     Own(Keys),
-    /// To a client that receives the messages of another (REDIRECT).
+    /// An invalidation for a client that receives the messages of another client (REDIRECT).
     Redirected(Keys),
-    /// The client of this id, to which the tracking client redirects, is gone.
+    /// A notice that the client with this id, to which the tracking client redirects, has
+    /// disconnected.
     Broken(u64),
 }
 
@@ -69,7 +70,8 @@ pub fn notify_tracker(server: &mut Server, id: u64, keys: &Keys) {
     }
 }
 
-/// Whether a client is connected and not closing. The client whose command runs is out of its slot.
+/// Whether a client is connected and not closing. The client whose command runs is open too,
+/// although it is out of its slot.
 fn is_open(server: &Server, r: ClientRef) -> bool {
     server
         .net
@@ -78,7 +80,7 @@ fn is_open(server: &Server, r: ClientRef) -> bool {
         .is_none_or(|c| !c.has(flag::CLOSE_ASAP))
 }
 
-/// Writes the messages that wait for this client, which the caller holds.
+/// Writes the messages that wait for this client. The caller has taken the client out of its slot.
 pub fn send_pending(server: &mut Server, c: &mut Client) {
     if server.tracking.pending.is_empty() {
         return;
@@ -116,7 +118,7 @@ fn write(server: &mut Server, c: &mut Client, message: &Message) {
         c.reply.bulk(b"message");
         c.reply.bulk(b"__redis__:invalidate");
     } else {
-        // RESP2 has no push messages: the client must use REDIRECT.
+        // RESP2 has no push messages: a RESP2 client must use REDIRECT.
         return;
     }
     match keys {

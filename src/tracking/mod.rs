@@ -1,5 +1,5 @@
-//! Client tracking: the server records which keys clients may have cached, and notifies them when
-//! one changes.
+//! Client tracking: the server records which keys clients may have cached, and notifies the clients
+//! when one of these keys changes.
 //!
 //! ```text
 //!   default mode                                   BCAST mode
@@ -8,21 +8,21 @@
 //!               its clients is notified                         each client gets all of its keys at once
 //! ```
 //!
-//! The message is a push in RESP3. A RESP2 client redirects it to another connection of its own,
-//! which subscribes to `__redis__:invalidate`.
+//! The notification is a push message in RESP3. A RESP2 client redirects its notifications to
+//! another connection of its own, which subscribes to `__redis__:invalidate`.
 //!
-//! The client whose command runs is out of its slot: messages for it wait in `pending` until the
-//! command, EXEC or script is over, and follow the reply. Messages about what the server does
+//! The client whose command runs is out of its slot. Messages for it wait in `pending` until the
+//! command, EXEC or script has ended, and follow the reply. Messages about what the server does
 //! before a command runs (eviction, limiting the table) precede the reply.
 //!
-//! The table does not distinguish databases. The ids of closed clients stay in it until their keys
-//! change; this is safe because ids are never reused. The table holds at most
-//! `tracking-table-max-keys` keys: above that, random keys are removed and invalidated as if they
+//! The table does not distinguish databases. The ids of closed clients stay in the table until
+//! their keys change; this is safe because ids are never reused. The table holds at most
+//! `tracking-table-max-keys` keys. Above that, random keys are removed and invalidated as if they
 //! had changed, a hundred at a time, and a hundred more each time that this did not suffice.
 //!
 //! **Invariant:** `trackers` has the clients with `flag::TRACKING`, and their `flags` are the
-//! TRACKING bits of the client's (`set_flags` changes both). The flags of a client whose command
-//! runs can be read there, although the client is out of its slot.
+//! TRACKING bits of the client's (`set_flags` changes both). So the flags of a client whose command
+//! runs can be read in `trackers`, although the client is out of its slot.
 //! **Invariant:** `items` is the number of ids in the table (`tests::items_are_counted`).
 
 mod message;
@@ -56,26 +56,27 @@ const FLAGS: u64 = flag::TRACKING
     | flag::TRACKING_CACHING
     | flag::TRACKING_NOLOOP;
 
-/// The least number of keys that one call removes from a table that is too long.
+/// The smallest number of keys that one call of [`limit_table`] removes from a table that is too
+/// long.
 const EFFORT: usize = 100;
-/// A table with more keys than this is always freed in the background.
+/// A flushed table with more keys than this is always freed in the background.
 const FREED_AT_ONCE_MAX: usize = 4096;
 
 /// A client with tracking on.
 pub struct Tracker {
     client: ClientRef,
     flags: u64,
-    /// The id of the client that gets the messages instead; 0 for none.
+    /// The id of the client that gets the messages instead of this client; 0 for none.
     redirect: u64,
     /// The client's prefixes, shared with the list of all prefixes.
     prefixes: Vec<Rc<[u8]>>,
 }
 
-/// The options of Switches tracking on for a client (CLIENT TRACKING ON).
+/// The options of CLIENT TRACKING ON.
 #[derive(Default)]
 pub struct TrackingOptions<'a> {
     pub flags: u64,
-    /// The id of the client that gets the invalidations; 0: the client itself.
+    /// The id of the client that gets the invalidations; 0 is the tracking client itself.
     pub redirect: u64,
     pub prefixes: Vec<&'a [u8]>,
 }
@@ -83,9 +84,9 @@ pub struct TrackingOptions<'a> {
 /// A key that was changed in this turn.
 #[derive(Default)]
 struct Change {
-    /// The id of the client that changed the key last; 0 if the server itself did.
+    /// The id of the client that changed the key last; 0 is the server itself.
     by: u64,
-    /// The databases in which it was changed: a user may have rights to some of them only.
+    /// The databases in which the key was changed: a user may have rights to only some of them.
     databases: Vec<u32>,
 }
 
@@ -96,19 +97,19 @@ type Changes = BTreeMap<Box<[u8]>, Change>;
 pub struct Tracking {
     table: Table,
     trackers: BTreeMap<u64, Tracker>,
-    /// The clients that track all keys with a prefix.
+    /// For each prefix, the ids of the clients that track it.
     prefixes: BTreeMap<Rc<[u8]>, Vec<u64>>,
-    /// Under each prefix the keys that were changed in this turn.
+    /// For each prefix, the keys that were changed in this turn.
     changed: BTreeMap<Rc<[u8]>, Changes>,
     pending: Vec<Pending>,
     /// The id of the client whose command runs; 0 for none.
     running: u64,
-    /// How many times in a row the table was still too long after a call.
+    /// The number of calls in a row after which the table was still too long.
     overruns: usize,
 }
 
 impl Tracking {
-    /// The state without tracking clients; `seed` is for the table's hashes.
+    /// The state without tracking clients; `seed` is the seed of the table's hashes.
     pub fn new(seed: HashSeed) -> Tracking {
         Tracking {
             table: Table::new(seed),
@@ -121,12 +122,12 @@ impl Tracking {
         }
     }
 
-    /// Keys in the table, for INFO.
+    /// The number of keys in the table, for INFO.
     pub fn keys(&self) -> usize {
         self.table.len()
     }
 
-    /// Ids of clients in the table.
+    /// The number of clients' ids in the table.
     pub fn items(&self) -> usize {
         self.table.items()
     }
@@ -141,15 +142,17 @@ impl Tracking {
         !self.trackers.is_empty()
     }
 
-    /// The id of the client to which this one redirects: 0 for none, `None` when it does not track.
+    /// The id of the client to which client `id` redirects: 0 for none, `None` if client `id` does
+    /// not track.
     pub fn redirect_of(&self, id: u64) -> Option<u64> {
         self.trackers.get(&id).map(|tracker| tracker.redirect)
     }
 
-    /// The bytes that a client's prefixes use, here and in the list of all prefixes. Other memory
-    /// of tracking counts as the server's, not as the client's.
+    /// The bytes that a client's prefixes use, in its tracker and in the list of all prefixes.
+    /// Other memory of tracking counts as the server's, not as the client's.
     pub fn memory_of(&self, id: u64) -> usize {
-        // Two counts in the shared allocation, a reference here and in the list, a client there.
+        // The memory of a shared prefix: two counts, a reference in the tracker and one in the
+        // list, and a client's id in the list.
         const COUNTS: usize = 2 * size_of::<usize>();
         const OVERHEAD: usize =
             COUNTS + 2 * size_of::<Rc<[u8]>>() + size_of::<Vec<u64>>() + size_of::<u64>();
@@ -165,8 +168,8 @@ impl Tracking {
     }
 }
 
-/// CLIENT TRACKING ON. Fails if the options contradict each other or the client's present mode;
-/// prefixes are added to the client's.
+/// CLIENT TRACKING ON. The caller has checked the options. New prefixes are added to those that the
+/// client has.
 pub fn start(server: &mut Server, c: &mut Client, options: &TrackingOptions) {
     let tracking = &mut server.tracking;
     let tracker = tracking.trackers.entry(c.id).or_insert(Tracker {
@@ -195,19 +198,19 @@ pub fn start(server: &mut Server, c: &mut Client, options: &TrackingOptions) {
             };
             tracker.prefixes.push(shared.clone());
             let clients = tracking.prefixes.entry(shared).or_default();
-            // Most prefixes are those of one client.
+            // Most prefixes have one client, so no more room is reserved.
             clients.reserve_exact(usize::from(clients.is_empty()));
             clients.push(c.id);
         }
         tracker.prefixes.sort();
     }
-    // While no client tracks, `running` is not set before each command; here it is, so that the
+    // `running` is not set before each command while no client tracks. It is set now, so that the
     // rest of a transaction is tracked.
     tracking.running = c.id;
     server.update_armed();
 }
 
-/// CLIENT TRACKING OFF, RESET, and closing clients.
+/// CLIENT TRACKING OFF and RESET; also called when a client is closed.
 pub fn stop(server: &mut Server, c: &mut Client) {
     let tracking = &mut server.tracking;
     let Some(tracker) = tracking.trackers.remove(&c.id) else {
@@ -224,14 +227,14 @@ pub fn stop(server: &mut Server, c: &mut Client) {
         }
     }
     if tracking.trackers.is_empty() {
-        // No tracking client is left, so changes are no longer recorded.
+        // No client tracks any more, so the recorded keys are not needed.
         tracking.table.take();
         tracking.pending.clear();
         server.update_armed();
     }
 }
 
-/// CLIENT CACHING: the next command's keys are tracked in OPTIN mode, and are not in OPTOUT mode.
+/// CLIENT CACHING: in OPTIN mode the next command's keys are tracked, in OPTOUT mode they are not.
 pub fn set_caching(server: &mut Server, c: &mut Client, on: bool) {
     set_flags(server, c, flag::TRACKING_CACHING, on);
 }
@@ -244,8 +247,8 @@ fn set_flags(server: &mut Server, c: &mut Client, flags: u64, on: bool) {
     }
 }
 
-/// A client's command begins. Returns the id of the client whose command it interrupts (in a nested
-/// turn), 0 if there is none; [`end`] needs it.
+/// Called when a client's command begins. Returns the id of the client whose command is interrupted
+/// (in a nested turn), 0 if there is none; [`end`] needs this id.
 pub fn begin(server: &mut Server, c: &mut Client) -> u64 {
     let outer = std::mem::replace(&mut server.tracking.running, c.id);
     limit_table(server);
@@ -253,10 +256,11 @@ pub fn begin(server: &mut Server, c: &mut Client) -> u64 {
     outer
 }
 
-/// A client's command is over and its reply is written.
+/// Called when a client's command has ended and its reply is written.
 pub fn end(server: &mut Server, c: &mut Client, argv: &[&[u8]], outer: u64) {
     server.tracking.running = outer;
-    // CACHING applies to the next command; if that is MULTI, to the whole transaction.
+    // CACHING applies to the next command. If that is MULTI, CACHING applies to the whole
+    // transaction.
     let is_client_command = argv[0].eq_ignore_ascii_case(b"client");
     if c.has(flag::TRACKING_CACHING) && !c.has(flag::MULTI) && !is_client_command {
         set_flags(server, c, flag::TRACKING_CACHING, false);
@@ -264,8 +268,8 @@ pub fn end(server: &mut Server, c: &mut Client, argv: &[&[u8]], outer: u64) {
     send_pending(server, c);
 }
 
-/// A command has run, possibly in a script: the client whose request this is may have cached the
-/// keys that were read.
+/// Called when a command has run, possibly in a script: records the keys that it read for the
+/// client that sent the request, which may cache them.
 pub fn remember(server: &mut Server, argv: &[&[u8]], cmd: &Command) {
     // The keys of EVAL itself are not recorded: the commands of the script record what they read.
     let script = matches!(cmd.name, "eval_ro" | "evalsha_ro" | "fcall_ro");
@@ -293,7 +297,7 @@ pub fn remember(server: &mut Server, argv: &[&[u8]], cmd: &Command) {
     }
 }
 
-/// A key was changed by the command of the client `by`; 0 stands for the server.
+/// Called when the command of client `by` has changed a key; 0 is the server itself.
 #[cold]
 pub fn key_changed(server: &mut Server, db: u32, key: &[u8], by: u64) {
     let tracking = &mut server.tracking;
@@ -305,7 +309,8 @@ pub fn key_changed(server: &mut Server, db: u32, key: &[u8], by: u64) {
             change.databases.push(db);
         }
     };
-    // Whichever is shorter: a walk over all prefixes, or a search for each beginning of the key.
+    // The shorter search is chosen: a walk over all prefixes, or a look-up of each beginning of the
+    // key.
     let all = &tracking.prefixes;
     if all.len() <= key.len() {
         all.keys()
@@ -319,7 +324,7 @@ pub fn key_changed(server: &mut Server, db: u32, key: &[u8], by: u64) {
     invalidate(server, key);
 }
 
-/// Notify the clients that may have cached this key, and remove their ids from the table.
+/// Notifies the clients that may have cached this key, and removes their ids from the table.
 fn invalidate(server: &mut Server, key: &[u8]) {
     let Some(ids) = server.tracking.table.remove(key) else {
         return;
@@ -337,7 +342,7 @@ fn invalidate(server: &mut Server, key: &[u8]) {
     }
 }
 
-/// All keys of one database, or of all, were deleted at once.
+/// Called when all keys of one database, or of all databases, were deleted at once.
 pub fn flushed(server: &mut Server, lazy: bool) {
     if server.armed & armed::TRACKING == 0 {
         return;
@@ -358,8 +363,8 @@ pub fn flushed(server: &mut Server, lazy: bool) {
     }
 }
 
-/// Removes keys until the table has at most `tracking-table-max-keys`, within the effort of one
-/// call.
+/// Removes keys until the table has at most `tracking-table-max-keys`, or one call has removed
+/// enough.
 pub fn limit_table(server: &mut Server) {
     let max = server.config.tracking_table_max_keys as usize;
     if max == 0 || server.tracking.table.len() <= max {
@@ -379,9 +384,9 @@ pub fn limit_table(server: &mut Server) {
     server.tracking.overruns += 1;
 }
 
-/// Sends the clients in BCAST mode the keys that changed since the last call; runs before the loop
-/// sleeps. The name of a key is data too: a client gets the names of only those keys that its user
-/// may read at this moment.
+/// Called before the loop sleeps: sends each client in BCAST mode the keys that changed since the
+/// last call. The name of a key is data, too: a client gets the names of only those keys that its
+/// user may read at this moment.
 pub fn broadcast(server: &mut Server) {
     if server.armed & armed::TRACKING == 0 {
         return;
@@ -419,15 +424,16 @@ pub fn broadcast(server: &mut Server) {
     }
 }
 
-/// The user of a tracking client, if there are keys that it may not read. With a redirection, the
-/// rights are those of the client that asked for tracking.
+/// The user of a tracking client, if the user may not read all keys. With a redirection, the rights
+/// are those of the client that asked for tracking.
 fn limited_user<'a>(acl: &'a Acl, clients: &Clients, r: ClientRef) -> Option<&'a User> {
     // No command runs while the loop is about to sleep, so every client is in its slot.
     let user = acl.user(clients.get(r.slot)?.user)?;
     (!may_read_everything(user)).then_some(user)
 }
 
-/// Whether one prefix is the beginning of the other: a client must not get a key twice.
+/// Whether one prefix is the beginning of the other. Such prefixes are refused, so that a client
+/// does not get a key twice.
 pub fn overlap(a: &[u8], b: &[u8]) -> bool {
     a.starts_with(b) || b.starts_with(a)
 }

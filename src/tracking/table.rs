@@ -1,13 +1,13 @@
-//! The table of tracking: which clients may have cached which key.
+//! The table of tracking: for each key, the clients that may have cached it.
 //!
 //! ```text
 //!   table:  hash(key) -> [ key | id, id, ... ]      one allocation a key, ids sorted, 8 bytes each
 //! ```
 //!
-//! It is built like the table of a hash's fields (`ds::field`), with the ids as the value: a key of
-//! 16 bytes that one client has cached takes 26 bytes and its slot. The ids are sorted, so that it
-//! is quickly found whether a client is listed already, which is the usual case for a hot key.
-//! Adding a client to n others copies n ids: 80 KB for ten thousand.
+//! The table is built like that of a hash's fields (`ds::field`), with the ids as the value: a key
+//! of 16 bytes that one client has cached takes 26 bytes and its slot. The ids are sorted, so that
+//! a search finds quickly whether a client is listed already, which is the usual case for a hot
+//! key. Adding a client to n others copies n ids: 80 KB for ten thousand.
 
 use crate::ds::field::Field;
 use crate::ds::hashtable::HashTable;
@@ -31,7 +31,7 @@ fn ids_of(bytes: &[u8]) -> impl Iterator<Item = u64> {
     })
 }
 
-/// Where `id` stands among the sorted ids, or where it would be inserted.
+/// The position of `id` among the sorted ids, or the position where it would be inserted.
 fn search(bytes: &[u8], id: u64) -> Result<usize, usize> {
     let (mut from, mut to) = (0, bytes.len() / ID);
     while from < to {
@@ -95,7 +95,7 @@ impl Table {
         Some(ids)
     }
 
-    /// A random key; each is equally likely.
+    /// A random key; all keys are equally likely.
     pub fn random(&self, rng: &mut Random) -> Option<Vec<u8>> {
         let entry = self.keys.random(rng.raw())?;
         Some(entry.field().to_vec())

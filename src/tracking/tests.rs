@@ -5,12 +5,12 @@ fn server() -> Server {
     testing::server_with(4)
 }
 
-/// The replies to these lines, and the messages that come with them.
+/// Runs these lines. Returns the replies, and the messages that come with them.
 fn say(server: &mut Server, slot: u32, lines: &[&str]) -> String {
     on_one_line(testing::say(server, slot, lines))
 }
 
-/// The messages that the client got meanwhile.
+/// The messages that the client got since the last call.
 fn heard(server: &mut Server, slot: u32) -> String {
     on_one_line(testing::heard(server, slot))
 }
@@ -120,8 +120,8 @@ fn bcast_sends_the_keys_of_a_turn_together() {
     assert_eq!(server.tracking.prefixes(), 1);
 }
 
-/// A key is compared with each prefix, or each of its beginnings is looked up: with few and with
-/// many prefixes, the same are found.
+/// A key is compared with each prefix, or each of its beginnings is looked up. Both ways, with few
+/// and with many prefixes, find the same prefixes.
 #[test]
 fn every_prefix_of_a_key_is_found_among_few_and_among_many() {
     let mut server = server();
@@ -189,8 +189,8 @@ fn resp2_redirects_to_a_subscriber() {
     assert_eq!(heard(&mut server, 0), "");
 }
 
-/// The client to which messages are redirected changes the key itself: the message follows its
-/// reply.
+/// The client to which messages are redirected changes the key itself: the message follows the
+/// reply to its command.
 #[test]
 fn a_target_that_runs_a_command_gets_the_message_after_it() {
     let mut server = server();
@@ -286,7 +286,7 @@ fn a_broadcast_names_only_keys_that_the_user_may_read() {
     assert_eq!(heard(&mut server, 0), "", "not even an empty list");
 }
 
-/// The rights are those at the moment when the message is sent.
+/// A broadcast obeys the rights that a user has at the moment when the message is sent.
 #[test]
 fn a_broadcast_obeys_rights_that_were_changed() {
     let mut server = server();
