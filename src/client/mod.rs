@@ -91,7 +91,7 @@ pub mod flag {
     pub const IN_EXEC: u64 = 1 << 32;
     /// The output has exceeded a soft limit since `soft_limit_since_ms`.
     pub const OVER_SOFT_LIMIT: u64 = 1 << 33;
-    /// An IMPORT-SOURCE client (Valkey).
+    /// CLIENT IMPORT-SOURCE is on: the client imports a data set (Valkey).
     pub const IMPORT_SOURCE: u64 = 1 << 34;
     /// CLIENT CAPA redirect was called: the client understands the error REDIRECT.
     pub const CAPA_REDIRECT: u64 = 1 << 36;

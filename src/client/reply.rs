@@ -26,7 +26,7 @@ pub const ZERO_COPY_MIN: usize = 16 * 1024;
 const SEAL_MIN: usize = 64 * 1024;
 /// An unsent `buf` becomes a node if it has this length.
 const SEAL_UNSENT_MIN: usize = 16 * 1024;
-/// The room for nodes that is kept when all have been sent.
+/// The capacity of the list of nodes that is kept when all nodes have been sent.
 const KEEP_NODES: usize = 64;
 /// An empty buffer larger than this is freed.
 const KEEP_MAX: usize = 16 * 1024;

@@ -172,7 +172,7 @@ pub struct Net {
     pub accept_warning: RateLimit,
     /// `maxclients` changed: the loop must be resized.
     pub resize: bool,
-    /// The id at which the cron's walk over clients continues.
+    /// The id of the client that the cron's walk over clients visited last.
     pub cron_cursor: u64,
     /// Limits the warnings about HTTP requests, see `execute::cross_protocol`.
     pub http_warning: RateLimit,
