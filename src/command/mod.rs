@@ -5,7 +5,7 @@
 //!   cmd("set", set, -3, WRITE | DENYOOM, STRING)                       name, function, arity, flags, categories
 //!       .keys(&[key(RW | ACCESS | UPDATE | VARIABLE_FLAGS,             what the command does to its keys,
 //!               index(1), range(0, 1, 0))])                            where they begin, how to find the rest
-//!       .get_keys(keys::set)                                           only where the arguments decide (keys.rs)
+//!       .get_keys(keys::set)                                           only where the arguments decide (keys/mod.rs)
 //!
 //!   COMMAND, COMMAND INFO   everything in the row          ACL        acl, flags, keys
 //!   process_command         arity, flags                   cluster    keys (slot), flags

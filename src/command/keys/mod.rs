@@ -276,7 +276,7 @@ pub fn streams(argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<(), InvalidKeys>
     Ok(())
 }
 
-/// The index of the first key of XREAD and XREADGROUP, for the commands as well. A group or a
+/// The index of the first key of XREAD and XREADGROUP, which the commands use, too. A group or a
 /// consumer may have the name STREAMS, so the options before it are skipped with their values.
 pub fn streams_at(argv: &[&[u8]]) -> Option<usize> {
     let mut at = 1;
