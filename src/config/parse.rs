@@ -80,7 +80,7 @@ pub trait Directives {
         Ok(())
     }
 
-    /// `user`: checks the name and its rules.
+    /// `user`: checks the rules of the user.
     fn user(&mut self, _args: &[Text]) -> Result<(), Reason> {
         Ok(())
     }

@@ -499,12 +499,12 @@ pub mod check {
         require(!text.is_empty(), "cluster-config-file can't be empty")
     }
 
-    /// An IPv4 address.
+    /// Accepts an IPv4 address.
     pub fn ipv4(text: &[u8]) -> Verdict {
         require(parses::<Ipv4Addr>(text), "Invalid IPv4 address")
     }
 
-    /// An IPv6 address.
+    /// Accepts an IPv6 address.
     pub fn ipv6(text: &[u8]) -> Verdict {
         require(parses::<Ipv6Addr>(text), "Invalid IPv6 address")
     }
