@@ -68,8 +68,8 @@ pub struct Listener {
     pub token: Option<Token>,
     /// Whether the socket was replaced; it is closed when the loop no longer watches it.
     pub retired: bool,
-    /// Whether the supervisor has opened the socket, which then also owns the file of a unix
-    /// socket.
+    /// Whether the supervisor has opened the socket; the file of a unix socket is then the
+    /// supervisor's, too.
     pub inherited: bool,
     socket: Socket,
 }

@@ -1,4 +1,5 @@
-//! The materials in use, and their replacement by a thread.
+//! The TLS materials in use (`Materials`: certificates, keys, settings), and their replacement by a
+//! thread.
 //!
 //! ```text
 //!   cron: due, or SIGHUP ─> load_in_background ─> thread: Materials::load ─> take_loaded

@@ -190,7 +190,7 @@ impl Materials {
         self.inputs == other.inputs && self.files == other.files
     }
 
-    /// The first own certificate that is not valid at `now_s`, as a line for the log.
+    /// The first of this server's certificates that is not valid at `now_s`, as a line for the log.
     pub fn not_valid(&self, now_s: i64) -> Option<String> {
         let own = [
             (&self.server_facts, &self.inputs.server),

@@ -101,7 +101,7 @@ pub struct Session {
     failed: bool,
 }
 
-/// What to do when the session can send.
+/// The operation that [`process`] does when the session can send.
 enum Then<'a> {
     Nothing,
     Encrypt(&'a [u8], &'a mut [u8]),
@@ -298,7 +298,8 @@ impl Session {
             }
             Err(e) => {
                 self.failed = true;
-                // The alert has the reason for the peer; the session ends in any case.
+                // Sends the alert, which has the reason for the peer. An error is ignored: the
+                // session ends in any case.
                 let _ = self.flush();
                 Err(e)
             }
@@ -415,8 +416,8 @@ impl Session {
         let rest = &received[done.map_err(broken)?.used..];
         self.keep(rest);
         if !self.outgoing.is_empty() {
-            // An answer of the protocol, such as new keys. What the socket does not accept is sent
-            // before the next bytes.
+            // TLS itself has something to send, such as new keys. What the socket does not accept
+            // is sent before the next bytes.
             self.flush()?;
         }
         let more = read == want || self.has_plain() || self.ended;

@@ -198,7 +198,7 @@ pub struct Sessions {
 #[derive(Default, Debug)]
 struct Kept {
     by_id: HashMap<Vec<u8>, (Instant, Vec<u8>)>,
-    /// In order of age; contains ids that were taken since.
+    /// The ids in order of age, with those of sessions that were taken out of `by_id` since.
     order: VecDeque<(Instant, Vec<u8>)>,
 }
 
