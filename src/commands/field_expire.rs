@@ -471,8 +471,8 @@ impl<'a> ExArgs<'a> {
     }
 }
 
-/// Parses `FIELDS numfields ...` of HGETEX or HSETEX, from `at` to the end. What is behind the
-/// fields counts as one field too many.
+/// Parses `FIELDS numfields ...` of HGETEX or HSETEX, from `at` to the end. Arguments behind the
+/// fields get the error for too many fields.
 fn parse_block<'a>(ctx: &Ctx<'a>, at: usize, sets: bool) -> Result<&'a [&'a [u8]], Error> {
     let argv = ctx.argv;
     let (few, most, width) = match sets {

@@ -167,7 +167,8 @@ fn pfcount(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Stores the result in the value. No event is sent: for subscribers this is a read.
+/// Stores `count` in the value as its cached cardinality. No event is sent: for subscribers this is
+/// a read.
 fn cache_count(ctx: &mut Ctx, key: &[u8], count: u64) {
     let (hash, db) = (ctx.server.hash_key(key), ctx.client.db);
     let entry = ctx.db().find_mut(hash, key);

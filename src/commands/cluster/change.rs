@@ -57,7 +57,7 @@ fn slot_ranges(ctx: &Ctx) -> Result<Vec<u16>, Error> {
                 format!("ERR start slot number {first} is greater than end slot number {last}");
             return Err(Error::new(text));
         }
-        // A longer list than there are slots repeats one and is refused, so it need not grow
+        // A longer list than there are slots repeats a slot and is refused, so it need not grow
         // further.
         if slots.len() <= SLOTS {
             slots.extend(first..=last);

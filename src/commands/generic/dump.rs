@@ -102,8 +102,8 @@ pub fn restore(ctx: &mut Ctx) -> CmdResult {
     })
 }
 
-/// Whether `sanitize-dump-payload` and the client's user demand a check of the payload. The check
-/// is always made; the setting decides whether it is counted.
+/// Whether `sanitize-dump-payload` and the client's user demand a check of the payload. Every
+/// payload is checked in depth; the setting decides whether the check is counted.
 fn is_sanitized(ctx: &Ctx) -> bool {
     match ctx.server.config.sanitize_dump_payload {
         SanitizeDumpPayload::No => false,

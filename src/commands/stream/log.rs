@@ -11,7 +11,8 @@ use crate::ds::stream::{AddError, MAX_ID_CHARS, NewId, Precision, Trim};
 use crate::types::stream::RefPolicy;
 use crate::types::{New, Value, kind};
 
-/// With `~` and no LIMIT, a trim removes at most this number of entries.
+/// The maximum of the default LIMIT of a trim with `~`, which is 100 times
+/// `stream-node-max-entries`.
 const DEFAULT_LIMIT_MAX: u64 = 1_000_000;
 
 /// The options of XADD and XTRIM, in any order.

@@ -155,7 +155,8 @@ fn xread_generic(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// The position for one of the IDs. Also checks that there is a stream, or a group, to read.
+/// The position for one of the IDs. Also checks the type of the key and, for XREADGROUP, that the
+/// group exists.
 fn parse_from(ctx: &mut Ctx, options: &ReadOptions, i: usize) -> Result<From, Error> {
     let key = ctx.argv[options.keys_at + i];
     let text = ctx.argv[options.keys_at + options.streams + i];

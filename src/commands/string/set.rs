@@ -247,8 +247,9 @@ pub(super) fn delete_expired_on_arrival(ctx: &mut Ctx, key: &[u8]) {
     ctx.dirty(1);
 }
 
-/// Propagates a SET that was done: with an expiry time in place of a duration, without GET, whose
-/// reply is not needed, and without IFEQ, which older servers don't have.
+/// Propagates a SET that was done. An expiry time replaces a duration. GET, whose reply is not
+/// needed, is removed unless the command has PXAT, and IFEQ, which older servers don't have, is
+/// always removed.
 fn propagate_set(ctx: &mut Ctx, options: &SetOptions, ttl: Ttl) {
     if !ctx.server.propagation.wanted() {
         return;

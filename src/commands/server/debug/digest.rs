@@ -158,7 +158,7 @@ mod tests {
     use crate::config::Enable;
     use crate::testing::{say, server_with};
 
-    /// The digest of a real server after `SET foo bar`.
+    /// The digest of Redis after `SET foo bar`.
     #[test]
     fn a_string_has_the_digest_of_redis() {
         let mut server = crate::state::Server::new(crate::config::Config::default(), Vec::new());

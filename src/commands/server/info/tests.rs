@@ -93,7 +93,8 @@ fn sections_about_keys_exist_while_keys_are_watched() {
     assert!(!text.contains("# Hotkeys") && !text.contains("# Bigkeys"));
 }
 
-/// A server with two clients and the present time: the clock may be read between two commands.
+/// A server with two clients, whose clock has the present time, as the clock may be read between
+/// two commands.
 fn server() -> Server {
     let mut server = testing::server_with(2);
     server.clock.update();
