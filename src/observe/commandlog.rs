@@ -8,9 +8,10 @@
 //!   large-reply     bytes of the reply      commandlog-reply-larger-than     commandlog-large-reply-max-len
 //! ```
 //!
-//! `call()` compares three numbers with three thresholds and comes here only when one is reached; a
-//! log that is off has a threshold that nothing reaches. Long commands are kept shortened, and
-//! arguments that a command declared secret ([`crate::observe::redact`]) are not kept at all.
+//! `call()` compares three numbers with three thresholds and calls this module only when one is
+//! reached; a log that is off has a threshold that no number reaches. Long commands are kept
+//! shortened, and arguments that a command declared secret ([`crate::observe::redact`]) are not
+//! kept at all.
 //!
 //! **Invariant:** a log is never longer than its setting says, also right after the setting was
 //! changed (`a_log_keeps_the_newest`).
@@ -67,7 +68,7 @@ pub struct Log {
     /// Newest first.
     pub entries: VecDeque<LoggedCommand>,
     next_id: u64,
-    /// The lowest value that is kept; the largest number switches the log off.
+    /// The lowest value that is kept; `u64::MAX` means that the log is off.
     threshold: u64,
     max_len: usize,
 }
@@ -84,7 +85,7 @@ impl Default for Log {
 }
 
 impl Log {
-    /// `from` is -1 for off.
+    /// Applies settings. A negative `from` switches the log off.
     fn configure(&mut self, from: i64, max_len: u64) {
         self.max_len = usize::try_from(max_len).unwrap_or(usize::MAX);
         self.threshold = match u64::try_from(from) {
@@ -114,8 +115,8 @@ pub struct CommandLogs {
     pub slow: Log,
     pub large_request: Log,
     pub large_reply: Log,
-    /// A command that took fewer ticks is neither slow nor a latency event, nor named by the live
-    /// page: one comparison for all.
+    /// The least of the thresholds of the slow log, the latency monitor and the live page, in
+    /// ticks: a shorter command costs one comparison.
     pub threshold_ticks: u64,
 }
 
@@ -219,7 +220,7 @@ fn shortened(argv: &[&[u8]]) -> Vec<Vec<u8>> {
     out
 }
 
-/// The bytes of a request as a client sends it: arguments with their lengths and line ends.
+/// The number of bytes of a request on the wire: arguments with their lengths and line ends.
 pub fn request_bytes(argv: &[&[u8]]) -> u64 {
     let header = |n: usize| 1 + n.checked_ilog10().unwrap_or(0) as usize + 1 + 2;
     let args: usize = argv

@@ -1,4 +1,4 @@
-//! Names of keys for the rankings: distinguished by hash, remembered in bounded memory.
+//! Names of keys for HOTKEYS and BIGKEYS: compared by hash, and kept in bounded memory.
 //!
 //! A key may be 512 MB long, so only its beginning is kept. Two names are equal if the hashes of
 //! the whole keys, under the server's seed, and the databases are equal. The chance that two of n
@@ -61,7 +61,7 @@ impl KeptName {
         identity(self.hash, self.db)
     }
 
-    /// Whether this is the name.
+    /// Whether this is a copy of `name`.
     pub fn is(&self, name: Name) -> bool {
         self.hash == name.hash && self.db == name.db
     }

@@ -14,8 +14,8 @@
 //!   fork
 //! ```
 //!
-//! Redis's `command-unblocking` is the reply to a client that a module blocked. A client that
-//! waited for a key runs its command again, which counts as `command`.
+//! Redis's `command-unblocking` (the reply to a client that a module blocked) does not exist. A
+//! client that waited for a key runs its command again, which counts as `command`.
 //!
 //! ```text
 //!   "command" -> (time, worst ms of that second), oldest first, the last 160
@@ -30,10 +30,10 @@ const SAMPLES: usize = 160;
 /// The number of columns of a graph.
 const GRAPH_COLUMNS: usize = 80;
 const GRAPH_ROWS: usize = 4;
-/// The top of a column, by how full its cell is.
+/// The character at the top of a column, by how full its cell is.
 const GRAPH_TIPS: [char; 3] = ['_', 'o', '#'];
 
-/// The longest duration within one second.
+/// A sample: the longest duration of an event within one second.
 #[derive(Clone, Copy)]
 pub struct Sample {
     pub time_s: i64,
@@ -52,11 +52,11 @@ pub struct Series {
     pub count: u64,
 }
 
-/// The events that were long enough.
+/// The events that reached the threshold, and the settings of the monitor.
 #[derive(Default)]
 pub struct Latency {
     pub events: BTreeMap<&'static str, Series>,
-    /// 0: off.
+    /// `latency-monitor-threshold` in milliseconds; 0: the monitor is off.
     pub threshold_ms: u64,
     /// `latency-tracking`: whether a histogram of each command is kept.
     pub tracking: bool,
@@ -92,7 +92,7 @@ impl Latency {
         series.sum_ms = series.sum_ms.saturating_add(ms);
         series.count += 1;
         match series.samples.back_mut() {
-            // One sample for each second: the longest.
+            // A second has one sample: the longest duration.
             Some(last) if last.time_s == now_s => last.ms = last.ms.max(ms),
             _ => {
                 if series.samples.len() == SAMPLES {
@@ -103,7 +103,7 @@ impl Latency {
         }
     }
 
-    /// An event by name, in any case.
+    /// Finds an event by its name; upper and lower case are equal.
     pub fn event(&self, name: &[u8]) -> Option<(&'static str, &Series)> {
         let found = self
             .events
@@ -132,7 +132,7 @@ struct Summary {
     average: u64,
     /// Mean absolute deviation.
     deviation: u64,
-    /// Seconds between two samples.
+    /// The average number of seconds between two samples.
     period: f64,
 }
 
@@ -152,7 +152,8 @@ impl Series {
     }
 }
 
-/// LATENCY GRAPH: one column a sample, newest at the right, under each column how long ago it was.
+/// LATENCY GRAPH: one column for each sample, the newest at the right; below each column the age of
+/// its sample.
 ///
 /// ```text
 ///      #
@@ -389,8 +390,8 @@ mod tests {
         let (event, series) = latency.event(b"fork").unwrap();
         assert_eq!(series.samples.len(), SAMPLES);
         assert_eq!(series.samples.front().unwrap().time_s, 40);
-        // Two blocks of 80 columns: 4 rows, an empty one, and labels of two letters (minutes) or
-        // three.
+        // Two blocks of 80 columns, each with 4 rows, an empty row, and labels of two or three
+        // letters.
         let drawn = graph(event, series, 200);
         assert_eq!(
             drawn

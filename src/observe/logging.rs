@@ -20,8 +20,9 @@
 //! `journal` for systemd's journal, which adds time and pid itself and reads the priority from the
 //! front: `<5>M Ready to accept connections tcp`.
 //!
-//! The file is opened for each line, as in Redis: a rotation needs no signal. The log is global,
-//! and so are its few settings here; all other settings belong to the server.
+//! The file is opened for each line, as in Redis, so a rotation needs no signal. The log is global,
+//! so its few settings are global variables of this module; all other settings belong to the
+//! server.
 
 use std::fmt;
 use std::fs::OpenOptions;
@@ -58,7 +59,7 @@ static TIMESTAMP: AtomicU8 = AtomicU8::new(LogTimestampFormat::Legacy as u8);
 
 /// The destination of lines; fixed once the settings are read.
 struct Destination {
-    /// Empty: standard output.
+    /// The path of the log file; empty: standard output.
     file: PathBuf,
     syslog: bool,
 }
@@ -68,7 +69,7 @@ static DESTINATION: OnceLock<Destination> = OnceLock::new();
 /// Logs to standard output until [`configure`] is called. For `main`; a second call does nothing.
 pub fn start() {
     let mut builder = env_logger::Builder::new();
-    // The lines of other crates are not logged.
+    // Log messages of other crates are dropped.
     builder.filter_module("aeris", LevelFilter::Trace);
     builder.format(write_record);
     builder.target(env_logger::Target::Pipe(Box::new(Sink)));
@@ -115,9 +116,9 @@ pub fn set_role(role: Role) {
     ROLE.store(role as u8, Ordering::Relaxed);
 }
 
-/// Writes text without the head of a line, such as a report. Not for syslog, which needs lines.
+/// Writes a text, such as a report, without the head of a line. The text is not sent to syslog.
 pub fn raw(text: &str) {
-    // There is no other place to report that the log can't be written.
+    // An error has no other place where it could be reported.
     let _ = write_out(text.as_bytes());
 }
 
@@ -140,7 +141,7 @@ struct Head {
     level: Level,
 }
 
-/// The form of lines.
+/// The present format of lines.
 fn format() -> LogFormat {
     let all = [LogFormat::Logfmt, LogFormat::Json, LogFormat::Journal];
     let present = FORMAT.load(Ordering::Relaxed);
@@ -188,7 +189,7 @@ impl fmt::Display for Message<'_> {
                 write!(f, "{text}}}")
             }
             LogFormat::Journal => {
-                // Each line is an entry, with a priority of its own.
+                // The journal makes an entry of each line, so each line needs a priority.
                 let next = format!(
                     "\n{}",
                     Head {
@@ -240,13 +241,13 @@ impl fmt::Display for Stamp {
     }
 }
 
-/// The head of a crash report's lines: that of a warning, written without allocation.
+/// The head of the lines of a crash report: that of a warning, written without allocation.
 pub struct WarningHead;
 
 impl fmt::Display for WarningHead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match format() {
-            // The report has no place for a closing quote.
+            // A crash report can't close the quotes of a JSON object, so its lines are plain.
             LogFormat::Json => f.write_str("# "),
             _ => Head { level: Level::Warn }.fmt(f),
         }
@@ -316,8 +317,8 @@ impl Write for Sink {
     }
 }
 
-/// Writes without std's buffer for standard output: a line is written when this returns, also when
-/// a child is forked right after.
+/// Writes to the log without the buffer of std's standard output, so that no part of a line is left
+/// in a buffer when a child is forked.
 fn write_out(bytes: &[u8]) -> io::Result<()> {
     match DESTINATION.get() {
         Some(to) if !to.file.as_os_str().is_empty() => OpenOptions::new()

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! `used` comes from this thread's own counters (`sys::allocator`) and costs nothing; the
-//! allocator's figures and the walk over the clients are made when a report is asked for.
+//! allocator's figures and the walk over the clients are computed when a report is requested.
 
 use crate::client::{Client, flag};
 use crate::config::ClientClass;
@@ -24,7 +24,7 @@ use crate::util::byte_size::format_bytes_human;
 /// The number and memory of the connected clients, from one walk.
 #[derive(Default)]
 pub struct Census {
-    /// Bytes of ordinary clients, of replicas, and of subscribers.
+    /// Bytes of clients, by [`ClientClass`].
     pub memory: [usize; 3],
     pub replicas: usize,
     pub tracking: usize,
@@ -35,8 +35,8 @@ pub struct Census {
 }
 
 impl Census {
-    /// Walks over the clients. `running` is the client whose command this is: it is out of its
-    /// slot.
+    /// Walks over the clients. `running` is the client whose command asks for the report: it is out
+    /// of its slot in the table.
     pub fn take(server: &Server, running: &Client) -> Census {
         let mut census = Census::default();
         let running = (!running.is_detached()).then_some(running);
@@ -63,7 +63,7 @@ impl Census {
     }
 }
 
-/// The tables of one database that has keys.
+/// The memory of the tables of a database that has keys.
 pub struct DbTables {
     pub index: u32,
     /// Bytes of the table of keys.
@@ -72,7 +72,7 @@ pub struct DbTables {
     pub expires: usize,
 }
 
-/// Where the memory is, in bytes.
+/// The figures of memory, in bytes.
 pub struct Report {
     pub used: usize,
     pub peak: usize,
@@ -84,9 +84,9 @@ pub struct Report {
     pub replicas: usize,
     /// The bytes that wait to be written to the AOF.
     pub aof_buffer: usize,
-    /// The links to other nodes of the cluster, with what waits to be sent.
+    /// The links to other nodes of the cluster, with their unsent packets.
     pub cluster_links: usize,
-    /// EVAL's interpreter and the cache of scripts.
+    /// The interpreter of EVAL and the cache of its scripts.
     pub scripts: usize,
     /// The interpreter of functions and their libraries.
     pub functions: usize,
@@ -188,7 +188,7 @@ fn cluster_links(server: &Server) -> usize {
     server.bus.memory() + unsent
 }
 
-/// What clients wait for, watch and have subscribed to, by name and by time.
+/// The bytes of the tables of blocked clients, watched keys, subscriptions and timeouts.
 fn tables_of_clients(server: &Server) -> usize {
     let keys = server.key_clients.iter().map(KeyClients::memory_bytes);
     server.pubsub.memory_bytes() + keys.sum::<usize>() + server.blocked.timeouts_memory()
@@ -216,13 +216,13 @@ fn percent(part: usize, whole: usize) -> f64 {
     ratio(part, whole) * 100.0
 }
 
-/// The difference, which may be negative, since an allocator's figures are not read at the same
-/// moment.
+/// The difference `more - less`, which may be negative, since the allocator's figures are not read
+/// at the same moment.
 pub fn excess(more: usize, less: usize) -> i64 {
     more as i64 - less as i64
 }
 
-/// With less data there is nothing to diagnose.
+/// The memory in use below which MEMORY DOCTOR does not diagnose.
 const DOCTOR_MIN: usize = 5 << 20;
 const TEN_MB: i64 = 10 << 20;
 
@@ -251,7 +251,7 @@ pub fn doctor(server: &Server, report: &Report) -> String {
 const FRAGMENTED: &str = "High allocator fragmentation: more than a tenth of the pages in use are holes between \
                           allocations. That comes with a data set whose values changed their sizes much.";
 
-/// What defragmentation would win, or wins.
+/// The memory that defragmentation could free, and how to start it.
 fn defragmentation_advice(server: &Server, report: &Report) -> String {
     let AllocatorStats {
         allocated, active, ..

@@ -18,7 +18,7 @@ pub fn start(server: &mut Server, c: &mut Client) {
     server.update_armed();
 }
 
-/// Makes this client an ordinary one again.
+/// Makes a monitor an ordinary client again.
 pub fn stop(server: &mut Server, c: &mut Client) {
     if c.has(flag::MONITOR) {
         let r = c.reference();
@@ -35,7 +35,8 @@ pub fn feed(server: &mut Server, c: &Client, argv: &[&[u8]], changed: bool) {
     let monitors: Vec<ClientRef> = server.net.monitors.clone();
     for r in monitors {
         let Some(mut monitor) = server.net.clients.take_ref(r) else {
-            // The monitor's own command: after the reply, which is not complete yet.
+            // The monitor runs this command itself, and its reply is not complete yet: the line
+            // follows the reply.
             if r != c.reference() || !c.has(flag::REPLY_OFF | flag::REPLY_SKIP) {
                 server.net.later.push((r, line.clone()));
             }

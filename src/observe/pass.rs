@@ -1,17 +1,17 @@
-//! A pass over all keys in steps, by SCAN's cursor, database after database: what the cron does
-//! beside its other work.
+//! A pass over all keys in steps, by SCAN's cursor, database after database. The cron runs the
+//! steps.
 //!
 //! **Invariant:** a step reads [`BATCH`] buckets, whatever the size of the keyspace.
 
 use crate::db::Db;
 use crate::types::KeyRef;
 
-/// The share of time that a pass takes: a millisecond of each tenth of a second.
+/// The share of the time that a pass may take: one millisecond in each tenth of a second.
 pub const SHARE: f64 = 0.01;
-/// Buckets between two readings of the clock.
+/// The number of buckets in a step.
 const BATCH: usize = 16;
 
-/// The place at which a pass goes on.
+/// The position of a pass.
 #[derive(Clone, Copy, Default)]
 pub struct Pass {
     db: usize,

@@ -1,7 +1,6 @@
-//! Passwords in arguments: MONITOR and SLOWLOG show `(redacted)` in their place.
+//! Finds passwords in arguments: MONITOR and SLOWLOG show `(redacted)` in their place.
 //!
-//! Whether an argument is secret follows from the arguments alone, so it is decided when they are
-//! shown.
+//! The arguments alone tell which of them are secret, so that is decided when they are shown.
 
 /// The replacement of a secret.
 pub const REDACTED: &[u8] = b"(redacted)";

@@ -1,10 +1,11 @@
-//! What commands cost, by slot of a cluster node: `cluster-slot-stats-enabled`, CLUSTER SLOT-STATS.
+//! The time and traffic of commands by hash slot: `cluster-slot-stats-enabled`, CLUSTER SLOT-STATS.
 //!
-//! A command is charged once, by `execute::charge`, to the slot that the cluster's check found. A
-//! transaction and a script are charged as a whole: their slot is that of their keys.
+//! A command is charged once, by `execute::charge`, to the slot that `execute::route` has found. A
+//! transaction or a script is charged as a whole, to the slot of its keys.
 //!
-//! **Limits:** a script that may use several slots is charged with its reply only, as in Redis.
-//! 384 KB while the setting is on; nothing, and no instruction, while it is off.
+//! **Limits:** a script that may use several slots is charged with its reply only, as in Redis. The
+//! table takes 384 KB while the setting is on. While it is off, there is no table, and commands run
+//! no instruction for it.
 
 use crate::db::slot::SLOTS;
 use crate::state::Server;
@@ -59,7 +60,7 @@ impl SlotStats {
 }
 
 impl Server {
-    /// Begins or ends the count when the setting changes.
+    /// Creates or drops the figures when the setting changes.
     pub fn follow_slot_stats_setting(&mut self) {
         let wanted = self.config.cluster_enabled && self.config.cluster_slot_stats_enabled;
         if wanted != self.stats.slots.is_some() {

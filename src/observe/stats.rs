@@ -23,7 +23,7 @@ const SAMPLE_PERIOD_MS: i64 = 90;
 pub struct Rate {
     samples: [u64; SAMPLES],
     next: usize,
-    /// The totals when the last sample was taken; none before the first.
+    /// The values of counter and base at the last sample; `None` before the first.
     last: Option<(u64, u64)>,
 }
 
@@ -67,19 +67,21 @@ pub struct Stats {
     pub keyspace_misses: u64,
     pub net_input_bytes: u64,
     pub net_output_bytes: u64,
-    /// The replication stream's share of it.
+    /// The part of `net_output_bytes` that was sent to replicas.
     pub net_repl_output_bytes: u64,
     /// Bytes received from the primary.
     pub net_repl_input_bytes: u64,
-    /// Replicas that got a snapshot, that continued where they had stopped, and that could not.
+    /// The numbers of full syncs, of accepted and of refused partial syncs of replicas.
     pub sync_full: u64,
     pub sync_partial_ok: u64,
     pub sync_partial_err: u64,
-    /// Pins of the stream that were dropped, as no replica came for what follows its snapshot.
+    /// Parts of the stream that were kept for replicas which received a snapshot over a second
+    /// connection, and were dropped since no replica asked for them in time.
     pub sync_pins_expired: u64,
-    /// Commands of a replica's own clients that may have changed its data set.
+    /// Write commands of clients of this server while it was a writable replica.
     pub replica_local_writes: u64,
-    /// Delays of writes while a replica lagged, and their sum.
+    /// The number of pauses of writes because a replica lagged (`repl-throttling-enabled`), and
+    /// their total time.
     pub repl_throttles: u64,
     pub repl_throttled_ms: u64,
     pub reads_processed: u64,
@@ -89,15 +91,16 @@ pub struct Stats {
     pub reply_buffer_shrinks: u64,
     pub reply_buffer_expands: u64,
     pub error_replies: u64,
-    /// The error replies to commands of the AOF while it is loaded, which have succeeded before.
+    /// The error replies to commands of the AOF, of the primary or of a replica, which nothing
+    /// reads.
     pub unexpected_error_replies: u64,
     /// The packed blocks that were checked because `sanitize-dump-payload` demands it.
     pub dump_payload_sanitizations: u64,
     pub errors: BTreeMap<Box<str>, u64>,
-    /// Whether there were too many codes: `errors` then has one entry that states it, and no code
+    /// Whether there were too many codes: `errors` then has only an entry that says so, and no code
     /// is counted until CONFIG RESETSTAT.
     errors_disabled: bool,
-    /// The server whose limit of `errors` applies, Redis or Valkey.
+    /// Whether the limit of `errors` works as in Redis or as in Valkey.
     pub words: Words,
     /// The time of the last samples.
     pub sampled_ms: i64,
@@ -106,7 +109,8 @@ pub struct Stats {
     pub output_rate: Rate,
     pub repl_input_rate: Rate,
     pub repl_output_rate: Rate,
-    /// The growth of the replication stream, in seconds instead of tenths.
+    /// The growth of the replication stream, sampled once a second; the other rates are sampled ten
+    /// times a second.
     pub stream_rate: Rate,
     pub cycles_rate: Rate,
     /// Microseconds of a turn.
@@ -116,7 +120,7 @@ pub struct Stats {
     pub peak_memory_ms: i64,
     pub eventloop_cycles: u64,
     pub eventloop_us: u64,
-    /// The longest turn, and the most commands in one.
+    /// The duration of the longest turn, and the largest number of commands in a turn.
     pub turn_max_us: u64,
     pub turn_max_commands: u64,
     /// Ticks spent in commands (those inside EXEC and scripts are not counted twice), in the cron,

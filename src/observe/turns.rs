@@ -1,4 +1,4 @@
-//! The last turns of the loop, for the live page: what each did, and how long it took.
+//! The last turns of the loop, for the live page: the duration of each, and the work that it did.
 //!
 //! ```text
 //!   end of a turn ─> Turn ─┬─> slot of its 10 ms, if it is the longest there ─> a ring of 10 s
@@ -6,10 +6,10 @@
 //!                          └─> the slowest, longest first
 //! ```
 //!
-//! Kept while the monitor port is open. The parts of a turn are differences of totals that the
-//! server counts in any case, so a turn costs two additions and a few comparisons here. Its longest
-//! command is named if that took [`NAMED_US`] or more: such commands are noted where slow ones are,
-//! so that short ones cost nothing.
+//! Turns are recorded while the monitor port is open. The parts of a turn are differences of totals
+//! that the server counts in any case, so recording a turn costs two additions and a few
+//! comparisons. The longest command of a turn is named if it took [`NAMED_US`] or more: it is noted
+//! together with slow commands, so that short ones cost nothing.
 //!
 //! **Limit:** short turns beside a longer one in the same 10 ms are counted in the histogram only:
 //! the ring has the same size at a hundred turns each second and at a hundred thousand.
@@ -25,12 +25,13 @@ const SLOT_US: i64 = 10_000;
 const SLOTS: usize = 1000;
 /// The number of slowest turns that are kept.
 const SLOWEST: usize = 20;
-/// Commands that take less are not named, in microseconds.
+/// Commands that take less time than this are not named, in microseconds.
 pub const NAMED_US: u64 = 100;
-/// Classes of the histogram: below 1, 2, 4 .. microseconds; the last has all longer ones.
+/// The number of classes of the histogram: below 1, 2, 4 .. microseconds; the last class has all
+/// longer turns.
 pub const CLASSES: usize = 24;
 
-/// A turn, without its wait for the kernel.
+/// A turn of the loop, without the time for which the poll sleeps.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Turn {
     /// Unix time in microseconds.
@@ -49,7 +50,7 @@ pub struct Turn {
 /// The longest command of a turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Longest {
-    /// Its id in the table.
+    /// The command's id in the command table.
     pub command: u16,
     pub us: u64,
 }
@@ -90,7 +91,7 @@ impl Turns {
         let now = Totals::of(stats);
         let before = std::mem::replace(&mut self.totals, now);
         let longest = self.longest.take();
-        // CONFIG RESETSTAT makes totals smaller.
+        // The subtraction saturates, since CONFIG RESETSTAT sets totals to zero.
         let since = |now: u64, before: u64| clock.us(now.saturating_sub(before)).min(us);
         self.note(Turn {
             began_us: stats.turn_began_us,
@@ -105,7 +106,8 @@ impl Turns {
         });
     }
 
-    /// A command of this turn has ended; a script ends after its commands, and is longer.
+    /// Notes a command of this turn that has ended. A script ends after its commands, so of equal
+    /// durations the later counts.
     pub fn note_command(&mut self, command: u16, us: u64) {
         if us >= NAMED_US && self.longest.is_none_or(|longest| us >= longest.us) {
             self.longest = Some(Longest { command, us });
@@ -137,7 +139,7 @@ impl Turns {
         }
     }
 
-    /// The longest turn of each slot that began after `after_us`, oldest first.
+    /// The turns in the ring that began after `after_us`, oldest first.
     pub fn since(&self, after_us: i64) -> impl Iterator<Item = &Turn> {
         let from = self.ring.partition_point(|turn| turn.began_us <= after_us);
         self.ring.range(from..)
@@ -148,8 +150,8 @@ impl Turns {
         &self.slowest
     }
 
-    /// The number of turns in each class: class `n` has those below 2^n microseconds that are not
-    /// in a class before it.
+    /// The number of turns in each class: class `n` has the turns below 2^n microseconds that are
+    /// not in a lower class.
     pub fn histogram(&self) -> &[u64; CLASSES] {
         &self.histogram
     }

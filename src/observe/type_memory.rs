@@ -7,15 +7,15 @@
 //!   no reader ─> nothing is kept and nothing walks
 //! ```
 //!
-//! SCAN's order is that of the keys' hashes, which have nothing to do with their types and sizes.
-//! So the part of a pass that is done is a random sample without repetition, and the whole pass is
-//! exact, but for the keys that changed meanwhile. Samples of random keys would need far more of
-//! them to meet the few large ones. On a cluster node the order is that of the slots, so keys with
-//! one hash tag come together, and an estimate during the first pass may be far off.
+//! SCAN's order is that of the keys' hashes, which is independent of their types and sizes. So the
+//! part of a pass that is done is a random sample without repetition, and the whole pass is exact,
+//! but for the keys that changed meanwhile. Independent samples of random keys would need to be far
+//! larger to include the few large keys. On a cluster node the order is that of the slots, so keys
+//! with one hash tag come together, and an estimate during the first pass may be far off.
 //!
-//! Databases are walked one after the other: until the first pass has reached the last one, what it
-//! has is estimated from those before it. Bytes are those of MEMORY USAGE, for large values an
-//! estimate (`types::memory_estimate`).
+//! Databases are walked one after the other: until the first pass has reached the last database,
+//! its keys are estimated from the databases before it. Bytes are those of MEMORY USAGE, for large
+//! values an estimate (`types::memory_estimate`).
 //!
 //! **Invariant:** after a pass over keys that do not change, the figures are the sums over all keys
 //! (`tests::a_pass_has_the_sums_of_all_keys`).
@@ -39,7 +39,7 @@ pub struct OfType {
     pub bytes: u64,
 }
 
-/// What a pass has seen: in the order of [`Type::ALL`].
+/// The sums of a pass for each type, in the order of [`Type::ALL`].
 type Sums = [OfType; Type::ALL.len()];
 
 fn keys_of(sums: &Sums) -> u64 {
@@ -50,7 +50,7 @@ fn keys_of(sums: &Sums) -> u64 {
 #[derive(Default)]
 pub struct TypeMemory {
     pass: Pass,
-    /// What the pass has seen.
+    /// The sums of the pass so far.
     sums: Sums,
     last: Option<Sums>,
     /// The Unix time in milliseconds at which the next pass may begin.
@@ -64,7 +64,7 @@ pub struct Estimate {
     pub types: Sums,
     /// The number of keys that were seen.
     pub seen: u64,
-    /// All keys were seen.
+    /// Whether all keys were seen.
     pub whole: bool,
 }
 
@@ -83,7 +83,7 @@ impl TypeMemory {
         is_over
     }
 
-    /// Keys and bytes of each type, of a keyspace that has `keys` keys now.
+    /// Keys and bytes of each type in a keyspace of `keys` keys.
     pub fn estimate(&self, keys: u64) -> Estimate {
         if let Some(last) = self.last {
             return Estimate {
@@ -106,7 +106,8 @@ impl TypeMemory {
     }
 }
 
-/// The cron's step: continues the pass while the live page is open, and forgets all when it is not.
+/// The cron's step: continues the pass while a live page is open, and drops all figures when none
+/// is.
 pub fn cron(server: &mut Server, period: Duration) {
     if !server.visits.has_reader() {
         server.visits.type_memory = None;
@@ -152,7 +153,7 @@ mod tests {
         );
     }
 
-    /// Keys and bytes by a walk.
+    /// The sums of a walk over all keys.
     fn walked(server: &Server) -> Sums {
         let mut sums = Sums::default();
         for entry in server.data.dbs.iter().flat_map(|db| db.keys.iter()) {

@@ -12,18 +12,18 @@
 //! ```
 //!
 //! After the pass over all keys (`complete`), every key that is not listed has at most the size
-//! `floor`, and the listed keys are exactly the largest (`Ranking`). During a pass, keys that it
-//! has not reached yet and that were not written since its start are missing. Every change of a
-//! value goes through `signal_modified`, so the rankings are always up to date. Bytes are those of
-//! MEMORY USAGE; those of long lists, streams and big sorted sets are estimated from a few of their
-//! nodes (`types::memory_estimate`), so that the cost of a change does not depend on the size of
-//! the value.
+//! `floor`, and the listed keys are exactly the largest (`Ranking`). During a pass, keys that the
+//! pass has not reached yet and that were not written since its start are missing. Every change of
+//! a value goes through `signal_modified`, so the rankings are always up to date. Bytes are those
+//! of MEMORY USAGE; those of long lists, streams and big sorted sets are estimated from a few of
+//! their nodes (`types::memory_estimate`), so that the cost of a change does not depend on the size
+//! of the value.
 //!
 //! Most writes are to keys that are neither listed nor large. They are recognized without a search
 //! of the lists: by the floor, and by a filter of 65,536 bits in which one bit is set for each
 //! listed key. Cost in instructions (callgrind): SET of 16 bytes 2,500 instead of 2,160, HSET into
-//! one large hash 4,040 instead of 2,980; half of the latter is for estimating the size from five
-//! of its fields.
+//! one large hash 4,040 instead of 2,980; half of the difference for HSET is for estimating the
+//! size from five of the hash's fields.
 //!
 //! **Invariant:** a listed key has its bit in the filter (`tests::rankings_follow_the_keyspace`).
 //! **Invariant:** the rankings agree with a walk over the keyspace whenever no pass is running
@@ -100,7 +100,7 @@ impl BigKeys {
         self.types.iter_mut().flat_map(OfType::rankings)
     }
 
-    /// A key has this value now.
+    /// Records the size of a key that was written, or was found by the pass.
     fn offer(&mut self, name: Name, entry: KeyRef) {
         let (kind, listed) = (type_of(entry.kind()).place(), self.may_be_listed(name));
         let (elements, bytes) = (length(entry) as u64, memory_estimate(entry) as u64);
@@ -113,7 +113,8 @@ impl BigKeys {
         let [by_elements, by_bytes] = ours.rankings();
         let was_kept = by_elements.observe(name, elements) | by_bytes.observe(name, bytes);
         if listed && !was_kept {
-            // The key had another type, or its bit belongs to another key.
+            // The key is listed under its former type, or its bit in the filter was set for another
+            // key.
             self.remove_from_others(name, kind);
         }
         if large && !listed {
@@ -142,7 +143,8 @@ impl BigKeys {
         self.filter[word] & bit != 0
     }
 
-    /// Sets a key's bit. After many, the filter is rebuilt from the listed keys.
+    /// Sets a key's bit in the filter. When many bits are set, the filter is rebuilt from the
+    /// listed keys.
     fn note(&mut self, name: Name) {
         let (word, bit) = bit_of(name.identity());
         self.filter[word] |= bit;
@@ -184,7 +186,7 @@ fn bit_of(identity: u64) -> (usize, u64) {
     ((at / 64) as usize, 1 << (at % 64))
 }
 
-/// A key was changed or deleted.
+/// Updates the rankings after a key was changed or deleted.
 pub fn key_changed(server: &mut Server, db: u32, key: &[u8]) {
     let hash = server.hash_key(key);
     let Some(big) = &mut server.bigkeys else {
@@ -197,7 +199,7 @@ pub fn key_changed(server: &mut Server, db: u32, key: &[u8]) {
     }
 }
 
-/// One database was emptied, or all.
+/// Removes the keys of a database that was emptied, or of all databases (`None`).
 pub fn emptied(server: &mut Server, which: Option<u32>) {
     let Some(big) = &mut server.bigkeys else {
         return;
@@ -209,7 +211,8 @@ pub fn emptied(server: &mut Server, which: Option<u32>) {
     big.renew_filter();
 }
 
-/// Two databases were exchanged. A running pass may have seen one of them under its old number.
+/// Exchanges two databases. A running pass begins anew, since it may have seen one of them under
+/// its old number.
 pub fn swapped(server: &mut Server, a: u32, b: u32) {
     if let Some(big) = &mut server.bigkeys {
         big.rankings().for_each(|ranking| ranking.swap_dbs(a, b));
@@ -220,14 +223,14 @@ pub fn swapped(server: &mut Server, a: u32, b: u32) {
     }
 }
 
-/// A data set was loaded.
+/// Begins a pass after a data set was loaded.
 pub fn loaded(server: &mut Server) {
     if let Some(big) = &mut server.bigkeys {
         big.begin_pass();
     }
 }
 
-/// The cron's step: continues the pass, or begins one if too few keys are left.
+/// The cron's step: continues the pass, or begins one if a ranking has too few keys left.
 pub fn cron(server: &mut Server, period: Duration) {
     if server.armed & armed::BIGKEYS == 0 || server.loading.is_in_place() {
         return;
@@ -258,7 +261,7 @@ fn go_on(server: &mut Server) -> bool {
             hash: db.keys.hash(key),
             key,
         };
-        // Expired keys are about to be deleted, which is signalled.
+        // Expired keys are skipped: their deletion, which comes soon, is signalled anyway.
         if entry.expire_at().is_none_or(|at| at >= now_ms) {
             big.offer(name, entry);
         }

@@ -13,24 +13,25 @@
 //! So the keys that are kept are exactly the first n of all keys by size, for some n up to
 //! [`CAPACITY`] (`tests::what_is_kept_are_the_largest`).
 //!
-//! n falls when kept keys are deleted or shrink, and rises again only by keys above the floor: keys
-//! below it are not remembered. [`Ranking::is_short`] returns whether a pass over the keyspace is
-//! due, which begins with `lower_floor`.
+//! n falls when kept keys are deleted or shrink, and rises again only by keys above the floor,
+//! since keys below the floor are not remembered. [`Ranking::is_short`] returns whether a pass over
+//! the keyspace is due, which begins with `lower_floor`.
 //!
-//! Rejected: an ordered tree, or a heap, of all sizes, which needs some 20 bytes for each key.
+//! Rejected: an ordered tree, or a heap, of all sizes, which needs about 20 bytes for each key.
 
 use crate::observe::key_name::{KeptName, Name};
 
 /// The number of keys that are kept. BIGKEYS shows fewer, so that some of them can be deleted
 /// before a new pass over the keyspace is needed.
 pub const CAPACITY: usize = 128;
-/// With fewer keys than this, while there are others, a pass is due.
+/// With fewer kept keys than this, while others are not kept, a pass is due.
 const SHORT: usize = 64;
 
 /// A key and its size.
 pub struct Big {
     pub name: KeptName,
-    /// The size in the unit of the type: bytes of a string, elements of any other.
+    /// The size by which the ranking orders: elements (of a string, its length), or bytes of
+    /// memory.
     pub size: u64,
 }
 
@@ -42,12 +43,12 @@ pub struct Ranking {
 }
 
 impl Ranking {
-    /// The size that no other key exceeds.
+    /// The size that no key outside of the ranking exceeds.
     pub fn floor(&self) -> u64 {
         self.floor
     }
 
-    /// The keys, in no order.
+    /// The keys of the ranking, in no particular order.
     pub fn kept(&self) -> &[Big] {
         &self.kept
     }
@@ -111,7 +112,7 @@ impl Ranking {
         self.floor = 0;
     }
 
-    /// Whether few keys are left, so that keys below the floor may belong to the ranking.
+    /// Whether few keys are left, so that a pass should look for keys below the floor.
     pub fn is_short(&self) -> bool {
         self.floor > 0 && self.kept.len() < SHORT
     }
@@ -145,7 +146,7 @@ mod tests {
         Name { db: 0, hash, key }
     }
 
-    /// Of many keys of one size some are kept; the others are known to be no larger.
+    /// Of many keys of one size some are kept, and the floor is that size.
     #[test]
     fn keys_alike_fill_the_list() {
         let mut ranking = Ranking::default();

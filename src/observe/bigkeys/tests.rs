@@ -45,7 +45,7 @@ fn walked(server: &Server, kind: Type) -> Vec<(u64, u32, Vec<u8>)> {
     all
 }
 
-/// A difference between the lists and a walk, if there is one.
+/// A difference between the rankings and a walk over the keyspace, if there is one.
 fn fault(server: &Server) -> Option<String> {
     let big = server.bigkeys.as_ref().expect("they are kept");
     Type::ALL.into_iter().find_map(|kind| {

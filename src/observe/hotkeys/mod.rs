@@ -1,4 +1,4 @@
-//! The most used keys: of the moment, for HOTKEYS TOP, and of a session between HOTKEYS START and
+//! The most used keys: at present, for HOTKEYS TOP, and in a session between HOTKEYS START and
 //! STOP.
 //!
 //! ```text
@@ -9,30 +9,31 @@
 //! ```
 //!
 //! **The monitor** (`hotkeys-tracking yes`) shows which keys are used now. The weight of an access
-//! halves every `hotkeys-half-life` seconds. Instead of scaling all counters down all the time,
-//! newer accesses weigh more: t seconds after the landmark (a point in time) an access counts 2^(t
-//! / half-life), and figures are divided by the present weight when they are shown. Before the
-//! weights become too large, all counters are divided and the landmark moves to the present.
+//! halves every `hotkeys-half-life` seconds. Instead of scaling down all counters all the time,
+//! newer accesses get a greater weight: t seconds after the landmark (a point in time) an access
+//! counts 2^(t / half-life), and figures are divided by the present weight when they are shown.
+//! Before the weights become too large, all counters are divided and the landmark moves to the
+//! present.
 //! **The session** is Redis 8.6's HOTKEYS: sums of time and bytes since HOTKEYS START.
 //!
 //! Both sample one command in `ratio`, picked at random: the gap to the next one is drawn from the
 //! geometric distribution, which is equivalent to a random decision for each command but costs time
-//! only for picked ones. A sampled command counts `ratio` times, so that figures estimate the whole
-//! for any ratio. (With a fixed step, a client that alternates GET a and GET b would be seen with
-//! one key only.)
+//! only for picked ones. A sampled command counts `ratio` times, so that figures estimate the
+//! totals for any ratio. (With a fixed step, a client that alternates GET a and GET b would be seen
+//! with one key only.)
 //!
 //! A command's keys are those that its row names (`command::keys`). A key counts as read or as
-//! written, as the row says; one that was read and isn't there is a miss. Commands in scripts are
-//! counted; EVAL itself is not. Time and bytes are the client's: of the whole EVAL, divided among
-//! its keys, and of each command in EXEC.
+//! written, as the row says; a read of a missing key is a miss. The monitor counts the commands in
+//! scripts, not EVAL itself. The session counts the time and bytes of a whole EVAL, divided among
+//! its keys, and those of each command in EXEC.
 //!
 //! **Invariant:** memory is constant: five summaries of [`summary::CAPACITY`] counters at most.
 //! **Invariant:** `next` is `u64::MAX` exactly while both are off (`tests::off_is_never_due`).
 //!
 //! Source of the ageing: Cormode, Shkapenyuk, Srivastava, Xu: "Forward Decay: A Practical Time
-//! Decay Model for Streaming Systems" (2009). Rejected: counting in look-ups. It would count one
-//! command's keys several times (SET looks its key up twice), and cost each look-up; and a ring of
-//! windows with their own counters, which has several times the memory and forgets in steps.
+//! Decay Model for Streaming Systems" (2009). Rejected: counting in look-ups, which would count a
+//! command's keys several times (SET looks its key up twice) and slow down each look-up; and a ring
+//! of windows with their own counters, which needs several times the memory and forgets in steps.
 
 mod session;
 pub mod summary;
@@ -56,7 +57,7 @@ use summary::Summary;
 
 /// The buffer for a command's keys is kept for the next one unless it is longer.
 const KEYS_KEPT: usize = 256;
-/// Half-lives after which the landmark moves.
+/// The age of the landmark, in half-lives, at which it moves.
 const LANDMARK_AGE: f64 = 64.0;
 
 /// The state of HOTKEYS.
@@ -78,7 +79,7 @@ pub struct Cost {
 }
 
 impl HotKeys {
-    /// Both are off; `seed` is for the random numbers.
+    /// Monitor and session are off; `seed` is for the random numbers.
     pub fn new(seed: u64) -> HotKeys {
         HotKeys {
             next: u64::MAX,
@@ -101,8 +102,8 @@ impl HotKeys {
         }
     }
 
-    /// Draws the next command to be sampled, for monitor and session, from the counter of commands
-    /// at `processed` on.
+    /// Draws the next command to be sampled, for monitor and session. `processed` is the present
+    /// count of commands.
     fn rearm(&mut self, processed: u64) {
         if let Some(monitor) = &mut self.monitor {
             monitor.sampler.draw(processed, &mut self.rng);
@@ -121,7 +122,7 @@ impl HotKeys {
         self.next = monitor.into_iter().chain(session).min().unwrap_or(u64::MAX);
     }
 
-    /// The counters of `Stats` are about to be set to zero.
+    /// Adapts to the counters of `Stats` being set to zero; `before` has their values.
     pub fn stats_reset(&mut self, before: &Stats) {
         if let Some(session) = &mut self.session {
             session.rebase(before);
@@ -240,7 +241,7 @@ impl Monitor {
         age.exp2()
     }
 
-    /// The factor from weights to accesses for each second.
+    /// The factor from weights to accesses per second.
     ///
     /// A key that is used r times a second weighs, in present accesses, the sum of r · 2^(-age / h)
     /// over the seconds since the beginning: r · h / ln 2 · (1 - 2^(-elapsed / h)).
@@ -248,7 +249,7 @@ impl Monitor {
         let elapsed = self.half_lives(now_ms - self.began_ms);
         let today = self.half_lives(now_ms - self.landmark_ms).exp2();
         let seconds = f64::from(self.ageing.half_life_s) / std::f64::consts::LN_2;
-        // At least a millisecond has passed, or nothing was counted.
+        // At least one millisecond, so that the share is not 0.
         let share = 1.0 - (-elapsed.max(self.half_lives(1))).exp2();
         1.0 / (today * seconds * share)
     }
@@ -266,7 +267,7 @@ impl Monitor {
     }
 }
 
-/// A command was picked: counts its cost for its keys.
+/// Counts a command that was picked, for the monitor, the session, or both.
 #[cold]
 pub fn sample(server: &mut Server, c: &Client, argv: &[&[u8]], cmd: &Command, cost: Cost) {
     let processed = server.stats.commands_processed;
@@ -290,7 +291,7 @@ pub fn sample(server: &mut Server, c: &Client, argv: &[&[u8]], cmd: &Command, co
     if for_monitor {
         watch(server, c.db, argv, cmd, &found);
     }
-    // A script's time is counted for the script, not for its commands.
+    // In a session, the time of a script counts for EVAL, not for the script's commands.
     if for_session && !c.has(flag::SCRIPT) {
         profile(server, c.db, argv, &found, cost);
     }

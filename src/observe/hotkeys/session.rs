@@ -6,10 +6,10 @@
 //!     +------------------------RESET-------------------------+      (while active it is refused)
 //! ```
 //!
-//! Totals are differences of the server's own counters. Only the bytes of commands are summed here,
-//! over the sampled commands, each times the ratio: exact with SAMPLE 1, otherwise an estimate like
-//! the figures of the keys. Redis does not multiply the keys' figures by the ratio, so that they
-//! can't be compared with the totals of the same reply.
+//! Totals are differences of the server's own counters. Only the bytes of commands are summed by
+//! the session itself, over the sampled commands, each times the ratio: exact with SAMPLE 1,
+//! otherwise an estimate like the figures of the keys. Redis does not multiply the keys' figures by
+//! the ratio, so there they can't be compared with the totals of the same reply.
 
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
@@ -31,7 +31,7 @@ pub struct Metrics {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Request {
     pub metrics: Metrics,
-    /// Keys shown of each ranking.
+    /// The number of keys shown of each ranking.
     pub count: usize,
     /// The session ends by itself after this time.
     pub duration_ms: Option<i64>,
@@ -39,7 +39,7 @@ pub struct Request {
     pub ratio: u64,
 }
 
-/// The resources that the server had used at some time.
+/// The totals of used resources at a point in time.
 #[derive(Clone, Copy, Default)]
 pub struct Totals {
     pub at_ms: i64,
@@ -75,7 +75,7 @@ pub struct Session {
     pub sampler: Sampler,
     pub cpu: Option<Summary>,
     pub net: Option<Summary>,
-    /// Bytes of requests and replies of all commands.
+    /// The estimated bytes of requests and replies of all commands.
     pub bytes: f64,
     began: Totals,
     ended: Option<Totals>,
@@ -114,7 +114,7 @@ impl Session {
         self.ended = Some(now);
     }
 
-    /// The Unix time of its start in milliseconds.
+    /// The Unix time of the session's start in milliseconds.
     pub fn began_ms(&self) -> i64 {
         self.began.at_ms
     }
@@ -131,8 +131,8 @@ impl Session {
         }
     }
 
-    /// The server's counters are set to zero: subtracts their values from the start's, so that the
-    /// differences stay.
+    /// Adapts to the server's counters being set to zero: subtracts their values from those at the
+    /// start, so that the differences stay the same.
     pub fn rebase(&mut self, before: &Stats) {
         if self.is_active() {
             let began = &mut self.began;

@@ -13,18 +13,18 @@
 //!
 //! A new key inherits the weight that it may have had uncounted, which is at most that of the
 //! lightest counter. The true weight lies in `weight - error ..= weight`. The server reports the
-//! lower end, so that no key is reported as hot that is not: in a stream without frequent keys
-//! nearly all of every counter is error, and the reported weights are close to zero.
+//! lower end, so that no rare key is reported as hot: in a stream without frequent keys, nearly the
+//! whole weight of each counter is error, and the reported weights are close to zero.
 //!
-//! **Invariant:** for every key, `at_least <= truth <= at_most`; a key without a counter had no
-//! more than the lightest one (`tests::bounds_hold`).
-//! **Invariant:** an error is at most `total / CAPACITY`, so a key with more than that of the
-//! stream has a counter (`tests::bounds_hold`). While no more keys than counters were seen all
-//! figures are exact.
+//! **Invariant:** for every key, `at_least <= truth <= at_most`; the true weight of a key without a
+//! counter is at most that of the lightest counter (`tests::bounds_hold`).
+//! **Invariant:** an error is at most `total / CAPACITY`, so a key with a greater weight has a
+//! counter (`tests::bounds_hold`). While no more keys than counters were seen all figures are
+//! exact.
 //! **Invariant:** after the counters are filled nothing is allocated: a counter keeps its buffer
 //! when its owner changes.
 //!
-//! Memory: a counter has 80 bytes and what is kept of the key, see `observe::key_name`.
+//! Memory: a counter has 80 bytes, and the beginning of its key (`observe::key_name`).
 //!
 //! Source: Metwally, Agrawal, El Abbadi: "Efficient Computation of Frequent and Top-k Elements in
 //! Data Streams" (2005). Rejected: HeavyKeeper (Gong et al., 2018) and a count-min sketch with a
@@ -78,7 +78,7 @@ impl Summary {
         Summary {
             counters: Vec::new(),
             heap: Vec::new(),
-            // Twice the room, so that removed names don't make the table grow.
+            // Twice the capacity, so that removed entries don't make the table grow.
             index: HashMap::with_capacity_and_hasher(2 * capacity, Default::default()),
             capacity,
             total: 0.0,
@@ -203,7 +203,7 @@ fn counter_place(counters: &[Counter], at: u16) -> usize {
     usize::from(counters[usize::from(at)].place)
 }
 
-/// A hasher for identities, which are hashes already.
+/// A hasher that returns an identity unchanged, since identities are hashes already.
 #[derive(Default)]
 struct Hashed(u64);
 

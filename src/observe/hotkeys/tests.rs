@@ -11,7 +11,7 @@ const AGEING: Ageing = Ageing {
 /// A server whose client has sent these lines.
 fn server(lines: &[&str]) -> Server {
     let mut server = testing::server_with(1);
-    // The clock may be read between two commands; it must not start at zero.
+    // Update the clock first, so that it does not jump from 0 between two commands.
     server.clock.update();
     for line in lines {
         assert_eq!(say(&mut server, line), "+OK");
@@ -29,7 +29,7 @@ fn say(server: &mut Server, line: &str) -> String {
     on_one_line(testing::say(server, 0, &[line]))
 }
 
-/// Key, database and weight, which is the number of uses while no time passes.
+/// Key, database and weight of each key. While no time passes, a weight is the number of uses.
 fn uses(summary: &Summary) -> Vec<(String, u32, u32)> {
     let top = summary.top(99);
     let mut uses: Vec<_> = top
@@ -115,7 +115,7 @@ fn off_is_never_due() {
     assert_eq!(server.hotkeys.next, u64::MAX);
 }
 
-/// CONFIG RESETSTAT sets a counter to zero that also picks the sampled commands.
+/// CONFIG RESETSTAT sets the counter to zero by which sampled commands are picked.
 #[test]
 fn resetting_statistics_stops_nothing() {
     let mut server = server(&TRACK);

@@ -8,9 +8,9 @@
 //!     thread 4  child         from fork to its end both on the loop's thread
 //! ```
 //!
-//! Spans are `X` events, names `M`, arrows pairs of `s` and `f`. Times are microseconds with three
-//! decimals, from the first event on. Events are sorted by their start, parents first. The format
-//! is that of "Trace Event Format" (Google, 2016).
+//! Spans are events of type `X`, names of type `M`; an arrow is a pair of types `s` and `f`. Times
+//! are microseconds since the first event, with three decimals. Events are sorted by their start,
+//! parents first. The format is that of "Trace Event Format" (Google, 2016).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write;
@@ -19,7 +19,7 @@ use crate::VERSION;
 use crate::observe::trace::Snapshot;
 use crate::observe::trace::event::{Event, EventKind};
 
-/// The processes and threads of the picture.
+/// The numbers of the processes and threads in the picture.
 const SERVER: u64 = 1;
 const CLIENTS: u64 = 2;
 const LOOP: u64 = 1;
@@ -27,7 +27,7 @@ const AOF_THREAD: u64 = 2;
 const LAZY_FREE_THREAD: u64 = 3;
 const CHILD: u64 = 4;
 
-/// What a client's reply waits for: its requests since the last reply.
+/// The requests of a client since its last reply.
 struct Request {
     start: u64,
     /// A time within the span of the loop at which the arrow starts.
@@ -124,7 +124,7 @@ impl Writer<'_> {
         }
     }
 
-    /// A metadata event.
+    /// Adds a metadata event, which names a process or a thread.
     fn name(&mut self, what: &str, process: u64, thread: u64, name: &str) {
         self.begin(what, "M", process, thread);
         self.out.push_str(",\"args\":{\"name\":");
@@ -132,7 +132,7 @@ impl Writer<'_> {
         self.out.push_str("}}");
     }
 
-    /// The fields that all events have.
+    /// Begins an event with the fields that all events have.
     fn begin(&mut self, name: &str, phase: &str, process: u64, thread: u64) {
         self.out.push_str(if self.first { "\n" } else { ",\n" });
         self.first = false;
@@ -184,7 +184,8 @@ impl Writer<'_> {
         self.out.push_str("}}");
     }
 
-    /// A span on the client's thread for each reply, and an arrow from the request to it.
+    /// Adds, for each reply, a span on the client's thread and an arrow from the request to the
+    /// reply.
     fn requests(&mut self, events: &[Event]) {
         let mut open: HashMap<u64, Request> = HashMap::new();
         let mut arrow = 0;
@@ -243,7 +244,7 @@ impl Writer<'_> {
         }
     }
 
-    /// A span for each child, from its fork to its end, or to the end of the trace.
+    /// Adds a span for each child process, from its fork to its end, or to the end of the trace.
     fn children(&mut self, events: &[Event]) {
         let mut running: BTreeMap<u32, u64> = BTreeMap::new();
         let mut last = self.origin;
@@ -273,7 +274,7 @@ impl Writer<'_> {
     }
 }
 
-/// The event's own name: that of the command, step or job.
+/// The name of an event: that of its command, step or job, or else of its kind.
 fn name_of<'a>(snapshot: &'a Snapshot, event: &Event) -> &'a str {
     let (names, at) = (&snapshot.names, event.number as usize);
     let own = match event.kind {
@@ -285,7 +286,7 @@ fn name_of<'a>(snapshot: &'a Snapshot, event: &Event) -> &'a str {
     own.unwrap_or(event.kind.name())
 }
 
-/// A JSON string; a renamed command may have any name.
+/// Appends a JSON string. It is escaped, since a renamed command may have any name.
 fn string(out: &mut String, text: &str) {
     out.push('"');
     for c in text.chars() {

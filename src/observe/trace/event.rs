@@ -1,6 +1,6 @@
 //! An event of the trace: a span of time, what the loop did in it, for which client, and a number.
 
-/// What an event is. The order is that of the numbers in the ring only, which has 7 bits for them.
+/// What happened in an event's span. The ring stores a kind as its number, in 7 bits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u8)]
 pub enum EventKind {
@@ -127,7 +127,7 @@ impl EventKind {
         }
     }
 
-    /// What the number is, if it has a meaning of its own.
+    /// The meaning of the event's number, if it is shown with the event.
     pub fn argument(self) -> Option<&'static str> {
         Some(match self {
             EventKind::Turn | EventKind::NestedTurn => "commands",
@@ -155,7 +155,7 @@ pub struct Event {
     pub end: u64,
     /// The client's id; 0 without one.
     pub client: u64,
-    /// See [`EventKind`]; a number that is too large is the largest that fits.
+    /// The number whose meaning [`EventKind`] states; larger numbers are stored as `u32::MAX`.
     pub number: u32,
     pub kind: EventKind,
 }

@@ -1,8 +1,8 @@
 //! The files that traces are written to: their names, how many, how often.
 //!
 //! Names are fixed, so that a directory never holds more than [`SLOTS`] files of slow turns, those
-//! of earlier processes included: the oldest is overwritten. A slow turn within [`PERIOD_MS`] of
-//! the last file is counted only.
+//! of earlier processes included: a new file overwrites the oldest. A slow turn within
+//! [`PERIOD_MS`] of the last file gets no file, and is only counted.
 
 use std::collections::VecDeque;
 
@@ -10,12 +10,12 @@ use crate::observe::trace::Snapshot;
 
 /// The number of files of slow turns.
 const SLOTS: u32 = 8;
-/// The least time between two files of slow turns.
+/// The least time between two files of slow turns, in milliseconds.
 const PERIOD_MS: i64 = 10_000;
 /// The file of TRACE DUMP FILE.
 const DUMP_NAME: &str = "trace-dump.json";
 
-/// A file that is on its way to the disk, or there.
+/// A file that was handed to the disk.
 pub struct Written {
     pub name: String,
     /// Unix time in seconds.
@@ -24,7 +24,7 @@ pub struct Written {
     pub turn_us: u64,
 }
 
-/// What has to be written, and what was.
+/// The files that were written, and the file that is to be written.
 #[derive(Default)]
 pub struct TraceFiles {
     /// The number of slow turns, those without a file included.
@@ -32,18 +32,18 @@ pub struct TraceFiles {
     written: VecDeque<Written>,
     next_slot: u32,
     last_ms: Option<i64>,
-    /// A file that TRACE DUMP FILE asked for.
+    /// The file that TRACE DUMP FILE has requested, with its content.
     pub wished: Option<(&'static str, Snapshot)>,
 }
 
 impl TraceFiles {
-    /// Leaves a file to be written before the loop sleeps. Returns its name.
+    /// Requests that a file be written before the loop sleeps. Returns its name.
     pub fn dump_to_file(&mut self, snapshot: Snapshot) -> &'static str {
         self.wished = Some((DUMP_NAME, snapshot));
         DUMP_NAME
     }
 
-    /// A turn was slow: the name of its file; `None` if the last one is too recent.
+    /// Counts a slow turn. Returns the name for its file; `None` if the last file is too recent.
     pub fn slow_turn(&mut self, turn_us: u64, now_ms: i64) -> Option<String> {
         self.slow_turns += 1;
         if self
@@ -64,7 +64,7 @@ impl TraceFiles {
         Some(name)
     }
 
-    /// The slow turns and their files, for LATENCY DOCTOR; empty without one.
+    /// The slow turns and their files as a text for LATENCY DOCTOR; empty if there were none.
     pub fn describe(&self, now_s: i64) -> String {
         if self.slow_turns == 0 {
             return String::new();

@@ -12,19 +12,20 @@
 //! children come before their parents. Times are counts of the processor's counter, which commands
 //! read anyway for their statistics: most spans begin at the [`Trace::mark`], the end of the span
 //! before, and cost one reading; in the ring such an event is one word. Names are added when a file
-//! is made; no argument of a command and no key is recorded.
+//! is made; arguments of commands and keys are not recorded.
 //!
-//! A filter (`SLOWER-THAN`) drops short events. It keeps the tree of phases intact, since a phase
-//! is at least as long as each part of it.
+//! A filter (`SLOWER-THAN`) drops short events. The rest is still a tree, since a phase is at least
+//! as long as each event in it.
 //!
 //! **Invariant:** events of the loop nest: two of them are disjoint, or one contains the other
 //! (`tests/trace.rs`).
-//! **Invariant:** a recording has whole turns: it ends with a turn, and the turn in which it begins
-//! counts from that moment.
-//! **Invariant:** while a recording runs, nothing is allocated (`Ring::new` has touched all).
+//! **Invariant:** a recording has whole turns: it ends with a turn, and a turn in which it begins
+//! is recorded as beginning at that moment.
+//! **Invariant:** while a recording runs, nothing is allocated (`Ring::new` allocates and touches
+//! all memory).
 //!
 //! **Limits.** Phases that are nested deeper than [`DEPTH_MAX`] are not recorded. A number above
-//! 2^32 - 1 is shown as that.
+//! 2^32 - 1 is shown as 2^32 - 1.
 
 pub mod chrome;
 pub mod event;
@@ -43,16 +44,17 @@ use event::{Event, EventKind};
 use files::TraceFiles;
 use ring::{Ring, Short, TOOK_MAX};
 
-/// The number of events without EVENTS: up to 4 MB, in a pipeline 1.2.
+/// The number of events if TRACE START has no EVENTS: up to 4 MB; 1.2 MB if most are commands of
+/// pipelines.
 pub const EVENTS_DEFAULT: usize = 131_072;
-/// The maximum for EVENTS: up to 32 MB, of which a file is six times as large.
+/// The maximum for EVENTS: up to 32 MB; a file of them is six times as large.
 pub const EVENTS_MAX: usize = 1_048_576;
 /// The flight recorder drops shorter events, so that its ring covers seconds under load.
 const RECORDER_MIN_US: u64 = 10;
-/// Open phases: a turn and a file each time that turns are nested.
+/// The maximum number of open phases. Each nesting of turns opens two: a turn and a file.
 const DEPTH_MAX: usize = 32;
 
-/// Which of the two recordings.
+/// The two recordings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Source {
     /// Between TRACE START and TRACE STOP, or for `trace-out`.
@@ -63,10 +65,10 @@ pub enum Source {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
-    /// Begins before the loop sleeps next.
+    /// The recording begins before the loop sleeps next.
     Waiting,
     Running,
-    /// Ends with this turn.
+    /// The recording ends with this turn.
     Ending,
     Ended,
 }
@@ -74,11 +76,11 @@ enum State {
 /// A ring and its filter.
 pub struct Recording {
     pub ring: Ring,
-    /// Shorter events are dropped.
+    /// The filter: shorter events are dropped.
     pub slower_than_us: u64,
     min_ticks: u64,
-    /// `min_ticks` while events are recorded, otherwise more than any event has: the one comparison
-    /// that decides whether an event is kept.
+    /// `min_ticks` while events are recorded, otherwise `u64::MAX`: one comparison decides whether
+    /// an event is kept.
     keeps_from: u64,
     state: State,
 }
@@ -137,10 +139,10 @@ pub struct Trace {
     pub recorder: Option<Recording>,
     /// The end of the latest span, or the beginning of a phase: the start of the next span.
     pub mark: u64,
-    /// The beginning of the innermost phase, step or job. A command that no client has just sent
-    /// (of a client that was blocked) has no beginning of its own, and can't be earlier.
+    /// The beginning of the innermost phase, step or job. The start of a command of a client that
+    /// was blocked is not known exactly; it can't be earlier than this.
     floor: u64,
-    /// The loop's observer must be set or removed, since a recording begins or has ended.
+    /// Whether the loop's observer must be set or removed, since a recording begins or has ended.
     pub follow: bool,
     /// Reads and bytes read up to the last `Read` event.
     pub reads_seen: (u64, u64),
@@ -152,14 +154,15 @@ pub struct Trace {
     jobs: Vec<&'static str>,
     /// Whether the tape counts the events, see `sys::tape`.
     taped: bool,
-    /// No recording keeps shorter events; see [`Trace::update_threshold`].
+    /// The least duration that any recording keeps, see [`Trace::update_threshold`].
     keeps_from: u64,
-    /// Events that are kept, and shorter than this, are for the session alone.
+    /// Events that are kept and are shorter than this are kept by the session only.
     session_below: u64,
 }
 
 impl Trace {
-    /// With the names of before_sleep's steps and of the cron's jobs.
+    /// A trace without recordings; `steps` and `jobs` are the names of before_sleep's steps and of
+    /// the cron's jobs.
     pub fn new(steps: &'static [&'static str], jobs: Vec<&'static str>) -> Trace {
         Trace {
             session: None,
@@ -185,8 +188,8 @@ impl Trace {
         }
     }
 
-    /// To be called when a recording begins or ends. Most events of the flight recorder are shorter
-    /// than it keeps, and cost one comparison.
+    /// Computes `keeps_from` and `session_below` when a recording begins or ends, so that an event
+    /// that is too short for the flight recorder costs one comparison.
     fn update_threshold(&mut self) {
         let from = |recording: &Option<Recording>| {
             let recording = recording.as_ref();
@@ -200,14 +203,14 @@ impl Trace {
         };
     }
 
-    /// The recording may have ended by itself.
+    /// Notices that the tape has ended by itself.
     pub fn notice_end_of_tape(&mut self) {
         if self.taped && !tape::is_on() {
             self.follow_tape();
         }
     }
 
-    /// The tape has been switched on or off.
+    /// Adapts to the tape being switched on or off.
     pub fn follow_tape(&mut self) {
         self.taped = tape::is_on();
         self.follow = true;
@@ -220,7 +223,7 @@ impl Trace {
             .flatten()
     }
 
-    /// Whether one of the recordings is not ended: the loop needs its observer.
+    /// Whether the loop needs its observer: a recording has not ended, or the tape is on.
     pub fn is_on(&self) -> bool {
         self.taped || self.has_recording()
     }
@@ -240,7 +243,7 @@ impl Trace {
             .any(|recording| recording.state == State::Ending)
     }
 
-    /// The bytes of the rings.
+    /// The memory of the rings in bytes.
     pub fn memory(&self) -> usize {
         let recordings = [&self.session, &self.recorder].into_iter().flatten();
         recordings.map(|recording| recording.ring.memory()).sum()
@@ -292,8 +295,8 @@ impl Trace {
         }
     }
 
-    /// Most events follow the last one and are kept by the session only: they are one word. Returns
-    /// whether this one was.
+    /// Keeps an event in one word, if it follows the last one and is kept by the session only, as
+    /// most events are. Returns whether it did.
     #[inline(always)]
     fn keep_short(
         &mut self,
@@ -342,7 +345,7 @@ impl Trace {
         }
     }
 
-    /// Records a span of another thread, which may have any time.
+    /// Records a span of another thread. It may overlap with others.
     pub fn elsewhere(&mut self, kind: EventKind, start: u64, end: u64, number: u64) {
         self.push(Event {
             start,
@@ -359,8 +362,8 @@ impl Trace {
         self.span(kind, self.mark, ticks::now(), client, number);
     }
 
-    /// Records a command: for a session the only work for each of them, so it is short, and no call
-    /// in a pipeline.
+    /// Records a command. This runs for each command while a session records, so the usual case is
+    /// short.
     #[inline(always)]
     pub fn command(&mut self, id: u16, start: u64, end: u64, client: u64) {
         let (kind, number) = (EventKind::Command, id.into());
@@ -372,13 +375,13 @@ impl Trace {
         self.mark = end;
     }
 
-    /// A step of `before_sleep` or a job begins.
+    /// Begins a step of `before_sleep` or a job.
     pub fn begin_part(&mut self, start: u64) {
         self.mark = start;
         self.floor = start;
     }
 
-    /// A phase begins.
+    /// Begins a phase.
     pub fn begin(&mut self, kind: EventKind, client: u64, commands: u64) {
         let start = ticks::now();
         self.begin_part(start);
@@ -393,7 +396,7 @@ impl Trace {
         self.depth += 1;
     }
 
-    /// The latest phase ends. One whose beginning was not seen is left out.
+    /// Ends the latest phase. A phase whose beginning was not recorded is left out.
     pub fn end(&mut self, number: u64) {
         let Some(open) = self.close() else {
             return;
@@ -413,7 +416,7 @@ impl Trace {
         self.open.get(self.depth).copied()
     }
 
-    /// Lets recordings begin that wait for it.
+    /// Begins the recordings that wait for their turn.
     fn begin_waiting(&mut self) {
         for recording in self.recordings() {
             if recording.state == State::Waiting {
@@ -423,8 +426,8 @@ impl Trace {
         self.update_threshold();
     }
 
-    /// The observer was set within `before_sleep`: the rest of this turn is recorded. `read` is
-    /// what was read so far, see `reads_seen`.
+    /// Begins recording within `before_sleep`, when the observer was set: the rest of this turn is
+    /// recorded. `read` is the present value for `reads_seen`.
     pub fn join_turn(&mut self, commands: u64, read: (u64, u64)) {
         if self.depth == 0 {
             self.reads_seen = read;
@@ -434,7 +437,7 @@ impl Trace {
         self.begin_waiting();
     }
 
-    /// A turn begins; outside of other turns, recordings begin with it.
+    /// Begins a turn. With a turn that is not nested, waiting recordings begin.
     pub fn begin_turn(&mut self, commands: u64) {
         if self.depth == 0 {
             self.poll_ticks = 0;
@@ -444,7 +447,8 @@ impl Trace {
         self.begin(EventKind::NestedTurn, 0, commands);
     }
 
-    /// A turn ends; outside of other turns, recordings end with it. `None` for a nested turn.
+    /// Ends a turn. With a turn that is not nested, recordings end that were asked to. `None` for a
+    /// nested turn.
     pub fn end_turn(&mut self, commands: u64) -> Option<EndedTurn> {
         let open = self.close()?;
         let now = ticks::now();
@@ -468,8 +472,8 @@ impl Trace {
         self.depth = 0;
     }
 
-    /// The phases that have not ended, as if they ended now: the parents of what is recorded in
-    /// them.
+    /// The phases that have not ended, as events that end now: they are the parents of events in
+    /// the recording.
     fn open_phases(&self, recording: &Recording) -> impl Iterator<Item = Event> {
         let min_ticks = recording.min_ticks;
         let depth = match recording.state {
@@ -488,7 +492,7 @@ impl Trace {
         events.filter(move |event| event.end.wrapping_sub(event.start) >= min_ticks)
     }
 
-    /// A copy of a recording with all that a file needs. `None`: there is no such recording.
+    /// A copy of a recording with all data that a file needs. `None` if there is no such recording.
     pub fn snapshot(
         &self,
         source: Source,
@@ -519,7 +523,7 @@ impl Trace {
     }
 }
 
-/// The tape's digest of all events has this one.
+/// Adds an event to the tape's digest of all events.
 #[cold]
 #[inline(never)]
 fn note_on_tape(kind: EventKind, client: u64, number: u32) {

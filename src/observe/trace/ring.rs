@@ -1,8 +1,8 @@
 //! The ring of events: the newest `capacity` are kept, and recording allocates nothing.
 //!
 //! Most events of a busy loop are commands of a pipeline: one begins where the event before ended,
-//! and has the same client. Such an event is one word, so that a command costs one store and eight
-//! of them fill a line of the cache. All others are four.
+//! and has the same client. Such an event is stored in one word, so that a command costs one store,
+//! and eight commands fill a line of the cache. All other events take four words.
 //!
 //! ```text
 //!   short   took: 40 bits        number: 16      0, kind: 8     start and client: see above
@@ -12,16 +12,16 @@
 //!                                             ^^^ current, up to `len`
 //! ```
 //!
-//! Words lie in blocks of a page. A block can be read without those before it, since it keeps the
-//! state of its beginning. When the current block is full, the oldest ones that are not needed for
-//! `capacity` events are freed, and the block that was freed last is used next: a pipeline uses
-//! about a third of the memory.
+//! Words lie in blocks of a page. A block can be read without the blocks before it, since it has
+//! the end and the client of the event before its first. When the current block is full, the oldest
+//! ones that are not needed for `capacity` events are freed, and the block that was freed last is
+//! used next: a pipeline uses about a third of the memory.
 //!
-//! A ring is larger than the processor's fast caches, so each of its lines has left them when its
-//! turn comes again. It is fetched a little before its first store ([`AHEAD`]): waiting for it
-//! would cost more time than all instructions of the trace.
+//! A ring is larger than the processor's fast caches, so a line is no longer cached when it is
+//! written again. So each line is prefetched a little before its first store ([`AHEAD`]): waiting
+//! for it would cost more time than all instructions of the trace.
 //!
-//! **Invariant:** what is pushed is what is read, whatever the events
+//! **Invariant:** the events that are read are those that were pushed, whatever they are
 //! (`the_newest_events_come_back`).
 //! **Invariant:** a free block exists when one is needed: there is memory for `capacity` wide
 //! events (`Ring::new`).
@@ -31,24 +31,24 @@ use std::collections::VecDeque;
 use crate::observe::trace::event::{Event, EventKind};
 use crate::sys::cache;
 
-/// The words of a block: a page of memory.
+/// The number of words in a block: a page of memory.
 const WORDS: usize = 512;
 /// Words are fetched into the cache this far ahead: three lines, which a pipeline fills in some
 /// microseconds.
 const AHEAD: usize = 24;
-/// The words of a wide event.
+/// The number of words of a wide event.
 const WIDE_WORDS: usize = 4;
-/// The bit of an event's first word that says that it is wide.
+/// The bit in an event's first word that marks a wide event.
 const WIDE: u64 = 1 << 7;
 const KIND_BITS: u32 = 8;
 const NUMBER_BITS: u32 = 16;
 const TOOK_SHIFT: u32 = KIND_BITS + NUMBER_BITS;
 const NUMBER_MAX: u32 = (1 << NUMBER_BITS) - 1;
-/// The longest time of a short event.
+/// The longest duration of a short event.
 pub const TOOK_MAX: u64 = u64::MAX >> TOOK_SHIFT;
 
-/// An event that may be one word: it is if it begins where the event before ended, and has the same
-/// client.
+/// An event that fits into one word, provided that it begins where the event before ended, and has
+/// the same client.
 pub struct Short {
     pub kind: EventKind,
     pub number: u16,
@@ -57,21 +57,21 @@ pub struct Short {
     pub client: u64,
 }
 
-/// What a short event does not say: the end and the client of the event before.
+/// The end and the client of the event before, which a short event does not repeat.
 #[derive(Clone, Copy, Default)]
 struct Before {
     end: u64,
     client: u64,
 }
 
-/// A page of words, and what is needed to read them.
+/// A page of words, and the state that is needed to read them.
 struct Block {
     words: Box<[u64; WORDS]>,
     /// The number of words that are in use.
     len: usize,
-    /// The state in which the first word was written.
+    /// The end and the client of the event before the first one.
     before: Before,
-    /// The number of events that were pushed before its first.
+    /// The number of events that were pushed before the first event of this block.
     pushed: u64,
 }
 
@@ -85,7 +85,7 @@ impl Block {
         }
     }
 
-    /// Its events, oldest first.
+    /// Appends the events of this block, oldest first.
     fn read(&self, to: &mut Vec<Event>) {
         let mut before = self.before;
         let mut words = self.words[..self.len].iter();
@@ -122,9 +122,9 @@ impl Block {
 pub struct Ring {
     current: Block,
     before: Before,
-    /// The number of words that wide events take beyond one each.
+    /// The number of words of all wide events, less one for each event.
     extra: u64,
-    /// The number of words in blocks that were full, of all time.
+    /// The number of words in all blocks that were ever filled.
     written: u64,
     /// Oldest first.
     full: VecDeque<Block>,
@@ -133,11 +133,11 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// All memory is requested and touched here. `capacity` is at least one.
+    /// Allocates and touches all memory of the ring. A `capacity` of 0 counts as 1.
     pub fn new(capacity: usize) -> Ring {
         let capacity = capacity.max(1);
-        // Blocks of wide events alone, and one more: of the oldest block that is kept, only the
-        // last event may be needed.
+        // Enough blocks for wide events alone, and one more, since only the last event of the
+        // oldest block may be needed.
         let blocks = capacity.div_ceil(WORDS / WIDE_WORDS) + 1;
         Ring {
             current: Block::new(),
@@ -150,7 +150,7 @@ impl Ring {
         }
     }
 
-    /// Adds an event, in place of the oldest if the ring is full.
+    /// Adds an event; it replaces the oldest one if the ring is full.
     #[inline]
     pub fn push(&mut self, event: Event) {
         let took = event.end.wrapping_sub(event.start);
@@ -167,8 +167,8 @@ impl Ring {
         }
     }
 
-    /// Adds an event if it is one word. `took` is at most [`TOOK_MAX`]. Returns whether it was
-    /// added.
+    /// Adds an event if one word is enough for it. `took` is at most [`TOOK_MAX`]. Returns whether
+    /// it was added.
     #[inline(always)]
     pub fn push_short(&mut self, event: Short) -> bool {
         debug_assert!(event.took <= TOOK_MAX);
@@ -313,8 +313,7 @@ mod tests {
         assert_eq!(ring.memory(), memory);
     }
 
-    /// Whether it follows the event before, its time, client, number and kind: short, or for one of
-    /// several reasons wide.
+    /// Any event: whether it follows the event before, its duration, client, number and kind.
     fn any_event() -> impl Strategy<Value = (bool, u64, u64, u32, usize)> {
         let took = prop_oneof![
             Just(0),
