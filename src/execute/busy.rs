@@ -6,7 +6,8 @@
 //!                                                                  | nested turns (server/busy.rs)
 //! ```
 //!
-//! This module has a borrowed loop and a function that turns it; networking provides both.
+//! This module has the borrowed loop and the function that runs its turns; networking provides
+//! both.
 
 use std::rc::Rc;
 
@@ -36,7 +37,7 @@ pub fn process_events_while_blocked(server: &mut Server) {
     if server.shutdown.now
         && let Some(running) = &mut server.scripting.running
     {
-        // SHUTDOWN NOSAVE: the script's changes will not be saved.
+        // SHUTDOWN NOSAVE ends the script: its changes will not be saved.
         running.killed = true;
     }
 }

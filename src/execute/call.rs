@@ -1,5 +1,5 @@
-//! `call()`: the one door through which every command runs, whether a socket, EXEC, a script, the
-//! AOF or a primary sent it.
+//! `call()`: the one function that runs commands, whether a socket, EXEC, a script, the AOF or a
+//! primary sent them.
 //!
 //! ```text
 //!   proc(ctx) -> error reply? -> time, stats, command logs, latency, hot keys -> monitors -> dirty grew? also_propagate
@@ -26,7 +26,7 @@ use crate::state::Server;
 use crate::sys::ticks;
 use crate::tracking;
 
-/// Run one command. The caller has checked that it may run.
+/// Runs one command. The caller has checked that it may run.
 pub fn call(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, sent: Sent) {
     let cmd = server.commands.row(id);
     let dirty = server.dirty;
@@ -46,7 +46,7 @@ pub fn call(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, sent: 
     });
     let failed = result.is_err();
     if let Err(error) = result {
-        // Nothing is mutated before the last `?`; only a script can fail in the middle.
+        // A command changes nothing before its last `?`; only a script can fail after a change.
         debug_assert!(
             cmd.is(command::SCRIPT_DECIDES)
                 || server.dirty == dirty && c.reply.bytes_since(reply_from) == 0,
@@ -58,13 +58,14 @@ pub fn call(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, sent: 
 
     server.in_flight.end();
     let ended = ticks::now();
-    // The clock stands still during a script or a transaction.
+    // During a script or a transaction the clock is not updated.
     if server.nesting == 0 {
         server.clock.command_ended(ended);
     }
     let ticks = ended.wrapping_sub(started);
     let reply_bytes = c.reply.bytes_since(reply_from);
-    // The queued commands may have changed CLIENT REPLY: EXEC has removed unwanted replies already.
+    // EXEC has removed unwanted replies itself, since a queued command may have changed CLIENT
+    // REPLY.
     if failed || !cmd.is(command::RUNS_QUEUE) {
         drop_unwanted_reply(server, c, reply_from);
     }
@@ -171,8 +172,7 @@ pub fn account(
     }
 }
 
-/// Adds a slow command to the slow log, the latency monitor and the live page's turn; off the fast
-/// path.
+/// Adds a slow command to the slow log, the latency monitor and the turn that the live page shows.
 #[cold]
 fn slow(server: &mut Server, c: &Client, argv: &[&[u8]], id: u16, spent: u64) {
     let cmd = server.commands.row(id);
@@ -240,7 +240,8 @@ pub fn reject(server: &mut Server, c: &mut Client, id: Option<u16>, error: Error
         server.commands.entries[id as usize].stats.rejected += 1;
     }
     let error = match id.map(|id| server.commands.row(id)) {
-        // The client sends the transaction elsewhere, so it must see the address.
+        // The client will send the transaction to another node, so it must get the address
+        // unchanged.
         Some(cmd) if cmd.is(command::RUNS_QUEUE) && leads_elsewhere(&error) => {
             transaction::discard_transaction(server, c);
             error
@@ -257,7 +258,7 @@ pub fn reject(server: &mut Server, c: &mut Client, id: Option<u16>, error: Error
     drop_unwanted_reply(server, c, reply_from);
 }
 
-/// Whether the error directs the client to another server or a later time.
+/// Whether the error means that the client must ask another server, or ask again later.
 fn leads_elsewhere(error: &Error) -> bool {
     let codes = [
         "REDIRECT",
@@ -305,7 +306,7 @@ mod tests {
     static CHANGES: Command = cmd("get", changes_and_fails, 2, READONLY, STRING);
     static REPLIES: Command = cmd("get", replies_and_fails, 2, READONLY, STRING);
 
-    /// The reply to GET with this row in the place of its own.
+    /// The reply to GET when its row is replaced by `row`.
     fn reply_of(row: &'static Command) -> String {
         let mut server = server_with(1);
         let id = server.commands.lookup(b"get").expect("a command");

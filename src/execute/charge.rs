@@ -28,8 +28,8 @@ pub fn request_len(argv: &[&[u8]], sent: Sent) -> u64 {
     }
 }
 
-/// Charges a command to its slot. The commands of a transaction and of a script are charged with
-/// it. A script in compatibility mode may use several slots: only its reply counts.
+/// Charges a command to its slot. EXEC and a script are charged with the commands that they run. A
+/// script in compatibility mode may use several slots, so only its reply counts.
 pub fn command(
     server: &mut Server,
     c: &Client,
@@ -86,15 +86,16 @@ pub fn shard_message(server: &mut Server, channel: &[u8], text: &[u8], receivers
 /// The end of the replication stream, and the database that it has selected.
 pub type StreamPlace = (u64, Option<u32>);
 
-/// Where the stream ends before a command is propagated; `None` while nothing is charged.
+/// The place at which the stream ends before a command is propagated; `None` while slot statistics
+/// are off.
 #[inline]
 pub fn stream_place(server: &Server) -> Option<StreamPlace> {
     let stream = &server.replication.stream;
     (server.armed & armed::SLOT_STATS != 0).then(|| (stream.end(), stream.selected_db()))
 }
 
-/// Charges what each replica gets of the command: what was appended to the stream since `before`. A
-/// SELECT belongs to no slot.
+/// Charges the bytes that were appended to the stream since `from`, once for each replica. A SELECT
+/// belongs to no slot and is not charged.
 #[cold]
 pub fn propagated(server: &mut Server, c: &Client, (from, selected): StreamPlace) {
     let stream = &server.replication.stream;
@@ -119,7 +120,7 @@ fn charge(server: &mut Server, slot: u16, cost: SlotUsage) {
     }
 }
 
-/// The slot of a command that the cluster's check did not look at.
+/// The slot of a command that `execute::route` did not check: one of the primary.
 fn slot_of(argv: &[&[u8]], cmd: &Command) -> u16 {
     let mut found = Vec::new();
     let is_found = get_keys(cmd, argv, &mut found).is_ok();

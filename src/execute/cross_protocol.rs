@@ -1,7 +1,7 @@
-//! Cross-protocol scripting: a web page makes a browser behind the firewall send an HTTP request to
-//! this port. The server would read the lines of the request's head as inline commands, reply with
-//! errors, and then run the body, which the attacker wrote. So a connection that sends `POST` or
-//! `Host:` as a command is closed before anything else of it runs.
+//! Prevents cross-protocol scripting: a web page makes a browser behind the firewall send an HTTP
+//! request to this port. The server would read the lines of the request's head as inline commands,
+//! reply with errors, and then run the body, which the attacker wrote. So a connection that sends
+//! `POST` or `Host:` as a command is closed before another command of it runs.
 
 use crate::client::Client;
 use crate::client::table::Net;
@@ -10,7 +10,7 @@ use crate::state::Server;
 /// At most one such connection in each interval is logged.
 const WARNING_INTERVAL_MS: i64 = 60_000;
 
-/// Whether a command's name, up to a NUL, comes from the head of an HTTP request.
+/// Whether a command's name, up to a NUL, is `POST` or `Host:`, as in the head of an HTTP request.
 pub fn is_http(name: &[u8]) -> bool {
     let name = name.split(|&b| b == 0).next().unwrap_or_default();
     name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:")

@@ -11,9 +11,9 @@ use crate::replication;
 use crate::state::Server;
 use crate::tracking;
 
-/// CLIENT KILL and eviction of clients: look-ups don't find this client any more. Its peer sees the
-/// end of the connection before others see the replies of this turn; the socket is closed at the
-/// end of the turn.
+/// Ends a client for CLIENT KILL or the eviction of clients. The connection is shut down at once,
+/// so that its peer notices the end before other clients get the replies of this turn; the socket
+/// is closed at the end of the turn.
 pub fn kill(server: &mut Server, c: &mut Client) {
     unlink(server, c);
     if let Some(conn) = &mut c.conn {

@@ -22,11 +22,11 @@ use crate::tracking;
 /// The features that must do something before and after each command of a client.
 const AROUND: u32 = armed::TRACKING | armed::IMPORT | armed::SLOT_IMPORTS;
 
-/// What was set for the command around this one, which runs in a nested turn.
+/// Values that were set for the enclosing command, while this command runs in a nested turn.
 struct Outer {
-    /// The id of its client.
+    /// The id of the enclosing command's client.
     running: u64,
-    /// Whether expired keys count as alive for it.
+    /// Whether expired keys count as alive for the enclosing command.
     applying: bool,
 }
 
@@ -69,7 +69,7 @@ pub fn process_command(
     match check(server, c, argv, id) {
         Ok(Verdict::Run(id)) => {
             call(server, c, argv, id, sent);
-            // During nested turns of a script, what the script has written is not complete yet.
+            // In a nested turn of a script, the script's changes are not complete yet.
             let whole = server.nesting == 0 && !c.has(flag::MULTI);
             if whole && !server.blocked.ready_keys.is_empty() {
                 blocked::handle_ready_keys(server);
@@ -82,7 +82,7 @@ pub fn process_command(
             }
         }
         Ok(Verdict::Postpone) => blocked::postpone(server, c, argv),
-        // No command has one of these names, so existing commands don't pay for this check.
+        // Only unknown commands are checked for HTTP, so that known ones don't pay for the check.
         Err((None, _)) if cross_protocol::is_http(argv[0]) => cross_protocol::abort(server, c),
         Err((id, error)) => reject(server, c, id, error),
     }
@@ -94,7 +94,7 @@ pub fn process_command(
         let offset = server.offset_of_event();
         table::send_later(&mut server.net, c, offset);
     }
-    // The reply of a blocked client is still to come.
+    // Not for a blocked client, whose reply is still to come.
     if c.has(flag::REPLY_SKIP | flag::ASKING) && !c.has(flag::BLOCKED) {
         end_of_command(server, c);
     }
@@ -190,7 +190,7 @@ fn check(
     Ok(Verdict::Run(id))
 }
 
-/// On a cluster node, refuses a command whose keys are not here.
+/// On a cluster node, refuses a command whose keys belong to another node.
 fn check_slot(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16) -> Result<(), Error> {
     if server.armed & armed::CLUSTER == 0 {
         return Ok(());
@@ -200,8 +200,8 @@ fn check_slot(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16) -> R
     })
 }
 
-/// Commands that are not allowed between MULTI and EXEC. With `extended-redis-compatibility yes`,
-/// MULTI and WATCH run: they answer with an error of their own, and EXEC still runs the rest.
+/// Refuses commands that are not allowed between MULTI and EXEC. With `extended-redis-compatibility
+/// yes`, MULTI and WATCH run: they answer with an error of their own, and EXEC still runs the rest.
 fn check_nesting(server: &Server, cmd: &Command) -> Result<(), Error> {
     if server.config.words() == Words::Redis && cmd.is(command::MULTI_IN_REDIS) {
         return Ok(());
@@ -209,8 +209,8 @@ fn check_nesting(server: &Server, cmd: &Command) -> Result<(), Error> {
     Err(Error::of("ERR Command not allowed inside a transaction"))
 }
 
-/// Finds a command by name, resolves its subcommand and checks its number of arguments: for
-/// commands that no client sends. The errors are those that a client would get.
+/// Finds a command that no client has sent: looks up its name, resolves its subcommand and checks
+/// its number of arguments. The errors are those that a client would get.
 pub fn find_command(server: &Server, argv: &[&[u8]]) -> Result<u16, Error> {
     let id = resolve(server, argv, server.commands.lookup(argv[0])).map_err(|(_, error)| error)?;
     if !server.commands.row(id).check_arity(argv.len()) {
@@ -286,8 +286,8 @@ fn check_protected(server: &Server, c: &Client, cmd: &Command) -> Result<(), Err
     )))
 }
 
-/// What the command will do: for EXEC the flags of the queued commands, for EVAL and FCALL those
-/// that the script declares.
+/// The flags of a command: for EXEC those of the queued commands, for EVAL and FCALL those that the
+/// script declares.
 #[inline]
 fn flags_of(server: &Server, c: &Client, cmd: &Command, argv: &[&[u8]]) -> command::Flags {
     if cmd.flags & command::SCRIPT_DECIDES != 0 {
@@ -358,8 +358,8 @@ fn check_disk(
     Ok(())
 }
 
-/// A command of the primary can't be refused, but what it writes can't be saved either: ends the
-/// process unless `replica-ignore-disk-write-errors` says that it continues.
+/// Handles a command of the primary whose changes can't be saved. The command can't be refused, so
+/// the process ends unless `replica-ignore-disk-write-errors` is set.
 #[cold]
 fn apply_without_disk(server: &mut Server, writes: bool) {
     const LOG_PERIOD_MS: i64 = 10_000;
@@ -376,8 +376,8 @@ fn apply_without_disk(server: &mut Server, writes: bool) {
 }
 
 /// On a replica, for a client that follows redirections: refuses commands on keys with the address
-/// of the primary, unless READONLY allows reads here. Returns whether the command waits: while a
-/// failover is in progress, the future primary may still be a replica.
+/// of the primary, unless the client has sent READONLY and reads. Returns whether the command must
+/// wait: while a failover is in progress, the future primary may still be a replica.
 #[cold]
 fn redirect(server: &Server, c: &Client, cmd: &Command, argv: &[&[u8]]) -> Result<bool, Error> {
     let flags = flags_of(server, c, cmd, argv);
@@ -402,7 +402,7 @@ pub fn redirection(server: &Server) -> Option<Error> {
     Some(Error::new(text))
 }
 
-/// Refuses on a replica: writes, and, while the link to its primary is down, reads of data that may
+/// On a replica, refuses writes, and, while the link to the primary is down, reads of data that may
 /// be out of date.
 #[cold]
 fn check_replica(
@@ -422,7 +422,7 @@ fn check_replica(
         let runs = !c.has(flag::MULTI) || cmd.is(command::RUNS_QUEUE);
         server.stats.replica_local_writes += u64::from(runs);
     }
-    // EXEC needs what its commands need; a script declares it.
+    // EXEC is allowed with stale data if all its commands are; a script declares it.
     let allowed = match cmd.is(command::RUNS_QUEUE) {
         true => !lacks(c, cmd),
         false => flags,
@@ -443,7 +443,8 @@ pub fn is_stale(server: &Server) -> bool {
     server.replication.is_link_down() && !server.config.replica_serve_stale_data
 }
 
-/// Whether `min-replicas-to-write` is not met. A replica's writes were checked by its primary.
+/// Whether `min-replicas-to-write` is not met. On a replica the answer is false: the primary has
+/// checked the writes.
 #[inline]
 pub fn too_few_replicas(server: &Server) -> bool {
     let (config, replication) = (&server.config, &server.replication);
@@ -457,7 +458,7 @@ pub fn too_few_replicas(server: &Server) -> bool {
     good < wanted as usize
 }
 
-/// The error that refuses writes at the moment: acknowledged writes could not be saved.
+/// The error for writes while acknowledged writes can't be saved; `None` if they can.
 #[inline]
 pub fn write_refusal(server: &Server) -> Option<Error> {
     let aof = server.aof.write_refusal();
@@ -487,8 +488,8 @@ fn allowed_in_subscribe_mode(cmd: &Command) -> bool {
     )
 }
 
-/// Refuses writes to a slot that was granted to another node, if it can't be found out whether that
-/// node has the slot.
+/// Refuses writes to a slot that was granted to another node, while it is not known whether that
+/// node has taken the slot.
 fn check_handed_over(server: &Server, slot: u16) -> Result<(), Error> {
     match server.pause.slot_is_refused(slot) {
         true => Err(Error::of(
@@ -498,8 +499,8 @@ fn check_handed_over(server: &Server, slot: u16) -> Result<(), Error> {
     }
 }
 
-/// Whether CLIENT PAUSE holds a command back: ALL holds back everything, WRITE what may change
-/// data. Writers of a slot that is being handed over to another node wait, too.
+/// Whether CLIENT PAUSE holds a command back: ALL holds back all commands, WRITE those that may
+/// change data. Writers of a slot that is being handed over to another node wait, too.
 fn must_wait(server: &Server, c: &Client, flags: command::Flags) -> Result<bool, Error> {
     if c.has(flag::REPLICA | flag::PRIMARY) || c.conn.is_none() {
         return Ok(false);

@@ -1,4 +1,5 @@
-//! MIGRATE as data: the request of a client and its progress. `networking::migrate` does the I/O.
+//! The data of MIGRATE: the request of a client and its progress. `networking::migrate` does the
+//! I/O.
 //!
 //! ```text
 //!   queue ──── RESTORE is sent ───> due ──── OK ───> restored ── at the end ──> deleted here, unless it has
@@ -16,8 +17,8 @@ use crate::client::ClientRef;
 /// The maximum number of times that a key that changes during its transfer is sent.
 pub const ROUNDS_MAX: u32 = 3;
 
-/// The server that gets the keys, and the account there. An idle connection serves later requests
-/// for the same one.
+/// The server that gets the keys, with the account for it. An idle connection is reused for
+/// requests with an equal destination.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Destination {
     pub host: String,
@@ -42,7 +43,7 @@ pub struct Due {
 pub struct Migration {
     pub client: ClientRef,
     pub destination: Destination,
-    /// The database of the keys here.
+    /// The database of the keys on this server.
     pub db: u32,
     /// The database at the destination, as the client wrote it.
     pub to_db: i64,
@@ -51,7 +52,7 @@ pub struct Migration {
     pub replace: bool,
     /// Keys that are not sent yet.
     pub queue: VecDeque<Box<[u8]>>,
-    /// Keys that are sent, in order.
+    /// Keys that were sent and have no reply yet, in order.
     pub due: VecDeque<Due>,
     /// Keys that the destination has stored.
     pub restored: Vec<Box<[u8]>>,
@@ -61,19 +62,19 @@ pub struct Migration {
     pub round: u32,
     /// Whether SELECT has succeeded at the destination.
     pub is_selected: bool,
-    /// Whether the connection was idle before: if it breaks before the first reply, another one is
-    /// opened, as the peer may have closed it long ago.
+    /// Whether the connection was idle before. If such a connection breaks before the first reply,
+    /// another one is opened, as the peer may have closed the idle one long ago.
     pub may_retry: bool,
 }
 
 impl Migration {
-    /// The size of the requests whose replies are due.
+    /// The size of the requests whose replies are due, in bytes.
     pub fn bytes_due(&self) -> usize {
         self.due.iter().map(|due| due.bytes).sum()
     }
 
-    /// The destination has replied to the first of `due`, with this error if there is one. Returns
-    /// the key if the destination refused it, so that it stays here.
+    /// Handles the reply to the first of `due`, which is an error or not. Returns the key if the
+    /// destination refused it; the key then stays on this server.
     pub fn replied(&mut self, error: Option<Vec<u8>>) -> Option<Due> {
         self.may_retry = false;
         let due = self.due.pop_front()?;
@@ -92,7 +93,7 @@ impl Migration {
         self.error.get_or_insert(error);
     }
 
-    /// The connection broke before any reply: all keys are sent once more.
+    /// Queues all keys again, after the connection broke before any reply.
     pub fn begin_again(&mut self) {
         let due = std::mem::take(&mut self.due);
         for due in due.into_iter().rev() {

@@ -9,7 +9,7 @@
 //!   blocked    clients that wait for a key, and serving them when it changes
 //! ```
 //!
-//! Commands are reached through their rows only, so this room stands below the commands, the
+//! Commands are called through their rows only, so this module is a layer below the commands, the
 //! scripts and the AOF loader, which all run commands through `call`.
 
 pub mod blocked;

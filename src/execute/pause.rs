@@ -1,4 +1,5 @@
-//! CLIENT PAUSE and similar pauses: clients are held back until a time, by purpose.
+//! CLIENT PAUSE and similar pauses, which hold clients back until a time. Each purpose has a pause
+//! of its own.
 
 use crate::armed;
 use crate::client::flag;
@@ -30,9 +31,9 @@ pub struct Pause {
 
 /// Slots that are being handed over.
 struct HandedOver {
-    /// The slots are moving: clients that write to them wait.
+    /// Slots that are moving: clients that write to them wait.
     waiting: Bitmap,
-    /// It is not known which node has the slots: clients that write to them are refused.
+    /// Slots of which it is not known which node has them: clients that write to them are refused.
     refused: Bitmap,
 }
 
@@ -66,7 +67,7 @@ impl Pause {
             .for_each(|p| *p = Paused::default());
     }
 
-    /// Whether a pause was set that was not removed yet.
+    /// Whether a pause was set and not removed yet.
     pub fn is_set(&self) -> bool {
         self.slots.is_some() || self.purposes.iter().any(|p| p.until_ms > 0)
     }
@@ -83,7 +84,7 @@ impl Pause {
         slots.is_some_and(|slots| slots.refused.contains(slot))
     }
 
-    /// Whether a slot is being handed over: its keys must not change.
+    /// Whether a slot is being handed over, so that its keys must not change.
     pub fn holds_slot(&self, slot: u16) -> bool {
         self.slot_waits(slot) || self.slot_is_refused(slot)
     }
@@ -113,7 +114,7 @@ impl Pause {
         self.purposes[purpose as usize].until_ms > now_ms
     }
 
-    /// The purpose whose pause ends last, and that end, for INFO.
+    /// The purpose whose pause ends last, and the time of its end, for INFO.
     pub fn longest(&self, now_ms: i64) -> Option<(PausePurpose, i64)> {
         [
             PausePurpose::Client,
@@ -144,8 +145,8 @@ impl Server {
         self.hold_primary();
     }
 
-    /// While writes are held back, the primary's stream is, too. `networking::primary` goes on with
-    /// it after the pause.
+    /// Holds back the primary's stream while writes are held back. `networking::primary` resumes it
+    /// after the pause.
     pub fn hold_primary(&mut self) {
         let upstream = self.replication.upstream.as_ref();
         let client = upstream.and_then(|up| up.client);
@@ -163,7 +164,7 @@ impl Server {
         let slots = any.then(|| Box::new(HandedOver { waiting, refused }));
         self.pause.slots = slots;
         self.update_armed();
-        // Each command that waits is checked again.
+        // All commands that are held back are checked again.
         blocked::resume_postponed(self);
     }
 

@@ -1,4 +1,5 @@
-//! A cluster node's check of a command: do its keys belong here, or where must the client go?
+//! A cluster node's check of a command: whether its keys belong to this node, or to which node the
+//! client must go.
 //!
 //! ```text
 //!   one key at a fixed place ── slot of its hash, from the parse-ahead ─┐
@@ -7,8 +8,8 @@
 //! ```
 //!
 //! Commands of the primary and of the AOF are executed without this check. The slot stays in the
-//! client while its command runs: a script compares it with the slots of keys that it did not
-//! declare ([`check_in_script`]).
+//! client while its command runs: the slots of keys that a script did not declare are compared with
+//! it ([`check_in_script`]).
 
 use crate::client::blocked::BlockKind;
 use crate::client::{Client, NO_SLOT, flag};
@@ -21,11 +22,11 @@ use crate::db::slot::key_slot;
 use crate::error::Error;
 use crate::state::Server;
 
-/// Clients that are links: of the primary, the AOF and other nodes.
+/// Clients that are links to the primary or other nodes, or the loader of the AOF.
 const LINKS: u64 = flag::PRIMARY | flag::AOF_LOADER | flag::SLOT_IMPORT | flag::SLOT_EXPORT;
 
-/// Refuses a command of a client whose keys another node has, or none has. `flags` are what it
-/// will do, with those of a transaction's commands and a script's declarations.
+/// Refuses a command whose keys belong to another node, or to none. `flags` returns the flags of
+/// the command, with those of a transaction's commands and a script's declarations.
 pub fn check(
     server: &mut Server,
     c: &mut Client,
@@ -52,8 +53,8 @@ pub fn check(
     check_keys(server, c, id, argv, flags)
 }
 
-/// Of a client that is a link: refuses what the link may not do. Returns whether nothing else is to
-/// be checked.
+/// For a client that is a link: refuses commands that the link may not send. Returns whether no
+/// other check is needed.
 #[cold]
 #[inline(never)]
 fn is_decided_by_link(server: &Server, c: &Client, id: u16, argv: &[&[u8]]) -> Result<bool, Error> {
@@ -70,8 +71,8 @@ fn is_decided_by_link(server: &Server, c: &Client, id: u16, argv: &[&[u8]]) -> R
     Ok(false)
 }
 
-/// The target of slots that this node gives away may only talk about that: its words come over a
-/// connection with all rights.
+/// Refuses all commands of the target of a slot move but CLUSTER SYNCSLOTS, since its connection
+/// has all rights.
 #[cold]
 fn check_word(server: &Server, id: u16) -> Result<(), Error> {
     match &*server.commands.entry(id).fullname == "cluster|syncslots" {
@@ -80,8 +81,8 @@ fn check_word(server: &Server, id: u16) -> Result<(), Error> {
     }
 }
 
-/// Refuses the source of slots keys of other slots. Commands without keys pass; a source sends none
-/// that writes (`propagate::exports`).
+/// Refuses commands of the source of a slot move on keys of other slots. Commands without keys
+/// pass; a source sends none that writes (`propagate::exports`).
 #[cold]
 fn check_import(server: &Server, c: &Client, id: u16, argv: &[&[u8]]) -> Result<(), Error> {
     let cmd = server.commands.row(id);
@@ -129,7 +130,7 @@ fn check_keys(
     if route == Route::Here {
         return Ok(());
     }
-    // The command does not look its keys up, so the next one's are behind them.
+    // The refused command does not look up its keys, so skip their hashes for the next command.
     server.hashes.cursor = keys.ahead;
     Err(error_of(server, c, c.hash_slot, route))
 }
@@ -193,7 +194,7 @@ pub fn check_in_script(
 struct Keys {
     request: Option<Request>,
     first: Vec<u8>,
-    /// The place of the last key among the hashes that were computed ahead.
+    /// The index of the last key's hash among the hashes that were computed ahead.
     ahead: usize,
 }
 
@@ -206,8 +207,8 @@ impl Keys {
         }
     }
 
-    /// Adds the keys of a command. If they can't be found, the command itself refuses its
-    /// arguments.
+    /// Adds the keys of a command. If they can't be determined, the command will refuse its
+    /// arguments itself.
     fn add(&mut self, server: &mut Server, c: &Client, cmd: &Command, argv: &[&[u8]]) {
         let mut found = std::mem::take(&mut server.hashes.keys);
         found.clear();
@@ -243,7 +244,7 @@ impl Keys {
         };
         let member = server.cluster.as_ref();
         if !key_ref.is_key() {
-            // The cursor of CLUSTERSCAN is no channel.
+            // CLUSTERSCAN's cursor is not a key either, but no channel.
             request.has_channels = !cmd.is(command::READONLY);
         } else if member.is_some_and(|member| member.machine.moves(slot)) {
             let exists = server.lookup_no_touch(c, key).is_some();
@@ -252,7 +253,7 @@ impl Keys {
         }
     }
 
-    /// The route of these keys, whose slot is noted in the client.
+    /// The route of these keys. Their slot is stored in the client.
     fn route(&self, server: &Server, c: &mut Client, cmd: &Command, flags: Flags) -> Route {
         let (Some(request), Some(member)) = (self.request, &server.cluster) else {
             c.hash_slot = NO_SLOT;
@@ -274,7 +275,7 @@ impl Keys {
     }
 }
 
-/// The client that asks for addresses.
+/// The description of a client that decides which addresses of nodes it gets.
 pub fn asker(server: &Server, c: &Client) -> Asker {
     Asker {
         tls: c
@@ -287,7 +288,7 @@ pub fn asker(server: &Server, c: &Client) -> Asker {
     }
 }
 
-/// The error for a route that leads away from here.
+/// The error for a route other than [`Route::Here`].
 pub fn error_of(server: &Server, c: &Client, slot: u16, route: Route) -> Error {
     let (word, node) = match (route, &server.cluster) {
         (Route::Moved(node), Some(member)) => ("MOVED", &member.machine.nodes()[node]),
@@ -298,7 +299,7 @@ pub fn error_of(server: &Server, c: &Client, slot: u16, route: Route) -> Error {
     Error::new(format!("{word} {slot} {address}"))
 }
 
-/// The error for a client that waits for a key which is not here any more; `None` if it stays.
+/// The error for a client that waits for a key of another node now; `None` if it can go on waiting.
 pub fn error_of_waiting(server: &Server, c: &Client) -> Option<Error> {
     let (blocked, member) = (c.blocked.as_ref()?, server.cluster.as_ref()?);
     if !matches!(

@@ -8,9 +8,9 @@
 //!                                         └─ resync            the link is closed; a full resync follows
 //! ```
 //!
-//! No client reads these errors: they mean that the data sets of two servers may differ from now
-//! on. A command of a script that fails is not an error of the stream, as long as the script
-//! itself does not fail.
+//! No client gets these errors. They mean that the data sets of two servers may differ from now on.
+//! A command of a script that fails is not an error of the stream, as long as the script itself
+//! does not fail.
 
 use crate::client::reply::Mark;
 use crate::client::table::Net;
@@ -27,7 +27,7 @@ pub const NOTED: u64 = flag::PRIMARY | flag::REPLICA | flag::AOF_LOADER | flag::
 /// The maximum length of an error in the log, in bytes.
 const SHOWN: usize = 4096;
 
-/// Notes the error that is the reply to a command of such a client, and does what
+/// Logs and counts the error reply to a command of such a client, and does what
 /// `propagation-error-behavior` says.
 #[cold]
 pub fn note(server: &mut Server, c: &mut Client, error: &Error) {
@@ -66,7 +66,7 @@ pub fn note(server: &mut Server, c: &mut Client, error: &Error) {
     }
 }
 
-/// What one side of a move of slots has sent can't be executed: the move has failed.
+/// Fails a move of slots, because a command of the other side can't be executed.
 fn fail_transfer(server: &mut Server, c: &mut Client, error: &Error) {
     let text = shown(error);
     if let Some(member) = &mut server.cluster {
@@ -76,8 +76,8 @@ fn fail_transfer(server: &mut Server, c: &mut Client, error: &Error) {
     Net::close_asap(&mut server.net.close_asap, c);
 }
 
-/// A replica's connection carries the stream, so a command with a reply that begins at `from` ends
-/// it. The replies to SYNC and PSYNC precede the stream.
+/// Closes a replica whose command has a reply (which begins at `from`), since the connection
+/// carries the stream. The replies to SYNC and PSYNC are allowed, as they precede the stream.
 #[cold]
 pub fn refuse_reply(server: &mut Server, c: &mut Client, from: Mark) {
     if !c.has(flag::REPLICA) || c.reply.bytes_since(from) == 0 {

@@ -1,4 +1,4 @@
-//! A transaction's queue: commands kept for EXEC, and the end of a transaction that can't run.
+//! The queue of a transaction: keeps commands for EXEC, and drops a transaction that can't run.
 
 use crate::client::transaction::MultiState;
 use crate::client::{Client, flag};

@@ -1,6 +1,6 @@
-//! WAIT and WAITAOF: whether replicas and the disk have what a client wrote. CLUSTER SETSLOT:
-//! whether the replicas have it, before it runs here. FLUSHALL SYNC: whether the background thread
-//! has freed the old data set.
+//! The conditions of commands that wait. WAIT and WAITAOF: whether replicas and the disk have a
+//! client's writes. CLUSTER SETSLOT: whether the replicas have executed it, before this server
+//! does. FLUSHALL SYNC: whether the background thread has freed the old data set.
 //!
 //! ```text
 //!   client writes      repl_offset, aof_offset: the ends of its last write in stream and AOF
@@ -55,7 +55,7 @@ pub fn waitaof_is_met(server: &Server, c: &Client, local: i64, replicas: i64) ->
 }
 
 /// Whether a client's WAIT, WAITAOF, SETSLOT or FLUSHALL is over, with the error that ends it;
-/// `None` while it must wait on.
+/// `None` while it must go on waiting.
 pub fn is_over(server: &Server, c: &Client) -> Option<Result<(), Error>> {
     let blocked = c.blocked.as_ref()?;
     let argv = blocked.argv.slices();

@@ -1,5 +1,5 @@
-//! A link to another server whose replies this thread waits for: nothing else runs meanwhile. Used
-//! where no other client may run, such as within a transaction.
+//! A blocking link to another server: the thread waits for its replies, and nothing else runs
+//! meanwhile. Used where no other client may run, such as within a transaction.
 //!
 //! ```text
 //!   open ─> connect ─> exchange: Link::output ─> socket
@@ -32,7 +32,7 @@ pub struct Peer<'a> {
     pub port: u16,
     /// The local address of the connection; `None`: the kernel chooses.
     pub source: Option<IpAddr>,
-    /// With TLS: what its sessions need.
+    /// The key material of TLS sessions; `None`: the connection uses no TLS.
     pub tls: Option<&'a Materials>,
 }
 
@@ -73,8 +73,8 @@ impl WaitingLink {
         self.link.push(self.now_ms(), step);
     }
 
-    /// Sends all requests, and waits for all replies; fails if the connection ends or the time is
-    /// over.
+    /// Sends all requests, and waits for all replies; fails if the connection ends or a reply is
+    /// not in time.
     pub fn exchange(&mut self, mut on_reply: impl FnMut(u32, Reply)) -> Result<(), Failure> {
         if self.link.is_connecting() {
             self.step(Event::Connected, &mut on_reply)?;
@@ -104,7 +104,7 @@ impl WaitingLink {
         self.began.elapsed().as_millis() as u64
     }
 
-    /// Waits until the connection is established, with its session.
+    /// Waits until the connection is established, with its TLS session.
     fn connected(
         mut self,
         address: SocketAddr,
@@ -136,7 +136,7 @@ impl WaitingLink {
         }
     }
 
-    /// Passes an event to the link, and the replies on.
+    /// Passes an event to the link, and the link's replies to `on_reply`.
     fn step(&mut self, event: Event, on_reply: &mut impl FnMut(u32, Reply)) -> Result<(), Failure> {
         let mut actions = Vec::new();
         self.link.step(self.now_ms(), event, &mut actions);

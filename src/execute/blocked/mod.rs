@@ -8,13 +8,15 @@
 //! ```
 //!
 //! One mechanism serves all types: when one of its keys is written, a waiting client's command runs
-//! again, from the checks of `process_command` on. So rights that were removed, a pause or an error
-//! have their effect. A command that finds nothing waits on, in its old place and with its old
-//! deadline. If it writes (BLMOVE), the keys that it made ready are appended to the queue.
+//! again, from the checks of `process_command` on. So rights that were removed meanwhile, a pause
+//! or an error have their effect. A command that finds nothing blocks again, with its old place in
+//! the queue and its old deadline. If it writes (BLMOVE), the keys that it wrote are appended to
+//! the ready keys.
 //!
 //! A blocking command reads its arguments, the timeout among them ([`deadline_from_seconds`]), and
 //! tries. If it finds nothing, it calls [`block_for_keys`], which replies with null when the client
-//! must not block (`flag::DENY_BLOCKING`: EXEC, scripts). It keeps no state between two runs.
+//! must not block (`flag::DENY_BLOCKING`: EXEC, scripts). A command keeps no state between two
+//! runs.
 //!
 //! A client's place in the queue is a ticket: a number that grows with each client that begins to
 //! wait. Each key has its clients sorted by ticket. A plain list of clients would have to be
@@ -22,13 +24,13 @@
 //!
 //! A deadline is exact to a millisecond: `before_sleep` sets a timer for the earliest.
 //!
-//! **Invariant:** a client is flagged BLOCKED exactly when it has `blocked`, and then it stands in
-//! `key_clients.blocking` under each of its keys and, if it has a deadline, in `blocked.timeouts`
-//! (test `a_closed_client_leaves_no_trace`). The exception is a client whose pause is over: it has
-//! `blocked` and no flag until its command runs, before the loop sleeps.
+//! **Invariant:** a client has the flag BLOCKED exactly when its field `blocked` is set, and then
+//! it is in `key_clients.blocking` under each of its keys and, if it has a deadline, in
+//! `blocked.timeouts` (test `a_closed_client_leaves_no_trace`). The exception is a client whose
+//! pause is over: its field is set without the flag until its command runs, before the loop sleeps.
 //!
-//! A client can't change its database while it waits, nor can its keys leave theirs: SWAPDB
-//! exchanges what is in two databases, not the clients that wait there.
+//! A blocked client stays with the database in which it waits: SWAPDB exchanges the keys of two
+//! databases, not the clients that wait in them.
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 
@@ -67,15 +69,15 @@ pub struct BlockedClients {
     pub postponed: VecDeque<ClientRef>,
     /// Clients in WAIT, WAITAOF, SETSLOT and FLUSHALL, and some that no longer wait.
     pub waiting_acks: Vec<ClientRef>,
-    /// Keys with clients that must be notified of their deletion.
+    /// The number of keys with clients that run again when the key is deleted.
     pub on_nokey: usize,
     /// The ticket of the last client that began to wait.
     pub last_ticket: u64,
     /// Whether waiting clients are being served; keys that become ready meanwhile wait in
     /// `ready_keys`.
     pub serving: bool,
-    /// While a waiting client's command runs again: its ticket and its deadline, in case it waits
-    /// on.
+    /// While a waiting client's command runs again: its ticket and its deadline, in case it blocks
+    /// again.
     pub place: Option<(u64, i64)>,
 }
 
@@ -89,7 +91,7 @@ impl BlockedClients {
 /// Reads a timeout in seconds, which may have a fraction. Returns the Unix time in milliseconds at
 /// which it ends; 0 for never.
 pub fn deadline_from_seconds(server: &Server, text: &[u8]) -> Result<i64, Error> {
-    // Redis parses a long double: 1e400 is a number there, too, and its error is "out of range".
+    // Redis parses a long double: 1e400 is a number for it, and the error is "out of range".
     let extreme = || LongDouble::parse(text).map(LongDouble::to_f64);
     let double = || parse_f64(text).filter(|_| text.len() <= MAX_FLOAT_CHARS);
     let seconds = double().or_else(extreme);
@@ -119,9 +121,9 @@ fn deadline(server: &Server, timeout_ms: i64) -> Result<i64, Error> {
 }
 
 /// Blocks a client until one of `keys` holds a value of the type that `kind` names; then `argv`
-/// runs again. `deadline_ms` 0 means for ever. With `on_nokey` it also runs again when a key is
-/// deleted or changes its type (XREADGROUP, whose group is gone with its key). A client that must
-/// not block gets the reply of a timeout.
+/// runs again. `deadline_ms` 0 means for ever. With `on_nokey` the command also runs again when a
+/// key is deleted or changes its type (XREADGROUP, as the group is deleted with its key). A client
+/// that must not block gets the reply of a timeout.
 pub fn block_for_keys(
     server: &mut Server,
     c: &mut Client,
@@ -153,7 +155,7 @@ pub fn block_for_keys(
             joined
         });
         if joined {
-            // Else it is named twice.
+            // Otherwise the key is named twice.
             kept.push(key.into());
         }
     }
@@ -207,8 +209,8 @@ fn start(server: &mut Server, c: &mut Client, blocked: Blocked) {
     server.blocked.count += 1;
 }
 
-/// Blocks a client until the replicas, or the disk, have what it wrote. The replicas are requested
-/// to say so.
+/// Blocks a client until the replicas, or the disk, have its writes. Requests acknowledgements of
+/// the replicas.
 pub fn block_for_acks(
     server: &mut Server,
     c: &mut Client,
@@ -221,13 +223,13 @@ pub fn block_for_acks(
     server.replication.wants_acks = true;
 }
 
-/// FLUSHALL SYNC: the client waits until the background thread has done this job.
+/// Blocks the client of FLUSHALL SYNC until the background thread has done this job.
 pub fn block_until_freed(server: &mut Server, c: &mut Client, argv: &[&[u8]], job: u64) {
     block(server, c, BlockKind::Freed { job }, argv, 0);
     server.blocked.waiting_acks.push(c.reference());
 }
 
-/// CLIENT PAUSE: holds this command back; it runs when the pause ends.
+/// Holds a command back because of CLIENT PAUSE or another pause; it runs when the pause ends.
 pub fn postpone(server: &mut Server, c: &mut Client, argv: &[&[u8]]) {
     block(server, c, BlockKind::Postpone, argv, 0);
     server.blocked.postponed.push_back(c.reference());
@@ -277,8 +279,8 @@ pub fn unblock(server: &mut Server, c: &mut Client) {
     }
 }
 
-/// Ends a client's wait with this reply instead of its command's. The command counts as called at
-/// this moment.
+/// Ends a client's wait with the reply that `reply` writes, without running its command again. The
+/// command counts as called.
 fn unblock_with(
     server: &mut Server,
     c: &mut Client,
@@ -304,7 +306,7 @@ fn unblock_with_error(server: &mut Server, c: &mut Client, error: Error) {
     unblock_with(server, c, true, |_, c| c.reply.error(&error));
 }
 
-/// The reply to a blocked client whose timeout has passed.
+/// Replies to a blocked client whose timeout has passed, or whose wait is over.
 fn reply_to_timeout(server: &Server, c: &mut Client) {
     match c.blocked.as_ref().map(|b| b.kind) {
         Some(BlockKind::List | BlockKind::Zset | BlockKind::Stream) => c.reply.null_array(),
@@ -342,7 +344,7 @@ fn is_set_slot(c: &Client) -> bool {
 
 /// Replies to the clients in WAIT, WAITAOF and FLUSHALL whose wait is over: after acknowledgements,
 /// after an fsync of the AOF, when the AOF was switched off, or when the keys are freed. SETSLOT
-/// runs when its replicas have it.
+/// runs when the replicas have executed it.
 pub fn serve_acks(server: &mut Server) {
     use BlockKind::{Freed, SetSlot, Wait, WaitAof};
     for r in std::mem::take(&mut server.blocked.waiting_acks) {
@@ -366,8 +368,7 @@ pub fn serve_acks(server: &mut Server) {
     }
 }
 
-/// Ends the wait of a client that waits for something of this kind: OK, or an error. Other clients
-/// stay as they are.
+/// Ends the wait of a client, if it is of this kind, with OK or an error.
 pub fn answer(server: &mut Server, r: ClientRef, kind: BlockKind, error: Option<Error>) {
     let Some(mut c) = server.net.clients.take_ref(r) else {
         return;
@@ -386,9 +387,9 @@ pub fn answer(server: &mut Server, r: ClientRef, kind: BlockKind, error: Option<
     server.net.clients.put(c);
 }
 
-/// The role changes, so that what clients wait for may never happen here. They get an error and are
-/// closed, except those that CLIENT PAUSE holds back. A client that waits for a key and follows
-/// redirections gets the primary's address instead, and stays.
+/// Ends all waits when the role changes, since a replica may never serve them. The clients get an
+/// error and are closed, except those that a pause holds back. A client that waits for a key and
+/// follows redirections gets the primary's address instead, and stays connected.
 pub fn disconnect_all(server: &mut Server) {
     for r in server.net.clients.refs() {
         let Some(mut c) = server.net.clients.take_ref(r) else {
@@ -401,7 +402,7 @@ pub fn disconnect_all(server: &mut Server) {
         {
             unblock_with_error(server, &mut c, error);
         } else if let Some(BlockKind::Freed { .. }) = kind {
-            // Its keys are gone; only their memory is not free yet.
+            // The keys that FLUSHALL removed are gone; only their memory is not free yet.
             unblock_with(server, &mut c, false, reply_to_timeout);
         } else if kind
             .is_some_and(|kind| !matches!(kind, BlockKind::Postpone | BlockKind::Shutdown))
@@ -416,8 +417,8 @@ pub fn disconnect_all(server: &mut Server) {
     }
 }
 
-/// On a cluster node, owners of slots have changed: a client that waits for a key which is not here
-/// any more gets the error that its command would get now.
+/// Called on a cluster node after owners of slots have changed: a client that waits for a key of
+/// another node gets the error that its command would get now.
 pub fn redirect_waiting(server: &mut Server) {
     let waiting = server.key_clients.iter().flat_map(|db| db.blocking.iter());
     let waiting: BTreeSet<ClientRef> = waiting
@@ -434,7 +435,7 @@ pub fn redirect_waiting(server: &mut Server) {
     }
 }
 
-/// CLIENT UNBLOCK. Returns false if that client does not wait, or its wait can't be ended early.
+/// CLIENT UNBLOCK. Returns false if the client is not blocked, or its wait can't be ended early.
 pub fn unblock_by_request(server: &mut Server, r: ClientRef, with_error: bool) -> bool {
     let Some(mut c) = server.net.clients.take_ref(r) else {
         return false;
@@ -455,7 +456,7 @@ pub fn unblock_by_request(server: &mut Server, r: ClientRef, with_error: bool) -
 }
 
 impl Server {
-    /// A key was written: if a client is blocked on it, it is served after this command.
+    /// Notes that a key was written. Clients that are blocked on it are served after the command.
     pub fn signal_key_ready(&mut self, db: u32, key: &[u8]) {
         if self.key_clients[db as usize].blocking.get(key).is_none() {
             return;
@@ -475,14 +476,14 @@ impl Server {
     }
 }
 
-/// After a command: serve the clients that wait for keys which were written.
+/// After a command: serves the clients that wait for keys which were written.
 pub fn handle_ready_keys(server: &mut Server) {
     if server.blocked.serving {
         return;
     }
     server.blocked.serving = true;
     while let Some(ready) = server.blocked.ready_keys.pop_front() {
-        // From here on the key can become ready once more, for clients that are served later.
+        // From now on the key can become ready again, by the commands that run here.
         server.blocked.ready_set.remove(&ready);
         serve_key(server, ready.0, &ready.1);
     }
@@ -503,7 +504,7 @@ fn serve_key(server: &mut Server, db: u32, key: &[u8]) {
     let mut from = 0;
     while let Some((ticket, r, on_nokey)) = waiting(server, from..end) {
         from = ticket + 1;
-        // A client whose own command runs at the moment is out of its slot: it has just looked at
+        // A client whose own command runs at the moment is out of its slot, and has just looked at
         // the key.
         let Some(mut c) = server.net.clients.take_ref(r) else {
             continue;
@@ -519,8 +520,8 @@ fn serve_key(server: &mut Server, db: u32, key: &[u8]) {
     }
 }
 
-/// The type under a key, if the key exists. If it has expired, it is not deleted here: a command
-/// that looks it up does so, or the expiry cycle.
+/// The type of a key's value, if the key exists. An expired key is not deleted: the next command
+/// that looks it up, or the expiry cycle, does that.
 fn live_type(server: &mut Server, db: u32, key: &[u8]) -> Option<Type> {
     let hash = server.hash_key(key);
     let found = server.data.dbs[db as usize].find(hash, key);
@@ -529,7 +530,7 @@ fn live_type(server: &mut Server, db: u32, key: &[u8]) -> Option<Type> {
         .map(type_of)
 }
 
-/// Whether the type found under a key, if the key exists, may be what a client waits for.
+/// Whether a key of the type `found`, or a missing key, may serve a client.
 fn is_served_by(c: &Client, found: Option<Type>) -> bool {
     let Some(blocked) = &c.blocked else {
         return false;
@@ -566,7 +567,7 @@ fn run_kept(server: &mut Server, c: &mut Client, blocked: &Blocked) {
     process_command(server, c, &argv, id, Sent::default());
 }
 
-/// After a pause: the commands that were held back run before the loop sleeps, in order.
+/// After a pause: lets the commands that were held back run before the loop sleeps, in order.
 pub fn resume_postponed(server: &mut Server) {
     for r in std::mem::take(&mut server.blocked.postponed) {
         let Some(c) = server.net.clients.resolve(r) else {
@@ -579,7 +580,7 @@ pub fn resume_postponed(server: &mut Server) {
     }
 }
 
-/// Run the command that a pause held back, if there is one; another pause may hold it back again.
+/// Runs the command that a pause held back, if there is one; another pause may hold it back again.
 pub fn run_postponed(server: &mut Server, c: &mut Client) {
     if let Some(blocked) = c.blocked.take_if(|b| b.kind == BlockKind::Postpone) {
         run_kept(server, c, &blocked);

@@ -8,7 +8,7 @@ use crate::testing::{self, heard, server_with};
 
 const CLIENTS: u32 = 6;
 
-/// A server with clients, the last of them never blocked.
+/// A server with clients, of which the last one never blocks.
 fn server() -> Server {
     server_with(CLIENTS + 1)
 }
@@ -18,7 +18,7 @@ fn say(server: &mut Server, slot: u32, line: &str) -> String {
     testing::say(server, slot, &[line])
 }
 
-/// Checks the invariant of the header, from both sides.
+/// Checks the invariant in the header of the module, in both directions.
 fn check(server: &Server) {
     let blocked = |c: &&Client| c.blocked.is_some();
     let mut standing = BTreeSet::new();
@@ -101,7 +101,8 @@ fn a_client_that_waits_on_keeps_place_and_deadline() {
     server.net.clients.put(c);
     say(&mut server, CLIENTS, "RPUSH a x");
     assert_eq!(heard(&mut server, 0), "*2\r\n$1\r\na\r\n$1\r\nx\r\n");
-    // The clock of a slow machine may be later than that of the first second.
+    // Take the time from the deadline: on a slow machine the clock may be much later than the
+    // start.
     let deadline = server.blocked.timeouts.first().expect("a client waits").0;
     server.clock.now_ms = deadline + 1;
     handle_timeouts(&mut server);
