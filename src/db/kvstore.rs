@@ -12,7 +12,7 @@
 //! # The slot is in the hash
 //!
 //! The lowest bits of a hash select the bucket, and its highest byte is the tag. A table of one
-//! slot does not use the bits between, so [`KeyHasher`] writes the slot there:
+//! slot does not use the bits between, so [`KeyHasher`] writes the slot into them:
 //!
 //! ```text
 //!   63     56 55  54 53            40 39                              0
@@ -57,7 +57,7 @@ use crate::ds::siphash::HashSeed;
 use crate::sys::mover::Mover;
 use crate::types::{Key, KeyMut, KeyRef};
 
-/// The position of the slot in a hash.
+/// The lowest bit of the slot in a hash.
 const SLOT_SHIFT: u32 = 40;
 const SLOT_BITS: u32 = 14;
 const SLOT_MASK: u64 = (SLOTS as u64 - 1) << SLOT_SHIFT;
@@ -77,7 +77,7 @@ pub struct KeyHasher {
 }
 
 impl KeyHasher {
-    /// `by_slot` is for stores with a table for each slot.
+    /// `by_slot`: the hashes are for stores with a table for each slot.
     pub fn new(seed: HashSeed, by_slot: bool) -> KeyHasher {
         KeyHasher { seed, by_slot }
     }
@@ -93,7 +93,7 @@ impl KeyHasher {
     }
 }
 
-/// The slot in a hash, which must be one of a store by slot.
+/// The slot in a hash. The hasher must be one for stores by slot.
 #[inline]
 pub fn slot_in(hash: u64) -> u16 {
     slot_of(hash) as u16
@@ -191,7 +191,7 @@ impl KvStore {
         self.table(hash)?.find(hash, key)
     }
 
-    /// The entry of a key, to be changed.
+    /// The entry of a key, for a change in place.
     #[inline]
     pub fn find_mut(&mut self, hash: u64, key: &[u8]) -> Option<KeyMut<'_>> {
         match &mut self.tables {
@@ -200,7 +200,8 @@ impl KvStore {
         }
     }
 
-    /// An entry with this hash for which `is_it` holds: for indexes that keep hashes.
+    /// An entry with this hash for which `is_it` holds, for indexes that store hashes instead of
+    /// keys.
     pub fn find_by(&self, hash: u64, is_it: impl FnMut(KeyRef<'_>) -> bool) -> Option<KeyRef<'_>> {
         self.table(hash)?.find_by(hash, is_it)
     }
@@ -223,7 +224,7 @@ impl KvStore {
         }
     }
 
-    /// Adds an entry, or replaces the one of its name and returns that.
+    /// Adds an entry. Returns the entry of the same name that it replaces, if there was one.
     #[inline]
     pub fn insert(&mut self, hash: u64, entry: Key) -> Option<Key> {
         match &mut self.tables {
@@ -259,8 +260,9 @@ impl KvStore {
         }
     }
 
-    /// Hides the keys of these slots: they belong to another node, and arrive here. Whole walks and
-    /// look-ups by name find them; SCAN, KEYS, random keys and [`KvStore::visible_len`] don't.
+    /// Hides the keys of these slots, which belong to another node and are being imported. Whole
+    /// walks and look-ups by name find them; SCAN, KEYS, random keys and [`KvStore::visible_len`]
+    /// don't.
     pub fn hide(&mut self, slots: impl Iterator<Item = u16>) {
         let Tables::BySlot(by_slot) = &mut self.tables else {
             return;
@@ -308,8 +310,9 @@ impl KvStore {
         matches!(self.tables, Tables::BySlot(_))
     }
 
-    /// Prefetches the bucket of a hash, or the header of its slot's table: the headers of all slots
-    /// are 2 MB, more than a core's cache. [`KvStore::prefetch_bucket`] is the next step then.
+    /// Prefetches the bucket of a hash. In a store by slot, prefetches the header of the slot's
+    /// table instead, since all headers are 2 MB, more than a core's cache;
+    /// [`KvStore::prefetch_bucket`] is then the next step.
     #[inline]
     pub fn prefetch_first(&self, hash: u64) {
         match &self.tables {
@@ -330,7 +333,7 @@ impl KvStore {
         }
     }
 
-    /// Prefetches the entries that fit a hash, when the bucket has been loaded.
+    /// Prefetches the entries that match a hash; its bucket should be in the cache already.
     #[inline]
     pub fn prefetch_entry(&self, hash: u64) {
         if let Some(table) = self.table(hash) {
@@ -399,7 +402,8 @@ impl KvStore {
         self.tables().iter().flat_map(HashTable::iter)
     }
 
-    /// At least all keys that match a glob pattern and are not hidden, in no order.
+    /// All keys that are not hidden and may match a glob pattern, in no order: the caller must
+    /// still match.
     pub fn iter_matching(&self, pattern: &[u8]) -> impl Iterator<Item = KeyRef<'_>> {
         let tables = self.tables();
         let (first, tables) = match (&self.tables, pattern_slot(pattern)) {
@@ -417,7 +421,7 @@ impl KvStore {
         tables.flat_map(|(_, table)| table.iter())
     }
 
-    /// Passes every key to the visitor until it breaks, and prefetches the next ones.
+    /// Passes every key to the visitor until it breaks; prefetches the keys that follow.
     #[inline]
     pub fn try_walk<'a, B>(
         &'a self,
@@ -430,8 +434,8 @@ impl KvStore {
     }
 
     /// Offers the tables and entries to the mover, from `cursor` on, until its step is spent.
-    /// Passes each entry to `visit`, to move what it owns. Returns the next cursor, 0 at the end;
-    /// it is SCAN's.
+    /// Passes each entry to `visit`, to move the memory that it owns. The cursor is that of SCAN;
+    /// returns the next one, 0 at the end.
     pub fn relocate(
         &mut self,
         cursor: u64,
@@ -483,8 +487,8 @@ impl KvStore {
         }
     }
 
-    /// Makes room for `total` keys before a bulk load; the caller bounds sizes from outside. Tables
-    /// of slots grow one by one, as the distribution of the keys is not known.
+    /// Makes room for `total` keys before a bulk load; the caller must limit a number that comes
+    /// from a file. Tables of slots grow one by one, as the distribution of the keys is not known.
     pub fn reserve(&mut self, total: usize) {
         if let Tables::One(table) = &mut self.tables {
             table.reserve(total);
@@ -566,7 +570,7 @@ impl BySlot {
         }
     }
 
-    /// Scans one slot; a cursor of a slot before it begins there.
+    /// Scans one slot; with a cursor of an earlier slot, the scan begins at its start.
     fn scan_one<'a>(&'a self, slot: usize, cursor: u64, f: impl FnMut(KeyRef<'a>)) -> u64 {
         let inner = match (cursor & (SLOTS as u64 - 1)) as usize {
             at if at < slot => 0,

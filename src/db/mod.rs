@@ -7,14 +7,14 @@
 //!   Db.field_expires: the same for hashes with volatile fields, under the time of the first one
 //! ```
 //!
-//! **Invariant:** a key is in `expires` exactly when its entry has an expiry, under that very time
-//! (`tests::the_index_follows_the_entries`).
+//! **Invariant:** a key is in `expires` exactly when its entry has an expiry time, and under that
+//! time (`tests::the_index_follows_the_entries`).
 //! **Invariant:** a key is in `field_expires` exactly when it holds a hash with a volatile field,
 //! under that hash's `next_expiry` (`tests::field_index_follows_hashes`). Code that changes a hash
 //! in place calls `Db::fields_moved`.
 //!
-//! Operations on one database are here and do not use clients. Operations that need the whole
-//! server (look-ups that count and expire, notifications, blocked clients) are in `keyspace`.
+//! This module has operations on one database, which do not use clients. Operations that need the
+//! whole server (look-ups that count and expire, notifications, blocked clients) are in `keyspace`.
 
 pub mod kvstore;
 pub mod slot;
@@ -29,7 +29,7 @@ use kvstore::{KeyHasher, KvStore};
 use waiting::Waiting;
 use watcher::Watcher;
 
-/// One database: only data, so that a data set can be replaced as a whole.
+/// One database. It has no clients, so that a data set can be replaced as a whole.
 pub struct Db {
     /// The number of the database, which SELECT takes.
     pub index: u32,
@@ -41,8 +41,8 @@ pub struct Db {
     pub avg_ttl_ms: i64,
 }
 
-/// The clients that wait for keys of one database, or watch them. They are kept when the database
-/// is replaced.
+/// The clients that wait for keys of one database, or watch them. They stay when the database is
+/// replaced.
 #[derive(Default)]
 pub struct KeyClients {
     /// Clients that wait for a key, in order of arrival.
@@ -58,7 +58,7 @@ impl KeyClients {
     }
 }
 
-/// What happens to the time to live of a key that is set.
+/// The change of the time to live when a key is set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ttl {
     /// The time to live stays as it is.
@@ -109,7 +109,7 @@ impl Db {
         self.keys.find(hash, key)
     }
 
-    /// The entry of a key, expired or not, to be changed.
+    /// The entry of a key, expired or not, for a change in place.
     #[inline]
     pub fn find_mut(&mut self, hash: u64, key: &[u8]) -> Option<KeyMut<'_>> {
         self.keys.find_mut(hash, key)
@@ -173,7 +173,8 @@ impl Db {
         }
     }
 
-    /// Adds a complete entry, or replaces the one of its name. Returns the previous one.
+    /// Adds a complete entry. Returns the entry of the same name that it replaces, if there was
+    /// one.
     #[inline]
     pub fn insert(&mut self, hash: u64, entry: Key) -> Option<Key> {
         let (at, fields_at) = times_of(entry.as_ref());
@@ -186,7 +187,8 @@ impl Db {
         old
     }
 
-    /// A hash was changed in place: its earliest expiry time of a field was `was` and is now `at`.
+    /// Updates the index after a hash was changed in place: the earliest expiry time of its fields
+    /// was `was` and is now `at`.
     #[inline]
     pub fn fields_moved(&mut self, hash: u64, was: Option<i64>, at: Option<i64>) {
         self.field_expires.shift(hash, was, at);
@@ -224,7 +226,7 @@ impl Db {
         true
     }
 
-    /// Removes all keys and returns them, with their indexes, to be freed.
+    /// Removes all keys and returns them with their indexes; the caller frees them.
     pub fn take_keys(&mut self) -> Db {
         Db {
             index: self.index,
@@ -236,13 +238,13 @@ impl Db {
     }
 }
 
-/// The expiry times of the key and of its first field.
+/// The expiry time of the key, and the earliest expiry time of its fields.
 #[inline]
 fn times_of(entry: KeyRef) -> (Option<i64>, Option<i64>) {
     (entry.expire_at(), next_field_expiry(entry))
 }
 
-/// The expiry time of the first field of a hash that is about to be set.
+/// The earliest expiry time of the fields, if the value is a hash.
 #[inline]
 fn next_field_expiry_of(value: &New) -> Option<i64> {
     match value {

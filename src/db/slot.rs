@@ -9,11 +9,11 @@ pub const SLOTS: usize = 16_384;
 
 /// The generator polynomial of CRC-16/XMODEM, without its highest term.
 const POLYNOMIAL: u16 = 0x1021;
-/// The number of bytes that one step of the CRC takes.
+/// The number of bytes that one step of the CRC processes.
 const WORD: usize = 8;
 
 /// `TABLES[n][byte]` is the CRC of a byte that is followed by `n` zeros. The CRC of a word is the
-/// sum of its bytes' entries, which are read independently of each other.
+/// XOR of the entries of its bytes, which are read independently of each other.
 static TABLES: [[u16; 256]; WORD] = tables();
 
 const fn tables() -> [[u16; 256]; WORD] {
@@ -50,8 +50,8 @@ pub fn key_slot(key: &[u8]) -> u16 {
     crc16(hashed) % SLOTS as u16
 }
 
-/// The CRC-16/XMODEM of some bytes. Zeros before them do not change it, as it begins with 0; so the
-/// bytes before the last whole words are a word, too.
+/// The CRC-16/XMODEM of `bytes`. The CRC begins with 0, so leading zeros do not change it: the
+/// bytes before the whole words are padded with zeros to a word.
 #[inline]
 fn crc16(bytes: &[u8]) -> u16 {
     let (head, words) = bytes.as_rchunks::<WORD>();
@@ -63,7 +63,7 @@ fn crc16(bytes: &[u8]) -> u16 {
     words.iter().fold(first, add)
 }
 
-/// The CRC of bytes with this CRC and of the word behind them.
+/// The CRC of some bytes and a word behind them, from the CRC of the bytes.
 #[inline]
 fn add_word(crc: u16, word: u64) -> u16 {
     let word = word ^ u64::from(crc) << 48;
@@ -72,12 +72,12 @@ fn add_word(crc: u16, word: u64) -> u16 {
     entry(0) ^ entry(1) ^ entry(2) ^ entry(3) ^ entry(4) ^ entry(5) ^ entry(6) ^ entry(7)
 }
 
-/// The number that the bytes of `head` are, with the highest first. `head` is the beginning of
-/// `bytes`, and shorter than a word.
+/// The bytes of `head` as a big-endian number. `head` is the beginning of `bytes`, and shorter than
+/// a word.
 #[inline]
 fn padded(head: &[u8], bytes: &[u8]) -> u64 {
     match bytes.first_chunk::<WORD>() {
-        // A shift by 64 is none.
+        // Without bytes, the shift would be by 64, which is not allowed.
         Some(_) if head.is_empty() => 0,
         Some(word) => u64::from_be_bytes(*word) >> (8 * (WORD - head.len())),
         None => head
@@ -86,7 +86,7 @@ fn padded(head: &[u8], bytes: &[u8]) -> u64 {
     }
 }
 
-/// Whether there is a `{`. Most keys are so short that a general search costs more.
+/// Whether the key has a `{`. Most keys are so short that a general search would cost more.
 #[inline]
 fn has_brace(key: &[u8]) -> bool {
     const ONES: u64 = u64::from_ne_bytes([1; WORD]);
@@ -104,7 +104,7 @@ fn has_brace(key: &[u8]) -> bool {
     found | find(padded(head, key)) != 0
 }
 
-/// The slot of all keys that match a glob pattern; `None` if they may be in several.
+/// The slot of all keys that match a glob pattern; `None` if they may be in several slots.
 pub fn pattern_slot(pattern: &[u8]) -> Option<u16> {
     let is_special = |byte: &u8| b"*?[\\".contains(byte);
     let literal = pattern.iter().position(is_special);
@@ -113,8 +113,8 @@ pub fn pattern_slot(pattern: &[u8]) -> Option<u16> {
     (has_tag || literal.len() == pattern.len()).then(|| key_slot(literal))
 }
 
-/// The part of a key between its first `{` and the next `}`, if that is not empty; otherwise the
-/// whole key.
+/// The part of a key between its first `{` and the next `}`, if that part is not empty; otherwise
+/// the whole key.
 fn hash_tag(key: &[u8]) -> &[u8] {
     let Some(open) = memchr::memchr(b'{', key) else {
         return key;

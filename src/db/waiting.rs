@@ -10,15 +10,15 @@ use crate::ds::thin_buffer::heap_bytes;
 /// The clients that wait for one key.
 #[derive(Default)]
 pub struct Waiting {
-    /// By ticket, which is the order of arrival. A client that goes on waiting after it was looked
-    /// at keeps its ticket.
+    /// Sorted by ticket, which is the order of arrival. A client whose command ran again and found
+    /// nothing keeps its ticket.
     clients: VecDeque<(u64, ClientRef)>,
-    /// The number of these clients that are also notified when the key is deleted.
+    /// The number of these clients whose command also runs again when the key is deleted.
     pub on_nokey: usize,
 }
 
 impl Waiting {
-    /// Adds a client. Returns false if this ticket waits already.
+    /// Adds a client. Returns false if the ticket is in the list already.
     pub fn join(&mut self, ticket: u64, client: ClientRef) -> bool {
         let Err(place) = self.place_of(ticket) else {
             return false;

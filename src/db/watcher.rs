@@ -6,8 +6,9 @@ use crate::client::ClientRef;
 #[derive(Clone, Copy)]
 pub struct Watcher {
     pub client: ClientRef,
-    /// The key had already expired when WATCH was called: its deletion is not a change.
+    /// Whether the key had already expired when WATCH was called; its deletion is then not a
+    /// change.
     pub expired: bool,
-    /// MIGRATE of this client is sending the key; whether the key has changed since.
+    /// `Some` while MIGRATE of this client is sending the key: whether the key has changed since.
     pub transfer: Option<bool>,
 }
