@@ -1,5 +1,6 @@
-//! Keyspace events: what happened to a key, published on `__keyspace@<db>__:<key>` and
-//! `__keyevent@<db>__:<event>`, each class switched on by a letter of `notify-keyspace-events`.
+//! Keyspace events: changes of keys are published on `__keyspace@<db>__:<key>` and
+//! `__keyevent@<db>__:<event>`. A letter of `notify-keyspace-events` switches each class of events
+//! on.
 
 use crate::armed;
 use crate::client::Client;
@@ -40,7 +41,7 @@ pub const KEY_MISS: u32 = NotifyFlags::KEY_MISS;
 pub const NEW: u32 = NotifyFlags::NEW;
 
 impl Server {
-    /// Notify the subscribers that `event` happened to `key`.
+    /// Notifies the subscribers that `event` happened to `key`.
     #[inline]
     pub fn notify(&mut self, class: u32, event: &str, key: &[u8], db: u32) {
         if self.notify_flags & class != 0 {
@@ -87,8 +88,8 @@ impl Server {
         }
     }
 
-    /// A key was changed: transactions of clients that watch it will fail, clients that wait for it
-    /// may be served, clients that have cached it are sent an invalidation.
+    /// To be called for each changed key: transactions of clients that watch it will fail, clients
+    /// that wait for it may be served, clients that have cached it are sent an invalidation.
     #[inline]
     pub fn signal_modified(&mut self, by: Option<&mut Client>, db: u32, key: &[u8]) {
         let by_id = by.as_ref().map_or(0, |c| c.id);

@@ -1,4 +1,4 @@
-//! Eviction: which keys are deleted when `maxmemory` is reached.
+//! Eviction: chooses and deletes keys when `maxmemory` is reached.
 //!
 //! Each entry has 29 bits about its use. Under an LRU policy they are the time of the last access
 //! in steps of 32 ms, under LRM (least recently modified) of the last change; under LFU 16 bits are
@@ -11,9 +11,9 @@
 //! ```
 //!
 //! Candidates are sampled (`maxmemory-samples` keys of each database) into a pool of the best 16
-//! seen so far; volatile-ttl needs no sample, the index of expiries is ordered. A candidate that
-//! was used since it came into the pool is scored again, so that a hot key is not evicted for an
-//! old score.
+//! seen so far; volatile-ttl needs no sample, since the index of expiry times is ordered. A
+//! candidate that was used since it entered the pool is scored again, so that a hot key is not
+//! evicted because of an old score.
 //!
 //! **Invariant:** the pool is sorted by score, holds no key twice and at most `POOL`
 //! (`tests::the_pool_keeps_the_best`).
@@ -35,14 +35,15 @@ use crate::types::kind::type_of;
 use crate::types::{KeyMut, KeyRef, Type};
 use crate::util::random::Random;
 
-/// The 24 bits of INFO's lru_clock, in seconds.
+/// The mask of the 24 bits of INFO's lru_clock, which counts seconds.
 pub const LRU_MASK: i64 = (1 << 24) - 1;
-/// The 29 bits of an access time, and the milliseconds of a step as an exponent of 2. A cache whose
-/// keys stay for seconds only needs steps finer than a second.
+/// The mask of the 29 bits of an access time, and the length of a step in milliseconds as an
+/// exponent of 2. A cache whose keys stay only for seconds needs steps that are shorter than a
+/// second.
 const STEPS_MASK: u32 = (1 << 29) - 1;
 const STEP_SHIFT: u32 = 5;
-/// An access time that is up to this number of steps (a minute) ahead of the clock is no idle time
-/// of 198 days: the clock was set back.
+/// An access time that is at most this number of steps (a minute) ahead of the clock counts as now,
+/// not as 198 days ago: the clock was set back.
 const AHEAD_MAX: u32 = 60_000 >> STEP_SHIFT;
 const LFU_INIT: u32 = 5;
 /// The number of candidates that are kept between evictions.
@@ -55,9 +56,9 @@ pub struct Eviction {
     pub policy: MaxmemoryPolicy,
     lfu_log_factor: u32,
     lfu_decay_time: u32,
-    /// A child saves, so accesses are not noted: a written page is a copied page.
+    /// Whether a child saves. Accesses are then not noted, since each written page would be copied.
     frozen: bool,
-    /// Accesses are not noted: because of a child, or because the policy uses changes only.
+    /// Whether accesses are not noted, because of a child or because the policy uses changes only.
     notes_no_access: bool,
     /// The random numbers that decide whether an LFU counter grows.
     rng: Random,
@@ -205,14 +206,14 @@ impl Eviction {
         self.notes_no_access = frozen || self.policy.is_lrm();
     }
 
-    /// Whether an access leaves the 24 bits as they are.
+    /// Whether an access leaves the 29 bits of an entry as they are.
     #[inline]
     pub fn notes_no_access(&self) -> bool {
         self.notes_no_access
     }
 
-    /// Notes a change of a stream under LRM when it is looked up: those of consumer groups are not
-    /// signalled.
+    /// Under LRM, counts a look-up of a stream for writing as a change, since changes of consumer
+    /// groups are not signalled.
     pub fn note_group_change(&self, entry: &mut KeyMut, now_ms: i64) {
         if self.policy.is_lrm() && type_of(entry.as_ref().kind()) == Type::Stream {
             entry.set_lru(lru_clock(now_ms));
@@ -232,7 +233,7 @@ impl Eviction {
         )
     }
 
-    /// What an access at this time does to an entry's 29 bits.
+    /// How an access at this time changes an entry's 29 bits.
     #[inline]
     pub fn stamp(&mut self, now_ms: i64) -> Stamp {
         let lfu = self.is_lfu().then(|| LfuStep {
@@ -265,7 +266,8 @@ impl Eviction {
     /// OBJECT IDLETIME, in seconds.
     pub fn idle_seconds(&self, bits: u32, now_ms: i64) -> u32 {
         let ms = u64::from(idle_steps(bits, now_ms)) << STEP_SHIFT;
-        // A time that was rounded down twice may be a step too short.
+        // Add a step less one millisecond, since the stored time and the clock are both rounded
+        // down.
         ((ms + (1 << STEP_SHIFT) - 1) / 1000) as u32
     }
 
@@ -293,9 +295,9 @@ impl Eviction {
 /// Evicts keys until the used memory is below `maxmemory`. Returns false if it is still above and
 /// nothing more can be evicted.
 ///
-/// One call takes at most the time that `maxmemory-eviction-tenacity` allows. If that does not
-/// suffice, the command may run all the same, `unfinished` is set, and the loop continues the
-/// eviction between its turns.
+/// One call takes at most the time that `maxmemory-eviction-tenacity` allows. If the time does not
+/// suffice, the command runs nevertheless, `unfinished` is set, and the loop continues the eviction
+/// between its turns.
 pub fn perform_evictions(server: &mut Server) -> bool {
     let enough = evict_what_exceeds(server);
     let exceeded = !enough || server.evict.unfinished;
@@ -338,7 +340,7 @@ fn evict_what_exceeds(server: &mut Server) -> bool {
         if !server.stats.evicted_keys.is_multiple_of(16) {
             continue;
         }
-        // The estimates of what the background thread frees may have been too low.
+        // The background thread may have freed more than was estimated, so check again.
         if self::excess(server, limit).is_none() {
             break true;
         }
@@ -358,7 +360,7 @@ fn evict_what_exceeds(server: &mut Server) -> bool {
 
 /// The number of keys that are examined for one that may be evicted, before the search gives up.
 const CHOICES_MAX: usize = 64;
-/// Like `CHOICES_MAX`, for volatile-ttl, which examines keys in the order of the index.
+/// The same limit for volatile-ttl, which examines keys in the order of the index.
 const TTL_CHOICES_MAX: usize = 4096;
 
 /// Whether CLIENT PAUSE forbids changes of the data set.
@@ -367,7 +369,7 @@ fn is_held_back(server: &Server) -> bool {
 }
 
 /// The time limit of one call: 50 us for each step of tenacity up to 10; above, 15 % more for each
-/// step; at 100 none.
+/// step; at 100 there is no limit.
 fn time_limit(tenacity: u32) -> Duration {
     match tenacity {
         0..=10 => Duration::from_micros(50 * u64::from(tenacity)),
@@ -376,20 +378,20 @@ fn time_limit(tenacity: u32) -> Duration {
     }
 }
 
-/// The number of bytes above the limit; `None` if there is none. What the background thread frees
-/// is not counted.
+/// The number of bytes above the limit; `None` if the memory is within it. Memory that the
+/// background thread is about to free does not count.
 fn excess(server: &Server, limit: usize) -> Option<usize> {
-    // In this order: a job that ends between the two is counted as freed twice, which evicts too
-    // little until the next command. In the other order it would be counted as in use, and keys
-    // would be evicted for it.
+    // The order of these reads matters: a job that ends between them is counted as freed twice,
+    // which evicts too little until the next command. In the other order its memory would be
+    // counted as in use, and keys would be evicted for it.
     let reclaimable = server.lazyfree.reclaimable();
     let above = server.memory_counted().checked_sub(limit)?;
     let left = above.checked_sub(reclaimable)?;
     (left > 0).then_some(left)
 }
 
-/// Evicts a key and returns the number of freed bytes. The memory of messages about it
-/// (propagation, invalidations) is not subtracted: otherwise each eviction could cause the next.
+/// Evicts a key and returns the number of freed bytes. The memory of messages about the eviction
+/// (propagation, invalidations) is not subtracted, since each eviction could then cause the next.
 fn evict_key(server: &mut Server, db: u32, key: &[u8]) -> usize {
     let lazy = server.config.lazyfree_lazy_eviction;
     let (before, began) = (server.used_memory(), server.latency.begin());
@@ -420,12 +422,13 @@ fn choose(server: &mut Server) -> Option<(u32, Vec<u8>)> {
     None
 }
 
-/// Whether there may be slots whose keys stay.
+/// Whether there may be slots whose keys must not be evicted.
 fn slots_may_stay(server: &Server) -> bool {
     server.armed & (armed::PAUSED | armed::SLOT_IMPORTS) != 0
 }
 
-/// Whether a slot arrives here, so that its source decides, or is being handed over.
+/// Whether the keys of a slot must not be evicted: the slot is being imported, so that its source
+/// decides, or is being handed over.
 fn stays(server: &Server, db: u32, slot: u16) -> bool {
     server.pause.holds_slot(slot) || server.data.dbs[db as usize].keys.is_hidden(slot)
 }
@@ -522,7 +525,7 @@ fn choose_scored(server: &mut Server) -> Option<(u32, Vec<u8>)> {
         if score >= best.score {
             return Some((best.db, best.key));
         }
-        // The key was used since it came into the pool: it gets its new place there.
+        // The key was used since it entered the pool, so it enters again with its new score.
         enter_pool(&mut server.evict.pool, Candidate { score, ..best });
     }
     None
@@ -557,7 +560,7 @@ mod tests {
 
     const NOW: i64 = 1_700_000_000_000;
 
-    /// Keys `k0`, `k1`, ... with these bits and times to live.
+    /// A server with keys `k0`, `k1`, ... that have these bits and times to live.
     fn server_with(policy: MaxmemoryPolicy, keys: &[(u32, Ttl)]) -> Server {
         let config = crate::config::Config {
             maxmemory_policy: policy,
@@ -643,7 +646,7 @@ mod tests {
         let mut by_due: Vec<i64> = (0..1000).collect();
         by_due.sort_by_key(|i| due(*i));
         let names: Vec<_> = by_due.iter().map(|i| format!("k{i}")).collect();
-        // The choice is the same where slots might stay, but none does.
+        // The choice is the same when slots are checked, but none of them stays.
         server.armed |= armed::SLOT_IMPORTS;
         assert_eq!(choose(&mut server).expect("a key").1, names[0].as_bytes());
         server.armed &= !armed::SLOT_IMPORTS;
@@ -662,7 +665,8 @@ mod tests {
             "SET c 1",
         ];
         say(&mut server, 0, &lines);
-        // Not by OBJECT IDLETIME: on a busy machine the clock moves on within these commands.
+        // The test compares the bits, not OBJECT IDLETIME: on a busy machine the clock moves on
+        // within these commands.
         let bits = |server: &Server| {
             ["a", "l", "b", "c", "s"].map(|key| {
                 let hash = server.key_hasher.hash(key.as_bytes());

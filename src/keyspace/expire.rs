@@ -1,8 +1,9 @@
-//! Expiry: an expired key is removed when it is looked up, or soon after its time by the cycle.
+//! Expiry: an expired key is removed when it is looked up, or soon after its time by the expiry
+//! cycle.
 //!
-//! Active expiry takes the due keys from the index, earliest first, within a budget of time: from
-//! `before_sleep` a short one in each turn, from the cron a longer one. Nothing is sampled: unless
-//! the budget was too small, no expired key holds memory after a cycle.
+//! Active expiry takes the due keys from the index, earliest first, within a budget of time: a
+//! short one in each turn, from `before_sleep`, and a longer one from the cron. Keys are not
+//! sampled: unless the budget was too small, no expired key holds memory after a cycle.
 //!
 //! ```text
 //!   db 0   due due due due due ..      16 from each database that has some, in turn,
@@ -10,15 +11,15 @@
 //!   db 2   -                           the next call goes on where this one stopped
 //! ```
 //!
-//! **Invariant:** no database waits for another's burst: after n batches each one with due keys had
-//! its share (`tests::a_burst_in_one_database_does_not_starve_another`).
+//! **Invariant:** no database waits until another one has no due keys left: n batches visit n
+//! databases with due keys (`tests::a_burst_in_one_database_does_not_starve_another`).
 //!
 //! While clients are paused nothing is removed, as the data set must not change; expired keys are
 //! hidden nevertheless.
 //!
-//! On a replica expired keys are hidden, and deleted by the primary's command. Only those whose
-//! time a client of the replica itself has set (`replica-read-only no`) are deleted here, by the
-//! cron, and those that such a client changes.
+//! On a replica expired keys are hidden, and deleted by the primary's command. The replica itself
+//! deletes only keys whose time one of its own clients has set (`replica-read-only no`), by the
+//! cron, and expired keys that such a client changes.
 //!
 //! In `import-mode` (Valkey) expired keys stay until the source of the import sends their deletion:
 //! they are alive for the client that is the source, and hidden from all others. A command of
@@ -27,12 +28,13 @@
 //! Fields of hashes expire in the same way. The index has a hash under the time of its earliest
 //! field. A look-up or a cycle first removes the fields that are due, so that commands see live
 //! fields only. A look-up removes up to [`LOOKUP_FIELDS`]; further due fields are hidden in the
-//! hash and left to the cycle, and if no live field remains the whole hash is deleted, by lazy
-//! freeing. (A filter by time in each reader would make HLEN wrong, as it is in Redis.)
+//! hash and left to the cycle, and if no live field remains, the whole hash is deleted and freed in
+//! the background. (If each reader filtered by time instead, HLEN would count expired fields, as in
+//! Redis.)
 //!
 //! On a replica and during a pause due fields stay, and are hidden from everything except the
-//! primary's commands, as the primary may still extend their lives. HLEN counts them, and a key
-//! that has no other fields exists: Redis and Valkey do so.
+//! primary's commands, as the primary may still extend their lives. As in Redis and Valkey, HLEN
+//! counts hidden fields, and a key that has no other fields exists.
 
 use std::time::Duration;
 
@@ -53,17 +55,18 @@ use crate::types::{KeyRef, next_field_expiry};
 const CRON_SHARE: f64 = 0.25;
 /// The budget of the cycle in each turn.
 const TURN_BUDGET: Duration = Duration::from_millis(1);
-/// Keys between two readings of the clock.
+/// The number of keys that are expired between two readings of the clock.
 const BATCH: usize = 16;
-/// Hidden keys that one look at the index skips. With more of them that are due, others wait.
+/// The maximum number of hidden keys that one search of the index skips. With more due hidden keys,
+/// others wait.
 const HIDDEN_SKIPPED: usize = 1000;
-/// Fields of one hash that are removed at once, in one HDEL.
+/// The maximum number of fields of a hash that are removed at once, in one HDEL.
 const FIELD_BATCH: usize = 64;
-/// Fields that a look-up removes from a hash: about 0.2 ms.
+/// The maximum number of fields that a look-up removes from a hash: about 0.2 ms.
 const LOOKUP_FIELDS: usize = 16 * FIELD_BATCH;
 
-/// What happens to an expired key or field. [`Server::expiry_policy`] decides it from the role, the
-/// loading and the pauses; no other code looks at these for expiry.
+/// What happens to an expired key or field. Only [`Server::expiry_policy`] decides that, from the
+/// role, loads and pauses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ExpiryPolicy {
     /// An expired key is removed when it is looked up, and the deletion is propagated.
@@ -72,13 +75,14 @@ pub enum ExpiryPolicy {
     /// PAUSE), or belongs to a primary or to the source of an import, which sends the deletion.
     Hide,
     /// An expired key counts as alive: while a data set is loaded, a later command of the file may
-    /// extend its life. For the primary, and for the source of an import, the same holds.
+    /// extend its life. It also counts as alive for commands of the primary and of the source of an
+    /// import.
     Ignore,
 }
 
 impl Server {
-    /// Whether the key has expired; it is then removed, if the policy allows it. One branch in a
-    /// database without volatile keys.
+    /// Whether the key has expired; it is then removed, if the policy allows it. In a database
+    /// without volatile keys, this costs two comparisons.
     #[inline]
     pub fn expire_if_needed(&mut self, db: u32, hash: u64, key: &[u8]) -> bool {
         if !self.data.dbs[db as usize].field_expires.is_empty() {
@@ -95,8 +99,8 @@ impl Server {
         expired
     }
 
-    /// Whether an entry has expired. While the data set is loaded none has: a later command of the
-    /// file may extend its life.
+    /// Whether an entry has expired. While the data set is loaded, no entry counts as expired: a
+    /// later command of the file may extend its life.
     #[inline]
     pub fn is_expired(&self, entry: KeyRef) -> bool {
         entry.expire_at().is_some_and(|at| at < self.clock.now_ms)
@@ -153,8 +157,8 @@ impl Server {
         }
     }
 
-    /// Hides the due fields of a hash that has too many of them for one look-up, until the cycle
-    /// has removed them.
+    /// Hides the due fields of a hash until the cycle has removed them, because they are too many
+    /// for one look-up. If no other fields are left, deletes the key.
     fn hide_expired_fields(&mut self, db: u32, hash: u64, key: &[u8]) {
         let now = self.clock.now_ms;
         let found = self.data.dbs[db as usize].find_mut(hash, key);
@@ -223,7 +227,7 @@ impl Server {
     }
 
     /// Removes an expired key that is about to be changed on a writable replica or in
-    /// `import-mode`: else the command would change it with its old time to live.
+    /// `import-mode`: otherwise the command would change the key and leave its old time to live.
     #[cold]
     pub fn expire_for_writer(&mut self, db: u32, key: &[u8]) {
         let own = self.may_expire_own() && !self.config.replica_read_only;
@@ -233,8 +237,8 @@ impl Server {
         }
     }
 
-    /// A command has given a key an expiry time. On a replica, if a client has sent the command,
-    /// this server will delete the key.
+    /// Notes that a command has given a key an expiry time. On a replica, if one of its own clients
+    /// sent the command, this server must delete the key itself.
     pub fn note_expiry(&mut self, db: u32, key: &[u8], at: i64) {
         if self.armed & armed::REPLICA != 0 && self.expiry_policy() == ExpiryPolicy::Hide {
             let hash = self.hash_key(key);
@@ -257,7 +261,7 @@ impl Server {
     }
 }
 
-/// Expires what is due in all databases until `budget` is spent. Returns whether something due may
+/// Expires due keys and fields of all databases until `budget` is spent. Returns whether some may
 /// be left.
 fn active_expire(server: &mut Server, budget: Duration) -> bool {
     let databases = server.data.dbs.len() as u32;
@@ -317,7 +321,8 @@ fn expire_batch(server: &mut Server, db: u32, start: &mut Option<Instant>) -> bo
     }
 }
 
-/// The key that expires first. `skips`: there are hidden keys, which their source expires.
+/// The key that expires first. `skips`: hidden keys are passed over, since the source of their slot
+/// expires them.
 fn first_due(db: &Db, skips: bool) -> Option<(i64, u64)> {
     first_shown(&db.expires, db, skips)
 }
@@ -364,8 +369,8 @@ fn expire_one(server: &mut Server, db: u32, at: i64, hash: u64) {
     }
 }
 
-/// Expires the due keys of a replica whose times its own clients have set, until the budget of a
-/// turn is spent.
+/// On a replica, expires due keys whose times its own clients have set, until the budget of a turn
+/// is spent.
 fn expire_own(server: &mut Server) {
     if server.debug.no_active_expire || !server.may_expire_own() {
         return;
@@ -409,8 +414,8 @@ pub fn cron_cycle(server: &mut Server) {
     }
 }
 
-/// `teach sampled-expiry`: looks at a few random keys of each database, and goes on while a quarter
-/// of them has expired, as Redis does. The keys that it does not meet stay.
+/// `teach sampled-expiry`: looks at a few random keys of each database, and goes on while more than
+/// a quarter of the sample has expired, as Redis does. Expired keys that are not sampled stay.
 fn sampled_cycle(server: &mut Server) {
     const SAMPLE: usize = 20;
     let gone = server.stats.expired_keys;

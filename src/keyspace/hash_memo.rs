@@ -1,4 +1,5 @@
-//! Hashes of keys, computed while requests are parsed ahead and used by the look-ups that follow.
+//! Hashes of keys that are computed when requests are parsed, and reused when their commands look
+//! the keys up.
 
 use crate::command::keys::KeyRef;
 
@@ -9,9 +10,10 @@ use crate::command::keys::KeyRef;
 pub struct HashMemo {
     pub entries: Vec<(usize, usize, u64)>,
     pub cursor: usize,
-    /// Hashes of keys that a script will pass from another address: they serve only to prefetch.
+    /// Hashes of a script's keys. The script copies its keys, so these hashes are used only to
+    /// prefetch.
     pub counted: Vec<u64>,
-    /// Room for the keys of a command whose slots are checked.
+    /// A reusable buffer for the keys of a command whose slots are checked.
     pub keys: Vec<KeyRef>,
 }
 

@@ -3,7 +3,7 @@
 use crate::state::Server;
 use crate::types::list::ListLimits;
 
-/// The settings and switches that decide how lists are encoded.
+/// The settings, and the DEBUG option, that decide how lists are encoded.
 pub fn list_limits(server: &Server) -> ListLimits {
     ListLimits {
         fill: server.config.list_max_listpack_size,

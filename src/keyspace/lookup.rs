@@ -1,6 +1,6 @@
-//! Look-ups for commands: they expire what is due, count hits and misses, and note the access for
-//! eviction. All of them use the hash of the key that was computed when the request was parsed, if
-//! there is one.
+//! Look-ups for commands: they remove expired keys, count hits and misses, and note the access for
+//! eviction. All of them reuse the hash of the key that was computed when the request was parsed,
+//! if there is one.
 //!
 //! ```text
 //!                          hit/miss counted   keymiss sent   access noted
@@ -12,7 +12,7 @@
 //!   lookup_no_touch, lookup_in    -                -              -         the server's own questions
 //! ```
 //!
-//! **Invariant:** none of them returns an expired key.
+//! **Invariant:** no look-up returns an expired key.
 
 use crate::client::{Client, flag};
 use crate::db::Db;
@@ -47,7 +47,7 @@ impl Server {
         hash_of_other_key(&self.key_hasher, key)
     }
 
-    /// The hash of a key of a command that will run, if all its keys are here. `place` is the index
+    /// The hash of a key of a command whose slots are checked before it runs. `place` is the index
     /// of the preceding key's hash among the hashes computed ahead; the search starts there.
     pub fn hash_ahead(&self, place: &mut usize, key: &[u8]) -> u64 {
         for at in [*place, *place + 1] {
@@ -87,8 +87,8 @@ impl Server {
         self.read(db, hash, key, stamp, events::KEY_MISS)
     }
 
-    /// Looks up a key without using its value: hits and misses are counted, but no access is noted
-    /// that would delay its eviction.
+    /// Looks up a key without using its value: hits and misses are counted, but no access is noted,
+    /// so the key's eviction is not delayed.
     pub fn lookup_peek(&mut self, c: &Client, key: &[u8]) -> Option<KeyRef<'_>> {
         let hash = self.hash_key(key);
         self.read(c.db, hash, key, None, events::KEY_MISS)
@@ -161,7 +161,8 @@ impl Server {
         Some(entry)
     }
 
-    /// How an access is noted; `None` under CLIENT NO-TOUCH and while a child saves.
+    /// How an access changes an entry's bits; `None` if accesses are not noted, such as under
+    /// CLIENT NO-TOUCH and while a child saves.
     #[inline]
     fn access_stamp(&mut self, c: &Client) -> Option<Stamp> {
         if c.has(flag::NO_TOUCH) || self.evict.notes_no_access() {

@@ -1,4 +1,4 @@
-//! Operations on keys: what commands do to a [`crate::db::Db`], with all consequences.
+//! Operations on keys: changes of a [`crate::db::Db`] with all their consequences for the server.
 //!
 //! ```text
 //!   lookup   find a key for a read or a write: expire it, count the hit, set its access time
@@ -12,7 +12,8 @@
 //! ```
 //!
 //! `db` stores keys and does not use `Server`. This module updates the rest of the server:
-//! statistics, watchers, trackers, propagation. Commands call this module, never a table of keys.
+//! statistics, watchers, trackers, propagation. Commands call this module, and never use a table of
+//! keys directly.
 
 pub mod events;
 pub mod evict;

@@ -1,4 +1,4 @@
-//! The keys of one slot of a cluster node: counted, listed, deleted.
+//! Counts and deletes the keys of one slot of a cluster node.
 
 use crate::cluster::transfer::request::Establish;
 use crate::keyspace::events;
@@ -17,7 +17,7 @@ impl Server {
     }
 
     /// Deletes all keys of a slot of this node, in all databases, and returns their number. The
-    /// caller propagates it.
+    /// caller propagates the command.
     pub fn flush_slot(&mut self, slot: u16, lazy: bool) -> u64 {
         let mut deleted = 0;
         for db in 0..self.data.dbs.len() as u32 {
@@ -30,8 +30,8 @@ impl Server {
         deleted
     }
 
-    /// Deletes the keys of a slot that another node owns now. Clients are not notified: the keys
-    /// still exist, there. Each deletion is propagated by itself, as in Redis.
+    /// Deletes the keys of a slot that another node owns now. Clients are not notified, since the
+    /// keys still exist on the other node. Each deletion is propagated by itself, as in Redis.
     pub fn drop_slot(&mut self, slot: u16) -> u64 {
         let lazy = self.config.lazyfree_lazy_server_del;
         let mut deleted = 0;
@@ -47,7 +47,7 @@ impl Server {
         deleted
     }
 
-    /// A snapshot says that these slots arrived at the server whose data set it is.
+    /// Notes an import that was running at the server of which the loaded snapshot is.
     pub fn follow_import(&mut self, import: &Establish) {
         if let Some(member) = &mut self.cluster {
             let now = member.now();
@@ -55,7 +55,7 @@ impl Server {
         }
     }
 
-    /// The snapshot of this node's primary names the slots that are moved by hand.
+    /// Notes the slots that are moved by hand, as the snapshot of this node's primary lists them.
     pub fn follow_open_slots(&mut self, field: &str) {
         if let Some(member) = &mut self.cluster
             && let Err(reason) = member.machine.follow_open_slots(field)

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! A command that runs for a long time, and a load, let the loop turn meanwhile (`execute::busy`).
-//! They hold no references into the data set then, but they rely on what they have read: the data
-//! set must not be replaced after a script has checked a key.
+//! In that time they hold no references into the data set, but they rely on what they have read:
+//! the data set must not be replaced after a script has checked a key.
 //!
 //! So functions that replace a whole data set need a [`TopLevel`], which does not exist in a nested
 //! turn.
@@ -17,11 +17,11 @@ use crate::error::Error;
 use crate::state::Server;
 
 /// Proof that only the caller's own command or load is running. Only [`Server::top_level`] creates
-/// it, for one use; it can't be stored.
+/// this proof; it is passed by reference.
 pub struct TopLevel(());
 
 impl Server {
-    /// The proof; `Err` in a nested turn.
+    /// The proof that this is not a nested turn; `Err` in a nested turn.
     pub fn top_level(&self) -> Result<TopLevel, Error> {
         match self.turn_depth {
             0 => Ok(TopLevel(())),
@@ -31,7 +31,7 @@ impl Server {
         }
     }
 
-    /// Whether the turn was started from within a handler of another one.
+    /// Whether the present turn was started from within a handler of another turn.
     pub fn is_nested(&self) -> bool {
         self.turn_depth > 0
     }

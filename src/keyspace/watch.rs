@@ -32,7 +32,7 @@ pub fn watch_key(server: &mut Server, c: &mut Client, key: &[u8]) {
     c.watched.push(WatchedKey { db, key });
 }
 
-/// The state of a watched key; an expired key is the same as a missing one.
+/// The state of a watched key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum KeyState {
     Missing,
@@ -67,7 +67,7 @@ pub fn unwatch_all(server: &mut Server, c: &mut Client) {
     }
 }
 
-/// MIGRATE of this client begins to send a key: changes are noted until [`end_transfer`].
+/// Called when MIGRATE of this client begins to send a key: notes changes until [`end_transfer`].
 pub fn begin_transfer(server: &mut Server, client: ClientRef, db: u32, key: &[u8]) {
     let watcher = Watcher {
         client,
@@ -77,7 +77,7 @@ pub fn begin_transfer(server: &mut Server, client: ClientRef, db: u32, key: &[u8
     server.key_clients[db as usize].watched.push(key, watcher);
 }
 
-/// MIGRATE does not watch the key any more. Returns whether it is the same as at the beginning.
+/// Ends watching a key for MIGRATE. Returns whether the key is unchanged since [`begin_transfer`].
 pub fn end_transfer(server: &mut Server, client: ClientRef, db: u32, key: &[u8]) -> bool {
     let table = &mut server.key_clients[db as usize].watched;
     let is_it = |watcher: &Watcher| watcher.client == client && watcher.transfer.is_some();
@@ -102,8 +102,8 @@ pub fn watched_expired(server: &Server, c: &Client) -> bool {
     })
 }
 
-/// A key changed: transactions of the clients that watch it will fail. `by` is the client whose
-/// command changed it.
+/// Makes the transactions of clients that watch a changed key fail. `by` is the client whose
+/// command changed the key.
 pub fn touch_watched(server: &mut Server, mut by: Option<&mut Client>, db: u32, key: &[u8]) {
     let gone = state_of(server, db, key) == KeyState::Missing;
     let mut touched = Vec::new();
@@ -126,21 +126,23 @@ pub fn touch_watched(server: &mut Server, mut by: Option<&mut Client>, db: u32, 
     }
 }
 
-/// Makes the running client's transaction fail if its own look-ups expired a key that it watches.
+/// Makes the running client's transaction fail if one of its own look-ups removed an expired key
+/// that it watches.
 pub fn settle_touched(server: &mut Server, c: &mut Client) {
     if server.touched.contains(&c.reference()) {
         lose(server, c);
     }
 }
 
-/// Marks the client's transaction as lost and stops watching keys.
+/// Marks the client's transaction, which EXEC then refuses, and stops watching keys.
 fn lose(server: &mut Server, c: &mut Client) {
     c.set(flag::DIRTY_CAS);
     unwatch_all(server, c);
 }
 
-/// Marks the transaction of the client `r` as lost. A client whose command runs is out of its slot.
-/// If it is not `by` (a look-up expired the key), the mark is left for [`settle_touched`].
+/// Makes the transaction of the client `r` fail. A client whose command runs is out of its slot in
+/// the table. If that client is not passed as `by` (a look-up removed an expired key),
+/// [`settle_touched`] marks it later.
 pub fn touch(server: &mut Server, by: Option<&mut Client>, r: ClientRef) {
     match by {
         Some(c) if c.id == r.id => lose(server, c),
@@ -165,8 +167,8 @@ pub enum Replacement<'a> {
     Db(&'a Db),
 }
 
-/// A whole database is emptied or replaced: every watched key that is alive before or afterwards
-/// counts as changed.
+/// Called when a whole database is emptied or replaced: every watched key that is alive before or
+/// afterwards counts as changed.
 pub fn touch_all_watched(
     server: &mut Server,
     mut by: Option<&mut Client>,

@@ -1,4 +1,4 @@
-//! Whole keys and whole databases: freeing, renaming, moving, flushing, swapping.
+//! Operations on whole values and whole databases: freeing, renaming, moving, flushing, swapping.
 
 use crate::client::Client;
 use crate::db::{Db, Ttl};
@@ -17,14 +17,14 @@ use crate::types::{Key, KeyRef, New, Value, free_effort, memory_estimate};
 /// With a lazyfree-lazy-* setting or command, a value with more allocations than this is freed in
 /// the background.
 const LAZY_EFFORT_MIN: usize = 64;
-/// Without one, a value or databases with more allocations than this, which take about a quarter of
-/// a millisecond.
+/// Without such a setting, a value or databases with more allocations than this are freed in the
+/// background; freeing this many takes about a quarter of a millisecond.
 const PAUSE_EFFORT_MIN: usize = 4096;
-/// The number of random keys that RANDOMKEY tries before it takes the next live one.
+/// The number of random keys that RANDOMKEY tries before it takes the first live key of a walk.
 const RANDOM_TRIES: usize = 100;
 
-/// Frees an entry that was taken out of its table. A value that would hold the loop up is freed in
-/// the background; with `lazy`, also a much smaller one.
+/// Frees an entry that was taken out of its table. A value that would stop the loop for too long is
+/// freed in the background; with `lazy`, also a much smaller one.
 pub fn free_entry(lazyfree: &LazyFree, entry: Key, lazy: bool) {
     let most = if lazy {
         LAZY_EFFORT_MIN
@@ -41,7 +41,7 @@ pub fn free_entry(lazyfree: &LazyFree, entry: Key, lazy: bool) {
     }
 }
 
-/// Whether freeing these databases would hold the loop up.
+/// Whether freeing these databases would stop the loop for too long.
 fn would_pause(emptied: &[Db]) -> bool {
     let keys: usize = emptied.iter().map(Db::len).sum();
     let values = || emptied.iter().flat_map(|db| db.keys.iter());
@@ -52,7 +52,7 @@ fn would_pause(emptied: &[Db]) -> bool {
 pub struct Flushed {
     /// The number of deleted keys.
     pub keys: u64,
-    /// The job of the background thread that frees them, if it does.
+    /// The job of the background thread that frees the keys, if they are freed in the background.
     pub job: Option<u64>,
 }
 
@@ -123,8 +123,8 @@ impl Server {
         self.notify(events::NEW, "new", key, db);
     }
 
-    /// A random live key; each is equally likely. If all have expired and must stay, it is one of
-    /// these, as in the peers.
+    /// A random live key; each is equally likely. If all keys have expired and must stay, it is one
+    /// of them, as in Redis and Valkey.
     pub fn random_key(&mut self, db: u32) -> Option<Box<[u8]>> {
         for _ in 0..RANDOM_TRIES {
             let entry = self.data.dbs[db as usize].keys.random(self.rng.raw())?;
@@ -133,7 +133,8 @@ impl Server {
                 return Some(key);
             }
         }
-        // Hardly any key is alive: a walk finds the first live one, which is not a fair choice.
+        // Hardly any key is alive, so a walk finds the first live one, which is not a random
+        // choice.
         let keys = &self.data.dbs[db as usize].keys;
         let shown = || keys.iter_matching(b"*");
         let live = shown().find(|entry| !self.is_expired(*entry));
@@ -142,7 +143,7 @@ impl Server {
         found.map(|entry| entry.key().into())
     }
 
-    /// Empties one database, or all.
+    /// Empties one database, or all, without notifying clients.
     fn empty_dbs(&mut self, which: Option<u32>, lazy: bool) -> Flushed {
         let range = self.db_range(which);
         let dbs = &mut self.data.dbs[range.start as usize..range.end as usize];
@@ -172,8 +173,8 @@ impl Server {
     }
 
     /// Empties one database, or all, for FLUSHDB, FLUSHALL and loads into an empty data set.
-    /// Notifies watching and blocked clients first. `by` is the client whose command this is.
-    /// Without `lazy`, few keys are freed at once.
+    /// Notifies watching and blocked clients first. `by` is the client whose command runs. Without
+    /// `lazy`, a small number of keys is freed at once, not in the background.
     pub fn flush(
         &mut self,
         _: &TopLevel,
@@ -189,7 +190,8 @@ impl Server {
         self.empty_dbs(which, lazy)
     }
 
-    /// Exchanges the keys of two databases, but not the clients that watch or wait there.
+    /// Exchanges the keys of two databases, but not the clients that watch or wait for keys in
+    /// them.
     pub fn swap_dbs(&mut self, _: &TopLevel, mut by: Option<&mut Client>, a: u32, b: u32) {
         if a == b {
             return;
@@ -215,7 +217,7 @@ mod tests {
     use super::*;
     use crate::testing::{say, server_with};
 
-    /// The number of values that the background thread has been given by these lines.
+    /// The number of values that these commands have passed to the background thread.
     fn handed_over(server: &mut Server, lines: &[&str]) -> usize {
         let before = server.lazyfree.pending() + server.lazyfree.freed();
         say(server, 0, lines);

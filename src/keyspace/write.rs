@@ -30,7 +30,7 @@ impl Server {
         }
     }
 
-    /// What follows when the replaced key had a time to live or a value that must be freed.
+    /// Frees the replaced value, and notifies the expiry of the replaced key if it had expired.
     fn replaced(&mut self, db: u32, key: &[u8], expire_at: Option<i64>, entry: Option<Key>) {
         if let Some(entry) = entry {
             let lazy = self.config.lazyfree_lazy_server_del;
@@ -45,7 +45,7 @@ impl Server {
     }
 
     /// Deletes a key; with `lazy`, a large value is freed in the background. Returns false if there
-    /// was none.
+    /// is no such key.
     pub fn delete_key(&mut self, db: u32, key: &[u8], lazy: bool) -> bool {
         let hash = self.hash_key(key);
         match self.data.dbs[db as usize].remove(hash, key) {
