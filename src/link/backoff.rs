@@ -2,16 +2,17 @@
 
 use crate::util::random::Random;
 
-/// Doubles the time with each failure, up to a maximum. Half of it is random, so that the nodes
-/// that lost a peer at the same moment do not all connect again at the same moment.
+/// The state of an exponential back-off: the waiting time doubles with each failure, up to a
+/// maximum. Half of the time is random, so that the nodes that lost a peer at the same moment do
+/// not all connect again at the same moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
-    /// After a failed attempt: the time to wait in milliseconds. The first wait is at most
-    /// `first_ms`; no wait is longer than `max_ms`.
+    /// Called after a failed attempt. Returns the time to wait, in milliseconds. The first wait is
+    /// at most `first_ms`; no wait is longer than `max_ms`.
     pub fn next_ms(&mut self, first_ms: u64, max_ms: u64, random: &mut Random) -> u64 {
         let doubled = 1u64.checked_shl(self.failures);
         let bound = doubled.map_or(u64::MAX, |factor| first_ms.saturating_mul(factor));
@@ -21,7 +22,7 @@ impl Backoff {
         bound - half + random.below(half.saturating_add(1))
     }
 
-    /// After a successful attempt: starts again from the first wait.
+    /// Called after a successful attempt: the next wait is the first one again.
     pub fn reset(&mut self) {
         self.failures = 0;
     }

@@ -1,5 +1,5 @@
-//! Outgoing links: connect, handshake, requests and their replies, as a state machine without
-//! socket and clock.
+//! Outgoing links to other servers, as a state machine without socket and clock: connection,
+//! handshake, requests and their replies.
 //!
 //! ```text
 //!            Connected           the last reply of the script         finish, all replies here
@@ -19,7 +19,7 @@
 //! An owner creates a [`Plan`]: the *script* of the handshake (a list of [`Step`]s), the timeouts
 //! and the limits. It passes events to [`Link::step`] and executes the resulting actions. The bytes
 //! to send are in [`Link::output`], the time of the next [`Event::Tick`] is [`Link::deadline`].
-//! `networking::link` is the owner with sockets; simulations have none.
+//! `networking::link` is an owner with sockets; simulations are owners without.
 //!
 //! Requests after the handshake are steps, too ([`Link::push`]). Steps are sent in order and
 //! pipelined. The steps after one with [`Step::wait`] are sent only after its reply has arrived.
@@ -27,13 +27,13 @@
 //!
 //! **The end of a handshake.** The bytes after the last reply need not be replies: a snapshot may
 //! follow `+FULLRESYNC` in the same read. So with [`Unasked::Keep`], bytes are parsed only while a
-//! reply is due, and [`Link::take_rest`] returns the bytes that were read beyond it.
+//! reply is due, and [`Link::take_rest`] returns the bytes that were read beyond the last reply.
 //!
 //! **Keep-alives.** A line feed between two replies is skipped and restarts the timeout of the
 //! reply: a primary sends line feeds while it prepares a snapshot.
 //!
 //! **Time** is a number of milliseconds that never decreases; its origin does not matter. The
-//! timeout of a reply starts when its request has been sent and the reply before it has arrived. So
+//! timeout of a reply starts when its request has been sent and the previous reply has arrived. So
 //! a large request that the peer accepts in pieces does not time out.
 //!
 //! **Invariant:** each link ends once, with `Failed` or `Closed` as its last action; later events
@@ -114,11 +114,11 @@ pub enum Event<'a> {
     Closed,
     /// The owner knows a reason why the link can't continue.
     Failed(Failure),
-    /// Time has passed, or the owner has called [`Link::finish`].
+    /// [`Link::deadline`] has come, or the owner has called [`Link::finish`].
     Tick,
 }
 
-/// What the owner must do.
+/// What the owner of the link must do.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Action {
     /// The reply to the step of this tag; an error reply only if the step tolerates it.
@@ -127,9 +127,9 @@ pub enum Action {
     Message(Reply),
     /// The handshake is complete.
     Ready,
-    /// The link ended after [`Link::finish`]. The last action.
+    /// The link ended after [`Link::finish`]. This is the last action.
     Closed,
-    /// The link ended for this reason. The last action.
+    /// The link ended for this reason. This is the last action.
     Failed(Failure),
 }
 
@@ -148,9 +148,9 @@ pub enum Failure {
     Closed,
     /// The reply to this step did not arrive in time.
     ReplyTimeout { tag: u32 },
-    /// The peer accepts no bytes.
+    /// The peer accepted no bytes for the timeout of a reply.
     SendTimeout,
-    /// The reply to this step was an error that it does not tolerate.
+    /// The reply to this step was an error that the step does not tolerate.
     Refused { tag: u32, error: Vec<u8> },
     /// The reply to this step was not of the expected kind.
     Unexpected { tag: u32, reply: Reply },
@@ -332,8 +332,8 @@ impl Link {
         }
     }
 
-    /// The remaining bytes when the owner takes the connection over. The link has ended then,
-    /// without an action.
+    /// Ends the link without an action, when the owner takes the connection over. Returns the
+    /// remaining bytes.
     pub fn take_rest(&mut self) -> Rest {
         self.state = State::Ended;
         Rest {

@@ -1,4 +1,4 @@
-//! The replies of a peer: parses bytes into replies, however the bytes are split between reads.
+//! Parses the bytes of a peer into replies, however the bytes are split between reads.
 //!
 //! ```text
 //!   input:  *2\r\n$3\r\nabc\r\n:7\r\n+OK\r\n$10\r\nabc
@@ -70,7 +70,7 @@ pub enum Malformed {
     Number,
     /// A bulk is not followed by a line end.
     BulkEnd,
-    /// More keep-alives without a reply than a peer sends in a day.
+    /// There were more keep-alives without a reply than a peer sends in a day.
     KeepAlives,
 }
 
@@ -151,7 +151,7 @@ pub(super) struct Reader {
     arrays: Vec<OpenArray>,
     /// The length of a bulk whose header has been read.
     bulk: Option<usize>,
-    /// The number of bytes of the next line that are known to contain no line end.
+    /// The number of bytes of the next line that were searched for a line end without finding one.
     searched: usize,
     /// The number of bytes of this reply so far, announced bulks included.
     used: usize,

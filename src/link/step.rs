@@ -78,8 +78,8 @@ impl Step {
         self
     }
 
-    /// Later steps are sent only after the reply to this one. The step before PSYNC waits: a
-    /// primary refuses PSYNC while it has replies to send.
+    /// Sets that later steps are sent only after the reply to this one. The step before PSYNC
+    /// waits: a primary refuses PSYNC while it has replies to send.
     pub fn wait(mut self) -> Step {
         self.waits = true;
         self
@@ -91,7 +91,7 @@ impl Step {
         self
     }
 
-    /// Checks the reply: one that is expected or a tolerated error is returned.
+    /// Checks the reply. An expected reply, or a tolerated error, is returned.
     pub(super) fn check(&self, reply: Reply) -> Result<Reply, Failure> {
         let tag = self.tag;
         let begins = |text: &[u8], start: &&str| text.starts_with(start.as_bytes());

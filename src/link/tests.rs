@@ -69,7 +69,7 @@ impl Bench {
         self.event(Event::Received(bytes));
     }
 
-    /// The peer accepts all of the output.
+    /// Lets the peer accept all of the output, and returns it.
     fn sent(&mut self) -> String {
         let bytes = self.link.output().to_vec();
         self.event(Event::Sent(bytes.len()));
