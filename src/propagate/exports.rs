@@ -1,4 +1,4 @@
-//! The changes for nodes to which slots of this node move: a sink with a filter by slot.
+//! Collects the changes for nodes to which slots of this node move: a sink with a filter by slot.
 //!
 //! ```text
 //!   command ─> slot of its first key ─┬─ moves to node 1 ─> SELECT?  bytes ─┐
@@ -6,12 +6,12 @@
 //!                                     └─ stays              -               ┘  when the snapshot has been sent
 //! ```
 //!
-//! In cluster mode a command has keys of one slot only. Transactions are sent without MULTI: no
-//! client sees the slots at the target before they belong to it.
+//! In cluster mode a command has keys of one slot only. Transactions are sent without MULTI, since
+//! no client sees the keys at the target before the slots belong to it.
 //!
-//! The stream of replicas could be read instead. But its commands have no slots, so each would be
-//! parsed again, also those of the slots that stay, and a primary without replicas has no stream.
-//! Here a command is parsed, to find its key, only while slots move.
+//! The changes could also be read from the replication stream. But its commands have no slots, so
+//! each would have to be parsed again, also those of slots that stay, and a primary without
+//! replicas has no stream. This sink parses a command, to find its key, only while slots move.
 //!
 //! **Limit:** commands without keys are not sent. FLUSHALL, FLUSHDB and CLUSTER FLUSHSLOT end the
 //! move.
@@ -27,7 +27,7 @@ use crate::db::slot::key_slot;
 struct Export {
     job: Name,
     slots: Bitmap,
-    /// The database of the last command; `None`: the next one is preceded by SELECT.
+    /// The database of the last command; `None`: the next command is preceded by SELECT.
     selected_db: Option<u32>,
     bytes: Vec<u8>,
 }
@@ -55,12 +55,12 @@ impl Exports {
         });
     }
 
-    /// The move has ended.
+    /// Drops the changes of a move that has ended.
     pub fn remove(&mut self, job: &Name) {
         self.all.retain(|export| export.job != *job);
     }
 
-    /// The collected bytes of a move.
+    /// The number of collected bytes of a move.
     pub fn len(&self, job: &Name) -> usize {
         let found = self.all.iter().find(|export| export.job == *job);
         found.map_or(0, |export| export.bytes.len())
@@ -77,7 +77,8 @@ impl Exports {
         self.all.iter().map(|export| export.bytes.capacity()).sum()
     }
 
-    /// A command, as `push_command` encodes it.
+    /// Collects a command, in the form in which `push_command` encodes it, for the moves that
+    /// contain its slot.
     #[cold]
     #[inline(never)]
     pub fn command(&mut self, commands: &CommandTable, db: u32, bytes: &[u8]) {
@@ -118,7 +119,7 @@ fn args_of(bytes: &[u8]) -> Option<Vec<&[u8]>> {
     Some(argv)
 }
 
-/// The number in a header, and what follows.
+/// The number in a RESP header, and the bytes behind the header.
 fn header(bytes: &[u8], kind: u8) -> Option<(usize, &[u8])> {
     let bytes = bytes.strip_prefix(&[kind])?;
     let end = memchr::memchr(b'\r', bytes)?;

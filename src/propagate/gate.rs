@@ -8,15 +8,15 @@
 //!                                      others wait in `held` until `release_held`
 //! ```
 //!
-//! A reply guarantees what the policy promises: that the change is on the disk (`always`), or that
-//! the kernel has it. A client depends on one offset, `Client::aof_offset`: that of its own last
-//! write and, under `always`, of the last write that it has seen ([`super::unsynced`]).
+//! A reply guarantees what `appendfsync` promises: that the change is on the disk (`always`), or
+//! that the kernel has it. A client's replies depend on one offset, `Client::aof_offset`: that of
+//! its own last write or, under `always`, of a later write that it has seen ([`super::unsynced`]).
 //! `persist::aof::flush` has the progress of the AOF, and only this module decides whether a reply
 //! waits. `before_sleep` calls [`release_held`] after the AOF was written and before anything is
 //! sent.
 //!
-//! **Invariant:** offsets never go back while a client waits; `held` has the slots of clients that
-//! are flagged PENDING_WRITE, each once.
+//! **Invariant:** offsets never decrease while a client waits; `held` has the slots of clients with
+//! the flag PENDING_WRITE, each once.
 //! **Limits:** the replication stream does not wait, so a replica may be ahead of its primary's
 //! disk.
 
@@ -36,25 +36,26 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// The reply of the client in this slot must wait; `safe` is the present safe offset, which
-    /// does not suffice.
+    /// Lets the reply of the client in this slot wait; `safe` is the present safe offset, which is
+    /// below the client's.
     pub fn hold(&mut self, slot: u32, safe: u64) {
         self.held.push(slot);
-        // The next safe offset differs, so the clients are checked again, even if none waited at
-        // this offset before.
+        // The clients are checked again as soon as the safe offset differs from this value.
         self.held_until = self.held_until.min(safe);
     }
 
-    /// The client in this slot is being freed.
+    /// Forgets the client in this slot, which is being freed.
     pub fn forget(&mut self, slot: u32) {
         self.held.retain(|&held| held != slot);
     }
 }
 
-/// The offset up to which the AOF is safe enough to send replies.
+/// The offset in the AOF up to which changes are as safe as `appendfsync` promises, so that replies
+/// that depend on them may be sent.
 pub fn safe_offset(server: &Server) -> u64 {
     let aof = &server.aof;
-    // While the disk is full, writes are refused, and clients need not wait for an operator.
+    // After a write error, writes are refused, so replies need not wait until an operator has
+    // mended the disk.
     if !aof.feed.is_open() || aof.flush.write_error.is_some() {
         return u64::MAX;
     }
@@ -89,7 +90,7 @@ mod tests {
 
     use crate::testing::{say, server_with};
 
-    /// A server under `always` with an AOF whose disk the test controls, and one client.
+    /// A server with `appendfsync always`, an AOF whose disk the test controls, and one client.
     fn server_with_aof() -> Server {
         let mut server = server_with(1);
         server.config.appendfsync = AppendFsync::Always;

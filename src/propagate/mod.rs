@@ -1,4 +1,5 @@
-//! Propagation: decides, once for each command, what is fed to the AOF and to the replicas.
+//! Propagation: decides, once for each command, which bytes are fed to the AOF, the replicas and
+//! the targets of slot moves.
 //!
 //! A command that changed something is propagated as it was sent, unless it sets another form
 //! (`Ctx::rewrite`: relative times, random choices) or adds commands (`Ctx::also_propagate`,
@@ -21,9 +22,9 @@
 //!
 //! The sinks, `aof::feed` and [`stream`], are independent. The AOF could be a reader of the stream.
 //! But the stream has bytes that the AOF must not have (PING, GETACK, the bytes of a primary), the
-//! AOF has others (time stamps, a SELECT at the beginning of each file), its buffer is handed to a
-//! thread without a copy, and most servers have only one of the two. The saved copy would be 60
-//! bytes for a SET.
+//! AOF has bytes of its own (time stamps, a SELECT at the beginning of each file), its buffer is
+//! handed to a thread without a copy, and most servers have only one of the two sinks. A common
+//! buffer would save a copy of 60 bytes for a SET.
 //!
 //! **Invariant:** between two top-level commands no propagation unit is open: code that propagates
 //! outside of `call()` (expiry, eviction) ends its unit itself.
@@ -48,7 +49,7 @@ pub mod sink {
     pub const AOF: u8 = 1 << 0;
     /// The replication stream.
     pub const REPLICAS: u8 = 1 << 1;
-    /// The moves of slots to other nodes, which get the changes of these slots only.
+    /// The targets of slot moves, which get the changes of these slots only.
     pub const EXPORTS: u8 = 1 << 2;
     /// All sinks.
     pub const ALL: u8 = AOF | REPLICAS | EXPORTS;
@@ -67,7 +68,7 @@ pub struct Propagation {
     unit: Unit,
     /// The changes for nodes to which slots move.
     pub exports: Exports,
-    /// A buffer for a command that must be encoded first.
+    /// A buffer in which a command is encoded, if no sink's buffer can be used for that.
     scratch: Vec<u8>,
 }
 
@@ -95,7 +96,7 @@ impl Propagation {
         self.unit.is_empty()
     }
 
-    /// Closes all sinks, while commands run that were propagated already. Returns the sinks for
+    /// Closes all sinks while commands run that have been propagated already. Returns the sinks for
     /// [`Propagation::resume`].
     pub fn suspend(&mut self) -> u8 {
         std::mem::take(&mut self.sinks)
@@ -166,7 +167,7 @@ pub fn after_call(
 ) {
     let propagation = &mut server.propagation;
     let rewritten = std::mem::take(&mut propagation.is_rewritten);
-    // After a load, the counter starts from 0 again.
+    // Greater, not different: a load sets the counter to 0.
     let changed = server.dirty > dirty;
     let sinks = propagation.sinks & !propagation.withheld;
     let prevented = c.has(flag::PREVENT_PROPAGATION);
@@ -224,9 +225,9 @@ fn feed_sinks(
     c.aof_offset = server.aof.offset();
 }
 
-/// As [`feed_sinks`], for a command that is not encoded yet. It is encoded into the first sink's
-/// buffer, and the next sink copies it from there, so that a long argument is copied only once for
-/// each sink.
+/// As [`feed_sinks`], for a command that is not encoded yet. The command is encoded into the buffer
+/// of the first sink, and the other sinks copy it from there, so that a long argument is copied
+/// only once for each sink.
 #[inline(never)]
 fn encode_and_feed_sinks(server: &mut Server, c: &mut Client, sinks: u8, argv: &[&[u8]]) {
     let stamp_s = aof_stamp(server);
@@ -252,7 +253,7 @@ fn encode_and_feed_sinks(server: &mut Server, c: &mut Client, sinks: u8, argv: &
     c.aof_offset = server.aof.offset();
 }
 
-/// The second of the AOF's time annotation, if annotations are on.
+/// The time for the AOF's annotation in Unix seconds, if annotations are on.
 #[inline]
 fn aof_stamp(server: &Server) -> Option<i64> {
     let annotated = server.config.aof_timestamp_enabled;

@@ -8,9 +8,9 @@
 //!   encode for the replicas:         SELECT 0  *2..DEL..k..
 //! ```
 //!
-//! Commands are encoded once, when they are added. What differs between sinks is written around
-//! them: SELECT, since each sink has its own last database, and MULTI, since sinks may get
-//! different numbers of the commands.
+//! Commands are encoded once, when they are added. Only SELECT and MULTI differ between sinks, and
+//! are written around the commands: each sink has its own last database, and may get a different
+//! number of the commands.
 
 use crate::ds::bulk::push_command;
 
@@ -38,11 +38,11 @@ struct Op {
     db: u32,
     /// Bits of [`super::sink`].
     sinks: u8,
-    /// The end of its bytes; they begin at the end of the one before.
+    /// The end of the command's bytes, which begin at the end of the previous command.
     end: usize,
 }
 
-/// The capacity that a unit keeps for the next one, at most.
+/// The maximum capacity that is kept for the next unit.
 const KEEP_BYTES: usize = 1 << 20;
 
 const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
@@ -55,7 +55,7 @@ impl Unit {
         self.ops.is_empty()
     }
 
-    /// Adds a command as its arguments.
+    /// Adds a command, given as its arguments.
     pub fn push<A: AsRef<[u8]>>(&mut self, db: u32, sinks: u8, argv: &[A]) {
         push_command(&mut self.bytes, argv);
         self.end_op(db, sinks);

@@ -1,9 +1,9 @@
-//! Under `appendfsync always` a client sees only what is on the disk.
+//! Under `appendfsync always`, clients see only changes that are on the disk.
 //!
-//! A writer's reply waits for the fsync of its change (`flush`). Until then the change is in the
-//! keyspace, and another client could read it, act on it, and find it lost after a power cut. So
-//! every reply and every message that depends on a change without its fsync waits for the same
-//! offset; all others are sent, even while the disk hangs.
+//! A writer's reply waits for the fsync of its change (`propagate::gate`). Until then the change is
+//! in the keyspace, and another client could read it, act on it, and find it lost after a power
+//! cut. So every reply and every message that depends on a change before its fsync waits for the
+//! same offset; all others are sent, even while the disk hangs.
 //!
 //! ```text
 //!   offsets in the AOF    synced ......... fed         hash of a key -> place -> the offset after which it is durable
@@ -11,7 +11,8 @@
 //!   GET k                 held until synced reaches that offset           GET other    leaves at once
 //! ```
 //!
-//! What a client depends on is one number, `Client::aof_offset`, which only grows:
+//! The changes that a client's replies depend on are expressed as one offset, `Client::aof_offset`,
+//! which only grows. It comes from:
 //!
 //! - its own changes: the end of their unit (`propagate`);
 //! - a command that reads keys: the highest offset at their places; in a transaction or a script,
@@ -25,13 +26,14 @@
 //! The command of a blocked client runs again when the client is served, so it counts as a command
 //! that reads keys.
 //!
-//! Offsets stay in the table: one that is synced makes nothing wait. Two keys may share a place,
-//! which can only add a delay. An offset may belong to a change that is never fed (a script with
-//! redis.set_repl); nothing waits when everything that was fed is synced (`gate::safe_offset`).
+//! Offsets stay in the table, since a synced offset makes no reply wait. Two keys may share a
+//! place, which can only add a delay. An offset may belong to a change that is never fed (a script
+//! with redis.set_repl); no reply waits when everything that was fed is synced
+//! (`gate::safe_offset`).
 //!
-//! Limits: commands like INFO and DEBUG, which describe the process, never wait: they are needed
-//! most when a disk hangs. Cost: nothing unless `always` (`armed::UNSYNCED`); then one pass over
-//! the keys of a command.
+//! Limits: commands like INFO and DEBUG, which describe the process, never wait, since they are
+//! needed most when a disk hangs. Cost: none unless `always` is set (`armed::UNSYNCED`); then one
+//! pass over the keys of each command.
 //!
 //! **Invariant:** the offset at a place is at least that of each change to its keys
 //! (`tests/durable_reads.rs`).
@@ -49,9 +51,10 @@ const PLACES: usize = 1 << 14;
 /// The changes that are not durable yet.
 #[derive(Default)]
 pub struct Unsynced {
-    /// The offset of the last change, by hash of the key; empty unless `always`.
+    /// The offset of the last change, by hash of the key; empty unless `appendfsync always` is set.
     places: Box<[u64]>,
-    /// The offset of the last change that concerns no single key: FLUSHALL, SWAPDB, functions.
+    /// The offset of the last change that does not concern single keys: FLUSHALL, SWAPDB,
+    /// functions.
     everywhere: u64,
     /// The offset on which the commands of the running unit depend.
     seen: u64,
@@ -82,7 +85,7 @@ impl Server {
         let unsynced = &mut self.gate.unsynced;
         if on && !unsynced.is_on() {
             unsynced.places = vec![0; PLACES].into();
-            // The keys of earlier changes are not known.
+            // The keys of changes before now are not known, so all keys depend on them.
             unsynced.everywhere = self.aof.feed.fed;
         } else if !on {
             *unsynced = Unsynced::default();
@@ -100,18 +103,18 @@ impl Server {
         self.aof.offset() + 1
     }
 
-    /// The end of all changes so far.
+    /// The offset on which a reply depends that depends on all changes so far.
     fn last_offset(&self) -> u64 {
         self.aof.offset() + u64::from(!self.propagation.is_idle())
     }
 
-    /// A key was changed, by a command, by expiry or by eviction.
+    /// Notes that a key was changed by a command, by expiry or by eviction.
     pub fn note_unsynced(&mut self, key: &[u8]) {
         let (hash, offset) = (self.seed.hash(key), self.open_offset());
         self.gate.unsynced.note(hash, offset);
     }
 
-    /// The running command depends on every change so far.
+    /// Makes the reply of the running command depend on every change so far.
     pub fn depend_on_all_changes(&mut self) {
         if self.armed & armed::UNSYNCED != 0 {
             let last = self.last_offset();
@@ -138,7 +141,7 @@ impl Server {
     }
 }
 
-/// After a command, possibly within a unit, and before it is fed: notes what it changed, or what
+/// Called after a command and before it is fed: notes the keys that it changed, or the changes that
 /// its client has seen.
 #[cold]
 pub fn after_command(
@@ -148,7 +151,7 @@ pub fn after_command(
     cmd: &Command,
     changed: bool,
 ) {
-    // The commands within EXEC or a script have been noted themselves.
+    // EXEC and scripts are not noted as changes, since the commands that they ran were noted.
     let is_frame = cmd.flags & (command::SCRIPT_DECIDES | command::RUNS_IN_MULTI) != 0;
     if changed && !is_frame {
         note_changes(server, argv, cmd);
@@ -169,8 +172,8 @@ pub fn is_durable(server: &Server) -> bool {
     feed.synced >= feed.fed && server.propagation.is_idle()
 }
 
-/// Notes changes. `signal_modified` has noted most of them; those of consumer groups are not
-/// changes that a client can watch.
+/// Notes the keys that a command may have changed. `signal_modified` has noted most of them, but it
+/// is not called for changes of consumer groups.
 fn note_changes(server: &mut Server, argv: &[&[u8]], cmd: &Command) {
     let mut found = Vec::new();
     let known = keys::get_keys(cmd, argv, &mut found).is_ok();

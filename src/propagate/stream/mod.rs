@@ -1,9 +1,10 @@
 //! The replication stream: the bytes that replicas are sent, held once for all of them.
 //!
-//! **Problem.** Each replica reads the same bytes at its own pace, may disconnect and continue
-//! later where it stopped, and must add no cost to each command. So propagated commands are
-//! appended once to a queue of blocks, and a replica is a cursor in it. The bytes behind the
-//! slowest cursor are the backlog, from which a returning replica continues.
+//! **Problem.** Replicas read the same bytes, each at its own pace; they may disconnect and
+//! continue later where they stopped, and must not make each command more expensive. So propagated
+//! commands are appended once to a queue of blocks, and a replica is a cursor in it. The most
+//! recent bytes are kept even without a cursor: the backlog, from which a returning replica
+//! continues.
 //!
 //! ```text
 //!   first_offset                                                     end
@@ -14,26 +15,28 @@
 //!          |<-- dropped when no cursor is in it and `backlog_size` bytes stay -->|
 //! ```
 //!
-//! An offset counts the bytes of the whole history before a byte: byte number n of Redis's
-//! protocol, which counts from 1, has offset n - 1. A block never moves and is never changed but at
-//! its end, so `writev` sends it from where it is. A command may be split between two blocks.
+//! The offset of a byte is the number of bytes of the whole history before it: byte number n of
+//! Redis's protocol, which counts from 1, has offset n - 1. A block never moves, and bytes are only
+//! appended to it, so `writev` can send it without a copy. A command may be split between two
+//! blocks.
 //!
 //! **Costs.** Append: one comparison and one `memcpy`; every 16..64 KB an allocation. A cursor:
 //! nothing until it is read; attaching is a binary search, reading and moving on are O(1) for each
 //! block. Trimming frees at most [`TRIM_MAX`] blocks in one call, so a replica that leaves with
 //! gigabytes unread does not stop the loop.
 //!
-//! **Invariant:** blocks follow each other without gap, only the last one may be empty, and the
-//! last one ends at `end`.
+//! **Invariant:** blocks follow each other without gap, a block is empty only if it is the only
+//! one, and the last one ends at `end`.
 //! **Invariant:** `readers` of all blocks add up to the attached cursors, and `memory` is what the
 //! blocks hold. Both are counted again in builds with debug assertions whenever a block is added or
 //! dropped (`check`).
 //!
-//! **Rejected.** A ring buffer of `backlog_size` bytes: a replica that falls behind it must be
-//! copied out for. A count of references in each block (`Arc`, `Rc`): there is one owner, and a
-//! cursor that was lost by a restart of the stream would keep its blocks for ever. An index tree
-//! over offsets, as Redis has: block starts are sorted already. One allocation for each command: 60
-//! bytes of header for 60 bytes. Sharing the AOF's buffer: see `propagate`.
+//! **Rejected.** A ring buffer of `backlog_size` bytes: the bytes for a slower replica would have
+//! to be copied before they are overwritten. A count of references in each block (`Arc`, `Rc`):
+//! there is only one owner, and a cursor from before a restart of the stream would keep its blocks
+//! for ever. An index tree over offsets, as Redis has: block starts are sorted already. One
+//! allocation for each command: 60 bytes of header for 60 bytes. A common buffer with the AOF: see
+//! `propagate`.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -46,8 +49,8 @@ const BLOCK_MIN: u64 = 16 << 10;
 const BLOCK_MAX: u64 = 64 << 10;
 /// The maximum number of blocks that one call of [`Stream::trim`] frees.
 const TRIM_MAX: usize = 64;
-/// Offsets are sent as signed numbers. A stream that begins at or below this one can't reach their
-/// end.
+/// The maximum offset at which a stream may begin. Offsets are sent as signed 64-bit numbers, and a
+/// stream that begins here can't reach their maximum.
 pub const START_MAX: u64 = 1 << 62;
 
 struct Block {
@@ -81,13 +84,13 @@ impl Block {
     }
 }
 
-/// A position in the stream; the bytes behind it are kept. It must be given back by
-/// [`Stream::detach`]: dropping it would leave its block counted as read.
+/// A position in the stream; the bytes from there to the end are kept. A cursor must be given back
+/// by [`Stream::detach`]: if it is dropped, its block is never freed.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Cursor {
     offset: u64,
-    /// The number of its block, counted from the first block ever.
+    /// The number of the cursor's block, counted from the first block ever.
     block: u64,
 }
 
@@ -98,7 +101,7 @@ impl Cursor {
     }
 }
 
-/// A cursor that is kept for a client which will claim it.
+/// A cursor that is kept for a client that will take it over ([`Stream::claim`]).
 struct Pin {
     id: u64,
     cursor: Cursor,
@@ -128,7 +131,7 @@ pub struct Stream {
 #[derive(Debug, PartialEq, Eq)]
 pub struct OffsetTooLarge;
 
-/// The kept bytes, and the reasons to keep them.
+/// Opening, closing and trimming the stream, and its sizes.
 impl Stream {
     /// Whether appended bytes are kept.
     pub fn is_open(&self) -> bool {
@@ -153,8 +156,8 @@ impl Stream {
         (self.memory, self.cursors) = (0, 0);
     }
 
-    /// Continues at another offset, without earlier bytes: another history begins, or the offset
-    /// jumps. Cursors and pins are lost. Fails if `offset` exceeds [`START_MAX`].
+    /// Continues at another offset, without earlier bytes, because another history begins or the
+    /// offset jumps. Cursors and pins are lost. Fails if `offset` exceeds [`START_MAX`].
     pub fn restart_at(&mut self, offset: u64) -> Result<(), OffsetTooLarge> {
         if offset > START_MAX {
             return Err(OffsetTooLarge);
@@ -191,7 +194,7 @@ impl Stream {
         self.end - self.first_offset()
     }
 
-    /// The number of bytes that are kept without cursors.
+    /// The number of bytes at the end that are kept without cursors.
     pub fn backlog_size(&self) -> u64 {
         self.backlog_size
     }
@@ -207,14 +210,15 @@ impl Stream {
         self.memory + free * size_of::<Block>()
     }
 
-    /// The part of it that exceeds the backlog. Evicting keys would not make it smaller, and after
-    /// a slow replica has left, it is freed within the next turns.
+    /// The part of [`Stream::memory`] that exceeds the backlog. `maxmemory` does not count it:
+    /// evicting keys would not make it smaller, and after a slow replica has left, it is freed
+    /// within the next turns.
     pub fn memory_beyond_backlog(&self) -> usize {
         let backlog = usize::try_from(self.backlog_size).unwrap_or(usize::MAX);
         self.memory().saturating_sub(backlog)
     }
 
-    /// The part of it that only slow replicas need: INFO's `mem_clients_slaves`.
+    /// The part of [`Stream::memory`] that only slow replicas need: INFO's `mem_clients_slaves`.
     pub fn memory_for_replicas(&self) -> usize {
         match self.cursors {
             0 => 0,
@@ -222,7 +226,7 @@ impl Stream {
         }
     }
 
-    /// The part of it that is the backlog: INFO's `mem_replication_backlog`.
+    /// The part of [`Stream::memory`] that is the backlog: INFO's `mem_replication_backlog`.
     pub fn memory_for_backlog(&self) -> usize {
         self.memory() - self.memory_for_replicas()
     }
@@ -331,7 +335,8 @@ impl Stream {
         self.selected_db = selected_db;
     }
 
-    /// The next command is preceded by SELECT: its reader has not read earlier commands.
+    /// Lets the next command be preceded by SELECT, for a reader that has not read earlier
+    /// commands.
     pub fn forget_db(&mut self) {
         self.selected_db = None;
     }
@@ -355,7 +360,7 @@ impl Output for Stream {
 
 /// Reading.
 impl Stream {
-    /// A cursor at this offset, if the bytes behind it are kept.
+    /// A cursor at this offset, if the bytes from there on are kept.
     pub fn attach(&mut self, offset: u64) -> Option<Cursor> {
         if !self.is_open() || offset < self.first_offset() || offset > self.end {
             return None;
@@ -369,7 +374,7 @@ impl Stream {
         })
     }
 
-    /// Gives a cursor back. Blocks that only it needed are freed by the next calls of
+    /// Gives a cursor back. Blocks that only this cursor needed are freed by the next calls of
     /// [`Stream::trim`].
     pub fn detach(&mut self, cursor: Cursor) {
         if let Some(at) = self.index(&cursor) {
@@ -378,8 +383,8 @@ impl Stream {
         }
     }
 
-    /// Whether the stream was closed or restarted since the cursor was attached: it has nothing to
-    /// read any more.
+    /// Whether the stream was closed or restarted since the cursor was attached: the cursor can't
+    /// be read any more.
     pub fn is_lost(&self, cursor: &Cursor) -> bool {
         self.index(cursor).is_none()
     }
@@ -443,10 +448,10 @@ impl Stream {
     }
 }
 
-/// Pins: a client that comes back soon finds what it needs.
+/// Pins, which keep a part of the stream for a client that will request it soon.
 impl Stream {
-    /// Keeps the bytes behind `offset` for the client that claims them by `id`, until a time.
-    /// Returns whether they exist.
+    /// Keeps the bytes from `offset` on for the client that claims them by `id`, until `until_ms`.
+    /// Returns whether the bytes exist.
     pub fn pin(&mut self, id: u64, offset: u64, until_ms: i64) -> bool {
         let Some(cursor) = self.attach(offset) else {
             return false;

@@ -24,7 +24,7 @@ fn append(stream: &mut Stream, len: usize) {
     stream.append(&bytes);
 }
 
-/// Read at most `limit` bytes.
+/// Reads at most `limit` bytes.
 fn read(stream: &mut Stream, cursor: &mut Cursor, limit: usize) -> Vec<u8> {
     let mut pieces = [IoSlice::new(&[]); 64];
     let n = stream.io_slices(cursor, limit, &mut pieces);
@@ -115,7 +115,7 @@ fn trimming_stops_after_a_bounded_number_of_blocks() {
     stream.detach(cursor);
     let before = stream.histlen();
     assert!(stream.trim(), "there is more");
-    // What is still to be freed must not make `maxmemory` evict keys.
+    // Memory that is still to be freed must not make `maxmemory` evict keys.
     assert_eq!(stream.memory_for_replicas(), 0);
     assert_eq!(stream.memory_beyond_backlog(), stream.memory() - 16 * KB);
     assert_eq!(before - stream.histlen(), (TRIM_MAX * 16 * KB) as u64);
@@ -269,7 +269,7 @@ struct Pair {
     twin: Twin,
     cursors: BTreeMap<usize, Cursor>,
     next: usize,
-    /// When each pin expires, and the offset that it holds.
+    /// The expiry time of each pin, and its offset.
     pins: BTreeMap<u64, (i64, u64)>,
     /// Bytes from here on must be kept.
     floor: u64,
@@ -359,7 +359,7 @@ impl Pair {
         assert_eq!(stream.end(), twin.end());
         let first = stream.first_byte_offset() - 1;
         assert!(first >= twin.start);
-        // At any time the last `backlog_size` bytes were held.
+        // The last `backlog_size` bytes must have been kept at any time.
         let backlog_start = stream.end().saturating_sub(stream.backlog_size());
         self.floor = self.floor.max(backlog_start).max(twin.start);
         assert!(first <= self.floor);
