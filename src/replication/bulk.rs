@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Line feeds before the header are keep-alives, which the primary sends while it creates the
-//! snapshot. The mark may be split between several reads, so the last 40 bytes are kept back until
-//! more arrive.
+//! snapshot. The 40 bytes at the end (the mark) may be split between several reads, so the last 40
+//! bytes are kept back until more arrive.
 //!
 //! **Invariant:** the result does not depend on how the input is split
 //! (`tests::cut_anywhere_it_is_the_same`).
@@ -35,7 +35,7 @@ pub enum Malformed {
     Error(Vec<u8>),
     /// A line that is not a header.
     Header(Vec<u8>),
-    /// The line of line feeds, which keep the link alive, is too long.
+    /// There were more line feeds before the header than a primary sends in a day.
     KeepAlives,
 }
 
@@ -47,8 +47,8 @@ pub struct Header {
 }
 
 impl Header {
-    /// Takes bytes up to the header's end. `Some`: the header is complete; the rest of `input` is
-    /// the snapshot.
+    /// Reads bytes up to the end of the header. `Some`: the header is complete; the rest of `input`
+    /// is the snapshot.
     pub fn read(&mut self, input: &mut &[u8]) -> Result<Option<Length>, Malformed> {
         while let Some((&byte, rest)) = input.split_first() {
             *input = rest;
@@ -98,7 +98,7 @@ pub struct Body {
 }
 
 impl Body {
-    /// Nothing was read yet.
+    /// A body of which nothing was read yet.
     pub fn new(length: Length) -> Body {
         Body {
             length,
@@ -117,7 +117,7 @@ impl Body {
         self.delivered
     }
 
-    /// Takes bytes of the input and appends those of the snapshot to `out`. Returns whether the
+    /// Reads bytes of the input and appends those of the snapshot to `out`. Returns whether the
     /// snapshot is complete; the rest of `input` is then the stream.
     pub fn read(&mut self, input: &mut &[u8], out: &mut Vec<u8>) -> bool {
         match self.length {

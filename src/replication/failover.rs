@@ -9,8 +9,9 @@
 //! ```
 //!
 //! If the link breaks between the request and its reply, the target may have become a primary, and
-//! two primaries would diverge. So the request is repeated: a target that replies that it is a
-//! primary has accepted, and one to which no connection can be made has not.
+//! two primaries would diverge. So the request is repeated: a target that then replies that it is a
+//! primary has accepted the first request, and a target to which no connection can be made counts
+//! as not having accepted it.
 //!
 //! **Invariant:** writes are held back exactly while the state is not `Idle`; this server follows
 //! the target exactly in `InProgress` (`tests::every_sequence_of_events_keeps_one_primary`).
@@ -22,14 +23,14 @@ pub struct Address {
     pub port: u16,
 }
 
-/// What FAILOVER was called with.
+/// The arguments of FAILOVER.
 #[derive(Clone, Default, Debug)]
 pub struct Request {
     /// `TO host port`; `None`: the first replica that has the whole stream.
     pub target: Option<Address>,
     /// The Unix time in milliseconds at which the wait for a replica ends; `None`: it does not end.
     pub deadline_ms: Option<i64>,
-    /// `FORCE`: at the deadline the target takes over with what it has.
+    /// `FORCE`: at the deadline the target takes over, even if it does not have the whole stream.
     pub force: bool,
 }
 
@@ -40,14 +41,14 @@ pub enum State {
     Idle,
     WaitingForSync,
     InProgress {
-        /// The target was sent the request on the present link.
+        /// Whether the request was sent to the target on the present link.
         asked: bool,
-        /// A link broke after the request: the target may have become a primary.
+        /// Whether a link broke after the request, so that the target may have become a primary.
         uncertain: bool,
     },
 }
 
-/// What happens to a failover.
+/// An event that concerns a failover.
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'a> {
     /// A turn of the loop; `synced` are the replicas that have acknowledged the whole stream.
@@ -56,7 +57,7 @@ pub enum Event<'a> {
     Abort,
     /// The target is sent `PSYNC id offset FAILOVER`.
     Asked,
-    /// The target's reply to it.
+    /// The target has replied to `PSYNC id offset FAILOVER`.
     Replied(Verdict),
     /// The link to the target broke, or, if not `connected`, no connection was established.
     LinkFailed { connected: bool },
@@ -65,23 +66,23 @@ pub enum Event<'a> {
 /// A target's reply.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
-    /// `+CONTINUE` or `+FULLRESYNC`: it is a primary now.
+    /// `+CONTINUE` or `+FULLRESYNC`: the target is a primary now.
     Accepted,
-    /// An error: it was a primary before this request.
+    /// An error: the target was a primary before this request.
     IsPrimary,
     Rejected,
 }
 
-/// What follows from an event.
+/// What the owner must do after an event.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Action {
     /// Become a replica of the target. `forced`: although the target does not have the whole
     /// stream.
     Follow { target: Address, forced: bool },
-    /// The target is the primary: writes need not wait any more.
+    /// End the pause of writes: the target is the primary.
     Finish,
-    /// The failover ends without effect. `promote`: this server follows the target and becomes a
-    /// primary again.
+    /// End the failover without effect. `promote`: this server follows the target, and must become
+    /// a primary again.
     Abort {
         target: Option<Address>,
         reason: &'static str,
@@ -108,7 +109,7 @@ impl Failover {
         matches!(self.state, State::InProgress { .. })
     }
 
-    /// Whether a replica is awaited that has the whole stream.
+    /// Whether the failover waits for a replica that has the whole stream.
     pub fn is_waiting(&self) -> bool {
         self.state == State::WaitingForSync
     }
@@ -129,7 +130,7 @@ impl Failover {
         self.request = request;
     }
 
-    /// Handles an event. Returns the action that follows from it.
+    /// Handles an event. Returns what the owner must do.
     pub fn step(&mut self, event: Event) -> Option<Action> {
         match (self.state, event) {
             (State::Idle, _) => None,
@@ -157,7 +158,7 @@ impl Failover {
         }
     }
 
-    /// One turn while the failover waits for a replica that has the whole stream.
+    /// Handles a turn while the failover waits for a replica that has the whole stream.
     fn wait(&mut self, now_ms: i64, synced: &[Address]) -> Option<Action> {
         let late = self
             .request

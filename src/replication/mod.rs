@@ -142,15 +142,14 @@ impl Replication {
         self.upstream.as_ref().is_some_and(|up| !up.is_connected())
     }
 
-    /// Follows this primary from now on.
+    /// Sets the primary that this server follows from now on.
     pub fn set_upstream(&mut self, host: &str, port: u16) -> &mut Upstream {
         self.upstreams += 1;
         let upstream = Upstream::new(host, port, self.upstreams);
         self.upstream.insert(upstream)
     }
 
-    /// Continues the primary's history under a new id of this server; replicas of both can continue
-    /// from the old id.
+    /// Continues the present history under a new id. Replicas that know the old id can continue.
     pub fn branch_history(&mut self, id: String) {
         self.second_id = std::mem::replace(&mut self.id, id);
         self.second_offset = self.stream.end() as i64 + 1;
@@ -245,8 +244,8 @@ pub fn ensure_backlog(server: &mut Server) {
     follow_stream(server);
 }
 
-/// Called at the start, after the data set of the last run was loaded: it is the state of the
-/// history `id` at this offset, and a replica continues from there. A primary has no backlog, and
+/// Called at the start, after the data set of the last run was loaded: the data set is the state of
+/// the history `id` at `offset`, and a replica continues from there. A primary has no backlog, and
 /// the last bytes of its stream may be lost, so it begins another history under `new_id`; replicas
 /// that have exactly this offset can continue in it.
 pub fn resume(server: &mut Server, id: &str, offset: u64, db: u32, new_id: String) {
@@ -308,7 +307,8 @@ pub fn left(server: &mut Server, client: ClientRef) {
     }
 }
 
-/// The client that applied the primary's stream is gone. The data remain those of the stream's end.
+/// Notes that the client that applied the primary's stream is closed. The data are still those of
+/// the stream's end.
 pub fn primary_left(server: &mut Server, c: &Client) {
     let now_s = server.clock.now_s();
     let Some(upstream) = &mut server.replication.upstream else {
@@ -333,7 +333,8 @@ pub fn primary_left(server: &mut Server, c: &Client) {
     }
 }
 
-/// The limits of the replicas' class. The bytes of the backlog are held anyway.
+/// The output limits of replicas. The hard limit is at least the size of the backlog, whose bytes
+/// are kept anyway.
 pub fn limits(server: &Server) -> Limits {
     let limit = &server.config.client_output_buffer_limit[ClientClass::Replica as usize];
     let hard = match limit.hard {
@@ -348,8 +349,8 @@ pub fn limits(server: &Server) -> Limits {
 }
 
 impl Server {
-    /// The output limit is about to close this replica. If that ends a full sync, the next one may
-    /// be delayed.
+    /// Called before a replica is closed by its output limit. If that ends a full sync, the
+    /// replica's next full sync may be delayed.
     pub fn replica_overran(&mut self, client: ClientRef) {
         let (limits, now_ms) = (limits(self), self.clock.now_ms);
         let replica = self.replication.replicas.get(client);

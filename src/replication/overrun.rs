@@ -1,5 +1,5 @@
-//! Whether a replica will lag beyond the output limit of its class, after which it is closed and
-//! needs a full sync again.
+//! Decisions that prevent replicas from lagging beyond their output limit, since a replica that
+//! does is closed and needs a full sync again: delays of writes, a forecast, delays of full syncs.
 //!
 //! ```text
 //!   a replica lags       0 ........ limit / 2 ........ limit
@@ -13,14 +13,14 @@
 //!
 //! **Limits:** the forecast assumes that the next full sync takes as long as the last one, or as
 //! long as a failed one took until its end. Before the first one, there is no forecast. A replica
-//! over two connections is assumed to have this server's settings.
+//! with two connections is assumed to have the same limits as this server.
 
 use std::collections::VecDeque;
 
-/// The limits of the replicas' class: `client-output-buffer-limit replica`. 0 is no limit.
+/// The output limits of replicas: `client-output-buffer-limit replica`. 0 means no limit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// At this number of bytes, a replica is closed.
+    /// A replica that lags by this number of bytes is closed.
     pub hard: u64,
     /// A replica that stays above this number of bytes for `soft_s` seconds is closed, too.
     pub soft: u64,
@@ -31,9 +31,9 @@ pub struct Limits {
 const DELAY_MAX_MS: u64 = 100;
 
 impl Limits {
-    /// How long writes are delayed while a replica lags by `lag` bytes. The delay grows with the
-    /// square of the lag beyond half of the lower limit, so that the writers slow down early and
-    /// gently, and a replica that receives anything at all catches up.
+    /// The delay of writes, in milliseconds, while a replica lags by `lag` bytes. The delay grows
+    /// with the square of the lag beyond half of the lower limit, so that writers are slowed down
+    /// early and gradually, and a replica that receives any bytes catches up.
     pub fn delay_ms(&self, lag: u64) -> u64 {
         let limits = [self.hard, self.soft].into_iter();
         let Some(limit) = limits.filter(|limit| *limit > 0).min() else {
@@ -55,7 +55,7 @@ pub struct Forecast {
     pub sync_ms: u64,
     /// The bytes of writes that are expected in this time.
     pub bytes: u64,
-    /// Whether they are more than a replica may lag.
+    /// Whether these bytes exceed the limits of a replica.
     pub overruns: bool,
 }
 
@@ -72,12 +72,12 @@ impl Forecast {
         self.overruns = hard || soft;
     }
 
-    /// A full sync has succeeded after this time.
+    /// Notes that a full sync has succeeded after this time.
     pub fn succeeded(&mut self, after_ms: u64) {
         self.sync_ms = after_ms.max(1);
     }
 
-    /// A full sync has failed after this time: it would have taken longer.
+    /// Notes that a full sync has failed after this time; a complete one takes longer.
     pub fn failed(&mut self, after_ms: u64) {
         self.sync_ms = self.sync_ms.max(after_ms);
     }
@@ -87,7 +87,7 @@ impl Forecast {
 const OVERRUNS_MAX: usize = 64;
 /// The delay after the second overrun.
 const BACK_OFF_MS: i64 = 10_000;
-/// The delay is doubled this many times at most.
+/// The maximum number of times that the delay is doubled.
 const DOUBLINGS_MAX: u32 = 5;
 
 /// A replica whose last full syncs were ended by its output limit.
@@ -101,16 +101,16 @@ struct Overrun {
     limits: Limits,
 }
 
-/// The replicas that lag beyond their limit in each full sync. The next one would cost a fork and a
-/// transfer, and fail as well, so it is delayed.
+/// The replicas whose full syncs end at their output limit. The next full sync would cost a fork
+/// and a transfer and probably fail as well, so it is delayed.
 #[derive(Default)]
 pub struct Overruns {
     all: VecDeque<Overrun>,
 }
 
 impl Overruns {
-    /// A full sync of this replica was ended by the limit. Returns the number of overruns, and the
-    /// delay of the next sync in milliseconds.
+    /// Notes that a full sync of this replica was ended by the limit. Returns the number of such
+    /// syncs in a row, and the delay of the next sync in milliseconds.
     pub fn note(&mut self, name: &str, limits: Limits, now_ms: i64) -> (u32, i64) {
         let before = self.remove(name).map_or(0, |old| old.count);
         let count = before.saturating_add(1);
@@ -130,13 +130,13 @@ impl Overruns {
         (count, delay_ms)
     }
 
-    /// A full sync of this replica has succeeded.
+    /// Notes that a full sync of this replica has succeeded.
     pub fn forget(&mut self, name: &str) {
         self.remove(name);
     }
 
-    /// The number of overruns of this replica, and the time until its next full sync, unless it may
-    /// begin now: the delay is over, or the limits are others.
+    /// The number of overruns of this replica, and the time until its next full sync; `None` if it
+    /// may begin now, because the delay is over or the limits were changed.
     pub fn delay(&self, name: &str, limits: Limits, now_ms: i64) -> Option<(u32, i64)> {
         let overrun = self.all.iter().find(|overrun| overrun.name == name)?;
         let rest_ms = overrun.until_ms - now_ms;

@@ -6,20 +6,21 @@
 //!                                                                              has that time
 //! ```
 //!
-//! A key is identified by its hash, as in the index of a database. If the key is deleted or changed
-//! by the primary, its pair stays until its time, and then has no effect. (Redis keeps the names of
-//! such keys, and checks some of them at random.)
+//! A key is identified by its hash, as in the index of a database. If the primary deletes or
+//! changes the key, the entry stays in the table until its time, and then has no effect. (Redis
+//! keeps the names of such keys, and checks some of them at random.)
 //!
-//! **Invariant:** `times` and `due` have the same pairs (`tests::a_key_has_one_time`).
+//! **Invariant:** `times` and `due` have the same entries (`tests::a_key_has_one_time`).
 //! **Limit:** [`MAX_KEYS`], about 100 bytes each. Keys beyond it are hidden after their expiry
 //! time, and their memory is freed when they are overwritten or this server is promoted.
 
 use std::collections::{BTreeSet, HashMap};
 
-/// The maximum number of keys.
+/// The maximum number of keys in the table.
 const MAX_KEYS: usize = 1 << 20;
 
-/// The keys by time. Databases are numbers, keys are hashes, times are Unix milliseconds.
+/// The keys with their expiry times. Databases are numbers, keys are hashes, times are Unix
+/// milliseconds.
 #[derive(Default)]
 pub struct OwnExpiries {
     times: HashMap<(u32, u64), i64>,
@@ -32,7 +33,7 @@ impl OwnExpiries {
         self.times.len()
     }
 
-    /// A client has set the expiry time of a key.
+    /// Notes that a client has set the expiry time of a key.
     pub fn note(&mut self, db: u32, hash: u64, at: i64) {
         let old = self.times.get(&(db, hash)).copied();
         if old.is_none() && self.times.len() >= MAX_KEYS {
@@ -45,7 +46,8 @@ impl OwnExpiries {
         self.due.insert((at, db, hash));
     }
 
-    /// Removes the pair with the earliest time before `now`. Returns its database, hash and time.
+    /// Removes the entry with the earliest time, if that is before `now`. Returns its database,
+    /// hash and time.
     pub fn pop_due(&mut self, now: i64) -> Option<(u32, u64, i64)> {
         let (at, db, hash) = *self.due.first().filter(|(at, ..)| *at < now)?;
         self.due.pop_first();
@@ -53,7 +55,7 @@ impl OwnExpiries {
         Some((db, hash, at))
     }
 
-    /// Drops the pairs of one database, or all.
+    /// Drops the entries of one database, or all.
     pub fn forget(&mut self, which: Option<u32>) {
         self.times
             .retain(|(db, _), _| which.is_some_and(|gone| gone != *db));
@@ -61,7 +63,7 @@ impl OwnExpiries {
             .retain(|(_, db, _)| which.is_some_and(|gone| gone != *db));
     }
 
-    /// Two databases were exchanged.
+    /// Exchanges the entries of two databases.
     pub fn swap_dbs(&mut self, a: u32, b: u32) {
         let all = std::mem::take(self).due;
         for (at, db, hash) in all {

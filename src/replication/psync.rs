@@ -54,9 +54,9 @@ pub enum Reason {
 /// The dialect of a full sync over two connections.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Dialect {
-    /// Valkey 8: the replica claims the stream by a second PSYNC.
+    /// Valkey 8: the replica requests the stream by a second PSYNC.
     Valkey,
-    /// Redis 8: the stream begins by itself.
+    /// Redis 8: the stream is sent without a second request.
     Redis,
 }
 
@@ -72,8 +72,8 @@ pub struct Offered {
 }
 
 /// Whether a replica that needs a snapshot gets it over a second connection. A replica that
-/// announces the RDB version it reads is an aeris server, and gets Valkey's dialect only: the
-/// setting for Redis's dialect is on by default.
+/// announces the RDB version it reads is an aeris server. It gets Valkey's dialect only, as it
+/// would announce Redis's dialect by default, too.
 pub fn two_channels(announced: &Announced, offered: Offered) -> Option<Dialect> {
     let is_second = announced.rdb_channel || announced.rdb_only;
     if is_second || announced.contents.is_filtered() || !offered.diskless {
@@ -89,7 +89,7 @@ pub fn two_channels(announced: &Announced, offered: Offered) -> Option<Dialect> 
     }
 }
 
-/// The decision on `PSYNC id offset`. The case of ids does not matter.
+/// Decides on `PSYNC id offset`. Ids are compared without regard to case.
 pub fn decide(history: History, id: &[u8], offset: i64) -> Answer {
     let is = |known: &str| id.eq_ignore_ascii_case(known.as_bytes());
     let known = is(history.id) || is(history.second_id) && offset <= history.second_offset;

@@ -25,12 +25,12 @@ use crate::replication::psync::Dialect;
 pub enum State {
     /// The replica waits until a child can be started for its snapshot.
     WaitsForSnapshot { since_ms: i64 },
-    /// The child that creates its snapshot runs. If the snapshot comes through a pipe, the replica
-    /// receives it already.
+    /// The child that creates the replica's snapshot runs. If the snapshot comes through a pipe,
+    /// the replica receives it already.
     SnapshotRunning,
     /// The replica receives a snapshot from a file.
     Receiving(Box<Transfer>),
-    /// All bytes of its snapshot have been sent over this connection, which has no other purpose.
+    /// All bytes of the snapshot have been sent over this connection, which has no other purpose.
     Delivered,
     /// The main connection waits until the replica's other connection requests the snapshot.
     WaitsForChannel { since_ms: i64 },
@@ -62,7 +62,7 @@ pub struct Transfer {
     pub file: File,
     /// The size of the file in bytes.
     pub size: u64,
-    /// The number of its bytes that have been read.
+    /// The number of bytes of the file that have been read.
     pub read: u64,
     /// Bytes that were read from the file but not sent; at first the header `$<size>`.
     pub unsent: Vec<u8>,
@@ -90,24 +90,25 @@ pub struct Replica {
     pub cursor: Option<Cursor>,
     /// Whether the snapshot, or the first byte of the stream, has been sent: no reply may follow.
     pub began: bool,
-    /// Whether the stream waits for the first REPLCONF ACK: a snapshot through a pipe has no
-    /// length, so the replica reports its end.
+    /// Whether the stream is held back until the first REPLCONF ACK: a snapshot through a pipe has
+    /// no length, so the replica reports that it has read the end.
     pub waits_for_ack: bool,
-    /// Whether the replica sent SYNC: then it supports neither +FULLRESYNC nor REPLCONF ACK.
+    /// Whether the replica sent SYNC, and so supports neither +FULLRESYNC nor REPLCONF ACK.
     pub is_old: bool,
     pub announced: Announced,
     /// The replica's address: the announced one, or that of its connection.
     pub ip: Box<str>,
-    /// The offset up to which it has applied the stream, according to its last acknowledgement.
+    /// The offset up to which the replica has applied the stream, according to its last
+    /// acknowledgement.
     pub acked: u64,
-    /// The offset up to which its AOF is on its disk.
+    /// The offset up to which the replica's AOF is on its disk.
     pub acked_aof: u64,
-    /// The Unix time of its last acknowledgement, in milliseconds.
+    /// The Unix time of the replica's last acknowledgement, in milliseconds.
     pub ack_ms: i64,
-    /// The time at which its socket last accepted bytes of a snapshot; 0 before the first, and
-    /// while it has all bytes that the child has written.
+    /// The time at which the replica's socket last accepted bytes of a snapshot; 0 before the first
+    /// bytes, and while the socket has accepted all bytes that the child has written.
     pub wrote_ms: i64,
-    /// The time at which its snapshot was started; 0 before.
+    /// The time at which the replica's snapshot was started; 0 before.
     pub sync_began_ms: i64,
     /// Whether the replica has loaded its snapshot, as its first acknowledgement says.
     pub synced: bool,
@@ -145,7 +146,7 @@ impl Replica {
         }
     }
 
-    /// The time since its snapshot was started, in milliseconds; `None` before.
+    /// The time since the replica's snapshot was started, in milliseconds; `None` before.
     pub fn sync_ms(&self, now_ms: i64) -> Option<u64> {
         let began_ms = Some(self.sync_began_ms).filter(|began_ms| *began_ms > 0)?;
         u64::try_from(now_ms - began_ms).ok()
@@ -156,7 +157,7 @@ impl Replica {
         matches!(self.state, State::Online)
     }
 
-    /// Whether the stream is sent to it now.
+    /// Whether the stream is sent to the replica now.
     pub fn is_streaming(&self) -> bool {
         match self.state {
             State::Online => !self.waits_for_ack,
@@ -170,7 +171,7 @@ impl Replica {
         self.channel != Channel::Snapshot
     }
 
-    /// The use of its connection, for INFO.
+    /// The use of the replica's connection, for INFO.
     pub fn type_name(&self) -> &'static str {
         match (self.channel, &self.state) {
             (Channel::Snapshot, _) => "rdb-channel",
@@ -181,7 +182,7 @@ impl Replica {
         }
     }
 
-    /// The name of its state in INFO.
+    /// The name of the replica's state in INFO.
     pub fn state_name(&self) -> &'static str {
         match self.state {
             State::WaitsForSnapshot { .. }
@@ -200,7 +201,7 @@ impl Replica {
         }
     }
 
-    /// Seconds since its last acknowledgement, for INFO.
+    /// Seconds since the replica's last acknowledgement, for INFO.
     pub fn lag_s(&self, now_ms: i64) -> i64 {
         match self.is_online() {
             true => (now_ms - self.ack_ms) / 1000,
@@ -216,7 +217,7 @@ pub struct Replicas {
 }
 
 impl Replicas {
-    /// Whether there are none.
+    /// Whether there are no replicas.
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
@@ -251,7 +252,7 @@ impl Replicas {
         self.all.iter().find(|replica| replica.client.id == id)
     }
 
-    /// The connection that receives the stream for which this client receives the snapshot.
+    /// The main connection of the replica whose snapshot the client `snapshot` receives.
     pub fn main_of(&self, snapshot: u64) -> Option<ClientRef> {
         let is = |replica: &&Replica| match replica.channel {
             Channel::Main { snapshot: of, .. } => of == Some(snapshot),
@@ -279,7 +280,8 @@ impl Replicas {
     }
 
     /// The number of replicas that are online, if all replicas execute CLUSTER SETSLOT of their
-    /// primary: Valkey from version 8 on, and this server. One of Redis replies with an error.
+    /// primary: Valkey from version 8 on, and this server. `None` if there is a replica of Redis,
+    /// which replies with an error.
     pub fn learning_of_moves(&self) -> Option<usize> {
         let executes = |r: &Replica| r.announced.version.is_some_and(|v| v >= 0x08_00_00);
         let all = self.all.iter().all(|r| r.announced.rdb_only || executes(r));

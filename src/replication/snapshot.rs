@@ -7,8 +7,8 @@
 //!                           └─> socket of replica 3     sent: all
 //! ```
 //!
-//! If the replicas have a second connection for it, the child writes to those itself, and this
-//! server only follows what happens to them (`sync::channels`).
+//! If the replicas have second connections for the snapshot, the child writes to these itself, and
+//! this process only notices when they are closed (`sync::channels`).
 //!
 //! The slowest replica determines the speed; one that accepts nothing for `repl-timeout` is closed.
 
@@ -26,7 +26,7 @@ pub struct Form {
     pub contents: Contents,
     /// The RDB version.
     pub version: u32,
-    /// Whether the child writes it to connections that have no other purpose.
+    /// Whether the child writes the snapshot to connections that have no other purpose.
     pub channel: bool,
 }
 
@@ -54,16 +54,16 @@ pub enum Way {
 pub struct Sockets {
     /// The connections, in the child's order.
     pub targets: Vec<Target>,
-    /// The Unix time in milliseconds since which none of their clients is left; the child is
-    /// useless then.
+    /// The Unix time in milliseconds at which the last of their clients was gone; the child is then
+    /// useless.
     pub useless_since_ms: Option<i64>,
 }
 
 /// A connection to which a child writes.
 pub struct Target {
     pub client: ClientRef,
-    /// A duplicate of the socket, which is shut down when the client is gone: otherwise the child
-    /// would keep the connection open. `None` after that.
+    /// A duplicate of the socket. It is shut down when the client is gone, since the child would
+    /// keep the connection open otherwise; then `None`.
     pub socket: Option<TcpStream>,
 }
 
@@ -86,12 +86,12 @@ pub struct Receiver {
     pub client: ClientRef,
     /// The number of the chunk's bytes that its socket has accepted.
     pub sent: usize,
-    /// Whether the replica has acknowledged something since its last byte was sent.
+    /// Whether the replica has sent REPLCONF ACK since its last byte was sent.
     pub loaded: bool,
 }
 
 impl Broadcast {
-    /// Nothing was read from the pipe yet.
+    /// A broadcast of which nothing was read from the pipe yet.
     pub fn new(pipe: PipeReader, receivers: Vec<ClientRef>) -> Broadcast {
         let receivers = receivers.into_iter();
         Broadcast {
@@ -110,9 +110,9 @@ impl Broadcast {
         }
     }
 
-    /// A replica has acknowledged something. If it was sent all bytes so far, these may be the
-    /// whole snapshot, which it has then loaded. The end of the child is often noticed later than
-    /// this.
+    /// Notes a REPLCONF ACK of a replica. If the replica was sent all bytes so far, these may be
+    /// the whole snapshot, which the replica has then loaded: the end of the child is often noticed
+    /// later than that.
     pub fn acknowledged(&mut self, client: ClientRef) {
         let sent = self.chunk.len();
         let mut receivers = self.receivers.iter_mut();
@@ -121,7 +121,8 @@ impl Broadcast {
         }
     }
 
-    /// More bytes of the snapshot have followed.
+    /// Notes that more bytes of the snapshot have followed, so that no replica has loaded all of
+    /// them.
     pub fn goes_on(&mut self) {
         self.receivers.iter_mut().for_each(|r| r.loaded = false);
     }

@@ -6,7 +6,7 @@ use super::*;
 use crate::config::Enable;
 use crate::testing::{say, server_with};
 
-/// No client has this id.
+/// A reference to a client that does not exist.
 const READER: ClientRef = ClientRef { slot: 9, id: 9 };
 
 /// Adds the reader as a replica that gets the stream from `offset` on.
@@ -33,7 +33,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).replace("\r\n", " ")
 }
 
-/// What was fed to the AOF and to the stream since the last call.
+/// The bytes that were fed to the AOF and to the stream since the last call.
 fn fed(server: &mut Server) -> (String, String) {
     server.end_unit();
     let (_, aof, _) = server.aof.feed.take_front().expect("open");
@@ -177,7 +177,7 @@ fn info_shows_the_backlog_and_debug_opens_it() {
     say(&mut server, 0, &["CONFIG SET repl-backlog-size 16384"]);
     assert_eq!(say(&mut server, 0, &["DEBUG REPL-BACKLOG 1"]), "+OK\r\n");
     say(&mut server, 0, &["SET k v"]);
-    // SELECT 0 and the request, as a real server counts them.
+    // 50 bytes: SELECT 0 and the request, as in a real server.
     assert_eq!(info(&mut server, &fields), [1, 50, 1, 50, 0]);
     assert!(attach(&mut server, 0));
     assert!(say(&mut server, 0, &["DEBUG REPL-BACKLOG 0"]).starts_with("-ERR"));
@@ -200,7 +200,8 @@ fn info_shows_the_backlog_and_debug_opens_it() {
     assert!(server.replication.stream.end() > 50_000);
 }
 
-/// A script's client has written nothing itself, so its own offset would be 0.
+/// A script's commands run with a client of their own, which has written nothing: its offset would
+/// be 0.
 #[test]
 fn a_script_waits_for_the_writes_of_its_caller() {
     let mut server = server_with_both_sinks();

@@ -8,8 +8,8 @@
 //!
 //! **Invariant:** pieces are applied in the order of arrival, and only after the snapshot: the
 //! stream begins at the snapshot's offset.
-//! **Limit:** `replica-full-sync-buffer-limit`. Beyond it the socket is not read, so the stream
-//! collects at the primary, whose output limit applies.
+//! **Limit:** `replica-full-sync-buffer-limit`. Beyond that the socket is not read, so the stream
+//! waits at the primary, whose output limit applies.
 
 use std::collections::VecDeque;
 
@@ -23,7 +23,7 @@ pub struct End {
     pub offset: u64,
     /// 40 hexadecimal digits.
     pub id: String,
-    /// The primary's client that sends the snapshot.
+    /// The id of the client, at the primary, over which the snapshot is sent.
     pub client: u64,
 }
 
@@ -33,7 +33,7 @@ impl End {
         let text = std::str::from_utf8(line.strip_prefix(b"$ENDOFF:")?).ok()?;
         let mut words = text.split(' ');
         let (offset, id) = (words.next()?.parse().ok()?, words.next()?.to_string());
-        // The database is not used, as the snapshot has it, too; it is -1 if none is selected.
+        // The database is not used, as the snapshot has it, too. It is -1 if none is selected.
         let _db: i64 = words.next()?.parse().ok()?;
         let client = words.next()?.parse().ok()?;
         let end = End { offset, id, client };
@@ -47,7 +47,8 @@ impl End {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Sync {
     pub dialect: Dialect,
-    /// Whether the snapshot is loaded, and the main connection has no reply yet.
+    /// Whether the snapshot is loaded. The stream is applied when the main connection has its
+    /// reply, too.
     pub loaded: bool,
     /// Whether the snapshot's connection is lost, and a reply on the main connection is due.
     pub lost: bool,
@@ -62,8 +63,8 @@ pub struct Collected {
 }
 
 impl Collected {
-    /// Adds bytes to the end. Small pieces fill the last one's capacity: a read has room for many
-    /// more bytes than a slow stream brings.
+    /// Adds bytes to the end. Small pieces are copied into the unused capacity of the last piece,
+    /// since a read reserves more room than a slow stream fills.
     pub fn push(&mut self, piece: Vec<u8>) {
         if piece.is_empty() {
             return;
@@ -90,7 +91,7 @@ impl Collected {
         *self = Collected::default();
     }
 
-    /// The number of bytes.
+    /// The number of collected bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -100,7 +101,8 @@ impl Collected {
         self.peak
     }
 
-    /// The size of the next piece, so that the limit is not exceeded; 0 is no limit.
+    /// The maximum size of the next piece within the limit, at most `piece`. A limit of 0 means no
+    /// limit.
     pub fn room(&self, limit: u64, piece: usize) -> usize {
         match limit {
             0 => piece,

@@ -1,4 +1,4 @@
-//! The primary that this server follows: the state of the link, and what was received.
+//! The primary that this server follows: the state of the link to it, and the progress of a sync.
 //!
 //! ```text
 //!   REPLICAOF ─> Connect ─> Connecting ─> Handshake ─┬─ +CONTINUE ───────────────> Connected
@@ -64,14 +64,14 @@ pub struct Upstream {
     pub number: u64,
     /// The client that applies the stream, while the link works.
     pub client: Option<ClientRef>,
-    /// The end of the stream when that client was created.
+    /// The end of the stream when `client` was created.
     pub attached_at: u64,
-    /// The number of bytes that this client has read and that INFO counts.
+    /// The number of bytes that `client` has read and that INFO counts already.
     pub counted: u64,
     /// The database that is selected at the end of the stream.
     pub db: u32,
-    /// Whether the data are those of the history's id and offset, so that PSYNC may request what
-    /// follows.
+    /// Whether the data are those of the history's id and offset, so that PSYNC may request the
+    /// stream from there.
     pub can_continue: bool,
     /// Whether the data are those of another shard of the cluster, so that their offset cannot be
     /// compared with those of other replicas.
@@ -87,7 +87,7 @@ pub struct Upstream {
     /// The number of attempts to connect to this primary.
     pub total_attempts: u64,
     pub received: Received,
-    /// The time between the sending and the execution of the last PING with a time.
+    /// The delay of the last PING with a time stamp, from its sending to its execution.
     pub lag_ms: Option<i64>,
     /// The bytes of the stream that wait until a snapshot from another connection is loaded.
     pub collected: Collected,
@@ -98,7 +98,7 @@ pub struct Upstream {
     pub is_new: bool,
     /// Whether the last sync was refused, because the primary had no keys and this server has.
     pub refused_empty: bool,
-    /// The Unix time at which that was logged, in milliseconds.
+    /// The Unix time at which the refusal was logged, in milliseconds.
     pub refused_logged_ms: i64,
 }
 
@@ -131,7 +131,7 @@ impl Upstream {
         }
     }
 
-    /// The server connects to the primary now.
+    /// Notes that the server begins to connect to the primary.
     pub fn attempt(&mut self) {
         self.phase = Phase::Connecting;
         self.attempts += 1;
