@@ -1,18 +1,20 @@
-//! What a replica acknowledges besides the applied offset: how far its AOF is on the disk.
+//! The second part of a replica's acknowledgement: the offset up to which its AOF is on the disk.
 //!
 //! ```text
 //!   applied to     stream offset 500 = AOF offset 80    noted as pending
 //!   fsync reaches  AOF offset 80                        -> REPLCONF ACK .. FACK 500
 //! ```
 //!
-//! The two offsets differ, since the AOF has a SELECT and time stamps of its own and no PING. So a
-//! pair of offsets of the same moment is noted, and the next pair when the first is on the disk.
-//! The first pair is noted when the base is begun (`persist::aof`).
+//! The two offsets differ, since the AOF has a SELECT and time stamps of its own and no PING. So
+//! the two offsets of one moment are noted as a pair, and the next pair is noted when the AOF is on
+//! the disk up to the first. The first pair is noted when the base file of the AOF is begun
+//! (`persist::aof`).
 
 use crate::persist::aof::State;
 use crate::state::Server;
 
-/// Before the loop sleeps, on a replica: notes which part of the stream the AOF's disk has.
+/// Before the loop sleeps, on a replica: notes up to which offset of the stream the AOF is on the
+/// disk.
 pub fn note_aof(server: &mut Server) {
     let replication = &mut server.replication;
     if server.aof.state == State::Off {
@@ -21,7 +23,7 @@ pub fn note_aof(server: &mut Server) {
         return;
     }
     let synced = replication.aof_synced.get_or_insert(0);
-    // Until the first base is complete nothing of the AOF can be loaded.
+    // Until its first base file is complete, the AOF can't be loaded.
     if server.aof.state != State::On {
         return;
     }

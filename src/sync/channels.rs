@@ -44,8 +44,8 @@ pub const GRACE_S: i64 = 60;
 /// closed them because they have the whole snapshot ends earlier by itself.
 const USELESS_MS: i64 = 1000;
 
-/// The dialect for a replica that gets its snapshot over a second connection; `None` if it gets it
-/// over this one.
+/// The dialect for a replica that gets its snapshot over a second connection; `None` if the
+/// snapshot is sent over the same connection.
 pub fn dialect(server: &Server, replica: &Replica) -> Option<Dialect> {
     let config = &server.config;
     let offered = Offered {
@@ -73,8 +73,8 @@ pub fn dialect(server: &Server, replica: &Replica) -> Option<Dialect> {
     dialect
 }
 
-/// The connections to which the child writes. Each of these replicas was sent the offset at which
-/// the snapshot ends, and the stream from there on is kept. Connections that failed are closed.
+/// Prepares the connections to which the child writes: each replica is sent the offset at which the
+/// snapshot ends, and the stream from there on is kept. Connections that fail are closed.
 fn prepare(server: &mut Server, receivers: &[ClientRef], offset: u64) -> Vec<(Target, Connection)> {
     let mut prepared = Vec::new();
     for &r in receivers.iter().take(SOCKETS_MAX) {
@@ -99,7 +99,7 @@ fn prepare(server: &mut Server, receivers: &[ClientRef], offset: u64) -> Vec<(Ta
 
 fn lend(c: &mut Client) -> Option<(TcpStream, Connection)> {
     let conn = c.conn.as_mut()?;
-    // The kind of the socket does not matter: only `shutdown` is called.
+    // The type TcpStream is used for any kind of socket: only `shutdown` is called.
     let socket = TcpStream::from(conn.duplicate().ok()?);
     Some((socket, conn.lend().ok()?))
 }
@@ -155,7 +155,7 @@ fn log_pin(server: &Server, id: u64, name: &str, offset: u64) {
     }
 }
 
-/// Redis's dialect: the main connection of a replica receives the stream from this offset on.
+/// Sends the main connection of a replica the stream from this offset on (Redis's dialect).
 fn begin_stream(server: &mut Server, main: u64, snapshot: u64, offset: u64) -> bool {
     let replicas = &mut server.replication.replicas;
     let Some(r) = replicas.of_id(main).map(|replica| replica.client) else {
@@ -220,7 +220,7 @@ pub fn start(
     }))
 }
 
-/// The snapshot of this client can't be completed: closes both connections of its replica.
+/// Gives up a snapshot that can't be completed: closes both connections of the replica.
 fn give_up(server: &mut Server, snapshot: ClientRef) {
     server.replication.stream.unpin(snapshot.id);
     let main = server.replication.replicas.main_of(snapshot.id);
@@ -231,7 +231,7 @@ fn give_up(server: &mut Server, snapshot: ClientRef) {
     }
 }
 
-/// The child has ended: its replicas have their snapshots, or their syncs have failed.
+/// Handles the end of the child: its replicas have their snapshots, or their syncs have failed.
 pub fn ended(server: &mut Server, targets: &[Target], outcome: &Outcome) {
     for (at, target) in targets.iter().enumerate() {
         let failed = outcome.failed_sockets & 1 << at != 0;
@@ -242,8 +242,8 @@ pub fn ended(server: &mut Server, targets: &[Target], outcome: &Outcome) {
     }
 }
 
-/// All bytes of a snapshot have been sent. Its connection is left open, since closing it could
-/// discard bytes that the replica has not read yet. The replica closes it.
+/// Handles a snapshot of which all bytes have been sent. Its connection is left open, since closing
+/// it could discard bytes that the replica has not read yet. The replica closes it.
 fn delivered(server: &mut Server, r: ClientRef) {
     let now_ms = server.clock.now_ms;
     let grace_ms = grace_s(server) * 1000;
@@ -269,8 +269,8 @@ fn grace_s(server: &Server) -> i64 {
     server.debug.rdb_client_grace_s.unwrap_or(GRACE_S)
 }
 
-/// Valkey's dialect: the main connection of a replica has requested the stream that follows its
-/// snapshot, and gets it from now on.
+/// Notes that the main connection of a replica has requested the stream that follows its snapshot
+/// (Valkey's dialect). The connection gets the stream from now on.
 pub fn main_attached(server: &mut Server, r: ClientRef) {
     let replication = &mut server.replication;
     let announced = replication.replicas.get(r).map(|main| &main.announced);
@@ -283,7 +283,7 @@ pub fn main_attached(server: &mut Server, r: ClientRef) {
         return;
     };
     let name = replica.name();
-    // Without a pin, the snapshot was given up, and this is an ordinary partial resync.
+    // If there is no pin, the snapshot was given up, and this is an ordinary partial resync.
     if replication.stream.unpin(snapshot) {
         replica.state = State::Loading;
         replica.sync_began_ms = began_ms;
@@ -420,7 +420,7 @@ mod tests {
         replies.collect()
     }
 
-    /// Valkey's dialect, up to the fork.
+    /// The dialogue of Valkey's dialect, up to the fork.
     fn begin(server: &mut Server) {
         let lines = [
             "REPLCONF capa eof capa psync2 capa dual-channel",
@@ -500,7 +500,7 @@ mod tests {
         assert!(server.replication.lag(replica) > 0);
         say(&mut server, MAIN, &["REPLCONF ACK 0"]);
         assert_eq!(states(&server)[1], ("replica", "online"));
-        // A command may have updated the clock from the machine's.
+        // Commands update the clock from the machine's, so take the time from the acknowledgements.
         let acknowledged = server.replication.replicas.iter().map(|r| r.ack_ms);
         server.clock.now_ms = acknowledged.min().expect("two replicas");
         crate::sync::cron::cron(&mut server);

@@ -18,10 +18,10 @@ use crate::state::Server;
 use crate::sync::{channels, snapshot};
 
 const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
-/// The name of [`PING`], for one with an argument.
+/// The name of the command PING, for a PING with an argument.
 const PING_NAME: &[u8] = b"PING";
 
-/// The cron's job.
+/// The cron's step: all tasks of replication that are done once a second.
 pub fn cron(server: &mut Server) {
     let (end, now_ms) = (server.replication.stream.end(), server.clock.now_ms);
     let ms = now_ms.max(0) as u64;
@@ -44,7 +44,7 @@ fn ping_replicas(server: &mut Server) {
         return;
     }
     if replication.is_replica() || replication.replicas.is_empty() {
-        // The first replica gets its first PING a period later at the latest.
+        // So the first replica gets its first PING at most a period after it has connected.
         replication.pinged_s = now_s;
         return;
     }
@@ -62,8 +62,8 @@ fn ping_replicas(server: &mut Server) {
     replication.stream.append(PING);
 }
 
-/// Sends a newline to each replica that waits for its snapshot, except those that receive it while
-/// it is created, where it would be inserted into the snapshot.
+/// Sends a newline to each replica that waits for its snapshot, except those that receive the
+/// snapshot while it is created: the newline would become a part of it.
 fn keep_waiting_replicas_alive(server: &mut Server) {
     let is_being_sent = snapshot::is_being_sent(server);
     let waits = |replica: &&Replica| match replica.state {
@@ -94,7 +94,8 @@ fn close_timed_out_replicas(server: &mut Server) {
         }
         State::Online if replica.is_old => None,
         State::Online if now_ms - replica.ack_ms > timeout_ms => Some("streaming sync"),
-        // Through a pipe, the slowest replica delays all others; a file's replica pins the stream.
+        // A slow replica delays all others if the snapshot comes through a pipe, and keeps the
+        // stream from being freed if it comes from a file.
         State::SnapshotRunning | State::Receiving(_)
             if replica.wrote_ms > 0 && now_ms - replica.wrote_ms > timeout_ms =>
         {
@@ -112,7 +113,8 @@ fn close_timed_out_replicas(server: &mut Server) {
     }
 }
 
-/// `rdb-del-sync-files`: removes the file that replicas were sent, when none needs it any more.
+/// `rdb-del-sync-files`: removes the file that was sent to replicas, when no replica needs it any
+/// more.
 fn remove_unused_file(server: &mut Server) {
     if !server.config.removes_sync_files() {
         server.replication.made_file = false;

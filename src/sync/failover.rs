@@ -1,4 +1,5 @@
-//! FAILOVER: carries out the actions of `replication::failover`, and the target's part.
+//! FAILOVER: executes the actions of `replication::failover` on the primary, and takes over the
+//! role on the target.
 //!
 //! ```text
 //!   FAILOVER ─> begin: writes wait ─> update (before_sleep): a replica has it all ─> role::follow
@@ -51,7 +52,8 @@ pub fn address_of(replica: &Replica) -> Option<Address> {
     })
 }
 
-/// Before the loop sleeps: checks whether a replica has the whole stream, or the time is over.
+/// Before the loop sleeps: checks whether a replica has the whole stream, or the deadline has
+/// passed.
 pub fn update(server: &mut Server) {
     if !server.replication.failover.is_waiting() || server.is_nested() {
         return;
@@ -70,7 +72,7 @@ pub fn update(server: &mut Server) {
     );
 }
 
-/// Passes an event to the failover, and carries out the resulting action.
+/// Passes an event to the failover, and executes the resulting action.
 pub fn step(server: &mut Server, event: Event) {
     match server.replication.failover.step(event) {
         None => {}
@@ -102,7 +104,7 @@ pub fn step(server: &mut Server, event: Event) {
     }
 }
 
-/// `PSYNC id offset FAILOVER`: the primary of this replica hands its role over.
+/// Takes over the role of this replica's primary, which has sent `PSYNC id offset FAILOVER`.
 pub fn take_over(server: &mut Server, c: &Client, id: &[u8]) -> Result<(), Error> {
     log::info!(
         "Failover request received for replid {}.",

@@ -11,8 +11,9 @@
 //!   once a second ─> cron: PING into the stream, newlines, timeouts, a child that is due
 //! ```
 //!
-//! The data of replication (history, stream, table of replicas) is in `replication`, below; the
-//! sockets are written in `networking::replicas`, above. Nothing here waits.
+//! The data of replication (history, stream, table of replicas) is in `replication`, a lower layer;
+//! `networking::replicas`, a higher layer, writes to the sockets. No function of this module
+//! blocks.
 //!
 //! **Invariant:** the state of a replica is changed in this module only.
 

@@ -1,4 +1,4 @@
-//! PSYNC and SYNC on the primary.
+//! Serves PSYNC and SYNC on the primary.
 //!
 //! ```text
 //!   serve ─> psync::decide ─┬─ Continue ─> +CONTINUE, and the stream from there
@@ -26,7 +26,7 @@ pub enum Request<'a> {
     Psync {
         id: &'a [u8],
         offset: &'a [u8],
-        /// FAILOVER: this replica becomes the primary.
+        /// FAILOVER: the server that receives this request becomes the primary.
         failover: bool,
     },
 }
@@ -102,8 +102,8 @@ pub fn serve(server: &mut Server, c: &mut Client, request: Request) -> Result<()
     Ok(())
 }
 
-/// Full syncs of this replica have been ended by its output limit, one after the other: the next
-/// one is tried later. Replicas repeat their request after this error.
+/// Refuses a full sync of a replica whose last full syncs were all ended by its output limit, until
+/// a delay is over. Replicas repeat their request after this error.
 fn refuse_for_overruns(server: &Server, name: &str) -> Result<(), Error> {
     let (limits, now_ms) = (replication::limits(server), server.clock.now_ms);
     match server.replication.overruns.delay(name, limits, now_ms) {
@@ -116,7 +116,7 @@ fn refuse_for_overruns(server: &Server, name: &str) -> Result<(), Error> {
     }
 }
 
-/// The main connection of a replica in Redis's dialect.
+/// Makes the replica the main connection of a sync in Redis's dialect.
 fn wait_for_channel(replica: Replica, since_ms: i64) -> Replica {
     Replica {
         state: State::WaitsForChannel { since_ms },
@@ -167,7 +167,7 @@ fn become_replica(server: &mut Server, c: &mut Client, replica: Replica) {
 }
 
 /// Opens the backlog for the first replica of a history, under a new id: a replica with an old id
-/// must not assume that earlier bytes are there.
+/// must not continue, since earlier bytes were not kept.
 fn open_backlog(server: &mut Server) {
     let id = server.rng.hex(40);
     server.replication.begin_history(id);
@@ -179,7 +179,7 @@ fn open_backlog(server: &mut Server) {
     );
 }
 
-/// The replica continues where it stopped.
+/// Lets the replica continue where it stopped: `+CONTINUE`.
 fn resume(server: &mut Server, c: &mut Client, offset: u64, name: &str) {
     let r = c.reference();
     let held = server.replication.attach(r, offset);
@@ -242,8 +242,8 @@ fn log_reason(replication: &Replication, reason: Reason, name: &str, id: &[u8], 
     }
 }
 
-/// A replica has received its whole snapshot. Returns whether it gets the stream now: a replica
-/// that requested only the snapshot is closed instead.
+/// Puts a replica online that was sent its whole snapshot. Returns false for a replica that
+/// requested only the snapshot: it must be closed.
 pub fn put_online(server: &mut Server, c: &mut Client) -> bool {
     let now_ms = server.clock.now_ms;
     let Some(replica) = server.replication.replicas.get_mut(c.reference()) else {
@@ -257,17 +257,17 @@ pub fn put_online(server: &mut Server, c: &mut Client) -> bool {
     }
     replica.state = State::Online;
     replica.ack_ms = now_ms;
-    // A reply would be received as a part of the stream.
+    // From now on a reply would be received as a part of the stream.
     replica.began |= c.reply.is_empty();
     if replica.is_old {
-        // The client acknowledges nothing.
+        // A replica that sent SYNC sends no acknowledgements.
         synced(&mut server.replication, c.reference(), now_ms);
     }
     log::info!("Synchronization with replica {name} succeeded");
     true
 }
 
-/// A replica has loaded its snapshot.
+/// Notes that a replica has loaded its snapshot.
 fn synced(replication: &mut Replication, r: ClientRef, now_ms: i64) {
     let Some(replica) = replication.replicas.get_mut(r) else {
         return;
@@ -282,11 +282,11 @@ fn synced(replication: &mut Replication, r: ClientRef, now_ms: i64) {
     }
 }
 
-/// REPLCONF ACK: the offsets up to which a replica has applied the stream, and has it in its AOF on
-/// disk.
+/// Handles REPLCONF ACK: the offsets up to which a replica has applied the stream, and has it in
+/// its AOF on disk.
 ///
-/// Returns false if it was not sent the stream up to there. WAIT and a failover would then count
-/// writes that the replica does not have.
+/// Returns false if the replica was not sent the stream up to such an offset: WAIT and a failover
+/// would count writes that the replica does not have.
 pub fn acknowledged(
     server: &mut Server,
     r: ClientRef,

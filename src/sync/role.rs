@@ -5,8 +5,8 @@
 //!   promote   replica ─> primary    a new id; the old one is valid up to here, for the replicas of both
 //! ```
 //!
-//! No socket is used here: `networking::primary` notices the new upstream, closes the old link,
-//! connects, and receives.
+//! This module uses no sockets: `networking::primary` notices the new upstream, closes the old
+//! link, and connects.
 
 use crate::client::table::Net;
 use crate::config::enums::HostPort;
@@ -24,7 +24,7 @@ pub fn follow(server: &mut Server, host: &str, port: u16) {
     let offered = server.replication.upstream.take();
     let selected_db = server.replication.stream.selected_db();
     let upstream = server.replication.set_upstream(host, port);
-    // The data of one primary's history may be a part of the other's.
+    // The new primary may have the same history as the old one.
     upstream.can_continue = offered.as_ref().is_none_or(|old| old.can_continue);
     upstream.has_foreign_data = offered.as_ref().is_some_and(|old| old.has_foreign_data);
     upstream.down_since_s = offered.as_ref().map_or(0, |old| old.down_since_s);
@@ -48,8 +48,8 @@ pub fn follow(server: &mut Server, host: &str, port: u16) {
     changed(server);
 }
 
-/// At the start, before the data set is loaded: sets the role of the settings. Port 0 means no
-/// primary.
+/// At the start, before the data set is loaded: sets the role that the settings require. Port 0
+/// means no primary.
 pub fn begin(server: &mut Server) {
     let named = server.config.replicaof.clone();
     if let Some(primary) = named.filter(|primary| primary.port != 0) {
@@ -81,11 +81,11 @@ pub fn promote(server: &mut Server) {
     server.replication.stream.forget_db();
     server.replication.no_replicas_since_s = server.clock.now_s();
     changed(server);
-    // The AOF may be off after a sync that failed. An error is logged.
+    // The AOF may be off after a sync that failed, so it is started again. An error is logged.
     let _ = aof::follow_setting(server);
 }
 
-/// The letter in each line of the log.
+/// Sets the letter of the role in the lines of the log.
 pub fn set_log_role(server: &Server) {
     logging::set_role(match server.replication.is_replica() {
         true => logging::Role::Replica,
@@ -119,7 +119,8 @@ fn close_primary_client(server: &mut Server) {
     }
 }
 
-/// The data set is about to be replaced: from now on no history id describes this server's data.
+/// Begins a new history when the data set is about to be replaced, since the old id no longer
+/// describes this server's data.
 pub fn end_history(server: &mut Server) {
     let id = server.rng.hex(40);
     server.replication.begin_history(id);

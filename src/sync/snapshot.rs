@@ -1,5 +1,5 @@
-//! Snapshots for replicas: which replicas share one, when a child is forked, and how its result is
-//! used.
+//! Snapshots for replicas: decides which replicas share a snapshot and when a child is forked, and
+//! uses the child's result.
 //!
 //! ```text
 //!   enqueue ─┬─ a child writes the same form to the disk ─> joins it: its cursor stands where theirs stand
@@ -13,8 +13,8 @@
 //! ```
 //!
 //! **Invariant:** at the fork, a primary resets the selected database of its stream, so that the
-//! commands after a snapshot begin with SELECT. A replica must not change its stream: there the
-//! snapshot contains the database.
+//! commands after a snapshot begin with SELECT. A replica must not change its stream, so its
+//! snapshots contain the selected database.
 
 use std::fs::File;
 
@@ -33,17 +33,18 @@ use crate::state::Server;
 use crate::sync::{channels, primary};
 use crate::sys;
 
-/// The callbacks about children, for `persist`, which is below this module.
+/// The functions that `persist` calls to start a child and after it has ended; `persist` is a lower
+/// layer.
 pub const HOOKS: ReplicationHooks = ReplicationHooks { start, ended };
 
-/// The version for a replica that does not announce one: the newest of Redis 7.0.
+/// The RDB version for a replica that does not announce one: that of Redis 7.0.
 const VERSION_OF_STRANGERS: u32 = rdb::VERSION_REDIS_MIN;
-/// The version for a Valkey server before 9.0.
+/// The RDB version for a Valkey server before 9.0.
 const VERSION_FOR_VALKEY_8: u32 = 11;
-/// The first Valkey server that reads Valkey's own versions, and no 12.
+/// The first version of Valkey that reads Valkey's own RDB versions; it does not read version 12.
 const VALKEY_9: u32 = 0x09_0000;
 
-/// A replica needs a snapshot: it shares that of the running child, or waits for the next.
+/// Gives a replica the snapshot of the running child, or lets it wait for the next one.
 pub fn enqueue(server: &mut Server, c: &mut Client) {
     let running = server
         .child
@@ -71,7 +72,7 @@ pub fn enqueue(server: &mut Server, c: &mut Client) {
         None if server.child.is_some() => log::info!(
             "No BGSAVE in progress, but another BG operation is active. BGSAVE for replication delayed"
         ),
-        // The wish is granted before the loop sleeps, when no command runs.
+        // The child is forked before the loop sleeps, when no command runs.
         None => server.forks.wishes.add(Wish::Sync),
     }
 }
@@ -119,7 +120,7 @@ pub fn is_being_sent(server: &Server) -> bool {
     snapshot.is_some_and(|snapshot| !matches!(snapshot.way, Way::Disk { .. }))
 }
 
-/// The cron's step: starts a snapshot if it is time. `repl-diskless-sync-delay` is a delay for
+/// The cron's step: starts a snapshot if it is due. `repl-diskless-sync-delay` delays it for
 /// further replicas that may share it.
 pub fn start_if_due(server: &mut Server) {
     if is_due(server) {
@@ -177,9 +178,9 @@ pub fn start(server: &mut Server) -> bool {
         (true, false) => "replicas sockets",
         (true, true) => "replicas sockets (rdb-channel)",
     };
-    // A file may stay, so it has its checksum. A checksum or a compression is left out only if all
-    // waiting replicas ask for that; each of them can also read a snapshot that has it, so replicas
-    // that ask for different forms share a snapshot.
+    // A file may stay on the disk, so it has its checksum. Otherwise checksum and compression are
+    // left out only if all waiting replicas ask for that. Each replica can also read a snapshot
+    // that has them, so replicas with different requests share a snapshot.
     let unchecked = diskless && waiting(server, form).all(|(r, _)| r.announced.no_checksum);
     let plain = waiting(server, form).all(|(r, _)| r.announced.no_compression);
     let suffix = match unchecked {
@@ -224,8 +225,8 @@ pub fn start(server: &mut Server) -> bool {
     true
 }
 
-/// Logs, before a snapshot is started, that its replicas will probably lag beyond their limit. With
-/// two connections, they hold as many bytes themselves.
+/// Logs, before a snapshot is started, if its replicas will probably lag beyond their limit. With
+/// two connections, the replicas hold up to that number of bytes themselves.
 fn forecast(server: &mut Server, two_connections: bool) {
     let limits = replication::limits(server);
     let held = match (two_connections, limits.hard) {
@@ -247,7 +248,7 @@ fn forecast(server: &mut Server, two_connections: bool) {
     }
 }
 
-/// The options of a snapshot of this form at this moment.
+/// The options for saving a snapshot of this form.
 fn options_of(server: &Server, form: Form) -> SaveOptions {
     SaveOptions {
         version: form.version,
@@ -267,8 +268,8 @@ fn with_client(server: &mut Server, r: ClientRef, f: impl FnOnce(&mut Server, &m
     }
 }
 
-/// `+FULLRESYNC`: a replica's snapshot has this offset. Returns false if the stream does not have
-/// the bytes behind it.
+/// Sends a replica `+FULLRESYNC` with the offset of its snapshot. Returns false if the stream does
+/// not have the bytes from there on.
 fn begin(server: &mut Server, c: &mut Client, offset: u64) -> bool {
     let r = c.reference();
     if !server.replication.attach(r, offset) {
@@ -287,7 +288,7 @@ fn begin(server: &mut Server, c: &mut Client, offset: u64) -> bool {
     true
 }
 
-/// No child could be started.
+/// Refuses the sync of a replica, because no child could be started.
 fn refuse(server: &mut Server, r: ClientRef) {
     with_client(server, r, |server, c| {
         server.replication.remove(r);
@@ -299,7 +300,8 @@ fn refuse(server: &mut Server, r: ClientRef) {
     });
 }
 
-/// A child that saved has ended: replicas may wait for its file, or have received its bytes.
+/// Handles the end of a child that saved: replicas may wait for its file, or have received its
+/// bytes.
 pub fn ended(server: &mut Server, outcome: &Outcome) {
     let way = server.replication.snapshot.as_mut().map(|s| &mut s.way);
     match (way, outcome.target) {
@@ -317,7 +319,7 @@ pub fn ended(server: &mut Server, outcome: &Outcome) {
     start_if_due(server);
 }
 
-/// Ends the child whose file was for replicas only when none of them is left.
+/// Ends a child whose file is for replicas only, when no replica waits for it any more.
 pub fn end_useless_child(server: &mut Server) {
     let replication = &mut server.replication;
     let Some(snapshot) = &mut replication.snapshot else {
@@ -373,8 +375,8 @@ fn send_file(server: &mut Server, c: &mut Client, succeeded: bool) {
     }
 }
 
-/// All bytes of a pipe have been sent, and its child has ended: each replica goes online when it
-/// reports that it has loaded them. Some have reported it already.
+/// Called when all bytes of a pipe have been sent and its child has ended. Each replica gets the
+/// stream when it reports that it has loaded the snapshot; some may have reported it already.
 pub fn broadcast_done(server: &mut Server, receivers: Vec<Receiver>, succeeded: bool) {
     server.replication.snapshot = None;
     for r in receivers {
