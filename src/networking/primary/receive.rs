@@ -57,8 +57,8 @@ pub struct Receive {
     pub body: Option<Body>,
     /// The file, unless the bytes go straight into the loader.
     pub file: Option<Spool>,
-    /// The bytes that were read and not processed: a part of the header, or the stream behind the
-    /// snapshot.
+    /// The bytes that were read and not processed: those for the loader, or those of the stream
+    /// behind the snapshot.
     pub input: Vec<u8>,
     /// Whether nothing is read: the disk is too slow, or the snapshot is complete.
     pub paused: bool,
