@@ -1,5 +1,5 @@
 //! Persistence: snapshots (RDB), the append-only file (AOF), and the forked child that writes
-//! either.
+//! either of them.
 //!
 //! ```text
 //!   BGSAVE, save points ─> rdb ──┐

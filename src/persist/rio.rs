@@ -1,4 +1,4 @@
-//! The two buffers between the RDB format and whatever the bytes come from or go to: a file, a
+//! The two buffers between the RDB format and the source or the target of its bytes: a file, a
 //! child's pipe, a socket, a DUMP payload in memory.
 //!
 //! ```text
@@ -6,12 +6,12 @@
 //!   Reader   one read -> | digested | taken, not digested | ahead | -> CRC when the buffer moves on
 //! ```
 //!
-//! Keys are small, so the cost is per call, not per byte: the checksum is computed over whole
-//! buffers (SIMD pays off from some kilobytes on), and a value that is smaller than the buffer is
-//! borrowed from it.
+//! Keys are small, so the cost is per call, not per byte. The checksum is computed over whole
+//! buffers, since SIMD pays off from some kilobytes on, and a value that is smaller than the buffer
+//! is borrowed from the buffer.
 //!
-//! **Invariant:** the CRC covers exactly the bytes before the call that returns it, however they
-//! were buffered (`tests::the_checksum_does_not_depend_on_the_buffering`).
+//! **Invariant:** the CRC covers exactly the bytes before the call that returns it, whatever the
+//! buffering was (`tests::the_checksum_does_not_depend_on_the_buffering`).
 //!
 //! **Invariant:** nothing is allocated for a length in a file before its bytes have been read
 //! (`tests::a_claimed_length_allocates_nothing`).
@@ -24,7 +24,8 @@ use lz4_flex::frame::FrameDecoder;
 /// The size of the buffers, and of the pieces over which the checksum is computed.
 const CHUNK: usize = 256 * 1024;
 
-/// A new CRC-64 as Redis computes it (the reflected polynomial of Jones, no initial value).
+/// The start of a CRC-64 as Redis computes it (the reflected polynomial of Jones, no initial
+/// value).
 fn crc64() -> Digest {
     Digest::new(CrcAlgorithm::Crc64Redis)
 }
@@ -37,16 +38,16 @@ pub fn checksum(bytes: &[u8]) -> u64 {
 /// Collects bytes and passes them on in large pieces.
 pub struct Writer<'a> {
     buf: Vec<u8>,
-    /// `None`: all bytes stay in `buf`.
+    /// The target of the pieces; with `None`, all bytes stay in `buf`.
     sink: Option<&'a mut dyn Write>,
     crc: Option<Digest>,
     flushed: u64,
-    /// The size of a piece.
+    /// The number of bytes of a piece.
     chunk: usize,
 }
 
 impl<'a> Writer<'a> {
-    /// A writer to a file or a pipe; `checksum` switches the CRC on.
+    /// Creates a writer to a file or a pipe. `checksum` switches the CRC on.
     pub fn new(sink: &'a mut dyn Write, checksum: bool) -> Writer<'a> {
         Writer {
             buf: Vec::with_capacity(CHUNK),
@@ -57,13 +58,13 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Sets the size of the pieces: small ones for a reader that waits for each.
+    /// Sets the size of the pieces. Small pieces are for a reader that waits for each.
     pub fn pieces_of(mut self, bytes: usize) -> Writer<'a> {
         self.chunk = bytes;
         self
     }
 
-    /// A writer that keeps all bytes: DUMP.
+    /// Creates a writer that keeps all bytes in memory, for DUMP.
     pub fn in_memory() -> Writer<'a> {
         Writer {
             buf: Vec::new(),
@@ -98,7 +99,7 @@ impl<'a> Writer<'a> {
         self.flushed + self.buf.len() as u64
     }
 
-    /// Passes all bytes on.
+    /// Passes all buffered bytes on.
     pub fn flush(&mut self) -> io::Result<()> {
         let buf = std::mem::take(&mut self.buf);
         self.pass_on(&buf)?;
@@ -127,20 +128,20 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// The bytes of a writer in memory.
+    /// The bytes of a writer that keeps them in memory.
     pub fn into_bytes(self) -> Vec<u8> {
         self.buf
     }
 }
 
-/// The bytes of a frame: those that were read ahead, then the rest of the source.
+/// The bytes of an LZ4 frame: those that were read ahead, then the rest of the source.
 struct Frame<'a> {
     bytes: io::Chain<io::Cursor<Vec<u8>>, &'a mut dyn Read>,
-    /// The last bytes that were read.
+    /// The last bytes of the frame that were read so far.
     last: [u8; END_MAX],
 }
 
-/// The end of a frame: four zeros, and a checksum of four bytes.
+/// The maximum size of a frame's end: four zeros, and a checksum of four bytes.
 const END_MAX: usize = 8;
 
 impl Read for Frame<'_> {
@@ -153,10 +154,10 @@ impl Read for Frame<'_> {
     }
 }
 
-/// Where a reader's bytes come from.
+/// The source of a reader's bytes.
 enum Source<'a> {
     Plain(&'a mut dyn Read),
-    /// The frame, whose first bytes may have been read ahead.
+    /// An LZ4 frame, whose first bytes may have been read ahead.
     Lz4(Box<FrameDecoder<Frame<'a>>>),
     /// No source, for the moment in which one source replaces another.
     None,
@@ -178,20 +179,20 @@ pub struct Reader<'a> {
     buf: Vec<u8>,
     /// The position of the next byte in `buf`.
     pos: usize,
-    /// The checksum covers `buf` up to here.
+    /// The position in `buf` up to which the checksum covers the bytes.
     digested: usize,
     crc: Option<Digest>,
-    /// The position of `buf` in the source.
+    /// The position in the source of the first byte of `buf`.
     base: u64,
     /// The number of bytes left in the source, if it is known.
     left: Option<u64>,
 }
 
 impl<'a> Reader<'a> {
-    /// The longest piece that can be borrowed from the buffer.
+    /// The maximum length of a piece that can be borrowed from the buffer.
     pub const BORROW_MAX: usize = CHUNK;
 
-    /// `len` is the number of bytes of the source, if it is known.
+    /// Creates a reader; `len` is the number of bytes of the source, if it is known.
     pub fn new(source: &'a mut dyn Read, len: Option<u64>) -> Reader<'a> {
         Reader {
             source: Source::Plain(source),
@@ -210,14 +211,15 @@ impl<'a> Reader<'a> {
         self.base + self.pos as u64
     }
 
-    /// Switches the checksum off: DUMP payloads are checked as a whole, and files may have none.
+    /// Switches the checksum off: the checksum of a DUMP payload is checked separately, and files
+    /// may have none.
     pub fn without_checksum(mut self) -> Reader<'a> {
         self.crc = None;
         self
     }
 
-    /// The rest of the source is an LZ4 frame: continues to read from its decompressed bytes, whose
-    /// length is not known.
+    /// Begins an LZ4 frame, which is the rest of the source: the next bytes are read from the
+    /// decompressed frame, whose length is not known.
     pub fn begin_frame(&mut self) {
         let ahead = self.buf.split_off(self.pos);
         if let Source::Plain(source) = std::mem::replace(&mut self.source, Source::None) {
@@ -233,8 +235,8 @@ impl<'a> Reader<'a> {
         self.left = None;
     }
 
-    /// After the last byte that is needed: reads the frame to its end, where its checksum is. The
-    /// decoder accepts a frame that stops between two blocks, or within its end.
+    /// Called after the last byte that is needed: reads the frame to its end, where its checksum
+    /// is. The decoder alone would accept a frame that stops between two blocks, or within its end.
     pub fn end_frame(&mut self) -> io::Result<()> {
         let Source::Lz4(frame) = &mut self.source else {
             return Ok(());
@@ -260,7 +262,7 @@ impl<'a> Reader<'a> {
         self.digested = self.pos;
     }
 
-    /// Whether `n` more bytes are possible: a length beyond the remaining bytes is wrong.
+    /// Whether `n` more bytes are possible. A length beyond the remaining bytes is wrong.
     #[inline]
     pub fn may_have(&self, n: u64) -> bool {
         self.bytes_left().is_none_or(|left| n <= left)
@@ -272,7 +274,8 @@ impl<'a> Reader<'a> {
         self.left.map(|left| left.saturating_add(ahead))
     }
 
-    /// The bytes that were read from the source but not taken: they belong to what follows.
+    /// The bytes that were read from the source but not taken; they belong to the data behind the
+    /// RDB.
     pub fn into_ahead(mut self) -> Vec<u8> {
         self.buf.drain(..self.pos);
         self.buf
@@ -303,7 +306,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// One read of at most `max` bytes, appended to the buffer.
+    /// Appends the bytes of one read, at most `max`, to the buffer.
     fn read_more(&mut self, max: usize) -> io::Result<()> {
         let before = self.buf.len();
         self.buf.resize(before + max, 0);
@@ -322,7 +325,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// The next `n` bytes, which must fit into the buffer.
+    /// Takes the next `n` bytes, which must fit into the buffer.
     #[inline]
     fn take(&mut self, n: usize) -> io::Result<&[u8]> {
         debug_assert!(n <= CHUNK);
@@ -334,7 +337,7 @@ impl<'a> Reader<'a> {
         Ok(&self.buf[from..self.pos])
     }
 
-    /// The next byte.
+    /// Takes the next byte.
     #[inline]
     pub fn get_u8(&mut self) -> io::Result<u8> {
         if let Some(&byte) = self.buf.get(self.pos) {
@@ -344,14 +347,14 @@ impl<'a> Reader<'a> {
         Ok(self.take(1)?[0])
     }
 
-    /// The next `N` bytes.
+    /// Takes the next `N` bytes.
     #[inline]
     pub fn get<const N: usize>(&mut self) -> io::Result<[u8; N]> {
         let bytes = self.take(N)?;
         Ok(*bytes.first_chunk().expect("as many as were asked for"))
     }
 
-    /// The next `n` bytes, borrowed from the buffer if they fit.
+    /// Takes the next `n` bytes, borrowed from the buffer if they fit.
     #[inline]
     pub fn borrow(&mut self, n: usize) -> io::Result<Option<&[u8]>> {
         if n > CHUNK {
@@ -363,7 +366,8 @@ impl<'a> Reader<'a> {
         self.take(n).map(Some)
     }
 
-    /// Appends the next `n` bytes, any number, to `out` as they are read.
+    /// Takes the next `n` bytes, which may be more than the buffer's size, and appends them to
+    /// `out` as they are read.
     pub fn get_into(&mut self, mut n: u64, out: &mut Vec<u8>) -> io::Result<()> {
         if !self.may_have(n) {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -371,7 +375,8 @@ impl<'a> Reader<'a> {
         if let Ok(all) = usize::try_from(n)
             && self.left.is_some()
         {
-            // The source has these bytes, so they are allocated at once, if there is memory.
+            // The source has these bytes, so memory for all of them is allocated at once, if there
+            // is enough.
             out.try_reserve_exact(all)
                 .map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
         }

@@ -1,5 +1,5 @@
-//! A file that is written by a thread, so that the loop does not wait for the disk: the snapshot
-//! that a replica receives.
+//! A file that a thread writes, so that the loop does not wait for the disk: the snapshot that a
+//! replica receives.
 //!
 //! ```text
 //!   loop ── bytes ──> queue ──> thread: write, and start the writeback of what was written
@@ -8,12 +8,13 @@
 //! ```
 //!
 //! A write blocks when the kernel has no room for dirty pages, and an fsync of a whole snapshot
-//! takes seconds. The queue has no limit of its own: its owner stops reading from the primary while
+//! takes seconds. The queue has no limit: its owner stops reading from the primary while
 //! [`Spool::queued`] is large.
 //!
 //! **Invariant:** the file is complete and durable if the result is `Ok`.
-//! **Invariant:** the thread ends when the spool is dropped or has a result; it writes nothing to
-//! the server's log, whose lock would stay locked in a child that is forked meanwhile.
+//! **Invariant:** the thread ends when the spool is dropped or has a result. The thread writes
+//! nothing to the server's log: if a child were forked during such a write, the log's lock would
+//! stay locked in the child.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -28,17 +29,18 @@ use crate::sys;
 use crate::sys::allocator::ThreadCounters;
 use crate::sys::process;
 
-/// The kernel starts writing after this number of bytes, so that the fsync at the end is short.
+/// The number of bytes after which the kernel starts to write, so that the fsync at the end is
+/// short.
 const WRITEBACK_BYTES: u64 = 8 << 20;
 
-/// The part of a result that failed.
+/// The step that failed.
 #[derive(Debug)]
 pub enum Failure {
     Write(io::Error),
     Sync(io::Error),
 }
 
-/// The result, and the bytes that wait for the disk.
+/// The result of the thread, and the number of bytes that wait for the disk.
 #[derive(Default)]
 struct Shared {
     queued: AtomicUsize,
@@ -54,14 +56,15 @@ impl Shared {
 /// A file that is being written.
 pub struct Spool {
     pub path: PathBuf,
-    /// `None` when no bytes follow.
+    /// The queue to the thread; `None` when no bytes follow.
     queue: Option<Sender<Vec<u8>>>,
     shared: Arc<Shared>,
 }
 
 impl Spool {
-    /// Creates the file and starts its thread, which calls `wake` when there is a result and each
-    /// time [`Spool::queued`] falls to `short` bytes. `delay` is that of DEBUG AOF-FLUSH-SLEEP.
+    /// Creates the file and starts its thread. The thread calls `wake` when there is a result and
+    /// each time when [`Spool::queued`] falls to `short` bytes. `delay` is that of DEBUG
+    /// AOF-FLUSH-SLEEP.
     pub fn create(path: &Path, delay: Arc<Delay>, short: usize, wake: Wake) -> io::Result<Spool> {
         let file = File::create(path)?;
         let (queue, pieces) = channel();
@@ -89,17 +92,18 @@ impl Spool {
     pub fn write(&self, bytes: Vec<u8>) {
         if let Some(queue) = &self.queue {
             self.shared.queued.fetch_add(bytes.len(), Ordering::Relaxed);
-            // It fails if the thread has ended, whose result is still to be taken.
+            // The send fails if the thread has ended; the owner has yet to take the thread's
+            // result.
             let _ = queue.send(bytes);
         }
     }
 
-    /// The file is complete: it is made durable, and then there is a result.
+    /// Ends the file: no bytes follow. The thread then makes it durable and has a result.
     pub fn finish(&mut self) {
         self.queue = None;
     }
 
-    /// Whether no bytes follow.
+    /// Whether [`Spool::finish`] was called.
     pub fn is_finished(&self) -> bool {
         self.queue.is_none()
     }
@@ -109,13 +113,13 @@ impl Spool {
         self.shared.queued.load(Ordering::Relaxed)
     }
 
-    /// The result, once.
+    /// Takes the result, which is there once.
     pub fn take_result(&self) -> Option<Result<(), Failure>> {
         self.shared.result().take()
     }
 }
 
-/// Writes what comes from the queue, until it ends.
+/// Writes the pieces from the queue until the queue ends, then syncs the file.
 fn run(
     file: &File,
     pieces: &Receiver<Vec<u8>>,
@@ -154,7 +158,7 @@ fn run(
 mod tests {
     use super::*;
 
-    /// Writes pieces, and returns how often the loop was woken until the result was there.
+    /// Writes pieces. Returns how often the loop was woken until the result was there.
     fn wakes(short: usize) -> usize {
         let name = format!("aeris-spool-{}-{short}", std::process::id());
         let path = std::env::temp_dir().join(name);
@@ -168,7 +172,7 @@ mod tests {
             spool.write(vec![b'x'; 1000]);
         }
         spool.finish();
-        // The thread drops its end when it ends.
+        // The thread drops its end of the channel when it ends.
         let count = wakes.iter().count();
         let result = spool.take_result().expect("the thread has ended");
         result.expect("all is written");

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The lines are those of redis-check-aof, since operators and scripts read them. Commands are not
-//! run or looked up; the check covers their framing, and that each MULTI has its EXEC.
+//! run or looked up: the check covers their framing, and that each MULTI has its EXEC.
 //!
 //! Only the last file may be cut: commands of later files would run on a different state.
 
@@ -29,11 +29,11 @@ use crate::util::quote::repr;
 #[derive(Clone, Copy, Default)]
 struct AofCheckOptions {
     fix: bool,
-    /// Cut off what was written after this Unix time in seconds.
+    /// The Unix time in seconds after which commands are cut off.
     until_s: Option<i64>,
 }
 
-/// The reason to stop the check, as a line.
+/// The reason to stop the check, as a line of the output.
 type Stop = String;
 
 /// The result of the check of a file.
@@ -41,11 +41,11 @@ type Stop = String;
 enum Verdict {
     Valid,
     Empty,
-    /// Cut off at the given time, or repaired.
+    /// The file was cut off at the given time, or repaired.
     Truncated,
 }
 
-/// The end of the last whole command or transaction, and the beginning of other bytes.
+/// The positions found in a file: the end of the last whole command or transaction, and faults.
 #[derive(Debug)]
 struct Extent {
     good: u64,
@@ -104,7 +104,7 @@ fn parse(args: &[String]) -> Option<Request> {
     Some(Request::Check(options, path.into()))
 }
 
-/// The kind of a file, by its name and its first bytes.
+/// The kind of a file, as its name and its first bytes show.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Shape {
     Manifest,
@@ -207,7 +207,7 @@ fn report(what: &str, path: &Path, verdict: Verdict, options: AofCheckOptions) {
     }
 }
 
-/// Checks one file. With `last`, no file follows, so it may be cut.
+/// Checks one file. With `last` no file follows, so this file may be cut.
 fn check_file(
     path: &Path,
     shape: Shape,
@@ -266,7 +266,7 @@ fn check_preamble(path: &Path) -> Result<u64, Stop> {
     }
 }
 
-/// Reads all commands, up to a fault or to a time that is later than `until`.
+/// Reads all commands, up to a fault or to an annotation of a time later than `until_s`.
 fn walk(file: &File, start: u64, len: u64, until_s: Option<i64>) -> Extent {
     let mut reader = AofReader::new(file, start, len);
     let mut extent = Extent {
@@ -331,7 +331,7 @@ fn describe(at: u64, fault: Fault) -> String {
     }
 }
 
-/// `--truncate-to-timestamp`.
+/// Cuts the file off at a time (`--truncate-to-timestamp`).
 fn cut_at_time(
     file: &File,
     path: &Path,
@@ -369,7 +369,7 @@ fn fix(file: &File, path: &Path, extent: &Extent, len: u64, last: bool) -> Resul
         "This will shrink the AOF {shown} from {len} bytes, with {} bytes, to {good} bytes",
         len - good
     ));
-    // If the terminal is closed, there will be no answer either.
+    // If the terminal is closed, there will be no answer to the question either.
     let mut terminal = io::stdout();
     let _ = terminal
         .write_all(b"Continue? [y/N]: ")

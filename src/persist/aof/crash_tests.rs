@@ -5,11 +5,11 @@
 //!               durable   what was synced: survives the death of the machine
 //! ```
 //!
-//! A history is what the AOF does to its files: bytes appended, in pieces, and syncs. After each
-//! step the process may crash (the file has the content `live`) or the machine (`durable` is
-//! certain; of the rest any prefix may have been written, with the last block full of zeros). The
-//! remaining files must load to a state that existed, and that is not older than the policy
-//! promises.
+//! A history is what the AOF does to its files: it appends bytes, in pieces, and syncs. After each
+//! step the process may crash (the file has the content `live`) or the machine (the content
+//! `durable` is certain; of the other bytes any prefix may have been written, with the last block
+//! full of zeros). The remaining files must load to a state that existed, and that is not older
+//! than the policy promises.
 
 use std::collections::VecDeque;
 
@@ -25,7 +25,7 @@ use crate::execute::dispatch::find_command;
 use crate::propagate::sink;
 use crate::state::Server;
 
-/// The operations on the AOF's files.
+/// A file of the AOF as the simulation keeps it.
 #[derive(Default)]
 struct CrashFile {
     live: Vec<u8>,
@@ -34,9 +34,10 @@ struct CrashFile {
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// A command, or a transaction of several, that changes keys `k0`..; what it propagates is fed.
+    /// A command, or a transaction of several commands, that changes keys `k0`..; its propagated
+    /// form is fed.
     Commands(Vec<(u8, u8)>),
-    /// This part of the buffer is written; the rest is written later.
+    /// This share of the buffer is written; the rest is written later.
     Write(f64),
     Sync,
     /// A rewrite opens the next file.
@@ -55,7 +56,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..40)
 }
 
-/// The values of `k0`..`k3`, by which states are compared.
+/// The values of `k0`..`k3`. States are compared by them.
 type Model = Vec<Vec<u8>>;
 
 fn apply(model: &mut Model, key: u8, kind: u8) {
@@ -74,7 +75,7 @@ fn command(key: u8, kind: u8) -> Vec<Vec<u8>> {
     }
 }
 
-/// The AOF under test: the real feed, with files that are vectors.
+/// The AOF under test: the server's own feed, with files that are vectors.
 struct Sim {
     server: Server,
     feed: Feed,
@@ -96,7 +97,7 @@ impl Sim {
     }
 
     fn switch(&mut self) {
-        // The feed needs a file for the writer; it is not read here.
+        // The feed needs a file for the writer thread; this file is not read here.
         let null = std::fs::File::open("/dev/null").expect("/dev/null");
         self.feed.switch_to(std::sync::Arc::new(null), 0);
         self.files.push(CrashFile::default());
@@ -226,7 +227,7 @@ proptest! {
                 Step::Sync => sim.sync(),
                 Step::Switch => {
                     // The previous file is complete and synced before the manifest names the next
-                    // one.
+                    // file.
                     while sim.feed.pending() > 0 {
                         sim.write(1.0);
                     }

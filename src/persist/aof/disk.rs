@@ -1,5 +1,5 @@
-//! Writing the AOF to the disk: one function that writes, and two threads that wait for the disk so
-//! that the loop does not.
+//! Writes the AOF to the disk: one function that writes, and two threads that wait for the disk so
+//! that the loop does not wait.
 //!
 //! ```text
 //!   loop ── Write { file, bytes, sync } ──> writer thread    write, and fsync under `always`
@@ -12,10 +12,10 @@
 //! threads, because a write need not wait for the fsync of earlier bytes.
 //!
 //! The threads get bytes and files, return them with the result, and do not access the server. They
-//! write no lines to the server's log: in a child that is forked meanwhile its lock would stay
-//! locked.
+//! write no lines to the server's log: if a child were forked during such a write, the log's lock
+//! would stay locked in the child.
 //!
-//! **Invariant:** at most one write is under way, by the thread or by the loop, so bytes reach a
+//! **Invariant:** at most one write is in progress, by the thread or by the loop, so bytes reach a
 //! file in order.
 
 use std::fs::File;
@@ -43,23 +43,24 @@ pub enum Job {
         sync: bool,
         delay: Arc<Delay>,
     },
-    /// Makes everything written so far durable; `upto` is returned in the result.
+    /// Makes all bytes of the file that were written so far durable; `upto` is returned in the
+    /// result.
     Sync {
         file: Arc<File>,
         upto: u64,
     },
-    /// Drops a file. The last owner closes it, which may take long.
+    /// Drops a file. If this is the last owner, the file is closed, which may take long.
     Close(Arc<File>),
     Unlink(PathBuf),
-    /// Makes a text and writes it to a file, in place of an earlier one.
+    /// Makes a text and writes it to a file, in place of its earlier content.
     Text {
         path: PathBuf,
         make: Box<dyn FnOnce() -> String + Send>,
     },
 }
 
-/// DEBUG AOF-FLUSH-SLEEP: the time that each write waits first, so that tests can simulate a slow
-/// or stuck disk. A new value applies at once, also to a write that waits already.
+/// DEBUG AOF-FLUSH-SLEEP: the delay before each write, by which tests simulate a slow or stuck
+/// disk. A new value applies at once, also to a write that is delayed already.
 #[derive(Default)]
 pub struct Delay {
     time: Mutex<Duration>,
@@ -67,13 +68,13 @@ pub struct Delay {
 }
 
 impl Delay {
-    /// Sets the time.
+    /// Sets the delay.
     pub fn set(&self, time: Duration) {
         *self.time.lock().unwrap_or_else(PoisonError::into_inner) = time;
         self.changed.notify_all();
     }
 
-    /// Waits for the time that is set.
+    /// Waits for the delay.
     pub fn wait(&self) {
         let began = Instant::now();
         let mut time = self.time.lock().unwrap_or_else(PoisonError::into_inner);
@@ -94,7 +95,7 @@ pub enum Done {
         sync_error: Option<io::Error>,
         synced: bool,
         took: Duration,
-        /// The fsync's part of the time.
+        /// The part of `took` that the fsync took.
         sync_took: Duration,
         /// The begin and end of the write and of the fsync, as counts of `sys::ticks`.
         spans: [(u64, u64); 2],
@@ -132,17 +133,17 @@ fn undo(file: &File, at: u64, written: usize, error: io::Error) -> (usize, Optio
     (if undone { 0 } else { written }, Some(error))
 }
 
-/// Makes the data and the length durable, but not the times.
+/// Makes the data and the length of a file durable, but not its times.
 pub fn sync(file: &File) -> io::Result<()> {
     file.sync_data()
 }
 
-/// The two threads.
+/// The handles of the two threads.
 pub struct Disk {
     writer: Sender<Job>,
     syncer: Sender<Job>,
     done: Receiver<Done>,
-    /// Kept so that results can be received even if no thread could be started.
+    /// A sender that is kept, so that results can be received even if no thread could be started.
     _results: Sender<Done>,
 }
 
@@ -158,7 +159,7 @@ impl Disk {
         })
     }
 
-    /// Gives a job to the thread for it. A thread ends only with the process.
+    /// Passes a job to the thread that runs such jobs. A thread ends only with the process.
     pub fn submit(&self, job: Job) {
         let to = match job {
             Job::Write { .. } => &self.writer,
@@ -167,12 +168,12 @@ impl Disk {
         let _ = to.send(job);
     }
 
-    /// A finished job, if there is one.
+    /// The result of a finished job, if there is one.
     pub fn try_done(&self) -> Option<Done> {
         self.done.try_recv().ok()
     }
 
-    /// Waits for a finished job.
+    /// Waits for the result of a job.
     pub fn wait_done(&self) -> Option<Done> {
         self.done.recv().ok()
     }
@@ -223,14 +224,14 @@ fn run(job: Job) -> Option<Done> {
             Some(Done::Text { path, error })
         }
         Job::Unlink(path) => {
-            // The file may have been removed already, and is not needed.
+            // The file is not needed, and may have been removed already.
             let _ = std::fs::remove_file(path);
             None
         }
     }
 }
 
-/// Runs a job without a thread; it has no result.
+/// Runs a job without a thread, and drops its result.
 pub fn run_here(job: Job) {
     run(job);
 }

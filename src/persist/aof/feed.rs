@@ -1,4 +1,4 @@
-//! The buffer between a command and the disk.
+//! The buffer of the AOF, between a command and the disk.
 //!
 //! ```text
 //!   unit ─> feed ─>  back  [ file 3 | bytes.. ]   what is fed now
@@ -8,10 +8,10 @@
 //!            synced <= written <= fed             offsets in all that was ever fed, whichever file it is in
 //! ```
 //!
-//! Replies wait for an offset (`flush`), so offsets continue across files.
+//! Replies wait for an offset (`flush`), so offsets continue from one file to the next.
 //!
-//! **Invariant:** bytes are written in the order in which they were fed, each to the file that was
-//! the last one at that moment (`crash_tests`).
+//! **Invariant:** bytes are written in the order in which they were fed, to the file that was the
+//! last one when they were fed (`crash_tests`).
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -23,15 +23,15 @@ use crate::propagate::unit::{Unit, select};
 /// The maximum capacity of an empty buffer that is kept.
 const KEEP_BYTES: usize = 1 << 20;
 
-/// The bytes for one file.
+/// The bytes that wait for one file.
 pub struct Segment {
     pub file: Arc<File>,
-    /// The file's length, without `bytes`.
+    /// The length of the file, without `bytes`.
     pub len: u64,
     pub bytes: Vec<u8>,
 }
 
-/// The bytes that wait to be written, and the files that they are for.
+/// The bytes that wait to be written, in segments for the files that they belong to.
 #[derive(Default)]
 pub struct Feed {
     queue: VecDeque<Segment>,
@@ -41,24 +41,24 @@ pub struct Feed {
     pub written: u64,
     /// The offset up to which the disk has the bytes.
     pub synced: u64,
-    /// The database of the last command; `None`: the next command is preceded by SELECT.
+    /// The database of the last command. After `None`, SELECT precedes the next command.
     selected_db: Option<u32>,
-    /// The second of the last time annotation.
+    /// The Unix time in seconds of the last time annotation.
     stamp_s: i64,
-    /// Whether the front's bytes are being written.
+    /// Whether the bytes of the front segment are being written.
     taken: bool,
-    /// An empty buffer for reuse.
+    /// An empty buffer that is used again.
     spare: Vec<u8>,
 }
 
 impl Feed {
-    /// Whether there is a file for what is fed.
+    /// Whether there is a file for the fed bytes.
     pub fn is_open(&self) -> bool {
         !self.queue.is_empty()
     }
 
-    /// Feeds this file from now on; bytes that were fed before are still written to the file
-    /// before.
+    /// Feeds this file from now on. Bytes that were fed earlier are still written to the earlier
+    /// file.
     pub fn switch_to(&mut self, file: Arc<File>, len: u64) {
         self.selected_db = None;
         self.queue.push_back(Segment {
@@ -68,9 +68,9 @@ impl Feed {
         });
     }
 
-    /// Drops the files and the bytes that are not written. Returns the files.
+    /// Drops the files and the bytes that are not written yet. Returns the files.
     pub fn close(&mut self) -> impl Iterator<Item = Arc<File>> {
-        // Offsets never decrease: clients wait for some of them.
+        // Offsets never decrease, since clients wait for some of them.
         (self.written, self.synced, self.taken) = (self.fed, self.fed, false);
         self.selected_db = None;
         std::mem::take(&mut self.queue)
@@ -78,7 +78,7 @@ impl Feed {
             .map(|segment| segment.file)
     }
 
-    /// The next command is preceded by SELECT.
+    /// Forgets the selected database: SELECT precedes the next command.
     #[cfg(test)]
     pub fn forget_db(&mut self) {
         self.selected_db = None;
@@ -89,20 +89,20 @@ impl Feed {
         self.fed - self.written
     }
 
-    /// Heap bytes.
+    /// The memory of the buffers in bytes.
     pub fn memory(&self) -> usize {
         let buffers = self.queue.iter().map(|segment| segment.bytes.capacity());
         buffers.sum::<usize>() + self.spare.capacity()
     }
 
-    /// The number of open files, the last one included.
+    /// The number of open files, including the last one.
     #[cfg(test)]
     pub fn files(&self) -> usize {
         self.queue.len()
     }
 
-    /// The bytes to be written next. Files whose bytes are all written are passed to `done`, except
-    /// the last one.
+    /// The segment to be written next. Files whose bytes are all written are passed to `done`,
+    /// except the last file.
     pub fn front(&mut self, mut done: impl FnMut(Arc<File>)) -> Option<&mut Segment> {
         while self.queue.len() > 1 && self.queue[0].bytes.is_empty() {
             let finished = self.queue.pop_front()?;
@@ -112,12 +112,12 @@ impl Feed {
         self.queue.front_mut()
     }
 
-    /// The file that is written next.
+    /// The file of the segment that is written next.
     pub fn file(&self) -> Option<&Arc<File>> {
         self.queue.front().map(|segment| &segment.file)
     }
 
-    /// Takes the front's bytes out, for the writer thread.
+    /// Takes the bytes out of the front segment, for the writer thread.
     pub fn take_front(&mut self) -> Option<(Arc<File>, Vec<u8>, u64)> {
         let spare = std::mem::take(&mut self.spare);
         let front = self.queue.front_mut()?;
@@ -126,8 +126,8 @@ impl Feed {
         Some((front.file.clone(), bytes, front.len))
     }
 
-    /// `written` of these bytes, which were taken from the front, have been written; the rest is
-    /// put back. Bytes of a file that was closed meanwhile are dropped.
+    /// Records that the first `written` of these bytes, which were taken from the front, have been
+    /// written; the rest is put back. Bytes of a file that was closed in the meantime are dropped.
     pub fn wrote(&mut self, mut bytes: Vec<u8>, written: usize) {
         if !std::mem::take(&mut self.taken) {
             return;
@@ -149,8 +149,8 @@ impl Feed {
         }
     }
 
-    /// Appends one command, which `encode` writes straight into the buffer. Returns its bytes.
-    /// `stamp_s` adds a time annotation, if that second has none yet.
+    /// Appends one command, which `encode` writes straight into the buffer. Returns the bytes of
+    /// the command. `stamp_s` adds a time annotation, if this second has none yet.
     #[inline]
     pub fn command(
         &mut self,
@@ -167,7 +167,7 @@ impl Feed {
         &out.end()[at..]
     }
 
-    /// Appends the commands of a unit.
+    /// Appends the commands of a unit, which become a transaction if `atomic` is set.
     pub fn unit(&mut self, unit: &Unit, atomic: bool, stamp_s: Option<i64>) {
         if unit.commands_for(sink::AOF).next().is_none() {
             return;
@@ -223,7 +223,7 @@ impl<'f> Appending<'f> {
         }
     }
 
-    /// Counts what was appended.
+    /// Counts the appended bytes.
     #[inline]
     fn end(self) -> &'f mut Vec<u8> {
         *self.fed += (self.bytes.len() - self.before) as u64;

@@ -13,19 +13,19 @@
 //! `propagate::gate` decides which replies wait, from the offsets of the feed.
 //!
 //! So under `everysec` a turn costs one write of its commands. When the thread writes, only the
-//! clients that have written wait, by offset; the others are served without delay. Under `always`
-//! clients that have seen such a write (a value read, a message) wait for it too, see
-//! `propagate::unsynced`. Under the other policies they don't wait: those guarantee only a client's
-//! own writes.
+//! clients that have written wait, by offset; all other clients are served without delay. Under
+//! `always`, clients that have seen such a write (a value read, a message) wait for it too, see
+//! `propagate::unsynced`. Under the other policies these clients don't wait: those policies
+//! guarantee only a client's own writes.
 //!
-//! When the disk is full, the bytes stay in the buffer and are tried again every second. Commands
-//! that write are refused meanwhile (MISCONF), and replies are sent, so that clients need not wait
-//! until an operator makes room. Under `always` the guarantee can't be kept, and the process ends,
-//! as in Redis.
+//! When the disk is full, the bytes stay in the buffer and the write is tried again every second.
+//! Meanwhile commands that write are refused (MISCONF), and replies are sent, so that clients need
+//! not wait until an operator makes room. Under `always` the guarantee can't be kept, and the
+//! process ends, as in Redis.
 //!
-//! Limit: when [`BACKLOG_MAX`] bytes wait, clients whose own writes are among them are not read
-//! until the disk has taken half of it: a client that sends without waiting for replies could fill
-//! the memory otherwise. All other clients are served.
+//! Limits: when more than [`BACKLOG_MAX`] bytes wait, the clients whose writes are among them are
+//! not read until the disk has taken half of these bytes: a client that sends without waiting for
+//! replies could fill the memory otherwise. All other clients are served.
 
 use std::io;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ use crate::sys::instant::Instant;
 use crate::sys::ticks;
 use crate::texts;
 
-/// fsync under `everysec`.
+/// The time between two fsyncs under `everysec`.
 const SYNC_EVERY_MS: i64 = 1000;
 /// A write that takes at least this time marks the disk as slow for [`SLOW_FOR`].
 const SLOW: Duration = Duration::from_millis(20);
@@ -51,7 +51,7 @@ const SLOW_FOR: Duration = Duration::from_secs(2);
 const SYNC_TOO_LONG: Duration = Duration::from_secs(2);
 /// A write that failed is tried again after this time.
 const RETRY_MS: i64 = 1000;
-/// Errors are logged at most once in this time.
+/// The shortest time between two log lines about errors.
 const LOG_EVERY_MS: i64 = 30_000;
 /// With more waiting bytes than this, the clients whose writes wait are not read any more.
 const BACKLOG_MAX: u64 = 256 << 20;
@@ -61,16 +61,16 @@ const BACKLOG_MAX: u64 = 256 << 20;
 pub struct Flush {
     disk: Option<Disk>,
     pub wake: Option<disk::Wake>,
-    /// Set while the writer thread has the front's bytes, since this time.
+    /// The time since which the writer thread has had the front's bytes; `None` if it has none.
     writing: Option<Instant>,
-    /// The number of fsyncs that run, and the time since which there is one.
+    /// The number of running fsyncs; below it, the time since which at least one has run.
     syncing: u32,
     sync_since: Option<Instant>,
     sync_is_late: bool,
     last_sync_ms: i64,
-    /// While set, nothing is written to the new file of a rewrite: the file before it must first be
-    /// durable up to this offset, its end (but see [`SYNC_TOO_LONG`]). With the time since which it
-    /// is set.
+    /// While set, nothing is written to the new file of a rewrite: the old file must first be
+    /// durable up to this offset, its end (but see [`SYNC_TOO_LONG`]). The second value is the time
+    /// at which the barrier was set.
     barrier: Option<(u64, Instant)>,
     /// Whether too many bytes wait for the disk.
     pub crowded: bool,
@@ -81,13 +81,13 @@ pub struct Flush {
     pub sync_error: Option<io::Error>,
     failed_ms: i64,
     logged_ms: i64,
-    /// The number of fsyncs that delayed writes by their length.
+    /// The number of fsyncs that took so long that they delayed writes.
     pub delayed_syncs: u64,
     pub delay: Arc<Delay>,
 }
 
 impl Flush {
-    /// The number of fsyncs that run.
+    /// The number of running fsyncs.
     pub fn pending_syncs(&self) -> u32 {
         self.syncing
     }
@@ -98,7 +98,7 @@ impl Flush {
         self.write_error.is_some() || self.sync_error.is_some()
     }
 
-    /// The reason why writes are refused.
+    /// The reason why commands that write are refused.
     pub fn error(&self) -> Option<&io::Error> {
         self.write_error.as_ref().or(self.sync_error.as_ref())
     }
@@ -121,7 +121,7 @@ impl Flush {
     }
 }
 
-/// Before the loop sleeps: writes the turn's commands, or hands them to the writer thread.
+/// Called before the loop sleeps: writes the turn's commands, or passes them to the writer thread.
 pub fn flush_append_only_file(server: &mut Server) {
     if !server.aof.feed.is_open() {
         return;
@@ -136,7 +136,7 @@ pub fn flush_append_only_file(server: &mut Server) {
 fn note_crowd(server: &mut Server) {
     let limit = server.debug.aof_backlog_max.unwrap_or(BACKLOG_MAX);
     let aof = &mut server.aof;
-    // While the disk is full writes are refused, which bounds the waiting bytes, too.
+    // While the disk is full, writes are refused, which bounds the number of waiting bytes, too.
     let max = if aof.flush.crowded { limit / 2 } else { limit };
     let crowded = aof.feed.pending() > max && aof.flush.write_error.is_none();
     if crowded && !aof.flush.crowded {
@@ -149,7 +149,7 @@ fn note_crowd(server: &mut Server) {
     aof.flush.crowded = crowded;
 }
 
-/// Takes in the results of the threads.
+/// Handles the results of the threads.
 pub fn take_results(server: &mut Server) {
     while let Some(done) = server.aof.flush.disk.as_ref().and_then(Disk::try_done) {
         note(server, done);
@@ -199,8 +199,8 @@ fn write_pending(server: &mut Server) {
     }
 }
 
-/// Makes the files durable that a rewrite has replaced and whose bytes are all written, and closes
-/// them.
+/// Closes the files that a rewrite has replaced and whose bytes are all written; they are first
+/// made durable.
 fn retire_files(server: &mut Server) {
     let mut finished = Vec::new();
     let aof = &mut server.aof;
@@ -215,10 +215,10 @@ fn retire_files(server: &mut Server) {
     }
 }
 
-/// Whether a write to the new file must wait for the fsync of the old one. After a crash of the
-/// machine only the last file may be torn, so that the old file must not be, if the new one has
-/// bytes. A disk that is stuck is not waited for; nor does anything wait under `no`, where an fsync
-/// takes longer and no durability is guaranteed.
+/// Whether a write to the new file must wait for the fsync of the old file. After a crash of the
+/// machine only the last file may be torn, so the old file must be durable before the new one has
+/// bytes. A disk that is stuck is not waited for. Under `no` nothing waits: an fsync takes longer,
+/// and no durability is guaranteed.
 fn waits_for_old_file(server: &mut Server) -> bool {
     let everysec = server.config.appendfsync == AppendFsync::Everysec;
     let aof = &mut server.aof;
@@ -249,7 +249,7 @@ impl Flush {
     }
 }
 
-/// Gives the front's bytes to the thread.
+/// Passes the bytes of the front segment to the writer thread.
 fn hand_over(server: &mut Server, sync: bool) {
     let aof = &mut server.aof;
     let Some((file, bytes, at)) = aof.feed.take_front() else {
@@ -266,7 +266,7 @@ fn hand_over(server: &mut Server, sync: bool) {
     });
 }
 
-/// Writes the front's bytes in the loop.
+/// Writes the bytes of the front segment in the loop.
 fn write_here(server: &mut Server, sync: bool) {
     let Some((file, bytes, at)) = server.aof.feed.take_front() else {
         return;
@@ -301,7 +301,7 @@ fn sync_if_due(server: &mut Server) {
     }
 }
 
-/// A write waits while an fsync runs: logs it if that takes too long.
+/// Called when a write waits because an fsync runs: logs the fsync if it takes too long.
 fn note_late_sync(server: &mut Server) {
     let flush = &mut server.aof.flush;
     let late = flush
@@ -314,7 +314,7 @@ fn note_late_sync(server: &mut Server) {
     }
 }
 
-/// Takes in the result of a job.
+/// Handles the result of a job.
 fn note(server: &mut Server, done: Done) {
     match done {
         Done::Wrote {
@@ -442,7 +442,7 @@ fn sync_failed(server: &mut Server, error: io::Error) {
     server.aof.flush.sync_error = Some(error);
 }
 
-/// Writes and fsyncs everything, waiting for the disk: when the AOF is closed, and before it is
+/// Writes and fsyncs all bytes, waiting for the disk: when the AOF is closed, and before the AOF is
 /// read.
 pub fn flush_and_sync(server: &mut Server) -> io::Result<()> {
     flush_now(server)?;

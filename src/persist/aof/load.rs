@@ -1,17 +1,17 @@
-//! Loading the AOF: the base, then the incremental files, each command through `call()` as a
-//! client's.
+//! Loads the AOF: the base, then the incremental files. Each command runs through `call()` like a
+//! client's command.
 //!
 //! ```text
 //!   manifest ─> base   RDB ─> loading::load_stream (bulk)        commands ─> call()
 //!               incr 1, incr 2, ...                                      commands ─> call()
 //! ```
 //!
-//! The client that runs them has no socket and gets no replies. Between MULTI and EXEC commands are
-//! queued, so a transaction whose EXEC never reached the disk changes nothing.
+//! The client that runs the commands has no socket and gets no replies. Between MULTI and EXEC
+//! commands are queued, so a transaction whose EXEC never reached the disk changes nothing.
 //!
-//! The last file may end within a command, or in zeros, after a crash of the process or the
-//! machine. The tail is then cut off behind the last whole command (`aof-load-truncated`), so that
-//! new commands can follow, and kept in a separate file. If the last file is empty, because a
+//! After a crash of the process or the machine, the last file may end within a command, or in
+//! zeros. The tail is then cut off behind the last whole command (`aof-load-truncated`), so that
+//! new commands can follow, and is kept in a separate file. If the last file is empty, because a
 //! rewrite had just begun, this also holds for the file before it. A torn tail in any other file,
 //! and wrong bytes anywhere, end the start: an operator must inspect the file.
 
@@ -82,7 +82,7 @@ pub fn load(live: &mut Live) -> Result<Found> {
         total += len;
     }
     live.begin(total);
-    // The loaded commands are in the AOF already, and are not propagated to replicas.
+    // The loaded commands are in the AOF already, and must not be propagated to replicas.
     let sinks = live.server.propagation.suspend();
     live.server.update_armed();
     let result = load_files(live, &manifest, &files);
@@ -117,14 +117,14 @@ fn load_files(
     Ok(position)
 }
 
-/// The size of all files, and of the base; without a base, of all files.
+/// The size of all files, once as the present size and once as the size after the last rewrite.
 fn sizes(manifest: &Manifest, dir: &Path) -> (u64, u64) {
     let len = |part: &Part| std::fs::metadata(part.path(dir)).map_or(0, |meta| meta.len());
     let total = manifest.loaded().map(len).sum();
     (total, total)
 }
 
-/// Reads the manifest; it is empty when there is none.
+/// Reads the manifest. If there is no file, the manifest is empty.
 fn read_manifest(server: &Server) -> Result<Manifest> {
     let path = manifest::path(&dir(server), &file_name(server));
     let bytes = match std::fs::read(&path) {
@@ -154,13 +154,13 @@ fn log_manifest_error(e: &ParseError) {
     log::warn!("{}\n", e.text);
 }
 
-/// An AOF of Redis 6 is one file in the data directory. It becomes the base, unless there is an AOF
-/// of several files already.
+/// Adopts an AOF of Redis 6, which is one file in the data directory. The file becomes the base,
+/// unless there is an AOF of several files already.
 fn adopt_old_aof(server: &mut Server) -> io::Result<()> {
     let name = file_name(server);
     let old = PathBuf::from(os_name(&name));
     let (dir, manifest) = (dir(server), &server.aof.manifest);
-    // An interrupted adoption: the manifest exists, but the file was not moved yet.
+    // The adoption was interrupted: the manifest exists, but the file was not moved yet.
     let interrupted = manifest.incr.is_empty()
         && manifest.base.as_ref().is_some_and(|base| base.name == name)
         && !dir.join(os_name(&name)).exists();
@@ -204,7 +204,7 @@ pub fn begins_with_rdb(path: &Path) -> bool {
     File::open(path).is_ok_and(|mut file| is_rdb(&mut file).unwrap_or(false))
 }
 
-/// Reads the first bytes and returns to the beginning of the file.
+/// Whether a file begins like an RDB. Returns to the beginning of the file.
 pub fn is_rdb(file: &mut File) -> io::Result<bool> {
     let mut magic = Vec::new();
     (&mut *file).take(6).read_to_end(&mut magic)?;
@@ -212,7 +212,8 @@ pub fn is_rdb(file: &mut File) -> io::Result<bool> {
     Ok(magic.starts_with(b"REDIS") || magic.starts_with(b"VALKEY"))
 }
 
-/// Loads one file; `before` bytes were loaded from others. `position` is that of the data set.
+/// Loads one file; `before` bytes were loaded from earlier files. `position` is the position of the
+/// data set.
 fn load_file(
     live: &mut Live,
     path: &Path,
@@ -266,7 +267,8 @@ fn open(path: &Path) -> Result<File> {
     })
 }
 
-/// Loads the RDB that a base is, or begins with. Returns its end, and its position.
+/// Loads the RDB that the base is, or begins with. Returns the end of the RDB, and its position in
+/// the replication history.
 fn load_preamble(
     live: &mut Live,
     file: &mut File,
@@ -293,7 +295,7 @@ fn load_preamble(
     Ok((offset, loaded.position))
 }
 
-/// A client without a socket, which is allowed everything and gets no replies.
+/// Creates a client without a socket, which is allowed everything and gets no replies.
 pub(super) fn loader(server: &mut Server) -> Client {
     let mut client = Client::detached(0, server.clock.now_ms);
     client.set(flag::AOF_LOADER | flag::DENY_BLOCKING | flag::REPLY_OFF);
@@ -303,16 +305,17 @@ pub(super) fn loader(server: &mut Server) -> Client {
 struct Replay {
     reader: AofReader<File>,
     client: Client,
-    /// The end of the last whole command or transaction.
+    /// The position in the file of the end of the last whole command or transaction.
     good: u64,
     next_progress: u64,
     before: u64,
-    /// The position of the data set; `None` behind a command without a line of its own.
+    /// The position of the data set in the replication history; `None` after a command that no
+    /// `#REPL:` line follows.
     position: Option<Position>,
 }
 
 impl Replay {
-    /// Runs all commands. The inner error is about the file's bytes.
+    /// Runs all commands of the file. The inner error is about the file's bytes.
     fn run(&mut self, live: &mut Live, path: &Path) -> Result<std::result::Result<(), Fault>> {
         loop {
             match self.reader.next_item() {
@@ -362,7 +365,7 @@ impl Replay {
     }
 }
 
-/// Runs a command of the AOF, or keeps it for EXEC.
+/// Runs a command of the AOF, or queues it for EXEC.
 pub(super) fn run(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16) {
     let cmd = server.commands.row(id);
     if c.has(flag::MULTI) && !matches!(cmd.name, "exec" | "discard") {
@@ -380,12 +383,13 @@ fn log_read_error(path: &Path, e: &io::Error) {
     );
 }
 
-/// A file's name without its directory, as the lines of the server's log name it.
+/// The name of a file without its directory, which the server's log shows.
 fn short_name(path: &Path) -> Cow<'_, str> {
     path.file_name().unwrap_or_default().to_string_lossy()
 }
 
-/// Cuts the file off at `good`, the end of its last whole command, or refuses it; logs which.
+/// Cuts the file off at `good`, the end of its last whole command, or refuses the file. Logs which
+/// of the two.
 fn refuse_or_cut(server: &Server, path: &Path, fault: Fault, good: u64, last: bool) -> Result<()> {
     let name = short_name(path);
     match fault {
@@ -418,7 +422,7 @@ fn refuse_or_cut(server: &Server, path: &Path, fault: Fault, good: u64, last: bo
     Err(LoadError::Refused)
 }
 
-/// Cuts a file off, and keeps the tail in a separate file.
+/// Cuts a file off at `at`, and keeps the tail in a separate file.
 pub fn cut(path: &Path, at: u64) -> io::Result<()> {
     let mut file = File::options().read(true).write(true).open(path)?;
     let (beside, mut kept) = create_beside(path, at)?;
@@ -434,7 +438,7 @@ pub fn cut(path: &Path, at: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Creates the file for a tail. An earlier one may exist for the same position.
+/// Creates the file for a tail. The file for an earlier tail at the same position may exist.
 fn create_beside(path: &Path, at: u64) -> io::Result<(PathBuf, File)> {
     let mut copy = 1;
     loop {
@@ -450,7 +454,7 @@ fn create_beside(path: &Path, at: u64) -> io::Result<(PathBuf, File)> {
     }
 }
 
-/// At the start: loads the existing data, and opens the AOF for new commands.
+/// Called at the start: loads the existing data, and opens the AOF for new commands.
 pub fn start(el: &mut EventLoop<Server>, server: &mut Server) -> std::result::Result<(), ExitCode> {
     let began = Instant::now();
     let mut live = Live {
@@ -487,7 +491,7 @@ pub fn reload(server: &mut Server, top: &TopLevel) -> Result<()> {
     server.flush_libraries(top);
     let result = load(&mut Live { server, el: None });
     server.dirty = 0;
-    // A failure is logged; the AOF is then off.
+    // A failure is logged; the AOF is then switched off.
     let _ = super::follow_setting(server);
     result.map(|_| ())
 }

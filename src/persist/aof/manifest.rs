@@ -10,13 +10,13 @@
 //!     appendonly.aof.1.incr.aof     h    history: no longer needed, about to be deleted
 //! ```
 //!
-//! A rewrite begins by opening a new incremental file, and ends with a new base; the files that the
-//! base replaces become history. Each step is one replacement of the manifest (temporary file,
-//! fsync, rename, fsync of the directory), so a crash leaves either the state before or the one
-//! after it.
+//! A rewrite begins with a new incremental file, and ends with a new base; the files that the base
+//! replaces become history. Each step is one replacement of the manifest (temporary file, fsync,
+//! rename, fsync of the directory), so a crash leaves either the manifest before the step or the
+//! one after it.
 //!
-//! The file is Redis 7's. A name with spaces or quotes is quoted as in redis.conf; unknown keys are
-//! skipped, so a later version may add some; a line that begins with `#` is a comment.
+//! The format is that of Redis 7. A name with spaces or quotes is quoted as in redis.conf; unknown
+//! keys are skipped, so a later version may add some; a line that begins with `#` is a comment.
 //!
 //! **Invariant:** [`Manifest::parse`] reads what [`Manifest::render`] writes as an equal manifest
 //! (`tests::what_is_written_is_read`).
@@ -30,14 +30,14 @@ use std::path::{Path, PathBuf};
 use crate::util::number::parse_i64;
 use crate::util::quote::{needs_repr, split_args, write_repr};
 
-/// The maximum length of a line, its end included.
+/// The maximum length of a line, including its end.
 pub const LINE_MAX: usize = 1024;
 
-/// One file of the AOF.
+/// A file of the AOF: its name, number and kind.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Part {
     pub name: Vec<u8>,
-    /// The number in the file's name, from 1 on.
+    /// The sequence number of the file, from 1 on.
     pub seq: i64,
 }
 
@@ -52,20 +52,20 @@ impl Part {
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Manifest {
     pub base: Option<Part>,
-    /// Files that were replaced, the latest first.
+    /// The files that were replaced, the latest first.
     pub history: Vec<Part>,
-    /// Incremental files, in the order in which they are loaded.
+    /// The incremental files, in the order in which they are loaded.
     pub incr: Vec<Part>,
-    /// The highest sequence numbers given so far.
+    /// The highest sequence number that a base was given so far.
     pub base_seq: i64,
-    /// The number of the newest incremental file.
+    /// The highest sequence number that an incremental file was given so far.
     pub incr_seq: i64,
 }
 
-/// Why a manifest can't be parsed.
+/// The reason why a manifest can't be parsed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ParseError {
-    /// The number of the line, from 1; 0 if the error is not about a line.
+    /// The number of the faulty line, from 1; 0 if the error is not about a line.
     pub line_number: usize,
     pub line: Vec<u8>,
     pub text: &'static str,
@@ -74,7 +74,7 @@ pub struct ParseError {
 const INVALID: &str = "Invalid AOF manifest file format";
 
 impl Manifest {
-    /// Whether there are no files.
+    /// Whether the manifest names no files.
     pub fn is_empty(&self) -> bool {
         self.base.is_none() && self.incr.is_empty()
     }
@@ -175,9 +175,9 @@ impl Manifest {
         out
     }
 
-    /// Skips the sequence numbers of files that exist although the manifest does not name them: it
-    /// was lost, or a crash came between two steps. Returns the names of these files, which no new
-    /// file gets. Empty incremental files don't count.
+    /// Skips the sequence numbers of files that exist although the manifest does not name them,
+    /// because the manifest was lost or a crash came between two steps. No new file gets the name
+    /// of such a file. Returns these names. Empty incremental files don't count.
     pub fn skip_unnamed(&mut self, dir: &Path, file_name: &[u8]) -> Vec<Vec<u8>> {
         let has_bytes = |name: &Vec<u8>| {
             let meta = std::fs::symlink_metadata(dir.join(super::os_name(name)));
@@ -206,8 +206,8 @@ impl Manifest {
         found
     }
 
-    /// Adds a new base with the next number; the base before it becomes history. `rdb` is the
-    /// format of the new one.
+    /// Adds a new base with the next number; the old base becomes history. `rdb` says whether the
+    /// new base has the format of an RDB.
     pub fn new_base(&mut self, file_name: &[u8], rdb: bool) -> &Part {
         if let Some(old) = self.base.take() {
             self.history.insert(0, old);
@@ -236,13 +236,14 @@ impl Manifest {
         &self.incr[self.incr.len() - 1]
     }
 
-    /// Moves all incremental files, except the last `keep`, to history: the new base replaces them.
+    /// Moves all incremental files, except the last `keep` ones, to history: the new base replaces
+    /// them.
     pub fn retire_incr(&mut self, keep: usize) {
         let retired = self.incr.len().saturating_sub(keep);
         self.history.splice(0..0, self.incr.drain(..retired));
     }
 
-    /// Replaces the manifest's file, so that a crash leaves the old or the new one.
+    /// Replaces the manifest's file. A crash leaves the old or the new manifest.
     pub fn store(&self, dir: &Path, file_name: &[u8]) -> io::Result<()> {
         let temp = dir.join(super::os_name(
             &[b"temp-", file_name, b".manifest"].concat(),

@@ -1,12 +1,12 @@
-//! The append only file: every change as the command that made it, so that a crash loses no more
-//! than the policy allows.
+//! The append only file: stores every change as the command that made it, so that a crash loses no
+//! more than the policy allows.
 //!
 //! ```text
 //!   call ─> propagate ─> feed (buffer) ─> flush (before the replies) ─> incremental file ─> fsync
 //!
 //!   BGREWRITEAOF:  1  a new incremental file takes what is written from now on
 //!                  2  a forked child writes the data set as it is to a new base file
-//!                  3  the manifest names both; what they stand for is history, and is deleted
+//!                 3  the manifest names the new base and file; the files they replace are history, and are deleted
 //!
 //!   start:         load: base, then the incremental files in order, each command through `call()`
 //! ```
@@ -14,19 +14,19 @@
 //! The files are those of Redis 7 (`manifest`); an AOF of Redis 6, one file in the data directory,
 //! becomes the base.
 //!
-//! CONFIG SET appendonly yes needs a base first: until then the AOF's state is `WaitRewrite`, and
-//! commands are fed to a temporary file. Only when the child has written the base does the manifest
-//! name both, and the AOF is on.
+//! CONFIG SET appendonly yes needs a base first. Until the base is complete, the AOF's state is
+//! `WaitRewrite`, and commands are fed to a temporary file. Only when the child has written the
+//! base does the manifest name the base and the file, and the AOF is on.
 //!
-//! **Invariant:** a new file never replaces one that exists and has bytes, also when the manifest
-//! was lost (`skip_unnamed`): the server starts with other files, logs that, and loads what a
-//! manifest names. Redis writes a new base over the old one then, and appends to the incremental
-//! file.
-//! **Invariant:** the manifest never names a file that does not exist: a file is created before it
-//! is named, and deleted after its name is removed (`tests/persistence_aof.rs`, and the crashes
-//! simulated in `crash_tests`).
-//! **Invariant:** commands are fed exactly while `feed` is open; `propagation` is updated at once
-//! (`follow_sink`).
+//! **Invariant:** a new file never replaces one that exists and has bytes, even if the manifest was
+//! lost (`skip_unnamed`): the server starts with other files, logs this, and loads the files that a
+//! manifest names. In this case Redis writes a new base over the old one, and appends to the
+//! incremental file.
+//! **Invariant:** the manifest never names a file that does not exist: a file is created before the
+//! manifest names it, and deleted after its name is removed (`tests/persistence_aof.rs`, and the
+//! crashes simulated in `crash_tests`).
+//! **Invariant:** commands are fed exactly while `feed` is open; `propagation` is updated at the
+//! same time (`follow_sink`).
 
 pub mod check;
 pub mod disk;
@@ -69,7 +69,7 @@ pub enum State {
     #[default]
     Off,
     On,
-    /// Switched on while the server runs; on as soon as a base is written.
+    /// The AOF was switched on while the server runs. It is on as soon as a base is written.
     WaitRewrite,
 }
 
@@ -80,16 +80,15 @@ pub struct Aof {
     pub feed: Feed,
     pub flush: Flush,
     pub manifest: Manifest,
-    /// The size of all files, their size after the last rewrite, and the size of the base at the
-    /// start.
+    /// The size of all files, in bytes.
     pub current_size: u64,
-    /// The size of the AOF after the last rewrite, in bytes.
+    /// The size of all files after the last rewrite, or when the AOF was loaded, in bytes.
     pub base_size: u64,
-    /// `current_size` when the last incremental file was opened.
+    /// The value of `current_size` when the last incremental file was opened.
     last_incr_at: u64,
     pub rewrite: rewrite::Rewrite,
     noted: position::Noted,
-    /// Bytes that were copied on write during the last rewrite.
+    /// The bytes of memory that were copied on write during the last rewrite.
     pub last_cow_bytes: u64,
 }
 
@@ -104,20 +103,20 @@ impl Aof {
         )))
     }
 
-    /// Whether the AOF is on the disk up to `offset`. False during the first rewrite, when the AOF
-    /// is not complete.
+    /// Whether the AOF is on the disk up to `offset`. Returns false during the first rewrite, when
+    /// the AOF is not complete.
     pub fn has_synced(&self, offset: u64) -> bool {
         self.state == State::On && offset.min(self.feed.fed) <= self.feed.synced
     }
 
-    /// The number of bytes that were ever fed.
+    /// The number of bytes that were ever fed to the AOF.
     #[inline]
     pub fn offset(&self) -> u64 {
         self.feed.fed
     }
 }
 
-/// A file name of these bytes.
+/// The file name that these bytes are.
 pub fn os_name(name: &[u8]) -> &OsStr {
     OsStr::from_bytes(name)
 }
@@ -150,22 +149,23 @@ fn create_dir(server: &Server) -> io::Result<()> {
     }
 }
 
-/// Switches propagation to the AOF on exactly while it has a file for commands.
+/// Switches propagation to the AOF on or off: it is on exactly while the AOF has a file for
+/// commands.
 fn follow_sink(server: &mut Server) {
     let open = server.aof.feed.is_open();
     server.propagation.set_sink(sink::AOF, open);
     server.follow_unsynced();
 }
 
-/// Opens a file and keeps its bytes, or creates it.
+/// Opens a file and keeps its bytes, or creates the file. Returns the file and its length.
 fn open_for_append(path: &Path) -> io::Result<(Arc<File>, u64)> {
     let file = OpenOptions::new().append(true).create(true).open(path)?;
     let len = file.metadata()?.len();
     Ok((Arc::new(file), len))
 }
 
-/// Skips the names of existing files that the manifest does not name, so that no new file replaces
-/// them.
+/// Skips the names of files that exist although the manifest does not name them, so that no new
+/// file replaces them.
 fn skip_unnamed(manifest: &mut Manifest, dir: &Path, name: &[u8]) {
     let known = !manifest.is_empty();
     let found = manifest.skip_unnamed(dir, name);
@@ -190,7 +190,7 @@ fn skip_unnamed(manifest: &mut Manifest, dir: &Path, name: &[u8]) {
     }
 }
 
-/// At start, after the data was loaded: opens the AOF for new commands.
+/// Called at start, after the data was loaded: opens the AOF for new commands.
 pub fn open_on_start(server: &mut Server) -> io::Result<()> {
     if !server.config.appendonly {
         return Ok(());
@@ -232,14 +232,15 @@ pub fn open_on_start(server: &mut Server) -> io::Result<()> {
     Ok(())
 }
 
-/// A rewrite begins: commands are written to a new file from now on.
+/// Called when a rewrite begins: commands are written to a new file from now on.
 fn open_new_incr(server: &mut Server) -> io::Result<()> {
     if server.aof.state == State::Off {
         return Ok(());
     }
     if server.aof.state == State::WaitRewrite {
         let path = temp_incr_path(server);
-        // The file is left from a rewrite that was given up; without a base it is useless.
+        // An old file of this name is left from a rewrite that was given up; without a base it is
+        // useless.
         File::create(&path)?;
         let (file, len) = open_for_append(&path)?;
         log::info!(
@@ -272,14 +273,15 @@ fn open_new_incr(server: &mut Server) -> io::Result<()> {
     Ok(())
 }
 
-/// A new AOF begins with a base that has the present data set: all that a replica has applied is on
-/// the disk as soon as the base is complete, whether later commands are synced or not.
+/// Called when a new AOF begins with a base of the present data set: all changes that a replica has
+/// applied are on the disk as soon as the base is complete, whether later commands are synced or
+/// not.
 fn note_base(server: &mut Server) {
     let applied = server.replication.stream.end();
     server.replication.aof_pending = Some((server.aof.feed.fed, applied));
 }
 
-/// Stops feeding; the files are closed in the background.
+/// Stops feeding the AOF. Its files are closed in the background.
 fn close_files(server: &mut Server) {
     server.aof.flush.crowded = false;
     let files: Vec<_> = server.aof.feed.close().collect();
@@ -310,8 +312,8 @@ pub fn delete_history(server: &mut Server) {
     }
 }
 
-/// CONFIG SET appendonly: applies the setting; `Err` is the reason for the client. While the data
-/// set is being loaded, that is postponed until the end of the load, as in Redis 8.
+/// CONFIG SET appendonly: applies the setting; `Err` is the reason for the client. While a data set
+/// is being loaded, the change is postponed until the end of the load, as in Redis 8.
 pub fn follow_setting(server: &mut Server) -> Result<(), String> {
     if server.is_loading() {
         return Ok(());
@@ -326,7 +328,7 @@ pub fn follow_setting(server: &mut Server) -> Result<(), String> {
     }
 }
 
-/// The data set is about to be replaced by that of a primary: ends the AOF. [`follow_setting`]
+/// Ends the AOF when the data set is about to be replaced by that of a primary. [`follow_setting`]
 /// begins another one.
 pub fn stop_for_sync(server: &mut Server) {
     if server.aof.state != State::Off {
@@ -334,8 +336,8 @@ pub fn stop_for_sync(server: &mut Server) {
     }
 }
 
-/// A primary's data set was loaded: begins the AOF, if `appendonly` is set. If it came in a file,
-/// that becomes the base, and nothing is written.
+/// Begins the AOF after a primary's data set was loaded, if `appendonly` is set. If the data set
+/// came in a file, this file becomes the base, and nothing is written.
 pub fn start_after_sync(server: &mut Server, file: Option<&Path>) {
     let config = &server.config;
     let reuses = config.appendonly && config.aof_use_rdb_preamble && server.aof.state == State::Off;
@@ -375,7 +377,7 @@ fn adopt_rdb(server: &mut Server, rdb: &Path) -> io::Result<String> {
         })
     });
     if let Err(e) = named {
-        // The new incremental file is empty, so nothing is lost.
+        // The new incremental file is empty, so no data is lost.
         let _ = std::fs::remove_file(&incr);
         return Err(e);
     }
@@ -435,9 +437,9 @@ fn start(server: &mut Server) -> Result<(), String> {
     Ok(())
 }
 
-/// Switches the AOF off. Its files stay as they are.
+/// Switches the AOF off. Its files stay on the disk unchanged.
 pub fn stop(server: &mut Server) {
-    // Bytes that can't be written now are lost; the AOF is being given up.
+    // Bytes that can't be written now are lost, since the AOF is switched off.
     let _ = flush::flush_and_sync(server);
     close_files(server);
     server.aof.state = State::Off;
@@ -449,7 +451,7 @@ pub fn stop(server: &mut Server) {
     child::kill_and_wait(server, ChildKind::Aof);
 }
 
-/// SHUTDOWN: makes everything that was fed durable.
+/// SHUTDOWN: makes everything that was fed to the AOF durable.
 pub fn finish(server: &mut Server) -> io::Result<()> {
     if !server.aof.feed.is_open() {
         return Ok(());

@@ -5,15 +5,16 @@
 //!   #REPL:<id> <offset> <selected db>\r\n        one line behind them, if there is a history
 //! ```
 //!
-//! The bytes of the AOF and of the stream differ (SELECT, PING, time stamps), so the offset can't
-//! be computed from the length of the AOF. Redis 7 and later skip lines that begin with `#`.
+//! The bytes of the AOF and of the replication stream differ (SELECT, PING, time stamps), so the
+//! offset in the stream can't be computed from the length of the AOF. Redis 7 and later skip lines
+//! that begin with `#`.
 //!
 //! **Invariant:** a position is used only if it is the end of the AOF. After commands without a
 //! position line, or an incomplete command, the position of the data set is unknown (`load`).
 //!
-//! **Limits:** the PINGs of the stream change the offset but are recorded only by a graceful
-//! shutdown. If a primary has sent a PING after its last command and crashes, its offset is below
-//! that of its replicas after the restart, and they get a full sync.
+//! **Limits:** the PINGs of the stream change the offset, but only a graceful shutdown records
+//! their effect. If a primary has sent a PING after its last command and crashes, its offset after
+//! the restart is below that of its replicas, and they get a full sync.
 
 use crate::persist::rdb::{Position, is_history_id};
 use crate::state::Server;
@@ -24,11 +25,11 @@ use crate::util::number::write_int;
 pub struct Noted {
     id: String,
     offset: u64,
-    /// The number of bytes that were appended to the AOF so far, this line included.
+    /// The number of bytes that were fed to the AOF so far, including this line.
     fed: u64,
 }
 
-/// Before the commands of a turn are written: adds their position.
+/// Adds the position behind the turn's commands, before they are written.
 pub fn annotate(server: &mut Server) {
     let (aof, replication) = (&server.aof, &server.replication);
     let is_noted = aof.noted.fed == aof.feed.fed && aof.noted.id == replication.id;
@@ -37,7 +38,7 @@ pub fn annotate(server: &mut Server) {
     }
 }
 
-/// Before a shutdown: adds the last position, if it has moved since.
+/// Called before a shutdown: adds the last position, if it has changed since the last line.
 pub fn annotate_end(server: &mut Server) {
     let (noted, replication) = (&server.aof.noted, &server.replication);
     if noted.offset != replication.stream.end() || noted.fed != server.aof.feed.fed {
@@ -45,7 +46,7 @@ pub fn annotate_end(server: &mut Server) {
     }
 }
 
-/// Runs in each turn with a command, so it allocates nothing.
+/// Adds a line with the position. This runs in each turn with a command, so it allocates nothing.
 fn append(server: &mut Server) {
     let Some((offset, db)) = Position::offset_and_db(server) else {
         return;
@@ -68,7 +69,7 @@ pub fn render(out: &mut Vec<u8>, id: &str, offset: u64, db: u32) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Parses a line, without its end.
+/// Parses the line of a position, without its line end.
 pub fn parse(line: &[u8]) -> Option<Position> {
     let text = std::str::from_utf8(line.strip_prefix(b"#REPL:")?).ok()?;
     let mut words = text.split(' ');

@@ -1,5 +1,5 @@
-//! Reads the commands of an AOF, one after the other, and finds the exact end of the valid part if
-//! it is incomplete.
+//! Reads the commands of an AOF, one after the other. If the AOF is incomplete, finds the exact end
+//! of its valid part.
 //!
 //! ```text
 //!   #TS:1795371147\r\n   a line that begins with `#`: the time of what follows, the position of
@@ -10,8 +10,9 @@
 //! ```
 //!
 //! A crash may leave a file that ends within a command, or whose last block was allocated and never
-//! written: zeros. Both are [`Fault::Truncated`]: everything up to the last whole command is valid.
-//! Anything else that is not a command is [`Fault::Format`], and an operator must inspect the file.
+//! written, so that it has zeros. Both are [`Fault::Truncated`]: everything up to the last whole
+//! command is valid. Any other bytes that are not a command are [`Fault::Format`], and an operator
+//! must inspect the file.
 //!
 //! **Invariant:** allocations are bounded by the size of the file, whatever the lengths in it are
 //! (`tests::a_length_is_not_believed`).
@@ -26,12 +27,12 @@ use crate::persist::rdb::Position;
 use crate::util::number::parse_i64;
 
 const CHUNK: usize = 256 << 10;
-/// The longest line of a count, or of an annotation.
+/// The maximum length of a line with a count, or of an annotation.
 const LINE_MAX: usize = 64 << 10;
 /// The maximum number of arguments of a command.
 const ARGC_MAX: i64 = 1 << 31;
 
-/// Why no command can be read.
+/// The reason why no command can be read.
 #[derive(Debug)]
 pub enum Fault {
     Io(io::Error),
@@ -66,7 +67,8 @@ pub enum Item {
 pub struct AofReader<R> {
     source: R,
     buffer: Vec<u8>,
-    /// The consumed part of the buffer, and the position of the buffer in the file.
+    /// The position of the next byte in the buffer; below it, the position of the buffer in the
+    /// file.
     pos: usize,
     start: u64,
     /// The file's length in bytes.
@@ -77,7 +79,7 @@ pub struct AofReader<R> {
 }
 
 impl<R: Read> AofReader<R> {
-    /// A reader that starts at `offset` of a file of `len` bytes; `source` must be at that
+    /// Creates a reader that starts at `offset` of a file of `len` bytes. `source` must be at this
     /// position.
     pub fn new(source: R, offset: u64, len: u64) -> AofReader<R> {
         AofReader {
@@ -104,7 +106,7 @@ impl<R: Read> AofReader<R> {
             .collect()
     }
 
-    /// The next item. After a fault, [`AofReader::offset`] is its position.
+    /// Reads the next item. After a fault, [`AofReader::offset`] is the position of the fault.
     pub fn next_item(&mut self) -> Result<Item, Fault> {
         self.forget_consumed();
         if !self.fill(1)? {
@@ -169,7 +171,7 @@ impl<R: Read> AofReader<R> {
         }
     }
 
-    /// Consumes a line; the range excludes its end.
+    /// Consumes a line. Returns its range in the buffer, without the line end.
     fn line(&mut self) -> Result<Range<usize>, Fault> {
         let mut searched = 0;
         loop {
@@ -201,8 +203,8 @@ impl<R: Read> AofReader<R> {
         self.buffer[self.pos..].contains(&0)
     }
 
-    /// The fault of an unexpected byte at `pos`: a torn tail if everything from the first zero on
-    /// is zeros.
+    /// The fault for an unexpected byte at `pos`. The file has a torn tail if all bytes from the
+    /// first zero on are zeros.
     fn unexpected(&mut self, wanted: &'static str) -> Fault {
         let line = self.buffer[self.pos..]
             .split(|&b| b == b'\n')
@@ -224,8 +226,8 @@ impl<R: Read> AofReader<R> {
         Fault::Format { wanted, found }
     }
 
-    /// Whether the file has only zeros from here to its end. Reads on without keeping anything:
-    /// after a fault nothing more is read.
+    /// Whether the file has only zeros from `pos` to its end. The bytes are not kept, since nothing
+    /// is read after a fault.
     fn only_zeros_from(&mut self, pos: usize) -> io::Result<bool> {
         if self.buffer[pos..].iter().any(|&b| b != 0) {
             return Ok(false);
@@ -272,7 +274,8 @@ mod tests {
     use crate::ds::bulk::push_command;
     use proptest::prelude::*;
 
-    /// All commands, the end of the last whole one, and how reading ended.
+    /// Reads all commands. Returns them, the end of the last whole command, and the result of the
+    /// reader.
     fn read(bytes: &[u8]) -> (Vec<Vec<Vec<u8>>>, u64, Result<(), Fault>) {
         let mut reader = AofReader::new(bytes, 0, bytes.len() as u64);
         let (mut commands, mut good) = (Vec::new(), 0);
@@ -315,7 +318,7 @@ mod tests {
             if let Err(fault) = end {
                 prop_assert!(matches!(fault, Fault::Truncated), "{:?}", fault);
             }
-            // A last block of zeros, which may include the rest of an argument.
+            // The last block has zeros, which may include the rest of an argument.
             torn.resize(cut + zeros, 0);
             let (found, good, end) = read(&torn);
             prop_assert!(found.len() >= whole && good as usize >= ends[whole]);

@@ -7,12 +7,12 @@
 //!             what came before is history, and is deleted
 //! ```
 //!
-//! The new incremental file is opened before the fork, so that the base has exactly the data before
-//! the fork, and the file the commands after it. If the rewrite fails, the old base and both
-//! incremental files have everything.
+//! The new incremental file is opened before the fork. So the base has exactly the data before the
+//! fork, and the new file the commands after it. If the rewrite fails, the old base and both
+//! incremental files have all data.
 //!
-//! After three failures in a row, automatic rewrites pause; the pause doubles from a minute to an
-//! hour.
+//! After three failures in a row, automatic rewrites pause. The pause grows from a minute to an
+//! hour by doubling.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -29,10 +29,10 @@ use crate::state::Server;
 use crate::sys::error_text;
 use crate::sys::tape;
 
-/// After this number of failures in a row, automatic rewrites pause.
+/// The number of failures in a row after which automatic rewrites pause.
 const FAILURES_BEFORE_PAUSE: u32 = 3;
 const PAUSE_MAX_MINUTES: i64 = 60;
-/// The file is synced in steps of this size, so that the last fsync is short.
+/// The number of bytes after which the file is synced, so that the last fsync is short.
 const SYNC_EVERY_BYTES: u64 = 4 << 20;
 
 /// The state of rewrites.
@@ -48,7 +48,7 @@ pub struct Rewrite {
     paused_until_s: i64,
 }
 
-/// No rewrite began; the server's log has the reason.
+/// No rewrite has begun; the server's log has the reason.
 #[derive(Debug)]
 pub struct CantStart;
 
@@ -86,7 +86,7 @@ fn temp_path(pid: u32) -> PathBuf {
     format!("temp-rewriteaof-bg-{pid}.aof").into()
 }
 
-/// The name of the child's file until it is complete.
+/// The name of the file that a child writes until the file is complete.
 fn temp_inner_path(pid: u32) -> PathBuf {
     format!("temp-rewriteaof-{pid}.aof").into()
 }
@@ -101,7 +101,7 @@ fn child_body(server: &mut Server, pipe: &Pipe) -> Result<(), i32> {
     Ok(())
 }
 
-/// Writes the data set to a file, which gets its name only when it is complete and durable.
+/// Writes the data set to a file. The file gets its name only when it is complete and durable.
 pub fn write_base(server: &Server, path: &Path, pipe: Option<&Pipe>) -> io::Result<()> {
     let temp = temp_inner_path(std::process::id());
     write_base_to(server, &temp, pipe)
@@ -149,7 +149,7 @@ fn write_base_to(server: &Server, path: &Path, pipe: Option<&Pipe>) -> io::Resul
     file.sync_all()
 }
 
-/// A file that is synced after each step of bytes.
+/// A file that is synced each time when [`SYNC_EVERY_BYTES`] more bytes are written.
 struct SyncedInSteps<'a> {
     file: &'a File,
     unsynced: u64,
@@ -172,7 +172,7 @@ impl Write for SyncedInSteps<'_> {
     }
 }
 
-/// The rewriting child has ended.
+/// Handles the end of the child that rewrites.
 pub fn rewrite_done(server: &mut Server, outcome: Outcome) {
     server.aof.last_cow_bytes = outcome.cow_bytes;
     let temp = temp_path(outcome.pid as u32);
@@ -197,14 +197,14 @@ pub fn rewrite_done(server: &mut Server, outcome: Outcome) {
         let _ = std::fs::remove_file(path);
     }
     if server.aof.state == State::WaitRewrite {
-        // There is no new base: the next attempt begins with an empty file of its own.
+        // There is no new base, so the next attempt begins with an empty file of its own.
         let temp = temp_incr_path(server);
         log::info!(
             "Removing the temp incr aof file {} in the background",
             temp.display()
         );
-        // The name is removed at once, as the next attempt needs it; the bytes are freed when the
-        // file is closed.
+        // The next attempt needs the name, so it is removed at once. The file's blocks are freed
+        // when the file is closed.
         let _ = std::fs::remove_file(&temp);
         close_files(server);
         follow_sink(server);
@@ -232,7 +232,7 @@ fn note_failure(server: &mut Server, outcome: Outcome) {
     }
 }
 
-/// Makes the child's file the base. An error is logged and leaves the AOF unchanged.
+/// Makes the child's file the base. After an error, which is logged, the AOF is unchanged.
 fn adopt(server: &mut Server, temp: &Path) -> Result<(), ()> {
     let began = std::time::Instant::now();
     let (dir, name) = (dir(server), file_name(server));
@@ -281,8 +281,8 @@ fn adopt(server: &mut Server, temp: &Path) -> Result<(), ()> {
     Ok(())
 }
 
-/// Stores the manifest. The base must exist when the manifest names it, so its rename is made
-/// durable first.
+/// Stores the manifest. The base that the manifest names must exist, so the rename of the base is
+/// made durable first.
 fn store(server: &Server, manifest: &Manifest) -> io::Result<()> {
     sync_aof_dir(server)?;
     manifest.store(&dir(server), &file_name(server))
@@ -310,7 +310,7 @@ fn rename(from: &Path, to: &Path, what: &str) -> Result<(), ()> {
     }
 }
 
-/// Starts a requested rewrite, unless rewrites pause. Returns whether it did.
+/// Starts a requested rewrite, unless rewrites pause. Returns whether a rewrite was started.
 pub fn start_wished(server: &mut Server) -> bool {
     !is_paused(server) && start(server).is_ok()
 }
@@ -368,7 +368,7 @@ pub enum Answer {
     Failed,
 }
 
-/// BGREWRITEAOF.
+/// BGREWRITEAOF: starts a rewrite, or puts a wish for one in the queue.
 pub fn request(server: &mut Server) -> Answer {
     match &server.child {
         Some(child) if child.kind == ChildKind::Aof => Answer::InProgress,
@@ -386,7 +386,7 @@ pub fn request(server: &mut Server) -> Answer {
     }
 }
 
-/// DEBUG LOADAOF: writes everything that was fed, so that it can be read again.
+/// DEBUG LOADAOF: writes all fed bytes, so that the AOF can be read again.
 pub fn flush_before_reading(server: &mut Server) {
     // An error is logged; bytes that can't be written are not read back.
     let _ = flush::flush_now(server);

@@ -1,4 +1,4 @@
-//! The data set as commands: the base file with `aof-use-rdb-preamble no`.
+//! Writes the data set as commands, the form of the base file with `aof-use-rdb-preamble no`.
 //!
 //! ```text
 //!   string   SET k v                     hash    HMSET k f v [f v ...]   HPEXPIREAT k ms FIELDS 1 f
@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A command has at most [`ITEMS_PER_CMD`] elements, so that no command blocks the loading server
-//! for long. The commands are Redis's, so that each server loads the other's base.
+//! for long. The commands are Redis's, so Redis and this server load each other's bases.
 //!
 //! A stream without entries still has a last ID, so one entry is added and trimmed at once.
 
@@ -30,12 +30,12 @@ use crate::types::zset::Zset;
 use crate::types::{KeyRef, Value};
 use crate::util::number::{IntBuf, write_g};
 
-/// The number of elements in one command.
+/// The maximum number of elements in one command.
 const ITEMS_PER_CMD: usize = 64;
-/// Commands are collected up to this size before they are written.
+/// The number of bytes of commands that are collected before they are written.
 const CHUNK_BYTES: usize = 64 << 10;
 
-/// Writes the whole data set.
+/// Writes the whole data set as commands.
 pub fn write_data_set(server: &Server, sink: &mut dyn Write, meter: Meter) -> io::Result<()> {
     let mut out = Vec::with_capacity(2 * CHUNK_BYTES);
     if server.config.aof_timestamp_enabled {
@@ -65,7 +65,7 @@ pub fn write_data_set(server: &Server, sink: &mut dyn Write, meter: Meter) -> io
     sink.write_all(&out)
 }
 
-/// Appends the commands that create this key.
+/// Appends the commands that create the key of this entry.
 pub fn write_key(out: &mut Vec<u8>, entry: KeyRef) {
     let key = entry.key();
     match entry.value() {
@@ -98,7 +98,8 @@ struct Batches<'a> {
     out: &'a mut Vec<u8>,
     verb: &'a [u8],
     key: &'a [u8],
-    /// The items still to come, and the free places in the present command.
+    /// The number of items still to come; below it, the number of free places in the present
+    /// command.
     left: usize,
     room: usize,
     /// The number of arguments for each element of a value.
@@ -180,7 +181,7 @@ fn write_stream(out: &mut Vec<u8>, key: &[u8], stream: &Stream) {
     let log = &stream.log;
     let mut id = IdBuf::new();
     if log.is_empty() {
-        // An ID of 0-0 can't be added; a new stream has it anyway.
+        // An entry with the ID 0-0 can't be added; the last ID of a new stream is 0-0 anyway.
         let last = log.last_id().max(StreamId::new(0, 1));
         let last = last.format(&mut id);
         push_command(out, &[b"XADD", key, b"MAXLEN", b"0", last, b"x", b"y"]);

@@ -1,8 +1,9 @@
-//! A forecast of the memory that a fork needs, computed before it.
+//! Forecasts the memory that a fork needs, before the fork.
 //!
 //! The forecast warns an operator before memory runs out: a fork copies the page tables at once,
-//! and every page that is written while the child lives. The number of pages is estimated from the
-//! rate of writes and the time that the last child of this kind took; a page for each write is the
+//! and every page that is written while the child lives. The number of written pages is estimated
+//! from the rate of writes and the time that the last child of this kind took. The estimate assumes
+//! the worst case, a page for each write, but no more than all pages.
 //! worst case, and it can't be more than all pages.
 
 use std::time::Duration;
@@ -17,16 +18,17 @@ use crate::util::byte_size::format_bytes_human;
 /// The memory that a fork may need, in bytes.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Forecast {
-    /// The page tables, which are copied before fork returns, while no client is served.
+    /// The bytes of the page tables, which are copied before fork returns, while no client is
+    /// served.
     pub page_tables: u64,
-    /// The maximum that is copied while the child lives.
+    /// The maximum number of bytes that are copied while the child lives.
     pub copied: u64,
-    /// The system's available memory, if it is known.
+    /// The available memory of the system, if it is known.
     pub available: Option<u64>,
 }
 
 impl Forecast {
-    /// Whether there is not enough memory.
+    /// Whether the fork may need more memory than is available.
     pub fn too_much(&self) -> bool {
         let wanted = self.page_tables.saturating_add(self.copied);
         self.available.is_some_and(|available| wanted > available)
@@ -38,13 +40,13 @@ impl Forecast {
 pub struct History {
     /// The duration of the last child of each kind.
     pub(super) last: [Option<Duration>; KINDS],
-    /// Changes per second, a moving average.
+    /// The number of changes per second, as a moving average.
     writes_per_s: f64,
     sampled_ms: i64,
     sampled_dirty: u64,
 }
 
-/// Logs what the fork may need, and keeps it for INFO.
+/// Logs the memory that the fork may need, and keeps the forecast for INFO.
 pub(super) fn log_forecast(server: &mut Server, kind: ChildKind) {
     let history = &server.forks.history;
     let seconds = history.last[kind as usize].map_or(0.0, |took| took.as_secs_f64());
@@ -83,7 +85,7 @@ impl Server {
             return;
         }
         if history.sampled_ms > 0 {
-            // A save resets the counter: only the changes since then are known.
+            // A save resets the counter, so only the changes since the save are known.
             let changes = self
                 .dirty
                 .checked_sub(history.sampled_dirty)

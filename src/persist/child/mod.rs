@@ -1,4 +1,4 @@
-//! The forked child: one at a time, with the data set as it was at the fork.
+//! The forked child. There is at most one, and it has the data set as it was at the fork.
 //!
 //! ```text
 //!   parent                                     child (a copy; pages are shared until one side writes)
@@ -12,14 +12,14 @@
 //!     cron: start_next (wishes.rs)
 //! ```
 //!
-//! A child that hangs, for instance in a file system that doesn't respond, would prevent all
-//! others. A child that reports no progress for `child-stall-timeout` is killed. Only time during
-//! which this process ran counts, so that no child is killed after a machine's sleep.
+//! A child that hangs, for instance in a file system that doesn't respond, would prevent all other
+//! children. So a child that reports no progress for `child-stall-timeout` is killed. Only the time
+//! during which this process ran counts, so that no child is killed after a machine's sleep.
 //!
-//! **Invariant:** a child ends in [`fork::exit_now`], never by returning: two processes would run
-//! the loop on the same sockets (`start` has no path out of the child).
-//! **Invariant:** while `server.child` is set, tables don't move and accesses leave no trace
-//! (`tests::while_a_child_lives_nothing_moves`).
+//! **Invariant:** a child ends in [`fork::exit_now`], never by returning: otherwise two processes
+//! would run the loop on the same sockets (`start` has no path out of the child).
+//! **Invariant:** while `server.child` is set, tables are not resized and accesses are not recorded
+//! in keys (`tests::while_a_child_lives_nothing_moves`).
 
 mod forecast;
 pub mod report;
@@ -47,14 +47,14 @@ use self::report::Reports;
 pub use self::report::{Meter, Pipe, Progress};
 pub use self::wishes::{Wish, start_next};
 
-/// The purpose of a child.
+/// The purpose of a child, which is also its kind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ChildKind {
-    /// BGSAVE, save points, and transfers to replicas.
+    /// The child saves a snapshot (BGSAVE, save points), or sends the data set to replicas.
     Rdb,
-    /// BGREWRITEAOF.
+    /// The child writes the base of an AOF (BGREWRITEAOF).
     Aof,
-    /// The keys of slots that move to another node.
+    /// The child sends the keys of slots that move to another node.
     Slots,
 }
 
@@ -70,7 +70,7 @@ impl ChildKind {
         }
     }
 
-    /// The child's name in log lines.
+    /// The name of the child in log lines.
     fn name(self) -> &'static str {
         match self {
             ChildKind::Rdb => "RDB",
@@ -84,11 +84,11 @@ impl ChildKind {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Target {
     Disk,
-    /// Replicas, by a pipe or by their sockets; no file is written.
+    /// The bytes go to replicas, by a pipe or by their sockets; no file is written.
     Replicas,
 }
 
-/// The work of a child.
+/// The work of a child: its kind, its target and its sockets.
 #[derive(Clone, Copy)]
 pub struct Job<'a> {
     pub kind: ChildKind,
@@ -113,12 +113,12 @@ pub struct Child {
     pub kind: ChildKind,
     pub target: Target,
     pub pid: i32,
-    /// Unix time in milliseconds.
+    /// The Unix time of the fork in milliseconds.
     pub started_ms: i64,
     pub progress: Progress,
     /// The number of keys at the fork.
     pub keys_total: u64,
-    /// The time of the last report, Unix milliseconds.
+    /// The Unix time of the last report in milliseconds.
     reported_ms: i64,
     reports: Reports,
     /// The pipe's registration in the loop; `None` if the cron polls it.
@@ -126,51 +126,54 @@ pub struct Child {
     stall: Stall,
 }
 
-/// Figures of past children, the forecast for the next one, and the queue of wishes.
+/// The figures of past children, the forecast for the next one, and the queue of wishes.
 #[derive(Default)]
 pub struct Forks {
-    /// Pipes of children that ended, still registered in the loop; closed by [`watch`].
+    /// The pipes of children that have ended, which are still registered in the loop. [`watch`]
+    /// closes them.
     retired: Vec<(Reports, Token)>,
     pub forecast: Forecast,
     history: forecast::History,
     pub wishes: wishes::Wishes,
-    /// Set by replication.
+    /// The callbacks of replication, which replication sets.
     pub replication: Option<ReplicationHooks>,
-    /// Set by the moves of slots.
+    /// The callbacks of the moves of slots, which `member` sets.
     pub slots: Option<SlotHooks>,
 }
 
-/// Callbacks of replication, which is above this module.
+/// Callbacks of replication, a module that may use this one.
 #[derive(Clone, Copy)]
 pub struct ReplicationHooks {
-    /// Grants [`Wish::Sync`]: starts a child whose target it chooses. Returns false if that is not
-    /// possible now; the wish then stays.
+    /// Grants [`Wish::Sync`]: starts a child, for a target that replication chooses. Returns false
+    /// if that is not possible now; the wish then stays in the queue.
     pub start: fn(&mut Server) -> bool,
-    /// Called when a child of kind `Rdb` has ended, for any target: replicas may wait for the file,
-    /// too. The snapshot's own handler has run. The pipe may still have unread bytes.
+    /// Called when a child of kind `Rdb` has ended, whatever its target was: replicas may also wait
+    /// for the file. The snapshot's own handler has run before. The pipe may still have unread
+    /// bytes.
     pub ended: fn(&mut Server, &Outcome),
 }
 
-/// Callbacks of the moves of slots, which are above this module.
+/// Callbacks of the moves of slots, a module that may use this one.
 #[derive(Clone, Copy)]
 pub struct SlotHooks {
-    /// Grants [`Wish::Slots`], as [`ReplicationHooks::start`].
+    /// Grants [`Wish::Slots`], as [`ReplicationHooks::start`] grants `Wish::Sync`.
     pub start: fn(&mut Server) -> bool,
     /// Called when a child of kind `Slots` has ended.
     pub ended: fn(&mut Server, &Outcome),
 }
 
-/// How a child ended.
+/// The result of a child.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Outcome {
     pub pid: i32,
     pub target: Target,
     pub exit: Exit,
-    /// Bytes of memory that were copied because of the child.
+    /// The bytes of memory that were copied because of the child.
     pub cow_bytes: u64,
-    /// The duration in seconds.
+    /// The duration of the child's work in seconds.
     pub seconds: i64,
-    /// Bit n is set if the n-th socket of the child did not get everything; others may have.
+    /// Bit n is set if the n-th socket of the child did not get all bytes; the other sockets may
+    /// have got them.
     pub failed_sockets: u64,
 }
 
@@ -180,7 +183,7 @@ impl Outcome {
         self.exit == Exit::Code(0)
     }
 
-    /// Whether the parent ended it by a signal: neither an error nor a result.
+    /// Whether the parent ended the child by a signal, which is neither an error nor a result.
     pub fn was_asked_to_end(&self) -> bool {
         matches!(
             self.exit,
@@ -189,7 +192,7 @@ impl Outcome {
     }
 }
 
-/// The time without a report.
+/// Measures the time without a report.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 struct Stall {
     silent_ms: i64,
@@ -197,12 +200,13 @@ struct Stall {
     killed: bool,
 }
 
-/// The maximum time that one check adds: more than that was spent elsewhere, by a machine's sleep
-/// or a change of the clock.
+/// The maximum time that one check adds. A longer interval was spent elsewhere, by a machine's
+/// sleep or a change of the clock.
 const LOOK_MAX_MS: i64 = 1000;
 
 impl Stall {
-    /// Whether the child must be killed: it has reported nothing for `timeout_s`; 0 is never.
+    /// Whether the child must be killed, because it has reported nothing for `timeout_s` seconds; 0
+    /// means never.
     fn look(&mut self, now_ms: i64, reported: bool, timeout_s: u32) -> bool {
         let passed_ms = (now_ms - self.looked_ms).clamp(0, LOOK_MAX_MS);
         self.looked_ms = now_ms;
@@ -216,12 +220,12 @@ impl Stall {
     }
 }
 
-/// A child without processors of its own gets a priority that is `GIVE_WAY` steps lower than the
-/// parent's, so that it gets some ten times less of a shared processor. Otherwise, with client,
-/// server and child on two processors, clients wait for the child's time slices.
+/// The number of steps by which the priority of a child is lowered, if the child has no processors
+/// of its own. The child then gets some ten times less of a shared processor. Otherwise, with
+/// client, server and child on two processors, clients wait for the child's time slices.
 const GIVE_WAY: i32 = 10;
 
-/// Forks, and runs `body` in the child, where an `Err` is the exit code. The parent continues at
+/// Forks, and runs `body` in the child; an `Err` of `body` is the exit code. The parent returns at
 /// once. The caller has checked that there is no other child.
 pub fn start(
     server: &mut Server,
@@ -295,7 +299,7 @@ impl Child {
         }
     }
 
-    /// Seconds since the last report.
+    /// The number of seconds since the last report.
     pub fn report_age_s(&self, now_ms: i64) -> i64 {
         match self.progress.cow_peak {
             0 => 0,
@@ -303,7 +307,7 @@ impl Child {
         }
     }
 
-    /// Takes in the child's reports. Returns whether there were any.
+    /// Reads the child's reports. Returns whether there was one.
     fn read_reports(&mut self, now_ms: i64) -> bool {
         let Some(progress) = self.reports.read() else {
             return false;
@@ -313,7 +317,7 @@ impl Child {
         true
     }
 
-    /// Kills a child that makes no progress; it is reaped later.
+    /// Kills a child that makes no progress. [`reap`] collects it later.
     fn kill_if_stalled(&mut self, now_ms: i64, reported: bool, timeout_s: u32) {
         if self.stall.look(now_ms, reported, timeout_s) {
             log::warn!(
@@ -326,7 +330,7 @@ impl Child {
     }
 }
 
-/// The first step of a child: gets its own title, signals, sockets and priority.
+/// Called first in a child: gives it its own title, signals, sockets and priority.
 fn enter_child(server: &mut Server, job: Job) {
     let kind = job.kind;
     logging::set_role(logging::Role::Child);
@@ -350,7 +354,7 @@ fn enter_child(server: &mut Server, job: Job) {
     if cpus.is_empty() {
         process::give_way(GIVE_WAY);
     } else {
-        // A list that the machine can't satisfy changes nothing.
+        // A list of processors that the machine does not have changes nothing.
         let _ = process::set_cpu_affinity(&cpus.to_str_lossy());
     }
 }
@@ -364,14 +368,14 @@ fn note_fork(server: &mut Server, took: Duration) {
         .add_if_needed("fork", took.as_millis() as u64, now_s);
 }
 
-/// Lets tables move and accesses be noted exactly when there is no child.
+/// Allows tables to be resized and accesses to be recorded exactly while there is no child.
 fn follow_child(server: &mut Server) {
     server.evict.freeze(server.child.is_some());
     server.follow_resize_policy();
 }
 
-/// Before the loop sleeps: registers the pipe of a new child, so that its end is noticed at once
-/// and not by the next cron, and removes that of an ended one.
+/// Called before the loop sleeps: registers the pipe of a new child, so that the child's end is
+/// noticed at once and not by the next cron, and removes the pipe of a child that has ended.
 pub fn watch(el: &mut EventLoop<Server>, server: &mut Server) {
     for (reports, token) in server.forks.retired.drain(..) {
         el.remove_file(token);
@@ -387,13 +391,13 @@ pub fn watch(el: &mut EventLoop<Server>, server: &mut Server) {
     }
 }
 
-/// The child has reported or ended. In a nested turn the data set is in the middle of a command, so
-/// the done handler must wait for the cron.
+/// Called when the child has reported or ended. In a nested turn the data set is in the middle of a
+/// command, so the done handler must wait for the cron.
 fn report_handler(_: &mut EventLoop<Server>, server: &mut Server, token: Token, _: Mask) -> Io {
     if !server.is_nested() {
         reap(server);
     }
-    // The pipe may end a moment before the process does.
+    // The pipe may end a moment before the child's process does.
     let ending = |child: &Child| child.token == Some(token) && child.reports.ended;
     match server.child.as_ref().is_some_and(ending) && !server.is_nested() {
         true => Io::More,
@@ -401,8 +405,8 @@ fn report_handler(_: &mut EventLoop<Server>, server: &mut Server, token: Token, 
     }
 }
 
-/// Called by the cron and the pipe's handler: takes in the child's reports and, if it has ended,
-/// runs its done handler.
+/// Called by the cron and the pipe's handler: reads the child's reports. If the child has ended,
+/// its done handler is run.
 pub fn reap(server: &mut Server) {
     server.sample_writes();
     let now_ms = server.clock.now_ms;
@@ -455,7 +459,7 @@ fn done(server: &mut Server, exit: Exit) {
     server.traced(trace::EventKind::ChildEnd, began, outcome.pid as u64);
 }
 
-/// Sends the child of this kind the signal to end. It is reaped later.
+/// Sends the child of this kind the signal to end. [`reap`] collects it later.
 pub fn kill(server: &mut Server, kind: ChildKind) {
     if let Some(child) = server.child.as_ref().filter(|child| child.kind == kind) {
         log::info!("Killing running {} child: {}", child.kind.name(), child.pid);
@@ -463,7 +467,7 @@ pub fn kill(server: &mut Server, kind: ChildKind) {
     }
 }
 
-/// Ends the child as [`kill`] does, and waits until it has ended and its handler has run.
+/// Ends the child as [`kill`] does, and waits until it has ended and its done handler has run.
 pub fn kill_and_wait(server: &mut Server, kind: ChildKind) {
     kill(server, kind);
     if let Some(pid) = server
@@ -478,8 +482,8 @@ pub fn kill_and_wait(server: &mut Server, kind: ChildKind) {
 }
 
 impl Server {
-    /// Sets whether the keyspace's tables may move: not while a child shares their pages, nor when
-    /// DEBUG forbids it.
+    /// Sets whether the keyspace's tables may be resized. They may not while a child shares their
+    /// pages, nor when DEBUG forbids it.
     pub fn follow_resize_policy(&mut self) {
         let policy = if self.child.is_some() || self.debug.no_resize {
             ResizePolicy::Avoid
@@ -587,7 +591,7 @@ mod tests {
         let mut server = server();
         server.config.child_stall_timeout = 2;
         start(&mut server, Job::to_disk(ChildKind::Rdb), |_, pipe| {
-            // One report and then no more: the child hangs.
+            // The child sends one report and then no more, as if it hung.
             pipe.bytes_done(1);
             loop {
                 std::thread::park();

@@ -5,10 +5,10 @@
 //!            after each key, each piece     the newest report counts
 //! ```
 //!
-//! A report is five numbers, small enough for a pipe to transfer at once: keys done, bytes written,
-//! bytes of memory copied (now, and the maximum), and the sockets that were given up. A report is
-//! sent only after some progress, at most once in `REPORT_EVERY`, so a child without reports makes
-//! no progress.
+//! A report is five numbers, few enough bytes for a pipe to transfer at once: keys done, bytes
+//! written, bytes of memory copied (now, and the maximum), and the sockets that were given up. A
+//! report is sent only after some progress, at most once in `REPORT_EVERY`, so a child without
+//! reports makes no progress.
 
 use std::cell::Cell;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
@@ -19,12 +19,11 @@ use crate::persist::loading::delay;
 use crate::sys::fork;
 use crate::sys::tape;
 
-/// A report is due after `KEYS_PER_LOOK` keys, if at least `REPORT_EVERY` has passed since the last
-/// one.
+/// The number of keys between two checks whether `REPORT_EVERY` has passed since the last report.
 const KEYS_PER_LOOK: u64 = 1024;
 const REPORT_EVERY: Duration = Duration::from_secs(1);
-/// Measuring the copied memory takes long in a big process: at most this fraction (1 / n) of the
-/// child's time.
+/// The measurement of the copied memory takes long in a big process, so it may take at most 1 /
+/// `MEASURE_SHARE` of the child's time.
 const MEASURE_SHARE: u32 = 100;
 const NUMBERS: usize = 5;
 const REPORT_BYTES: usize = NUMBERS * 8;
@@ -34,9 +33,9 @@ const REPORT_BYTES: usize = NUMBERS * 8;
 pub struct Progress {
     /// The number of keys that the child has processed.
     pub keys: u64,
-    /// Bytes written.
+    /// The number of bytes that the child has written.
     pub bytes: u64,
-    /// Bytes of memory copied at the time of the report.
+    /// The number of bytes of memory that were copied until the report.
     pub cow_bytes: u64,
     /// The maximum of `cow_bytes` so far.
     pub cow_peak: u64,
@@ -98,7 +97,7 @@ impl Pipe {
         progress
     }
 
-    /// Counts a key that is done, and sends a report if one is due.
+    /// Counts a processed key, and sends a report if one is due.
     #[inline]
     pub fn key_done(&self) {
         let progress = self.count(|progress| progress.keys += 1);
@@ -113,12 +112,12 @@ impl Pipe {
         self.report_if_due();
     }
 
-    /// A socket was given up; `at` counts from 0.
+    /// Records that a socket was given up; `at` is its index, from 0.
     pub fn socket_failed(&self, at: usize) {
         self.count(|progress| progress.failed_sockets |= 1 << at);
     }
 
-    /// Sends a report if one is due, for work without keys or with few big ones.
+    /// Sends a report if one is due. Called for work without keys or with few big ones.
     fn report_if_due(&self) {
         let now = Instant::now();
         if now < self.next_report.get() {
@@ -146,7 +145,7 @@ impl Pipe {
             .write_all(&self.progress.get().to_bytes())
             .is_err()
         {
-            // The parent has ended, so the result is useless.
+            // The parent has ended, so the child's result is useless.
             log::warn!("Child failed reporting info to parent, exiting.");
             fork::exit_now(1);
         }
@@ -171,16 +170,17 @@ impl Pipe {
     }
 }
 
-/// Counts the progress of a save: for the parent, if a child saves. The default counts nothing.
+/// Counts the progress of a save, and reports it to the parent if a child saves. The default counts
+/// nothing.
 #[derive(Clone, Copy, Default)]
 pub struct Meter<'a> {
     pub pipe: Option<&'a Pipe>,
-    /// `rdb-key-save-delay`, for tests.
+    /// The value of `rdb-key-save-delay`, a delay for tests.
     pub pause_us: i32,
 }
 
 impl Meter<'_> {
-    /// Counts a key that is done.
+    /// Counts a processed key.
     #[inline]
     pub fn key_done(&self) {
         if let Some(pipe) = self.pipe {
@@ -191,7 +191,7 @@ impl Meter<'_> {
         }
     }
 
-    /// The pause of `rdb-key-save-delay`, by which tests make a save slow.
+    /// Pauses for `rdb-key-save-delay`, by which tests make a save slow.
     #[cold]
     fn pause(&self) {
         delay(self.pause_us);
@@ -211,14 +211,14 @@ impl Meter<'_> {
 /// The parent's end of the pipe.
 pub(super) struct Reports {
     pipe: PipeReader,
-    /// Whether the pipe has ended: so has the child, or it is about to.
+    /// Whether the pipe has ended. Then the child has ended, or is about to end.
     pub ended: bool,
-    /// The beginning of an incomplete report.
+    /// The first bytes of an incomplete report.
     partial: Vec<u8>,
 }
 
 impl Reports {
-    /// `pipe` must be non-blocking.
+    /// Creates the parent's end; `pipe` must be non-blocking.
     pub fn new(pipe: PipeReader) -> Reports {
         Reports {
             pipe,
@@ -232,7 +232,7 @@ impl Reports {
         self.pipe.as_raw_fd()
     }
 
-    /// The newest report, if there is a new one.
+    /// Reads the pipe. Returns the newest report, if there is a new one.
     pub fn read(&mut self) -> Option<Progress> {
         loop {
             let Reports { pipe, partial, .. } = self;
@@ -249,7 +249,7 @@ impl Reports {
                 }
                 Ok(_) => {}
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                // No bytes now, or the end: the exit status decides.
+                // There are no bytes now, or the pipe has ended: the exit status decides which.
                 Err(_) => break,
             }
         }

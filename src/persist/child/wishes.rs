@@ -1,5 +1,5 @@
-//! A queue of work for children that was requested while another child runs. Only this module
-//! starts the next child.
+//! The queue of wishes, which are requests for work of a child that came while another child runs.
+//! Only this module starts the next child.
 //!
 //! ```text
 //!   BGREWRITEAOF, appendonly yes ─> Rewrite  ─┐
@@ -12,25 +12,25 @@
 //! ```
 //!
 //! A wish that can't be granted now (rewrites and snapshots pause after failures) stays in the
-//! queue and does not delay those behind it.
+//! queue and does not delay the wishes behind it.
 //!
-//! **Invariant:** a wish is removed from the queue when its child was started, or when it is
-//! withdrawn (`tests::a_wish_stays_until_its_child_was_started`).
+//! **Invariant:** a wish is removed from the queue only when its child was started, or when the
+//! wish is withdrawn (`tests::a_wish_stays_until_its_child_was_started`).
 
 use crate::persist::aof::rewrite;
 use crate::persist::rdb::background;
 use crate::state::Server;
 
-/// The work of a child.
+/// A wish: the work that a child shall do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Wish {
-    /// Rewrite the AOF.
+    /// The AOF is rewritten.
     Rewrite,
-    /// Save to the disk.
+    /// A snapshot is saved to the disk.
     Snapshot,
-    /// Send the data set to replicas, see [`super::ReplicationHooks`].
+    /// The data set is sent to replicas, see [`super::ReplicationHooks`].
     Sync,
-    /// Send slots to another node, see [`super::SlotHooks`].
+    /// Slots are sent to another node, see [`super::SlotHooks`].
     Slots,
 }
 
@@ -62,9 +62,9 @@ impl Wishes {
     }
 }
 
-/// The cron's step: starts the next child, if none runs and one is requested or due.
+/// The cron's step: starts the next child, if none runs and a child is requested or due.
 pub fn start_next(server: &mut Server) {
-    // In a turn within a load, the data set is incomplete and must not be saved.
+    // In a nested turn within a load the data set is incomplete, and must not be saved.
     if server.child.is_some() || server.is_nested() {
         return;
     }
@@ -80,7 +80,8 @@ pub fn start_next(server: &mut Server) {
     rewrite::start_if_due(server);
 }
 
-/// Grants a wish, if its time has come. An error is logged.
+/// Grants a wish by starting its child, if this is possible now. Returns whether the child was
+/// started. An error is logged.
 fn start(server: &mut Server, wish: Wish) -> bool {
     match wish {
         Wish::Rewrite => rewrite::start_wished(server),

@@ -1,4 +1,4 @@
-//! The AUX fields of a snapshot: names and values about the file as a whole.
+//! The AUX fields of a snapshot, which are names and values about the file as a whole.
 //!
 //! ```text
 //!   redis-ver valkey-ver ctime used-mem         a line of the log
@@ -11,7 +11,7 @@ use crate::cluster::moves::OPEN_SLOTS_FIELD;
 use crate::persist::rdb::save::SLOT_IMPORT_FIELD;
 use crate::persist::rdb::{Position, is_history_id};
 
-/// The AUX fields of a [`Position`].
+/// The AUX fields that make up a [`Position`].
 #[derive(Default)]
 pub(super) struct HistoryFields {
     id: Option<String>,
@@ -28,7 +28,8 @@ impl HistoryFields {
         }
     }
 
-    /// Old servers wrote a database of -1 when there was none; the other fields are then useless.
+    /// The position that the fields describe. Old servers wrote a database of -1 when there was
+    /// none; the other fields are then useless.
     pub(super) fn position(&self) -> Option<Position> {
         Some(Position {
             id: self.id.clone()?,
@@ -39,7 +40,7 @@ impl HistoryFields {
 }
 
 impl Keyspace<'_, '_> {
-    /// An AUX field: those without a meaning here are logged.
+    /// Reads an AUX field. A field that has no meaning for this server is logged.
     pub(super) fn read_aux(&mut self, name: &[u8], value: &[u8]) {
         let text = String::from_utf8_lossy(value);
         let number = text.parse::<i64>().unwrap_or(0);
@@ -66,7 +67,7 @@ impl Keyspace<'_, '_> {
             OPEN_SLOTS_FIELD if self.options.of_primary => {
                 self.live.borrow_mut().server.follow_open_slots(&text);
             }
-            // nodes.conf has them.
+            // These slots are in nodes.conf, too.
             OPEN_SLOTS_FIELD => {}
             SLOT_IMPORT_FIELD => {
                 if let Some(import) = Establish::of_field(&text) {
@@ -77,7 +78,7 @@ impl Keyspace<'_, '_> {
             b"aof-base" if number != 0 => log::info!("RDB is base AOF"),
             b"aof-preamble" | b"aof-base" | b"redis-bits" => {}
             b"repl-stream-db" | b"repl-id" | b"repl-offset" => self.history.note(name, &text),
-            // Scripts, which are not stored any more.
+            // The field has a script; scripts are not stored any more.
             b"lua" => {}
             name => log::debug!(
                 "Unrecognized RDB AUX field: '{}' '{text}'",

@@ -1,4 +1,4 @@
-//! Loading a data set: at the start, on DEBUG RELOAD, and from a primary.
+//! Loads a data set: at the start, on DEBUG RELOAD, and from a primary.
 //!
 //! ```text
 //!   start() -> begin -> read the file; at times: progress, one turn -> end -> "Ready to accept"
@@ -7,14 +7,14 @@
 //!               -> Place::Aside    another one, which is then installed; clients use the old one meanwhile
 //! ```
 //!
-//! Clients may connect meanwhile: commands that need no data (INFO, PING, CONFIG) run, the others
-//! get -LOADING. The loader runs single turns of the loop between keys, and within large ones
-//! (`loading-process-events-interval-bytes`).
+//! Clients may connect during a load. Commands that need no data (INFO, PING, CONFIG) run, all
+//! others get -LOADING. The loader runs single turns of the loop between keys, and within large
+//! keys (`loading-process-events-interval-bytes`).
 //!
-//! An error in the bytes is returned, for any source. At the start it ends the process: a server
-//! that starts with half of its data would soon save that half.
+//! An error in the bytes is returned, whatever their source is. At the start such an error ends the
+//! process: a server that starts with half of its data would soon save that half.
 //!
-//! **Invariant:** while `server.loading` is `InPlace` nothing expires and nothing is evicted;
+//! **Invariant:** while `server.loading` is `InPlace`, nothing expires and nothing is evicted;
 //! expired keys of the file are not created.
 
 mod aux_fields;
@@ -50,7 +50,7 @@ use crate::types::{Key, New, Value};
 
 use self::aux_fields::HistoryFields;
 
-/// The number of empty keys that the server's log names; further ones are only counted.
+/// The number of empty keys that the server's log names; further empty keys are only counted.
 const EMPTY_KEYS_NAMED: u64 = 10;
 /// The number of skipped keys whose names are logged.
 const SKIPPED_KEYS_NAMED: u64 = 10;
@@ -58,7 +58,7 @@ const SKIPPED_KEYS_NAMED: u64 = 10;
 /// The progress of a load, for INFO.
 #[derive(Default)]
 pub struct Progress {
-    /// Unix time in seconds.
+    /// The Unix time of the beginning in seconds.
     pub start_s: i64,
     pub total_bytes: u64,
     pub loaded_bytes: u64,
@@ -71,7 +71,7 @@ impl Progress {
     pub fn percent(&self) -> f64 {
         match self.total_bytes {
             0 => 100.0,
-            // A compressed file has fewer bytes than are loaded.
+            // A compressed file has fewer bytes than are loaded from it.
             total => (self.loaded_bytes as f64 * 100.0 / total as f64).min(100.0),
         }
     }
@@ -96,18 +96,19 @@ pub struct Counts {
     pub expired: u64,
     /// The number of empty values, which older servers could write, and which were dropped.
     pub empty: u64,
-    /// Keys of types that this server does not have (`rdb-skip-unknown`).
+    /// The number of keys of types that this server does not have, which were skipped
+    /// (`rdb-skip-unknown`).
     pub skipped: u64,
 }
 
-/// Which data set is being loaded.
+/// The state of loading: which data set is being loaded, if any.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub enum Loading {
     #[default]
     No,
-    /// The server's own data set, which clients can't use meanwhile.
+    /// The server's own data set is being loaded, and clients can't use it.
     InPlace,
-    /// Another data set, while clients use the server's.
+    /// Another data set is being loaded, while clients use the server's.
     Aside,
 }
 
@@ -123,18 +124,18 @@ impl Loading {
     }
 }
 
-/// Why the data set was not loaded.
+/// The reason why the data set was not loaded.
 #[derive(Debug)]
 pub enum LoadError {
     /// The file does not exist.
     NotFound,
-    /// The file is not of this format, or can't be read; the server's log has the details.
+    /// The file does not have this format, or can't be read; the server's log has the details.
     Refused,
     /// The file is damaged; the server's log has the details.
     Damaged,
     /// SHUTDOWN stopped the load.
     Stopped,
-    /// [`LoadOptions::accept`] refused it before the first key.
+    /// [`LoadOptions::accept`] refused the data set before its first key.
     Unwanted,
 }
 
@@ -148,9 +149,9 @@ pub struct Loaded {
 
 /// The destination of keys and functions.
 pub enum Place<'a> {
-    /// The server's data set.
+    /// The server's data set, in place.
     Server,
-    /// This data set, which was created by `Server::new_data_set`.
+    /// A data set that was created by `Server::new_data_set`.
     Aside(&'a mut DataSet),
 }
 
@@ -165,15 +166,16 @@ impl Place<'_> {
     }
 }
 
-/// The server while it loads. At the start it has the event loop and runs whole turns of it. In a
-/// command (DEBUG RELOAD) it has none, and lets the loop serve the sockets as a busy script does.
+/// The server while it loads. At the start, `Live` has the event loop and runs whole turns of it.
+/// In a command (DEBUG RELOAD) it has no loop, and the sockets are served as in a busy script.
 pub struct Live<'a> {
     pub server: &'a mut Server,
     pub el: Option<&'a mut EventLoop<Server>>,
 }
 
 impl Live<'_> {
-    /// Begins to load: clients get -LOADING from now on. `total` is the size of the files in bytes.
+    /// Begins to load the server's data set: clients get -LOADING from now on. `total` is the size
+    /// of the files in bytes.
     pub fn begin(&mut self, total: u64) {
         self.server.loading = Loading::InPlace;
         self.begin_progress(total);
@@ -218,8 +220,8 @@ impl Live<'_> {
         u64::from(self.server.config.loading_process_events_interval_bytes)
     }
 
-    /// Serves clients until something has happened: the source of the bytes has no more of them at
-    /// present.
+    /// Called when the source of the bytes has no more of them at present: serves clients until
+    /// something has happened.
     pub fn wait(&mut self) {
         self.turn(TURN);
     }
@@ -233,7 +235,7 @@ impl Live<'_> {
                     log::warn!("The event loop failed: {}", sys::error_text(&e));
                 }
             }
-            // A command loads, so the loop is within a turn.
+            // A command loads the data set, so the loop is within a turn.
             None => busy::process_events_while_blocked(self.server),
         }
     }
@@ -250,19 +252,19 @@ pub type SharedLive<'l, 'a> = RefCell<&'l mut Live<'a>>;
 /// Options of a load.
 #[derive(Clone, Copy, Default)]
 pub struct LoadOptions {
-    /// Existing keys are replaced: DEBUG RELOAD MERGE.
+    /// Existing keys are replaced, for DEBUG RELOAD MERGE.
     pub replace: bool,
-    /// Expired keys are created: for a replica, whose primary deletes them, and for the base of an
-    /// AOF, which has their deletion later.
+    /// Expired keys are created. This is for a replica, whose primary deletes the keys, and for the
+    /// base of an AOF, which has their deletion later.
     pub keep_expired: bool,
-    /// Called when the AUX fields and the functions have been read; the parameter is whether there
-    /// is any key. The functions have been stored by then, so only a load of another data set may
-    /// be refused.
+    /// Called when the AUX fields and the functions have been read; the parameter says whether
+    /// there is any key. The functions have been stored by then, so only a data set that is loaded
+    /// aside may be refused.
     pub accept: Option<fn(&mut Server, bool) -> Accept>,
-    /// The server is at the file's position of its replication history from the first key on. What
-    /// has expired since is deleted in the stream, too.
+    /// From the first key on, the server is at the file's position in the replication history. The
+    /// deletion of keys that have expired since is fed to the stream, too.
     pub resume: bool,
-    /// It is the snapshot of this server's primary.
+    /// The data set is the snapshot of this server's primary.
     pub of_primary: bool,
     /// The connection protects the file's bytes, so the checksum is not compared.
     pub protected: bool,
@@ -271,15 +273,16 @@ pub struct LoadOptions {
 /// The decision on a data set before its first key is read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Accept {
-    /// The data set is loaded into the place that was chosen.
+    /// The data set is loaded into the place that was chosen before.
     Continue,
-    /// The new data set replaces the server's now, and the keys are loaded into it there.
+    /// The new data set replaces the server's at once, and the keys are then loaded into the
+    /// server's.
     Install,
     /// The load ends with [`LoadError::Unwanted`].
     Refuse,
 }
 
-/// Fills the keyspace from what `load::read` finds.
+/// The sink that fills the keyspace with the keys that `load::read` reads.
 ///
 /// Reading a bucket of a big table costs a cache miss, and the next key is in an unrelated bucket.
 /// So a key is built and its bucket prefetched at once, but the key is inserted only [`AHEAD`] keys
@@ -290,11 +293,11 @@ pub enum Accept {
 ///                └─> its bucket is there: into the table
 /// ```
 ///
-/// **Invariant:** no key waits when another database begins, or when the load is over: before that
-/// no key is looked up.
+/// **Invariant:** no key waits when another database begins, or when the load is over. No key is
+/// looked up before that.
 ///
 /// **Invariant:** the loader does not hold the borrowed server while it reads from the source,
-/// which may borrow it, too.
+/// since the source may borrow the server, too.
 pub struct Keyspace<'l, 'a> {
     live: &'l SharedLive<'l, 'a>,
     place: Place<'l>,
@@ -308,17 +311,17 @@ pub struct Keyspace<'l, 'a> {
     ended: Option<LoadError>,
 }
 
-/// Keys with their hashes, before they are in the table.
+/// Keys with their hashes that are not in the table yet.
 type Waiting = VecDeque<(u64, Key)>;
 
-/// The maximum number of keys that wait for their buckets: enough to hide a cache miss, few enough
-/// for the first-level cache.
+/// The maximum number of keys that wait for their buckets. The number is large enough to hide a
+/// cache miss, and small enough for the first-level cache.
 const AHEAD: usize = 24;
 
 impl<'l, 'a> Keyspace<'l, 'a> {
     fn new(live: &'l SharedLive<'l, 'a>, place: Place<'l>, mut options: LoadOptions) -> Self {
         let now_ms = live.borrow().server.clock.now_ms;
-        // The primary of a replica deletes expired keys.
+        // Expired keys are kept: the primary of a replica deletes them.
         options.keep_expired |= live.borrow().server.replication.is_replica();
         Keyspace {
             live,
@@ -368,7 +371,7 @@ impl<'l, 'a> Keyspace<'l, 'a> {
         Ok(())
     }
 
-    /// Inserts the key that has waited longest into the table.
+    /// Inserts the key that has waited for the longest time into the table.
     #[inline(always)]
     fn put_first(db: &mut Db, waiting: &mut Waiting, replace: bool) -> Result<()> {
         let Some((hash, entry)) = waiting.pop_front() else {
@@ -384,7 +387,7 @@ impl<'l, 'a> Keyspace<'l, 'a> {
         }
     }
 
-    /// Whether the key has expired. Removes expired fields.
+    /// Whether the key has expired. Expired fields of a hash are removed.
     #[inline]
     fn has_expired(&mut self, name: &[u8], meta: Meta, value: &mut New) -> bool {
         let mut gone = meta.expire_at.is_some_and(|at| at < self.now_ms);
@@ -405,7 +408,8 @@ impl<'l, 'a> Keyspace<'l, 'a> {
         gone
     }
 
-    /// Feeds a command to the stream of a primary that continues its history.
+    /// Feeds a command to the replication stream, if the server is a primary that continues its
+    /// history.
     fn feed(&mut self, argv: &[&[u8]]) {
         if !self.options.resume {
             return;
@@ -433,8 +437,8 @@ impl<'l, 'a> Keyspace<'l, 'a> {
 }
 
 impl Sink for Keyspace<'_, '_> {
-    /// A load that is over in a moment serves no clients meanwhile: they wait rather than get
-    /// -LOADING.
+    /// The offset of the first tick. A load that is shorter serves no clients: they wait rather
+    /// than get -LOADING.
     fn first_tick(&self) -> u64 {
         self.live.borrow().interval()
     }
@@ -532,7 +536,7 @@ impl Sink for Keyspace<'_, '_> {
             self.counts.expired += 1;
             return Ok(());
         }
-        // This runs for each key, so the server is borrowed once.
+        // This code runs for each key, so the server is borrowed only once.
         let mut live = self.live.borrow_mut();
         let server = &mut *live.server;
         self.add(server, name, meta, kind, value)?;
@@ -596,8 +600,8 @@ impl Sink for Keyspace<'_, '_> {
     }
 }
 
-/// A pause after a key, for tests: `us` microseconds; if negative, one microsecond after one key in
-/// `-us`, chosen at random.
+/// Pauses after a key, for tests. `us` is in microseconds; if it is negative, the pause is one
+/// microsecond after one key in `-us`, chosen at random.
 pub fn delay(us: i32) {
     if us > 0 {
         sys::sleep(Duration::from_micros(us as u64));
@@ -606,7 +610,8 @@ pub fn delay(us: i32) {
     }
 }
 
-/// Reads an RDB from any source of bytes into `place`, which contains a part of it after an error.
+/// Reads an RDB from any source of bytes into `place`. After an error, `place` contains a part of
+/// the data set.
 pub fn load_stream(
     live: &mut Live,
     reader: &mut Reader,
@@ -616,7 +621,7 @@ pub fn load_stream(
     load_shared(&RefCell::new(live), reader, place, options)
 }
 
-/// Like [`load_stream`], from a source that uses the server while it waits for bytes.
+/// As [`load_stream`], from a source that uses the server while it waits for bytes.
 pub fn load_shared<'l, 'a>(
     live: &'l SharedLive<'l, 'a>,
     reader: &mut Reader,
@@ -697,8 +702,8 @@ fn report(counts: Counts) {
     log::info!("Done loading RDB, keys loaded: {loaded}, keys expired: {expired}{empty}{unknown}.");
 }
 
-/// Loads a file into the server's data set. If it is damaged, the checker reads it, and its
-/// findings are logged.
+/// Loads a file into the server's data set. If the file is damaged, the checker reads it, too, and
+/// its findings are logged.
 pub fn load_file(
     live: &mut Live,
     path: &Path,
@@ -740,7 +745,8 @@ fn load_whole(
     result
 }
 
-/// At the start of a recording or a replay: loads the data set, and serves no client meanwhile.
+/// Called at the start of a recording or a replay: loads the data set, and serves no client during
+/// the load.
 pub fn load_bytes(server: &mut Server, mut rdb: &[u8]) -> std::result::Result<(), ExitCode> {
     let len = rdb.len() as u64;
     let options = LoadOptions {
@@ -756,7 +762,7 @@ pub fn load_bytes(server: &mut Server, mut rdb: &[u8]) -> std::result::Result<()
     }
 }
 
-/// At the start: loads the data set of the last run.
+/// Called at the start: loads the data set of the last run.
 pub fn start(el: &mut EventLoop<Server>, server: &mut Server) -> std::result::Result<(), ExitCode> {
     let began = Instant::now();
     if server.config.appendonly {
@@ -777,7 +783,7 @@ pub fn start(el: &mut EventLoop<Server>, server: &mut Server) -> std::result::Re
                 "DB loaded from disk: {:.3} seconds",
                 began.elapsed().as_secs_f64()
             );
-            // The AOF may have been switched on meanwhile. An error is logged.
+            // The AOF may have been switched on during the load. An error is logged.
             aof::follow_setting(server).map_err(|_| ExitCode::FAILURE)
         }
         Err(LoadError::NotFound) => Ok(()),
@@ -796,8 +802,8 @@ pub fn start(el: &mut EventLoop<Server>, server: &mut Server) -> std::result::Re
 /// The last line in the log when the process ends because a file is damaged.
 pub const DAMAGED: &str = "Terminating server after rdb file reading failure.";
 
-/// DEBUG RELOAD: loads the file into the data set, which the caller has emptied unless the keys are
-/// merged.
+/// DEBUG RELOAD: loads the file into the data set. The caller has emptied the data set, unless keys
+/// are merged.
 pub fn reload(
     server: &mut Server,
     _: &TopLevel,
@@ -805,13 +811,13 @@ pub fn reload(
 ) -> std::result::Result<Loaded, LoadError> {
     let path = server.config.dbfilename.as_path().to_path_buf();
     let loaded = load_file(&mut Live { server, el: None }, &path, options)?;
-    // A failure is logged; the AOF is then off.
+    // A failure is logged; the AOF is then switched off.
     let _ = aof::follow_setting(server);
     Ok(loaded)
 }
 
 impl Server {
-    /// Whether a data set is being loaded, into the server's or beside it.
+    /// Whether a data set is being loaded, in place or aside.
     #[inline]
     pub fn is_loading(&self) -> bool {
         self.loading != Loading::No

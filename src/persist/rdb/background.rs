@@ -1,4 +1,4 @@
-//! Snapshots: SAVE, BGSAVE, save points, shutdown, and the handling of their results.
+//! Snapshots: SAVE, BGSAVE, save points and shutdown, and the handling of their results.
 //!
 //! ```text
 //!   BGSAVE ───────────────┐
@@ -22,29 +22,30 @@ use crate::sys::fork::Exit;
 use crate::sys::tape;
 use crate::texts;
 
-/// The pause after a failed snapshot.
+/// The pause after a failed snapshot, in seconds.
 const RETRY_DELAY_S: i64 = 5;
 
 /// The state of snapshots.
 pub struct Rdb {
-    /// Bytes that were copied on write during the last save by a child.
+    /// The bytes of memory that were copied on write during the last save by a child.
     pub last_cow_bytes: u64,
     /// Whether the last background save failed.
     pub failed: bool,
     /// The duration of the last background save in seconds; -1 before the first.
     pub last_bgsave_s: i64,
-    /// Unix time at which the last background save started.
+    /// The Unix time in seconds at which the last background save started.
     pub last_try_s: i64,
-    /// The number of snapshots since the start.
+    /// The number of snapshots that were saved since the start.
     pub saves: u64,
-    /// The numbers of keys in the last loaded file.
+    /// The numbers of keys in the file that was loaded last.
     pub last_load: Counts,
     /// The value of `dirty` when the running child was forked.
     dirty_at_fork: u64,
 }
 
 impl Rdb {
-    /// The error for commands that write: snapshots fail, and `stop-writes-on-bgsave-error` is on.
+    /// The error for commands that write, if snapshots fail and `stop-writes-on-bgsave-error` is
+    /// on.
     pub fn write_refusal(&self, config: &Config) -> Option<Error> {
         let refused = self.failed && config.stop_writes_on_bgsave_error && !config.save.is_empty();
         refused.then(|| Error::of(config.text(texts::MISCONF_RDB)))
@@ -73,7 +74,7 @@ pub fn in_progress(server: &Server) -> bool {
         .is_some_and(|child| child.kind == ChildKind::Rdb)
 }
 
-/// Saves in this process, while all clients wait. After an error the old file is still there.
+/// Saves in this process, while all clients wait. After an error the old file still exists.
 pub fn save(server: &mut Server) -> io::Result<()> {
     server.rdb.saves += 1;
     let meter = Meter {
@@ -92,13 +93,14 @@ pub fn save(server: &mut Server) -> io::Result<()> {
     Ok(())
 }
 
-/// Saves in a child, as the settings say. The caller has checked that there is no other child.
+/// Saves in a child with the server's settings. The caller has checked that there is no other
+/// child.
 pub fn start(server: &mut Server) -> io::Result<()> {
     let options = SaveOptions::of(server);
     start_with(server, options)
 }
 
-/// Saves in a child. The caller has checked that there is no other child.
+/// Saves in a child with these options. The caller has checked that there is no other child.
 pub fn start_with(server: &mut Server, options: SaveOptions) -> io::Result<()> {
     server.rdb.saves += 1;
     server.rdb.dirty_at_fork = server.dirty;
@@ -124,7 +126,7 @@ pub fn start_with(server: &mut Server, options: SaveOptions) -> io::Result<()> {
     }
 }
 
-/// Takes in the result of a child that wrote the data set.
+/// Handles the result of a child that wrote the data set.
 pub fn background_save_done(server: &mut Server, outcome: Outcome) {
     server.rdb.last_cow_bytes = outcome.cow_bytes;
     server.rdb.last_bgsave_s = outcome.seconds;
@@ -134,7 +136,7 @@ pub fn background_save_done(server: &mut Server, outcome: Outcome) {
     }
 }
 
-/// Logs the result of a transfer to replicas, which is not a snapshot: `dirty` stays.
+/// Logs the result of a transfer to replicas. A transfer is not a snapshot, so `dirty` stays.
 fn log_transfer_done(outcome: Outcome) {
     match outcome.exit {
         Exit::Code(0) => log::info!("Background RDB transfer terminated with success"),
@@ -163,7 +165,7 @@ fn snapshot_done(server: &mut Server, outcome: Outcome) {
     let now_s = server.clock.now_s();
     server.latency.end("rdb-unlink-temp-file", began, now_s);
     if outcome.was_asked_to_end() {
-        // Not an error: the result is not wanted any more.
+        // This is not an error: the result is not wanted any more.
         log::warn!("Background saving terminated by signal {}", libc::SIGUSR1);
         return;
     }
@@ -182,12 +184,13 @@ fn is_rested(server: &Server) -> bool {
     !server.rdb.failed || since_s > RETRY_DELAY_S
 }
 
-/// Starts a requested snapshot, unless the pause after a failure lasts. Returns whether it did.
+/// Starts a requested snapshot, unless the pause after a failure lasts. Returns whether a snapshot
+/// was started.
 pub fn start_wished(server: &mut Server) -> bool {
     is_rested(server) && start(server).is_ok()
 }
 
-/// Starts a snapshot if a save point is reached. Returns whether it did.
+/// Starts a snapshot if a save point is reached. Returns whether a snapshot was started.
 pub fn start_if_due(server: &mut Server) -> bool {
     let since_s = server.clock.now_s() - server.last_save_s;
     let due = server
@@ -206,15 +209,15 @@ pub fn start_if_due(server: &mut Server) -> bool {
     start(server).is_ok()
 }
 
-/// FLUSHALL: ends a child that saves, as its data is out of date, and saves the empty data set if
-/// there are save points. Returns whether it was saved.
+/// FLUSHALL: ends a child that saves, since its data is out of date, and saves the empty data set
+/// if there are save points. Returns whether the empty data set was saved.
 pub fn after_flushall(server: &mut Server) -> bool {
     child::kill(server, ChildKind::Rdb);
     // An error is logged; the data set is flushed nevertheless.
     !server.config.save.is_empty() && save(server).is_ok()
 }
 
-/// Saves at shutdown. `Err`: there is no snapshot; the reason is logged.
+/// Saves at shutdown. `Err` means that there is no snapshot; the reason is logged.
 pub fn save_at_shutdown(server: &mut Server, wanted: bool, forced: bool) -> io::Result<()> {
     if in_progress(server) {
         log::warn!("There is a child saving an .rdb. Killing it!");

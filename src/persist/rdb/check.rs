@@ -1,4 +1,5 @@
-//! `aeris-check-rdb`: walks a file like the loader, keeps nothing, and reports where it is damaged.
+//! `aeris-check-rdb`: walks over a file like the loader, keeps nothing, and reports where it is
+//! damaged.
 //!
 //! ```text
 //!   [offset 0] Checking RDB file dump.rdb
@@ -12,8 +13,8 @@
 //!   [info] 4 keys read
 //! ```
 //!
-//! The lines are those of redis-check-rdb, since scripts read them. The server writes the same ones
-//! to its log when it can't load its file.
+//! The lines are those of redis-check-rdb, since scripts read them. The server writes the same
+//! lines to its log when it can't load its file.
 
 use std::fs::File;
 use std::path::Path;
@@ -71,7 +72,7 @@ const KINDS: [&str; 33] = [
     "hash-compact",
 ];
 
-/// Prints a line.
+/// The function that prints a line.
 type Print<'p> = &'p mut dyn FnMut(&str);
 
 struct Checker<'p> {
@@ -222,7 +223,7 @@ impl Sink for Checker<'_> {
     }
 }
 
-/// Limits that no value exceeds, so that none changes its encoding while a file is checked.
+/// Limits that no value exceeds, so that no value changes its encoding while a file is checked.
 fn no_limits() -> Limits {
     let seed = HashSeed::new([0, 0]);
     Limits {
@@ -243,17 +244,17 @@ fn no_limits() -> Limits {
             max_value: usize::MAX,
             seed,
         },
-        // Values that the server would repair are accepted.
+        // Values that the server would repair are accepted as valid.
         sanitize: false,
     }
 }
 
-/// Checks a file and prints each finding. Returns whether it is valid.
+/// Checks a file and prints each finding. Returns whether the file is valid.
 pub fn check_file(path: &Path, print: Print) -> bool {
     check_preamble(path, print).is_some()
 }
 
-/// Checks the snapshot at the beginning of an AOF. Returns its end, if it is valid.
+/// Checks the snapshot at the beginning of an AOF. Returns the end of the snapshot, if it is valid.
 pub fn check_preamble(path: &Path, print: Print) -> Option<u64> {
     let mut checker = Checker::new(print);
     checker.line(0, &format!("Checking RDB file {}", path.display()));

@@ -4,10 +4,11 @@
 //!   V C S | version 1 | codec 1 = LZ4 | 0 | kind 1 = RDB | LZ4 frame: REDIS.. or VALKEY.. ... EOF
 //! ```
 //!
-//! The frame has the checksums, so the one at the end of the RDB is 0. **Limits:** the frame format
-//! bounds a block to 4 MiB, and no more than two blocks are held. Nothing is written in this form.
+//! The frame has checksums of its own, so the checksum at the end of the RDB is 0. **Limits:** the
+//! frame format bounds a block to 4 MiB, and at most two blocks are in memory. This server reads
+//! such files and does not write them.
 
-/// The first bytes.
+/// The first bytes of a compressed file.
 pub const MAGIC: [u8; 3] = *b"VCS";
 
 const VERSION: u8 = 1;
@@ -38,7 +39,7 @@ mod tests {
     use crate::persist::rdb::load;
     use crate::persist::rio::Reader;
 
-    /// The header and the frame that Valkey writes.
+    /// The header and the frame, as Valkey writes them.
     fn compressed(plain: &[u8]) -> Vec<u8> {
         let info = FrameInfo::new()
             .block_mode(BlockMode::Linked)
@@ -70,7 +71,7 @@ mod tests {
         assert!(file.len() < plain.len() / 2);
         let read = read_all(&file, plain.len());
         assert_eq!(read, Ok((80, plain[9..].to_vec())));
-        // A damaged byte, and an end that is missing, are noticed by the frame.
+        // The frame detects a damaged byte, and a missing end.
         for at in [20, 1000, file.len() - 1] {
             let mut damaged = file.clone();
             damaged[at] ^= 0x10;

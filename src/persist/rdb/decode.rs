@@ -1,4 +1,4 @@
-//! Decodes one value: lengths, strings, and every type that any version wrote.
+//! Decodes one value: lengths, strings, and every type that any version of Redis wrote.
 //!
 //! ```text
 //!   type byte -> | string                        shown where it lies in the read buffer
@@ -8,9 +8,9 @@
 //! ```
 //!
 //! Bytes from outside are checked here and nowhere else: the rest of the server trusts a listpack.
-//! So the structure of every block is always verified, and so is that no member comes twice.
+//! So the structure of every block is always verified, as well as that no member occurs twice.
 //! `sanitize-dump-payload` does not change this, because no cheaper check would keep the invariants
-//! of the types; it decides whether [`Decoder::blocks`] are counted by INFO.
+//! of the types. The setting decides whether INFO counts [`Decoder::blocks`].
 //!
 //! **Invariant:** memory is reserved for no more elements than the remaining bytes can contain.
 
@@ -37,16 +37,16 @@ use crate::types::zset::Zset;
 use crate::types::{New, Value, kind as entry_kind};
 use crate::util::number::{IntBuf, parse_f64_lenient};
 
-/// Why bytes are not a valid value.
+/// The reason why bytes are not a valid value.
 #[derive(Debug)]
 pub enum Fault {
     /// The bytes end too early, or can't be read.
     Read(io::Error),
-    /// The bytes contradict the format, or themselves.
+    /// The bytes contradict the format, or one another.
     Corrupt(Cow<'static, str>),
     /// A collection without elements, which versions before 7.0 could write.
     Empty,
-    /// A value of this type, which this server does not have; it has been read to its end.
+    /// A value of a type that this server does not have; the value has been read to its end.
     Foreign(&'static str),
 }
 
@@ -75,7 +75,7 @@ impl std::fmt::Display for Fault {
 /// The result of decoding.
 pub type Result<T> = std::result::Result<T, Fault>;
 
-/// A fault with this text.
+/// An error whose fault is `Corrupt` with this text.
 pub fn corrupt<T>(text: impl Into<Cow<'static, str>>) -> Result<T> {
     Err(Fault::Corrupt(text.into()))
 }
@@ -88,7 +88,7 @@ pub enum Text<'a> {
 }
 
 impl Text<'_> {
-    /// The bytes; an integer is written to `digits`.
+    /// The bytes of the string; the text of an integer is written to `digits`.
     pub fn bytes<'b>(&'b self, digits: &'b mut IntBuf) -> &'b [u8] {
         match self {
             Text::Int(n) => digits.format(*n),
@@ -98,7 +98,7 @@ impl Text<'_> {
     }
 }
 
-/// The string as a key's value, with its kind byte. A long string is moved out.
+/// The kind byte and the value of a key that has this string. A long string is moved out.
 pub fn string_value<'t>(text: &'t mut Text<'_>) -> (u8, New<'t>) {
     match text {
         Text::Int(n) => (entry_kind::INT, New::Int(*n)),
@@ -117,8 +117,8 @@ enum Head {
     Encoded(u8),
 }
 
-/// Reads values. While a large value is read, `tick` is called with the offset; it returns the
-/// offset at which the next call is due.
+/// Reads values. While a large value is read, `tick` is called with the present offset; it returns
+/// the offset at which the next call is due.
 pub struct Decoder<'r, 's> {
     pub reader: &'r mut Reader<'s>,
     pub limits: Limits,
@@ -152,7 +152,7 @@ impl<'r, 's> Decoder<'r, 's> {
         })
     }
 
-    /// Reads a length; damaged if the byte begins an encoded string.
+    /// Reads a length. The file is damaged if the byte begins an encoded string.
     pub fn length(&mut self) -> Result<u64> {
         match self.head()? {
             Head::Len(len) => Ok(len),
@@ -160,8 +160,8 @@ impl<'r, 's> Decoder<'r, 's> {
         }
     }
 
-    /// Reads the number of elements of a collection, which is at most the number of remaining
-    /// bytes.
+    /// Reads the number of elements of a collection. A number that is larger than the number of
+    /// remaining bytes is an error.
     fn count(&mut self) -> Result<usize> {
         let count = self.length()?;
         if count == 0 {
@@ -170,7 +170,7 @@ impl<'r, 's> Decoder<'r, 's> {
         self.bounded(count)
     }
 
-    /// Checks a number of elements that take at least a byte each.
+    /// Checks a number of elements, each of which takes at least a byte.
     fn bounded(&mut self, count: u64) -> Result<usize> {
         match usize::try_from(count) {
             Ok(n) if self.reader.may_have(count) => Ok(n),
@@ -197,8 +197,8 @@ impl<'r, 's> Decoder<'r, 's> {
         Ok(f64::from_le_bytes(self.reader.get()?))
     }
 
-    /// Reads a score of the first format: a length and digits, or a special length for infinities
-    /// and NaN.
+    /// Reads a score in the form of the first format: a length and digits, or a special length for
+    /// the infinities and NaN.
     fn text_double(&mut self) -> Result<f64> {
         match self.reader.get_u8()? {
             255 => Ok(f64::NEG_INFINITY),
@@ -214,7 +214,7 @@ impl<'r, 's> Decoder<'r, 's> {
         }
     }
 
-    /// Reads a string, borrowed if possible.
+    /// Reads a string, which is borrowed from the buffer if possible.
     #[inline]
     pub fn text(&mut self) -> Result<Text<'_>> {
         match self.head()? {
@@ -276,7 +276,7 @@ impl<'r, 's> Decoder<'r, 's> {
         Ok(show(text.bytes(&mut IntBuf::new())))
     }
 
-    /// Reads a packed block and checks it by `check`.
+    /// Reads a packed block and checks it with `check`.
     fn block<B>(&mut self, check: impl FnOnce(&[u8]) -> Option<B>) -> Result<Option<B>> {
         self.blocks += 1;
         self.with_text(check)
@@ -311,7 +311,7 @@ impl<'r, 's> Decoder<'r, 's> {
         })
     }
 
-    /// Calls `tick` if it is time.
+    /// Calls `tick` if the offset of the next call is reached.
     pub fn report(&mut self, mut tick: &mut dyn FnMut(u64) -> u64) {
         self.tick(&mut tick);
     }
@@ -332,7 +332,7 @@ impl<'r, 's> Decoder<'r, 's> {
     }
 }
 
-/// The name of a module: nine letters of six bits each, above ten bits of version.
+/// The name of a module: nine letters of six bits each; the lowest ten bits are a version.
 pub fn module_name(id: u64) -> String {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     (0..9)
@@ -407,7 +407,7 @@ impl Decoder<'_, '_> {
         }
     }
 
-    /// Reads a string that must be a valid listpack.
+    /// Reads a string that must be a valid listpack; `complaint` is the text of the fault.
     fn listpack(&mut self, complaint: &'static str) -> Result<Listpack> {
         match self.block(Listpack::from_bytes)? {
             Some(listpack) => Ok(listpack),
@@ -560,7 +560,8 @@ impl Decoder<'_, '_> {
         Ok(hash)
     }
 
-    /// Valkey 9: each field with its value and its expiry time, -1 for none.
+    /// Reads a hash of Valkey 9: each field with its value and its expiry time, which is -1 for
+    /// none.
     fn hash_valkey(&mut self, mut tick: Tick) -> Result<Hash> {
         let count = self.count()?;
         let mut hash = Hash::new();
@@ -575,8 +576,8 @@ impl Decoder<'_, '_> {
         Ok(hash)
     }
 
-    /// Redis 7.4: each field after its expiry time, which is 0 for none, otherwise relative to the
-    /// earliest one.
+    /// Reads a hash of Redis 7.4: each field after its expiry time, which is 0 for none, and
+    /// otherwise relative to the earliest expiry time.
     fn hash_metadata(&mut self, kind: u8, mut tick: Tick) -> Result<Hash> {
         let earliest = match kind {
             kind::HASH_METADATA => Some(self.millis()?),
@@ -605,11 +606,11 @@ impl Decoder<'_, '_> {
         Ok(hash)
     }
 
-    /// Redis 7.4: field, value and expiry time in turn, 0 for none.
+    /// Reads a listpack of Redis 7.4: field, value and expiry time in turn, with 0 for no time.
     fn hash_listpack_ex(&mut self, kind: u8) -> Result<Hash> {
         const COMPLAINT: &str = "Hash listpack integrity check failed.";
         if kind == kind::HASH_LISTPACK_EX {
-            // The earliest time, which is in the triples, too.
+            // This is the earliest expiry time, which is in the triples, too.
             self.millis()?;
         }
         let listpack = self.listpack(COMPLAINT)?;
@@ -657,10 +658,10 @@ impl Decoder<'_, '_> {
         }
         let len = self.length()?;
         let last_id = self.id()?;
-        // Versions before 7.0 lack these figures; they are set as if no entry had been deleted.
+        // Versions before 7.0 lack these figures, so they are set as if no entry had been deleted.
         let (mut max_deleted, mut added) = (StreamId::MIN, len);
         if kind != kind::STREAM_LISTPACKS {
-            // The first entry's ID, which is in the listpacks, too.
+            // This is the first entry's ID, which is in the listpacks, too.
             self.id()?;
             (max_deleted, added) = (self.id()?, self.length()?);
         }
@@ -708,14 +709,14 @@ impl Decoder<'_, '_> {
         Ok(())
     }
 
-    /// Reads a group. Returns whether it has released entries, which belong to no consumer.
+    /// Reads a group. Returns whether the group has released entries, which belong to no consumer.
     fn group(&mut self, kind: u8, stream: &mut Stream, tick: &mut Tick) -> Result<bool> {
         let name = self.bytes()?;
         let last_id = self.id()?;
         let entries_read = if kind == kind::STREAM_LISTPACKS {
             entries_up_to(&stream.log, last_id)
         } else {
-            // The format has -1 for an unknown number.
+            // The format has -1 for an unknown number of entries read.
             Some(self.length()?).filter(|read| i64::try_from(*read).is_ok())
         };
         let Some(group) = stream.create_group(&name, last_id, entries_read) else {

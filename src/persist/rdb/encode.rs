@@ -28,14 +28,14 @@ use crate::types::zset::Zset;
 use crate::types::{KeyRef, Value};
 use crate::util::number::{IntBuf, parse_i64};
 
-/// Shorter strings are not compressed.
+/// The length below which strings are not compressed.
 const COMPRESS_MIN: usize = 21;
-/// A compression that saves less than this is not used.
+/// The number of bytes that a compression must save to be used.
 const COMPRESS_GAIN: usize = 4;
 /// The longest text of a 32-bit integer.
 const INT_TEXT_MAX: usize = 11;
 
-/// Writes values in the format of one version.
+/// Writes values in the format of one version of RDB.
 pub struct Encoder<'w, 's> {
     pub out: &'w mut Writer<'s>,
     version: u32,
@@ -54,7 +54,7 @@ pub fn version_for(entry: KeyRef, wanted: u32) -> u32 {
 }
 
 impl<'w, 's> Encoder<'w, 's> {
-    /// An encoder for a version; with `compress`, strings are compressed by LZF.
+    /// Creates an encoder for a version. With `compress`, strings are compressed by LZF.
     pub fn new(out: &'w mut Writer<'s>, version: u32, compress: bool) -> Encoder<'w, 's> {
         Encoder {
             out,
@@ -121,7 +121,7 @@ impl<'w, 's> Encoder<'w, 's> {
         }
     }
 
-    /// Writes the string compressed; returns false if that would not be shorter.
+    /// Writes a string in compressed form. Returns false if this form would not be shorter.
     fn compressed(&mut self, text: &[u8]) -> io::Result<bool> {
         let Some(lzf) = &mut self.lzf else {
             return Ok(false);
@@ -255,8 +255,8 @@ impl<'w, 's> Encoder<'w, 's> {
         result
     }
 
-    /// Writes from the highest score to the lowest, as in Redis, which builds its skiplist faster
-    /// in that order.
+    /// Writes the members from the highest score to the lowest, as Redis does, which builds its
+    /// skiplist faster in this order.
     fn zset(&mut self, zset: &Zset) -> io::Result<()> {
         self.len(zset.len() as u64)?;
         let mut result = Ok(());
@@ -352,7 +352,7 @@ impl Encoder<'_, '_> {
 
     fn group(&mut self, group: &Group) -> io::Result<()> {
         self.id(group.last_id)?;
-        // The format has -1 for an unknown number.
+        // The format has -1 for an unknown number of entries read.
         self.len(group.entries_read.unwrap_or(u64::MAX))?;
         self.len(group.pending_count() as u64)?;
         for (id, nack) in group.pending(..) {

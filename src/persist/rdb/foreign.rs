@@ -1,5 +1,5 @@
-//! Values of types that newer servers have and this one has not: their names, and their layouts, so
-//! that a reader can pass over them.
+//! Values of types that newer servers have and this server does not have: their names, and their
+//! layouts, so that a reader can pass over them.
 //!
 //! ```text
 //!   27  stream with released entries   Redis 8.8    read as a stream; foreign only if it has such entries
@@ -10,9 +10,10 @@
 //! ```
 //!
 //! A foreign value is read to its end and then reported as [`Fault::Foreign`] with its name. The
-//! walk over a file continues behind it if the sink agrees (`rdb-skip-unknown`).
+//! walk over a file continues behind the value if the sink agrees (`rdb-skip-unknown`).
 //!
-//! **Invariant:** each step of a loop reads at least a byte, so a wrong count ends with the bytes.
+//! **Invariant:** each step of a loop reads at least a byte, so a loop with a wrong count stops at
+//! the end of the bytes.
 
 use super::decode::{Decoder, Fault, Result, Tick, corrupt};
 use super::kind;
@@ -26,7 +27,7 @@ const PATH_HASH: &str = "a path hash (Valkey 9.2)";
 
 /// The types of the parts of a module's value.
 mod module_part {
-    /// The end.
+    /// The end of the parts.
     pub const EOF: u64 = 0;
     /// A signed integer.
     pub const SINT: u64 = 1;
@@ -77,8 +78,8 @@ impl Decoder<'_, '_> {
         Err(Fault::Foreign(PATH_HASH))
     }
 
-    /// Passes over what identifies the producers of a stream's entries (XADD IDMP, Redis 8.6).
-    /// Without it a repeated request of a producer adds its entry again.
+    /// Passes over the ids of the producers of a stream's entries (XADD IDMP, Redis 8.6). Without
+    /// these ids, a request that a producer repeats adds its entry again.
     pub fn producers(&mut self, tick: Tick) -> Result<()> {
         let (_duration, _max_size, producers) = (self.length()?, self.length()?, self.length()?);
         for _ in 0..producers {
@@ -117,7 +118,8 @@ impl Decoder<'_, '_> {
         }
     }
 
-    /// Passes over the time before a module's data outside of keys.
+    /// Passes over the field that precedes a module's data outside of keys, and that says when it
+    /// was saved.
     pub fn module_time(&mut self) -> Result<()> {
         if self.length()? != module_part::UINT {
             return corrupt("Module AUX data without a time");

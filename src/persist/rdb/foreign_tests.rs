@@ -1,5 +1,5 @@
-//! Files of newer servers: what is read, what is refused by name, and what is left out. The bytes
-//! are made by hand, after the layouts in `foreign`.
+//! Tests with files of newer servers: what is read, what is refused by name, and what is left out.
+//! The bytes are made by hand, after the layouts in `foreign`.
 
 use super::decode::{Fault, Result};
 use super::load::{self, Meta, Sink};
@@ -18,7 +18,7 @@ fn server() -> Server {
     Server::new(Config::default(), Vec::new())
 }
 
-/// A file of these parts, with a string at the end.
+/// A file made of these parts, with a string at the end.
 fn file(magic: &str, parts: &[u8]) -> Vec<u8> {
     let mut file = [
         magic.as_bytes(),
@@ -90,7 +90,7 @@ fn skipping(file: &[u8]) -> (u64, u64) {
     (counts.loaded, counts.skipped)
 }
 
-/// Foreign keys, each named `k`: the file's magic, the bytes, and what the error names.
+/// Files with a foreign key named `k`: the file's magic, the bytes, and the words in the error.
 const FOREIGN: [(&str, &[u8], &str); 7] = [
     ("REDIS0014", b"\x1c\x01k\x02\x00\x05\x00\x01x\x07\x0112345678", "an array"),
     ("REDIS0014", b"\x1c\x01k\x01\x01\x03\x05\x03\x01x", "an array"),
@@ -166,18 +166,18 @@ fn the_versions_in_between_are_refused() {
 
 #[test]
 fn metadata_of_keys_are_passed_over() {
-    // A class with an integer and a string, before a key with a time to live.
+    // The metadata of a class, with an integer and a string, before a key with a time to live.
     let meta =
         b"\xfc\x00\x00\x00\x00\x00\x00\x00\x7f\xf3\x01abcd\x02\x05\x05\x02xy\x00\x00\x01k\x01v";
     let read = names(&file("REDIS0013", meta)).expect("a string");
     assert_eq!(read, ["k", "last"]);
-    // In Valkey's files the same code announces an import of slots.
+    // In Valkey's files the same opcode announces an import of slots.
     let import = b"\xf3\x02ab\x01\x05\x06\x00\x01k\x01v";
     let read = names(&file("VALKEY080", import)).expect("a string");
     assert_eq!(read, ["k", "last"]);
 }
 
-/// A stream's payload of Redis 7.2 with what later versions append.
+/// A stream's payload of Redis 7.2, with the fields that later versions append.
 #[test]
 fn a_stream_of_redis_8_6_is_that_of_7_2_and_its_producers() {
     let mut server = server();
@@ -204,7 +204,7 @@ fn a_stream_of_redis_8_6_is_that_of_7_2_and_its_producers() {
     };
     let (_, body) = payload::open(&dumped, checks).expect("our own");
     assert_eq!(body[0], kind::STREAM_LISTPACKS_3);
-    // Duration, maximum, one producer with one id, two counts.
+    // The bytes are: duration, maximum, one producer with one id, two counts.
     let producers = b"\x40\x64\x40\x64\x01\x01p\x01\x02id\x05\x01\x02\x00";
     let newer = [&[kind::STREAM_PRODUCERS], &body[1..], producers].concat();
     let wanted = data_set(&server);
@@ -217,7 +217,7 @@ fn a_stream_of_redis_8_6_is_that_of_7_2_and_its_producers() {
         Ok::<String, Fault>(data_set(&server))
     };
     assert_eq!(restored(13, &newer).expect("a stream"), wanted);
-    // With metadata of modules before the type.
+    // This payload has metadata of modules before the type.
     let with_meta = [b"\xf3\x01abcd\x00", &newer[..]].concat();
     assert_eq!(restored(13, &with_meta).expect("a stream"), wanted);
     assert!(restored(13, &newer[..newer.len() - 1]).is_err());

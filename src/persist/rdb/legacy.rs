@@ -1,17 +1,17 @@
-//! Encodings that are no longer written: ziplists (up to Redis 6.2) and zipmaps (up to 2.4). Both
-//! become listpacks when they are read, element by element, so that the rest of the server does not
-//! need them.
+//! Encodings that are no longer written: ziplists (up to Redis 6.2) and zipmaps (up to 2.4). When
+//! they are read, they are turned into listpacks, element by element, so that the rest of the
+//! server does not need them.
 
 use crate::ds::listpack::Listpack;
 use crate::ds::ziplist::Ziplist;
 use crate::ds::zipmap::Zipmap;
 
-/// The elements of a ziplist; `None` if it is damaged.
+/// A listpack with the elements of a ziplist; `None` if the ziplist is damaged.
 pub fn listpack_of_ziplist(bytes: &[u8]) -> Option<Listpack> {
     Ziplist::parse(bytes)?.to_listpack()
 }
 
-/// Keys and values of a zipmap in turn; `None` if it is damaged.
+/// A listpack with the keys and values of a zipmap in turn; `None` if the zipmap is damaged.
 pub fn listpack_of_zipmap(bytes: &[u8]) -> Option<Listpack> {
     Zipmap::parse(bytes)?.to_listpack()
 }

@@ -1,4 +1,4 @@
-//! Reads a whole file: the order of its parts, and the sinks that receive them.
+//! Reads a whole RDB file: the order of its parts, and the sinks that receive them.
 //!
 //! ```text
 //!   read() walks the file -> Sink::aux, select_db, resize_db, function, key ...
@@ -7,7 +7,7 @@
 //!                              +-- Checker     counts and reports (`rdb::check`)
 //! ```
 //!
-//! The loader and the checker use the same walk, so that both accept the same files.
+//! The loader and the checker use the same walk, so that they accept the same files.
 
 use std::collections::HashMap;
 
@@ -20,12 +20,12 @@ use crate::db::slot::SLOTS;
 use crate::persist::rio::Reader;
 use crate::types::New;
 
-/// A key's attributes in a file, beside its value.
+/// The attributes of a key in a file, besides its value.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Meta {
-    /// Unix time in milliseconds.
+    /// The expiry time in Unix milliseconds.
     pub expire_at: Option<i64>,
-    /// Seconds since the last use, if the file has them.
+    /// The seconds since the last use, if the file has them.
     pub idle_seconds: Option<u64>,
     /// The LFU counter, if the file has it.
     pub frequency: Option<u8>,
@@ -64,50 +64,55 @@ impl Step {
     }
 }
 
-/// The maximum number of keys for which room is made on the word of a source whose length is not
-/// known: a table of 256 MB, whose pages take no memory before keys come.
+/// The maximum number of keys for which room is made if the length of the source is not known, so
+/// that the announced number can't be checked. The table then has 256 MB, whose pages take no
+/// memory before keys come.
 const UNCHECKED_KEYS_MAX: u64 = 1 << 24;
 
-/// Receives the parts of a file. Each method may end the walk with a fault.
+/// Receives the parts of a file. A method that returns a fault ends the walk.
 pub trait Sink {
-    /// The walk has reached this step; `offset` is the position of the next byte.
+    /// Called when the walk has reached this step; `offset` is the position of the next byte.
     #[inline]
     fn step(&mut self, _: Step, _offset: u64) {}
     /// The offset at which [`Sink::tick`] is called first.
     fn first_tick(&self) -> u64 {
         u64::MAX
     }
-    /// Bytes were read up to `offset`; returns the offset at which the next call is due.
+    /// Called when bytes were read up to `offset`. Returns the offset at which the next call is
+    /// due.
     fn tick(&mut self, offset: u64) -> u64;
     fn aux(&mut self, name: &[u8], value: &[u8]);
     fn select_db(&mut self, db: u64) -> Result<()>;
-    /// `keys` keys follow, `expires` of them with a time to live. `plausible` is the maximum for
-    /// which room may be made: what the rest of the source can hold, if its length is known.
+    /// Called when `keys` keys follow, `expires` of them with a time to live. `plausible` is the
+    /// maximum number for which room may be made: what the rest of the source can hold, if its
+    /// length is known.
     fn resize_db(&mut self, keys: u64, expires: u64, plausible: u64);
     fn function(&mut self, source: &[u8]) -> Result<()>;
-    /// The AUX fields and the functions have been read. `any`: at least one key follows.
+    /// Called when the AUX fields and the functions have been read. `any` says whether at least one
+    /// key follows.
     fn keys_begin(&mut self, _any: bool) -> Result<()> {
         Ok(())
     }
-    /// A key's name was read; its value follows.
+    /// Called when a key's name was read; its value follows.
     #[inline]
     fn key_begins(&mut self, _name: &[u8], _: Meta, _kind: u8) {}
     fn key(&mut self, name: &[u8], meta: Meta, kind: u8, value: New) -> Result<()>;
-    /// Slots that arrive at the server whose data set this is.
+    /// Called for a move of slots to the server whose data set this is.
     fn slot_import(&mut self, _name: &[u8], _ranges: &[(u64, u64)]) {}
-    /// A collection without elements, which is not a key.
+    /// Called for a collection without elements, which is not a key.
     fn empty_key(&mut self, name: &[u8]);
-    /// Data of a module. Returns false if it can't be skipped.
+    /// Called for data of a module. Returns false if the data can't be skipped.
     fn skip_module(&mut self, _name: &str) -> bool {
         false
     }
-    /// A key whose value is of a type that this server does not have. Returns false if it can't be
-    /// skipped.
+    /// Called for a key whose value is of a type that this server does not have. Returns false if
+    /// the key can't be skipped.
     fn skip_foreign(&mut self, _name: &[u8], _what: &str) -> bool {
         false
     }
     fn footer(&mut self, found: u64, computed: u64) -> Result<()>;
-    /// The walk has ended, with or without an error; it checked this number of packed blocks.
+    /// Called when the walk has ended, with or without an error. `blocks` is the number of packed
+    /// blocks that were checked.
     fn blocks_checked(&mut self, _blocks: u64) {}
 }
 
@@ -116,13 +121,14 @@ pub trait Sink {
 pub enum Refused {
     Signature,
     Version(u32),
-    /// A compressed file that can't be read, and why.
+    /// The file is compressed and can't be read; the text is the reason.
     Compressed(String),
-    /// The first bytes can't be read.
+    /// The first bytes of the file can't be read.
     Unreadable(Fault),
 }
 
-/// The version of a file, from its first nine bytes, or from those in a compressed file.
+/// Reads the version of a file from its first nine bytes, or from the first nine bytes in a
+/// compressed file.
 pub fn read_version(reader: &mut Reader, any_version: bool) -> std::result::Result<u32, Refused> {
     let unreadable = |e| Refused::Unreadable(Fault::Read(e));
     let mut magic = [0; 9];
@@ -152,7 +158,7 @@ pub fn read_version(reader: &mut Reader, any_version: bool) -> std::result::Resu
     Err(Refused::Version(version))
 }
 
-/// Reads everything behind the version, up to the checksum. Stops at the first fault.
+/// Reads everything behind the version, including the checksum. Stops at the first fault.
 pub fn read<S: Sink>(
     reader: &mut Reader,
     version: u32,
@@ -185,9 +191,9 @@ struct Walk<'w, 'r, 's, S> {
     sink: &'w mut S,
     /// The attributes of the next key.
     meta: Meta,
-    /// The key's name, in a reused buffer.
+    /// The name of the present key, in a reused buffer.
     name: Vec<u8>,
-    /// The number of fields of each template of compact hashes.
+    /// The number of fields of each template of compact hashes, by the template's id.
     templates: HashMap<u64, u64>,
 }
 
@@ -260,7 +266,7 @@ impl<S: Sink> Walk<'_, '_, '_, S> {
             }
             opcode::RESIZEDB => {
                 let (keys, expires) = (decoder.length()?, decoder.length()?);
-                // A key takes at least three bytes.
+                // A key takes at least three bytes in the file.
                 let left = decoder.reader.bytes_left();
                 let plausible = left.map_or(UNCHECKED_KEYS_MAX, |left| left / 3);
                 self.sink.resize_db(keys, expires, plausible);
@@ -278,7 +284,7 @@ impl<S: Sink> Walk<'_, '_, '_, S> {
                 return corrupt("Pre-release function format not supported.");
             }
             opcode::SLOT_INFO => {
-                // The sizes of a cluster's slot: a hint that is not needed here.
+                // The sizes of a cluster's slot are a hint that is not needed here.
                 for _ in 0..3 {
                     decoder.length()?;
                 }
@@ -359,7 +365,7 @@ impl<S: Sink> Walk<'_, '_, '_, S> {
         }
     }
 
-    /// The value of this key has been read, and this server has no such type.
+    /// Called when the value of this key has been read, and this server does not have its type.
     fn foreign_key(&mut self, name: &[u8], what: &str) -> Result<()> {
         if self.sink.skip_foreign(name, what) {
             return Ok(());
@@ -370,14 +376,14 @@ impl<S: Sink> Walk<'_, '_, '_, S> {
         ))
     }
 
-    /// The name and the ranges of slots that arrive at the server whose data set this is.
+    /// Reads the name and the ranges of a move of slots to the server whose data set this is.
     fn slot_import(&mut self) -> Result<()> {
         let name = self.decoder.bytes()?.to_vec();
         let count = self.decoder.length()?;
         let mut ranges = Vec::new();
         for _ in 0..count {
             let range = (self.decoder.length()?, self.decoder.length()?);
-            // There are no more ranges than slots.
+            // A list can't have more ranges than there are slots.
             if ranges.len() < SLOTS {
                 ranges.push(range);
             }
@@ -408,8 +414,8 @@ impl<S: Sink> Walk<'_, '_, '_, S> {
     }
 }
 
-/// Whether a type of a foreign value is one of files: those of payloads only are not read to their
-/// end.
+/// Whether the type of a foreign value occurs in files. Types that occur only in payloads are not
+/// read to their end.
 fn is_file_kind(kind: u8) -> bool {
     kind != kind::COMPACT_PACKED_DUMP && kind != kind::COMPACT_DUMP
 }

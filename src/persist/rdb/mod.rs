@@ -1,4 +1,4 @@
-//! RDB: the data set as one file, and one value as the payload of DUMP.
+//! RDB: the format for the data set as one file, and for one value as the payload of DUMP.
 //!
 //! ```text
 //!   file     "REDIS0011" aux* function* ( SELECTDB n RESIZEDB keys expires  key* )* EOF crc64
@@ -15,9 +15,9 @@
 //!            11000011 length length bytes    LZF: compressed length, length, compressed bytes
 //! ```
 //!
-//! Values are written as they lie in memory wherever that is a block of bytes (listpack, intset,
-//! the nodes of a quicklist, the listpacks of a stream), so saving and loading them is copying.
-//! Everything else is a count and then the elements as strings.
+//! A value that is a block of bytes in memory (a listpack, an intset, the nodes of a quicklist, the
+//! listpacks of a stream) is written as it is, so saving and loading it is copying. Any other value
+//! is written as a count and then the elements as strings.
 //!
 //! **The version that is written** is `rdb-version`, 11 by default:
 //!
@@ -30,18 +30,18 @@
 //!
 //! Fields are never written without their time to live: a field that has to expire must not live
 //! for ever. So **a file, or a payload, with such a field has at least version 12**, whatever the
-//! setting is, and an older server refuses it with an error. Everything else that a lower version
-//! lacks is derived data.
+//! setting is, and an older server refuses it with an error. All other things that a lower version
+//! lacks are derived data.
 //!
-//! Versions 12 to 79 are Redis's and 80 on are Valkey's, which both use value type 22, for
-//! different things: the version decides.
+//! Versions 12 to 79 are Redis's, and versions from 80 on are Valkey's. Redis and Valkey use value
+//! type 22 for different things, so the version decides.
 //!
 //! **Reading** covers every type that Redis wrote from 2.0 to 8.6 and Valkey from 7.2 to 9.1. Files
 //! of later versions, up to those that are known to exist, are read, too: only a value of a type
 //! that this server does not have, or of a module, is refused, with its type and key in the error
-//! ([`foreign`]). With `rdb-skip-unknown` it is left out and counted instead. The ids of producers
-//! in a stream (Redis 8.6, XADD IDMP) are left out always. A file that begins with `VCS` is
-//! compressed as a whole ([`compressed`]).
+//! ([`foreign`]). With `rdb-skip-unknown` such a value is left out and counted instead. The ids of
+//! producers in a stream (Redis 8.6, XADD IDMP) are always left out. A file that begins with `VCS`
+//! is compressed as a whole ([`compressed`]).
 //!
 //! **Invariant:** a saved file loads to an equal data set, whatever its encodings
 //! (`tests::what_is_saved_loads`).
@@ -76,15 +76,15 @@ use crate::types::hash::HashLimits;
 use crate::types::set::SetLimits;
 use crate::types::zset::ZsetLimits;
 
-/// Whether this is the id of a history: 40 hexadecimal digits.
+/// Whether a text is the id of a replication history: 40 hexadecimal digits.
 pub fn is_history_id(id: &str) -> bool {
     id.len() == 40 && id.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-/// A position in a replication history: equal id and equal offset mean equal data.
+/// A position in a replication history: data sets with equal id and equal offset are equal.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Position {
-    /// 40 hexadecimal digits.
+    /// The id of the history: 40 hexadecimal digits.
     pub id: String,
     /// The number of bytes of the replication stream that the data set contains.
     pub offset: u64,
@@ -93,9 +93,9 @@ pub struct Position {
 }
 
 impl Position {
-    /// The position of the server's data set in the replication history. `None` without a backlog,
-    /// as no replica can continue from there; within a transaction, whose changes are not in the
-    /// stream yet; and while the data of a replica are those of no history.
+    /// The position of the server's data set in the replication history. There is none in three
+    /// cases: without a backlog, since no replica could continue; within a transaction, whose
+    /// changes are not in the stream yet; and while the data of a replica belong to no history.
     pub fn of(server: &Server) -> Option<Position> {
         Self::offset_and_db(server).map(|(offset, db)| Position {
             id: server.replication.id.clone(),
@@ -104,7 +104,7 @@ impl Position {
         })
     }
 
-    /// The numbers of [`Position::of`].
+    /// The offset and the database of [`Position::of`].
     pub fn offset_and_db(server: &Server) -> Option<(u64, u32)> {
         let replication = &server.replication;
         let settled = server.nesting == 0 && server.propagation.is_idle();
@@ -117,24 +117,25 @@ impl Position {
         has_position.then(|| (replication.stream.end(), db))
     }
 
-    /// The server's data set is the one at this position.
+    /// Continues the history at this position, which is that of the server's data set.
     pub fn resume(&self, server: &mut Server) {
         let new_id = server.rng.hex(40);
         replication::resume(server, &self.id, self.offset, self.db, new_id);
     }
 }
 
-/// The newest version of Redis that is fully understood.
+/// The newest version of Redis whose files are fully understood.
 pub const VERSION_REDIS_MAX: u32 = 12;
-/// The oldest version that is written, that of Redis 7.0.
+/// The oldest version that can be written, that of Redis 7.0.
 pub const VERSION_REDIS_MIN: u32 = 10;
-/// The newest version of Redis that is read by the types in it: 13 is Redis 8.6, 14 is 8.8.
+/// The newest version of Redis whose files are read, unless a value's type is unknown: 13 is Redis
+/// 8.6, 14 is 8.8.
 const READ_REDIS_MAX: u32 = 14;
-/// The newest version of Valkey that is read by the types in it.
+/// The newest version of Valkey whose files are read, unless a value's type is unknown.
 const READ_VALKEY_MAX: u32 = 99;
 /// The version of Valkey 9.
 pub const VERSION_VALKEY: u32 = 80;
-/// From this version on, fields may have a time to live.
+/// The first version in which fields may have a time to live.
 pub const VERSION_FIELD_TTL: u32 = 12;
 
 /// Whether files and payloads of a version are read.
@@ -142,7 +143,7 @@ pub fn is_known_version(version: u32) -> bool {
     (1..=READ_REDIS_MAX).contains(&version) || (VERSION_VALKEY..=READ_VALKEY_MAX).contains(&version)
 }
 
-/// The bytes before a key, or in place of one.
+/// The bytes that stand before a key, or in place of one.
 pub mod opcode {
     /// Redis 8.10: the fields of compact hashes.
     pub const HASH_TEMPLATE: u8 = 242;
@@ -253,49 +254,49 @@ pub mod kind {
     }
 }
 
-/// The two high bits of a length give its size; `11` is an encoded string.
+/// The two high bits of a length give its size; the bits `11` mean an encoded string.
 mod len {
-    /// 6 bits, in the same byte.
+    /// The length has 6 bits, in the same byte.
     pub const BITS_6: u8 = 0;
-    /// 14 bits, in this and the next byte.
+    /// The length has 14 bits, in this byte and the next one.
     pub const BITS_14: u8 = 1;
-    /// 32 bits follow, big-endian.
+    /// A length of 32 bits follows, big-endian.
     pub const BITS_32: u8 = 0x80;
-    /// 64 bits follow, big-endian.
+    /// A length of 64 bits follows, big-endian.
     pub const BITS_64: u8 = 0x81;
-    /// An encoded string; the low bits give the encoding.
+    /// The string is encoded; the low bits give the encoding.
     pub const ENCODED: u8 = 3;
 }
 
-/// The encodings of strings that are not written as they are.
+/// The encodings of strings that are not written byte by byte.
 mod encoded {
-    /// An integer of 8 bits.
+    /// The string is an integer of 8 bits.
     pub const INT_8: u8 = 0;
-    /// An integer of 16 bits.
+    /// The string is an integer of 16 bits.
     pub const INT_16: u8 = 1;
-    /// An integer of 32 bits.
+    /// The string is an integer of 32 bits.
     pub const INT_32: u8 = 2;
-    /// Compressed by LZF.
+    /// The string is compressed by LZF.
     pub const LZF: u8 = 3;
 }
 
 /// The content of a quicklist's nodes.
 mod container {
-    /// One element.
+    /// The node has one element, not packed.
     pub const PLAIN: u64 = 1;
-    /// A listpack.
+    /// The node is a listpack.
     pub const PACKED: u64 = 2;
 }
 
-/// The present settings of the sizes at which values change their encodings.
+/// The present settings of the sizes above which values change their encodings.
 #[derive(Clone, Copy)]
 pub struct Limits {
     pub hash: HashLimits,
     pub list: ListLimits,
     pub set: SetLimits,
     pub zset: ZsetLimits,
-    /// Refuse inconsistent values, even if they could be repaired: for payloads from clients, and
-    /// with `sanitize-dump-payload yes`.
+    /// Whether inconsistent values are refused, even if they could be repaired: for payloads from
+    /// clients, and with `sanitize-dump-payload yes`.
     pub sanitize: bool,
 }
 

@@ -1,11 +1,11 @@
-//! DUMP and RESTORE: a single value, followed by a version and a checksum.
+//! DUMP and RESTORE: a payload is a single value, followed by a version and a checksum.
 //!
 //! ```text
 //!   | type | value ... | version, 2 bytes | CRC-64 of all before, 8 bytes |      little-endian
 //! ```
 //!
-//! A payload comes from a client and is not trusted: the checksum, which any client can compute,
-//! detects accidents, and the decoder checks everything else.
+//! A payload comes from a client and is not trusted. The checksum, which any client can compute,
+//! detects accidents; the decoder checks everything else.
 
 use super::decode::{Decoder, Fault, Result, Text, corrupt, string_value};
 use super::encode::{Encoder, version_for};
@@ -35,7 +35,7 @@ fn with_footer(out: Writer, version: u32) -> Vec<u8> {
     bytes
 }
 
-/// The payload of the reply to FUNCTION DUMP: each library as in a file.
+/// The payload of the reply to FUNCTION DUMP, with each library in the form of a file.
 pub fn dump_functions<'a>(sources: impl Iterator<Item = &'a [u8]>, version: u32) -> Vec<u8> {
     let mut out = Writer::in_memory();
     let mut encoder = Encoder::new(&mut out, version, false);
@@ -47,7 +47,7 @@ pub fn dump_functions<'a>(sources: impl Iterator<Item = &'a [u8]>, version: u32)
     with_footer(out, version)
 }
 
-/// The libraries in the body of such a payload.
+/// The sources of the libraries in the body of a payload of FUNCTION DUMP.
 pub fn functions(version: u32, body: &[u8], limits: Limits) -> Result<Vec<Vec<u8>>> {
     let mut source = body;
     let mut left = body.len();
@@ -70,12 +70,12 @@ pub fn functions(version: u32, body: &[u8], limits: Limits) -> Result<Vec<Vec<u8
     Ok(sources)
 }
 
-/// How a payload is checked.
+/// Says how a payload is checked.
 #[derive(Clone, Copy)]
 pub struct Checks {
-    /// Accept unknown versions, too.
+    /// Whether unknown versions are accepted, too.
     pub any_version: bool,
-    /// Ignore the checksum.
+    /// Whether the checksum is ignored.
     pub skip_checksum: bool,
 }
 
@@ -133,7 +133,7 @@ pub fn restore<R>(
     Ok(store(entry_kind_of(&value), New::Obj(value)))
 }
 
-/// The kind byte of a loaded value's entry.
+/// The kind byte for the entry of a loaded value.
 pub fn entry_kind_of(value: &Value) -> u8 {
     match value {
         Value::Str(_) => entry_kind::RAW,
@@ -145,7 +145,7 @@ pub fn entry_kind_of(value: &Value) -> u8 {
     }
 }
 
-/// Logs a fault; the client gets the same error for any fault.
+/// Logs a fault, since the client gets the same error for any fault.
 pub fn log_fault(fault: &Fault) {
     log::warn!("Error restoring a payload: {fault}");
 }

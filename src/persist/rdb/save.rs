@@ -7,7 +7,7 @@
 //!        | fsync of the folder         the name is on disk
 //! ```
 //!
-//! The keyspace is only read, since a forked child shares its memory with the parent.
+//! The save only reads the keyspace, since a forked child shares its memory with the parent.
 //!
 //! **Invariant:** a failed save leaves the last snapshot unchanged, and no temporary file.
 
@@ -27,27 +27,27 @@ use crate::sys::{self, signals};
 use crate::texts::Words;
 use crate::types::KeyRef;
 
-/// With `rdb-save-incremental-fsync`, the kernel starts writing after this number of bytes, so that
-/// the fsync at the end is short.
+/// The number of bytes after which the kernel starts to write, with `rdb-save-incremental-fsync`,
+/// so that the fsync at the end is short.
 const AUTOSYNC_BYTES: u64 = 4 << 20;
 
 /// The options of a save.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SaveOptions {
-    /// The version, 10 to 80. Fields with a time to live raise it to 12: see the header of
-    /// `persist::rdb`.
+    /// The version of the format, 10 to 80. Fields with a time to live raise the version to 12: see
+    /// the header of `persist::rdb`.
     pub version: u32,
     pub contents: Contents,
-    /// Whether a CRC is written at the end, and not zeros.
+    /// Whether a CRC is written at the end, instead of zeros.
     pub checksum: bool,
     pub compress: bool,
-    /// The file is the base of an AOF.
+    /// Whether the file is the base of an AOF.
     pub aof_base: bool,
     /// The position of the data set in a replication history, if it has one.
     pub position: Option<Position>,
 }
 
-/// The parts of a data set that are written.
+/// Says which parts of a data set are written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Contents {
     pub keys: bool,
@@ -55,7 +55,7 @@ pub struct Contents {
 }
 
 impl Contents {
-    /// Everything.
+    /// All parts of the data set are written.
     pub const ALL: Contents = Contents {
         keys: true,
         functions: true,
@@ -63,7 +63,7 @@ impl Contents {
 }
 
 impl SaveOptions {
-    /// A save of the whole data set with the server's settings.
+    /// The options for a save of the whole data set with the server's settings.
     pub fn of(server: &Server) -> SaveOptions {
         SaveOptions {
             version: server.config.rdb_version.number(),
@@ -75,7 +75,7 @@ impl SaveOptions {
         }
     }
 
-    /// The version that is written.
+    /// The version in which the data set is written.
     fn version_for(&self, server: &Server) -> u32 {
         let volatile = server
             .data
@@ -141,11 +141,11 @@ fn write_pieces(
     out.flush()
 }
 
-/// Random bytes that end a stream whose length is not known at its beginning.
+/// The random bytes that end a stream whose length is not known at its beginning.
 pub type EofMark = [u8; 40];
 
 /// The size of the pieces for replicas. A replica that gets no bytes for `repl-timeout` gives up,
-/// so a slow child should not collect much: a part of what a pipe holds, less with
+/// so a slow child should not collect much: a quarter of a pipe's capacity, and less with
 /// `rdb-key-save-delay`.
 const STREAM_PIECE: usize = 64 * 1024;
 const SLOW_STREAM_PIECE: usize = 16 * 1024;
@@ -211,8 +211,9 @@ fn write_aux_fields(server: &Server, out: &mut Encoder, options: &SaveOptions) -
     }
 }
 
-/// The slots that arrive here, whose keys belong to another node. Before Valkey 9 no version has a
-/// form for them, so they are a field that other servers ignore.
+/// Writes the slots that this node imports, whose keys still belong to another node. Versions
+/// before Valkey 9 have no form for them, so they are written as an AUX field that other servers
+/// ignore.
 fn write_slot_imports(server: &Server, out: &mut Encoder, version: u32) -> io::Result<()> {
     let Some(member) = &server.cluster else {
         return Ok(());
@@ -236,7 +237,8 @@ fn write_slot_imports(server: &Server, out: &mut Encoder, version: u32) -> io::R
     Ok(())
 }
 
-/// The AUX field of a slot import: its name, and its ranges as `0-5 7-7`.
+/// The name of the AUX field of a slot import. Its value is the import's name and its ranges, as
+/// `0-5 7-7`.
 pub const SLOT_IMPORT_FIELD: &[u8] = b"slot-import";
 
 fn write_db(server: &Server, out: &mut Encoder, db: &Db, meter: Meter) -> io::Result<()> {
@@ -258,7 +260,7 @@ fn write_db(server: &Server, out: &mut Encoder, db: &Db, meter: Meter) -> io::Re
     walk.break_value().map_or(Ok(()), Err)
 }
 
-/// A key's attribute of use, which depends on the eviction policy.
+/// An attribute of a key's last use, which depends on the eviction policy.
 enum Use<'a> {
     Nothing,
     Idle(&'a Server),
@@ -299,7 +301,7 @@ fn write_key(out: &mut Encoder, entry: KeyRef, use_of: &Use) -> io::Result<()> {
     out.value(entry)
 }
 
-/// A file that the kernel writes to the disk while it grows.
+/// A file that the kernel begins to write to the disk while it still grows.
 struct Syncing<'a> {
     file: &'a File,
     written: u64,
@@ -323,18 +325,18 @@ impl Write for Syncing<'_> {
     }
 }
 
-/// The name of the file that a process writes while it saves.
+/// The name of the file that a process writes during a save.
 fn temp_file(pid: u32) -> PathBuf {
     PathBuf::from(format!("temp-{pid}.rdb"))
 }
 
-/// Removes the file of a child that did not finish.
+/// Removes the file of a child that did not finish its save.
 pub fn remove_temp_file(pid: u32) {
-    // The child may not have created it.
+    // The child may not have created the file.
     let _ = std::fs::remove_file(temp_file(pid));
 }
 
-/// Saves to `dbfilename`. An error is logged.
+/// Saves to `dbfilename`. An error is logged and returned.
 pub fn save_file(server: &Server, options: &SaveOptions, meter: Meter) -> io::Result<()> {
     let temp = temp_file(std::process::id());
     let target = server.config.dbfilename.as_path().to_path_buf();

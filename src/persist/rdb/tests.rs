@@ -38,7 +38,7 @@ enum Made {
     Set(Vec<Vec<u8>>),
     Zset(Vec<(Vec<u8>, f64)>),
     Hash(Vec<(Vec<u8>, Vec<u8>, Option<i64>)>),
-    /// A number of entries, of which some are deleted and some are read by a group.
+    /// A stream: the number of entries, of which some are deleted and some are read by a group.
     Stream(u64, u64, u64),
 }
 
@@ -176,7 +176,7 @@ fn load_into(
     result
 }
 
-/// The expiry times of all fields, which the digest leaves out.
+/// The expiry times of all fields, which a digest leaves out.
 fn field_times(server: &Server) -> Vec<(Vec<u8>, Vec<u8>, i64)> {
     let mut times = Vec::new();
     for entry in server.data.dbs.iter().flat_map(|db| db.keys.iter()) {
@@ -234,7 +234,7 @@ proptest! {
         prop_assert_eq!(expires(&server), expires(&loaded));
     }
 
-    /// A damaged payload is refused, or it is a valid value that can be dumped and restored again.
+    /// A damaged payload is refused, or its value is valid and can be dumped and restored again.
     #[test]
     fn damaged_payloads_are_refused(
         made in made(), version in 0usize..4, compress in any::<bool>(),
@@ -274,7 +274,7 @@ proptest! {
         let mut file = saved(&server);
         let at = at.index(file.len());
         file[at] ^= byte;
-        // The eight bytes of the checksum may become zero, which means that there is none.
+        // If the eight bytes of the checksum became zero, the file would have no checksum.
         prop_assume!(file[file.len() - 8..] != [0; 8]);
         prop_assert!(load(&file).1.is_err());
         prop_assert!(load(&file[..at]).1.is_err(), "a file that ends too early");
@@ -324,13 +324,13 @@ fn the_first_formats_are_read() {
         digest_of(1, b"\x03\x03\x01a\x031.5\x01b\xfe\x01c\xff"),
         digest_of_made(Made::Zset(pairs.to_vec()))
     );
-    // A zipmap: count, (length, name, length, free, value)*, 255.
+    // The bytes are a zipmap: count, (length, name, length, free, value)*, 255.
     let hash = vec![(b"f1".to_vec(), b"v1".to_vec(), None)];
     assert_eq!(
         digest_of(2, b"\x09\x09\x01\x02f1\x02\x00v1\xff"),
         digest_of_made(Made::Hash(hash.clone()))
     );
-    // A ziplist: bytes, tail, count, (previous length, head, text)*, 255.
+    // The bytes are a ziplist: bytes, tail, count, (previous length, head, text)*, 255.
     let ziplist = b"\x13\x00\x00\x00\x0e\x00\x00\x00\x02\x00\x00\x02f1\x04\x02v1\xff";
     let packed = |kind: u8| [&[kind, ziplist.len() as u8], &ziplist[..]].concat();
     assert_eq!(digest_of(6, &packed(13)), digest_of_made(Made::Hash(hash)));
@@ -344,7 +344,8 @@ fn the_first_formats_are_read() {
 
 #[test]
 fn type_22_is_what_the_version_says() {
-    // Valkey 9: field, value, time. Redis 7.4 before its release: time, field, value.
+    // The order in Valkey 9 is field, value, time; in Redis 7.4 before its release it is time,
+    // field, value.
     let at = LATER.to_le_bytes();
     let valkey = [b"\x16\x01\x01f\x01v", &at[..]].concat();
     let redis = [
@@ -478,14 +479,16 @@ fn an_unknown_version_or_signature_is_refused() {
     assert_eq!(entry_kind::type_of(entry_kind::HASH) as u8, kind::HASH);
 }
 
-/// Older versions of Redis could write a wrong number of entries after deletions. Such a file
-/// loads, with its entries counted again; such a payload of a client is refused.
+/// Older versions of Redis could write a wrong number of entries after deletions. A file with such
+/// a stream loads, and its entries are counted again; a client's payload with such a stream is
+/// refused.
 #[test]
 fn a_stream_that_lost_count_is_counted_anew_unless_a_client_sent_it() {
     let mut server = server();
     store(&mut server, 0, b"s", &Made::Stream(5, 2, 0), false);
     let right = data_set(&server);
-    // The length, the last ID and the first ID: the first of five entries is deleted.
+    // The numbers are the length, the last ID and the first ID: the first of five entries is
+    // deleted.
     let (written, wrong) = ([4, 5, 1, 2, 2], [9, 5, 1, 2, 2]);
     let damage = |bytes: &[u8]| {
         let mut bytes = bytes.to_vec();
@@ -530,7 +533,8 @@ fn parts_of_a_data_set_are_saved_alone() {
             ..SaveOptions::of(&server)
         };
         let file = saved_with(&server, &options);
-        // Without the hash there is no field that an old reader would keep for ever.
+        // Without the hash there is no field with a time to live that an old reader would keep for
+        // ever.
         assert_eq!(version_of(&file), if keys { 12 } else { 11 });
         let (loaded, counts) = load(&file);
         assert_eq!(counts.expect("whole").counts.loaded, 2 * u64::from(keys));

@@ -1,14 +1,16 @@
-//! Sends the data set to replicas without a file: a child writes it while the parent serves.
+//! Sends the data set to replicas without a file: a child writes the data set while the parent
+//! serves.
 //!
 //! ```text
 //!   through_pipe   child ─> pipe ─> parent ─> sockets of the replicas    the parent paces: the slowest one decides
 //!   to_sockets     child ─> sockets                                      a replica's second connection
 //! ```
 //!
-//! In both cases a replica gets `$EOF:<mark>`, the RDB and the mark (`save::write_stream`).
+//! By the pipe or by its socket, a replica gets `$EOF:<mark>`, the RDB and the mark
+//! (`save::write_stream`).
 //!
-//! A socket that accepts no bytes for a time, or is closed, is given up: the others get the rest.
-//! [`child::Outcome::failed_sockets`] has the sockets that were given up.
+//! A socket that accepts no bytes for a time, or is closed, is given up; all other sockets get the
+//! rest. [`child::Outcome::failed_sockets`] has the sockets that were given up.
 
 use std::io::{self, PipeReader, Write};
 use std::os::fd::RawFd;
@@ -22,17 +24,17 @@ use crate::persist::child::{self, ChildKind, Job, Meter, Pipe, Target};
 use crate::state::Server;
 use crate::sys;
 
-/// The maximum number of sockets of a transfer: their results are bits of one number.
+/// The maximum number of sockets of a transfer, since their results are bits of one number.
 pub const SOCKETS_MAX: usize = 64;
 
-/// The capacity of the pipe. The child sleeps when it is full, the parent when it is empty; on a
-/// busy machine each change between them takes much longer than the bytes.
+/// The capacity of the pipe. The child sleeps when the pipe is full, the parent when it is empty;
+/// on a busy machine each change between the two takes much longer than the transfer of the bytes.
 pub const PIPE_BYTES: usize = 256 * 1024;
 
 /// Forks a child that sends the data set through a pipe. The pipe is non-blocking and ends with the
 /// child; bytes that remain in it must be read, too. If the caller drops the pipe, the child ends.
 ///
-/// The caller of this and of [`to_sockets`] has checked that there is no other child.
+/// The callers of this function and of [`to_sockets`] have checked that there is no other child.
 /// [`child::ReplicationHooks`] reports the child's result.
 pub fn through_pipe(server: &mut Server, options: &SaveOptions) -> io::Result<PipeReader> {
     let (from_child, mut to_parent) = io::pipe()?;
@@ -41,17 +43,17 @@ pub fn through_pipe(server: &mut Server, options: &SaveOptions) -> io::Result<Pi
     let mark = eof_mark(server);
     let mut from_child = Some(from_child);
     start(server, &[], |server, meter, _| {
-        // The child must not hold the reading end: otherwise it would not notice that the parent
-        // has closed its own.
+        // The child must not hold the reading end: otherwise the child would not notice that the
+        // parent has closed its own reading end.
         drop(from_child.take());
         write_stream(server, &mut to_parent, &mark, options, meter)
     })?;
     from_child.ok_or_else(|| io::ErrorKind::BrokenPipe.into())
 }
 
-/// Forks a child that sends the data set to these connections, at most [`SOCKETS_MAX`], which the
-/// clients have lent: they are closed with the transfer. A target that accepts no bytes for
-/// `timeout` is given up.
+/// Forks a child that sends the data set to these connections, at most [`SOCKETS_MAX`]. The clients
+/// have lent the connections, which are closed with the transfer. A connection that accepts no
+/// bytes for `timeout` is given up.
 pub fn to_sockets(
     server: &mut Server,
     sockets: Vec<Connection>,
@@ -109,11 +111,11 @@ fn eof_mark(server: &mut Server) -> EofMark {
     mark
 }
 
-/// Writes the same bytes to all connections, while at least one is left.
+/// The connections of a transfer. All of them get the same bytes, while at least one is left.
 struct Sockets<F> {
-    /// `None`: the socket was given up.
+    /// The connections; `None` in place of one that was given up.
     all: Vec<Option<Connection>>,
-    /// The time during which a socket may accept nothing.
+    /// The time for which a socket may accept no bytes.
     timeout: Duration,
     failed: F,
 }
@@ -154,7 +156,7 @@ impl<F: Fn(usize)> Write for Sockets<F> {
     }
 }
 
-/// Sends all bytes; the socket may accept nothing for `timeout`.
+/// Sends all bytes. Fails if the socket accepts no bytes for `timeout`.
 pub fn write_within(conn: &mut Connection, mut bytes: &[u8], timeout: Duration) -> io::Result<()> {
     while !bytes.is_empty() {
         let sent = conn.write(bytes)?;
@@ -198,7 +200,7 @@ mod tests {
         server
     }
 
-    /// Runs until the child has ended; the hook stores its result.
+    /// Runs until the child has ended; the hook stores the child's result.
     fn outcome(server: &mut Server) -> (Exit, u64) {
         use std::cell::Cell;
         thread_local!(static ENDED: Cell<Option<(Exit, u64)>> = const { Cell::new(None) });
@@ -216,7 +218,7 @@ mod tests {
         ENDED.take().expect("the hook was called")
     }
 
-    /// `$EOF:<mark>`, the RDB, the mark.
+    /// Checks the framing: `$EOF:<mark>`, the RDB, the mark.
     fn check_framing(bytes: &[u8]) {
         let rest = bytes.strip_prefix(b"$EOF:").expect("the announcement");
         let (mark, rest) = rest.split_at(40);
