@@ -6,8 +6,8 @@
 //! whatever order packets arrive.
 //!
 //! Two primaries with one epoch could both keep a slot. The primary with the smaller name takes a
-//! new epoch. That needs no votes: an epoch that is higher than all others contradicts no vote, as
-//! votes are about claims of the slots of a failed primary.
+//! new epoch. Taking a new epoch needs no votes: an epoch that is higher than all others
+//! contradicts no vote, as votes are about claims of the slots of a failed primary.
 
 use std::rc::Rc;
 
@@ -19,7 +19,7 @@ use super::nodes::NodeIndex;
 use super::packet::{Body, Header, Message};
 
 impl Cluster {
-    /// The claims in the head of a packet.
+    /// Executes the claims in the head of a packet.
     pub(super) fn receive_claims(
         &mut self,
         sender: NodeIndex,
@@ -68,7 +68,8 @@ impl Cluster {
 
     pub(super) fn send_update(&mut self, to: NodeIndex, owner: NodeIndex, out: &mut Vec<Action>) {
         let node = &self.nodes[owner];
-        // This node's own new claim may still wait for the disk, so announce the one before.
+        // This node's own new claim may still wait for the disk, so send the epoch that was
+        // announced last.
         let config_epoch = match owner == self.my_primary() {
             true => self.announced.config_epoch,
             false => node.config_epoch,
@@ -106,8 +107,8 @@ impl Cluster {
         self.take_claims(node, config_epoch, slots, out);
     }
 
-    /// Takes over what a primary claims. A node that so loses its last slot becomes a replica of
-    /// the claimant.
+    /// Takes over what a primary claims. If this node loses its last slot to the claimant, it
+    /// becomes a replica of the claimant.
     pub(super) fn take_claims(
         &mut self,
         claimant: NodeIndex,
@@ -214,13 +215,14 @@ impl Cluster {
         self.hold(Held::Claim);
     }
 
-    /// The highest epoch in this view.
+    /// The highest epoch that this node knows.
     pub(super) fn highest_epoch(&self) -> u64 {
         let epochs = self.nodes.iter().map(|(_, node)| node.config_epoch);
         epochs.max().unwrap_or(0).max(self.current_epoch)
     }
 
-    /// Takes a higher epoch unless this node has the highest alone. Returns whether it changed.
+    /// Takes a higher epoch unless this node has the highest alone. Returns whether the epoch
+    /// changed.
     pub(super) fn bump_epoch(&mut self) -> bool {
         let own = self.nodes[self.me].config_epoch;
         if own != 0 && own == self.highest_epoch() {

@@ -18,7 +18,7 @@ const KEPT: u16 = flag::MYSELF
     | flag::NO_FAILOVER;
 
 impl Cluster {
-    /// The content of nodes.conf. Nodes in handshake are not in it.
+    /// The content of nodes.conf. Nodes in handshake are left out.
     pub fn conf(&self, now: Now) -> NodesConf {
         let mut nodes = self.lines(now);
         nodes.retain(|line| line.flags & flag::HANDSHAKE == 0);
@@ -32,7 +32,7 @@ impl Cluster {
 
     /// The line of each node, also of those in handshake.
     pub fn lines(&self, now: Now) -> Vec<NodeLine> {
-        // One walk through the slots for all nodes.
+        // Collect the slots of all nodes in one walk.
         let mut slots = std::collections::HashMap::<NodeIndex, Vec<(u16, u16)>>::new();
         for (owner, range) in self.slots.ranges() {
             slots.entry(owner).or_default().push(range);
@@ -53,7 +53,7 @@ impl Cluster {
             ms => now.wall_ms.saturating_sub(now.ms.saturating_sub(ms)),
         };
         let is_me = index == self.me;
-        // A replica has the epoch of its primary.
+        // The line of a replica has the config epoch of its primary.
         let epoch_of = node.replica_of.unwrap_or(index);
         NodeLine {
             name: node.name,
@@ -129,7 +129,7 @@ impl Cluster {
         migrating.chain(importing).collect()
     }
 
-    /// The node that a file describes, after a start.
+    /// Builds the cluster's state from nodes.conf at a start.
     pub fn load(now: Now, settings: Settings, mut random: Random, conf: &NodesConf) -> Cluster {
         let own = conf
             .nodes
@@ -175,8 +175,8 @@ impl Cluster {
             }
         }
         if is_me {
-            // This node's texts and ports come from the settings. Its address comes from the file
-            // if the settings have none.
+            // This node's texts and ports come from the settings. This node's address comes from
+            // the file if the settings have none.
             let me = &mut self.nodes[self.me];
             me.flags = line.flags & KEPT & !flag::NO_FAILOVER | me.flags & flag::NO_FAILOVER;
             me.config_epoch = line.config_epoch;

@@ -1,4 +1,5 @@
-//! nodes.conf: what a node keeps of its cluster over a restart, as the peers read and write it.
+//! Reads and writes nodes.conf, with which a node knows its cluster after a restart, in the form of
+//! Redis and Valkey.
 //!
 //! ```text
 //!   <name> <ip>:<port>@<bus port>[,<host name>[,<key>=<value>]...] <flags> <primary or -> <ping sent ms>
@@ -36,7 +37,7 @@ pub struct OpenSlot {
     pub slot: u16,
     /// Whether the slot moves to this node; if not, it moves from this node.
     pub importing: bool,
-    /// The node on the other side.
+    /// The other node of the move.
     pub node: Name,
 }
 
@@ -85,7 +86,7 @@ impl fmt::Display for ConfError {
     }
 }
 
-/// The words of the flags, in the peers' order.
+/// The words of the flags, in the order of Redis and Valkey.
 const FLAG_WORDS: [(u16, &str); 8] = [
     (flag::MYSELF, "myself"),
     (flag::PRIMARY, "master"),
@@ -151,7 +152,7 @@ impl NodesConf {
             match *key {
                 "currentEpoch" => self.current_epoch = value,
                 "lastVoteEpoch" => self.last_vote_epoch = value,
-                // A variable of a newer version.
+                // Ignore a variable of a newer version.
                 _ => {}
             }
         }

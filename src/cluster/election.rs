@@ -9,8 +9,9 @@
 //! ```
 //!
 //! A voter votes once in each epoch, so of all elections that run at once only one wins in an
-//! epoch. Redis retries after four node timeouts. When hundreds of primaries fail together, most
-//! elections collide, and shards stay down for minutes. Here:
+//! epoch. In Redis, a failed election is repeated after four node timeouts. When hundreds of
+//! primaries fail together, most elections collide, and shards stay down for minutes. This server
+//! differs:
 //!
 //! - The delay grows with two ranks: that of the failed primary among all failed primaries, by the
 //!   names of their shards, so that elections follow each other at short intervals; and that of the
@@ -50,18 +51,19 @@ enum Phase {
     Asking {
         epoch: u64,
         since: u64,
-        /// When the request for votes is repeated; `None` until the new epoch is on the disk and
-        /// the request was sent.
+        /// The time at which the request for votes is repeated; `None` until the new epoch is on
+        /// the disk and the request was sent.
         repeat_at: Option<u64>,
         votes: BTreeSet<NodeIndex>,
     },
     /// The next election may be scheduled at this time.
     Failed { until: u64 },
-    /// The manual failover that this election belonged to has timed out. It gets no more votes.
+    /// The manual failover that this election belonged to has timed out. The election gets no more
+    /// votes.
     Abandoned { epoch: u64 },
 }
 
-/// An election of this node, or none.
+/// The election in which this node is a candidate; idle if none runs.
 #[derive(Clone, Default, Debug)]
 pub(super) struct Election {
     phase: Phase,
@@ -106,7 +108,7 @@ impl Cluster {
         (self.settings.node_timeout_ms * 2).max(AUTH_TIMEOUT_MIN_MS)
     }
 
-    /// When [`Cluster::run_election`] must be called.
+    /// The time at which [`Cluster::run_election`] must be called.
     pub(super) fn election_deadline(&self) -> Option<u64> {
         match &self.election.phase {
             Phase::Idle | Phase::Failed { .. } | Phase::Abandoned { .. } => None,
@@ -334,7 +336,8 @@ impl Cluster {
         };
         let unit = self.delay_unit().max(10);
         // Voters of Redis that voted for this node do not vote for it in a later epoch for two node
-        // timeouts, and each voter waits for its disk: giving up early loses votes on their way.
+        // timeouts, and each voter waits for its disk: giving up early would lose votes that are on
+        // their way.
         let timeout = self.settings.node_timeout_ms;
         let patience = match votes.is_empty() {
             true => (unit * 3).max(timeout / 2),
@@ -480,8 +483,8 @@ impl Cluster {
         }
     }
 
-    /// Sends a vote that is on the disk. It is dropped if this node has become a node without a
-    /// vote meanwhile.
+    /// Sends a vote that is on the disk. The vote is dropped if this node has no right to vote any
+    /// more.
     pub(super) fn send_vote(&mut self, candidate: Name, epoch: u64, out: &mut Vec<Action>) {
         if let Some(candidate) = self.nodes.find(&candidate)
             && self.nodes[self.me].is_voter()

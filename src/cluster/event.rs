@@ -9,9 +9,9 @@ use crate::texts::Words;
 /// The time of an event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Now {
-    /// Milliseconds that never decrease; not 0. All decisions use these.
+    /// Milliseconds that never decrease; not 0. All decisions use this time.
     pub ms: u64,
-    /// Unix time in milliseconds, which may jump. Only gossip and nodes.conf use it.
+    /// Unix time in milliseconds, which may jump. Only gossip and nodes.conf use the Unix time.
     pub wall_ms: u64,
 }
 
@@ -51,7 +51,8 @@ pub enum Event<'a> {
     Connected(LinkId),
     /// A peer connected; the number is from [`super::Cluster::new_link`].
     Accepted(LinkId),
-    /// A connection ended, or could not be made. The machine does not close it again.
+    /// A connection ended, or could not be made. The machine does not send [`Action::Close`] for
+    /// this link.
     Closed(LinkId),
     /// A packet was received.
     Packet {
@@ -63,7 +64,7 @@ pub enum Event<'a> {
     },
     /// The state of replication changed.
     Replication(Replication),
-    /// The configuration of this save, and of those before it, is on the disk.
+    /// The configuration of the save with this token, and of all saves before, is on the disk.
     Saved(u64),
 }
 
@@ -87,7 +88,7 @@ pub enum Action {
         address: Address,
         keeps_data: bool,
     },
-    /// This node is a primary now: stop replicating, keep the data.
+    /// Stop replicating and keep the data, since this node is a primary now.
     Promote,
     /// Remove all data: a replica was reset.
     Flush,
@@ -95,16 +96,16 @@ pub enum Action {
     Pause { until_ms: u64 },
     /// Stop holding back writes.
     Resume,
-    /// These slots have another owner: delete their keys.
+    /// Delete the keys of these slots, which have another owner now.
     DeleteKeys(Vec<u16>),
     /// The owners of slots, roles or addresses changed: cached replies are stale, and blocked
     /// clients must be redirected.
     TopologyChanged,
     /// The cluster is up or down in the view of this node.
     State { up: bool },
-    /// A message for the subscribers of this node.
+    /// Publish a message to the subscribers of this node.
     Publish(Publish),
-    /// A line for the log.
+    /// Write a line to the log.
     Log(log::Level, String),
 }
 
@@ -113,25 +114,26 @@ pub enum Action {
 pub struct Settings {
     /// `cluster-node-timeout` in milliseconds, at least 1.
     pub node_timeout_ms: u64,
-    /// cluster-ping-interval.
+    /// The setting `cluster-ping-interval`.
     pub ping_interval_ms: u64,
-    /// cluster-replica-validity-factor; 0: a replica of any age may be elected.
+    /// The setting `cluster-replica-validity-factor`; 0: a replica may be elected however old its
+    /// data are.
     pub validity_factor: u64,
-    /// repl-ping-replica-period.
+    /// The setting `repl-ping-replica-period`.
     pub repl_ping_ms: u64,
-    /// cluster-migration-barrier.
+    /// The setting `cluster-migration-barrier`.
     pub migration_barrier: usize,
-    /// cluster-allow-replica-migration.
+    /// The setting `cluster-allow-replica-migration`.
     pub allow_replica_migration: bool,
-    /// cluster-require-full-coverage.
+    /// The setting `cluster-require-full-coverage`.
     pub full_coverage: bool,
-    /// cluster-replica-no-failover.
+    /// The setting `cluster-replica-no-failover`.
     pub no_failover: bool,
-    /// cluster-manual-failover-timeout.
+    /// The setting `cluster-manual-failover-timeout`.
     pub manual_timeout_ms: u64,
-    /// cluster-blacklist-ttl.
+    /// The setting `cluster-blacklist-ttl`.
     pub blacklist_ms: u64,
-    /// cluster-message-gossip-perc.
+    /// The setting `cluster-message-gossip-perc`.
     pub gossip_percent: usize,
     /// Whether nodes talk to each other with TLS.
     pub tls_cluster: bool,

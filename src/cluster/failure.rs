@@ -9,15 +9,15 @@
 //!        └── a pong of a replica, of a primary without slots, or of any after 2 timeouts ┘
 //! ```
 //!
-//! PFAIL is this node's opinion; FAIL is the cluster's, and starts elections. Voters are primaries
-//! with slots.
+//! PFAIL is this node's opinion; FAIL is the opinion of the cluster, and starts elections. Voters
+//! are primaries with slots.
 //!
-//! **FAIL packets.** All nodes find a failure at nearly the same time. If each of them sent FAIL to
-//! all others, as the peers do, 250 failures among 1,000 nodes would be 140 million packets. So
-//! this node sends FAIL at once to the replicas of the failed node, and to the others after a
-//! random delay that grows with the cluster (half a millisecond a node), unless it has received the
-//! same FAIL meanwhile. A replica of the failed node sends FAIL to all at once: voters refuse a
-//! candidate until they have marked its primary FAIL.
+//! **FAIL packets.** All nodes find a failure at nearly the same time. If each node sent FAIL to
+//! all others, as in Redis and Valkey, 250 failures among 1,000 nodes would cause 140 million
+//! packets. So this node sends FAIL at once to the replicas of the failed node, and to the others
+//! after a random delay that grows with the cluster (half a millisecond a node), unless it has
+//! received the same FAIL meanwhile. A replica of the failed node sends FAIL to all at once: voters
+//! refuse a candidate until they have marked its primary FAIL.
 //!
 //! **Up or down.** The cluster is down in the view of this node if a slot has no owner or a failed
 //! one (`cluster-require-full-coverage`), or if this node can't reach a majority of the voters. A
@@ -120,7 +120,8 @@ impl Cluster {
         }
     }
 
-    /// Reads a FAIL packet. Its sender sends it to all nodes, so this node does not.
+    /// Reads a FAIL packet. The sender of a FAIL packet sends it to all nodes, so this node does
+    /// not.
     pub(super) fn read_fail(&mut self, now: Now, name: &Name, out: &mut Vec<Action>) {
         let index = self.nodes.find(name).filter(|index| *index != self.me);
         if let Some(index) = index {

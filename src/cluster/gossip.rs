@@ -198,8 +198,8 @@ impl Cluster {
                 Extension::InternalSecret(_) | Extension::Other { .. } => {}
             }
         }
-        // A node sends no extensions until it knows that we read them, so a packet without any
-        // does not mean that the sender has no texts.
+        // A node sends no extensions until it knows that this node reads them, so a packet without
+        // extensions does not mean that the sender has no texts.
         if extensions.is_empty() {
             return;
         }

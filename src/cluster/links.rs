@@ -1,4 +1,4 @@
-//! The links of the bus, and what is sent on them.
+//! The links of the bus, and the packets that this node sends over them.
 //!
 //! Each pair of nodes has two links: each side opens one. A node sends all packets but answers on
 //! the link that it opened: PING, MEET, FAIL and so on. The PONG to a PING comes back on the link
@@ -137,7 +137,7 @@ impl Cluster {
         }
     }
 
-    /// Sends a packet on the link that this node opened. Returns whether it is connected.
+    /// Sends a packet on the link that this node opened. Returns whether that link is connected.
     pub(super) fn send_to(
         &mut self,
         index: NodeIndex,
@@ -212,7 +212,7 @@ impl Cluster {
         self.send(link, Rc::new(message), out);
     }
 
-    /// Sends the state of this node to all nodes in a PONG. All get the same message: with a
+    /// Sends the state of this node to all nodes in a PONG. All nodes get the same message: with a
     /// message for each node, the replicas of 250 failed primaries among 1,000 nodes would hold 7
     /// GB at once.
     pub(super) fn broadcast_pong(&mut self, now: Now, out: &mut Vec<Action>) {

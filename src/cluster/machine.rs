@@ -50,7 +50,7 @@ pub(super) struct Todo {
 /// The number of packets of each type.
 pub type Traffic = [u64; KINDS];
 
-/// The view and the decisions of one node. See the header of `cluster`.
+/// The view and the decisions of one node, see the header of the module `cluster`.
 pub struct Cluster {
     pub(super) settings: Settings,
     pub(super) random: Random,
@@ -70,7 +70,7 @@ pub struct Cluster {
     /// waits for.
     pub(super) last_save: u64,
     pub(super) waiting: Vec<(u64, Held)>,
-    /// The nodes with PFAIL. The gossip of each packet has all of them.
+    /// The nodes with PFAIL. The gossip of each packet includes all nodes with PFAIL.
     pub(super) suspects: Vec<NodeIndex>,
     /// The failed nodes for which this node will send FAIL to all nodes, and when.
     pub(super) notices: Vec<(NodeIndex, u64)>,
@@ -93,16 +93,18 @@ pub struct Cluster {
     pub(super) gossip_round: u32,
     pub(super) sent: Traffic,
     pub(super) received: Traffic,
-    /// For tests: whether a random node is pinged each second, and lost links are made again.
+    /// For tests: whether a random node is pinged each second, and whether lost links are connected
+    /// again.
     pub(super) random_ping: bool,
     pub(super) reconnect: bool,
 }
 
-/// How long a primary that was just started takes no writes, so that it hears of a failover first.
+/// The time after a start in which a primary takes no writes, so that it can receive the claim of a
+/// successor first.
 const WRITABLE_DELAY_MS: u64 = 2000;
 
 impl Cluster {
-    /// A node that is alone.
+    /// A new node that knows no other node.
     pub fn new(now: Now, settings: Settings, mut random: Random) -> Cluster {
         let (name, shard) = (Name::random(&mut random), Name::random(&mut random));
         Cluster::start(now, settings, random, name, shard)
@@ -159,7 +161,7 @@ impl Cluster {
         cluster
     }
 
-    /// Replaces the settings, at CONFIG SET.
+    /// Replaces the settings, for CONFIG SET.
     pub fn configure(&mut self, settings: Settings) {
         self.settings = settings;
         self.apply_settings();
@@ -197,7 +199,7 @@ impl Cluster {
         self.random_ping = on;
     }
 
-    /// For tests: whether lost links are made again.
+    /// For tests: whether lost links are connected again.
     pub fn set_reconnect(&mut self, on: bool) {
         self.reconnect = on;
     }
@@ -265,8 +267,8 @@ impl Cluster {
         }
     }
 
-    /// Holds something back until the configuration, as it is at the end of this step, is on the
-    /// disk.
+    /// Holds back a vote, a request or a claim until the configuration, as it is at the end of this
+    /// step, is on the disk.
     pub(super) fn hold(&mut self, held: Held) {
         self.waiting.push((self.last_save + 1, held));
         self.todo.save = true;
@@ -376,7 +378,7 @@ impl Cluster {
         self.todo.topology = true;
     }
 
-    /// Makes this node a replica. It must own no slots.
+    /// Makes this node a replica. This node must own no slots.
     pub(super) fn follow(&mut self, target: NodeIndex, out: &mut Vec<Action>) {
         // A replica of a replica would not be elected, so follow the primary of the target.
         let target = self.nodes[target].replica_of.unwrap_or(target);
@@ -402,7 +404,7 @@ impl Cluster {
         });
     }
 
-    /// Removes a node, which must not be this node, and all references to it.
+    /// Removes another node, and all references to that node.
     pub(super) fn forget_node(&mut self, index: NodeIndex, out: &mut Vec<Action>) {
         let links = [self.nodes[index].link, self.nodes[index].inbound];
         for link in links.into_iter().flatten() {
@@ -457,7 +459,7 @@ impl Cluster {
 
 /// The parts of the state that commands read.
 impl Cluster {
-    /// This node.
+    /// This node's own entry.
     pub fn myself(&self) -> &Node {
         &self.nodes[self.me]
     }

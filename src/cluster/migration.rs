@@ -1,9 +1,9 @@
 //! Replica migration: a replica of a primary with several replicas moves to a primary without any.
 //!
 //! An orphan is a primary that had replicas and now has no working one. Of the primaries with the
-//! most working replicas, the replica with the smallest name moves, if its primary keeps
-//! `cluster-migration-barrier` others. All nodes come to the same choice by the same rule, and the
-//! choice is made only when the orphan was one for five seconds, so that all have the same view.
+//! most working replicas, the replica with the smallest name moves, if `cluster-migration-barrier`
+//! other replicas stay with its primary. All nodes make the same choice by this rule. A replica
+//! moves only when the orphan has been one for five seconds, so that all nodes have the same view.
 
 use super::event::{Action, Now};
 use super::machine::Cluster;

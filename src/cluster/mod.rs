@@ -24,20 +24,21 @@
 //! | [`route`], [`topology`] | where a command runs; CLUSTER SLOTS and SHARDS |
 //! | `verbs`, `conf` | CLUSTER's subcommands; the machine from nodes.conf and back |
 //!
-//! **For the owner.** It executes the actions of each step in order, before the next step, and:
+//! **For the owner.** The owner executes the actions of each step in order, before the next step,
+//! and:
 //!
-//! - *Bus.* It listens on the bus port. For an accepted connection it takes [`Cluster::new_link`]
-//!   and sends [`event::Event::Accepted`]; for `Connect` it sends `Connected` or `Closed` later. It
-//!   cuts the input with [`packet::frame_len`] and closes the connection at a `Malformed`, with
-//!   `Closed`. The addresses of both sides go with each packet. `Send` shares a message among
-//!   links: encode once, keep the bytes. `cluster-link-sendbuf-limit` is the owner's: it closes the
-//!   link.
+//! - *Bus.* The owner listens on the bus port. For an accepted connection it calls
+//!   [`Cluster::new_link`] and passes [`event::Event::Accepted`]; after `Connect` it passes
+//!   `Connected` or `Closed`. The owner cuts the input into packets with [`packet::frame_len`]; at
+//!   a `Malformed` it closes the connection and passes `Closed`. Each packet is passed with the
+//!   addresses of both ends of its connection. `Send` shares a message among links: encode once,
+//!   keep the bytes. The owner closes a link that exceeds `cluster-link-sendbuf-limit`.
 //! - *Time.* One timer at [`Cluster::deadline`]. After a late tick, the peers get the time again in
 //!   which they may answer.
-//! - *Disk.* At `Save` it renders [`Cluster::conf`] at once and writes it in another thread;
-//!   several waiting saves may be one write. [`event::Event::Saved`] has the last token. Only
-//!   votes, requests for votes and claims of slots wait for the disk: pings go on with the state
-//!   before.
+//! - *Disk.* At `Save` the owner renders [`Cluster::conf`] at once and writes the text in another
+//!   thread; several waiting saves may be one write. [`event::Event::Saved`] has the last token.
+//!   Only votes, requests for votes and claims of slots wait for the disk: pings go on with the
+//!   state before the save.
 //! - *Replication.* `Follow` and `Promote` need the top level. `Event::Replication` is sent when
 //!   the offset changes, at most once in a turn, and before the tick that follows a `Pause`.
 //! - *Keyspace.* [`slots::Slots::owner`] and `migrating`, `importing` decide redirects;

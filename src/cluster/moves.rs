@@ -1,4 +1,4 @@
-//! Slots that are moved by hand, key by key: CLUSTER SETSLOT, and what replicas know of it.
+//! Slots that are moved by hand, key by key: CLUSTER SETSLOT, and how replicas learn of the moves.
 //!
 //! ```text
 //!   source: SETSLOT 7 MIGRATING <target>      target: SETSLOT 7 IMPORTING <source>
@@ -11,7 +11,7 @@
 //! them have it (`commands::cluster::slots`). A new replica reads the open slots in an AUX field of
 //! its snapshot, [`OPEN_SLOTS_FIELD`]. Replicas of Redis know no open slots.
 //!
-//! A new replica may not know the other node of a move yet. Such a move waits in
+//! A new replica may not know the other node of a move yet. A move with an unknown node waits in
 //! `Slots::unresolved` until the node is known.
 
 use super::event::{Action, Now};
@@ -25,13 +25,13 @@ use crate::db::slot::SLOTS;
 /// `>` slot 7 moves to the named node, with `<` slot 9 arrives from it.
 pub const OPEN_SLOTS_FIELD: &[u8] = b"cluster-slot-states";
 
-/// What CLUSTER SETSLOT sets.
+/// The change of a slot by CLUSTER SETSLOT.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SetSlot {
     Migrating(Name),
     Importing(Name),
     Stable,
-    /// NODE: the owner.
+    /// NODE: sets the owner of the slot.
     Owner(Name),
 }
 
@@ -112,7 +112,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// The open slots for a new replica, in the form of [`OPEN_SLOTS_FIELD`]; `None` without any.
+    /// The open slots for a new replica, in the form of [`OPEN_SLOTS_FIELD`]; `None` if no slots
+    /// are open.
     pub fn open_slots_field(&self) -> Option<String> {
         let part = |leaves, (slot, node): (&u16, &NodeIndex)| {
             let arrow = if leaves { '>' } else { '<' };
@@ -173,7 +174,7 @@ impl Cluster {
     }
 
     /// Takes the slots that move to this node and that their source does not claim any more, since
-    /// SETSLOT NODE was executed at the source first. Valkey 8 does so, too.
+    /// SETSLOT NODE was executed at the source first. Valkey 8 takes such slots, too.
     pub(super) fn claim_left_slots(&mut self, out: &mut Vec<Action>) {
         if !self.nodes[self.me].is_primary() {
             return;

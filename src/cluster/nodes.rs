@@ -21,7 +21,7 @@ use crate::link::Backoff;
 pub struct NodeIndex(pub(super) u16);
 
 impl NodeIndex {
-    /// No node.
+    /// The index that stands for no node.
     pub(super) const NONE: NodeIndex = NodeIndex(u16::MAX);
 }
 
@@ -38,7 +38,7 @@ pub struct Node {
     pub replica_of: Option<NodeIndex>,
     /// The number of its slots.
     pub slot_count: u16,
-    /// The time of the ping that is not answered.
+    /// The time since which an answer to a ping is due; 0: none is due.
     pub ping_sent: u64,
     /// The time of the last PONG, as [`super::Now::ms`].
     pub pong_received: u64,
@@ -128,7 +128,7 @@ impl Node {
         }
     }
 
-    /// Notes an answer over `link`: it belongs to the oldest ping without one.
+    /// Notes an answer over `link`, which belongs to the oldest unanswered ping.
     pub(super) fn note_pong(&mut self) {
         if let Some(sent) = self.pings.pop_front() {
             self.answered_ping = sent;
@@ -179,7 +179,8 @@ impl Nodes {
         }
     }
 
-    /// Gives a node its true name. Returns false if another node has it.
+    /// Replaces the provisional name of a node in handshake by its true name. Returns false if
+    /// another node has that name.
     pub(super) fn rename(&mut self, index: NodeIndex, name: Name) -> bool {
         if self.by_name.contains_key(&name) {
             return false;

@@ -1,4 +1,4 @@
-//! Received packets.
+//! Executes received packets.
 //!
 //! ```text
 //!   packet ─> sender known? ─> epochs, offset ─┬─ PING PONG MEET ─> handshake, address, role,
@@ -19,8 +19,8 @@ use super::name::{Ip, Name};
 use super::nodes::{Node, NodeIndex};
 use super::packet::{Body, Gossip, Header, Message, PingKind, flag, message_flag};
 
-/// Epochs grow by one at each election, so a number above this limit is false. Accepted, it would
-/// end all elections once an epoch reached the maximum of `u64`.
+/// Epochs grow by one at each election, so a number above this limit is false. If a false number
+/// were accepted, elections would become impossible once an epoch reached the maximum of `u64`.
 const EPOCH_MAX: u64 = 1 << 62;
 
 /// A PING, PONG or MEET, with the connection on which it came.
@@ -95,7 +95,7 @@ impl Cluster {
         }
     }
 
-    /// Executes a packet without gossip. Its sender must be a known node.
+    /// Executes a packet without gossip. The sender must be a known node.
     fn receive_other(
         &mut self,
         now: Now,
@@ -119,7 +119,7 @@ impl Cluster {
         }
     }
 
-    /// The node that sent a packet, if it is known, not in handshake, and not this node.
+    /// The sender of a packet, if that node is known, is not in handshake, and is not this node.
     fn sender_of(&mut self, id: LinkId, header: &Header) -> Option<NodeIndex> {
         let sender = self.nodes.find(&header.sender)?;
         if sender == self.me || self.nodes[sender].has(flag::HANDSHAKE) {
@@ -251,7 +251,8 @@ impl Cluster {
         }
     }
 
-    /// Adds the sender of a MEET. Its name is confirmed by its PONG on a link that this node opens.
+    /// Adds the sender of a MEET. The name of the sender is confirmed by its PONG on a link that
+    /// this node opens.
     fn meet_sender(&mut self, now: Now, ping: &Ping, out: &mut Vec<Action>) {
         let address = self.address_of(ping);
         let same = |node: &Node| node.has(flag::HANDSHAKE) && node.address == address;
@@ -382,8 +383,8 @@ impl Cluster {
         }
     }
 
-    /// Makes a primary a replica, as its packet says. Its slots go to its new primary at once, so
-    /// that they have an owner until that primary claims them under a higher epoch.
+    /// Makes a primary a replica, as its packet says. The slots go to the new primary at once, so
+    /// that they have an owner until the new primary claims them under a higher epoch.
     fn demote(
         &mut self,
         sender: NodeIndex,

@@ -1,4 +1,4 @@
-//! Reports of other primaries that a node fails.
+//! Failure reports: which other primaries report that a node fails.
 //!
 //! Each repetition of a report in gossip renews it. A report expires after two node timeouts. With
 //! hundreds of nodes failing at once there are hundreds of thousands of reports, so adding one is a
@@ -12,7 +12,7 @@ use super::nodes::NodeIndex;
 pub struct Reports(Vec<(NodeIndex, u64)>);
 
 impl Reports {
-    /// Adds or renews a report. Returns whether it is new.
+    /// Adds or renews a report. Returns whether the report is new.
     pub(super) fn add(&mut self, reporter: NodeIndex, now_ms: u64) -> bool {
         let found = self.0.binary_search_by_key(&reporter, |entry| entry.0);
         match found {
@@ -42,7 +42,7 @@ impl Reports {
         self.0.len() >= needed && self.count(now_ms, max_age_ms) >= needed
     }
 
-    /// The number of reports that are younger than `max_age_ms`. Removes the others.
+    /// The number of reports that are younger than `max_age_ms`. Removes older reports.
     pub(super) fn count(&mut self, now_ms: u64, max_age_ms: u64) -> usize {
         self.0
             .retain(|(_, at)| now_ms.saturating_sub(*at) <= max_age_ms);

@@ -27,8 +27,8 @@ pub struct Request {
     pub is_cross_slot: bool,
     /// Whether there are at least two different keys.
     pub has_several: bool,
-    /// Whether a key is missing in this node's data. Only read if the slot moves, as is
-    /// `is_present`.
+    /// Whether a key is missing in this node's data. `is_missing` and `is_present` are only read if
+    /// the slot moves.
     pub is_missing: bool,
     pub is_present: bool,
     pub writes: bool,
@@ -44,9 +44,9 @@ pub struct Request {
 /// What is served while the cluster is down.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct WhenDown {
-    /// cluster-allow-reads-when-down.
+    /// The setting `cluster-allow-reads-when-down`.
     pub reads: bool,
-    /// cluster-allow-pubsubshard-when-down.
+    /// The setting `cluster-allow-pubsubshard-when-down`.
     pub channels: bool,
 }
 
@@ -54,7 +54,7 @@ pub struct WhenDown {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Route {
     Here,
-    /// The owner of the slot.
+    /// The owner of the slot must run the request.
     Moved(NodeIndex),
     /// The node that imports the slot; the redirect is for this command alone.
     Ask(NodeIndex),
@@ -102,7 +102,7 @@ impl Cluster {
         target.filter(|_| self.is_of_shard(slot))
     }
 
-    /// Where a request runs.
+    /// Decides where a request runs.
     pub fn route(&self, request: &Request, when_down: WhenDown) -> Route {
         let slot = request.slot;
         let Some(owner) = self.slots.owner(slot) else {
@@ -119,8 +119,8 @@ impl Cluster {
                 _ => {}
             }
         }
-        // A replica knows which slots of its primary move, and redirects clients that read from it
-        // as the primary would.
+        // A replica knows which slots of its primary move, and redirects its reading clients as the
+        // primary would.
         let reads = request.readonly && !request.writes;
         let answers = reads || self.nodes[self.me].is_primary();
         let leaves_to = self.leaves_to(slot).filter(|_| answers);
@@ -312,7 +312,7 @@ mod tests {
     fn a_replica_knows_what_moves() {
         let (mut cluster, other) = cluster();
         let (me, third) = (cluster.me, cluster.slots.migrating[&LEAVING]);
-        // Its primary owns LEAVING, and imports ARRIVING.
+        // The replica's primary owns the slot LEAVING, and imports the slot ARRIVING.
         let name = Name::parse(&[b'b'; 40]).expect("a name");
         let node = Node::new(name, name, flag::PRIMARY, Address::default(), 1);
         let primary = cluster.nodes.add(node).expect("the third node");

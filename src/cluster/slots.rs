@@ -1,12 +1,12 @@
 //! The owner of each slot in the view of this node, and the slots that are being moved.
 //!
-//! A table has the owner of each slot in two bytes: 32 KB. A bitmap for each node beside it would
-//! take 2 KB times the nodes, and would repeat what the table says. Without bitmaps, comparing a
-//! primary's claim with the table walks the claimed slots: 16,384 for all primaries of a cluster
-//! together.
+//! A table has the owner of each slot in two bytes: 32 KB. A bitmap for each node beside the table
+//! would take 2 KB times the nodes, and would repeat the table's content. Without bitmaps,
+//! comparing a primary's claim with the table walks the claimed slots: 16,384 for all primaries of
+//! a cluster together.
 //!
 //! **Invariant:** the number of slots in [`super::nodes::Node::slot_count`] is that of the table;
-//! [`super::Cluster`] changes both in one function (`set_owner`).
+//! [`super::Cluster`] changes table and `slot_count` in one function (`set_owner`).
 
 use std::collections::BTreeMap;
 

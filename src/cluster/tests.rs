@@ -79,7 +79,7 @@ fn pass(node: &mut Cluster, peer: &Peer, body: Body) -> Vec<Action> {
     out
 }
 
-/// A peer whose handshake is complete; it has a link in each direction.
+/// A peer whose handshake is complete, with a link in each direction.
 fn join(node: &mut Cluster, name: u8) -> Peer {
     let mut out = Vec::new();
     let address = Address {
@@ -209,7 +209,8 @@ fn a_claim_with_a_lower_epoch_is_answered_with_an_update() {
         |body: &&Body| matches!(body, Body::Update { config_epoch: 6, node, .. } if *node == own);
     assert!(sent(&out).iter().any(update), "{out:?}");
     assert_eq!((slots(&node, 7), slots(&node, 8)), (Some(own), Some(other)));
-    // With a higher epoch the slot is lost, and this node has none left: it follows.
+    // A claim with a higher epoch takes this node's only slot, so this node becomes a replica of
+    // the peer.
     (peer.header.current_epoch, peer.header.config_epoch) = (9, 9);
     let out = pass(&mut node, &peer, ping(PingKind::Pong));
     assert_eq!(slots(&node, 7), Some(other));

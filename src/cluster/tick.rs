@@ -2,8 +2,8 @@
 //!
 //! A node is pinged when no pong of it arrived for half the node timeout. Besides, once in each
 //! `cluster-ping-interval`, the node with the oldest pong out of five random nodes is pinged. With
-//! 1,000 nodes and a node timeout of 15 seconds that is at most 134 pings a second; pongs that
-//! gossip reports make it less. Each tick walks all nodes once.
+//! 1,000 nodes and a node timeout of 15 seconds, a node sends at most 134 pings a second, and fewer
+//! if gossip reports pongs. Each tick walks all nodes once.
 //!
 //! **A pause of this node.** If no tick came for half a node timeout, this process was stopped, or
 //! a command was slow: the peers may have answered, but this node did not read. So the waiting
@@ -15,13 +15,13 @@ use super::machine::Cluster;
 use super::nodes::NodeIndex;
 use super::packet::{PingKind, flag};
 
-/// The interval of ticks.
+/// The interval of ticks, in milliseconds.
 pub(super) const TICK_MS: u64 = 100;
 /// The least number of connections that may be opened in one tick.
 const CONNECTS_MIN: usize = 20;
 /// The number of random nodes of which the one with the oldest pong is pinged.
 const RANDOM_NODES: usize = 5;
-/// The least timeout of a handshake.
+/// The minimum timeout of a handshake, in milliseconds.
 const HANDSHAKE_MIN_MS: u64 = 1000;
 
 impl Cluster {
@@ -32,7 +32,7 @@ impl Cluster {
         }
         self.ticks += 1;
         self.last_tick = now.ms;
-        // The loop may remove nodes, so it walks a copy of the indices.
+        // The loop over the nodes may remove some, so it walks a copy of the indices.
         let me = self.me;
         let mut indices = self.nodes.indices().to_vec();
         indices.retain(|index| *index != me);

@@ -1,4 +1,5 @@
-//! What a client learns of the nodes: CLUSTER SLOTS, CLUSTER SHARDS, and the address of a redirect.
+//! The replies that describe nodes to a client: CLUSTER SLOTS, CLUSTER SHARDS, and the address of a
+//! redirect.
 //!
 //! ```text
 //!   cluster-preferred-endpoint-type    endpoint             the client takes
@@ -10,8 +11,8 @@
 //! The IP address and the port are those that the node announces for clients with the connection of
 //! the asking one: IPv4 or IPv6, with TLS or without.
 //!
-//! The form is that of Redis 7.0 and 8.2. A zone is shown if a node has one. The id of a shard is
-//! shown only if the server presents itself as Valkey.
+//! The form of the replies is that of Redis 7.0 and 8.2. A zone is shown if a node has one. The id
+//! of a shard is shown only if the server presents itself as Valkey.
 
 use super::Cluster;
 use super::config_file::NodeLine;
@@ -29,7 +30,7 @@ pub struct Asker {
     /// Whether the client gets the ports with TLS.
     pub tls: bool,
     pub ipv6: bool,
-    /// cluster-preferred-endpoint-type.
+    /// The setting `cluster-preferred-endpoint-type`.
     pub preferred: Preferred,
     pub words: Words,
 }
@@ -135,7 +136,7 @@ impl Cluster {
                 .map(|(_, node)| node)
                 .filter(|node| !node.has(flag::FAIL) && node.offset != 0)
                 .collect();
-            // All nodes reply the same, as the peers do.
+            // Sort, so that all nodes reply the same, as in Redis and Valkey.
             replicas.sort_unstable_by_key(|node| node.name);
             reply.array(3 + replicas.len());
             reply.integer(first.into());

@@ -1,5 +1,5 @@
-//! How the subcommands of CLUSTER change this node's view. Each ends like a step; one that fails
-//! changes nothing.
+//! How the subcommands of CLUSTER change this node's view. Each of these functions ends like a
+//! step; a subcommand that fails changes nothing.
 
 use super::event::{Action, Address, Now};
 use super::machine::{Cluster, Held};
@@ -13,7 +13,7 @@ use crate::db::slot::SLOTS;
 pub type Outcome = Result<(), String>;
 
 impl Cluster {
-    /// CLUSTER MEET. Returns false if a handshake with that address runs already.
+    /// Executes CLUSTER MEET. Returns false if a handshake with that address runs already.
     pub fn meet(&mut self, now: Now, address: Address, out: &mut Vec<Action>) -> bool {
         let same = |node: &Node| {
             node.has(flag::HANDSHAKE)
@@ -28,7 +28,7 @@ impl Cluster {
         !runs
     }
 
-    /// CLUSTER FORGET.
+    /// Executes CLUSTER FORGET.
     pub fn forget(&mut self, now: Now, name: &Name, out: &mut Vec<Action>) -> Outcome {
         let Some(index) = self.nodes.find(name) else {
             return match self.is_blacklisted(now, name) {
@@ -51,7 +51,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// CLUSTER REPLICATE. `is_empty`: whether this node has no keys.
+    /// Executes CLUSTER REPLICATE. `is_empty`: whether this node has no keys.
     pub fn replicate(
         &mut self,
         now: Now,
@@ -107,7 +107,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// CLUSTER DELSLOTS: in this view the slots have no owner.
+    /// CLUSTER DELSLOTS: removes the owner of slots in this node's view.
     pub fn delete_slots(&mut self, now: Now, slots: &[u16], out: &mut Vec<Action>) -> Outcome {
         self.check_slots(slots)?;
         if let Some(slot) = slots.iter().find(|slot| self.slots.owner(**slot).is_none()) {
@@ -136,7 +136,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// CLUSTER BUMPEPOCH. Returns whether the epoch changed.
+    /// Executes CLUSTER BUMPEPOCH. Returns whether the epoch changed.
     pub fn bump(&mut self, now: Now, out: &mut Vec<Action>) -> bool {
         let changed = self.bump_epoch();
         self.todo.broadcast |= changed;
@@ -144,13 +144,14 @@ impl Cluster {
         changed
     }
 
-    /// CLUSTER SAVECONFIG.
+    /// Executes CLUSTER SAVECONFIG.
     pub fn save(&mut self, now: Now, out: &mut Vec<Action>) {
         self.todo.save = true;
         self.finish(now, out);
     }
 
-    /// CLUSTER SET-CONFIG-EPOCH. The node must know no other node and have no config epoch.
+    /// Executes CLUSTER SET-CONFIG-EPOCH. The node must know no other node and have no config
+    /// epoch.
     pub fn set_config_epoch(&mut self, now: Now, epoch: u64, out: &mut Vec<Action>) -> Outcome {
         if self.nodes.count() > 1 {
             return Err("The user can assign a config epoch only when the node does not know any other node.".into());
@@ -165,7 +166,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// CLUSTER RESET. The caller has checked that this node is not a primary with keys.
+    /// Executes CLUSTER RESET. The caller has checked that this node is not a primary with keys.
     pub fn reset(&mut self, now: Now, hard: bool, out: &mut Vec<Action>) {
         if self.nodes[self.me].replica_of.is_some() {
             self.set_as_primary(self.me);

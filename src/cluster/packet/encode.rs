@@ -1,4 +1,4 @@
-//! Writing a packet: structs to bytes.
+//! Encodes packets: from structs to bytes.
 
 use super::{
     Body, EXTENSION_LEN, Extension, Gossip, HEAD_LEN, Header, LIGHT, Message, Module, PingKind,
@@ -36,7 +36,7 @@ impl Message {
         usize::from(kind)
     }
 
-    /// What the message is about.
+    /// The purpose of the message, for counters.
     pub fn purpose(&self) -> Purpose {
         match self {
             Message::LightPublish(_) | Message::Full(_, Body::Publish(_)) => Purpose::Published,

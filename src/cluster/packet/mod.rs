@@ -24,8 +24,9 @@
 //!   light head  "RCmb" | total length u32 | version u16 | 2 unused | kind u16 | 2 unused | body
 //! ```
 //!
-//! A light head (Valkey 8) is 16 bytes for PUBLISH, PUBLISHSHARD and MODULE; its kind has the bit
-//! 0x8000. It is sent only to peers with [`flag::LIGHT_PUBLISH`]; the sender is known by its link.
+//! A light head (Valkey 8) is 16 bytes for PUBLISH, PUBLISHSHARD and MODULE; the kind has the bit
+//! 0x8000. A packet with a light head is sent only to peers with [`flag::LIGHT_PUBLISH`]; its
+//! sender is known by the link.
 //!
 //! [`Message::parse`] is the only reader: each length and count is checked before it is used, and
 //! names, addresses and texts are valid in what it returns. Extension 4 is the internal secret of
@@ -113,7 +114,7 @@ pub struct Header {
     pub sender: Name,
     pub current_epoch: u64,
     pub config_epoch: u64,
-    /// The replication offset.
+    /// The replication offset of the sender.
     pub offset: u64,
     /// The slots of the sender, or of its primary if it is a replica.
     pub slots: Rc<Bitmap>,
@@ -124,7 +125,8 @@ pub struct Header {
     /// The port for clients that nodes of this cluster use among each other: the TLS port with
     /// `tls-cluster`.
     pub port: u16,
-    /// The port for clients that is not `port`, without TLS or with it; 0 if there is none.
+    /// The other port for clients: without TLS if `port` is with TLS, and vice versa; 0 if there is
+    /// none.
     pub second_port: u16,
     pub bus_port: u16,
     pub flags: u16,
@@ -173,7 +175,7 @@ pub enum Extension {
     },
 }
 
-/// The three kinds with gossip.
+/// The three kinds of packets with gossip.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PingKind {
     Ping,

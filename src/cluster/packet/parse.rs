@@ -1,4 +1,4 @@
-//! Reading a packet: bytes to validated structs.
+//! Parses packets: from bytes to validated structs.
 
 use std::fmt;
 use std::rc::Rc;
@@ -43,8 +43,8 @@ impl fmt::Display for Malformed {
     }
 }
 
-/// The total length of the packet that begins with `bytes`; `None` if less than eight bytes are
-/// here. Lengths below the smallest and above the largest packet are refused, so that a reader
+/// The total length of the packet that begins with `bytes`; `None` if there are less than eight
+/// bytes. Lengths below the smallest and above the largest packet are refused, so that a reader
 /// waits for no byte that can't come.
 pub fn frame_len(bytes: &[u8]) -> Result<Option<usize>, Malformed> {
     let seen = bytes.len().min(4);
@@ -62,7 +62,7 @@ pub fn frame_len(bytes: &[u8]) -> Result<Option<usize>, Malformed> {
     }
 }
 
-/// The bytes of a packet that are not read yet. Each read checks that there are enough.
+/// The bytes of a packet that are not read yet. Each read checks that there are enough bytes.
 struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {
@@ -259,7 +259,8 @@ fn extension(input: &mut Input) -> Result<Extension, Malformed> {
     )
 }
 
-/// The extension of this kind; `None` if the kind is unknown or the data is not as it must be.
+/// Parses the data of an extension of this kind; `None` if the kind is unknown or the data is
+/// invalid.
 fn known_extension(kind: u16, data: &[u8]) -> Option<Extension> {
     Some(match kind {
         extension::HOST_NAME => Extension::HostName(text(data)?),

@@ -1,4 +1,4 @@
-//! The source's side of a transfer.
+//! The source's side of a move of slots.
 
 use super::ranges::Ranges;
 use super::request::{Wish, Word};
@@ -23,7 +23,8 @@ impl Transfers {
         }
     }
 
-    /// Notes that the target has accepted the job; `client` is the id of the connection to it.
+    /// Notes that the target has accepted the job; `client` is the id of the connection to the
+    /// target.
     pub fn connected(&mut self, now: Now, name: &Name, client: u64) {
         let Some(at) = self.at_state(name, State::Connecting) else {
             return;

@@ -1,4 +1,4 @@
-//! The target's side of a transfer, and that of its replicas.
+//! The target's side of a move of slots, and that of the target's replicas.
 
 use super::request::{Establish, FinalState, Finish, Word};
 use super::{Action, Job, Side, State, Transfers};

@@ -10,14 +10,14 @@ use crate::cluster::name::Name;
 pub enum Side {
     /// This node gives the slots away.
     Export,
-    /// This node, or its primary, takes them.
+    /// This node, or its primary, takes the slots.
     Import,
 }
 
 /// The progress of a job.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum State {
-    // The source.
+    // States of the source:
     Connecting,
     WaitingToSnapshot,
     Snapshotting,
@@ -26,19 +26,19 @@ pub enum State {
     WaitingToPause,
     /// Clients that write to the slots wait at the source, and the target has been sent PAUSED.
     Paused,
-    /// The target may take the slots. The source serves no writes on them until it knows whether
-    /// the target took them.
+    /// The target may take the slots. The source serves no writes on these slots until it knows
+    /// whether the target took them.
     Granted,
-    // The target.
+    // States of the target:
     WaitingForAck,
     Receiving,
     WaitingForPaused,
     Requested,
     /// This node has taken the slots, and the claim is on its way to the disk.
     Claimed,
-    // The target's replica.
+    // The state of the target's replicas:
     OnPrimary,
-    // The end.
+    // Final states:
     Success,
     Failed,
     Cancelled,
@@ -102,7 +102,8 @@ pub struct Job {
     pub(super) acked: u64,
     /// Source: the target has asked for the pause before the end of the snapshot was noticed here.
     pub(super) pause_asked: bool,
-    /// Source: when the pause began, or the slots were granted. Target: when it asked for them.
+    /// Source: when the pause began, or the slots were granted. Target: when it asked for the
+    /// slots.
     pub(super) since: u64,
     /// Source: when the connection of a granted job ended.
     pub(super) lost: u64,

@@ -15,16 +15,16 @@
 //!   Success              <── the claim, by the bus   Success       FINISH ──────>
 //! ```
 //!
-//! Only writers of the moving slots wait, from Paused on; those of other slots notice nothing.
+//! Only writers of the moving slots wait, from Paused on; writers of other slots are not delayed.
 //!
 //! **After the grant** the target may have the slots at any moment, and write to them. So the
-//! source takes no write on them before it knows whether the target has them. Valkey takes writes
-//! again after a time-out, and loses them when the claim arrives late. Here a job ends in one of
-//! these ways, and never by a time-out:
+//! source takes no write on the slots before it knows whether the target has them. In Valkey, the
+//! source takes writes again after a time-out, and loses these writes when the claim arrives late.
+//! In this server a granted job ends in one of these ways, and never by a time-out:
 //!
 //! - the claim of the target arrives: success;
 //! - the connection is closed, and the target answers a ping that was sent after that without a
-//!   claim: it has given the job up, as a target claims before it closes;
+//!   claim: the target has given the job up, as it would claim before it closes the connection;
 //! - a majority says that the target has failed, or an operator cancels the job.
 //!
 //! A target that was stopped between its request and the grant could wake up after it was declared
@@ -80,7 +80,7 @@ pub enum Action {
     Log(log::Level, String),
 }
 
-/// The settings.
+/// The settings of transfers.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// `repl-timeout`: how long the other side may be silent.
@@ -114,7 +114,7 @@ impl Default for Limits {
     }
 }
 
-/// All jobs, the youngest first.
+/// The jobs of this node: moves of slots that run or have ended, the youngest first.
 #[derive(Default)]
 pub struct Transfers {
     jobs: VecDeque<Job>,

@@ -32,7 +32,7 @@ impl Ranges {
         }
     }
 
-    /// Adds a range; `Err` if it overlaps with an earlier one or is invalid.
+    /// Adds a range; `Err` if the range overlaps with an earlier one or is invalid.
     pub fn add(&mut self, first: u16, last: u16) -> Result<(), String> {
         if first > last {
             return Err(format!(

@@ -77,13 +77,13 @@ impl FinalState {
     }
 }
 
-/// SYNCSLOTS.
+/// A CLUSTER SYNCSLOTS command.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Sync {
     Word(Word),
     Establish(Establish),
     Finish(Finish),
-    /// CAPA: the capabilities of the other side. None are known yet, so they are ignored.
+    /// CAPA: the capabilities of the other side. No capabilities are known yet, so CAPA is ignored.
     Capabilities,
 }
 

@@ -437,7 +437,7 @@ fn a_replica_hides_the_slots_until_its_primary_has_finished() {
     }
 }
 
-/// Such a primary was promoted, or was restarted.
+/// The primary of this test was promoted, or was restarted.
 #[test]
 fn a_primary_ends_the_imports_that_it_knows_from_another() {
     let mut t = side(false);

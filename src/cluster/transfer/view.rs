@@ -52,8 +52,8 @@ impl Cluster {
         !self.is_claim_held()
     }
 
-    /// Takes slots of another node under a new epoch. Their keys have arrived, and their owner has
-    /// granted the move.
+    /// Takes slots of another node under a new epoch. The keys of the slots have arrived, and the
+    /// owner has granted the move.
     pub fn claim_slots(&mut self, now: Now, slots: &Bitmap, out: &mut Vec<Action>) {
         for slot in slots.iter() {
             self.slots.end_move(slot);
