@@ -47,7 +47,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Uses this file, which is locked.
+    /// Sets the path and the lock of nodes.conf.
     pub fn set_file(&mut self, path: PathBuf, lock: File) {
         self.path = path;
         self.lock = Some(lock);
@@ -126,7 +126,7 @@ fn write(path: &Path, text: &str, durable: bool) -> io::Result<File> {
     temporary.push(format!(".tmp-{}", std::process::id()));
     let replaced = replace(path, Path::new(&temporary), text, durable);
     if replaced.is_err() {
-        // The file may not exist.
+        // An error is ignored: the temporary file may not exist.
         let _ = fs::remove_file(&temporary);
     }
     replaced

@@ -1,4 +1,4 @@
-//! This server as a node of a cluster: executes what `crate::cluster` decides.
+//! This server as a node of a cluster: executes the actions that `crate::cluster` returns.
 //!
 //! ```text
 //!   CLUSTER ... ──> act ─┐                      ┌─> Member::wire   connections and packets: networking::bus
@@ -40,7 +40,7 @@ pub use self::settings::BUS_PORT_DISTANCE;
 /// The node of the cluster that this server is.
 pub struct Member {
     pub machine: Cluster,
-    /// The moves of slots.
+    /// The atomic moves of slots, of which this node is the source or the target.
     pub transfers: Transfers,
     /// The actions that `networking::bus` executes, in order.
     pub wire: Vec<Action>,

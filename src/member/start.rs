@@ -1,4 +1,5 @@
-//! Makes the server a node of a cluster at its start: locks and reads nodes.conf, or creates it.
+//! Makes the server a node of a cluster when the process starts: locks and reads nodes.conf, or
+//! creates the file.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read};
@@ -86,7 +87,7 @@ fn check_ports(config: &Config) -> Result<(), String> {
     }
 }
 
-/// Locks the file, which is created if it is not there, and reads it.
+/// Opens or creates the file, locks it, and reads it.
 fn open(path: &Path, name: &str) -> Result<(File, Vec<u8>), String> {
     let failed = |what: &str, e: io::Error| format!("{what} {name}: {}", error_text(&e));
     loop {

@@ -1,5 +1,5 @@
 //! Executes the actions of slot moves that concern keys, paused clients and the cluster's machine.
-//! Those that concern connections are executed by `networking::slots`.
+//! `networking::slots` executes the actions that concern connections.
 
 use super::{Member, act, perform};
 use crate::cluster::name::Name;
