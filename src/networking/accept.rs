@@ -8,8 +8,8 @@
 //!            refused (maxclients, protected mode) <──────────────────────────┘
 //! ```
 //!
-//! All listeners are in one list, `Net::listeners`; `connection::listener` defines them.
-//! Connections that this server has opened become clients by `create_linked_client`.
+//! All listeners are in one list, `Net::listeners`; `connection::listener` defines the kinds of
+//! listeners. Connections that this server has opened become clients by `create_linked_client`.
 
 use ae::{Class, EventLoop, FileProc, Io, Mask, TimerId, Token};
 use std::io::{self, ErrorKind};
@@ -87,7 +87,8 @@ pub fn watch_listeners(el: &mut EventLoop<Server>, server: &mut Server) -> io::R
 /// sockets stay.
 ///
 /// The old sockets prevent new ones on the same port, but a socket that the loop watches must not
-/// be closed. So they stop listening, and start again if they have to stay.
+/// be closed. So the old sockets stop listening first, and listen again if the new ones can't be
+/// opened.
 pub fn relisten(server: &mut Server, kind: ListenerKind) -> Result<(), ListenError> {
     tape::not_recorded("a change of the listening sockets");
     let Server { net, config, .. } = server;
@@ -169,7 +170,7 @@ fn accept_again(el: &mut EventLoop<Server>, server: &mut Server, _: TimerId) -> 
     None
 }
 
-/// Makes a client of a connection, or refuses it.
+/// Makes a client of an accepted connection, or refuses the connection.
 fn accept_common(el: &mut EventLoop<Server>, server: &mut Server, accepted: Accepted) {
     let connected = server.net.clients.len() + server.handshakes.count();
     let most = server.config.maxclients as usize + reserved_slots(accepted.kind);
@@ -222,7 +223,7 @@ fn log_in_by_uid(server: &mut Server, r: ClientRef, uid: u32) {
 /// impossible before the handshake.
 fn refuse(server: &mut Server, mut accepted: Accepted, text: &str) {
     if accepted.kind != ListenerKind::Tls {
-        // The peer may have closed the connection, which ends here in any case.
+        // An error doesn't matter, since the connection is closed in any case.
         let _ = accepted.conn.write(format!("-{text}\r\n").as_bytes());
     }
     server.stats.rejected_connections += 1;
@@ -264,8 +265,8 @@ pub fn create_client(
 }
 
 /// Makes a client of a connection that this server has opened, so that the commands that arrive on
-/// it are executed. Such a client has all rights and gets no replies. `role` is the flag that it
-/// gets.
+/// it are executed. A client of a link has all rights and gets no replies. `role` is the flag of
+/// the new client.
 pub fn create_linked_client(
     el: &mut EventLoop<Server>,
     server: &mut Server,
@@ -297,7 +298,8 @@ pub fn feed_linked_client(server: &mut Server, r: ClientRef, received: &[u8]) {
     }
 }
 
-/// Adds a client, and watches its connection. If the loop can't, the client is dropped.
+/// Adds a client, and watches its connection. If the loop can't watch the connection, the client is
+/// dropped.
 fn watch_client(
     el: &mut EventLoop<Server>,
     server: &mut Server,

@@ -61,7 +61,7 @@ impl Handshakes {
         self.arriving.len()
     }
 
-    /// Counts a step of a handshake. Returns whether it may be made in this turn.
+    /// Counts a step of a handshake. Returns whether the step may be made in this turn.
     fn may_step(&mut self, turn_us: i64, max: u32) -> bool {
         if self.turn_us != turn_us {
             (self.turn_us, self.steps) = (turn_us, 0);
@@ -72,7 +72,7 @@ impl Handshakes {
 }
 
 /// Closes the oldest handshake if it is old enough, to make room for a new connection. Returns
-/// whether it did.
+/// whether a handshake was closed.
 pub fn make_room(el: &mut EventLoop<Server>, server: &mut Server) -> bool {
     let Some(oldest) = server.handshakes.arriving.first_entry() else {
         return false;

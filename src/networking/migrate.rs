@@ -16,14 +16,15 @@
 //! the later value. COPY sends the value at the time of sending.
 //!
 //! Keys are read and deleted at the top level only, never in nested turns: a script that runs
-//! meanwhile sees all of them or none. While CLIENT PAUSE forbids writes, the deletion waits.
+//! meanwhile sees either all or none of the changes. While CLIENT PAUSE forbids writes, the
+//! deletion waits.
 //!
 //! SELECT and AUTH are sent first, and keys only after their replies. (Redis sends all at once:
 //! after a refused SELECT, the key is stored in database 0, and the client gets an error.)
 //!
 //! **Invariant:** each MIGRATE gets one reply, unless its client has disconnected.
-//! **Limits:** at most [`WINDOW`] bytes of requests are under way for each MIGRATE, or one key;
-//! [`IDLE_MAX`] idle connections.
+//! **Limits:** at most [`WINDOW`] bytes of requests are under way for each MIGRATE, or one key; at
+//! most [`IDLE_MAX`] connections are kept idle.
 
 use std::collections::HashMap;
 use std::mem::take;
@@ -51,7 +52,7 @@ const IDLE_MAX: usize = 64;
 /// All requests, and the connections for later ones.
 #[derive(Default)]
 pub struct Migrations {
-    /// Requests that have not begun.
+    /// MIGRATE requests that have no connection yet.
     pub requested: Vec<Migration>,
     running: HashMap<LinkId, Running>,
     /// The connections that have new replies or have failed; a connection may be listed twice.
@@ -189,7 +190,7 @@ fn send(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, migration: 
     }
 }
 
-/// Notes an event of a connection; `go_on` reacts to it.
+/// Notes an event of a connection; `go_on` reacts to the event.
 fn on_action(_: &mut EventLoop<Server>, server: &mut Server, id: LinkId, action: Action) {
     let migrations = &mut server.migrations;
     let Some(running) = migrations.running.get_mut(&id) else {
@@ -289,7 +290,7 @@ fn delete_restored(server: &mut Server, migration: &mut Migration) -> Vec<Box<[u
     let mut deleted: Vec<&[u8]> = vec![b"DEL"];
     for key in &restored {
         let same = watch::end_transfer(server, migration.client, db, key);
-        // If this server has become a replica meanwhile, it deletes nothing by itself.
+        // If this server has become a replica meanwhile, it must not delete keys by itself.
         let may = !server.replication.is_replica();
         if !same && may {
             changed.push(key.clone());

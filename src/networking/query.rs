@@ -298,8 +298,8 @@ fn keep_rest(server: &mut Server, c: &mut Client, buffer: &mut Vec<u8>, pos: usi
     }
     let rest = buffer.len().saturating_sub(pos);
     if !shared {
-        // An empty buffer is kept: a client that sent one request in pieces will probably do so
-        // again. The cron frees it when the client is idle.
+        // An empty buffer is kept, since a client that sent one request in pieces will probably
+        // send others in pieces. The cron frees the buffer when the client is idle.
         buffer.drain(..pos.min(buffer.len()));
         c.querybuf = std::mem::take(buffer);
     } else if rest > 0 {

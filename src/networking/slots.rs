@@ -7,12 +7,14 @@
 //!   target   CLUSTER SYNCSLOTS ESTABLISH makes a client one with SLOT_IMPORT; its commands are executed
 //! ```
 //!
-//! `cluster::transfer` decides; here its actions are executed at the end of each turn, at the top
-//! level. While the child writes to a socket, this process does not; it collects the changes.
+//! `cluster::transfer` decides; this module executes its actions at the end of each turn, at the
+//! top level. While the child writes to a socket, this process only collects the changes, and does
+//! not write.
 //!
 //! **Invariant:** a job has at most one connection, and the connection of a job that has ended is
 //! closed. **Limits:** the changes that are collected while the child runs, and those that the
-//! target does not accept, are limited as those of a replica. These connections do not use TLS.
+//! target does not accept, are limited as those of a replica. The connections of slot moves do not
+//! use TLS.
 
 use std::collections::HashMap;
 
@@ -321,7 +323,8 @@ fn pass_changes_on(server: &mut Server) {
     }
 }
 
-/// Grants [`Wish::Slots`]. Returns whether no job waits for a snapshot any more.
+/// Forks the child for the next move of slots, when [`Wish::Slots`] is granted. Returns whether no
+/// job waits for a snapshot any more.
 fn start_snapshot(server: &mut Server) -> bool {
     let member = server.cluster.as_ref();
     let job = member.and_then(|member| member.transfers.waits_for_snapshot());

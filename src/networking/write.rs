@@ -1,5 +1,5 @@
-//! Sends replies. All replies of a turn are sent at its end, one `writev` for each client; the rest
-//! is sent when the loop reports that the socket is writable.
+//! Sends the replies of clients. All replies of a turn are sent at its end, one `writev` for each
+//! client; the rest is sent when the loop reports that the socket is writable.
 
 use ae::{EventLoop, Io, Mask, Token};
 use std::io::IoSlice;
@@ -143,7 +143,7 @@ pub fn write_to_client(server: &mut Server, c: &mut Client) -> Io {
     io
 }
 
-/// Lets a busy client's reply buffer grow. Returns whether it did.
+/// Lets a busy client's reply buffer grow. Returns whether the buffer grew.
 fn note_peak(c: &mut Client) -> bool {
     let bytes = c.reply.bytes().min(REPLY_CLASS_MAX as usize) as u32;
     let class = &mut c.reply_class;
@@ -155,8 +155,8 @@ fn note_peak(c: &mut Client) -> bool {
     class.size != before
 }
 
-/// Lets the reply buffer shrink when its peaks have been small for a while; the cron calls it for
-/// each client. Returns whether it did.
+/// Lets the reply buffer shrink when its peaks have been small for a while; the cron calls this
+/// function for each client. Returns whether the size changed.
 pub fn resize_reply_buffer(c: &mut Client, now_ms: i64, peak_reset_ms: i64) -> bool {
     let class = &mut c.reply_class;
     let before = class.size;

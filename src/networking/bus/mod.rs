@@ -74,7 +74,7 @@ pub struct Bus {
     pub bytes_sent: u64,
     /// Bytes received from other nodes since the start.
     pub bytes_received: u64,
-    /// The part of these bytes that belongs to published messages: sent, received. `modules`
+    /// The bytes of published messages, sent and received, as a part of these totals. `modules`
     /// likewise.
     pub published: [u64; 2],
     pub modules: [u64; 2],

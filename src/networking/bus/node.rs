@@ -24,7 +24,7 @@ pub(super) fn report_replication(server: &mut Server) {
             let heard = client.map_or(upstream.down_since_s * 1000, |c| c.last_interaction_ms);
             let age = now.wall_ms.saturating_sub(heard.max(0) as u64);
             // Offset 0 means that this replica does not have the primary's data: CLUSTER SLOTS does
-            // not list it, and its siblings are preferred in an election.
+            // not list a replica with offset 0, and its siblings are preferred in an election.
             let offset = match upstream.has_foreign_data || server.loading.is_in_place() {
                 true => 0,
                 false => server.replication.stream.end(),

@@ -11,7 +11,7 @@ use crate::member;
 use crate::networking::slots;
 use crate::state::Server;
 
-/// The timer for the machine's deadline.
+/// The loop's timer for the deadline of the cluster's machine.
 #[derive(Default)]
 pub(super) struct Alarm {
     id: Option<TimerId>,

@@ -21,7 +21,7 @@ use crate::util::histogram::{Histogram, NATIVE_SCHEMA};
 /// The prefix of all names: that of redis_exporter, for which dashboards exist.
 const PREFIX: &str = "redis_";
 
-/// How a metric changes.
+/// The type of a metric.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MetricKind {
     Gauge,
@@ -97,7 +97,7 @@ pub struct Family<'a> {
 }
 
 impl Exposition {
-    /// No metrics yet.
+    /// An empty output.
     pub fn new(format: Format) -> Exposition {
         Exposition {
             text: String::new(),
@@ -106,8 +106,8 @@ impl Exposition {
         }
     }
 
-    /// Begins a family of metrics. Its head is written with its first sample, so a family without
-    /// samples is not written.
+    /// Begins a family of metrics. The head of a family is written with its first sample, so a
+    /// family without samples is not written.
     pub fn family<'a>(&'a mut self, name: &'a str, kind: MetricKind, help: &str) -> Family<'a> {
         let (kind_name, number) = match kind {
             MetricKind::Counter => ("counter", 0),
@@ -139,7 +139,7 @@ impl Exposition {
         }
     }
 
-    /// Ends the output and returns all of it.
+    /// Ends the output and returns its bytes.
     pub fn finish(mut self) -> Vec<u8> {
         match self.format {
             Format::Binary => return self.binary,

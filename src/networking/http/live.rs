@@ -18,10 +18,10 @@ use crate::observe::turns::Turn;
 use crate::state::Server;
 use crate::types::Type;
 
-/// The maximum numbers in a snapshot.
+/// The maximum numbers of clients, and of hot keys of each use, in a snapshot.
 const CLIENTS: usize = 50;
 const HOT_KEYS: usize = 10;
-/// The part of a client's name that is shown.
+/// The number of bytes of a client's name that are shown.
 const NAME_BYTES: usize = 100;
 
 const PAGE: &str = include_str!("page.html");

@@ -207,7 +207,7 @@ pub fn render(server: &mut Server, format: Format) -> Vec<u8> {
     out.finish()
 }
 
-/// Which server this is, as labels.
+/// Adds a metric whose labels describe this server.
 fn instance(fields: &Fields, now_ms: i64, out: &mut Exposition) {
     let by_name = fields.by_name();
     let of = |name: &'static str| (name, by_name.get(name).copied().unwrap_or_default());

@@ -11,8 +11,8 @@
 //! ```
 //!
 //! Connections of the monitor port are not clients: they run no commands, have no user and are not
-//! in CLIENT LIST. They are served in `Class::First`, so that a server under load can be watched;
-//! requests come every few seconds, and a reply takes about as long as INFO.
+//! in CLIENT LIST. The monitor port is served in `Class::First`, so that a server under load can be
+//! watched; requests come every few seconds, and a reply takes about as long as INFO.
 //!
 //! The port is off by default, and listens on loopback addresses unless `monitor-bind` has others:
 //! requests are not authenticated.
@@ -22,8 +22,8 @@
 //! reply, and one that sends many requests at once does not hold the loop. A reader of /events gets
 //! no further snapshot until its socket has taken the last one; the next snapshot then has all
 //! turns since.
-//! **Limits:** [`VISITS`] connections; a further one is closed at once. Idle ones are closed after
-//! [`IDLE_MS`].
+//! **Limits:** [`VISITS`] connections; a further connection is closed at once. Idle connections are
+//! closed after [`IDLE_MS`].
 
 mod exposition;
 mod fields;
@@ -190,8 +190,8 @@ fn with_visit(
 }
 
 /// Sends the reply that is under way, then answers one request, if a whole one is there. The next
-/// request is answered in the next turn. An error closes the connection; it is also returned after
-/// the last reply.
+/// request is answered in the next turn. An error closes the connection. `serve` also returns an
+/// error after the last reply.
 fn serve(server: &mut Server, visit: &mut Visit) -> io::Result<()> {
     if !flush(visit)? {
         return Ok(());
@@ -335,7 +335,7 @@ fn timer_handler(el: &mut EventLoop<Server>, server: &mut Server, _: TimerId) ->
 }
 
 /// Sends a snapshot to each reader of /events that has taken the last one. Readers that have seen
-/// the same turns share it.
+/// the same turns share a snapshot.
 fn send_snapshots(el: &mut EventLoop<Server>, server: &mut Server) {
     let visits = server.visits.slots.iter().flatten();
     let ready = visits.filter(|visit| visit.output.is_empty());

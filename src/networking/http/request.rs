@@ -11,8 +11,8 @@
 //! replies, unless its own host name resolves to a loopback address (DNS rebinding). So a request
 //! that comes from this machine must name the host by an address or as `localhost`.
 //!
-//! **Limits:** a request with a body is refused, since no resource has a use for one. At most
-//! [`MAX_HEADERS`] lines and [`MAX_HEAD`] bytes.
+//! **Limits:** a request with a body is refused, since no resource has a use for one. A head has at
+//! most [`MAX_HEADERS`] lines and [`MAX_HEAD`] bytes.
 
 use std::net::IpAddr;
 
@@ -22,7 +22,7 @@ use super::exposition::Format;
 pub const MAX_HEAD: usize = 8 * 1024;
 const MAX_HEADERS: usize = 64;
 
-/// The result of a request.
+/// The status of a reply.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Status {
     Ok,
@@ -54,17 +54,17 @@ impl Status {
 pub struct Request {
     /// The path, without a query.
     pub path: String,
-    /// HEAD: the reply has no body.
+    /// Whether the method is HEAD, so that the reply has no body.
     pub head_only: bool,
     /// The format of metrics that the client prefers.
     pub format: Format,
-    /// The connection stays open after the reply.
+    /// Whether the connection stays open after the reply.
     pub keep_alive: bool,
 }
 
-/// Parses the request at the beginning of `input`. Returns it with the length of its head in
-/// bytes, `None` if more bytes are needed, or the status of the reply to a request that is refused.
-/// `from_here`: the client runs on this machine.
+/// Parses the request at the beginning of `input`. Returns the request with the length of its head
+/// in bytes, `None` if more bytes are needed, or the status of the reply to a request that is
+/// refused. `from_here`: the client runs on this machine.
 pub fn parse(input: &[u8], from_here: bool) -> Result<Option<(Request, usize)>, Status> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut head = httparse::Request::new(&mut headers);

@@ -10,10 +10,10 @@
 //!                                                             the owner's LinkHandler(id, action)
 //! ```
 //!
-//! An owner opens a link and gets a [`LinkId`]. Its handler is called with each [`Action`]; the
-//! last is `Failed` or `Closed`, unless the owner closes the link or takes the connection out of
-//! it. A handler may do anything, also open links and close any link. It is never called from
-//! within `open`, `request`, `finish`, `close` or `take`.
+//! An owner opens a link and gets a [`LinkId`]. The owner's handler is called with each [`Action`]
+//! of the link; the last action is `Failed` or `Closed`, unless the owner closes the link or takes
+//! its connection. A handler may do anything, also open links and close any link. A handler is
+//! never called from within `open`, `request`, `finish`, `close` or `take`.
 //!
 //! The fds are in `Class::First`: links between servers are served before clients.
 //!
@@ -64,7 +64,8 @@ impl LinkId {
     }
 }
 
-/// Called for each action of a link. After `Failed` and `Closed` the link no longer exists.
+/// A function of a link's owner that is called for each action of the link. After `Failed` and
+/// `Closed` the link no longer exists.
 pub type LinkHandler = fn(&mut EventLoop<Server>, &mut Server, LinkId, Action);
 
 /// The destination of a link.
@@ -275,7 +276,8 @@ pub fn close(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) {
 }
 
 /// Takes the connection out of a link that is connected, with the bytes that were read beyond the
-/// last reply. Its handler is not called any more, and the loop does not watch the connection.
+/// last reply. The link's handler is not called any more, and the loop does not watch the
+/// connection.
 pub fn take(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) -> Option<Taken> {
     if server.links.get(id)?.is_connecting() {
         return None;

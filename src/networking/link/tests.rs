@@ -15,7 +15,7 @@ use crate::sys;
 use crate::testing::server_with;
 use crate::util::random::Random;
 
-/// Long enough for any machine: with a correct peer no test waits for it.
+/// A timeout that no test reaches with a correct peer, even on a slow machine.
 const LONG_MS: u64 = 60_000;
 
 thread_local! {
@@ -158,7 +158,7 @@ impl Peer {
     /// Waits until the other side closes.
     fn until_closed(&mut self) {
         let mut rest = Vec::new();
-        // A reset is an end, too.
+        // An error (a reset) also means that the other side has closed.
         let _ = self.reader.read_to_end(&mut rest);
     }
 }
@@ -467,7 +467,7 @@ fn a_closed_link_leaves_nothing() {
 
 /// The addresses of [`two_addresses`]: nothing listens at the first port.
 static PORTS: [AtomicU16; 2] = [const { AtomicU16::new(0) }; 2];
-/// Held by a test while the name server does not respond.
+/// A lock that a test holds while its name server does not respond.
 static NAME_SERVER: Mutex<()> = Mutex::new(());
 
 fn two_addresses(host: &str, _: u16) -> std::io::Result<Vec<SocketAddr>> {
@@ -569,7 +569,7 @@ fn an_owner_opens_another_link_after_a_failure() {
     join(peer);
 }
 
-/// PSYNC is refused: the owner sends SYNC on the same link.
+/// An owner that sends SYNC on the same link when PSYNC is refused.
 fn sync_instead(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, action: Action) {
     if action == Action::Ready {
         let step = Step::new(9, &["SYNC"]).expect(Expect::Nothing);

@@ -14,8 +14,9 @@
 //!                what was collected is applied, a piece in each turn
 //! ```
 //!
-//! The handlers also run in nested turns, while a snapshot is loaded. So they only store what
-//! arrives and record which connection has ended; later steps at the top level act on it.
+//! The handlers also run in nested turns, while a snapshot is loaded. So the handlers only store
+//! the bytes that arrive and record which connection has ended; later steps at the top level do the
+//! rest.
 //!
 //! **Invariant:** bytes are applied in the order of the stream: while collected pieces are left,
 //! nothing is read from the main connection. **Limit:** `replica-full-sync-buffer-limit` bytes are
@@ -50,7 +51,7 @@ const READ_BYTES: usize = 16 * 1024;
 /// The maximum length of a primary's text in the log.
 const SHOWN_MAX: usize = 256;
 
-/// The main connection while it collects.
+/// The main connection while the bytes of the stream are collected.
 pub struct Main {
     conn: Connection,
     token: Token,
@@ -58,7 +59,7 @@ pub struct Main {
     stopped: bool,
 }
 
-/// The connections of a full sync over two of them.
+/// The connections of a full sync over two connections.
 #[derive(Default)]
 pub struct Channels {
     /// `None` if the sync has one connection, or if there is no sync.
@@ -152,7 +153,7 @@ fn plan(server: &Server, dialect: Dialect, main: &str) -> Plan {
     let request = match dialect {
         Dialect::Valkey => {
             let argv = ["REPLCONF", "version", crate::VALKEY_VERSION];
-            // Valkey 8.0 expects this on the main connection only.
+            // Valkey 8.0 expects REPLCONF version on the main connection only.
             let version = Step::new(VERSION, &argv).errors(Errors::Tolerated);
             script.push(version.wait());
             Step::new(REQUEST, &["SYNC"])
@@ -189,7 +190,7 @@ fn on_second(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, action
     }
 }
 
-/// Handles the line before the snapshot: it has the history and the offset of the snapshot.
+/// Handles the line before the snapshot, which has the history and the offset of the snapshot.
 fn snapshot_follows(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, text: &[u8]) {
     let Some(sync) = server.primary_link.channels.sync else {
         return;

@@ -260,7 +260,8 @@ fn psync_replied(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, re
     let text = text_of(reply);
     if server.replication.failover.is_in_progress() {
         step_failover(server, &text);
-        // The rest handles the reply of this server's primary; it may have none after the failover.
+        // The rest of the reply matters only if this server still has a primary after the
+        // failover's step.
         if !server.replication.is_replica() {
             return;
         }

@@ -8,7 +8,7 @@
 //!   success ─> take_over_history ─> channels::loaded: the client that applies the stream
 //! ```
 //!
-//! During a load clients get -LOADING errors. With swapdb, they can read the old data if the
+//! During a load clients get -LOADING errors. With swapdb, clients can read the old data if the
 //! snapshot belongs to the history that this server already followed.
 //!
 //! **The guard.** A primary that restarted without its data would empty all its replicas. So a
@@ -56,20 +56,20 @@ const REFUSED_LOG_MS: i64 = 60_000;
 /// How the snapshot that is being loaded replaces the data set.
 #[derive(Clone, Copy, Default)]
 pub struct Way {
-    /// The old data are kept until the last key was loaded.
+    /// Whether the old data are kept until the last key was loaded.
     swaps: bool,
-    /// Clients can read the old data during the load.
+    /// Whether clients can read the old data during the load.
     serves: bool,
-    /// The old data are dropped before anything is read.
+    /// Whether the old data are dropped before anything is read.
     flushes_first: bool,
-    /// A data set without keys is refused.
+    /// Whether a data set without keys is refused.
     guarded: bool,
-    /// The old data were dropped.
+    /// Whether the old data were dropped.
     installed: bool,
 }
 
 impl Way {
-    /// How a snapshot of the history `id` is loaded.
+    /// Decides how a snapshot of the history `id` is loaded.
     fn of(server: &Server, id: &str, diskless: bool) -> Way {
         let config = &server.config;
         let swaps = diskless && config.repl_diskless_load == ReplDisklessLoad::Swapdb;
@@ -189,7 +189,7 @@ fn load_file<'l>(
     loading::load_shared(live, &mut reader, Place::Aside(data), options)
 }
 
-/// Loads the snapshot from the connection. Its header was read already.
+/// Loads the snapshot from the connection. The header of the snapshot was read already.
 pub fn from_stream(el: &mut EventLoop<Server>, server: &mut Server, receive: Box<Receive>) {
     let Receive {
         conn,
@@ -235,8 +235,8 @@ pub fn from_stream(el: &mut EventLoop<Server>, server: &mut Server, receive: Box
     );
 }
 
-/// Loads a snapshot with `read`, in the chosen way. After `Ok` the data set is the new one; after
-/// an error it is the old one, or empty.
+/// Loads a snapshot by calling `read`, and replaces the data set as `way` says. After `Ok` the data
+/// set is the new one; after an error it is the old one, or empty.
 fn load(
     el: &mut EventLoop<Server>,
     server: &mut Server,
@@ -264,7 +264,7 @@ fn load(
         false => live.begin(0),
     }
     let options = LoadOptions {
-        // The primary deletes expired keys.
+        // Expired keys are kept, since the primary sends their deletion.
         keep_expired: true,
         accept: Some(accept),
         of_primary: true,
@@ -366,7 +366,7 @@ fn leave_history(server: &mut Server) {
 
 /// The facts of a sync that are known before the snapshot is loaded.
 struct Sync {
-    /// The history of the snapshot, and its offset.
+    /// The id of the snapshot's history.
     id: String,
     offset: u64,
     /// The number of the upstream that the snapshot belongs to.
@@ -464,7 +464,7 @@ struct Incoming {
     /// Bytes that were read and not passed to `body`. After the end of the snapshot they belong to
     /// the stream.
     input: Vec<u8>,
-    /// Bytes of the snapshot; `at` is how many of them the loader has consumed.
+    /// Bytes of the snapshot; `at` is how many of these bytes the loader has consumed.
     output: Vec<u8>,
     at: usize,
     complete: bool,

@@ -62,7 +62,7 @@ pub struct PrimaryLink {
 }
 
 /// Before the loop sleeps: closes sockets that don't belong to the present role, and connects to
-/// the primary if it is time.
+/// the primary if an attempt is due.
 pub fn follow(el: &mut EventLoop<Server>, server: &mut Server) {
     let number = server
         .replication
@@ -148,7 +148,7 @@ fn fail_until(el: &mut EventLoop<Server>, server: &mut Server, retry_at_ms: i64)
 }
 
 /// Applies the stream that arrives on this connection from now on. `received` are the bytes that
-/// were already read from it.
+/// were already read from the connection.
 fn stream_from(el: &mut EventLoop<Server>, server: &mut Server, conn: Connection, received: &[u8]) {
     let Some(upstream) = server.replication.upstream.as_ref() else {
         return;
@@ -271,7 +271,7 @@ pub fn cron(server: &mut Server) {
                 &[]
             )
         );
-        server.primary_link.number = 0; // closed before the loop sleeps
+        server.primary_link.number = 0; // so the sockets are closed before the loop sleeps
         upstream.phase = Phase::Connect;
     }
 }

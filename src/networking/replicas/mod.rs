@@ -8,9 +8,9 @@
 //!   a child's pipe ─> broadcast: one chunk to all replicas that receive it
 //! ```
 //!
-//! Sockets of replicas are in `Class::First`: replicas are served before other clients are read. A
-//! replica is sent at most [`BYTES_PER_TURN`] in one turn, so that many replicas can't starve the
-//! clients.
+//! Sockets of replicas are in `Class::First`: replicas are served before other clients are read. At
+//! most [`BYTES_PER_TURN`] are sent to a replica in one turn, so that many replicas can't starve
+//! the clients.
 //!
 //! If a replica reads too slowly, the part of the stream that it lacks counts for the output limits
 //! of its class (`clients::output_limit`), and it is closed when it exceeds them.
@@ -107,7 +107,7 @@ fn send(el: &mut EventLoop<Server>, server: &mut Server, c: &mut Client) -> Io {
         return Io::Drained;
     }
     if gate::holds(server, c) && !c.reply.is_empty() {
-        return Io::Drained; // the reply comes first, and it waits for the AOF
+        return Io::Drained; // the reply must be sent first, and waits for the AOF
     }
     let mut io = Io::Drained;
     if !c.reply.is_empty() {
