@@ -1,5 +1,5 @@
-//! COMMANDLOG: the last commands that were slow, that were large, or whose replies were large. Its
-//! first log is also SLOWLOG, the name it had when it was the only one.
+//! COMMANDLOG: the last commands that were slow, that were large, or whose replies were large. The
+//! first log, `slow`, is also reached by SLOWLOG, its older name.
 //!
 //! ```text
 //!   log             an entry's value        kept from                        at most

@@ -4,7 +4,8 @@
 //! the whole keys, under the server's seed, and the databases are equal. The chance that two of n
 //! keys are taken for one is n² / 2^65.
 
-/// The number of bytes of a key that are kept; [`KeptName::shown`] appends how many are missing.
+/// The number of bytes of a key that are kept; [`KeptName::shown`] appends the number of missing
+/// bytes.
 const KEPT_MAX: usize = 512;
 
 /// A key of a database.

@@ -19,7 +19,7 @@ pub struct Pass {
 }
 
 impl Pass {
-    /// Visits the keys of some more buckets. Returns true at the end.
+    /// Visits the keys of some more buckets. Returns true at the end of the pass.
     pub fn go_on(&mut self, dbs: &[Db], mut visit: impl FnMut(&Db, KeyRef)) -> bool {
         for _ in 0..BATCH {
             let Some(db) = dbs.get(self.db) else {

@@ -1,6 +1,7 @@
 //! Finds passwords in arguments: MONITOR and SLOWLOG show `(redacted)` in their place.
 //!
-//! The arguments alone tell which of them are secret, so that is decided when they are shown.
+//! Whether an argument is secret depends on the arguments alone, so it is decided when a command is
+//! shown.
 
 /// The replacement of a secret.
 pub const REDACTED: &[u8] = b"(redacted)";

@@ -1,7 +1,7 @@
 //! Counters since the start, and rates sampled by the cron.
 //!
-//! The counters are plain fields, incremented where an event happens. CONFIG RESETSTAT sets them to
-//! zero ([`Server::reset_stats`]); peaks of memory stay.
+//! The counters are plain fields, incremented where an event happens. CONFIG RESETSTAT sets the
+//! counters to zero ([`Server::reset_stats`]); peaks of memory stay.
 
 use std::collections::BTreeMap;
 
@@ -113,7 +113,7 @@ pub struct Stats {
     /// times a second.
     pub stream_rate: Rate,
     pub cycles_rate: Rate,
-    /// Microseconds of a turn.
+    /// The average duration of a turn in microseconds.
     pub cycle_us_rate: Rate,
     /// The largest `used_memory` since the start, in bytes.
     pub peak_memory: usize,

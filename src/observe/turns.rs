@@ -1,4 +1,4 @@
-//! The last turns of the loop, for the live page: the duration of each, and the work that it did.
+//! The last turns of the loop, for the live page: the duration and the work of each turn.
 //!
 //! ```text
 //!   end of a turn ─> Turn ─┬─> slot of its 10 ms, if it is the longest there ─> a ring of 10 s
@@ -8,8 +8,8 @@
 //!
 //! Turns are recorded while the monitor port is open. The parts of a turn are differences of totals
 //! that the server counts in any case, so recording a turn costs two additions and a few
-//! comparisons. The longest command of a turn is named if it took [`NAMED_US`] or more: it is noted
-//! together with slow commands, so that short ones cost nothing.
+//! comparisons. The longest command of a turn is named if it took [`NAMED_US`] or more: such a
+//! command is noted together with slow commands, so that short commands cost nothing.
 //!
 //! **Limit:** short turns beside a longer one in the same 10 ms are counted in the histogram only:
 //! the ring has the same size at a hundred turns each second and at a hundred thousand.

@@ -19,11 +19,11 @@
 //! their nodes (`types::memory_estimate`), so that the cost of a change does not depend on the size
 //! of the value.
 //!
-//! Most writes are to keys that are neither listed nor large. They are recognized without a search
-//! of the lists: by the floor, and by a filter of 65,536 bits in which one bit is set for each
-//! listed key. Cost in instructions (callgrind): SET of 16 bytes 2,500 instead of 2,160, HSET into
-//! one large hash 4,040 instead of 2,980; half of the difference for HSET is for estimating the
-//! size from five of the hash's fields.
+//! Most writes are to keys that are neither listed nor large. Such writes are recognized without a
+//! search of the rankings: by the floor, and by a filter of 65,536 bits in which one bit is set for
+//! each listed key. Cost in instructions (callgrind): SET of 16 bytes 2,500 instead of 2,160, HSET
+//! into one large hash 4,040 instead of 2,980; half of the difference for HSET is for estimating
+//! the size from five of the hash's fields.
 //!
 //! **Invariant:** a listed key has its bit in the filter (`tests::rankings_follow_the_keyspace`).
 //! **Invariant:** the rankings agree with a walk over the keyspace whenever no pass is running
@@ -211,8 +211,8 @@ pub fn emptied(server: &mut Server, which: Option<u32>) {
     big.renew_filter();
 }
 
-/// Exchanges two databases. A running pass begins anew, since it may have seen one of them under
-/// its old number.
+/// Exchanges two databases. A running pass begins anew, since it may have seen one of the databases
+/// under its old number.
 pub fn swapped(server: &mut Server, a: u32, b: u32) {
     if let Some(big) = &mut server.bigkeys {
         big.rankings().for_each(|ranking| ranking.swap_dbs(a, b));

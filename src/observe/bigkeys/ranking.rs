@@ -21,8 +21,8 @@
 
 use crate::observe::key_name::{KeptName, Name};
 
-/// The number of keys that are kept. BIGKEYS shows fewer, so that some of them can be deleted
-/// before a new pass over the keyspace is needed.
+/// The number of keys that are kept. BIGKEYS shows fewer keys, so that some of the kept keys can be
+/// deleted before a new pass over the keyspace is needed.
 pub const CAPACITY: usize = 128;
 /// With fewer kept keys than this, while others are not kept, a pass is due.
 const SHORT: usize = 64;
@@ -53,7 +53,7 @@ impl Ranking {
         &self.kept
     }
 
-    /// Records that a key has this size. Returns whether it was kept before.
+    /// Records that a key has this size. Returns whether the key was kept before.
     pub fn observe(&mut self, name: Name, size: u64) -> bool {
         let at = self.position(name);
         match at {

@@ -16,11 +16,11 @@
 //! present.
 //! **The session** is Redis 8.6's HOTKEYS: sums of time and bytes since HOTKEYS START.
 //!
-//! Both sample one command in `ratio`, picked at random: the gap to the next one is drawn from the
-//! geometric distribution, which is equivalent to a random decision for each command but costs time
-//! only for picked ones. A sampled command counts `ratio` times, so that figures estimate the
-//! totals for any ratio. (With a fixed step, a client that alternates GET a and GET b would be seen
-//! with one key only.)
+//! Monitor and session sample one command in `ratio`, picked at random: the gap to the next one is
+//! drawn from the geometric distribution, which is equivalent to a random decision for each command
+//! but costs time only for picked ones. A sampled command counts `ratio` times, so that figures
+//! estimate the totals for any ratio. (With a fixed step, a client that alternates GET a and GET b
+//! would be seen with one key only.)
 //!
 //! A command's keys are those that its row names (`command::keys`). A key counts as read or as
 //! written, as the row says; a read of a missing key is a miss. The monitor counts the commands in
@@ -28,7 +28,8 @@
 //! its keys, and those of each command in EXEC.
 //!
 //! **Invariant:** memory is constant: five summaries of [`summary::CAPACITY`] counters at most.
-//! **Invariant:** `next` is `u64::MAX` exactly while both are off (`tests::off_is_never_due`).
+//! **Invariant:** `next` is `u64::MAX` exactly while monitor and session are off
+//! (`tests::off_is_never_due`).
 //!
 //! Source of the ageing: Cormode, Shkapenyuk, Srivastava, Xu: "Forward Decay: A Practical Time
 //! Decay Model for Streaming Systems" (2009). Rejected: counting in look-ups, which would count a
@@ -55,7 +56,7 @@ use crate::state::Server;
 use crate::util::random::Random;
 use summary::Summary;
 
-/// The buffer for a command's keys is kept for the next one unless it is longer.
+/// The maximum length of the buffer for a command's keys that is kept for the next command.
 const KEYS_KEPT: usize = 256;
 /// The age of the landmark, in half-lives, at which it moves.
 const LANDMARK_AGE: f64 = 64.0;

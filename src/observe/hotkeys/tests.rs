@@ -19,7 +19,7 @@ fn server(lines: &[&str]) -> Server {
     server
 }
 
-/// Every command is sampled.
+/// The settings with which every command is sampled.
 const TRACK: [&str; 2] = [
     "config set hotkeys-sample-ratio 1",
     "config set hotkeys-tracking yes",

@@ -286,7 +286,7 @@ fn name_of<'a>(snapshot: &'a Snapshot, event: &Event) -> &'a str {
     own.unwrap_or(event.kind.name())
 }
 
-/// Appends a JSON string. It is escaped, since a renamed command may have any name.
+/// Appends a JSON string. Escaping is needed, since a renamed command may have any name.
 fn string(out: &mut String, text: &str) {
     out.push('"');
     for c in text.chars() {

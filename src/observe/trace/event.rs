@@ -11,7 +11,8 @@ pub enum EventKind {
     BeforeSleep,
     /// A step of `before_sleep`. The event's number: its place in the drawing, from 0.
     Step,
-    /// The poll with its sleep. The event's number: how many fds the poll reported.
+    /// The poll of the event loop, its sleep included. The event's number: how many fds the poll
+    /// reported.
     Poll,
     AfterSleep,
     /// A call of a file's read handler.
@@ -34,9 +35,9 @@ pub enum EventKind {
     /// Writing the AOF in the loop, or passing it to its thread. The event's number: bytes to
     /// write.
     AofFlush,
-    /// The AOF's thread: a write. The event's number: bytes.
+    /// A write by the AOF's thread. The event's number: bytes.
     AofWrite,
-    /// The AOF's threads: an fsync.
+    /// An fsync by one of the AOF's threads.
     Fsync,
     /// An fsync for which the loop waits.
     BlockingFsync,
@@ -45,17 +46,18 @@ pub enum EventKind {
     Expire,
     /// Moving buckets of a table that is being resized. The event's number: the database.
     Rehash,
-    /// Eviction. The event's number: keys.
+    /// Eviction of keys. The event's number: keys.
     Evict,
     /// A fork. The event's number: the child's pid.
     Fork,
-    /// A child has ended and its result is taken in. The event's number: its pid.
+    /// A child has ended, and its result is processed. The event's number: the child's pid.
     ChildEnd,
-    /// The thread that frees: one value or data set. The event's number: objects.
+    /// The background thread that frees memory: the freeing of one value or data set. The event's
+    /// number: objects.
     LazyFree,
     /// A step of the TLS handshake of a connection that is no client yet.
     Handshake,
-    /// Reading packets from another node of the cluster and taking them in. The event's number:
+    /// Reading packets from another node of the cluster and processing them. The event's number:
     /// bytes.
     BusRead,
     /// Sending packets to another node. The event's number: bytes.

@@ -8,14 +8,14 @@
 //!   Ring ── Snapshot ── chrome ──> JSON for Perfetto and chrome://tracing
 //! ```
 //!
-//! An event has a start, an end, a client, a number, a kind. It is pushed at its end, so that
+//! An event has a start, an end, a client, a number, a kind. An event is pushed at its end, so that
 //! children come before their parents. Times are counts of the processor's counter, which commands
 //! read anyway for their statistics: most spans begin at the [`Trace::mark`], the end of the span
 //! before, and cost one reading; in the ring such an event is one word. Names are added when a file
 //! is made; arguments of commands and keys are not recorded.
 //!
-//! A filter (`SLOWER-THAN`) drops short events. The rest is still a tree, since a phase is at least
-//! as long as each event in it.
+//! A filter (`SLOWER-THAN`) drops short events. The events that are kept still form a tree, since a
+//! phase is at least as long as each event in it.
 //!
 //! **Invariant:** events of the loop nest: two of them are disjoint, or one contains the other
 //! (`tests/trace.rs`).
@@ -140,7 +140,7 @@ pub struct Trace {
     /// The end of the latest span, or the beginning of a phase: the start of the next span.
     pub mark: u64,
     /// The beginning of the innermost phase, step or job. The start of a command of a client that
-    /// was blocked is not known exactly; it can't be earlier than this.
+    /// was blocked is not known exactly; it can't be before this time.
     floor: u64,
     /// Whether the loop's observer must be set or removed, since a recording begins or has ended.
     pub follow: bool,
@@ -296,7 +296,7 @@ impl Trace {
     }
 
     /// Keeps an event in one word, if it follows the last one and is kept by the session only, as
-    /// most events are. Returns whether it did.
+    /// most events are. Returns whether the event was kept.
     #[inline(always)]
     fn keep_short(
         &mut self,
@@ -345,7 +345,7 @@ impl Trace {
         }
     }
 
-    /// Records a span of another thread. It may overlap with others.
+    /// Records a span of another thread. A span of another thread may overlap with any other span.
     pub fn elsewhere(&mut self, kind: EventKind, start: u64, end: u64, number: u64) {
         self.push(Event {
             start,
@@ -362,8 +362,8 @@ impl Trace {
         self.span(kind, self.mark, ticks::now(), client, number);
     }
 
-    /// Records a command. This runs for each command while a session records, so the usual case is
-    /// short.
+    /// Records a command. This function runs for each command while a session records, so its usual
+    /// case is short.
     #[inline(always)]
     pub fn command(&mut self, id: u16, start: u64, end: u64, client: u64) {
         let (kind, number) = (EventKind::Command, id.into());
@@ -447,7 +447,7 @@ impl Trace {
         self.begin(EventKind::NestedTurn, 0, commands);
     }
 
-    /// Ends a turn. With a turn that is not nested, recordings end that were asked to. `None` for a
+    /// Ends a turn. With a turn that is not nested, recordings that were stopped end. `None` for a
     /// nested turn.
     pub fn end_turn(&mut self, commands: u64) -> Option<EndedTurn> {
         let open = self.close()?;
@@ -531,7 +531,8 @@ fn note_on_tape(kind: EventKind, client: u64, number: u32) {
 }
 
 impl Server {
-    /// Records a span from `start` to now, if there is a trace. For work that is rare or long.
+    /// Records a span from `start` to now, if there is a trace. To be used for work that is rare or
+    /// long.
     #[inline]
     pub fn traced(&mut self, kind: EventKind, start: u64, number: u64) {
         if self.armed & armed::TRACE != 0 {

@@ -1,8 +1,9 @@
 //! The ring of events: the newest `capacity` are kept, and recording allocates nothing.
 //!
 //! Most events of a busy loop are commands of a pipeline: one begins where the event before ended,
-//! and has the same client. Such an event is stored in one word, so that a command costs one store,
-//! and eight commands fill a line of the cache. All other events take four words.
+//! and has the same client. An event that follows the last one is stored in one word, so that a
+//! command costs one store, and eight commands fill a line of the cache. All other events take four
+//! words.
 //!
 //! ```text
 //!   short   took: 40 bits        number: 16      0, kind: 8     start and client: see above
@@ -12,10 +13,10 @@
 //!                                             ^^^ current, up to `len`
 //! ```
 //!
-//! Words lie in blocks of a page. A block can be read without the blocks before it, since it has
-//! the end and the client of the event before its first. When the current block is full, the oldest
-//! ones that are not needed for `capacity` events are freed, and the block that was freed last is
-//! used next: a pipeline uses about a third of the memory.
+//! The words are stored in blocks of one page. A block can be read without the blocks before it,
+//! since it has the end and the client of the event before its first. When the current block is
+//! full, the oldest ones that are not needed for `capacity` events are freed, and the block that
+//! was freed last is used next: a pipeline uses about a third of the memory.
 //!
 //! A ring is larger than the processor's fast caches, so a line is no longer cached when it is
 //! written again. So each line is prefetched a little before its first store ([`AHEAD`]): waiting
@@ -168,7 +169,7 @@ impl Ring {
     }
 
     /// Adds an event if one word is enough for it. `took` is at most [`TOOK_MAX`]. Returns whether
-    /// it was added.
+    /// the event was added.
     #[inline(always)]
     pub fn push_short(&mut self, event: Short) -> bool {
         debug_assert!(event.took <= TOOK_MAX);
@@ -208,7 +209,7 @@ impl Ring {
     fn next_block(&mut self) {
         let pushed = self.pushed();
         self.written += self.current.len as u64;
-        // The oldest block is not needed if those behind it have enough events.
+        // The oldest block is not needed if the blocks behind it have enough events.
         while let Some(oldest) = self.full.pop_front() {
             let second = self.full.front().unwrap_or(&self.current);
             if pushed - second.pushed < self.capacity as u64 {
