@@ -26,7 +26,7 @@ use crate::state::Server;
 use crate::sys::ticks;
 use crate::tracking;
 
-/// Runs one command. The caller has checked that it may run.
+/// Runs one command. The caller has checked that the command may run.
 pub fn call(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, sent: Sent) {
     let cmd = server.commands.row(id);
     let dirty = server.dirty;

@@ -94,7 +94,7 @@ pub fn process_command(
         let offset = server.offset_of_event();
         table::send_later(&mut server.net, c, offset);
     }
-    // Not for a blocked client, whose reply is still to come.
+    // These flags stay while the client is blocked, since its reply is still to come.
     if c.has(flag::REPLY_SKIP | flag::ASKING) && !c.has(flag::BLOCKED) {
         end_of_command(server, c);
     }
@@ -303,7 +303,7 @@ fn flags_of(server: &Server, c: &Client, cmd: &Command, argv: &[&[u8]]) -> comma
     cmd.flags
 }
 
-/// Whether the command needs data that is being loaded; EXEC needs the data of its commands.
+/// Whether the command needs data that is being loaded; EXEC needs the data that its commands need.
 #[cold]
 fn is_denied_by_loading(server: &Server, c: &Client, cmd: &Command, flags: command::Flags) -> bool {
     if server.loading.is_aside() {
@@ -312,7 +312,7 @@ fn is_denied_by_loading(server: &Server, c: &Client, cmd: &Command, flags: comma
     lacks(c, cmd) & command::LOADING != 0
 }
 
-/// The flags that the command lacks; EXEC lacks those that one of its commands lacks.
+/// The flags that the command lacks; EXEC lacks each flag that one of its commands lacks.
 fn lacks(c: &Client, cmd: &Command) -> command::Flags {
     let queued = c.multi.as_ref().filter(|_| cmd.is(command::RUNS_QUEUE));
     !cmd.flags | queued.map_or(0, |queued| queued.lacks)
@@ -418,7 +418,7 @@ fn check_replica(
         if is_read_only(server) {
             return Err(Error::READONLY);
         }
-        // A queued command counts with its EXEC.
+        // A queued command is not counted until its EXEC runs.
         let runs = !c.has(flag::MULTI) || cmd.is(command::RUNS_QUEUE);
         server.stats.replica_local_writes += u64::from(runs);
     }

@@ -39,7 +39,7 @@ pub struct Due {
     pub is_watched: bool,
 }
 
-/// The state of one MIGRATE.
+/// The request and the progress of one MIGRATE.
 pub struct Migration {
     pub client: ClientRef,
     pub destination: Destination,

@@ -12,15 +12,15 @@ use crate::state::Server;
 pub enum PausePurpose {
     /// CLIENT PAUSE.
     Client,
-    /// SHUTDOWN waits for replicas.
+    /// SHUTDOWN, while it waits for replicas.
     Shutdown,
     /// FAILOVER, and CLUSTER FAILOVER.
     Failover,
-    /// A replica lags, and `repl-throttling-enabled` is set.
+    /// `repl-throttling-enabled`, while a replica lags.
     Throttle,
 }
 
-/// The pauses, by purpose. While any of them runs, nothing expires and nothing is evicted, so that
+/// The pauses, by purpose. While any pause runs, nothing expires and nothing is evicted, so that
 /// the data set does not change.
 #[derive(Default)]
 pub struct Pause {
@@ -145,8 +145,8 @@ impl Server {
         self.hold_primary();
     }
 
-    /// Holds back the primary's stream while writes are held back. `networking::primary` resumes it
-    /// after the pause.
+    /// Holds back the primary's stream while writes are held back. `networking::primary` resumes
+    /// the stream after the pause.
     pub fn hold_primary(&mut self) {
         let upstream = self.replication.upstream.as_ref();
         let client = upstream.and_then(|up| up.client);

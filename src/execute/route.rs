@@ -207,7 +207,7 @@ impl Keys {
         }
     }
 
-    /// Adds the keys of a command. If they can't be determined, the command will refuse its
+    /// Adds the keys of a command. If the keys can't be determined, the command will refuse its
     /// arguments itself.
     fn add(&mut self, server: &mut Server, c: &Client, cmd: &Command, argv: &[&[u8]]) {
         let mut found = std::mem::take(&mut server.hashes.keys);
@@ -253,7 +253,7 @@ impl Keys {
         }
     }
 
-    /// The route of these keys. Their slot is stored in the client.
+    /// The route of these keys. The slot of the keys is stored in the client.
     fn route(&self, server: &Server, c: &mut Client, cmd: &Command, flags: Flags) -> Route {
         let (Some(request), Some(member)) = (self.request, &server.cluster) else {
             c.hash_slot = NO_SLOT;

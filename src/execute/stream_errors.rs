@@ -8,9 +8,9 @@
 //!                                         └─ resync            the link is closed; a full resync follows
 //! ```
 //!
-//! No client gets these errors. They mean that the data sets of two servers may differ from now on.
-//! A command of a script that fails is not an error of the stream, as long as the script itself
-//! does not fail.
+//! No client gets these errors. Such an error means that the data sets of two servers may differ
+//! from now on. A command of a script that fails is not an error of the stream, as long as the
+//! script itself does not fail.
 
 use crate::client::reply::Mark;
 use crate::client::table::Net;
@@ -96,7 +96,7 @@ pub fn refuse_reply(server: &mut Server, c: &mut Client, from: Mark) {
     Net::close_asap(&mut server.net.close_asap, c);
 }
 
-/// The error as the peers' logs show it: without the code `ERR`, with a `-` before another code.
+/// The error as Redis and Valkey log it: without the code `ERR`, with a `-` before another code.
 fn shown(error: &Error) -> String {
     let text = error.text();
     let text = match text.strip_prefix("ERR ") {

@@ -10,19 +10,19 @@
 //! One mechanism serves all types: when one of its keys is written, a waiting client's command runs
 //! again, from the checks of `process_command` on. So rights that were removed meanwhile, a pause
 //! or an error have their effect. A command that finds nothing blocks again, with its old place in
-//! the queue and its old deadline. If it writes (BLMOVE), the keys that it wrote are appended to
-//! the ready keys.
+//! the queue and its old deadline. If a served command writes (BLMOVE), the keys that it wrote are
+//! appended to the ready keys.
 //!
 //! A blocking command reads its arguments, the timeout among them ([`deadline_from_seconds`]), and
-//! tries. If it finds nothing, it calls [`block_for_keys`], which replies with null when the client
-//! must not block (`flag::DENY_BLOCKING`: EXEC, scripts). A command keeps no state between two
-//! runs.
+//! tries. A blocking command that finds nothing calls [`block_for_keys`], which replies with null
+//! when the client must not block (`flag::DENY_BLOCKING`: EXEC, scripts). A command keeps no state
+//! between two runs.
 //!
 //! A client's place in the queue is a ticket: a number that grows with each client that begins to
 //! wait. Each key has its clients sorted by ticket. A plain list of clients would have to be
 //! searched whenever one client leaves it.
 //!
-//! A deadline is exact to a millisecond: `before_sleep` sets a timer for the earliest.
+//! A deadline is exact to a millisecond: `before_sleep` sets a timer for the earliest deadline.
 //!
 //! **Invariant:** a client has the flag BLOCKED exactly when its field `blocked` is set, and then
 //! it is in `key_clients.blocking` under each of its keys and, if it has a deadline, in
@@ -89,7 +89,7 @@ impl BlockedClients {
 }
 
 /// Reads a timeout in seconds, which may have a fraction. Returns the Unix time in milliseconds at
-/// which it ends; 0 for never.
+/// which the timeout ends; 0 for never.
 pub fn deadline_from_seconds(server: &Server, text: &[u8]) -> Result<i64, Error> {
     // Redis parses a long double: 1e400 is a number for it, and the error is "out of range".
     let extreme = || LongDouble::parse(text).map(LongDouble::to_f64);
@@ -102,8 +102,8 @@ pub fn deadline_from_seconds(server: &Server, text: &[u8]) -> Result<i64, Error>
     deadline(server, ms.ceil() as i64)
 }
 
-/// Reads a timeout in whole milliseconds. Returns the Unix time in milliseconds at which it ends; 0
-/// for never.
+/// Reads a timeout in whole milliseconds. Returns the Unix time in milliseconds at which the
+/// timeout ends; 0 for never.
 pub fn deadline_from_ms(server: &Server, text: &[u8]) -> Result<i64, Error> {
     deadline(server, parse_i64(text).ok_or(Error::TIMEOUT_NOT_INTEGER)?)
 }
@@ -174,7 +174,8 @@ pub fn block_for_keys(
     );
 }
 
-/// Blocks a client without keys: WAIT, SHUTDOWN, CLIENT PAUSE. The caller must also unblock it.
+/// Blocks a client without keys: WAIT, SHUTDOWN, CLIENT PAUSE. The caller must also unblock the
+/// client.
 pub fn block(
     server: &mut Server,
     c: &mut Client,
@@ -343,8 +344,8 @@ fn is_set_slot(c: &Client) -> bool {
 }
 
 /// Replies to the clients in WAIT, WAITAOF and FLUSHALL whose wait is over: after acknowledgements,
-/// after an fsync of the AOF, when the AOF was switched off, or when the keys are freed. SETSLOT
-/// runs when the replicas have executed it.
+/// after an fsync of the AOF, when the AOF was switched off, or when the keys are freed. A client's
+/// CLUSTER SETSLOT runs when the replicas have executed the command.
 pub fn serve_acks(server: &mut Server) {
     use BlockKind::{Freed, SetSlot, Wait, WaitAof};
     for r in std::mem::take(&mut server.blocked.waiting_acks) {
@@ -456,7 +457,8 @@ pub fn unblock_by_request(server: &mut Server, r: ClientRef, with_error: bool) -
 }
 
 impl Server {
-    /// Notes that a key was written. Clients that are blocked on it are served after the command.
+    /// Notes that a key was written. Clients that are blocked on the key are served after the
+    /// command.
     pub fn signal_key_ready(&mut self, db: u32, key: &[u8]) {
         if self.key_clients[db as usize].blocking.get(key).is_none() {
             return;
@@ -467,8 +469,8 @@ impl Server {
         }
     }
 
-    /// Marks all keys of this database that clients wait for: SWAPDB, FLUSHDB and loading may have
-    /// created or deleted them.
+    /// Marks all keys of this database that clients wait for as ready, since SWAPDB, FLUSHDB or a
+    /// load may have created or deleted them.
     pub fn signal_all_ready(&mut self, db: u32) {
         let keys = self.key_clients[db as usize].blocking.names();
         let keys: Vec<Box<[u8]>> = keys.map(Box::from).collect();
@@ -544,8 +546,8 @@ fn is_served_by(c: &Client, found: Option<Type>) -> bool {
     blocked.on_nokey || (wanted.is_some() && wanted == found)
 }
 
-/// Runs the kept command. It may block again, or be held back by a pause; otherwise the client is
-/// unblocked.
+/// Runs the kept command. The command may block again, or be held back by a pause; otherwise the
+/// client is unblocked.
 fn reexecute(server: &mut Server, c: &mut Client) {
     let Some(blocked) = forget(server, c) else {
         return;

@@ -188,7 +188,7 @@ fn the_client_of_flushall_waits_for_the_thread_that_frees_and_others_go_on() {
     serve_freed(&mut server);
     assert_eq!(heard(&mut server, 0), "+OK\r\n");
     check(&server);
-    // Few keys are freed at once.
+    // A small number of keys is freed at once, without the thread.
     let _hold = occupy(&server);
     assert_eq!(say(&mut server, 0, "FLUSHALL SYNC"), "+OK\r\n");
     assert_eq!(
