@@ -93,7 +93,7 @@ impl KeyHasher {
     }
 }
 
-/// The slot in a hash. The hasher must be one for stores by slot.
+/// The slot in a hash, which must come from a hasher for stores by slot.
 #[inline]
 pub fn slot_in(hash: u64) -> u16 {
     slot_of(hash) as u16
@@ -434,8 +434,8 @@ impl KvStore {
     }
 
     /// Offers the tables and entries to the mover, from `cursor` on, until its step is spent.
-    /// Passes each entry to `visit`, to move the memory that it owns. The cursor is that of SCAN;
-    /// returns the next one, 0 at the end.
+    /// Passes each entry to `visit`, which moves the memory that the entry owns. The cursor is that
+    /// of SCAN; returns the next one, 0 at the end.
     pub fn relocate(
         &mut self,
         cursor: u64,

@@ -13,8 +13,9 @@
 //! under that hash's `next_expiry` (`tests::field_index_follows_hashes`). Code that changes a hash
 //! in place calls `Db::fields_moved`.
 //!
-//! This module has operations on one database, which do not use clients. Operations that need the
-//! whole server (look-ups that count and expire, notifications, blocked clients) are in `keyspace`.
+//! The operations of this module concern one database and do not use clients. Operations that need
+//! the whole server (look-ups that count and expire, notifications, blocked clients) are in
+//! `keyspace`.
 
 pub mod kvstore;
 pub mod slot;
@@ -29,7 +30,7 @@ use kvstore::{KeyHasher, KvStore};
 use waiting::Waiting;
 use watcher::Watcher;
 
-/// One database. It has no clients, so that a data set can be replaced as a whole.
+/// One database. A `Db` has no clients, so that a data set can be replaced as a whole.
 pub struct Db {
     /// The number of the database, which SELECT takes.
     pub index: u32,
@@ -41,8 +42,8 @@ pub struct Db {
     pub avg_ttl_ms: i64,
 }
 
-/// The clients that wait for keys of one database, or watch them. They stay when the database is
-/// replaced.
+/// The clients that wait for keys of one database, or watch them. The clients stay when the
+/// database is replaced.
 #[derive(Default)]
 pub struct KeyClients {
     /// Clients that wait for a key, in order of arrival.
@@ -75,8 +76,8 @@ pub enum Replaced {
     Value {
         /// The expiry time of the previous value.
         expire_at: Option<i64>,
-        /// The entry, unless it was overwritten in place. The caller frees it, at once or in the
-        /// background.
+        /// The previous entry, unless it was overwritten in place. The caller frees the entry, at
+        /// once or in the background.
         entry: Option<Key>,
     },
 }
