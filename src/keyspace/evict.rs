@@ -156,7 +156,7 @@ fn lru_clock(now_ms: i64) -> u32 {
     (now_ms >> STEP_SHIFT) as u32 & STEPS_MASK
 }
 
-/// The steps since an access time.
+/// The number of steps since an access time.
 fn idle_steps(bits: u32, now_ms: i64) -> u32 {
     let steps = lru_clock(now_ms).wrapping_sub(bits) & STEPS_MASK;
     if steps > STEPS_MASK - AHEAD_MAX {
@@ -292,8 +292,8 @@ impl Eviction {
     }
 }
 
-/// Evicts keys until the used memory is below `maxmemory`. Returns false if it is still above and
-/// nothing more can be evicted.
+/// Evicts keys until the used memory is below `maxmemory`. Returns false if the memory is still
+/// above the limit and no more keys can be evicted.
 ///
 /// One call takes at most the time that `maxmemory-eviction-tenacity` allows. If the time does not
 /// suffice, the command runs nevertheless, `unfinished` is set, and the loop continues the eviction
@@ -378,12 +378,12 @@ fn time_limit(tenacity: u32) -> Duration {
     }
 }
 
-/// The number of bytes above the limit; `None` if the memory is within it. Memory that the
+/// The number of bytes above the limit; `None` if the memory is within the limit. Memory that the
 /// background thread is about to free does not count.
 fn excess(server: &Server, limit: usize) -> Option<usize> {
     // The order of these reads matters: a job that ends between them is counted as freed twice,
-    // which evicts too little until the next command. In the other order its memory would be
-    // counted as in use, and keys would be evicted for it.
+    // which evicts too little until the next command. In the other order the memory of such a job
+    // would count as in use, and keys would be evicted for it.
     let reclaimable = server.lazyfree.reclaimable();
     let above = server.memory_counted().checked_sub(limit)?;
     let left = above.checked_sub(reclaimable)?;

@@ -22,15 +22,14 @@
 //! cron, and expired keys that such a client changes.
 //!
 //! In `import-mode` (Valkey) expired keys stay until the source of the import sends their deletion:
-//! they are alive for the client that is the source, and hidden from all others. A command of
-//! another client that changes such a key removes it first.
+//! the keys are alive for the client that is the source, and hidden from all other clients. A
+//! command of another client that changes such a key removes it first.
 //!
-//! Fields of hashes expire in the same way. The index has a hash under the time of its earliest
-//! field. A look-up or a cycle first removes the fields that are due, so that commands see live
-//! fields only. A look-up removes up to [`LOOKUP_FIELDS`]; further due fields are hidden in the
-//! hash and left to the cycle, and if no live field remains, the whole hash is deleted and freed in
-//! the background. (If each reader filtered by time instead, HLEN would count expired fields, as in
-//! Redis.)
+//! Fields of hashes expire as keys do. The index has a hash under the time of its earliest field. A
+//! look-up or a cycle first removes the fields that are due, so that commands see live fields only.
+//! A look-up removes up to [`LOOKUP_FIELDS`]; further due fields are hidden in the hash and left to
+//! the cycle, and if no live field remains, the whole hash is deleted and freed in the background.
+//! (If each reader filtered by time instead, HLEN would count expired fields, as in Redis.)
 //!
 //! On a replica and during a pause due fields stay, and are hidden from everything except the
 //! primary's commands, as the primary may still extend their lives. As in Redis and Valkey, HLEN
@@ -57,8 +56,8 @@ const CRON_SHARE: f64 = 0.25;
 const TURN_BUDGET: Duration = Duration::from_millis(1);
 /// The number of keys that are expired between two readings of the clock.
 const BATCH: usize = 16;
-/// The maximum number of hidden keys that one search of the index skips. With more due hidden keys,
-/// others wait.
+/// The maximum number of hidden keys that one search of the index skips. If more hidden keys are
+/// due, other due keys have to wait.
 const HIDDEN_SKIPPED: usize = 1000;
 /// The maximum number of fields of a hash that are removed at once, in one HDEL.
 const FIELD_BATCH: usize = 64;
@@ -75,8 +74,8 @@ pub enum ExpiryPolicy {
     /// PAUSE), or belongs to a primary or to the source of an import, which sends the deletion.
     Hide,
     /// An expired key counts as alive: while a data set is loaded, a later command of the file may
-    /// extend its life. It also counts as alive for commands of the primary and of the source of an
-    /// import.
+    /// extend its life. For commands of the primary and of the source of an import, an expired key
+    /// counts as alive, too.
     Ignore,
 }
 

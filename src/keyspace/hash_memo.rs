@@ -4,8 +4,8 @@
 use crate::command::keys::KeyRef;
 
 /// Key hashes of the commands that were parsed ahead: `(address, length, hash)` of each key in the
-/// request buffer, in the order in which the commands will look them up. Addresses are compared,
-/// never followed.
+/// request buffer, in the order in which the commands will look them up. The addresses are only
+/// compared, never dereferenced.
 #[derive(Default)]
 pub struct HashMemo {
     pub entries: Vec<(usize, usize, u64)>,

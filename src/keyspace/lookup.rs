@@ -1,6 +1,6 @@
 //! Look-ups for commands: they remove expired keys, count hits and misses, and note the access for
-//! eviction. All of them reuse the hash of the key that was computed when the request was parsed,
-//! if there is one.
+//! eviction. Look-ups reuse the hash of the key that was computed when the request was parsed, if
+//! there is one.
 //!
 //! ```text
 //!                          hit/miss counted   keymiss sent   access noted
@@ -67,7 +67,7 @@ impl Server {
         &mut self.data.dbs[index as usize]
     }
 
-    /// Looks up a key to read it. `None` if it does not exist or has expired.
+    /// Looks up a key to read it. `None` if the key does not exist or has expired.
     #[inline]
     pub fn lookup_read(&mut self, c: &Client, key: &[u8]) -> Option<KeyRef<'_>> {
         let hash = self.hash_key(key);

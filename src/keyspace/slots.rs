@@ -5,7 +5,7 @@ use crate::keyspace::events;
 use crate::state::Server;
 
 impl Server {
-    /// The number of keys of a slot in one database. Expired ones count until they are removed.
+    /// The number of keys of a slot in one database. Expired keys count until they are removed.
     pub fn slot_len(&self, db: u32, slot: u16) -> usize {
         self.data.dbs[db as usize].keys.slot_len(slot)
     }

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! A command that runs for a long time, and a load, let the loop turn meanwhile (`execute::busy`).
-//! In that time they hold no references into the data set, but they rely on what they have read:
-//! the data set must not be replaced after a script has checked a key.
+//! A command or load that lets the loop turn holds no references into the data set, but relies on
+//! what it has read: the data set must not be replaced after a script has checked a key.
 //!
 //! So functions that replace a whole data set need a [`TopLevel`], which does not exist in a nested
 //! turn.

@@ -141,8 +141,8 @@ fn lose(server: &mut Server, c: &mut Client) {
 }
 
 /// Makes the transaction of the client `r` fail. A client whose command runs is out of its slot in
-/// the table. If that client is not passed as `by` (a look-up removed an expired key),
-/// [`settle_touched`] marks it later.
+/// the table. If the client is not passed as `by` (a look-up removed an expired key),
+/// [`settle_touched`] marks the transaction later.
 pub fn touch(server: &mut Server, by: Option<&mut Client>, r: ClientRef) {
     match by {
         Some(c) if c.id == r.id => lose(server, c),

@@ -56,7 +56,7 @@ pub struct Flushed {
     pub job: Option<u64>,
 }
 
-/// A value without its key: RENAME, MOVE and COPY carry it from one key to another.
+/// A value without its key: RENAME, MOVE and COPY carry such a value from one key to another.
 pub struct Detached {
     kind: u8,
     /// The bits of LRU clock or LFU counter.
@@ -123,8 +123,8 @@ impl Server {
         self.notify(events::NEW, "new", key, db);
     }
 
-    /// A random live key; each is equally likely. If all keys have expired and must stay, it is one
-    /// of them, as in Redis and Valkey.
+    /// A random live key; each is equally likely. If all keys have expired and must stay, an
+    /// expired key is returned, as in Redis and Valkey.
     pub fn random_key(&mut self, db: u32) -> Option<Box<[u8]>> {
         for _ in 0..RANDOM_TRIES {
             let entry = self.data.dbs[db as usize].keys.random(self.rng.raw())?;

@@ -1,4 +1,4 @@
-//! Setting and deleting a key.
+//! Sets and deletes keys.
 //!
 //! If an expired key is overwritten, its expiry comes first: the deletion is propagated and
 //! notified before the new value.
