@@ -17,9 +17,9 @@
 //! ```
 //!
 //! An owner creates a [`Plan`]: the *script* of the handshake (a list of [`Step`]s), the timeouts
-//! and the limits. It passes events to [`Link::step`] and executes the resulting actions. The bytes
-//! to send are in [`Link::output`], the time of the next [`Event::Tick`] is [`Link::deadline`].
-//! `networking::link` is an owner with sockets; simulations are owners without.
+//! and the limits. The owner passes events to [`Link::step`] and executes the resulting actions.
+//! The bytes to send are in [`Link::output`], the time of the next [`Event::Tick`] is
+//! [`Link::deadline`]. `networking::link` is an owner with sockets; simulations are owners without.
 //!
 //! Requests after the handshake are steps, too ([`Link::push`]). Steps are sent in order and
 //! pipelined. The steps after one with [`Step::wait`] are sent only after its reply has arrived.
@@ -56,7 +56,7 @@ use self::reply::{Buffer, Reader};
 pub use self::reply::{DEPTH_MAX, LINE_MAX, Malformed, Reply};
 pub use self::step::{Errors, Expect, Step};
 
-/// What happens to bytes while no reply is due.
+/// What happens to bytes that arrive while no reply is due.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unasked {
     /// Such bytes are not parsed: the owner takes the connection over when the link is ready.
@@ -210,7 +210,7 @@ struct Pending {
     end: u64,
 }
 
-/// The state machine.
+/// The state machine of a link.
 pub struct Link {
     state: State,
     unasked: Unasked,
@@ -279,7 +279,7 @@ impl Link {
         self.queue.is_empty() && self.pending.is_empty() && self.output.is_empty()
     }
 
-    /// Adds a request after all others. Returns false if the link is ending.
+    /// Adds a request behind all others. Returns false if the link is ending.
     pub fn push(&mut self, now: u64, step: Step) -> bool {
         let takes = self.state != State::Ended && !self.finishing;
         if takes {
@@ -301,12 +301,12 @@ impl Link {
         self.finishing = true;
     }
 
-    /// The bytes to send next. [`Event::Sent`] reports those that the socket has accepted.
+    /// The bytes to send next. [`Event::Sent`] reports the bytes that the socket has accepted.
     pub fn output(&self) -> &[u8] {
         self.output.as_slice()
     }
 
-    /// Whether input may be read now. Otherwise bytes stay in the socket.
+    /// Whether input may be read now. Bytes stay in the socket while this is false.
     pub fn wants_input(&self) -> bool {
         match self.state {
             State::Connecting | State::Ended => false,

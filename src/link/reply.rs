@@ -172,8 +172,8 @@ impl Reader {
         self.arrays.is_empty() && self.bulk.is_none() && self.searched == 0
     }
 
-    /// Takes one reply from the front of `input`; `None` if it is not complete. With `line_only`,
-    /// the reply is a single line.
+    /// Takes one reply from the front of `input`; `None` if the reply is not complete. With
+    /// `line_only`, the reply is a single line.
     pub(super) fn next(
         &mut self,
         input: &mut Buffer,

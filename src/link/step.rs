@@ -6,13 +6,13 @@ use crate::ds::bulk::push_command;
 /// The expected reply of a step, other than an error.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Expect {
-    /// Any reply.
+    /// Any reply is expected.
     Reply,
     /// A status with this prefix.
     Status(&'static str),
     /// A single line, which may be of a kind that RESP does not have, such as `$ENDOFF:...`.
     Line,
-    /// No reply.
+    /// No reply is expected.
     Nothing,
 }
 
@@ -27,7 +27,7 @@ pub enum Errors {
     Tolerated,
 }
 
-/// A request with its expected reply. It has no `Debug`, as it may contain a password.
+/// A request with its expected reply. `Step` has no `Debug`, as it may contain a password.
 #[derive(Clone)]
 pub struct Step {
     /// The owner's identification of the step.

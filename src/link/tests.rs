@@ -12,9 +12,9 @@ const PSYNC: u32 = 7;
 /// Errors of a primary that requires a password, or refuses PING.
 const NOT_YET: &[&str] = &["NOAUTH", "NOPERM", "ERR operation not permitted"];
 
-/// The handshake of a replica. Requests between PING and PSYNC are pipelined. PSYNC is not: Redis
-/// refuses it while replies to other requests are unsent ("SYNC and PSYNC are invalid with pending
-/// output").
+/// The handshake of a replica. Requests between PING and PSYNC are pipelined. PSYNC is not
+/// pipelined: Redis refuses PSYNC while replies to other requests are unsent ("SYNC and PSYNC are
+/// invalid with pending output").
 fn replica_plan() -> Plan {
     let conf = |tag, words: &[&str]| {
         let mut argv = vec!["REPLCONF"];
