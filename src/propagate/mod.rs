@@ -17,8 +17,8 @@
 //! ```
 //!
 //! A command is encoded once, into one slice that each sink copies: usually the request itself,
-//! byte for byte. Nothing is allocated. A second sink adds one more copy for each command, and
-//! nothing else (`tools/bench/instructions`).
+//! byte for byte. Propagating a single command allocates nothing. A second sink adds one more copy
+//! for each command, and nothing else (`tools/bench/instructions`).
 //!
 //! The sinks, `aof::feed` and [`stream`], are independent. The AOF could be a reader of the stream.
 //! But the stream has bytes that the AOF must not have (PING, GETACK, the bytes of a primary), the

@@ -12,7 +12,7 @@
 //! ```
 //!
 //! The changes that a client's replies depend on are expressed as one offset, `Client::aof_offset`,
-//! which only grows. It comes from:
+//! which only grows. The offset comes from:
 //!
 //! - its own changes: the end of their unit (`propagate`);
 //! - a command that reads keys: the highest offset at their places; in a transaction or a script,
@@ -48,7 +48,7 @@ use crate::state::Server;
 /// The number of places for hashes of keys, a power of two.
 const PLACES: usize = 1 << 14;
 
-/// The changes that are not durable yet.
+/// The offsets in the AOF of recent changes, by key, for changes that may not be durable yet.
 #[derive(Default)]
 pub struct Unsynced {
     /// The offset of the last change, by hash of the key; empty unless `appendfsync always` is set.

@@ -28,15 +28,15 @@
 //! **Invariant:** blocks follow each other without gap, a block is empty only if it is the only
 //! one, and the last one ends at `end`.
 //! **Invariant:** `readers` of all blocks add up to the attached cursors, and `memory` is what the
-//! blocks hold. Both are counted again in builds with debug assertions whenever a block is added or
-//! dropped (`check`).
+//! blocks hold. Builds with debug assertions check these sums whenever a block is added or dropped
+//! (`check`).
 //!
 //! **Rejected.** A ring buffer of `backlog_size` bytes: the bytes for a slower replica would have
 //! to be copied before they are overwritten. A count of references in each block (`Arc`, `Rc`):
 //! there is only one owner, and a cursor from before a restart of the stream would keep its blocks
 //! for ever. An index tree over offsets, as Redis has: block starts are sorted already. One
-//! allocation for each command: 60 bytes of header for 60 bytes. A common buffer with the AOF: see
-//! `propagate`.
+//! allocation for each command: 60 bytes of overhead for a command of 60 bytes. A common buffer
+//! with the AOF: see `propagate`.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -56,7 +56,7 @@ pub const START_MAX: u64 = 1 << 62;
 struct Block {
     /// The offset of the first byte.
     start: u64,
-    /// Never grows beyond the capacity that it was made with.
+    /// The bytes of the block, which never grow beyond the initial capacity.
     bytes: Vec<u8>,
     /// The number of cursors in this block.
     readers: u32,
@@ -108,7 +108,7 @@ struct Pin {
     until_ms: i64,
 }
 
-/// The stream.
+/// The replication stream.
 #[derive(Default)]
 pub struct Stream {
     /// Empty if the stream is closed; appended bytes are then not kept.
@@ -188,8 +188,8 @@ impl Stream {
         self.blocks.front().map_or(0, |first| first.start + 1)
     }
 
-    /// The number of bytes that are kept: INFO's `repl_backlog_histlen`. It exceeds the backlog's
-    /// size while a slow cursor needs more.
+    /// The number of bytes that are kept: INFO's `repl_backlog_histlen`. The number exceeds the
+    /// backlog's size while a slow cursor needs more bytes.
     pub fn histlen(&self) -> u64 {
         self.end - self.first_offset()
     }
@@ -210,9 +210,9 @@ impl Stream {
         self.memory + free * size_of::<Block>()
     }
 
-    /// The part of [`Stream::memory`] that exceeds the backlog. `maxmemory` does not count it:
-    /// evicting keys would not make it smaller, and after a slow replica has left, it is freed
-    /// within the next turns.
+    /// The part of [`Stream::memory`] that exceeds the backlog. `maxmemory` does not count this
+    /// memory: evicting keys would not make it smaller, and after a slow replica has left, it is
+    /// freed within the next turns.
     pub fn memory_beyond_backlog(&self) -> usize {
         let backlog = usize::try_from(self.backlog_size).unwrap_or(usize::MAX);
         self.memory().saturating_sub(backlog)
@@ -286,7 +286,7 @@ impl Stream {
     }
 }
 
-/// Appending.
+/// Appending bytes, commands and units to the stream.
 impl Stream {
     /// Appends bytes unchanged: a part of a command, or the bytes of a primary.
     #[inline]
@@ -358,7 +358,7 @@ impl Output for Stream {
     }
 }
 
-/// Reading.
+/// Reading the stream by cursors.
 impl Stream {
     /// A cursor at this offset, if the bytes from there on are kept.
     pub fn attach(&mut self, offset: u64) -> Option<Cursor> {
@@ -470,7 +470,7 @@ impl Stream {
         Some(self.pins.swap_remove(at).cursor)
     }
 
-    /// Drops a pin that will not be claimed. Returns whether it existed.
+    /// Drops a pin that will not be claimed. Returns whether the pin existed.
     pub fn unpin(&mut self, id: u64) -> bool {
         let cursor = self.claim(id);
         let existed = cursor.is_some();
