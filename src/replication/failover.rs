@@ -26,9 +26,10 @@ pub struct Address {
 /// The arguments of FAILOVER.
 #[derive(Clone, Default, Debug)]
 pub struct Request {
-    /// `TO host port`; `None`: the first replica that has the whole stream.
+    /// `TO host port`; `None`: the target is the first replica that has the whole stream.
     pub target: Option<Address>,
-    /// The Unix time in milliseconds at which the wait for a replica ends; `None`: it does not end.
+    /// The Unix time in milliseconds at which the wait for a replica ends; `None`: the wait has no
+    /// end.
     pub deadline_ms: Option<i64>,
     /// `FORCE`: at the deadline the target takes over, even if it does not have the whole stream.
     pub force: bool,
@@ -90,7 +91,7 @@ pub enum Action {
     },
 }
 
-/// A failover, or none.
+/// The state of FAILOVER on this server; idle if none runs.
 #[derive(Default, Debug)]
 pub struct Failover {
     state: State,
@@ -367,7 +368,7 @@ mod tests {
                             follows = false;
                         }
                         Some(Action::Finish) => {
-                            // The target has replied that it is a primary.
+                            // `Finish` means that the target has replied that it is a primary.
                             assert!(follows);
                             let said = matches!(
                                 event,

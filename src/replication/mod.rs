@@ -9,7 +9,8 @@
 //! id and equal offset mean equal data. `second_id` is the id of the history that this one
 //! continued after a promotion; it is valid up to `second_offset`.
 //!
-//! This module holds data and decisions. It uses no socket and no clock: times are parameters.
+//! This module holds data and decisions. Its functions use no socket and no clock: times are
+//! parameters.
 //!
 //! **Invariant:** commands are fed to the stream exactly while it is open (`follow_stream`).
 
@@ -54,7 +55,7 @@ pub struct Replication {
     /// The replication stream, whose end is `master_repl_offset`.
     pub stream: Stream,
     pub replicas: Replicas,
-    /// The primary that this server follows; `None` if it is a primary itself.
+    /// The primary that this server follows; `None` if this server is a primary itself.
     pub upstream: Option<Upstream>,
     /// FAILOVER: this server hands its role over to a replica.
     pub failover: Failover,
@@ -73,7 +74,8 @@ pub struct Replication {
     upstreams: u64,
     /// The snapshot that a child creates for replicas, until it has been sent or written to a file.
     pub snapshot: Option<Snapshot>,
-    /// Whether the file on the disk was made for replicas: `rdb-del-sync-files` may remove it.
+    /// Whether the file on the disk was made for replicas: `rdb-del-sync-files` may remove such a
+    /// file.
     pub made_file: bool,
     /// Whether a client waits for acknowledgements: the replicas get GETACK before the loop sleeps.
     pub wants_acks: bool,
@@ -178,7 +180,8 @@ impl Replication {
         self.replicas.insert(replica);
     }
 
-    /// Attaches a replica to the stream at this offset. Returns whether the bytes behind it exist.
+    /// Attaches a replica to the stream at this offset. Returns whether the stream has the bytes
+    /// from there on.
     pub fn attach(&mut self, client: ClientRef, offset: u64) -> bool {
         let Some(replica) = self.replicas.get_mut(client) else {
             return false;
@@ -199,7 +202,7 @@ impl Replication {
         Some(replica)
     }
 
-    /// The number of bytes that a client must still be sent; 0 if it is not attached.
+    /// The number of bytes of the stream that a client must still be sent; 0 if it is not attached.
     pub fn lag(&self, client: ClientRef) -> u64 {
         let replica = self.replicas.get(client);
         let cursor = replica.and_then(|replica| replica.cursor.as_ref());
@@ -226,7 +229,7 @@ impl Replication {
         cursor.map_or(0, |cursor| self.stream.io_slices(cursor, limit, out))
     }
 
-    /// A client's socket has accepted `n` bytes.
+    /// Notes that a client's socket has accepted `n` bytes of the stream.
     pub fn advance(&mut self, client: ClientRef, n: usize) {
         if let Some(replica) = self.replicas.get_mut(client) {
             replica.began |= n > 0;

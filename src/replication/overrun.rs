@@ -135,8 +135,8 @@ impl Overruns {
         self.remove(name);
     }
 
-    /// The number of overruns of this replica, and the time until its next full sync; `None` if it
-    /// may begin now, because the delay is over or the limits were changed.
+    /// The number of overruns of this replica, and the time until its next full sync; `None` if a
+    /// full sync may begin now, because the delay is over or the limits were changed.
     pub fn delay(&self, name: &str, limits: Limits, now_ms: i64) -> Option<(u32, i64)> {
         let overrun = self.all.iter().find(|overrun| overrun.name == name)?;
         let rest_ms = overrun.until_ms - now_ms;
@@ -230,8 +230,8 @@ mod tests {
         assert_eq!((forecast.bytes, forecast.overruns), (200 * MB, false));
         forecast.update(26 * MB, class, 0);
         assert!(forecast.overruns, "the hard limit");
-        // One MB for each second: 64 MB, the soft limit, is reached after 64 s. With 126 s it is
-        // exceeded for more than 61 s, with 124 s for less.
+        // One MB for each second: 64 MB, the soft limit, is reached after 64 s. In a sync of 126 s
+        // the limit is exceeded for more than 61 s, in one of 124 s for less.
         forecast.succeeded(126_000);
         forecast.update(MB, class, 0);
         assert!(forecast.overruns, "the soft limit");

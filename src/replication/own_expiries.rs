@@ -11,8 +11,9 @@
 //! keeps the names of such keys, and checks some of them at random.)
 //!
 //! **Invariant:** `times` and `due` have the same entries (`tests::a_key_has_one_time`).
-//! **Limit:** [`MAX_KEYS`], about 100 bytes each. Keys beyond it are hidden after their expiry
-//! time, and their memory is freed when they are overwritten or this server is promoted.
+//! **Limit:** the table has at most [`MAX_KEYS`] keys, of about 100 bytes each. Keys that do not
+//! fit into the table are hidden after their expiry time, and their memory is freed when they are
+//! overwritten or this server is promoted.
 
 use std::collections::{BTreeSet, HashMap};
 

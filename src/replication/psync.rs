@@ -47,7 +47,7 @@ pub enum Reason {
     UnknownId,
     /// The replica has more of the second id's history than this server.
     BeyondSecondId,
-    /// The byte is not in the backlog. `future`: it does not exist yet.
+    /// The byte is not in the backlog. `future`: the byte does not exist yet.
     NotHeld { future: bool },
 }
 
@@ -63,17 +63,17 @@ pub enum Dialect {
 /// The settings of this server about full syncs over two connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Offered {
-    /// `dual-channel-replication-enabled`
+    /// The setting `dual-channel-replication-enabled`.
     pub valkey: bool,
-    /// `repl-rdb-channel`
+    /// The setting `repl-rdb-channel`.
     pub redis: bool,
-    /// `repl-diskless-sync`, without which there is one connection.
+    /// The setting `repl-diskless-sync`; without it a full sync has one connection.
     pub diskless: bool,
 }
 
 /// Whether a replica that needs a snapshot gets it over a second connection. A replica that
-/// announces the RDB version it reads is an aeris server. It gets Valkey's dialect only, as it
-/// would announce Redis's dialect by default, too.
+/// announces the RDB version it reads is an aeris server. Such a replica gets Valkey's dialect
+/// only, as it announces Redis's dialect by default, too.
 pub fn two_channels(announced: &Announced, offered: Offered) -> Option<Dialect> {
     let is_second = announced.rdb_channel || announced.rdb_only;
     if is_second || announced.contents.is_filtered() || !offered.diskless {

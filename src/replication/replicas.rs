@@ -1,4 +1,5 @@
-//! The replicas of this server. They are few, so the table is a vector with a linear search.
+//! The replicas of this server. A server has few replicas, so the table is a vector with a linear
+//! search.
 //!
 //! ```text
 //!   PSYNC ─┬─ partial ──────────────────────────────────────────────────────> Online
@@ -46,13 +47,13 @@ pub enum State {
 pub enum Channel {
     /// The replica's only connection: snapshot and stream.
     Only,
-    /// The stream. The snapshot has a connection of its own; `snapshot` is the id of its client,
-    /// `None` until that has connected.
+    /// The connection for the stream. The snapshot has a connection of its own; `snapshot` is the
+    /// id of its client, `None` until that client has connected.
     Main {
         snapshot: Option<u64>,
         dialect: Dialect,
     },
-    /// The snapshot; the stream has a connection of its own.
+    /// The connection for the snapshot; the stream has a connection of its own.
     Snapshot,
 }
 

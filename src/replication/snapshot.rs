@@ -62,8 +62,8 @@ pub struct Sockets {
 /// A connection to which a child writes.
 pub struct Target {
     pub client: ClientRef,
-    /// A duplicate of the socket. It is shut down when the client is gone, since the child would
-    /// keep the connection open otherwise; then `None`.
+    /// A duplicate of the socket. The socket is shut down when the client is gone, since the child
+    /// would keep the connection open otherwise; then `None`.
     pub socket: Option<TcpStream>,
 }
 
@@ -112,7 +112,7 @@ impl Broadcast {
 
     /// Notes a REPLCONF ACK of a replica. If the replica was sent all bytes so far, these may be
     /// the whole snapshot, which the replica has then loaded: the end of the child is often noticed
-    /// later than that.
+    /// later.
     pub fn acknowledged(&mut self, client: ClientRef) {
         let sent = self.chunk.len();
         let mut receivers = self.receivers.iter_mut();

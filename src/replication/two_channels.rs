@@ -8,8 +8,8 @@
 //!
 //! **Invariant:** pieces are applied in the order of arrival, and only after the snapshot: the
 //! stream begins at the snapshot's offset.
-//! **Limit:** `replica-full-sync-buffer-limit`. Beyond that the socket is not read, so the stream
-//! waits at the primary, whose output limit applies.
+//! **Limit:** at most `replica-full-sync-buffer-limit` bytes are collected. Beyond that the socket
+//! is not read, so the stream waits at the primary, whose output limit applies.
 
 use std::collections::VecDeque;
 
@@ -28,12 +28,13 @@ pub struct End {
 }
 
 impl End {
-    /// Parses the line.
+    /// Parses a line `$ENDOFF:..`.
     pub fn parse(line: &[u8]) -> Option<End> {
         let text = std::str::from_utf8(line.strip_prefix(b"$ENDOFF:")?).ok()?;
         let mut words = text.split(' ');
         let (offset, id) = (words.next()?.parse().ok()?, words.next()?.to_string());
-        // The database is not used, as the snapshot has it, too. It is -1 if none is selected.
+        // The database is not used, as the snapshot has it, too. The database is -1 if none is
+        // selected.
         let _db: i64 = words.next()?.parse().ok()?;
         let client = words.next()?.parse().ok()?;
         let end = End { offset, id, client };

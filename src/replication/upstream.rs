@@ -11,12 +11,12 @@
 //! replicas of this server have the same offsets. The stream's end is the applied offset.
 //!
 //! **Invariant:** the bytes of a transaction are appended when its EXEC has run. If the link breaks
-//! within a transaction, the offset is the one before its MULTI.
+//! within a transaction, the offset is that before the MULTI.
 
 use crate::client::ClientRef;
 use crate::replication::two_channels::Collected;
 
-/// The state of the link.
+/// The state of the link to the primary.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Phase {
     /// No connection exists; an attempt to connect follows.
