@@ -41,7 +41,7 @@ use crate::state::Server;
 /// The grace period, unless DEBUG sets another one.
 pub const GRACE_S: i64 = 60;
 /// The time after which a child whose connections are all closed is killed. A child whose replicas
-/// closed them because they have the whole snapshot ends earlier by itself.
+/// have closed their connections because they have the whole snapshot ends earlier by itself.
 const USELESS_MS: i64 = 1000;
 
 /// The dialect for a replica that gets its snapshot over a second connection; `None` if the
@@ -175,8 +175,8 @@ fn begin_stream(server: &mut Server, main: u64, snapshot: u64, offset: u64) -> b
     server.replication.attach(r, offset)
 }
 
-/// Sends the replies of a client at once, since the child is about to use its socket. They are
-/// short: if the socket does not accept them, the replica has stopped reading.
+/// Sends the replies of a client at once, since the child is about to use its socket. The replies
+/// are short: if the socket does not accept them, the replica has stopped reading.
 fn send_now(c: &mut Client) -> bool {
     let Client {
         conn: Some(conn),
@@ -243,7 +243,7 @@ pub fn ended(server: &mut Server, targets: &[Target], outcome: &Outcome) {
 }
 
 /// Handles a snapshot of which all bytes have been sent. Its connection is left open, since closing
-/// it could discard bytes that the replica has not read yet. The replica closes it.
+/// it could discard bytes that the replica has not read yet. The replica closes the connection.
 fn delivered(server: &mut Server, r: ClientRef) {
     let now_ms = server.clock.now_ms;
     let grace_ms = grace_s(server) * 1000;
@@ -308,7 +308,7 @@ pub fn follow(server: &mut Server) {
             if replicas.get(target.client).is_none()
                 && let Some(socket) = target.socket.take()
             {
-                // The peer may have closed it already: an error changes nothing.
+                // The peer may have closed the connection already, so an error is ignored.
                 let _ = socket.shutdown(Shutdown::Both);
             }
         }

@@ -48,7 +48,7 @@ fn ping_replicas(server: &mut Server) {
         replication.pinged_s = now_s;
         return;
     }
-    // A failover waits until a replica has all of the stream, so it must not grow.
+    // A failover waits until a replica has all of the stream, so the stream must not grow.
     if server.pause.stops_replication(server.clock.now_ms) {
         return;
     }

@@ -35,7 +35,7 @@ pub enum Request<'a> {
 /// error is a refusal of the PSYNC.
 pub fn serve(server: &mut Server, c: &mut Client, request: Request) -> Result<(), Error> {
     if server.replication.replicas.get(c.reference()).is_some() {
-        return Ok(()); // it has sent the request before
+        return Ok(()); // the client has sent the request before
     }
     if let Request::Psync {
         id, failover: true, ..
@@ -243,7 +243,7 @@ fn log_reason(replication: &Replication, reason: Reason, name: &str, id: &[u8], 
 }
 
 /// Puts a replica online that was sent its whole snapshot. Returns false for a replica that
-/// requested only the snapshot: it must be closed.
+/// requested only the snapshot; the caller must close it.
 pub fn put_online(server: &mut Server, c: &mut Client) -> bool {
     let now_ms = server.clock.now_ms;
     let Some(replica) = server.replication.replicas.get_mut(c.reference()) else {

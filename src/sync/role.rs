@@ -5,7 +5,7 @@
 //!   promote   replica ─> primary    a new id; the old one is valid up to here, for the replicas of both
 //! ```
 //!
-//! This module uses no sockets: `networking::primary` notices the new upstream, closes the old
+//! This module uses no sockets; `networking::primary` notices the new upstream, closes the old
 //! link, and connects.
 
 use crate::client::table::Net;
@@ -16,7 +16,7 @@ use crate::persist::aof;
 use crate::replication;
 use crate::state::Server;
 
-/// Follows the primary at this address.
+/// Makes this server a replica of the primary at this address.
 pub fn follow(server: &mut Server, host: &str, port: u16) {
     let was_primary = !server.replication.is_replica();
     close_primary_client(server);

@@ -120,8 +120,8 @@ pub fn is_being_sent(server: &Server) -> bool {
     snapshot.is_some_and(|snapshot| !matches!(snapshot.way, Way::Disk { .. }))
 }
 
-/// The cron's step: starts a snapshot if it is due. `repl-diskless-sync-delay` delays it for
-/// further replicas that may share it.
+/// The cron's step: starts a snapshot if it is due. `repl-diskless-sync-delay` delays the snapshot
+/// for further replicas that may share it.
 pub fn start_if_due(server: &mut Server) {
     if is_due(server) {
         server.forks.wishes.add(Wish::Sync);
@@ -161,13 +161,14 @@ fn waiting(server: &Server, form: Form) -> impl Iterator<Item = (&Replica, i64)>
     })
 }
 
-/// Grants [`Wish::Sync`]. Returns whether a child was started, or none is needed any more.
+/// Forks the child for the next snapshot, when [`Wish::Sync`] is granted. Returns whether a child
+/// was started, or none is needed any more.
 pub fn start(server: &mut Server) -> bool {
     let Some(form) = next_form(server) else {
         return true;
     };
     if server.replication.snapshot.is_some() {
-        return false; // its last bytes are being sent
+        return false; // the last bytes of a snapshot are still being sent
     }
     let all_read_marks = waiting(server, form).all(|(replica, _)| replica.announced.eof);
     let wanted = server.config.repl_diskless_sync || form.contents.is_filtered() || form.channel;
@@ -178,9 +179,10 @@ pub fn start(server: &mut Server) -> bool {
         (true, false) => "replicas sockets",
         (true, true) => "replicas sockets (rdb-channel)",
     };
-    // A file may stay on the disk, so it has its checksum. Otherwise checksum and compression are
-    // left out only if all waiting replicas ask for that. Each replica can also read a snapshot
-    // that has them, so replicas with different requests share a snapshot.
+    // A file may stay on the disk, so it has its checksum. A snapshot without a file has no
+    // checksum, and any snapshot no compression, only if all waiting replicas ask for that. Each
+    // replica can also read a snapshot with checksum and compression, so replicas with different
+    // requests share a snapshot.
     let unchecked = diskless && waiting(server, form).all(|(r, _)| r.announced.no_checksum);
     let plain = waiting(server, form).all(|(r, _)| r.announced.no_compression);
     let suffix = match unchecked {
