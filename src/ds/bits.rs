@@ -1,4 +1,4 @@
-//! Bits of a string: BITCOUNT, BITPOS, BITOP, BITFIELD.
+//! Operations on the bits of a string: BITCOUNT, BITPOS, BITOP, BITFIELD.
 //!
 //! Bit 0 is the highest bit of the first byte, as everywhere in Redis:
 //!
@@ -7,28 +7,28 @@
 //!   bit     0 1 2 3 4 5 6 7   8 9 ...        BITFIELD u5 at 6:  bits 6 7 8 9 10, 6 the highest
 //! ```
 //!
-//! Counting and combining are written once, as plain loops over words and bytes, and compiled
-//! several times: for any machine, for AVX2, and (counting) for AVX-512's vector popcount. The
-//! version is chosen at run time. 1 MB is counted in 27 us by the popcnt instruction, 21 by AVX2,
-//! 11 by AVX-512. Rejected: the carry-save adders of Harley and Seal (27 us), and loops over
-//! explicit lanes (45 us: the compiler emits gather instructions).
+//! The loops that count and combine are written once, as plain loops over words and bytes, and
+//! compiled several times: for any machine, for AVX2, and (counting) for AVX-512's vector popcount.
+//! The version is chosen at run time. Counting 1 MB takes 27 us with the popcnt instruction, 21 us
+//! with AVX2, 11 us with AVX-512. Rejected: the carry-save adders of Harley and Seal (27 us), and
+//! loops over explicit lanes (45 us: the compiler emits gather instructions).
 //!
-//! **Invariant:** every compiled version has the results of the naive twin (property tests).
+//! **Invariant:** every compiled version has the results of the naive one (property tests).
 
 /// The number of bits that are one.
 pub fn popcount(bytes: &[u8]) -> u64 {
     #[cfg(target_arch = "x86_64")]
     {
         if is_x86_feature_detected!("avx512vpopcntdq") && is_x86_feature_detected!("avx512f") {
-            // SAFETY: both features were just found.
+            // SAFETY: the processor has both features: they were just found.
             return unsafe { popcount_avx512(bytes) };
         }
         if is_x86_feature_detected!("avx2") {
-            // SAFETY: the feature was just found.
+            // SAFETY: the processor has the feature: it was just found.
             return unsafe { popcount_avx2(bytes) };
         }
         if is_x86_feature_detected!("popcnt") {
-            // SAFETY: the feature was just found.
+            // SAFETY: the processor has the feature: it was just found.
             return unsafe { popcount_popcnt(bytes) };
         }
     }
@@ -53,7 +53,7 @@ fn popcount_popcnt(bytes: &[u8]) -> u64 {
     popcount_words(bytes)
 }
 
-/// One sum over words, which the compiler vectorises.
+/// Counts the bits of whole words in one sum, which the compiler vectorises.
 #[inline(always)]
 fn popcount_words(bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<8>();
@@ -65,7 +65,8 @@ fn popcount_words(bytes: &[u8]) -> u64 {
 /// The position of the first bit that is `bit`, if there is one.
 pub fn bitpos(bytes: &[u8], bit: bool) -> Option<usize> {
     let other = if bit { 0 } else { u64::MAX };
-    // Long runs of the other bit are skipped in steps of a cache line, a test that vectorises.
+    // Long runs of the other bit are skipped in steps of a cache line; the compiler vectorises this
+    // test.
     let (blocks, _) = bytes.as_chunks::<64>();
     let same =
         |block: &&[u8; 64]| block.iter().fold(0, |diff, byte| diff | byte ^ other as u8) == 0;
@@ -84,30 +85,32 @@ pub fn bitpos(bytes: &[u8], bit: bool) -> Option<usize> {
     })
 }
 
-/// The operations of BITOP. `First` is the first source, `Others` the union of the rest.
+/// The operations of BITOP. The first source is compared with the union of all other sources in
+/// DIFF, DIFF1 and ANDOR.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BitOp {
     And,
     Or,
     Xor,
     Not,
-    /// DIFF: in the first source and in no other.
+    /// DIFF: the bits in the first source and in no other.
     Diff,
-    /// DIFF1: in some other source, not in the first.
+    /// DIFF1: the bits in some other source, but not in the first.
     Diff1,
-    /// ANDOR: in the first source and in some other.
+    /// ANDOR: the bits in the first source and in some other.
     AndOr,
-    /// ONE: in exactly one source.
+    /// ONE: the bits in exactly one source.
     One,
 }
 
-/// Combines the sources into a string as long as the longest; shorter ones are extended with zeros.
+/// Combines the sources into a string as long as the longest source; shorter sources are extended
+/// with zeros.
 pub fn bitop(op: BitOp, sources: &[&[u8]]) -> Vec<u8> {
     let longest = sources.iter().map(|source| source.len()).max().unwrap_or(0);
     let mut out = vec![0; longest];
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") {
-        // SAFETY: the feature was just found.
+        // SAFETY: the processor has the feature: it was just found.
         unsafe { bitop_avx2(op, sources, &mut out) };
         return out;
     }
@@ -121,7 +124,7 @@ fn bitop_avx2(op: BitOp, sources: &[&[u8]], out: &mut [u8]) {
     bitop_blocks(op, sources, out);
 }
 
-/// Two of these blocks stay in the L1 cache while all sources are read.
+/// The size of a block. Two blocks of this size stay in the L1 cache while all sources are read.
 const BLOCK: usize = 4096;
 
 #[inline(always)]
@@ -138,8 +141,8 @@ fn bitop_blocks<'a>(op: BitOp, sources: &[&'a [u8]], out: &mut [u8]) {
     }
 }
 
-/// Computes one block of the result, which is zero at first; a source's part may be shorter than
-/// the block.
+/// Computes one block of the result, which is zero before. A source's part may be shorter than the
+/// block.
 #[inline(always)]
 fn combine_block<'a>(
     op: BitOp,
@@ -199,7 +202,7 @@ fn apply(block: &mut [u8], source: &[u8], f: impl Fn(&mut u8, u8)) {
     }
 }
 
-/// The place of a field: `width` bits, 1 to 64, from bit `offset` on.
+/// The place of a field in a string: `width` bits, 1 to 64, from bit `offset` on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Field {
     /// The index of the first bit.
@@ -208,7 +211,7 @@ pub struct Field {
     pub width: u32,
 }
 
-/// What an increment does when the result leaves the field's range.
+/// The rule for an increment whose result leaves the field's range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Overflow {
     Wrap,
@@ -226,8 +229,8 @@ impl Field {
         u64::MAX >> (64 - self.width)
     }
 
-    /// The first byte, and the number of bits between the field's end and the end of the 9 bytes
-    /// from there.
+    /// The first byte of the field, and the number of bits between the field's end and the end of
+    /// the nine bytes that begin with this byte.
     fn place(self) -> (usize, u32) {
         let first = usize::try_from(self.offset / 8).unwrap_or(usize::MAX);
         (first, 72 - (self.offset % 8) as u32 - self.width)

@@ -1,8 +1,8 @@
-//! The memory of a B-tree of the standard library, which does not tell it.
+//! Computes the memory of a B-tree of the standard library, which does not report it.
 //!
-//! A node has room for 11 pairs (`std::collections::btree`: B = 6); an inner node has 12 edges
-//! besides. A full node is divided so that, when keys only rise, six pairs stay in it, one goes up,
-//! and the others follow the new key:
+//! A node has room for 11 pairs (`std::collections::btree`: B = 6); an inner node also has 12
+//! edges. If keys only rise, a full node is divided so that six pairs stay in it, one pair moves to
+//! the parent, and four pairs are in a new node with the new key:
 //!
 //! ```text
 //!   11 pairs and a larger one ──>  6 pairs │ 1 goes up │ 4 pairs and the new one
@@ -14,12 +14,12 @@
 use super::thin_buffer::size_class;
 
 const NODE_MAX: usize = 11;
-/// The pairs that a node and its separator have when a new one is begun behind them.
+/// The number of pairs in a node and its separator, when a new node is begun behind them.
 const KEPT: usize = 7;
-/// The least number of pairs of the last node.
+/// The smallest number of pairs in the last node.
 const LAST_MIN: usize = 5;
 
-/// The bytes of the nodes of a map of `len` pairs, without what the pairs own. A set is a map to
+/// The memory of the nodes of a map of `len` pairs, without what the pairs own. A set is a map to
 /// `()`.
 pub fn map_bytes<K, V>(len: usize) -> usize {
     if len == 0 {
@@ -29,7 +29,8 @@ pub fn map_bytes<K, V>(len: usize) -> usize {
     let align = align_of::<K>()
         .max(align_of::<V>())
         .max(align_of::<usize>());
-    // A pointer to the parent, the place in it, the number of pairs.
+    // The terms are a pointer to the parent, the pairs, the place in the parent and the number of
+    // pairs.
     let leaf = (size_of::<usize>() + pairs + 2 * size_of::<u16>()).next_multiple_of(align);
     let inner = leaf + (NODE_MAX + 1) * size_of::<usize>();
     let mut nodes = nodes(len);
@@ -41,7 +42,8 @@ pub fn map_bytes<K, V>(len: usize) -> usize {
     bytes
 }
 
-/// The nodes of a level for that number of pairs in it and in the separators between its nodes.
+/// The number of nodes of a level, if the level and the separators between its nodes have `pairs`
+/// pairs.
 fn nodes(pairs: usize) -> usize {
     match pairs {
         ..=NODE_MAX => 1,

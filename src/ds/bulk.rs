@@ -1,4 +1,4 @@
-//! `$5\r\nhello\r\n`: a length, a string and line ends, appended to a buffer as one piece.
+//! Appends a length, a string and line ends to a buffer as one piece, such as `$5\r\nhello\r\n`.
 //!
 //! A reply of a hundred elements has hundreds of short strings. Three `extend_from_slice` for each
 //! would check the capacity three times and call `memmove` up to three times, which costs more than
@@ -10,18 +10,19 @@
 //!                `-- one store --'  `- copy -'  `-----'
 //! ```
 //!
-//! Commands for the AOF and for replicas are written likewise: `*2\r\n` and each argument as such a
-//! string.
+//! Commands for the AOF and for replicas are written in the same way: `*2\r\n`, and then each
+//! argument as such a string.
 //!
 //! Rejected: always copying 32 bytes and correcting the length, which would read behind the end of
-//! the value; building a command on the stack and appending it as one piece, which copies it twice.
+//! the value; building a command on the stack and appending it as one piece, which copies the
+//! command twice.
 
 use crate::util::number::IntBuf;
 
-/// A kind, 20 digits and two line ends: the maximum size of a header and a tail.
+/// The maximum size of a header and a tail: a kind, 20 digits and two line ends.
 const FRAME: usize = 32;
 
-/// Appends a command: the number of arguments, then each of them.
+/// Appends a command: the number of arguments, then each argument.
 #[inline]
 pub fn push_command<A: AsRef<[u8]>>(out: &mut Vec<u8>, argv: &[A]) {
     push_count(out, b'*', argv.len());
@@ -31,9 +32,9 @@ pub fn push_command<A: AsRef<[u8]>>(out: &mut Vec<u8>, argv: &[A]) {
 }
 
 /// Whether these bytes, whose arguments were parsed, are equal to what [`push_command`] would
-/// write. A parser accepts more (any byte behind a `\r`, a bulk that does not end in a line end),
-/// which must not get into the AOF. The digits need no check: they gave the lengths, and their
-/// number is that of these lengths.
+/// write. A parser accepts more forms (any byte behind a `\r`, a bulk that does not end in a line
+/// end), and these must not get into the AOF. The digits need no check: the lengths were parsed
+/// from them, and their number is that of these lengths.
 #[inline]
 pub fn is_command(bytes: &[u8], argv: &[&[u8]]) -> bool {
     let ends_line = |at: usize| bytes.get(at.wrapping_sub(2)..at) == Some(b"\r\n");
@@ -96,10 +97,10 @@ pub fn push_bulk(out: &mut Vec<u8>, kind: u8, bytes: &[u8]) {
         }
         len => (1, header.format(len)),
     };
-    // SAFETY: the capacity beyond the length is at least FRAME and the bytes: 8 for the word, of
-    // which `head` count, or the kind with at most 20 digits and a line end; then the bytes; then a
-    // line end. `bytes` is no part of `out`, which is borrowed exclusively. Everything below the
-    // new length has been written.
+    // SAFETY: the capacity beyond the length is at least FRAME and the length of `bytes`. FRAME has
+    // room for 8 bytes of the word, of which `head` count, or the kind with at most 20 digits and a
+    // line end; then for a second line end behind `bytes`. `bytes` is no part of `out`, which is
+    // borrowed exclusively. Everything below the new length has been written.
     unsafe {
         let start = out.as_mut_ptr().add(out.len());
         start.cast::<[u8; 8]>().write(word);
@@ -118,16 +119,16 @@ pub fn push_bulk(out: &mut Vec<u8>, kind: u8, bytes: &[u8]) {
     }
 }
 
-/// `memcpy`, without a call for up to 32 bytes.
+/// Copies bytes as `memcpy` does, but without a call for up to 32 bytes.
 ///
 /// # Safety
 /// As for `ptr::copy_nonoverlapping`.
 #[inline(always)]
 unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
-    /// Copies the first and the last N bytes; `len` is N to 2 N.
+    /// Copies the first and the last N bytes, which may overlap; `len` is N to 2 N.
     #[inline(always)]
     unsafe fn ends<const N: usize>(from: *const u8, to: *mut u8, len: usize) {
-        // SAFETY: N <= len, so both lie inside.
+        // SAFETY: N <= len, so both copies lie inside.
         unsafe {
             let first = from.cast::<[u8; N]>().read();
             let last = from.add(len - N).cast::<[u8; N]>().read();
@@ -197,7 +198,7 @@ mod tests {
             push_command(&mut bytes, argv);
             bytes
         };
-        // The arguments of `SET k vv..`, at their positions.
+        // The arguments of `SET k vv..`, as slices at their positions.
         fn parsed(bytes: &[u8], len: usize) -> [&[u8]; 3] {
             let value = bytes.len() - 2 - len;
             [&bytes[8..11], &bytes[17..18], &bytes[value..value + len]]
@@ -210,7 +211,7 @@ mod tests {
             assert!(!is_command(&bytes, &argv[..2]));
             assert!(!is_command(&bytes, &[b"SET", b"k", b"v"]));
             assert!(!is_command(b"", &argv));
-            // Each byte of each line end matters.
+            // A change of any byte of a line end must be noticed.
             for at in (0..bytes.len()).filter(|&at| b"\r\n".contains(&bytes[at])) {
                 let mut odd = bytes.clone();
                 odd[at] = b'x';

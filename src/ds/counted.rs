@@ -1,4 +1,4 @@
-//! Bytes with their length in front: the form of a member of a big set or sorted set.
+//! Bytes behind a field with their length: the form of a member of a big set or sorted set.
 //!
 //! ```text
 //!   | length 1, 5 or 9 bytes | bytes |
@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The length gives the end of the bytes and the size of the allocation, so a thin pointer
-//! suffices. **Invariant:** [`read`] returns what [`write`] wrote, at every length
+//! suffices. **Invariant:** [`read`] returns the bytes that [`write`] wrote, at every length
 //! (`tests::every_form_is_read_back`).
 
 use std::ptr::NonNull;
@@ -77,7 +77,8 @@ mod tests {
             let bytes = crate::ds::numbered(len);
             let mut block = vec![0xee; size(len)];
             let p = NonNull::new(block.as_mut_ptr()).expect("a block");
-            // SAFETY: the block has the size for it, and outlives what is read.
+            // SAFETY: the block has the size that `size` returned, and outlives the bytes that are
+            // read.
             let found = unsafe {
                 write(p, &bytes);
                 read(p)

@@ -6,10 +6,10 @@
 //!             255: long   127: long
 //! ```
 //!
-//! Two bytes of header serve fields below 255 bytes with values below 127, which is nearly all of
-//! them: a field of 12 bytes with a value of 16 takes 30, in a class of 32. Numbers are
-//! little-endian and unaligned. Sizes are rounded up to the allocator's classes, so that a value
-//! may grow in place within its class.
+//! Two bytes of header serve fields below 255 bytes with values below 127 bytes, which is nearly
+//! all of them: a field of 12 bytes with a value of 16 takes 30 bytes, in a size class of 32.
+//! Numbers are little-endian and unaligned. Sizes are rounded up to the allocator's classes, so
+//! that a value may grow in place within its class.
 //!
 //! **Invariants**
 //! - The header determines the layout; only `Shape` computes it.
@@ -34,7 +34,7 @@ const LONG_FIELD: usize = 255;
 const LONG_VALUE: usize = 127;
 const HAS_EXPIRE: u8 = 0x80;
 
-/// The owning pointer. Dropping it frees the allocation.
+/// The owning pointer of a field. Dropping it frees the allocation.
 #[repr(transparent)]
 pub struct Field(NonNull<u8>);
 
@@ -53,12 +53,12 @@ pub struct FieldMut<'a> {
 
 // SAFETY: a Field owns plain bytes, and shares nothing.
 unsafe impl Send for Field {}
-// SAFETY: a shared field only reads.
+// SAFETY: a shared reference to a field only reads.
 unsafe impl Sync for Field {}
 
 const _: () = assert!(size_of::<Option<Field>>() == 8);
 
-/// The layout of a field.
+/// The layout of a field's allocation.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Shape {
     has_expire: bool,
@@ -92,13 +92,13 @@ impl Shape {
     }
 
     fn layout(self) -> Layout {
-        // Slices never exceed isize::MAX bytes, so only absurd sums fail here, before anything is
+        // Slices never exceed isize::MAX bytes, so only absurd sums fail here, before memory is
         // allocated.
         Layout::from_size_align(self.alloc_size(), 1)
             .expect("a field larger than the address space")
     }
 
-    /// Whether a field of this shape can take the other shape without moving.
+    /// Whether a field of this shape can get the other shape without moving.
     fn turns_into(self, other: Shape) -> bool {
         self.field_at() == other.field_at() && self.alloc_size() == other.alloc_size()
     }
@@ -114,13 +114,13 @@ impl<'a> FieldRef<'a> {
 
     #[inline(always)]
     fn word(self, at: usize) -> u64 {
-        // SAFETY: as `byte`.
+        // SAFETY: as in `byte`.
         u64::from_le_bytes(unsafe { self.p.add(at).cast::<[u8; 8]>().read() })
     }
 
     #[inline(always)]
     fn slice(self, at: usize, len: usize) -> &'a [u8] {
-        // SAFETY: as `byte`; no code writes to these bytes during 'a.
+        // SAFETY: as in `byte`; no code writes to these bytes during 'a.
         unsafe { std::slice::from_raw_parts(self.p.add(at).as_ptr(), len) }
     }
 
@@ -162,13 +162,13 @@ impl<'a> FieldRef<'a> {
         self.slice(shape.value_at(), shape.value_len)
     }
 
-    /// The expiry time, Unix milliseconds.
+    /// The expiry time in Unix milliseconds.
     #[inline]
     pub fn expire_at(self) -> Option<i64> {
         self.has_expire().then(|| self.word(HEADER) as i64)
     }
 
-    /// Bytes of the allocation.
+    /// The number of bytes of the allocation.
     pub fn alloc_size(self) -> usize {
         self.shape().alloc_size()
     }
@@ -210,7 +210,7 @@ impl<'a> FieldMut<'a> {
         }
     }
 
-    /// Overwrites the value if the allocation keeps its size; otherwise returns false and changes
+    /// Overwrites the value if the allocation keeps its size. Otherwise returns false and changes
     /// nothing.
     #[inline]
     pub fn try_set_value(&mut self, value: &[u8]) -> bool {
@@ -227,7 +227,7 @@ impl<'a> FieldMut<'a> {
         fits
     }
 
-    /// Changes the expiry time of a field that has one; otherwise returns false and changes
+    /// Changes the expiry time of a field that has one. Otherwise returns false and changes
     /// nothing.
     pub fn set_expire_at(&mut self, at_ms: i64) -> bool {
         let room = self.as_ref().has_expire();
@@ -282,7 +282,7 @@ impl Field {
         }
     }
 
-    /// The field with another value.
+    /// Returns the field with another value.
     pub fn with_value(mut self, value: &[u8]) -> Field {
         if self.as_mut().try_set_value(value) {
             return self;
@@ -291,7 +291,7 @@ impl Field {
         Field::new(old.field(), value, old.expire_at())
     }
 
-    /// The field with another expiry time, or none.
+    /// Returns the field with another expiry time, or without one.
     pub fn with_expire(mut self, expire_at: Option<i64>) -> Field {
         match expire_at {
             None if !self.as_ref().has_expire() => self,

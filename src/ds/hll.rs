@@ -1,5 +1,6 @@
 //! HyperLogLog: estimates the number of different elements within 0.81 %, in at most 12 KB. The
-//! value is a plain string; RDB files and DUMP contain its bytes, so they are equal to Redis's.
+//! value is a plain string; RDB files and DUMP contain its bytes, so they are equal to those of
+//! Redis.
 //!
 //! ```text
 //!   "HYLL" | encoding | 0 0 0 | cached cardinality: 8 bytes, little endian | registers
@@ -12,20 +13,22 @@
 //!                                 1vvvvvnn            VAL    n+1 times the value v+1: 1..4 times 1..32
 //! ```
 //!
-//! An element's hash is 64 bits: the low 14 choose a register, and the register keeps the largest
-//! "position of the first one bit" seen among the other 50. The estimator is the one of Otmar Ertl,
-//! "New cardinality estimation algorithms for HyperLogLog sketches" (arXiv:1702.01284), with its
-//! functions sigma and tau.
+//! An element's hash has 64 bits: the low 14 choose a register, and the register keeps the largest
+//! "position of the first one bit" among the other 50 bits of all hashes. The estimator is that of
+//! Otmar Ertl, "New cardinality estimation algorithms for HyperLogLog sketches" (arXiv:1702.01284),
+//! with its functions sigma and tau.
 //!
 //! A sparse value is changed in place, run by run, exactly as in Redis, including the merging of
-//! neighbours, so that both servers have the same bytes after the same commands. It becomes dense
-//! when it would exceed `hll-sparse-max-bytes` or a register exceeds 32.
+//! neighbours, so that both servers have the same bytes after the same commands. The value becomes
+//! dense when it would exceed `hll-sparse-max-bytes` or a register exceeds 32.
 //!
-//! **Invariant:** no string of bytes, however corrupt, makes a function here panic (test
+//! **Invariant:** no string of bytes, however corrupt, makes a function of this file panic (test
 //! `corrupt_values_are_safe`).
-//! **Invariant:** sparse and dense agree on every register (test `sparse_is_dense_in_fewer_bytes`).
+//! **Invariant:** the sparse and the dense form agree on every register (test
+//! `sparse_is_dense_in_fewer_bytes`).
 
-/// Redis's INVALIDOBJ: the string passes `is_hll`, but its sparse runs are not valid.
+/// The error that Redis calls INVALIDOBJ: the string passes `is_hll`, but its sparse runs are not
+/// valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Corrupt;
 
@@ -48,7 +51,7 @@ const CACHE: std::ops::Range<usize> = 8..16;
 const STALE: u8 = 0x80;
 const HASH_SEED: u64 = 0xadc8_3b19;
 
-/// Whether a string is a HyperLogLog; for others Redis replies with WRONGTYPE.
+/// Whether a string is a HyperLogLog. For any other string Redis replies with WRONGTYPE.
 pub fn is_hll(bytes: &[u8]) -> bool {
     bytes.len() >= HEADER_SIZE
         && bytes.starts_with(MAGIC)
@@ -68,7 +71,8 @@ pub fn create() -> Vec<u8> {
     hll
 }
 
-/// The encoding. The string must be a HyperLogLog, here and in all functions below.
+/// The encoding of a HyperLogLog. This function and all those below require that `is_hll` has
+/// accepted the string.
 pub fn encoding(hll: &[u8]) -> Encoding {
     match hll.get(ENCODING_AT) {
         Some(0) => Encoding::Dense,
@@ -76,7 +80,7 @@ pub fn encoding(hll: &[u8]) -> Encoding {
     }
 }
 
-/// The cached cardinality; `None` if elements were added since.
+/// The cached cardinality; `None` if elements were added after it was computed.
 pub fn cached_count(hll: &[u8]) -> Option<u64> {
     let cache: [u8; 8] = hll.get(CACHE)?.try_into().ok()?;
     (cache[7] & STALE == 0).then(|| u64::from_le_bytes(cache))
@@ -111,7 +115,7 @@ pub fn add(hll: &mut Vec<u8>, element: &[u8], sparse_max: usize) -> Result<bool,
 fn place(element: &[u8]) -> (usize, u8) {
     let hash = murmur64a(element, HASH_SEED);
     let index = hash as usize & (REGISTERS - 1);
-    // A one bit behind the last counted bit, in case all counted bits are zero.
+    // A one bit is set behind the last counted bit, in case all counted bits are zero.
     let counted = hash >> INDEX_BITS | 1 << COUNTED_BITS;
     (index, counted.trailing_zeros() as u8 + 1)
 }
@@ -146,12 +150,13 @@ fn murmur64a(bytes: &[u8], seed: u64) -> u64 {
 }
 
 mod dense {
-    //! Registers of 6 bits, the first in the lowest bits of the first byte. Four of them fill three
-    //! bytes.
+    //! Registers of 6 bits, the first one in the lowest bits of the first byte. Four registers fill
+    //! three bytes.
 
     use super::REGISTERS;
 
-    /// The first byte of a register and its shift there; a register may end in the next byte.
+    /// The first byte of a register, and the register's shift in it; a register may end in the next
+    /// byte.
     fn locate(index: usize) -> (usize, u32) {
         (index * 6 / 8, (index * 6 % 8) as u32)
     }
@@ -183,8 +188,8 @@ mod dense {
         higher
     }
 
-    /// Raises each register to the packed one of the same index: sixteen at a time, 12 bytes in and
-    /// 16 out.
+    /// Raises each register to the packed register of the same index. Each step unpacks 12 bytes
+    /// into 16 registers.
     #[inline(always)]
     pub fn raise_all(registers: &mut [u8; REGISTERS], packed: &[u8]) {
         let (targets, _) = registers.as_chunks_mut::<16>();
@@ -222,7 +227,7 @@ mod dense {
 /// One run of equal registers in a sparse value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Run {
-    /// The value of the registers: 0 for ZERO and XZERO.
+    /// The value of the run's registers: 0 for ZERO and XZERO.
     value: u8,
     length: usize,
     /// Whether the run takes two bytes.
@@ -258,7 +263,8 @@ impl Run {
     }
 }
 
-/// The runs of a sparse value, each with its place in the string and its first register.
+/// Iterates over the runs of a sparse value, with each run's place in the string and first
+/// register.
 fn runs(hll: &[u8]) -> impl Iterator<Item = Result<(usize, usize, Run), Corrupt>> + '_ {
     let (mut at, mut first) = (HEADER_SIZE, 0);
     std::iter::from_fn(move || {
@@ -300,7 +306,7 @@ fn push_run(out: &mut Vec<u8>, value: u8, length: usize) {
     }
 }
 
-/// Replaces the run that contains the register by up to three: the registers before it, the
+/// Replaces the run that contains the register by up to three runs: the registers before it, the
 /// register, the registers behind it. Then joins equal runs nearby.
 fn raise_sparse(
     hll: &mut Vec<u8>,
@@ -338,8 +344,8 @@ fn raise_sparse(
     Ok(true)
 }
 
-/// Joins equal VAL runs among the five runs from `at` on, the only ones that an insertion can have
-/// changed.
+/// Joins equal VAL runs among the five runs from `at` on. An insertion can have changed no other
+/// runs.
 fn join_values(hll: &mut Vec<u8>, mut at: usize) {
     let mut looked = 0;
     while looked < 5 {
@@ -400,12 +406,12 @@ pub fn decode(hll: &[u8]) -> Option<String> {
     Some(shown.collect::<Vec<_>>().join(" "))
 }
 
-/// The cardinality, computed from the registers.
+/// Computes the cardinality from the registers.
 pub fn count(hll: &[u8]) -> Result<u64, Corrupt> {
     Ok(Registers::read(hll)?.count())
 }
 
-/// All registers, a byte each: several values are merged in this form.
+/// All registers with a byte for each. Several values are merged in this form.
 pub struct Registers([u8; REGISTERS]);
 
 impl Default for Registers {
@@ -422,12 +428,12 @@ impl Registers {
         Ok(registers)
     }
 
-    /// The registers.
+    /// The values of the registers.
     pub fn values(&self) -> &[u8] {
         &self.0
     }
 
-    /// Raises every register to the value's; with `simd`, by vector instructions.
+    /// Raises every register to that of the value. With `simd`, vector instructions are used.
     pub fn merge(&mut self, hll: &[u8], simd: bool) -> Result<(), Corrupt> {
         match encoding(hll) {
             Encoding::Dense => {
@@ -441,7 +447,7 @@ impl Registers {
     fn merge_dense(&mut self, packed: &[u8], simd: bool) {
         #[cfg(target_arch = "x86_64")]
         if simd && is_x86_feature_detected!("avx2") {
-            // SAFETY: the feature was just found.
+            // SAFETY: the processor has the feature: it was just found.
             return unsafe { raise_all_avx2(&mut self.0, packed) };
         }
         dense::raise_all(&mut self.0, packed);
@@ -466,7 +472,7 @@ impl Registers {
         }
     }
 
-    /// Raises the registers of `hll` to those of this union: the second half of PFMERGE. With
+    /// Raises the registers of `hll` to those of this union, the second half of PFMERGE. With
     /// `dense` the value becomes dense first; otherwise its encoding follows the rules of `add`.
     pub fn store(&self, hll: &mut Vec<u8>, dense: bool, sparse_max: usize) -> Result<(), Corrupt> {
         if dense {
@@ -481,8 +487,9 @@ impl Registers {
         Ok(())
     }
 
-    /// The number of registers with each value. There are four tables, since a value often repeats,
-    /// and each increment would have to wait for the one before.
+    /// The number of registers with each value. The numbers are counted in four tables: a value
+    /// often repeats, and in one table each increment would have to wait for the increment before
+    /// it.
     fn histogram(&self) -> [u32; 64] {
         let mut tables = [[0u32; 64]; 4];
         let (fours, _) = self.0.as_chunks::<4>();
@@ -496,7 +503,7 @@ impl Registers {
 
     /// The estimated cardinality.
     pub fn count(&self) -> u64 {
-        // The constant of the estimator: 1 / (2 ln 2).
+        // This is the constant of the estimator: 1 / (2 ln 2).
         const ALPHA_INF: f64 = 0.721_347_520_444_481_7;
         let histogram = self.histogram();
         let m = REGISTERS as f64;
@@ -559,7 +566,7 @@ pub fn self_test(seed: u64) -> Result<(), String> {
     let mut hll = create();
     to_dense(&mut hll).map_err(|_| "TESTFAILED a new value is corrupt")?;
     let mut sparse = create();
-    // 1.04 / sqrt(16384) is the standard error.
+    // The standard error is 1.04 / sqrt(16384).
     let relative_error = 1.04 / (REGISTERS as f64).sqrt();
     let mut checkpoint = 1;
     for element in 1..=1_000_000u64 {

@@ -1,17 +1,18 @@
 //! Intset: a sorted array of integers, byte for byte as Redis writes it.
 //!
-//! A small set of integers only has this encoding (`set-max-intset-entries`). RDB files and DUMP
-//! contain these bytes.
+//! A small set that has only integers has this encoding (`set-max-intset-entries`). RDB files and
+//! DUMP contain these bytes.
 //!
 //! ```text
 //!   | width u32: 2, 4 or 8 | length u32 | integer | integer | ...      (little endian, ascending)
 //! ```
 //!
-//! All integers have one width, that of the widest ever added: a wider one converts the whole
-//! array, and its place can only be an end. The width never decreases, even when the set is empty.
+//! All integers have one width, that of the widest integer that was ever added. A wider integer
+//! widens all others, and its place can only be an end of the array. The width never decreases,
+//! even when the set is empty.
 //!
 //! **Invariant:** the width is 2, 4 or 8, the block is `8 + width * length` bytes, and the integers
-//! ascend strictly. `from_bytes` accepts nothing else; the test `histories_match_a_btree` checks
+//! ascend strictly. `from_bytes` accepts no other bytes; the test `histories_match_a_btree` checks
 //! the changes.
 //!
 //! Costs: lookup O(log n), change O(n) by one memmove, 2 to 8 bytes for each member.
@@ -76,7 +77,7 @@ impl Intset {
     /// An empty set.
     pub fn new() -> Self {
         let mut set = Self(ThinBytes::zeroed(HEADER));
-        // SAFETY: the length just given.
+        // SAFETY: the length is the one just given.
         let header = unsafe { set.0.slice_mut(HEADER) };
         header[0] = 2;
         set
@@ -88,11 +89,11 @@ impl Intset {
     /// As for `ThinBytes::lent`; the bytes are an intset.
     #[inline]
     pub(in crate::ds) unsafe fn lent(p: NonNull<u8>, gap: usize) -> Self {
-        // SAFETY: passed on.
+        // SAFETY: the caller's promise is passed on.
         Self(unsafe { ThinBytes::lent(p, gap) })
     }
 
-    /// Whether the intset is in the entry that lent it.
+    /// Whether the intset's bytes are in the entry that lent them.
     #[inline]
     pub fn is_in_entry(&self) -> bool {
         self.0.is_in_entry()
@@ -106,14 +107,14 @@ impl Intset {
         &mut self.0
     }
 
-    /// A copy of bytes from outside; `None` if they are not an intset.
+    /// A copy of bytes from outside. `None` if the bytes are not an intset.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         validate(bytes, true).then(|| Self::copy_of(bytes))
     }
 
     fn copy_of(bytes: &[u8]) -> Self {
         let mut thin = ThinBytes::zeroed(bytes.len());
-        // SAFETY: the length just given.
+        // SAFETY: the length is the one just given.
         unsafe { thin.slice_mut(bytes.len()) }.copy_from_slice(bytes);
         Self(thin)
     }
@@ -142,7 +143,7 @@ impl Intset {
         self.len() == 0
     }
 
-    /// The size in bytes, header included.
+    /// The size in bytes, including the header.
     #[inline]
     pub fn bytes_len(&self) -> usize {
         HEADER + self.width() * self.len()
@@ -154,7 +155,7 @@ impl Intset {
         size_class(self.0.gap() + self.bytes_len())
     }
 
-    /// The bytes, header included.
+    /// The bytes of the intset, including the header.
     #[inline]
     pub fn as_bytes(&self) -> &[u8] {
         // SAFETY: the header holds the length of the block.
@@ -188,7 +189,7 @@ impl Intset {
     pub fn search(&self, int: i64) -> Result<usize, usize> {
         let (body, width) = (self.body(), self.width());
         let (mut low, mut high) = (0, self.len());
-        // Sets are often filled in ascending order: the end is checked first.
+        // Sets are often filled in ascending order, so the end is checked first.
         if high > 0 && read(body, width, high - 1) < int {
             return Err(high);
         }
@@ -213,7 +214,8 @@ impl Intset {
         self.search(int).is_ok()
     }
 
-    /// A random member; each is equally likely. `below(n)` is uniform in 0..n.
+    /// A random member; all members are equally likely. `below(n)` returns a uniformly distributed
+    /// number in 0..n.
     pub fn random(&self, below: &mut impl FnMut(usize) -> usize) -> Option<i64> {
         match self.len() {
             0 => None,
@@ -230,7 +232,7 @@ impl Intset {
         }
     }
 
-    /// Adds `int`; false if it is a member already.
+    /// Adds `int`. Returns false if it is a member already.
     pub fn add(&mut self, int: i64) -> bool {
         let width = width_of(int);
         if width > self.width() {
@@ -246,7 +248,7 @@ impl Intset {
         true
     }
 
-    /// Removes `int`; false if it is not a member.
+    /// Removes `int`. Returns false if it is not a member.
     pub fn remove(&mut self, int: i64) -> bool {
         let Ok(index) = self.search(int) else {
             return false;
@@ -270,8 +272,8 @@ impl Intset {
         &mut bytes[HEADER..]
     }
 
-    /// Rewrites every member with `width` bytes, from the last on, so that no member is overwritten
-    /// before it is read.
+    /// Rewrites every member with `width` bytes. The last member is rewritten first, so that no
+    /// member is overwritten before it is read.
     fn widen(&mut self, width: usize) {
         let (old, len) = (self.width(), self.len());
         let body = self.set_shape(width, len);
@@ -281,7 +283,8 @@ impl Intset {
         }
     }
 
-    /// Resizes the block for `len` integers of `width` bytes, and returns them.
+    /// Resizes the block for `len` integers of `width` bytes, and returns the bytes of the
+    /// integers.
     fn set_shape(&mut self, width: usize, len: usize) -> &mut [u8] {
         let stored = u32::try_from(len).expect("set-max-intset-entries is far below");
         let (old, new) = (self.bytes_len(), HEADER + width * len);
@@ -299,7 +302,7 @@ impl Intset {
 impl Drop for Intset {
     fn drop(&mut self) {
         let len = self.bytes_len();
-        // SAFETY: the length of the block; nothing uses it after.
+        // SAFETY: `len` is the length of the block, which is not used afterwards.
         unsafe { self.0.free(len) }
     }
 }

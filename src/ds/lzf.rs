@@ -6,9 +6,9 @@
 //!   111ooooo llllllll oooooooo        l + 9 bytes from o + 1 bytes back in the output          (9 ..= 264)
 //! ```
 //!
-//! A copy may overlap its own output: a distance of one byte and a length of 264 make a run. A
-//! distance is at most 8,192 bytes, and three bytes expand to at most 264: an announced length
-//! beyond that ratio is refused before any allocation.
+//! A copy may overlap its own output: a copy with a distance of one byte and a length of 264 makes
+//! a run. A distance is at most 8,192 bytes. Three bytes expand to at most 264 bytes, so an
+//! announced length beyond that ratio is refused before any allocation.
 //!
 //! The compressor's table has, for each hash of three bytes, the last position where they occurred.
 //! The table is not cleared between calls: each call numbers its positions from the end of the last
@@ -20,23 +20,23 @@
 const MAX_LITERALS: usize = 32;
 const MAX_MATCH: usize = 264;
 const MAX_DISTANCE: usize = 8192;
-/// The maximum expansion: a copy of 264 bytes takes three.
+/// The maximum factor by which data expand: a copy of 264 bytes takes three bytes.
 const MAX_EXPANSION: usize = MAX_MATCH / 3;
 
-/// After `1 << HURRY` bytes without a match the compressor tries every second byte only, then every
-/// third, so that incompressible input costs little.
+/// After `1 << HURRY` bytes without a match the compressor tries only every second byte, then every
+/// third, and so on, so that incompressible input costs little time.
 const HURRY: u32 = 7;
 
 /// The compressor, with its table of `SLOTS` positions: 64 KB by default, 16 KB for use on the
 /// stack.
 pub struct Lzf<const SLOTS: usize = 16_384> {
     table: [u32; SLOTS],
-    /// The position that the first byte of the next input gets. It is greater than any in the
-    /// table, so entries of earlier inputs need not be erased.
+    /// The position that the first byte of the next input gets. It is greater than all positions in
+    /// the table, so positions of earlier inputs need not be erased.
     base: u32,
 }
 
-/// For inputs of some kilobytes, such as the nodes of a quicklist.
+/// A compressor for inputs of some kilobytes, such as the nodes of a quicklist.
 pub type SmallLzf = Lzf<4096>;
 
 impl<const SLOTS: usize> Default for Lzf<SLOTS> {
@@ -51,7 +51,7 @@ impl<const SLOTS: usize> Lzf<SLOTS> {
         SLOTS.ilog2()
     };
 
-    /// An empty table.
+    /// Creates a compressor with an empty table.
     pub fn new() -> Self {
         Self {
             table: [0; SLOTS],
@@ -59,8 +59,8 @@ impl<const SLOTS: usize> Lzf<SLOTS> {
         }
     }
 
-    /// Appends `input` compressed to `out`. `None`, and `out` unchanged, if the result would not be
-    /// smaller than `input`.
+    /// Compresses `input` and appends the result to `out`. If the result would not be smaller than
+    /// `input`, returns `None` and leaves `out` unchanged.
     pub fn compress(&mut self, input: &[u8], out: &mut Vec<u8>) -> Option<usize> {
         self.compress_within(input, input.len().checked_sub(1)?, out)
     }
@@ -81,8 +81,9 @@ impl<const SLOTS: usize> Lzf<SLOTS> {
         done.map(|()| out.len() - before)
     }
 
-    /// The number of this call's position 0 in the table. Numbers continue over calls, so that
-    /// older entries are too far away to match; the table is cleared when they run out.
+    /// The number under which the table has position 0 of this call's input. Numbers continue over
+    /// calls, so that older positions are too far away to match. The table is cleared when the
+    /// numbers run out.
     fn start(&mut self, len: usize) -> Option<u32> {
         let len = u32::try_from(len)
             .ok()?
@@ -123,8 +124,8 @@ impl<const SLOTS: usize> Lzf<SLOTS> {
         put_literals(&input[literals..], end, out)
     }
 
-    /// Adds the first and the last positions within a copy to the table: enough to find
-    /// repetitions.
+    /// Adds the first and the last two positions within a copy to the table, which is enough to
+    /// find repetitions.
     #[inline]
     fn remember(&mut self, input: &[u8], base: u32, from: usize, to: usize) {
         for at in [from, to - 2, to - 1] {
@@ -135,7 +136,8 @@ impl<const SLOTS: usize> Lzf<SLOTS> {
     }
 }
 
-/// The number of bytes at `at` that repeat those `distance` before; the first three do.
+/// The number of bytes at `at` that repeat the bytes `distance` before. The first three are known
+/// to repeat them.
 fn match_len(input: &[u8], at: usize, distance: usize) -> usize {
     let longest = (input.len() - at).min(MAX_MATCH);
     let (old, new) = (&input[at - distance..], &input[at..at + longest]);
@@ -175,7 +177,7 @@ fn put_copy(distance: usize, len: usize, end: usize, out: &mut Vec<u8>) -> Optio
     (out.len() <= end).then_some(())
 }
 
-/// Decompresses `input`, which must give `len` bytes; `None` if it is damaged or has another
+/// Decompresses `input`, which must give `len` bytes. `None` if `input` is damaged or gives another
 /// length.
 pub fn decompress(input: &[u8], len: usize) -> Option<Vec<u8>> {
     if len > input.len().checked_mul(MAX_EXPANSION)? {
@@ -186,8 +188,8 @@ pub fn decompress(input: &[u8], len: usize) -> Option<Vec<u8>> {
     decompress_into(input, len, &mut out).then_some(out)
 }
 
-/// Decompresses `input` and appends its `len` bytes to `out`. Returns false if it is damaged or has
-/// another length; `out` then contains a part.
+/// Decompresses `input` and appends its `len` bytes to `out`. Returns false if `input` is damaged
+/// or gives another length; `out` then contains a part of them.
 fn decompress_into(input: &[u8], len: usize, out: &mut Vec<u8>) -> bool {
     let start = out.len();
     let Some(end) = start.checked_add(len) else {
@@ -225,8 +227,8 @@ fn unpack(mut input: &[u8], start: usize, end: usize, out: &mut Vec<u8>) -> Opti
     Some(())
 }
 
-/// Repeats `len` bytes from `distance` back. Each round copies everything from there on, which
-/// doubles when they overlap.
+/// Appends `len` bytes that repeat those from `distance` back. Each round copies everything from
+/// there on, so the copied part doubles if the two overlap.
 #[inline]
 fn copy_back(distance: usize, len: usize, out: &mut Vec<u8>) {
     let from = out.len() - distance;
@@ -252,7 +254,8 @@ mod tests {
         Some(out)
     }
 
-    /// A value of 1,000 bytes `x`, and a text, as a real server compresses them in its RDB files.
+    /// The inputs are a value of 1,000 bytes `x`, and a text, as a real server compresses them in
+    /// its RDB files.
     #[test]
     fn the_output_of_a_real_server_is_understood() {
         let run = b"\x01xx\xe0\xff\0\xe0\xff\0\xe0\xff\0\xe0\xc3\0\x01xx";

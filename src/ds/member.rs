@@ -1,4 +1,4 @@
-//! A sorted set member: one allocation that the dictionary owns and the B+ tree borrows.
+//! A member of a sorted set: one allocation that the dictionary owns and the B+ tree borrows.
 //!
 //! ```text
 //! Member / MemberPtr --> | score f64 | length 1, 5 or 9 bytes | member bytes |
@@ -6,8 +6,8 @@
 //! ```
 //!
 //! A big sorted set answers two questions: "what is the score of this member" (hash table) and
-//! "which members have this score" (tree). Both point to the same allocation, so a member of 16
-//! bytes takes 25 bytes once, without the pointers in table and tree.
+//! "which members have this score" (tree). Both structures point to the same allocation, so a
+//! member of 16 bytes takes 25 bytes once, plus a pointer in each structure.
 //!
 //! **Invariants**
 //! - a `MemberPtr` is used only while its `Member` lives: the owner of table and tree removes a
@@ -17,8 +17,9 @@
 //!   the sort key;
 //! - the length never changes after creation: it determines the size of the allocation.
 //!
-//! Rejected: `Box<(f64, [u8])>` is a fat pointer, 16 bytes in the table and 16 in the tree. A score
-//! in the tree alone would save 8 bytes, but ZSCORE would need a search of the tree by score.
+//! Rejected: `Box<(f64, [u8])>`, since it is a fat pointer, 16 bytes in the table and 16 in the
+//! tree. A score that is only in the tree would save 8 bytes, but ZSCORE would need a search of the
+//! tree.
 
 use super::counted;
 use super::hashtable::{Element, Place};
@@ -29,7 +30,7 @@ use std::ptr::NonNull;
 
 const SCORE_BYTES: usize = size_of::<f64>();
 
-/// The owning pointer. Dropping it frees the allocation.
+/// The owning pointer of a member. Dropping it frees the allocation.
 #[repr(transparent)]
 pub struct Member(NonNull<u8>);
 
@@ -44,7 +45,7 @@ unsafe impl Send for Member {}
 const _: () = assert!(size_of::<Option<Member>>() == 8);
 
 fn layout(len: usize) -> Layout {
-    // A slice never exceeds isize::MAX bytes, so only absurd lengths fail here, before anything is
+    // A slice never exceeds isize::MAX bytes, so only absurd lengths fail here, before memory is
     // allocated.
     Layout::from_size_align(SCORE_BYTES + counted::size(len), align_of::<f64>())
         .expect("member longer than the address space")
@@ -67,7 +68,7 @@ impl Member {
         }
     }
 
-    /// Gives up ownership. The caller frees it by [`Member::from_raw`].
+    /// Gives up ownership. The caller frees the member by [`Member::from_raw`].
     pub fn into_raw(self) -> NonNull<u8> {
         ManuallyDrop::new(self).0
     }
@@ -78,7 +79,7 @@ impl Member {
         Member(raw)
     }
 
-    /// A borrowed pointer.
+    /// A borrowed pointer to the member.
     pub fn as_ptr(&self) -> MemberPtr {
         MemberPtr(self.0)
     }
@@ -203,7 +204,7 @@ mod tests {
             assert_eq!(member.score(), -1.5);
             assert_eq!(member.bytes(), &bytes[..]);
             let raw = member.into_raw();
-            // SAFETY: just taken out of its Member.
+            // SAFETY: the pointer was just taken out of its Member.
             let again = unsafe { Member::from_raw(raw) };
             assert_eq!(again.bytes().len(), len);
         }
@@ -212,8 +213,8 @@ mod tests {
     proptest! {
         #![proptest_config(crate::ds::cases(64))]
 
-        /// The twins are pairs of a score and a vector. A change of one member's score does not
-        /// affect another member.
+        /// Compares members with pairs of a score and a vector. A change of one member's score does
+        /// not affect another member.
         #[test]
         fn agrees_with_pairs(
             twins in vec((-9i8..9, prop_oneof![vec(any::<u8>(), 0..9), vec(any::<u8>(), 252..256)]), 1..scaled(12, 4)),

@@ -1,11 +1,11 @@
-//! Names, and what is registered under each: the subscribers of a channel, the clients that watch
-//! a key or wait for it.
+//! A table of names, with the values that are registered under each: the subscribers of a channel,
+//! the clients that watch a key or wait for it.
 //!
 //! ```text
 //!   name ──> first, second, ...       a name under which nothing is registered any more is gone
 //! ```
 //!
-//! The table knows its memory: a report asks for it and walks through nothing.
+//! The table keeps its memory in a counter, so that a report needs no walk.
 //!
 //! **Invariant:** `owned` is the sum of the size classes of the names and of the values'
 //! `heap_bytes`.
@@ -13,12 +13,12 @@
 use super::seeded::SeededMap;
 use super::thin_buffer::{heap_bytes, size_class, vec_bytes};
 
-/// What is registered under one name.
+/// The type of the value that is registered under one name.
 pub trait Registered: Default {
-    /// Whether the name may go.
+    /// Whether nothing is registered in the value, so that its name is removed.
     fn is_empty(&self) -> bool;
 
-    /// The bytes that it has on the heap.
+    /// The memory that the value owns, in bytes.
     fn heap_bytes(&self) -> usize;
 }
 
@@ -33,7 +33,7 @@ impl<T> Registered for Vec<T> {
 }
 
 impl<T> Registry<Vec<T>> {
-    /// Registers one more under a name.
+    /// Registers one more value under a name.
     pub fn push(&mut self, name: &[u8], value: T) {
         self.change(name, |values| {
             if values.is_empty() {
@@ -61,7 +61,8 @@ impl<V> Default for Registry<V> {
 }
 
 impl<V: Registered> Registry<V> {
-    /// Changes what is registered under a name; it begins empty, and is removed if it is left so.
+    /// Changes the value under a name. A new name begins with an empty value; a name whose value is
+    /// empty afterwards is removed.
     pub fn change<R>(&mut self, name: &[u8], change: impl FnOnce(&mut V) -> R) -> R {
         let Registry { table, owned } = self;
         let value = table.entry(name.into()).or_insert_with(|| {
@@ -75,7 +76,7 @@ impl<V: Registered> Registry<V> {
         result
     }
 
-    /// Changes what is registered under a name. `None` if nothing is.
+    /// Changes the value under a name. Returns `None` if the name does not exist.
     pub fn change_existing<R>(
         &mut self,
         name: &[u8],
@@ -95,7 +96,7 @@ impl<V: Registered> Registry<V> {
         }
     }
 
-    /// What is registered under a name.
+    /// The value under a name.
     #[inline]
     pub fn get(&self, name: &[u8]) -> Option<&V> {
         self.table.get(name)
@@ -106,29 +107,29 @@ impl<V: Registered> Registry<V> {
         self.table.len()
     }
 
-    /// Whether nothing is registered.
+    /// Whether no name exists.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.table.is_empty()
     }
 
-    /// All names, in no order.
+    /// Iterates over all names, in no order.
     pub fn names(&self) -> impl Iterator<Item = &[u8]> {
         self.table.keys().map(|name| &**name)
     }
 
-    /// All names with what is registered under them, in no order.
+    /// Iterates over all names with their values, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &V)> {
         self.table.iter().map(|(name, value)| (&**name, value))
     }
 
-    /// The heap bytes of the table, the names and the values.
+    /// The memory of the table, the names and the values in bytes.
     pub fn memory_bytes(&self) -> usize {
         self.owned + table_bytes::<(Box<[u8]>, V)>(self.table.capacity())
     }
 }
 
-/// Changes a value, and `owned` by the difference of its bytes.
+/// Changes a value, and adds the difference of its memory to `owned`.
 fn counted<V: Registered, R>(
     owned: &mut usize,
     value: &mut V,
@@ -140,8 +141,8 @@ fn counted<V: Registered, R>(
     result
 }
 
-/// The bytes of a hash table of the standard library that takes `capacity` pairs `T` before it
-/// grows: 7 of 8 buckets, a byte of each, and a group of bytes behind them.
+/// The memory of a hash table of the standard library that takes `capacity` pairs `T` before it
+/// grows: 8 buckets for each 7 pairs, a byte for each bucket, and a group of bytes behind them.
 fn table_bytes<T>(capacity: usize) -> usize {
     const GROUP: usize = 16;
     let buckets = match capacity {
@@ -178,7 +179,7 @@ mod tests {
         assert_eq!(registry.owned, 0);
     }
 
-    /// At sizes before and after the table has grown.
+    /// The memory is compared at sizes before and after the table has grown.
     #[test]
     fn the_memory_is_what_the_allocator_saw() {
         for n in [1, 3, 4, 7, 8, 14, 15, 28, 29, 200] {

@@ -1,7 +1,8 @@
-//! Maps of std whose order can be repeated: their hashes have the server's seed, not one of the
-//! process, so that a replay (`sys::tape`) lists the same names in the same order.
+//! Maps of std whose order can be repeated: their hash function has the server's seed instead of a
+//! seed of the process, so that a replay (`sys::tape`) lists the same names in the same order.
 //!
-//! The hash is keyed as that of the keyspace is, so that chosen names can't collide on purpose.
+//! The hash function is keyed, as that of the keyspace is, so that names can't be chosen to
+//! collide.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -11,7 +12,7 @@ use crate::ds::siphash::HashSeed;
 
 static SEED: OnceLock<HashSeed> = OnceLock::new();
 
-/// Sets the seed of all maps; the first call counts.
+/// Sets the seed of all maps. Only the first call has an effect.
 pub fn set_seed(seed: HashSeed) {
     SEED.get_or_init(|| seed);
 }
@@ -53,7 +54,8 @@ impl Hasher for SeededHasher {
     }
 
     fn write_usize(&mut self, len: usize) {
-        // The length that precedes a slice: the hash of the slice depends on it anyway.
+        // The length that precedes a slice is mixed in without a round, since the hash of the slice
+        // depends on it anyway.
         self.state = self.state.rotate_left(23) ^ len as u64;
     }
 

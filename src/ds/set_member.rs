@@ -5,7 +5,7 @@
 //!                 `ds::counted`
 //! ```
 //!
-//! A member of 15 bytes takes 16, in a class of 16; with its slot in the table that is 27 bytes.
+//! A member of 15 bytes takes 16 bytes, a size class; with its slot in the table that is 27 bytes.
 //!
 //! **Invariant:** neither the bytes, which the table hashes, nor the length, which is the size of
 //! the allocation, change after `new` (`tests::keeps_bytes_at_every_length_form`).
@@ -16,17 +16,17 @@ use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 
-/// The owning pointer. Dropping it frees the allocation.
+/// The owning pointer of a member. Dropping it frees the allocation.
 #[repr(transparent)]
 pub struct SetMember(NonNull<u8>);
 
-// SAFETY: it owns plain bytes that are never written.
+// SAFETY: a SetMember owns plain bytes that are never written.
 unsafe impl Send for SetMember {}
-// SAFETY: as above.
+// SAFETY: a SetMember owns plain bytes that are never written.
 unsafe impl Sync for SetMember {}
 
 fn layout(len: usize) -> Layout {
-    // A slice never exceeds isize::MAX bytes, so only absurd lengths fail here, before anything is
+    // A slice never exceeds isize::MAX bytes, so only absurd lengths fail here, before memory is
     // allocated.
     Layout::from_size_align(counted::size(len), 1).expect("a member larger than the address space")
 }
@@ -62,7 +62,8 @@ impl SetMember {
 impl Drop for SetMember {
     fn drop(&mut self) {
         let layout = layout(self.bytes().len());
-        // SAFETY: allocated in `new` with the same layout, since the length never changes.
+        // SAFETY: the block was allocated in `new` with the same layout, since the length never
+        // changes.
         unsafe { dealloc(self.0.as_ptr(), layout) }
     }
 }
@@ -162,7 +163,7 @@ mod tests {
             let member = SetMember::new(&text);
             assert_eq!(member.bytes(), &text[..]);
             let raw = member.into_raw();
-            // SAFETY: just taken out of its SetMember.
+            // SAFETY: the pointer was just taken out of its SetMember.
             assert_eq!(unsafe { SetMember::from_raw(raw) }.bytes(), &text[..]);
         }
     }

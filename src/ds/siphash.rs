@@ -1,17 +1,17 @@
 //! The keyed hash of every table: SipHash-1-3 under a secret seed.
 //!
-//! Clients choose the names of keys. With a hash that a client can compute, it could pick a million
-//! names that fall into one bucket, and every look-up would walk them all. SipHash with a random
-//! seed makes that impossible without the seed; Rust's own maps use the 1-3 variant, too (one round
-//! for each word, three at the end).
+//! Clients choose the names of keys. If a client could compute the hash, it could pick a million
+//! names that fall into one bucket, and every look-up would walk over all of them. SipHash with a
+//! random seed makes that impossible without the seed; Rust's own maps use the 1-3 variant, too
+//! (one round for each word, three at the end).
 //!
 //! ```text
 //! v0..v3 = seed ^ constants      for each 8 bytes m: v3 ^= m, round, v0 ^= m      the last m: rest of the key, length on top
 //! v2 ^= 0xff, round, round, round                                                 hash = v0 ^ v1 ^ v2 ^ v3
 //! ```
 //!
-//! **Invariants.** A seed never changes during a table's life: the table recomputes hashes when it
-//! rehashes, and they must be equal to the first ones. The function is SipHash-1-3 to the bit
+//! **Invariants.** The seed of a table never changes: the table recomputes hashes when it rehashes,
+//! and they must be equal to the first ones. The function is SipHash-1-3 to the bit
 //! (`tests::oracle`, against another implementation).
 //!
 //! Source: Aumasson, Bernstein: "SipHash: a fast short-input PRF" (2012).
@@ -21,18 +21,18 @@
 pub struct HashSeed([u64; 2]);
 
 impl HashSeed {
-    /// A seed of these words.
+    /// A seed made of these two words.
     pub const fn new(words: [u64; 2]) -> Self {
         HashSeed(words)
     }
 
-    /// The seed that a setting names: the same text is the same seed.
+    /// The seed that the text of a setting gives: equal texts give equal seeds.
     pub fn of_text(text: &[u8]) -> Self {
         let word = |n| HashSeed([n, !n]).hash(text);
         HashSeed([word(1), word(2)])
     }
 
-    /// The hash of a key; all 64 bits are usable.
+    /// The hash of a key; all 64 bits can be used.
     #[inline]
     pub fn hash(&self, key: &[u8]) -> u64 {
         let [k0, k1] = self.0;
@@ -76,7 +76,7 @@ fn round(v: &mut [u64; 4]) {
     v[2] = v[2].rotate_left(32);
 }
 
-/// Up to seven bytes as a little-endian number, in at most three loads.
+/// Reads up to seven bytes as a little-endian number, in at most three loads.
 #[inline(always)]
 fn last_word(rest: &[u8]) -> u64 {
     let len = rest.len();
@@ -107,7 +107,8 @@ mod tests {
         }
     }
 
-    /// Measures this implementation and the crate's. Run with `--release --ignored --nocapture`.
+    /// Measures this implementation and that of the `siphasher` crate. Run with `--release
+    /// --ignored --nocapture`.
     #[test]
     #[ignore = "a measurement"]
     fn ours_and_the_crate() {

@@ -9,10 +9,10 @@
 //!
 //! The dictionary answers ZSCORE and finds the member that ZADD changes with one probe; the tree
 //! serves everything that depends on the order. A set that is computed (ZUNIONSTORE, a file being
-//! loaded) is first a [`MemberTable`], the dictionary alone: its members are then sorted once and
+//! loaded) is first a [`MemberTable`], the dictionary alone. Its members are then sorted once, and
 //! the tree is built packed, which is several times faster than an insert for each member.
 //!
-//! **Invariant:** table and tree hold the same members. Only this type changes them. A member is
+//! **Invariant:** table and tree have the same members. Only this type changes them. A member is
 //! added to the table before the tree and freed after its removal from the tree, so the tree never
 //! has a pointer to a freed member (`tests::agrees_with_a_map`).
 
@@ -37,11 +37,11 @@ unsafe impl Send for SortedSet {}
 /// Members by name, without an order.
 pub struct MemberTable {
     table: HashTable<Member>,
-    /// The bytes of all members' allocations.
+    /// The bytes of the allocations of all members.
     bytes: usize,
 }
 
-/// What was done with a member.
+/// The scores of a member before and after a change.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Change {
     pub old: Option<f64>,
@@ -67,7 +67,7 @@ impl MemberTable {
         self.table.is_empty()
     }
 
-    /// Makes room before a load. Counts from outside must be bounded by the caller.
+    /// Makes room before a load. The caller must bound counts from outside.
     pub fn reserve(&mut self, members: usize) {
         self.table.reserve(members);
     }
@@ -75,7 +75,7 @@ impl MemberTable {
     /// The score of a member.
     pub fn score(&self, bytes: &[u8]) -> Option<f64> {
         let member = self.table.find(self.table.hash(bytes), bytes)?;
-        // SAFETY: the table owns it.
+        // SAFETY: the table owns the member.
         Some(unsafe { member.score() })
     }
 
@@ -94,7 +94,7 @@ impl MemberTable {
         self.upsert_with(bytes, decide, write)
     }
 
-    /// The single probe of an insert or update; `write` sets a changed score.
+    /// Inserts or updates a member in a single probe; `write` sets a changed score.
     fn upsert_with(
         &mut self,
         bytes: &[u8],
@@ -105,7 +105,7 @@ impl MemberTable {
         match self.table.find_slot(hash, bytes) {
             Slot::Occupied(slot) => {
                 let member = slot.get();
-                // SAFETY: the table owns it.
+                // SAFETY: the table owns the member.
                 let old = Some(unsafe { member.score() });
                 let new = decide(old);
                 if let Some(score) = new {
@@ -129,7 +129,8 @@ impl MemberTable {
     fn relocate(&mut self, member: MemberPtr, mover: &mut Mover) -> Option<MemberPtr> {
         let old = member.as_raw();
         // SAFETY: the table owns the member. Its copy is put in the place of the original, which is
-        // then freed: nothing but the caller's tree has its address, and the caller replaces it.
+        // then freed: only the caller's tree has the original's address, and the caller replaces
+        // it.
         unsafe {
             let layout = Member::layout(old);
             let new = mover.copy(old, layout)?;
@@ -155,14 +156,14 @@ impl MemberTable {
     /// Passes all members to `visit`, in order of score and bytes.
     pub fn for_each_in_order(&self, mut visit: impl FnMut(&[u8], f64)) {
         for member in self.sorted() {
-            // SAFETY: the table owns it, and is borrowed meanwhile.
+            // SAFETY: the table owns the member, and is borrowed during the call.
             unsafe { visit(member.bytes(), member.score()) }
         }
     }
 
-    /// Members and scores, in no order.
+    /// Iterates over the members with their scores, in no order.
     pub fn iter(&self) -> impl Iterator<Item = Item<'_>> {
-        // SAFETY: the table owns them, and is borrowed as long as the items.
+        // SAFETY: the table owns the members, and is borrowed as long as the items.
         self.table.iter().map(|m| unsafe {
             Item {
                 score: m.score(),
@@ -173,13 +174,13 @@ impl MemberTable {
 
     /// The members in order of score and bytes.
     fn sorted(&self) -> Vec<MemberPtr> {
-        // SAFETY: the table owns them.
+        // SAFETY: the table owns the members.
         let mut pairs: Vec<(u64, MemberPtr)> = self
             .table
             .iter()
             .map(|m| (order(unsafe { m.score() }), m))
             .collect();
-        // SAFETY: as above.
+        // SAFETY: the table owns the members.
         let bytes = |m: MemberPtr| unsafe { m.bytes() };
         pairs.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| bytes(a.1).cmp(bytes(b.1))));
         pairs.into_iter().map(|(_, member)| member).collect()
@@ -206,7 +207,7 @@ impl Clone for SortedSet {
 impl From<MemberTable> for SortedSet {
     fn from(members: MemberTable) -> SortedSet {
         let sorted = members.sorted();
-        // SAFETY: the table owns them, and goes where the tree goes.
+        // SAFETY: the table owns the members, and moves together with the tree.
         let tree = unsafe { ZsetTree::from_sorted(&sorted) };
         SortedSet { members, tree }
     }
@@ -243,7 +244,7 @@ impl SortedSet {
         self.tree.is_empty()
     }
 
-    /// The tree: ranks, bounds, ranges.
+    /// The tree, which serves ranks, bounds and ranges.
     pub fn tree(&self) -> &ZsetTree {
         &self.tree
     }
@@ -260,8 +261,8 @@ impl SortedSet {
         decide: impl FnOnce(Option<f64>) -> Option<f64>,
     ) -> Change {
         let tree = &mut self.tree;
-        // SAFETY: a new member is in the table already, and leaves it after the tree; an old one is
-        // in both.
+        // SAFETY: a new member is in the table already, and leaves it after it has left the tree;
+        // an old member is in both.
         self.members
             .upsert_with(bytes, decide, |member, score, is_new| unsafe {
                 if is_new {
@@ -280,7 +281,8 @@ impl SortedSet {
         Some(member.score())
     }
 
-    /// Removes the members of these ranks; passes each to the closure first. Returns their number.
+    /// Removes the members of these ranks. Each member is first passed to the closure. Returns the
+    /// number of removed members.
     pub fn remove_range(
         &mut self,
         ranks: Range<usize>,
@@ -288,22 +290,22 @@ impl SortedSet {
     ) -> usize {
         let members = &mut self.members;
         self.tree.remove_range(ranks, |member| {
-            // SAFETY: the tree has let go of it, the table still owns it; nothing reads it once
-            // `take` has freed it.
+            // SAFETY: the tree has no pointer to the member any more, and the table still owns it;
+            // nothing reads the member once `take` has freed it.
             let (bytes, score) = unsafe { (member.bytes(), member.score()) };
             removed(bytes, score);
             members.take(bytes);
         })
     }
 
-    /// Figures of the dictionary, for DEBUG HTSTATS-KEY.
+    /// The figures of the dictionary, for DEBUG HTSTATS-KEY.
     pub fn table_stats(&self) -> super::hashtable::Stats {
         self.members.table.stats()
     }
 
     /// One call of ZSCAN. Returns the next cursor.
     pub fn scan(&self, cursor: u64, mut visit: impl FnMut(&[u8], f64)) -> u64 {
-        // SAFETY: the table owns what it shows, and is borrowed meanwhile.
+        // SAFETY: the table owns the members that are passed, and is borrowed during the call.
         self.members
             .table
             .scan(cursor, |m| unsafe { visit(m.bytes(), m.score()) })
@@ -326,13 +328,13 @@ impl SortedSet {
     }
 }
 
-/// First the tree with the members, by rank, then the table, by bucket.
+/// Moves first the tree with the members, by rank, then the table, by bucket.
 impl Relocate for SortedSet {
     fn relocate(&mut self, cursor: Cursor, mover: &mut Mover) -> Cursor {
         let by_rank = |set: &mut SortedSet, cursor: Cursor, mover: &mut Mover| {
             let SortedSet { members, tree } = set;
             let rank = usize::try_from(cursor).unwrap_or(usize::MAX);
-            // SAFETY: the table owns the moved member as it did before.
+            // SAFETY: the table owns the moved member as it owned the original.
             let next = unsafe { tree.relocate(rank, mover, |m, mover| members.relocate(m, mover)) };
             if next < tree.len() { next as Cursor } else { 0 }
         };

@@ -1,4 +1,4 @@
-//! A heap buffer that is one pointer: it stores neither its length nor its capacity.
+//! A heap buffer that takes one pointer: it stores neither its length nor its capacity.
 //!
 //! Listpacks and intsets begin with a header that holds their own length, so their owner needs only
 //! a pointer. The capacity is the size class to which the allocator rounds the length up.
@@ -11,24 +11,25 @@
 //!
 //! # A block inside another allocation
 //!
-//! A small collection lies in the entry of its key (`ds::entry`), behind the key:
+//! A small collection is in the entry of its key (`ds::entry`), behind the key:
 //!
 //! ```text
 //!   owner: [lent | gap | ptr] --> in an entry:  | header, key | listpack ... | zeros |
 //!           1 bit 15    48                      |<--- gap --->|
 //! ```
 //!
-//! Such a block is *lent*: it is changed in place while its class stays, and freeing it does
-//! nothing. When it needs another class, a new allocation is made with the same gap before the
-//! block, for the entry's bytes, which the entry writes there later; the old one stays as it is.
-//! So the change of a small collection takes one allocation, and its entry is copied once. An empty
-//! listpack is lent by nothing, without a gap: a static that is left before it is written.
+//! Such a block is *lent*: it is changed in place while its size class stays, and freeing it does
+//! nothing. When the block needs another class, a new allocation is made with the same gap before
+//! the block, for the entry's bytes, which the entry writes there later; the old block stays as it
+//! is. So a change of a small collection takes one allocation, and its entry is copied once. An
+//! empty listpack has the mark of a lent one, without a gap: its bytes are a static, which the
+//! first write replaces.
 //!
 //! Classes grow by an eighth to a quarter, so appending n bytes one by one copies O(n) bytes in
 //! all, and the buffer has no more slack than the allocator's own rounding.
 //!
 //! **Invariant:** gap and buffer together are exactly `size_class(gap + length)` bytes long, and
-//! the buffer is initialised up to there. Only the owner knows the length, so the methods are
+//! all bytes of the buffer are initialised. Only the owner knows the length, so the methods are
 //! `unsafe`: they trust the length argument.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error, realloc};
@@ -36,23 +37,25 @@ use std::ptr::NonNull;
 
 use crate::sys::mover::Mover;
 
-/// The bits of the word that are the address; the table of keys relies on the same.
+/// The bits of the word that are the address. The table of keys also relies on addresses of 48
+/// bits.
 const ADDRESS: usize = (1 << 48) - 1;
 const GAP_SHIFT: u32 = 48;
-/// The largest gap.
+/// The size of the largest gap in bytes.
 pub(super) const GAP_MAX: usize = (1 << 15) - 1;
 const LENT: usize = 1 << 63;
-/// A block longer than this gets no gap when it moves: its entry will hold a pointer to it.
+/// The length in bytes above which a block gets no gap when it moves: its entry will hold a pointer
+/// to it.
 pub(super) const PACKED_MAX: usize = 1024;
 
 const _: () = assert!(usize::BITS == 64);
 
-/// Above this size the allocator (jemalloc 5.3.1) rounds to whole pages.
+/// The size in bytes above which the allocator (jemalloc 5.3.1) rounds to whole pages.
 const CLASSES_END: usize = 1 << 15;
 const PAGE: usize = 4096;
 
-/// The allocator's size class for `len` bytes: multiples of 8 up to 64, then four classes for each
-/// doubling, then multiples of a page.
+/// The allocator's size class for `len` bytes. Classes are multiples of 8 up to 64, then four
+/// classes for each doubling, then multiples of a page.
 #[inline]
 pub const fn size_class(len: usize) -> usize {
     if len <= 64 {
@@ -65,7 +68,7 @@ pub const fn size_class(len: usize) -> usize {
     (len + step - 1) & !(step - 1)
 }
 
-/// The bytes on the heap of a buffer of `len` bytes; an empty one has none.
+/// The bytes on the heap of a buffer of `len` bytes. An empty buffer has none.
 #[inline]
 pub const fn heap_bytes(len: usize) -> usize {
     match len {
@@ -79,23 +82,23 @@ pub fn vec_bytes<T>(vec: &Vec<T>) -> usize {
     heap_bytes(vec.capacity() * size_of::<T>())
 }
 
-/// The address of the buffer, with the gap and the mark of a lent one in its upper 16 bits.
+/// The address of the buffer; its upper 16 bits have the gap and the mark of a lent buffer.
 pub(super) struct ThinBytes(NonNull<u8>);
 
-// SAFETY: it owns its bytes, and they are plain data.
+// SAFETY: the buffer owns its bytes, and they are plain data.
 unsafe impl Send for ThinBytes {}
-// SAFETY: as above; nothing is written through a shared reference.
+// SAFETY: the buffer owns plain data; nothing is written through a shared reference.
 unsafe impl Sync for ThinBytes {}
 
 impl ThinBytes {
-    /// A buffer for `len` bytes, all zero.
+    /// Creates a buffer of `len` bytes, all zero.
     pub(super) fn zeroed(len: usize) -> Self {
         Self::with_gap(len, 0)
     }
 
     fn with_gap(len: usize, gap: usize) -> Self {
         let layout = layout(gap + len);
-        // SAFETY: a class is never empty.
+        // SAFETY: a size class is never empty.
         let ptr = unsafe { alloc_zeroed(layout) };
         let base = NonNull::new(ptr).unwrap_or_else(|| handle_alloc_error(layout));
         // SAFETY: the gap is a part of the allocation.
@@ -114,7 +117,7 @@ impl ThinBytes {
         Self(marked(p, LENT | gap << GAP_SHIFT))
     }
 
-    /// A buffer that nothing may write: its first change must be one that needs another class.
+    /// A buffer that nothing may write. Its first change must need another size class.
     pub(super) fn unwritten(bytes: &'static [u8; 8]) -> Self {
         Self(marked(NonNull::from(bytes).cast(), LENT))
     }
@@ -144,7 +147,7 @@ impl ThinBytes {
     /// The start of the allocation.
     #[inline]
     pub(super) fn base(&self) -> *mut u8 {
-        // SAFETY: the gap is a part of the allocation.
+        // SAFETY: the gap is a part of the allocation, so its start is, too.
         unsafe { self.ptr().sub(self.gap()) }
     }
 
@@ -152,7 +155,7 @@ impl ThinBytes {
     /// `len` is the length of the last `zeroed` or `resize`, or less.
     #[inline]
     pub(super) unsafe fn slice(&self, len: usize) -> &[u8] {
-        // SAFETY: the whole class is initialised and ours.
+        // SAFETY: all bytes of the size class are initialised and belong to the buffer.
         unsafe { std::slice::from_raw_parts(self.ptr(), len) }
     }
 
@@ -160,7 +163,7 @@ impl ThinBytes {
     /// As for `slice`.
     #[inline]
     pub(super) unsafe fn slice_mut(&mut self, len: usize) -> &mut [u8] {
-        // SAFETY: as for `slice`, and the borrow is exclusive.
+        // SAFETY: as in `slice`, and the borrow is exclusive.
         unsafe { std::slice::from_raw_parts_mut(self.ptr(), len) }
     }
 
@@ -172,7 +175,7 @@ impl ThinBytes {
     pub(super) unsafe fn resize(&mut self, old: usize, new: usize) {
         let gap = self.gap();
         if size_class(gap + old) != size_class(gap + new) {
-            // SAFETY: passed on.
+            // SAFETY: the caller's promise is passed on.
             unsafe { self.move_to_class(old, new) }
         }
     }
@@ -180,7 +183,7 @@ impl ThinBytes {
     #[cold]
     unsafe fn move_to_class(&mut self, old: usize, new: usize) {
         if self.gap() > 0 || self.is_lent() {
-            // SAFETY: passed on.
+            // SAFETY: the caller's promise is passed on.
             return unsafe { self.leave(old, new) };
         }
         let (before, after) = (layout(old), layout(new));
@@ -204,8 +207,8 @@ impl ThinBytes {
     unsafe fn leave(&mut self, old: usize, new: usize) {
         let gap = if new <= PACKED_MAX { self.gap() } else { 0 };
         let moved = Self::with_gap(new, gap);
-        // SAFETY: both buffers have that many bytes, in different allocations; the old one is not
-        // used again.
+        // SAFETY: both buffers have this number of bytes, in different allocations; the old buffer
+        // is not used again.
         unsafe {
             moved
                 .ptr()
@@ -271,7 +274,7 @@ mod tests {
     proptest! {
         #![proptest_config(crate::ds::cases(64))]
 
-        /// Each step sets a length, then fills the added bytes.
+        /// Each step of a history sets a length, then fills the added bytes.
         #[test]
         fn histories_match_a_vector(lengths in vec(prop_oneof![0usize..80, 0usize..scaled(3000, 500)], 1..30)) {
             let mut twin = vec![0u8; lengths[0]];
@@ -286,7 +289,7 @@ mod tests {
                     prop_assert_eq!(bytes.slice(len), &twin[..]);
                 }
             }
-            // SAFETY: the last length; nothing uses it after.
+            // SAFETY: this is the last length, and the buffer is not used afterwards.
             unsafe { bytes.free(twin.len()) }
         }
     }
@@ -315,7 +318,7 @@ mod tests {
     #[test]
     fn growth_keeps_the_bytes_and_zeroes_the_rest() {
         let mut bytes = ThinBytes::zeroed(5);
-        // SAFETY: the lengths are the ones just given.
+        // SAFETY: the lengths are those that were just given.
         unsafe {
             bytes.slice_mut(5).copy_from_slice(b"hello");
             bytes.resize(5, 1000);

@@ -1,8 +1,8 @@
-//! Ziplist: the packed sequence that listpacks replaced. Read only, for files and payloads written
-//! before Redis 7.0.
+//! Ziplist: the packed sequence that listpacks replaced. It is only read, from files and payloads
+//! written before Redis 7.0.
 //!
-//! Redis 2.2 to 6.2 kept small lists, hashes and sorted sets in it, and the nodes of big lists. RDB
-//! files of that age contain these bytes as they were in memory.
+//! Redis 2.2 to 6.2 kept small lists, hashes and sorted sets in ziplists, and the nodes of big
+//! lists. RDB files of that age contain the bytes as they were in memory.
 //!
 //! ```text
 //!   | total bytes u32 | offset of the last entry u32 | entries u16 | entry | entry | ... | 0xFF |   (little endian)
@@ -20,17 +20,18 @@
 //!   11111111                         the end
 //! ```
 //!
-//! A listpack has no "size before": a changed size of one entry changes that field of the next,
-//! whose own size may change by that, and so on through the whole list. An entry that shrank in
-//! such a cascade keeps the five bytes, so the long form may contain a small number. The count of
-//! 65,535 means "unknown", and the offset of the last entry of an empty list is that of the end.
+//! A listpack has no "size before". In a ziplist, a changed size of one entry changes this field of
+//! the next entry, whose own size may change by that, and so on through the whole list. An entry
+//! that shrank in such a cascade keeps the five bytes, so the long form may contain a small number.
+//! The count of 65,535 means "unknown", and the offset of the last entry of an empty list is that
+//! of the end.
 //!
-//! A ziplist is never changed: a loaded one becomes a listpack ([`Ziplist::to_listpack`]), as in
-//! Redis 7.
+//! A ziplist is never changed: a ziplist that is loaded becomes a listpack
+//! ([`Ziplist::to_listpack`]), as in Redis 7.
 //!
-//! **Invariant:** a `Ziplist` was walked from the header to the end mark, so iterating needs no
-//! error path. One function decodes for both (`split_entry`); if the check had a bug, a walk would
-//! end early (test `damaged_bytes_do_no_harm`).
+//! **Invariant:** a `Ziplist` was walked from the header to the end mark, so an iterator needs no
+//! error path. Both the check and the iterator decode by one function (`split_entry`); if the check
+//! had a bug, a walk would end early (test `damaged_bytes_do_no_harm`).
 
 use super::listpack::{Element, Listpack, safe_to_add};
 
@@ -47,20 +48,20 @@ const INT_32: u8 = 0xD0;
 const INT_64: u8 = 0xE0;
 const INT_24: u8 = 0xF0;
 const INT_8: u8 = 0xFE;
-/// Stands for 0; the next bytes, up to `IMMEDIATE_12`, stand for the numbers 1 to 12.
+/// The encoding byte of the integer 0; the next bytes, up to `IMMEDIATE_12`, stand for 1 to 12.
 const IMMEDIATE_0: u8 = 0xF1;
 const IMMEDIATE_12: u8 = 0xFD;
 
 /// A checked ziplist in borrowed bytes.
 #[derive(Clone, Copy)]
 pub struct Ziplist<'a> {
-    /// From the first entry up to the end mark.
+    /// The bytes from the first entry up to the end mark.
     entries: &'a [u8],
     count: usize,
 }
 
 impl<'a> Ziplist<'a> {
-    /// Checks `bytes` from end to end; `None` if an entry or the header is wrong.
+    /// Checks `bytes` from end to end. `None` if an entry or the header is wrong.
     pub fn parse(bytes: &'a [u8]) -> Option<Self> {
         let (header, rest) = bytes.split_at_checked(HEADER)?;
         let (&end, entries) = rest.split_last()?;
@@ -95,13 +96,14 @@ impl<'a> Ziplist<'a> {
         self.count == 0
     }
 
-    /// The entries as they are stored: a text that is an integer may be stored as a string.
+    /// Iterates over the entries as they are stored: a text that is an integer may be stored as a
+    /// string.
     pub fn iter(&self) -> Iter<'a> {
         Iter { rest: self.entries }
     }
 
-    /// A listpack with the same elements, in which texts of integers are integers. `None` if it
-    /// would be too large.
+    /// A listpack with the same elements, in which texts of integers are integers. `None` if the
+    /// listpack would be too large.
     pub fn to_listpack(&self) -> Option<Listpack> {
         pack(self.iter().map(|element| match element {
             Element::Str(text) => Element::from(text),
@@ -110,7 +112,7 @@ impl<'a> Ziplist<'a> {
     }
 }
 
-/// A listpack of these elements; `None` if it would be too large.
+/// A listpack of these elements. `None` if it would be too large.
 pub(super) fn pack<'a>(elements: impl Iterator<Item = Element<'a>> + Clone) -> Option<Listpack> {
     let mut listpack = Listpack::new();
     let bytes = elements
@@ -123,8 +125,8 @@ pub(super) fn pack<'a>(elements: impl Iterator<Item = Element<'a>> + Clone) -> O
     Some(listpack)
 }
 
-/// Splits the first entry of `bytes`: the size of the previous entry that it states, its element,
-/// and the rest.
+/// Splits the first entry off `bytes`. Returns the entry's "size before", its element, and the rest
+/// of the bytes.
 fn split_entry(bytes: &[u8]) -> Option<(usize, Element<'_>, &[u8])> {
     let (size_before, bytes) = split_size(bytes)?;
     let (&head, rest) = bytes.split_first()?;
@@ -202,8 +204,8 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
-    /// The bytes of a ziplist with these encoded elements. `long` selects those with the long form
-    /// of "size before".
+    /// The bytes of a ziplist with these encoded elements. `long` selects the elements whose "size
+    /// before" has the long form.
     fn ziplist(elements: &[Vec<u8>], long: impl Fn(usize) -> bool) -> Vec<u8> {
         let (mut entries, mut last, mut size) = (Vec::new(), 0, 0usize);
         for (at, element) in elements.iter().enumerate() {
@@ -271,7 +273,8 @@ mod tests {
         let good = ziplist(&[b"\x02ab".to_vec(), b"\xf3".to_vec()], |_| false);
         assert_eq!(good, b"\x11\0\0\0\x0e\0\0\0\x02\0\x00\x02ab\x04\xf3\xff");
         assert!(Ziplist::parse(&good).is_some());
-        // Total, tail, count, each "size before", the end mark.
+        // The offsets are those of the total, the tail, the count, each "size before", and the end
+        // mark.
         for at in [0, 4, 8, 10, 14, 16] {
             let mut bad = good.clone();
             bad[at] ^= 1;
@@ -299,7 +302,7 @@ mod tests {
         assert!(listpack.iter().eq([Element::Int(12), Element::Str(b"012")]));
     }
 
-    /// An element as Redis would write it, or in another form that a reader accepts.
+    /// Generates elements as Redis would write them, or in another form that a reader accepts.
     fn encoded() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
         let head = |text: &[u8], form: u8| match (form, text.len()) {
             (0, len @ 0..64) => vec![len as u8],

@@ -1,4 +1,4 @@
-//! Zipmap: the packed hash of Redis 2.0 to 2.4. Read only, for RDB files of that age.
+//! Zipmap: the packed hash of Redis 2.0 to 2.4. It is only read, from RDB files of that age.
 //!
 //! ```text
 //!   | pairs u8 | length | field | length | free u8 | value | free bytes | length | field | ... | 0xFF |
@@ -7,13 +7,13 @@
 //! ```
 //!
 //! A value that was replaced by a shorter one leaves `free` unused bytes behind it. The number of
-//! pairs is exact up to 253; 254 means that a walk must count them, and 255 does not occur. A
+//! pairs is exact up to 253; 254 means that a walk must count the pairs, and 255 does not occur. A
 //! length below 254 is never written in five bytes.
 //!
-//! A look-up is a walk; there are no integers and no walks backwards. Redis 2.6 changed to
-//! ziplists. A loaded zipmap becomes a listpack ([`Zipmap::to_listpack`]).
+//! A look-up in a zipmap is a walk; there are no integers and no walks backwards. Redis 2.6 changed
+//! to ziplists. A zipmap that is loaded becomes a listpack ([`Zipmap::to_listpack`]).
 //!
-//! **Invariant:** a `Zipmap` was walked up to the end mark, which is its last byte, so iterating
+//! **Invariant:** a `Zipmap` was walked up to the end mark, which is its last byte, so an iterator
 //! needs no error path (test `damaged_bytes_do_no_harm`). `types::hash` checks that no field is
 //! repeated.
 
@@ -22,19 +22,19 @@ use super::ziplist::pack;
 
 const LONG: u8 = 254;
 const END: u8 = 255;
-/// The number of pairs must be found by a walk.
+/// The count that means that a walk must count the pairs.
 const COUNT_UNKNOWN: u8 = 254;
 
 /// A checked zipmap in borrowed bytes.
 #[derive(Clone, Copy)]
 pub struct Zipmap<'a> {
-    /// From the first field's length up to the end mark.
+    /// The bytes from the first field's length up to the end mark.
     pairs: &'a [u8],
     count: usize,
 }
 
 impl<'a> Zipmap<'a> {
-    /// Checks `bytes` from end to end; `None` if they are not a zipmap.
+    /// Checks `bytes` from end to end. `None` if the bytes are not a zipmap.
     pub fn parse(bytes: &'a [u8]) -> Option<Self> {
         let (&stored, rest) = bytes.split_first()?;
         let (&end, pairs) = rest.split_last()?;

@@ -1,4 +1,4 @@
-//! One allocation for each key: header, expiry, key and value together.
+//! The entry of a key: header, expiry, key and value together in one allocation.
 //!
 //! A key of 16 bytes with a value of 16 bytes is usual in a cache. Three allocations (key, value,
 //! entry) cost three size classes, three headers and three cache misses. One allocation costs 7
@@ -15,12 +15,13 @@
 //! key len 255: the length is in the u32 instead        pad: only before a `V`, up to a multiple of 8
 //! ```
 //!
-//! A small collection is packed: its bytes stand where a string's would, see `packed`.
+//! A small collection is packed: its bytes are in the place of a string's bytes, see `packed`.
 //!
 //! `kind` is for the keyspace (type and encoding, four bits each); this module does not read it.
 //! Numbers are little-endian and unaligned; only a `V` is aligned. Sizes are rounded up to
 //! jemalloc's classes, so that a value may grow in place within its class and `alloc_size` is the
-//! true cost of the key: 40 bytes for 16 + 16, 32 with an integer, 8 more with an expiry.
+//! true cost of the key: 40 bytes for a key and a value of 16 bytes each, 32 bytes if the value is
+//! an integer, 8 more with an expiry.
 //!
 //! **Invariants**
 //! - Flags, both lengths and the long key length determine the layout; only `Shape` computes it.
@@ -28,8 +29,8 @@
 //!   (`tests::overwrite`).
 //! - The key never changes in an allocation's life: the hash table relies on it.
 //!
-//! Limits: keys below 4 GiB; strings up to `INLINE_MAX` inline, longer ones in a payload; payloads
-//! of at most 24 bytes, so that an entry with an object takes about 64 bytes.
+//! Limits: a key is shorter than 4 GiB; strings up to `INLINE_MAX` are inline, longer ones in a
+//! payload; a payload has at most 24 bytes, so that an entry with an object takes about 64 bytes.
 //!
 //! Rejected: a pointer to the value for short strings (one more cache miss and 8 to 16 bytes), a
 //! vtable instead of flags (8 bytes), the expiry in a second hash table (a second probe on each
@@ -46,15 +47,15 @@ mod packed;
 
 pub use packed::{Block, Loan, Open, Packed, PackedRef, Payload};
 
-/// The longest string that is kept in the entry. A SET that changes the size class copies key and
-/// value: 24 ns with 16 bytes, 28 ns with 128 (`tests::cost_of_a_rewrite_by_length`). A separate
+/// The longest string that is kept in the entry. If a SET changes the size class, key and value are
+/// copied: 24 ns with 16 bytes, 28 ns with 128 (`tests::cost_of_a_rewrite_by_length`). A separate
 /// string takes 14 ns, and a cache miss on each read. For speed the limit could be higher; but a
 /// separate string can grow in place (APPEND, SETRANGE) and be shared with a reply.
 pub const INLINE_MAX: usize = 128;
-/// The largest payload.
+/// The largest payload in bytes.
 const PAYLOAD_MAX: usize = 24;
 
-/// The word of flags and `lru`.
+/// The offset of the word with the flags and `lru`.
 const WORD: usize = 0;
 const KIND: usize = 4;
 const KEY_LEN: usize = 5;
@@ -63,23 +64,23 @@ const HEADER: usize = 7;
 
 const FORM_MASK: u8 = 0b011;
 const HAS_EXPIRE: u8 = 0b100;
-/// The number of flags; the other bits of their word are `lru`.
+/// The number of flags; the other bits of the word are `lru`.
 const FLAG_BITS: u32 = 3;
 const FLAGS_MASK: u32 = (1 << FLAG_BITS) - 1;
-/// The value of the key length byte for long keys, whose length is a u32.
+/// The value of the key length's byte if the length is in a u32.
 const LONG_KEY: u8 = 255;
 const ALIGN: usize = 8;
 
 const _: () = assert!(HEADER + 16 + 16 <= 40 && HEADER + 16 + 8 <= 32);
 const _: () = assert!(INLINE_MAX <= u8::MAX as usize);
 
-/// The form of a value in the flags.
+/// The form of the value, as the flags have it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
     Str = 0,
     Int = 1,
     Obj = 2,
-    /// A `V` that is a block, whose bytes are the value.
+    /// A `V` that is a block of bytes; the bytes of the block are the value.
     Packed = 3,
 }
 
@@ -87,7 +88,7 @@ enum Form {
 #[derive(Debug)]
 pub enum NewValue<'a, V> {
     Int(i64),
-    /// At most `INLINE_MAX` bytes.
+    /// A string of at most `INLINE_MAX` bytes.
     Str(&'a [u8]),
     Obj(V),
 }
@@ -106,7 +107,7 @@ pub enum ValueMut<'a, V> {
     Int(IntMut<'a>),
     Str(&'a mut [u8]),
     Obj(&'a mut V),
-    /// See [`EntryMut::open`].
+    /// A packed value, which [`EntryMut::open`] opens.
     Packed,
 }
 
@@ -118,7 +119,7 @@ pub enum OwnedValue<V> {
     Obj(V),
 }
 
-/// An integer in an entry, where it is not aligned.
+/// The integer in an entry, which is not aligned.
 pub struct IntMut<'a>(&'a mut [u8; 8]);
 
 impl IntMut<'_> {
@@ -155,7 +156,7 @@ pub struct EntryMut<'a, V> {
 
 // SAFETY: an entry owns its bytes and its V, and shares them with nothing.
 unsafe impl<V: Send> Send for Entry<V> {}
-// SAFETY: a shared entry only reads.
+// SAFETY: a shared reference to an entry only reads.
 unsafe impl<V: Sync> Sync for Entry<V> {}
 // SAFETY: an EntryRef gives the access that a &V gives.
 unsafe impl<V: Sync> Send for EntryRef<'_, V> {}
@@ -234,7 +235,7 @@ impl Shape {
         Self::layout_of(self.size())
     }
 
-    /// The layout of an entry whose value ends at `size`.
+    /// The memory layout of an entry whose value ends at `size`.
     fn layout_of(size: usize) -> Layout {
         Layout::from_size_align(size_class(size), ALIGN)
             .expect("an entry larger than the address space")
@@ -251,7 +252,7 @@ impl<'a, V> EntryRef<'a, V> {
 
     #[inline(always)]
     fn slice(self, at: usize, len: usize) -> &'a [u8] {
-        // SAFETY: as `bytes`; no reference to these bytes is exclusive during 'a.
+        // SAFETY: as in `bytes`; no reference to these bytes is exclusive during 'a.
         unsafe { std::slice::from_raw_parts(self.p.add(at).as_ptr(), len) }
     }
 
@@ -297,7 +298,7 @@ impl<'a, V> EntryRef<'a, V> {
         }
     }
 
-    /// The kind byte, which belongs to the caller.
+    /// The kind byte, whose meaning the caller defines.
     #[inline]
     pub fn kind(self) -> u8 {
         self.bytes::<1>(KIND)[0]
@@ -320,7 +321,7 @@ impl<'a, V> EntryRef<'a, V> {
         self.flags() & HAS_EXPIRE != 0
     }
 
-    /// The expiry time, Unix milliseconds.
+    /// The expiry time in Unix milliseconds.
     #[inline(always)]
     pub fn expire_at(self) -> Option<i64> {
         self.has_expire()
@@ -335,7 +336,7 @@ impl<'a, V> EntryRef<'a, V> {
         match shape.form {
             Form::Str => ValueRef::Str(self.slice(at, shape.value_len)),
             Form::Int => ValueRef::Int(i64::from_le_bytes(self.bytes(at))),
-            // SAFETY: the flags say that a V stands there; it is aligned and lives during 'a.
+            // SAFETY: the flags say that there is a V; it is aligned and lives during 'a.
             Form::Obj => ValueRef::Obj(unsafe { self.p.add(at).cast::<V>().as_ref() }),
             Form::Packed => ValueRef::Packed(PackedRef::new(self)),
         }
@@ -364,7 +365,7 @@ impl<V: fmt::Debug> fmt::Debug for EntryRef<'_, V> {
 }
 
 impl<'a, V> EntryMut<'a, V> {
-    /// A shared view, while this one is not used.
+    /// A shared view, which borrows the exclusive one.
     #[inline(always)]
     pub fn as_ref(&self) -> EntryRef<'_, V> {
         EntryRef {
@@ -397,7 +398,7 @@ impl<'a, V> EntryMut<'a, V> {
         self.as_ref().key()
     }
 
-    /// The kind byte, which belongs to the caller.
+    /// The kind byte, whose meaning the caller defines.
     pub fn kind(&self) -> u8 {
         self.as_ref().kind()
     }
@@ -412,7 +413,7 @@ impl<'a, V> EntryMut<'a, V> {
         self.as_ref().has_expire()
     }
 
-    /// The expiry time, Unix milliseconds.
+    /// The expiry time in Unix milliseconds.
     pub fn expire_at(&self) -> Option<i64> {
         self.as_ref().expire_at()
     }
@@ -443,14 +444,14 @@ impl<'a, V> EntryMut<'a, V> {
         }
     }
 
-    /// Sets the LRU clock or LFU counter; its lower 29 bits are kept.
+    /// Sets the LRU clock or the LFU counter to the lower 29 bits of `lru`.
     #[inline]
     pub fn set_lru(&mut self, lru: u32) {
         let word = self.as_ref().word() & FLAGS_MASK | lru << FLAG_BITS;
         self.write(WORD, &word.to_le_bytes());
     }
 
-    /// Sets the flags of a value of this shape.
+    /// Sets the flags for a value of this shape.
     #[inline(always)]
     fn set_flags(&mut self, shape: &Shape) {
         let expire = if shape.has_expire { HAS_EXPIRE } else { 0 };
@@ -465,8 +466,8 @@ impl<'a, V> EntryMut<'a, V> {
         self.write(KIND, &[kind]);
     }
 
-    /// Changes the expiry time of an entry that has one; otherwise returns false and changes
-    /// nothing (`Entry::with_expire` makes room).
+    /// Changes the expiry time of an entry that has one. Otherwise returns false and changes
+    /// nothing, since only `Entry::with_expire` makes room.
     #[inline]
     pub fn set_expire_at(&mut self, at_ms: i64) -> bool {
         let room = self.has_expire();
@@ -485,8 +486,8 @@ impl<'a, V> EntryMut<'a, V> {
     #[inline]
     pub fn into_value_mut(self) -> ValueMut<'a, V> {
         let shape = self.as_ref().shape();
-        // SAFETY: the shape says what stands at the value's place; it is borrowed exclusively
-        // during 'a.
+        // SAFETY: the shape says which value is at this place; it is borrowed exclusively during
+        // 'a.
         unsafe {
             let value = self.p.add(shape.value_at());
             match shape.form {
@@ -501,8 +502,8 @@ impl<'a, V> EntryMut<'a, V> {
         }
     }
 
-    /// Overwrites a string or integer by a string or integer if the allocation keeps its size;
-    /// otherwise returns false and changes nothing. The caller sets the kind.
+    /// Overwrites a string or an integer by a string or an integer if the allocation keeps its
+    /// size. Otherwise returns false and changes nothing. The caller sets the kind.
     #[inline]
     pub fn try_overwrite(&mut self, value: &NewValue<'_, V>) -> bool {
         let old = self.as_ref().shape();
@@ -536,7 +537,7 @@ impl<'a, V> EntryMut<'a, V> {
 impl<V> Entry<V> {
     const PAYLOAD_FITS: () = assert!(align_of::<V>() <= ALIGN && size_of::<V>() <= PAYLOAD_MAX);
 
-    /// An entry whose value is not packed.
+    /// Creates an entry whose value is not packed.
     #[inline]
     fn plain(
         key: &[u8],
@@ -551,7 +552,7 @@ impl<V> Entry<V> {
         entry.write_value(shape, &value);
         let p = entry.p;
         if let NewValue::Obj(v) = value {
-            // SAFETY: the shape reserves an aligned place for a V there.
+            // SAFETY: the shape reserves an aligned place for a V at this offset.
             unsafe { p.add(shape.value_at()).cast::<V>().write(v) };
         }
         Entry {
@@ -562,7 +563,7 @@ impl<V> Entry<V> {
 }
 
 impl<V> EntryMut<'_, V> {
-    /// A new allocation with everything but the value and the bytes that describe it.
+    /// Allocates an entry and writes everything but the value and the bytes that describe it.
     #[inline(always)]
     fn begin(key: &[u8], kind: u8, lru: u32, expire_at: Option<i64>, shape: Shape) -> Self {
         let layout = shape.layout();
@@ -618,7 +619,7 @@ impl<V> Entry<V> {
         }
     }
 
-    /// The exclusive view; it can't be opened.
+    /// The exclusive view, without the place in a table, so that a packed value can't be opened.
     #[inline]
     pub fn as_mut(&mut self) -> EntryMut<'_, V> {
         EntryMut {
@@ -638,7 +639,7 @@ impl<V> Entry<V> {
 }
 
 impl<V: Payload> Entry<V> {
-    /// The entry with another expiry time; in a new allocation unless the old one has room.
+    /// The entry with another expiry time. The allocation is a new one unless the old one has room.
     pub fn with_expire(mut self, expire_at: Option<i64>) -> Self {
         match expire_at {
             None if !self.as_ref().has_expire() => return self,
@@ -654,8 +655,8 @@ impl<V: Payload> Entry<V> {
                 Entry::packed(key, kind, lru, expire_at, block.code(), block.bytes())
             }
             ValueRef::Obj(v) => {
-                // SAFETY: the old allocation is freed below without dropping its V, which this copy
-                // now is.
+                // SAFETY: the old allocation is freed below without dropping its V, of which this
+                // copy is now the owner.
                 let v = unsafe { std::ptr::read(v) };
                 let entry = Entry::plain(key, kind, lru, expire_at, NewValue::Obj(v));
                 self.free();
@@ -664,7 +665,7 @@ impl<V: Payload> Entry<V> {
         }
     }
 
-    /// The entry with another value, in place if it fits.
+    /// The entry with another value, which is changed in place if it fits.
     pub fn with_value(mut self, kind: u8, value: NewValue<'_, V>) -> Self {
         if self.as_mut().try_overwrite(&value) {
             self.as_mut().set_kind(kind);
@@ -674,13 +675,14 @@ impl<V: Payload> Entry<V> {
         Entry::new(look.key(), kind, look.lru(), look.expire_at(), value)
     }
 
-    /// The value; the allocation is freed.
+    /// Returns the value and frees the allocation.
     pub fn into_value(self) -> OwnedValue<V> {
         let v = match self.as_ref().value() {
             ValueRef::Int(n) => return OwnedValue::Int(n),
             ValueRef::Str(s) => return OwnedValue::Str(s.into()),
             ValueRef::Packed(block) => return OwnedValue::Obj(Self::unpack(block)),
-            // SAFETY: the allocation is freed below without dropping its V, which this copy now is.
+            // SAFETY: the allocation is freed below without dropping its V, of which this copy is
+            // now the owner.
             ValueRef::Obj(v) => unsafe { std::ptr::read(v) },
         };
         self.free();

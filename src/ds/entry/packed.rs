@@ -1,20 +1,21 @@
 //! A small collection inside the entry of its key.
 //!
-//! A listpack or intset begins with its own length, so an entry needs nothing beside its bytes:
+//! A listpack or intset begins with its own length, so an entry needs nothing besides its bytes:
 //!
 //! ```text
-//!  +--------+------+-------+---------+------+- - - - - -+-----+---------------------+- - - -+
-//!  | lru    | kind | flags | key len | code | expire_at | key | listpack or intset  | zeros |
-//!  +--------+------+-------+---------+------+- - - - - -+-----+---------------------+- - - -+
-//!   <--------------------- gap -----------------------------> <------ block ------->
+//!  +--------------+------+---------+------+- - - - - -+-----+---------------------+- - - -+
+//!  | flags, lru   | kind | key len | code | expire_at | key | listpack or intset  | zeros |
+//!  +--------------+------+---------+------+- - - - - -+-----+---------------------+- - - -+
+//!   <--------------------- gap ---------------------------> <------ block ------->
 //!  code   0 a listpack, 1 an intset                            in all size_class(gap + block)
 //! ```
 //!
 //! # Reading and changing
 //!
-//! The value is made when it is asked for: [`PackedRef::read`] builds a value of the type that the
-//! caller names, which owns a *lent* block (`ds::thin_buffer`), a pointer into the entry. To change
-//! it, [`Loan`] does the same, and returns the block when it is dropped:
+//! A value is built when it is needed: [`PackedRef::read`] builds a value of the type that the
+//! caller names. The value owns a *lent* block (`ds::thin_buffer`), a pointer into the entry. To
+//! change a collection, [`Loan`] builds such a value, and puts the block back when the loan is
+//! dropped:
 //!
 //! ```text
 //!   block still lent          changed in place, nothing to do
@@ -22,18 +23,20 @@
 //!   not a block, or too big   a new entry is made, usually one with a payload
 //! ```
 //!
-//! In the last two cases the address in the table changes: the loan has its place.
+//! In the last two cases the address in the table of keys changes, so the loan has the place of
+//! this address.
 //!
 //! **Invariants**
 //! - A block in an entry has at most `PACKED_MAX` bytes when the entry is made, and grows at most
 //!   to the end of the allocation (`tests::a_collection_is_in_its_entry_while_it_is_small`).
 //! - A lent block is not kept: code that moves a block out of a value calls `into_owned`.
-//! - While a loan lives its entry's header is as it was; only the block's bytes change.
+//! - While a loan lives, its entry's header stays unchanged; only the block's bytes change.
 //!
 //! Limits: keys up to `KEY_MAX` bytes, because the gap has 15 bits.
 //!
-//! Rejected: a payload that points behind itself (16 bytes more, and every move mends it); growth
-//! that moves the entry under the loan (a block that becomes a table would lose its entry).
+//! Rejected: a payload that points behind itself (16 bytes more, and every move must correct the
+//! pointer); growth that moves the entry under the loan (a block that becomes a table would lose
+//! its entry).
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -47,7 +50,7 @@ use crate::ds::intset::Intset;
 use crate::ds::listpack::Listpack;
 use crate::ds::thin_buffer::{GAP_MAX, PACKED_MAX, ThinBytes};
 
-/// The longest key of an entry with a packed value; an expiry may be added to the gap later.
+/// The longest key of an entry with a packed value. The limit leaves room in the gap for an expiry.
 const KEY_MAX: usize = GAP_MAX - 64;
 
 const LISTPACK: u8 = 0;
@@ -59,19 +62,19 @@ pub enum Block {
     Intset(Intset),
 }
 
-/// A payload, or one of its types, that may be a block.
+/// A payload, or one of its types, whose values may be blocks.
 pub trait Payload: Sized {
-    /// Whether the blocks of entries of this kind are values of this type.
+    /// Whether the blocks in entries of this kind are values of this type.
     fn has_kind(_kind: u8) -> bool {
         true
     }
 
-    /// The block that the value is, or the value.
+    /// Returns the block if the value is one, otherwise the value.
     fn into_block(self) -> Result<Block, Self> {
         Err(self)
     }
 
-    /// The value of an entry of this kind, from what [`Payload::into_block`] returned.
+    /// Builds the value of an entry of this kind from what [`Payload::into_block`] returned.
     fn from_block(_kind: u8, _block: Block) -> Self {
         unreachable!("a payload that is never a block")
     }
@@ -110,7 +113,7 @@ impl Block {
     /// As for `ThinBytes::lent`; the bytes are a block with this code.
     #[inline]
     unsafe fn lent(code: u8, p: NonNull<u8>, gap: usize) -> Block {
-        // SAFETY: passed on.
+        // SAFETY: the caller's promise is passed on.
         unsafe {
             match code {
                 LISTPACK => Block::Listpack(Listpack::lent(p, gap)),
@@ -119,7 +122,7 @@ impl Block {
         }
     }
 
-    /// A copy without a gap.
+    /// A copy of the block, without a gap.
     fn to_owned(&self) -> Block {
         match self {
             Block::Listpack(listpack) => Block::Listpack(listpack.clone()),
@@ -128,7 +131,7 @@ impl Block {
     }
 }
 
-/// A packed value of an entry, not yet read.
+/// A packed value of an entry that has not been read yet.
 pub struct PackedRef<'a, V>(EntryRef<'a, V>);
 
 impl<V> Clone for PackedRef<'_, V> {
@@ -170,12 +173,13 @@ impl<'a, V> PackedRef<'a, V> {
         self.0.slice(shape.value_at(), shape.value_len)
     }
 
-    /// The value as a `T`, which has this kind. What it gives out lives as long as it does.
+    /// Builds the value as a `T`, the type of this kind. References from the value live as long as
+    /// the value.
     #[inline]
     pub fn read<T: Payload>(self) -> Packed<'a, T> {
         let at = self.0.packed_at();
-        // SAFETY: the flags say that a block with this code stands there; it is not changed during
-        // 'a, and the value is only read.
+        // SAFETY: the flags say that there is a block with this code; it is not changed during 'a,
+        // and the value is only read.
         let block = unsafe { Block::lent(self.code(), self.0.p.add(at), at) };
         Packed {
             value: ManuallyDrop::new(T::from_block(self.0.kind(), block)),
@@ -190,7 +194,7 @@ impl<'a, V> PackedRef<'a, V> {
     }
 }
 
-/// A packed value, to be read.
+/// A packed value that is being read.
 pub struct Packed<'a, T> {
     value: ManuallyDrop<T>,
     _borrows: PhantomData<&'a T>,
@@ -205,23 +209,23 @@ impl<T> Deref for Packed<'_, T> {
     }
 }
 
-/// A payload `V`, to be changed, or a packed value of its type `T`.
+/// A value that is being changed: a payload `V`, or a packed value of its type `T`.
 pub enum Open<'a, V: Payload, T: Payload + Into<V>> {
     There(&'a mut V),
     Packed(Loan<'a, V, T>),
 }
 
-/// A packed value, to be changed: written back when it is dropped.
+/// A packed value that is being changed. It is written back when the loan is dropped.
 ///
-/// It has the type that the caller asked for, not the payload's, so that neither its uses nor its
-/// end look at the type again.
+/// The loan has the type that the caller asked for, not the payload's. So neither its uses nor its
+/// end test the type again.
 pub struct Loan<'a, V: Payload, T: Payload + Into<V>> {
     value: ManuallyDrop<T>,
     entry: NonNull<u8>,
     place: Option<Place>,
-    /// The offset of the block, which is the gap before it.
+    /// The offset of the block, which is the size of the gap before it.
     at: u32,
-    /// The offset of its end before any change.
+    /// The offset of the block's end before any change.
     end: u32,
     _borrows: PhantomData<&'a mut V>,
 }
@@ -245,7 +249,7 @@ impl<V: Payload, T: Payload + Into<V>> DerefMut for Loan<'_, V, T> {
 impl<V: Payload, T: Payload + Into<V>> Drop for Loan<'_, V, T> {
     #[inline]
     fn drop(&mut self) {
-        // A value in the entry owns nothing, so it need not be dropped.
+        // A value whose block is in the entry owns nothing, so it need not be dropped.
         if !self.value.is_in_entry() {
             self.write_back();
         }
@@ -253,8 +257,8 @@ impl<V: Payload, T: Payload + Into<V>> Drop for Loan<'_, V, T> {
 }
 
 impl<V: Payload, T: Payload + Into<V>> Loan<'_, V, T> {
-    /// Puts the value into another allocation than the one that it came from; called once, at the
-    /// end.
+    /// Puts the value into another allocation than the one it came from. Called once, at the end of
+    /// the loan.
     #[inline(never)]
     fn write_back(&mut self) {
         let old: EntryRef<'_, V> = EntryRef {
@@ -285,7 +289,7 @@ impl<V: Payload, T: Payload + Into<V>> Loan<'_, V, T> {
         }
     }
 
-    /// Makes the allocation of a block, which has a gap, the entry.
+    /// Turns the allocation of a block, which has a gap, into the entry.
     fn adopt(&self, block: Block) -> NonNull<u8> {
         let code = block.code();
         let base = block.buffer().base();
@@ -301,7 +305,7 @@ impl<V: Payload, T: Payload + Into<V>> Loan<'_, V, T> {
 }
 
 impl<V> EntryRef<'_, V> {
-    /// The offset of the block.
+    /// The offset of the block in the entry.
     #[inline]
     fn packed_at(self) -> usize {
         let key = self.key();
@@ -321,8 +325,8 @@ impl<V> EntryRef<'_, V> {
 }
 
 impl<'a, V: Payload> EntryMut<'a, V> {
-    /// The payload, or the packed value as a `T`, to be changed; `None` for a string, an integer,
-    /// or a packed value of another type.
+    /// Opens the payload, or the packed value as a `T`, to be changed. `None` for a string, an
+    /// integer, or a packed value of another type.
     #[inline(always)]
     pub fn open<T: Payload + Into<V>>(self) -> Option<Open<'a, V, T>> {
         let look = self.as_ref();
@@ -330,8 +334,7 @@ impl<'a, V: Payload> EntryMut<'a, V> {
         match look.form() {
             Form::Obj => {
                 let at = end_of_key.next_multiple_of(ALIGN);
-                // SAFETY: the flags say that a V stands there; it is borrowed exclusively during
-                // 'a.
+                // SAFETY: the flags say that there is a V; it is borrowed exclusively during 'a.
                 let value = unsafe { self.p.add(at).cast::<V>().as_mut() };
                 Some(Open::There(value))
             }
@@ -340,12 +343,12 @@ impl<'a, V: Payload> EntryMut<'a, V> {
         }
     }
 
-    /// The block at `at`.
+    /// Lends the block at offset `at`.
     #[inline(always)]
     fn lend<T: Payload + Into<V>>(self, at: usize) -> Loan<'a, V, T> {
         let look = self.as_ref();
-        // SAFETY: the flags say that a block with this code stands there; it is borrowed
-        // exclusively during 'a.
+        // SAFETY: the flags say that there is a block with this code; it is borrowed exclusively
+        // during 'a.
         let block = unsafe { Block::lent(PackedRef(look).code(), self.p.add(at), at) };
         Loan {
             value: ManuallyDrop::new(T::from_block(look.kind(), block)),
@@ -359,7 +362,7 @@ impl<'a, V: Payload> EntryMut<'a, V> {
 }
 
 impl<V: Payload> Entry<V> {
-    /// An entry with a payload, which is packed if it is a small block.
+    /// Creates an entry with a payload, which is packed if it is a small block.
     pub(super) fn with_payload(
         key: &[u8],
         kind: u8,
@@ -381,7 +384,7 @@ impl<V: Payload> Entry<V> {
         Self::plain(key, kind, lru, expire_at, NewValue::Obj(v))
     }
 
-    /// An entry with these bytes of a block.
+    /// Creates an entry with the bytes of a block.
     pub(super) fn packed(
         key: &[u8],
         kind: u8,
@@ -402,9 +405,9 @@ impl<V: Payload> Entry<V> {
         let (size, alloc_size) = (shape.size(), shape.alloc_size());
         match alloc_size - size {
             0 => {}
-            // The last word begins within the block, which is written afterwards.
+            // The last word of the allocation begins within the block, which is written afterwards.
             1..=7 => entry.write(alloc_size - 8, &[0; 8]),
-            // SAFETY: the bytes between the block and the end of the allocation.
+            // SAFETY: these bytes lie between the block and the end of the allocation.
             spare => unsafe { entry.p.add(size).write_bytes(0, spare) },
         }
         entry.write(shape.value_at(), bytes);
@@ -414,7 +417,7 @@ impl<V: Payload> Entry<V> {
         }
     }
 
-    /// The packed value, copied out.
+    /// A copy of the packed value.
     pub(super) fn unpack(packed: PackedRef<'_, V>) -> V {
         let entry = packed.0;
         let at = entry.packed_at();
@@ -441,7 +444,7 @@ mod tests {
     const LISTS: u8 = 1;
     const INTS: u8 = 2;
 
-    /// A payload in each form; a table counts its owners.
+    /// A test payload in each form; a table counts its owners.
     #[derive(Clone, Debug)]
     enum Pack {
         List(Listpack),
@@ -575,9 +578,9 @@ mod tests {
         Pop(usize),
         Expire(Option<i64>),
         ToTable,
-        /// Pushes, and then becomes a table under the same loan.
+        /// The value is pushed to, and then becomes a table under the same loan.
         PushToTable(i64),
-        /// Becomes an empty listpack or intset that was made elsewhere.
+        /// The value becomes an empty listpack or intset that was made elsewhere.
         Clear,
         Own,
     }

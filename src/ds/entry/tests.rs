@@ -84,8 +84,8 @@ fn size_classes_are_those_of_the_allocator() {
     assert!(classes.iter().enumerate().all(|(n, &class)| class > n));
 }
 
-/// Key lengths around the limit of the long form, value lengths around their limits, with and
-/// without expiry.
+/// Tests key lengths around the limit of the long form, and value lengths around their limits, with
+/// and without expiry.
 #[test]
 fn round_trips_at_the_boundaries() {
     let obj: Payload = Rc::new([1, 2, 3]);
@@ -211,7 +211,7 @@ fn made() -> impl Strategy<Value = Made> {
 proptest! {
     #![proptest_config(ds::cases(128))]
 
-    /// A chain of conversions keeps what it does not change, and drops each payload once.
+    /// A chain of conversions keeps all parts that it does not change, and drops each payload once.
     #[test]
     fn conversions(
         key in prop::collection::vec(any::<u8>(), 0..400),

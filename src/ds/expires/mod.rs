@@ -1,9 +1,9 @@
-//! The keys with a TTL, in the order in which they expire.
+//! An index of the keys with a TTL, in the order in which they expire.
 //!
-//! Active expiry needs the due keys, earliest first. Samples would mostly find keys that are not
-//! due, and might never find some that are. So there is an exact index of (time, id) pairs, where
-//! an id is any number by which the owner finds the key. The keyspace uses the key's 64-bit hash,
-//! which `HashTable::find_by` resolves: a stale hash is harmless, a stale address is not.
+//! Active expiry needs the due keys, earliest first. Random samples would mostly find keys that are
+//! not due, and might never find some that are. So there is an exact index of (time, id) pairs,
+//! where an id is any number by which the owner finds the key. The keyspace uses the key's 64-bit
+//! hash, which `HashTable::find_by` resolves: a stale hash is harmless, a stale address is not.
 //!
 //! ```text
 //!             BTreeMap: (at, id) of the lowest pair that may stand in the leaf
@@ -15,10 +15,10 @@
 //!        +----------------+----------------+----------------+ - - - - - - - -+     the fourth only in a leaf that spans over 49 days
 //! ```
 //!
-//! A leaf is unsorted: an insert appends, a removal moves the last pair into the hole. To find an
-//! id in a leaf, the processor compares one dense array of u32, eight or sixteen at a time. A full
-//! leaf is split at its median. Appends in order, the usual case with one TTL for all, open a new
-//! leaf instead, so that the earlier leaves are full.
+//! A leaf is unsorted: an insert appends, and a removal moves the last pair into the hole. To find
+//! an id in a leaf, the processor compares one dense array of u32, eight or sixteen words at a
+//! time. A full leaf is split at its median. Appends in order, the usual case with one TTL for all
+//! keys, open a new leaf instead, so that the earlier leaves are full.
 //!
 //! **Invariants**
 //! - A pair is in the leaf with the greatest key that is not above the pair; the key of the first
@@ -27,9 +27,9 @@
 //! - A leaf is allocated in steps of `STEP` pairs or to a size class, and freed the same way.
 //!
 //! Cost: a pair is 12 bytes, with slack and the map about 13.6; insert, remove and pop touch one
-//! leaf and the path to it. A million pairs of the same millisecond need no special case, as the id
-//! is part of the order. Pairs may repeat (two keys can have the same hash): more copies of one
-//! pair than a leaf holds make one long leaf.
+//! leaf and the path to it. A million pairs of the same millisecond need no special case, since the
+//! id is part of the order. Pairs may repeat (two keys can have the same hash): if there are more
+//! copies of one pair than a leaf holds, they make one long leaf.
 //!
 //! Rejected: a hierarchical timing wheel (its lists need a pointer each way, and TTLs of years and
 //! milliseconds in one wheel cascade), a binary heap (a removal needs the position, or leaves a
@@ -41,9 +41,9 @@ use super::btree_memory::map_bytes;
 use super::relocate::{Cursor, Relocate};
 use crate::sys::mover::Mover;
 
-/// The maximum number of pairs in a leaf (unless all are equal).
+/// The maximum number of pairs in a leaf, unless all of them are equal.
 const LEAF_MAX: usize = 256;
-/// Two neighbours are merged when both together have at most this number of pairs.
+/// The maximum number of pairs in two neighbours that are merged.
 const MERGE_MAX: usize = LEAF_MAX / 2;
 
 type Pair = (i64, u64);
@@ -53,28 +53,28 @@ type Pair = (i64, u64);
 pub struct Expires {
     leaves: BTreeMap<Key, Leaf>,
     len: usize,
-    /// Bytes of all leaves' columns.
+    /// The bytes of all leaves' columns.
     bytes: usize,
 }
 
-/// A pair as one number: it compares in two instructions, a tuple needs branches.
+/// A pair as one number. A comparison takes two instructions; for a tuple it needs branches.
 type Key = u128;
 
 /// The key of the first leaf.
 const LOWEST: Key = 0;
 
 fn key_of((at, id): Pair) -> Key {
-    // With the sign bit flipped, negative times are the smaller numbers.
+    // With the sign bit flipped, negative times become the smaller numbers.
     u128::from(at as u64 ^ (1 << 63)) << 64 | u128::from(id)
 }
 
-/// By leaf: the cursor is the first bits of its key.
+/// Moves the leaves in order. The cursor is the upper 127 bits of a leaf's key.
 impl Relocate for Expires {
     fn relocate(&mut self, cursor: Cursor, mover: &mut Mover) -> Cursor {
         if cursor == 0 {
             mover.map(&mut self.leaves, |_, _, _| ());
         }
-        // Cursors have a bit less than keys, so a leaf may be visited twice.
+        // A cursor has one bit less than a key, so a leaf may be visited twice.
         for (key, leaf) in self.leaves.range_mut(cursor << 1..) {
             if mover.is_spent() && key >> 1 > cursor {
                 return key >> 1;
@@ -106,7 +106,7 @@ impl Expires {
         self.len == 0
     }
 
-    /// Adds a pair; it may be there already, and is then there twice.
+    /// Adds a pair. A pair that is there already is then there twice.
     pub fn insert(&mut self, at: i64, id: u64) {
         self.len += 1;
         let pair = (at, id);
@@ -136,7 +136,7 @@ impl Expires {
         }
     }
 
-    /// Moves an id from time `was` to time `at`; `None` is never.
+    /// Moves an id from time `was` to time `at`; `None` stands for no time.
     #[inline]
     pub fn shift(&mut self, id: u64, was: Option<i64>, at: Option<i64>) {
         if was == at {
@@ -150,7 +150,7 @@ impl Expires {
         }
     }
 
-    /// Removes a pair once; false if it is not there.
+    /// Removes one copy of a pair. Returns false if there is none.
     pub fn remove(&mut self, at: i64, id: u64) -> bool {
         let Some((&key, leaf)) = self.leaves.range_mut(..=key_of((at, id))).next_back() else {
             return false;
@@ -188,8 +188,8 @@ impl Expires {
         Some(leaf.get(leaf.earliest()))
     }
 
-    /// The earliest pair whose id is accepted. Looks at whole leaves until it has seen at least
-    /// `most` pairs.
+    /// The earliest pair whose id `accept` accepts. Searches whole leaves until at least `most`
+    /// pairs were seen.
     pub fn first_where(&self, most: usize, accept: impl Fn(u64) -> bool) -> Option<(i64, u64)> {
         let mut seen = 0;
         for leaf in self.leaves.values() {
@@ -203,10 +203,10 @@ impl Expires {
         None
     }
 
-    /// The number of pairs with a time before `at`: one step for each leaf.
+    /// The number of pairs with a time before `at`. Takes one step for each leaf.
     pub fn count_before(&self, at: i64) -> usize {
         let mut leaves = self.leaves.range(..key_of((at, 0)));
-        // All of these leaves except the last lie before `at` as a whole.
+        // All of these leaves, except the last, lie before `at` as a whole.
         let last = leaves.next_back().map_or(0, |(_, leaf)| {
             (0..leaf.len())
                 .filter(|place| leaf.get(*place).0 < at)
@@ -215,7 +215,8 @@ impl Expires {
         last + leaves.map(|(_, leaf)| leaf.len()).sum::<usize>()
     }
 
-    /// The n-th pair of [`Expires::iter`], in a step for each leaf; with a random n, a fair choice.
+    /// The n-th pair of [`Expires::iter`], in one step for each leaf. With a random n, all pairs
+    /// are equally likely.
     pub fn nth(&self, mut n: usize) -> Option<(i64, u64)> {
         for leaf in self.leaves.values() {
             if n < leaf.len() {
@@ -226,7 +227,8 @@ impl Expires {
         None
     }
 
-    /// All pairs. Leaves come in ascending order; the pairs within a leaf have no order.
+    /// Iterates over all pairs. Leaves come in ascending order; the pairs within a leaf have no
+    /// order.
     pub fn iter(&self) -> impl Iterator<Item = (i64, u64)> + '_ {
         self.leaves
             .values()
@@ -238,8 +240,8 @@ impl Expires {
         self.bytes + map_bytes::<Key, Leaf>(self.leaves.len())
     }
 
-    /// Updates the figures after a pair was removed from the leaf at `key`; drops the leaf if it is
-    /// empty, and merges it if its allocation has shrunk.
+    /// Updates the figures after a pair was removed from the leaf at `key`. Drops the leaf if it is
+    /// empty, and merges it with a neighbour if its allocation has shrunk.
     fn note_removal(&mut self, key: Key, before: usize, after: usize) {
         self.len -= 1;
         self.bytes = self.bytes - before + after;
@@ -250,7 +252,7 @@ impl Expires {
         }
     }
 
-    /// Removes an empty leaf. If it was the first, the next one takes its key.
+    /// Removes an empty leaf. If it was the first leaf, the next one takes its key.
     fn drop_leaf(&mut self, key: Key) {
         self.leaves.remove(&key);
         if key == LOWEST
@@ -280,11 +282,11 @@ impl Expires {
 /// Up to [`LEAF_MAX`] pairs in columns of u32.
 struct Leaf {
     base: i64,
-    /// `columns` arrays of `cap` words each.
+    /// The columns: `columns` arrays of `cap` words each.
     words: Box<[u32]>,
     len: u32,
     cap: u32,
-    /// The number of columns: 3, or 4 when times don't fit in 32 bits above `base`.
+    /// The number of columns: 3, or 4 if a time minus `base` does not fit in 32 bits.
     columns: u32,
 }
 
@@ -295,8 +297,8 @@ const TIME_HIGH: usize = 3;
 const NARROW: u32 = 3;
 const WIDE: u32 = 4;
 
-/// Capacities grow by about a sixth, along the allocator's size classes: 12 bytes times these are
-/// just below 192, 256, .. 3072.
+/// The possible capacities. They grow by about a sixth, along the allocator's size classes: 12
+/// bytes times a capacity are just below 192, 256, .. 3072.
 const CAPACITIES: [usize; 17] = [
     4, 8, 16, 21, 26, 32, 37, 42, 53, 64, 85, 106, 128, 149, 170, 213, 256,
 ];
@@ -367,7 +369,7 @@ impl Leaf {
         (self.base.wrapping_add_unsigned(self.delta(place)), id)
     }
 
-    /// Adds a pair; makes room and lowers the base if needed.
+    /// Adds a pair. Makes room and lowers the base if needed.
     fn push(&mut self, pair: Pair) {
         let delta = pair.0.checked_sub(self.base);
         if !matches!(delta, Some(delta) if delta >= 0 && (self.columns == WIDE || delta <= i64::from(u32::MAX)))
@@ -383,7 +385,7 @@ impl Leaf {
         self.append(pair);
     }
 
-    /// Adds a pair that fits: there is room, and its time is not below the base.
+    /// Adds a pair that fits: the leaf has room, and the pair's time is not below the base.
     fn append(&mut self, (at, id): Pair) {
         let (cap, place) = (self.cap as usize, self.len());
         let delta = at.abs_diff(self.base);
@@ -396,7 +398,7 @@ impl Leaf {
         self.len += 1;
     }
 
-    /// The place of a pair.
+    /// The index of a pair in the leaf.
     fn position(&self, pair: Pair) -> Option<usize> {
         let low = pair.1 as u32;
         let ids = self.column(ID_LOW);
@@ -411,7 +413,7 @@ impl Leaf {
         None
     }
 
-    /// The place of an earliest pair.
+    /// The index of an earliest pair in the leaf.
     fn earliest(&self) -> usize {
         if self.columns == WIDE {
             return (0..self.len())
@@ -423,7 +425,7 @@ impl Leaf {
         find_word(times, earliest).unwrap_or(0)
     }
 
-    /// Removes a pair and fills its place with the last one; shrinks the allocation when two steps
+    /// Removes a pair and fills its place with the last pair. Shrinks the allocation when two steps
     /// of it are unused.
     fn swap_remove(&mut self, place: usize) {
         let (cap, last) = (self.cap as usize, self.len() - 1);
@@ -438,9 +440,9 @@ impl Leaf {
         }
     }
 
-    /// Splits a full leaf and returns the upper part with its key: a new leaf for `pair` alone if
-    /// no pair here is above it, otherwise the half above the median. `None` if all pairs are
-    /// equal.
+    /// Splits a full leaf and returns the upper part with its key. If no pair of the leaf is above
+    /// `pair`, the upper part is a new leaf for `pair` alone, otherwise the half above the median.
+    /// `None` if all pairs are equal.
     fn split(&mut self, pair: Pair) -> Option<(Key, Leaf)> {
         let mut pairs: Vec<Pair> = (0..self.len()).map(|place| self.get(place)).collect();
         let highest = pairs.iter().copied().max()?;

@@ -59,7 +59,7 @@ impl Twin {
 #[derive(Clone, Debug)]
 enum Op {
     Insert(i64, u64),
-    /// A number of pairs in ascending order, with this distance in time.
+    /// A number of pairs in ascending order, with a constant distance in time.
     Series(i64, i64, u64),
     RemoveNth(usize),
     RemoveMany(usize, usize),
@@ -96,7 +96,7 @@ fn insert(index: &mut Expires, twin: &mut Twin, pair: Pair) {
     twin.insert(pair);
 }
 
-/// Pops one pair of both; the order of equal times is not defined.
+/// Pops one pair of the index and one of the twin; the order of equal times is not defined.
 fn pop(index: &mut Expires, twin: &mut Twin, now: i64) {
     let first = twin.pairs.keys().next().map(|pair| pair.0);
     assert_eq!(index.first().map(|pair| pair.0), first);
@@ -204,7 +204,7 @@ fn ids(n: u64) -> impl Iterator<Item = u64> {
     })
 }
 
-/// The budget: 14 bytes for each key, for any order of the times.
+/// Checks the budget: 14 bytes for each key, for any order of the times.
 #[test]
 fn the_memory_budget_holds() {
     const N: u64 = scaled(60_000, 1_000) as u64;

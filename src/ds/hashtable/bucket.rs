@@ -1,4 +1,4 @@
-//! One bucket: a cache line of nine packed pointers and the hash byte of each.
+//! One bucket: a cache line with nine packed pointers and a byte of the hash for each.
 //!
 //! ```text
 //! byte  0        9    10     16          58      64
@@ -23,9 +23,9 @@ use std::ptr::{self, NonNull};
 
 use crate::sys::mover::Mover;
 
-/// The elements of a bucket without a child.
+/// The number of elements of a bucket without a child.
 pub(super) const SLOTS: usize = 9;
-/// The elements of a bucket with a child: the last slot is the link.
+/// The number of elements of a bucket with a child: the last slot is the link to the child.
 pub(super) const SLOTS_WITH_CHILD: usize = SLOTS - 1;
 
 const META: usize = SLOTS;
@@ -35,13 +35,13 @@ const CHILD: u8 = 0x80;
 /// lower two bytes. The read never leaves the bucket: the tags precede the slots.
 const SLOT_READ: usize = META + 1 - 2;
 
-/// The place in a bucket where the address of an element is: an element that moves while it is
-/// borrowed writes its new address there.
+/// The place in a bucket where the address of an element is. An element that moves while it is
+/// borrowed writes its new address to this place.
 #[derive(Clone, Copy)]
 pub struct Place(NonNull<u8>);
 
 impl Place {
-    /// Writes the address of the element.
+    /// Writes the new address of the element.
     ///
     /// # Safety
     /// The table is borrowed exclusively since the place was made, and nothing has been added to
@@ -71,7 +71,7 @@ impl Bucket {
         Bucket { bytes: [0; 64] }
     }
 
-    /// The number of elements in this bucket, without its children.
+    /// The number of elements in this bucket, without those of its child.
     #[inline(always)]
     pub(super) fn count(&self) -> usize {
         usize::from(self.bytes[META] & COUNT_MASK)
@@ -82,7 +82,7 @@ impl Bucket {
         self.bytes[META] & CHILD != 0
     }
 
-    /// The child bucket, if there is one. The caller holds the table, which owns it.
+    /// The child bucket, if there is one. The caller holds the table, which owns the child.
     #[inline(always)]
     pub(super) fn child(&self) -> Option<NonNull<Bucket>> {
         if !self.has_child() {
@@ -112,7 +112,7 @@ impl Bucket {
         (u64::from_le_bytes(word) >> 16) as usize
     }
 
-    /// The place of a slot's address.
+    /// The place of the address in a slot.
     ///
     /// # Safety
     /// `bucket` is a bucket.
@@ -165,7 +165,8 @@ impl Bucket {
         self.bytes[META] = 0;
     }
 
-    /// Turns the last slot into the link to a new child, and moves the element of that slot to it.
+    /// Turns the last slot into the link to a new child, and moves the element of the slot to the
+    /// child.
     pub(super) fn grow_child(&mut self) -> NonNull<Bucket> {
         debug_assert!(self.is_full());
         let mut child = Box::new(Bucket::empty());
@@ -200,7 +201,7 @@ impl Bucket {
         Some(unsafe { Box::from_raw(child.as_ptr()) })
     }
 
-    /// One bit for each occupied slot whose tag equals `tag`.
+    /// A mask with one bit for each occupied slot whose tag equals `tag`.
     #[inline(always)]
     pub(super) fn matches(&self, tag: u8) -> u32 {
         self.equal_tags(tag) & ((1 << self.count()) - 1)
@@ -226,7 +227,7 @@ impl Bucket {
         self.equal_tags_naive(tag)
     }
 
-    /// The portable match, and the oracle of the SIMD version.
+    /// The portable version, with which tests compare the SIMD version.
     #[cfg(any(test, not(target_arch = "x86_64")))]
     fn equal_tags_naive(&self, tag: u8) -> u32 {
         (0..SLOTS).fold(0, |mask, slot| {

@@ -29,15 +29,15 @@
 //! chance costs a needless comparison of keys: in less than 9 of 256 look-ups. For a tenth element,
 //! the ninth slot becomes the address of a child bucket, and so on.
 //!
-//! # Rehashing
-//!
-//! A table doubles when it holds nine elements for each bucket, and shrinks when less than an
+//! A bucket has nine pointers of 48 bits, a byte of the hash for each, and one byte of count. A tag
+//! that matches by chance costs a needless comparison of keys: in less than 9 of 256 look-ups. For
+//! a tenth element, the ninth slot becomes the address of a child bucket, and so on.
 //! eighth is used. While it rehashes there are two tables, and buckets move one at a time, in
 //! order, with each write and each cron:
 //!
-//! ```text
-//!  tables[0]   . . . . . . . . # # # # # # # #        . moved and empty    # still here
-//!                              ^ rehash_at
+//! A table doubles when it holds nine elements for each bucket, and shrinks when less than an
+//! eighth is used. While it rehashes there are two arrays of buckets, and buckets move one at a
+//! time, in order, with each write and each call of the cron:
 //!  tables[1]   # # # # # # # # - - - - - - - - # # # # # # # # - - - - - - - -
 //! ```
 //!
@@ -45,10 +45,10 @@
 //! ones included, are in `tables[0]`. So every element has one place, and a look-up probes one
 //! table, never both. Keys in the bucket that moves next are prefetched, as their hashes are
 //! computed again.
-//!
-//! # SCAN
-//!
-//! The cursor is a bucket index whose bits are counted from the highest down:
+//! An element whose index in `tables[0]` is below `rehash_at` is in `tables[1]`; all other
+//! elements, also new ones, are in `tables[0]`. So every element has one place, and a look-up
+//! probes only one of the two. Keys in the bucket that moves next are prefetched, since their
+//! hashes are computed again.
 //!
 //! ```text
 //!   mask 0b111:   000 -> 100 -> 010 -> 110 -> 001 -> 101 -> 011 -> 111 -> end
@@ -59,11 +59,11 @@
 //! neighbours in this order. Elements that were visited stay behind the cursor, and the others stay
 //! before it, whatever size the table gets. While rehashing, a call returns one bucket of the
 //! smaller table and all its expansions in the larger one. An element may be returned twice (after
+//! Bucket `01` of the small table becomes `001` and `101` of the large one, and these two are
+//! neighbours in this order. Elements that were visited stay behind the cursor, and all others stay
+//! before it, whatever size the table gets. While rehashing, a call returns one bucket of the
+//! smaller table and all its expansions in the larger one. An element may be returned twice (after
 //! a shrink), but no element is missed that exists from the first call to the last.
-//!
-//! # Fair random
-//!
-//! Picking a bucket and then one of its elements would favour elements with few neighbours. So a
 //! bucket is accepted with probability length / longest, which makes every element equally likely;
 //! some three tries are needed.
 //!
@@ -77,23 +77,23 @@
 //!
 //! # Costs
 //!
-//! For 1,000,000 keys: 131,072 buckets (7.6 of 9 slots used) and 31,375 children are 10.4 bytes for
-//! each key; right after a doubling it is 14.5. One key in nine is one cache line further, in a
-//! child. Without rehashing a hit is two cache misses, bucket and entry; both can be prefetched
-//! (`prefetch_bucket`, then `prefetch_entry`).
+//! 1,000,000 keys take 131,072 buckets (7.6 of 9 slots used) and 31,375 children, which is 10.4
+//! bytes for each key; right after a doubling the table takes 14.5 bytes for each. One key in nine
+//! is one cache line further, in a child. Without rehashing a hit costs two cache misses, for the
+//! bucket and the entry; both can be prefetched (`prefetch_bucket`, then `prefetch_entry`).
 //!
 //! # Rejected
 //!
-//! - Seven slots of eight bytes: 1,000,000 keys need 262,144 buckets, 16.8 bytes for each.
+//! - Seven slots of eight bytes: 1,000,000 keys need 262,144 buckets, 16.8 bytes for each key.
 //! - Open addressing over the whole table (hashbrown): moves elements across the table on growth,
 //!   so that a cursor has no meaning, and grows in one step.
-//! - A linked list for each bucket (a pointer in each element): a miss for each neighbour, 8 bytes
-//!   more for each key.
+//! - A linked list for each bucket (a pointer in each element): a cache miss for each neighbour,
+//!   and 8 bytes more for each key.
 //! - New elements always into `tables[1]` while rehashing: then every lookup probes two tables.
-//! - The whole hash in the slot, to rehash without the key: 8 bytes for each key to save one miss
-//!   in each doubling.
+//! - The whole hash in the slot, to rehash without the key: 8 bytes for each key, only to save one
+//!   cache miss in each doubling.
 //!
-//! Limits: addresses have at most 48 bits (asserted); a table that may not grow gets long chains
+//! Limits: addresses have at most 48 bits (asserted). A table that may not grow gets long chains
 //! and becomes slow.
 use std::alloc::Layout;
 use std::marker::PhantomData;
@@ -148,8 +148,8 @@ pub unsafe trait Element: Sized {
     where
         Self: 'a;
 
-    /// The layout of the allocation, whose bytes may be moved to another one: nothing but the table
-    /// keeps its address.
+    /// The layout of the allocation. Its bytes may be moved to another allocation, since only the
+    /// table keeps its address.
     ///
     /// # Safety
     /// As `key`.
@@ -170,25 +170,26 @@ pub unsafe trait Element: Sized {
         Self: 'a;
 }
 
-/// A table doubles above this number of elements for each bucket: full buckets, if hashes were
-/// perfectly even.
+/// The number of elements for each bucket above which a table doubles. If hashes were perfectly
+/// even, all buckets would then be full.
 const GROW_LOAD: usize = SLOTS;
-/// A table shrinks when less than this fraction (1 / n) of its capacity is used.
+/// A table shrinks when less than 1 / `SHRINK_FACTOR` of its capacity is used.
 const SHRINK_FACTOR: usize = 8;
-/// Under `ResizePolicy::Avoid` a table grows only at this multiple of its capacity.
+/// Under `ResizePolicy::Avoid` a table grows only when it holds this multiple of its capacity.
 const AVOID_FACTOR: usize = 5;
 /// The maximum number of empty buckets that one step of rehashing skips.
 const EMPTY_VISITS: usize = 10;
 
-/// A hash table of owning pointers, rehashed a bucket at a time.
+/// A hash table of owning pointers, which rehashes one bucket at a time.
 pub struct HashTable<E: Element> {
-    /// The table, and the one to which elements move while rehashing.
+    /// The present buckets, and those to which elements move while rehashing.
     tables: [Table; 2],
-    /// Buckets of `tables[0]` below this one have moved to `tables[1]`; 0 when not rehashing.
+    /// Buckets of `tables[0]` below this index have moved to `tables[1]`; 0 when not rehashing.
     rehash_at: usize,
     len: usize,
     seed: HashSeed,
-    /// A new table that needs more bytes than this is made only when chains become very long.
+    /// The size in bytes above which a new array of buckets is made only when chains become very
+    /// long.
     headroom: usize,
     _owns: PhantomData<E>,
 }
@@ -198,24 +199,25 @@ unsafe impl<E: Element + Send> Send for HashTable<E> {}
 // SAFETY: a shared table only reads, and hands out what a shared element gives.
 unsafe impl<E: Element + Sync> Sync for HashTable<E> {}
 
-/// Figures of one table for DEBUG HTSTATS.
+/// The figures of one table for DEBUG HTSTATS.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TableStats {
-    /// Home buckets.
+    /// The number of home buckets.
     pub buckets: usize,
-    /// Chained buckets.
+    /// The number of chained buckets.
     pub children: usize,
-    /// Elements in home and chained buckets.
+    /// The number of elements in home and chained buckets.
     pub elements: usize,
-    /// Home buckets without an element.
+    /// The number of home buckets without an element.
     pub empty: usize,
-    /// Elements of the longest chain.
+    /// The number of elements in the longest chain.
     pub longest: usize,
-    /// `lengths[n]`: chains of n elements; the last one counts all that are longer.
+    /// `lengths[n]` is the number of chains of n elements; the last item counts all longer chains,
+    /// too.
     pub lengths: Vec<usize>,
 }
 
-/// Figures of a hash table; the second entry is `Some` while it rehashes.
+/// The figures of a hash table; the second entry is `Some` while it rehashes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stats {
     pub main: TableStats,
@@ -223,8 +225,8 @@ pub struct Stats {
     pub rehash_at: usize,
 }
 
-/// The bits of a hash between the bucket index and the tag, which the table does not use: its owner
-/// may store a number in them (`db::kvstore` stores the slot).
+/// The bits of a hash between the bucket index and the tag. The table does not use these bits, so
+/// its owner may store a number in them (`db::kvstore` stores the slot).
 pub const SPARE_BITS: u64 = 0x3fff << 40;
 
 /// The tag of a hash: its highest byte, far from the bits that select the bucket.
@@ -234,7 +236,7 @@ fn tag_of(hash: u64) -> u8 {
 }
 
 /// Whether two keys are equal. Keys of 8 to 16 bytes are compared as two overlapping words, without
-/// a call of `memcmp`.
+/// a call to `memcmp`.
 #[inline(always)]
 fn same_key(a: &[u8], b: &[u8]) -> bool {
     if a.len() != b.len() {
@@ -254,7 +256,7 @@ fn buckets_for(len: usize) -> usize {
     len.div_ceil(GROW_LOAD).max(1).next_power_of_two()
 }
 
-/// The place of an element: table and bucket.
+/// The home of an element: its table and its bucket's index.
 #[derive(Clone, Copy)]
 struct Home {
     table: usize,
@@ -313,7 +315,8 @@ impl<E: Element> HashTable<E> {
         buckets * size_of::<Bucket>()
     }
 
-    /// The old table's part of [`HashTable::memory_bytes`] while elements move to the new one.
+    /// The part of [`HashTable::memory_bytes`] that the old buckets take while elements move to the
+    /// new ones.
     pub fn rehashing_bytes(&self) -> usize {
         let old = &self.tables[0];
         if self.is_rehashing() {
@@ -340,7 +343,7 @@ impl<E: Element> HashTable<E> {
     fn position(&self, hash: u64, key: &[u8]) -> Option<(Home, Position)> {
         let home = self.home(hash);
         let at = self.tables[home.table].find(home.index, tag_of(hash), |p| {
-            // SAFETY: what is in a slot came from into_raw and lives until it is removed.
+            // SAFETY: a pointer in a slot came from into_raw and lives until it is removed.
             same_key(unsafe { E::key(p) }, key)
         })?;
         Some((home, at))
@@ -366,7 +369,7 @@ impl<E: Element> HashTable<E> {
         Some(unsafe { E::by_ref(self.element(at)) })
     }
 
-    /// Looks up a key to change its element. Moves a bucket if the table is rehashing.
+    /// Looks up a key to change its element. If the table is rehashing, one bucket is moved.
     #[inline]
     pub fn find_mut(&mut self, hash: u64, key: &[u8]) -> Option<E::Mut<'_>> {
         self.rehash_step();
@@ -375,8 +378,8 @@ impl<E: Element> HashTable<E> {
         Some(unsafe { E::by_mut(self.element(at), self.place(at)) })
     }
 
-    /// The first element with exactly this hash for which `is_it` holds: for callers that keep
-    /// hashes, not keys.
+    /// The first element with exactly this hash for which `is_it` returns true. It serves callers
+    /// that keep hashes, not keys.
     pub fn find_by(&self, hash: u64, is_it: impl FnMut(E::Ref<'_>) -> bool) -> Option<E::Ref<'_>> {
         let (_, at) = self.position_by(hash, is_it)?;
         // SAFETY: the element lives in this table, which is borrowed.
@@ -398,13 +401,13 @@ impl<E: Element> HashTable<E> {
         let home = self.home(hash);
         let seed = self.seed;
         let at = self.tables[home.table].find(home.index, tag_of(hash), |p| {
-            // SAFETY: what stands in a slot came from into_raw and lives until it is removed.
+            // SAFETY: a pointer in a slot came from into_raw and lives until it is removed.
             unsafe { is_it(E::by_ref(p)) && (seed.hash(E::key(p)) ^ hash) & !SPARE_BITS == 0 }
         })?;
         Some((home, at))
     }
 
-    /// The single probe of find-or-insert: the element's slot, or the place to insert it.
+    /// Find-or-insert in a single probe: returns the element's slot, or the place to insert it.
     #[inline]
     pub fn find_slot(&mut self, hash: u64, key: &[u8]) -> Slot<'_, E> {
         self.rehash_step();
@@ -427,8 +430,8 @@ impl<E: Element> HashTable<E> {
         self.rehash_step();
         // SAFETY: `p` is owned here; its key is only read.
         match self.position(hash, unsafe { E::key(p) }) {
-            // SAFETY: the position was just found; the old pointer left the table, so it is ours
-            // alone.
+            // SAFETY: the position was just found; the old pointer left the table, so only this
+            // code has it.
             Some((home, at)) => unsafe {
                 Some(E::from_raw(self.tables[home.table].replace(at, p)))
             },
@@ -440,7 +443,7 @@ impl<E: Element> HashTable<E> {
     }
 
     /// Replaces the element of a key by the result of `f`, which must have the same key. Returns
-    /// false if the key is absent.
+    /// false if the key is not in the table.
     #[inline]
     pub fn replace_with(&mut self, hash: u64, key: &[u8], f: impl FnOnce(E) -> E) -> bool {
         match self.find_slot(hash, key) {
@@ -461,11 +464,11 @@ impl<E: Element> HashTable<E> {
     }
 
     fn remove_at(&mut self, home: Home, at: Position) -> E {
-        // SAFETY: both callers just found the position.
+        // SAFETY: each of the two callers has just found the position.
         let p = unsafe { self.tables[home.table].remove(home.index, at) };
         self.len -= 1;
         self.shrink_if_sparse();
-        // SAFETY: the pointer left the table, so it is ours alone.
+        // SAFETY: the pointer left the table, so only this code has it.
         unsafe { E::from_raw(p) }
     }
 
@@ -488,7 +491,7 @@ impl<E: Element> HashTable<E> {
         self.grow_if_full();
     }
 
-    /// Prefetches what [`HashTable::prefetch_bucket`] reads.
+    /// Prefetches the memory that [`HashTable::prefetch_bucket`] reads.
     #[inline]
     pub fn prefetch_header(&self) {
         prefetch(&self.tables[0]);
@@ -502,7 +505,7 @@ impl<E: Element> HashTable<E> {
         prefetch(self.tables[home.table].home(home.index).as_ptr());
     }
 
-    /// Prefetches the elements whose tag fits, when the bucket has been loaded.
+    /// Prefetches the elements whose tag fits. Called when the bucket has been loaded.
     #[inline]
     pub fn prefetch_entry(&self, hash: u64) {
         let home = self.home(hash);
@@ -529,20 +532,21 @@ impl<E: Element> HashTable<E> {
         self.tables[1].buckets() != 0
     }
 
-    /// Begins a resize that was postponed because it was not allowed.
+    /// Begins a resize that was due but not allowed before.
     pub fn resize_if_due(&mut self) {
         self.grow_if_full();
         self.shrink_if_sparse();
     }
 
-    /// Limits the memory of a new table: growing is not worth evicting elements for it.
+    /// Limits the memory of a new array of buckets, so that no elements are evicted to make room
+    /// for it.
     #[inline]
     pub fn set_headroom(&mut self, bytes: usize) {
         self.headroom = bytes;
     }
 
-    /// Makes room for `total` elements before a bulk load, completing a rehash under way. Sizes
-    /// from outside must be bounded by the caller.
+    /// Makes room for `total` elements before a bulk load. A rehash that is in progress is
+    /// completed first. The caller must bound sizes from outside.
     pub fn reserve(&mut self, total: usize) {
         if buckets_for(total) <= self.tables[0].buckets() {
             return;
@@ -555,7 +559,7 @@ impl<E: Element> HashTable<E> {
         }
     }
 
-    /// Rehashes for about `budget`; returns true if there is more to do.
+    /// Rehashes for about `budget`. Returns true if there is more to do.
     pub fn rehash_for(&mut self, budget: Duration) -> bool {
         const STEPS_PER_CLOCK: usize = 64;
         let start = Instant::now();
@@ -567,7 +571,7 @@ impl<E: Element> HashTable<E> {
         false
     }
 
-    /// Moves up to `steps` buckets; returns true if there is more to do and it is allowed.
+    /// Moves up to `steps` buckets. Returns true if there is more to do and the policy allows it.
     pub fn rehash_steps(&mut self, steps: usize) -> bool {
         for _ in 0..steps {
             if !self.may_rehash() {
@@ -589,7 +593,7 @@ impl<E: Element> HashTable<E> {
         self.is_rehashing() && self.may_resize(self.tables[0].buckets())
     }
 
-    /// Whether the table may be replaced by one of this number of buckets now.
+    /// Whether the policy allows to replace the present array by one of this number of buckets.
     fn may_resize(&self, buckets: usize) -> bool {
         match policy() {
             ResizePolicy::Allow | ResizePolicy::AtOnce => true,
@@ -617,7 +621,7 @@ impl<E: Element> HashTable<E> {
             return;
         }
         if self.len == 0 {
-            // One bucket stays, so that repeated insertions and removals need no allocation.
+            // One bucket is kept, so that repeated insertions and removals need no allocation.
             if self.buckets() > 1 {
                 self.tables = [Table::with_buckets(1), Table::empty()];
                 self.rehash_at = 0;
@@ -640,7 +644,7 @@ impl<E: Element> HashTable<E> {
         }
     }
 
-    /// Moves the next bucket that has elements, after skipping a few empty ones.
+    /// Moves the next bucket that has elements, after skipping at most [`EMPTY_VISITS`] empty ones.
     fn move_bucket(&mut self) {
         let [from, to] = &mut self.tables;
         let last = (self.rehash_at + EMPTY_VISITS).min(from.buckets() - 1);
@@ -694,7 +698,7 @@ impl<E: Element> Drop for HashTable<E> {
         }
         for table in &mut self.tables {
             for index in 0..table.buckets() {
-                // SAFETY: the pointer leaves the table here, so it is ours alone.
+                // SAFETY: the pointer leaves the table here, so only this code has it.
                 table.drain_chain(index, |_, p| drop(unsafe { E::from_raw(p) }));
             }
         }

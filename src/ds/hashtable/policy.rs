@@ -1,23 +1,24 @@
-//! Whether tables may be resized: one setting for all tables of a thread.
+//! The policy for resizing tables: one setting for all tables of a thread.
 //!
 //! While a forked child lives, neither the keyspace nor any big hash, set or sorted set in it is
-//! moved. All of them belong to one thread; the other threads only free. A flag in each table would
-//! have to be set in millions of them.
+//! resized. All of these tables belong to one thread; the other threads only free. A flag in each
+//! table would have to be set in millions of them.
 
 use std::cell::Cell;
 
-/// Whether tables may start and continue a resize. A forked child shares memory pages: a table that
-/// moves is copied for both processes.
+/// Whether tables may start and continue a resize. A forked child shares memory pages, so the pages
+/// of a table that moves would be copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResizePolicy {
     /// Tables grow, shrink and rehash freely.
     Allow,
-    /// As `Allow`, but a resize moves all elements at once (`teach rehash-at-once`).
+    /// Tables grow as under `Allow`, but a resize moves all elements at once (`teach
+    /// rehash-at-once`), and tables don't shrink.
     AtOnce,
-    /// While a child runs: grow only when chains become very long, at `AVOID_FACTOR` times the
-    /// usual load.
+    /// Tables grow only when chains become very long, at `AVOID_FACTOR` times the usual load. This
+    /// policy holds while a child runs.
     Avoid,
-    /// Never resize: in the child itself.
+    /// Tables are never resized. This policy holds in the child itself.
     Forbid,
 }
 

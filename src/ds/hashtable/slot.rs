@@ -1,4 +1,4 @@
-//! The result of one probe: the slot of an element, or the place for a new one.
+//! The result of one probe of the table: the slot of an element, or the place for a new one.
 use super::{Element, HashTable, Home, Position};
 
 /// The result of `HashTable::find_slot`.
@@ -26,14 +26,14 @@ impl<'a, E: Element> OccupiedSlot<'a, E> {
         OccupiedSlot { table, home, at }
     }
 
-    /// The element.
+    /// The element in the slot.
     #[inline]
     pub fn get(&self) -> E::Ref<'_> {
         // SAFETY: the element lives in the table, which is borrowed.
         unsafe { E::by_ref(self.table.element(self.at)) }
     }
 
-    /// The element, to be changed.
+    /// The element in the slot, to be changed.
     #[inline]
     pub fn get_mut(&mut self) -> E::Mut<'_> {
         // SAFETY: the element lives in the table, which is borrowed exclusively.
@@ -43,13 +43,15 @@ impl<'a, E: Element> OccupiedSlot<'a, E> {
     /// Replaces the element by another one of the same key and returns the old one.
     #[inline]
     pub fn replace(&mut self, element: E) -> E {
-        // SAFETY: the position was found in this table, borrowed since; the old pointer left it.
+        // SAFETY: the position was found in this table, which has been borrowed since; the old
+        // pointer has left the table.
         unsafe {
             E::from_raw(self.table.tables[self.home.table].replace(self.at, element.into_raw()))
         }
     }
 
-    /// Replaces the element by the result of `f`: the same key, usually in another allocation.
+    /// Replaces the element by the result of `f`, which has the same key and is usually in another
+    /// allocation.
     #[inline]
     pub fn replace_with(self, f: impl FnOnce(E) -> E) -> E::Mut<'a> {
         let guard = AbortOnUnwind;
@@ -57,8 +59,8 @@ impl<'a, E: Element> OccupiedSlot<'a, E> {
         // unwinds, the process aborts.
         let element = f(unsafe { E::from_raw(self.table.element(self.at)) }).into_raw();
         std::mem::forget(guard);
-        // SAFETY: the position was found in this table, borrowed since; the old pointer, already
-        // consumed, is only copied.
+        // SAFETY: the position was found in this table, which has been borrowed since; the old
+        // pointer, already consumed, is only copied.
         unsafe {
             self.table.tables[self.home.table].replace(self.at, element);
             E::by_mut(element, self.table.place(self.at))
@@ -77,14 +79,15 @@ impl<'a, E: Element> VacantSlot<'a, E> {
         VacantSlot { table, hash }
     }
 
-    /// Adds the element of the key that was looked up.
+    /// Adds an element for the key that was looked up.
     #[inline]
     pub fn insert(self, element: E) -> E::Mut<'a> {
         self.table.add(self.hash, element)
     }
 }
 
-/// Aborts the process when dropped: a slot whose element has been taken must never be read again.
+/// Aborts the process when it is dropped, because a slot whose element has been taken must never be
+/// read again.
 struct AbortOnUnwind;
 
 impl Drop for AbortOnUnwind {

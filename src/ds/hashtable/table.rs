@@ -1,9 +1,9 @@
-//! One array of buckets with its chains. It owns buckets, never elements: an element is an address
-//! with a tag here.
+//! One array of buckets with its chains. The array owns buckets, but not elements: for it, an
+//! element is an address with a tag.
 //!
-//! **Invariants**
-//! - A chain is dense and as short as possible: every bucket but its last one is full, and a child
+//! - A chain is dense and as short as possible: every bucket but the last one is full, and a child
 //!   exists only when the elements don't fit without it. So the length of a chain is found in one
+//!   step for each bucket, and an empty chain has no child.
 //!   step for each bucket, and an empty chain has no child.
 //! - `longest` is at least the length of the longest chain. It never decreases during the life of a
 //!   table: a fair random pick needs only an upper bound.
@@ -13,8 +13,8 @@ use std::ptr::NonNull;
 use super::bucket::{Bucket, Place, SLOTS_WITH_CHILD};
 use crate::sys::mover::Mover;
 
-/// The bucket of a table without an allocation. Never written: `buckets` is 0, which every insert
-/// checks first.
+/// The bucket of a table that has no allocation. It is never written: `buckets` is 0, which every
+/// insert checks first.
 static NOTHING: Bucket = Bucket::empty();
 
 pub(super) struct Table {
@@ -25,7 +25,7 @@ pub(super) struct Table {
     longest: usize,
 }
 
-/// The position of an element.
+/// The position of an element: its bucket and its slot.
 #[derive(Clone, Copy)]
 pub(super) struct Position {
     pub(super) bucket: NonNull<Bucket>,
@@ -43,7 +43,7 @@ impl Table {
         }
     }
 
-    /// A table of `buckets` empty buckets; `buckets` must be a power of two.
+    /// Creates a table of `buckets` empty buckets; the number must be a power of two.
     pub(super) fn with_buckets(buckets: usize) -> Self {
         assert!(buckets.is_power_of_two());
         let layout = Self::layout(buckets);
@@ -91,7 +91,7 @@ impl Table {
         unsafe { self.first.add(index) }
     }
 
-    /// The buckets of one chain, home first.
+    /// Iterates over the buckets of one chain, from the home bucket on.
     #[inline(always)]
     pub(super) fn chain(&self, index: usize) -> Chain<'_> {
         Chain {
@@ -117,7 +117,7 @@ impl Table {
         None
     }
 
-    /// The first element of the chain with this tag for which `is_it` holds.
+    /// The first element of the chain with this tag for which `is_it` returns true.
     #[inline(always)]
     pub(super) fn find(
         &self,
@@ -175,8 +175,8 @@ impl Table {
         self.first = moved.map_or(self.first, NonNull::cast);
     }
 
-    /// Passes the elements of a chain with their places to `visit`, which may move them, and offers
-    /// the chain's children to the mover.
+    /// Passes each element of a chain with its place to `visit`, which may move the element, and
+    /// offers the chain's children to the mover.
     pub(super) fn relocate_chain(
         &mut self,
         index: usize,
@@ -213,8 +213,8 @@ impl Table {
         old
     }
 
-    /// Removes an element: the chain's last one moves to its slot, and a child that is no longer
-    /// needed is freed.
+    /// Removes an element. The chain's last element moves to the free slot, and a child that is no
+    /// longer needed is freed.
     ///
     /// # Safety
     /// The position was returned by `find(index, ..)` of this table, with no push or removal since.
@@ -253,14 +253,14 @@ impl Table {
         }
     }
 
-    /// Empties a chain; passes each element with its tag on.
+    /// Empties a chain, and passes each element with its tag to `f`.
     #[inline]
     pub(super) fn drain_chain(&mut self, index: usize, mut f: impl FnMut(u8, NonNull<u8>)) {
         if self.buckets == 0 {
             return;
         }
-        // SAFETY: the table is borrowed exclusively; what a bucket held is copied before the bucket
-        // is reset.
+        // SAFETY: the table is borrowed exclusively; the content of a bucket is copied before the
+        // bucket is reset.
         let home = unsafe { self.home(index).as_mut() };
         let mut child = home.take_child();
         (0..home.count()).for_each(|slot| f(home.tag(slot), home.get(slot)));
@@ -281,12 +281,12 @@ impl Drop for Table {
         if self.children > 0 {
             (0..self.buckets).for_each(|index| self.drain_chain(index, |_, _| ()));
         }
-        // SAFETY: allocated by `with_buckets` with the same layout.
+        // SAFETY: the array was allocated by `with_buckets` with the same layout.
         unsafe { alloc::dealloc(self.first.as_ptr().cast(), Self::layout(self.buckets)) }
     }
 }
 
-/// Walks the buckets of a chain.
+/// An iterator over the buckets of a chain.
 pub(super) struct Chain<'a> {
     next: Option<NonNull<Bucket>>,
     _table: &'a Table,

@@ -1,4 +1,5 @@
-//! Histories against std's maps, SCAN's guarantee, fairness of random, drop counts, figures.
+//! Tests: histories against std's maps, SCAN's guarantee, the fairness of random, drop counts,
+//! figures.
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
@@ -38,7 +39,7 @@ impl Drop for Counted {
     }
 }
 
-/// Resets the policy, which is the thread's: the next test may run in the same thread.
+/// Resets the policy, which belongs to the thread: the next test may run in the same thread.
 struct AllowAtEnd;
 
 impl Drop for AllowAtEnd {
@@ -75,7 +76,7 @@ fn remove(table: &mut Keys, key: u32) -> bool {
     table.remove(SEED.hash(&name(key)), &name(key)).is_some()
 }
 
-/// Compares the figures with a walk; chains must be dense and elements at their place.
+/// Compares the figures with a walk. Checks that chains are dense and elements at their place.
 fn check(table: &Keys) {
     let stats = table.stats();
     let target = stats.rehash_target.clone().unwrap_or_default();
@@ -98,7 +99,7 @@ fn check(table: &Keys) {
             );
             for bucket in part.chain(index) {
                 for slot in 0..bucket.count() {
-                    // SAFETY: the table is borrowed, and what stands in a slot lives.
+                    // SAFETY: the table is borrowed, and a pointer in a slot is to a live element.
                     let hash = SEED.hash(unsafe { Entry::<Counted>::key(bucket.get(slot)) });
                     let home = table.home(hash);
                     assert_eq!(
@@ -154,7 +155,7 @@ fn ops() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// The table beside its twin, and the live payloads of both.
+/// The table, its twin, and the number of live payloads in each of them.
 struct History {
     table: Keys,
     twin: HashMap<u32, i64>,
@@ -163,7 +164,7 @@ struct History {
 }
 
 impl History {
-    /// Moves buckets and entries; each entry is passed on in its new place.
+    /// Moves buckets and entries. Each entry is passed on in its new place.
     fn relocate(&mut self) {
         let (mut mover, mut cursor, mut seen) = (Mover::of_everything(), 0, 0);
         loop {
@@ -387,7 +388,7 @@ fn scan_wave(table: &mut Keys, stable: u32, (to, grow, steps): (u32, bool, usize
     table.rehash_steps(steps);
 }
 
-/// Lengths around the limit of the inlined comparison, with a difference at each byte.
+/// Tests lengths around the limit of the inlined comparison, with a difference at each byte.
 #[test]
 fn same_key_looks_at_every_byte() {
     for len in 0..40 {
@@ -499,7 +500,7 @@ fn policies_hold_a_resize_back() {
     check(&table);
 }
 
-/// Keys with the same hash, as if the seed were known: slow, but correct.
+/// Keys with the same hash, as if the seed were known, make the table slow, but correct.
 #[test]
 fn equal_hashes_share_a_chain() {
     const N: u32 = scaled(300, 20) as u32;
@@ -531,9 +532,9 @@ fn equal_hashes_share_a_chain() {
     assert_eq!((table.len(), table.stats().main.children), (0, 0));
 }
 
-/// Chi-square over all elements, without and while rehashing, and with a table that may not shrink.
-/// For d degrees of freedom the statistic has mean d and deviation sqrt(2d); seven deviations do
-/// not occur by chance.
+/// Computes chi-square over all elements, without and while rehashing, and with a table that may
+/// not shrink. For d degrees of freedom the statistic has mean d and deviation sqrt(2d); seven
+/// deviations do not occur by chance.
 #[test]
 #[cfg_attr(miri, ignore = "a statistic of 200,000 draws")]
 fn random_is_fair() {

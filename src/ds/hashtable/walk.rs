@@ -11,15 +11,15 @@ use crate::util::selection_sampling::Selection;
 
 /// The number of buckets that a random pick tries before it takes the next element.
 const RANDOM_TRIES: usize = 1000;
-/// A sample of more than this fraction (1 / n) of the elements is selected in one walk.
+/// A sample of more than 1 / `SELECT_PART` of the elements is selected in one walk.
 const SELECT_PART: usize = 8;
-/// The number of elements that a walk prefetches.
+/// The number of elements ahead that a walk prefetches.
 const WINDOW: usize = 16;
 
 impl<E: Element> HashTable<E> {
-    /// One call of SCAN: passes the elements of one bucket of the smaller table, with its
-    /// expansions in the larger one, to `f` and returns the next cursor, 0 at the end. Every
-    /// element that is present from the first call to the last is passed at least once.
+    /// One call of SCAN. Passes the elements of one bucket of the smaller table, with its
+    /// expansions in the larger one, to `f`. Returns the next cursor, 0 at the end. Every element
+    /// that is present from the first call to the last is passed at least once.
     pub fn scan<'a>(&'a self, cursor: u64, mut f: impl FnMut(E::Ref<'a>)) -> u64 {
         if self.len == 0 {
             return 0;
@@ -35,12 +35,12 @@ impl<E: Element> HashTable<E> {
         })
     }
 
-    /// A random element, each equally likely: a random chain is accepted with probability length /
-    /// longest.
+    /// A random element; all elements are equally likely. A random chain is accepted with
+    /// probability length / longest.
     ///
-    /// A table that is nearly empty, which occurs only while resizing is forbidden, would need very
-    /// many tries. Then the next element after a random bucket is taken, which favours elements
-    /// behind a gap.
+    /// A table that is nearly empty, which occurs only while resizing is not allowed, would need
+    /// very many tries. In this case the next element after a random bucket is taken, which favours
+    /// elements behind a gap.
     pub fn random(&self, rng: &mut impl rand::Rng) -> Option<E::Ref<'_>> {
         // SAFETY: the element lives in this table, which is borrowed.
         self.pick(rng).map(|p| unsafe { E::by_ref(p) })
@@ -69,8 +69,8 @@ impl<E: Element> HashTable<E> {
         })
     }
 
-    /// `count` different elements, or all of them; each choice is equally likely. A few are drawn
-    /// until they differ, many are selected in one walk.
+    /// Passes `count` different elements to `visit`, or all of them; each choice is equally likely.
+    /// A few elements are drawn until they differ, many are selected in one walk.
     pub fn sample_unique<'a>(
         &'a self,
         count: usize,
@@ -96,7 +96,7 @@ impl<E: Element> HashTable<E> {
         }
     }
 
-    /// Passes every element to `visit`, and prefetches the next ones.
+    /// Passes every element to `visit`, and prefetches the elements ahead.
     #[inline]
     pub fn walk<'a>(&'a self, mut visit: impl FnMut(E::Ref<'a>)) {
         let _ = self.try_walk(|element| {
@@ -105,7 +105,7 @@ impl<E: Element> HashTable<E> {
         });
     }
 
-    /// As [`HashTable::walk`], until the visitor breaks.
+    /// As [`HashTable::walk`], but ends when the visitor breaks.
     #[inline]
     pub fn try_walk<'a, B>(
         &'a self,
@@ -133,8 +133,8 @@ impl<E: Element> HashTable<E> {
         }
     }
 
-    /// The n-th bucket that may have elements: the unmoved ones of the old table, then those of the
-    /// new one.
+    /// The n-th bucket that may have elements. The unmoved buckets of the old table come first,
+    /// then those of the new table.
     fn nth_bucket(&self, n: usize) -> (&Table, usize) {
         let unmoved = self.tables[0].buckets() - self.rehash_at;
         if n < unmoved {
@@ -144,7 +144,8 @@ impl<E: Element> HashTable<E> {
         }
     }
 
-    /// All elements, in no order. The table is borrowed, so nothing moves meanwhile.
+    /// Iterates over all elements, in no order. The table is borrowed, so no element moves during
+    /// the walk.
     pub fn iter(&self) -> Iter<'_, E> {
         Iter {
             table: self,
@@ -153,7 +154,7 @@ impl<E: Element> HashTable<E> {
         }
     }
 
-    /// Walks the whole table to count: for DEBUG HTSTATS.
+    /// Counts by a walk over the whole table, for DEBUG HTSTATS.
     pub fn stats(&self) -> Stats {
         Stats {
             main: table_stats(&self.tables[0]),
@@ -163,13 +164,13 @@ impl<E: Element> HashTable<E> {
     }
 }
 
-/// A number below `n`, by multiplication: the bias is n / 2^64.
+/// A random number below `n`, by multiplication: the bias is n / 2^64.
 fn below(rng: &mut impl rand::Rng, n: usize) -> usize {
     ((u128::from(rng.next_u64()) * n as u128) >> 64) as usize
 }
 
-/// Passes table and index of each chain that one call of SCAN covers: a bucket of the smaller table
-/// with its expansions in the larger one. Returns the next cursor.
+/// Passes the table and the index of each chain that one call of SCAN covers: those of a bucket of
+/// the smaller table and of its expansions in the larger one. Returns the next cursor.
 #[inline]
 pub(super) fn chains(
     masks: [usize; 2],
@@ -227,7 +228,7 @@ pub(super) struct Walk {
 
 impl Walk {
     /// Starts at a bucket of the first table. Buckets before `rehash_at` are empty, and there may
-    /// be millions of them: a walk for a few elements must not begin there.
+    /// be millions of them, so a walk for a few elements must not begin at 0.
     fn from(index: usize) -> Self {
         Walk {
             table: 0,
@@ -288,7 +289,8 @@ impl<'a, E: Element> IntoIterator for &'a HashTable<E> {
     }
 }
 
-/// The elements of a table that is being taken apart; the remaining ones are dropped with it.
+/// The elements of a table that is being taken apart. Elements that are left are dropped with this
+/// iterator.
 pub struct IntoIter<E: Element> {
     tables: [Table; 2],
     walk: Walk,
@@ -296,7 +298,7 @@ pub struct IntoIter<E: Element> {
     _owns: PhantomData<E>,
 }
 
-// SAFETY: it owns the elements; moving it to another thread moves them.
+// SAFETY: the iterator owns the elements; moving it to another thread moves them.
 unsafe impl<E: Element + Send> Send for IntoIter<E> {}
 
 impl<E: Element> IntoIterator for HashTable<E> {

@@ -1,7 +1,8 @@
-//! A listpack with room in front, for LPUSH and LPOP on a long list.
+//! A listpack with room in front of it, for LPUSH and LPOP on a long list.
 //!
-//! A listpack begins with its header, so a change of its first entry moves all the others: 4 KB for
-//! an element of ten bytes. Here the header is what moves, into a gap that is kept before it:
+//! A listpack begins with its header, so a change of its first entry moves all other entries: 4 KB
+//! for an element of ten bytes. In a `FrontPack` only the header moves, into a gap that is kept in
+//! front of it:
 //!
 //! ```text
 //!   block:  |  gap  | total, elements | entry | entry | ... | 0xFF |
@@ -10,8 +11,8 @@
 //!   remove_first:   --> the header is written again over the end of what was the first entry
 //! ```
 //!
-//! It takes more memory than a listpack: this struct, and the gap. A list has at most one of them,
-//! see `quicklist`.
+//! A `FrontPack` takes more memory than a listpack: this struct, and the gap. A list has at most
+//! one of them, see `quicklist`.
 //!
 //! **Invariant:** `block[start..]` is a listpack of `count` elements; its entries begin at `start +
 //! HEADER`.
@@ -32,7 +33,7 @@ pub struct FrontPack {
 }
 
 impl FrontPack {
-    /// Copies a listpack.
+    /// Makes a copy of a listpack, with a gap.
     pub fn new(listpack: &Listpack) -> FrontPack {
         let mut front = FrontPack {
             block: Vec::new(),
@@ -43,8 +44,8 @@ impl FrontPack {
         front
     }
 
-    /// Copies `bytes` to a new block with a gap of at least `room` before them; the gap is half
-    /// their length, so that it grows with them.
+    /// Copies `bytes` to a new block with a gap of at least `room` before them. The gap is half as
+    /// long as `bytes`, so that it grows with them.
     fn open(&mut self, bytes: &[u8], room: usize) {
         let gap = room.max(bytes.len() / 2);
         let mut block = Vec::with_capacity(gap + bytes.len());
@@ -71,7 +72,7 @@ impl FrontPack {
         self.count
     }
 
-    /// The size of the allocations, this struct included.
+    /// The size of the allocations, including this struct.
     pub fn memory_bytes(&self) -> usize {
         size_of::<FrontPack>() + self.block.capacity()
     }
@@ -81,7 +82,7 @@ impl FrontPack {
         mover.vec(&mut self.block);
     }
 
-    /// A listpack without a gap.
+    /// A copy of the listpack, without a gap.
     pub fn to_listpack(&self) -> Listpack {
         Listpack::copy_of(self.as_bytes())
     }
@@ -102,7 +103,7 @@ impl FrontPack {
         self.write_header();
     }
 
-    /// The first element; `None` if there is none.
+    /// The first element; `None` if the listpack is empty.
     #[inline]
     pub fn first(&self) -> Option<Element<'_>> {
         (self.count > 0).then(|| decode(self.as_bytes(), HEADER).0)

@@ -2,7 +2,7 @@
 
 use super::{END, Element, HEADER, STR_6, decode, entry_len, read_backlen};
 
-/// The elements of a listpack, forwards.
+/// An iterator over the elements of a listpack, forwards.
 #[derive(Clone)]
 pub struct Iter<'a> {
     pub(super) bytes: &'a [u8],
@@ -37,7 +37,7 @@ impl<'a> Iterator for Iter<'a> {
         Some(element)
     }
 
-    /// The skipped elements are not decoded.
+    /// Skips `n` elements, which are not decoded.
     #[inline]
     fn nth(&mut self, n: usize) -> Option<Element<'a>> {
         for _ in 0..n {
@@ -52,7 +52,7 @@ impl<'a> Iterator for Iter<'a> {
 
 impl std::iter::FusedIterator for Iter<'_> {}
 
-/// The elements of a listpack, backwards.
+/// An iterator over the elements of a listpack, backwards.
 #[derive(Clone)]
 pub struct RevIter<'a> {
     pub(super) bytes: &'a [u8],

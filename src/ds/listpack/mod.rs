@@ -21,21 +21,21 @@
 //! The backlen makes walking backwards possible. It is a base-128 number, most significant group
 //! first; every byte but the first has its high bit set, so that it can be read from its end.
 //!
-//! A text that is a canonical integer (`parse_i64`) is stored as one, in the smallest encoding. The
-//! element count of 65,535 means "unknown": `len` then walks the entries.
+//! A text that is a canonical integer (`parse_i64`) is stored as an integer, in the smallest
+//! encoding. An element count of 65,535 means "unknown": `len` then walks over the entries.
 //!
 //! A position (`Pos`) is the offset of an entry; a change moves the entries after it. Before a
 //! listpack grows, `safe_to_add` checks the limit of 1 GB, as in Redis.
 //!
-//! **Invariant:** the bytes are well formed, from the header to the end mark, backlens included:
-//! `from_bytes` accepts nothing else (`validate`), and every change preserves it (test
-//! `histories_match_a_vector`). So reading needs no error path; a bug here would panic at a bounds
-//! check, not read foreign memory.
+//! **Invariant:** the bytes are well formed, from the header to the end mark, including the
+//! backlens: `from_bytes` accepts no other bytes (`validate`), and every change preserves this
+//! (test `histories_match_a_vector`). So reading needs no error path; a bug in this file would
+//! panic at a bounds check, but not read foreign memory.
 //! **Invariant:** the first four bytes are the length of the block; only `splice` writes them.
 //!
-//! Costs: access at the ends O(1); by index or value O(bytes), but in one block, which the CPU
-//! prefetches. Rejected: keeping a capacity (8 bytes for each small hash, see `thin_buffer`); an
-//! entry index.
+//! Costs: access at the ends is O(1); access by index or value is O(bytes), but in one block, which
+//! the CPU prefetches. Rejected: keeping a capacity (8 bytes for each small hash, see
+//! `thin_buffer`); an index of the entries.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -98,7 +98,7 @@ impl<'a> Element<'a> {
         self.text(&mut IntBuf::new()).to_vec()
     }
 
-    /// The length of its text.
+    /// The length of the element's text.
     pub fn text_len(&self) -> usize {
         self.text(&mut IntBuf::new()).len()
     }
@@ -111,7 +111,8 @@ impl<'a> Element<'a> {
         }
     }
 
-    /// Whether both have the same text. A listpack from elsewhere may store `12` as a string.
+    /// Whether two elements have the same text. A listpack from elsewhere may store `12` as a
+    /// string.
     #[inline]
     pub fn same_text(&self, other: &Element) -> bool {
         match (self, other) {
@@ -123,7 +124,7 @@ impl<'a> Element<'a> {
         }
     }
 
-    /// The size of an entry with this element, backlen included.
+    /// The size of an entry with this element, including the backlen.
     #[inline]
     pub fn entry_size(self) -> usize {
         ListpackEntry::new(self).size()
@@ -153,8 +154,8 @@ impl From<i64> for Element<'_> {
     }
 }
 
-/// An entry to be written: encoding (and an integer's digits) in `head`, a string's bytes in
-/// `data`.
+/// An entry to be written: its encoding (and an integer's digits) are in `head`, a string's bytes
+/// in `data`.
 struct ListpackEntry<'a> {
     head: [u8; 9],
     head_len: u8,
@@ -258,8 +259,8 @@ impl<'a> ListpackEntry<'a> {
 }
 
 /// The size of the backlen of an entry whose encoding and data have `body` bytes. Redis compares
-/// with `<` where `<=` would do, so that 16,383 takes three bytes; existing files contain this
-/// form.
+/// with `<` where `<=` would do, so that a body of 16,383 bytes has a backlen of three bytes;
+/// existing files contain this form.
 #[inline]
 const fn backlen_size(body: usize) -> usize {
     match body {
@@ -285,7 +286,8 @@ fn write_backlen(out: &mut [u8], body: usize) {
     out[0] &= 127;
 }
 
-/// Reads the backlen that ends before `end`: the size of the body, and of the backlen itself.
+/// Reads the backlen that ends before `end`. Returns the size of the body, and the size of the
+/// backlen itself.
 #[inline]
 fn read_backlen(bytes: &[u8], end: usize) -> (usize, usize) {
     let mut body = 0;
@@ -315,9 +317,9 @@ fn body_len(bytes: &[u8], at: usize) -> usize {
     }
 }
 
-/// The size of an entry by its first byte, backlen included; 0 if more than the first byte is
-/// needed. Walks do little else than look up sizes, and this table (four cache lines) takes half
-/// the time of [`body_len`].
+/// The size of an entry, including its backlen, by its first byte; 0 if more than the first byte is
+/// needed. Walks do little else than look up sizes, and a look-up in this table (four cache lines)
+/// takes half the time of [`body_len`].
 static SIZES: [u8; 256] = {
     let mut sizes = [0; 256];
     let mut head = 0;
@@ -337,7 +339,7 @@ static SIZES: [u8; 256] = {
     sizes
 };
 
-/// The size of the entry at `at`, backlen included.
+/// The size of the entry at `at`, including the backlen.
 #[inline]
 fn entry_len(bytes: &[u8], at: usize) -> usize {
     match SIZES[usize::from(bytes[at])] {
@@ -392,13 +394,13 @@ fn decode_int(bytes: &[u8], at: usize) -> i64 {
     }
 }
 
-/// The size of the entry at `at`; `None` if it is not well formed or leaves no room for the end
-/// mark.
+/// The size of the entry at `at`. `None` if the entry is not well formed or leaves no room for the
+/// end mark.
 fn checked_entry_len(bytes: &[u8], at: usize) -> Option<usize> {
     let head = *bytes.get(at)?;
     let size = usize::from(SIZES[usize::from(head)]);
     if size != 0 {
-        // The backlen is one byte, whose value is the size.
+        // The backlen has one byte, whose value is the size.
         let fits = at + size < bytes.len() && usize::from(bytes[at + size - 1]) == size - 1;
         return fits.then_some(size);
     }
@@ -419,8 +421,8 @@ fn checked_entry_len(bytes: &[u8], at: usize) -> Option<usize> {
     (backlen == &expected[..size]).then_some(body + size)
 }
 
-/// Whether `bytes` are a listpack. The shallow check covers the header and the end mark only; the
-/// deep one also walks every entry, and must precede any other use of bytes from outside.
+/// Whether `bytes` are a listpack. The shallow check covers only the header and the end mark. The
+/// deep check also walks over every entry, and must precede any other use of bytes from outside.
 pub fn validate(bytes: &[u8], deep: bool) -> bool {
     let [a, b, c, d, e, f, .., END] = *bytes else {
         return false;
@@ -443,7 +445,8 @@ pub fn validate(bytes: &[u8], deep: bool) -> bool {
     at == bytes.len() - 1 && (stored == COUNT_UNKNOWN || usize::from(stored) == count)
 }
 
-/// Up to this number of groups, fingerprints are compared pairwise, which is cheaper than sorting.
+/// The number of groups up to which fingerprints are compared pairwise, which is cheaper than
+/// sorting them.
 const FEW: usize = 64;
 
 /// Whether the elements are groups of `stride` elements, and no two groups begin with the same
@@ -470,8 +473,8 @@ pub fn is_keyed(listpack: &Listpack, stride: usize) -> bool {
     all_differ || texts_differ(listpack, stride)
 }
 
-/// A number that is equal for equal texts, however they are stored, and seldom equal for others. It
-/// is made of the first and the last eight bytes and the length of a text.
+/// A number that is equal for equal texts, whatever their encoding is, and seldom equal for
+/// different texts. It is made of the first and the last eight bytes and the length of a text.
 fn fingerprint(key: Element) -> u64 {
     const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
     let text = match key {
@@ -500,20 +503,20 @@ fn texts_differ(listpack: &Listpack, stride: usize) -> bool {
     })
 }
 
-/// The entries of listpack bytes that have passed `validate(bytes, true)`.
+/// Iterates over the entries of listpack bytes that have passed `validate(bytes, true)`.
 pub fn iter_bytes(bytes: &[u8]) -> Iter<'_> {
     Iter { bytes, at: HEADER }
 }
 
-/// Whether a listpack of `bytes` bytes (0 if there is none yet) stays below the limit with `add`
-/// more bytes.
+/// Whether a listpack of `bytes` bytes (0 if there is none yet) stays below the limit of 1 GB with
+/// `add` more bytes.
 #[inline]
 pub fn safe_to_add(bytes: usize, add: usize) -> bool {
     bytes.saturating_add(add) <= SAFETY_LIMIT
 }
 
-/// The size of a listpack with `count` times the element `int`, for callers that decide whether to
-/// build one.
+/// The size of a listpack with `count` times the element `int`. Callers decide by it whether to
+/// build a listpack.
 pub fn estimate_bytes(int: i64, count: usize) -> usize {
     EMPTY_BYTES + Element::Int(int).entry_size().saturating_mul(count)
 }
@@ -527,7 +530,7 @@ impl Listpack {
     /// An empty listpack. It allocates when the first element is added.
     pub fn new() -> Self {
         static EMPTY: [u8; 8] = [EMPTY_BYTES as u8, 0, 0, 0, 0, 0, END, 0];
-        // The smallest entry has two bytes.
+        // The smallest entry has two bytes, so the first element needs another size class.
         const { assert!(size_class(EMPTY_BYTES) == 8 && size_class(EMPTY_BYTES + 2) > 8) }
         Self(ThinBytes::unwritten(&EMPTY))
     }
@@ -538,11 +541,11 @@ impl Listpack {
     /// As for `ThinBytes::lent`; the bytes are a listpack.
     #[inline]
     pub(in crate::ds) unsafe fn lent(p: NonNull<u8>, gap: usize) -> Self {
-        // SAFETY: passed on.
+        // SAFETY: the caller's promise is passed on.
         Self(unsafe { ThinBytes::lent(p, gap) })
     }
 
-    /// Whether the listpack is in the entry that lent it.
+    /// Whether the listpack's bytes are in the entry that lent them.
     #[inline]
     pub fn is_in_entry(&self) -> bool {
         self.0.is_in_entry()
@@ -556,8 +559,8 @@ impl Listpack {
         &mut self.0
     }
 
-    /// Moves the listpack into an allocation without room for an entry, to be kept outside of the
-    /// entry that it came from.
+    /// Moves the listpack into an allocation without room for an entry, so that it can be kept
+    /// outside of the entry that it came from.
     pub fn into_owned(self) -> Self {
         if self.0.gap() > 0 {
             return self.clone();
@@ -565,19 +568,19 @@ impl Listpack {
         self
     }
 
-    /// A copy of bytes from outside; `None` if they don't pass the deep check.
+    /// A copy of bytes from outside. `None` if the bytes don't pass the deep check.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         validate(bytes, true).then(|| Self::copy_of(bytes))
     }
 
     fn copy_of(bytes: &[u8]) -> Self {
         let mut thin = ThinBytes::zeroed(bytes.len());
-        // SAFETY: the length just given.
+        // SAFETY: the length is the one just given.
         unsafe { thin.slice_mut(bytes.len()) }.copy_from_slice(bytes);
         Self(thin)
     }
 
-    /// The bytes, header and end mark included.
+    /// The bytes of the listpack, including the header and the end mark.
     #[inline]
     pub fn as_bytes(&self) -> &[u8] {
         // SAFETY: the header holds the length of the block.
@@ -591,7 +594,7 @@ impl Listpack {
         unsafe { self.0.slice_mut(len) }
     }
 
-    /// The size of the block, header and end mark included.
+    /// The size of the block, including the header and the end mark.
     #[inline]
     pub fn bytes_len(&self) -> usize {
         // SAFETY: no block is shorter than a header.
@@ -610,7 +613,8 @@ impl Listpack {
         u16::from_le_bytes(array(self.as_bytes(), 4))
     }
 
-    /// The number of elements: O(1) below 65,535, a walk from there on.
+    /// The number of elements. The time is O(1) below 65,535 elements; from there on it takes a
+    /// walk.
     #[inline]
     pub fn len(&self) -> usize {
         match self.stored_count() {
@@ -653,7 +657,7 @@ impl Listpack {
         self.prev(self.end())
     }
 
-    /// The position of the end mark: inserting before it appends.
+    /// The position of the end mark. An element that is inserted before it is appended.
     #[inline]
     pub fn end(&self) -> Pos {
         (self.bytes_len() - 1) as Pos
@@ -677,7 +681,8 @@ impl Listpack {
         Some((at - size - body) as Pos)
     }
 
-    /// The entry at `index`; a negative one counts from the end. Walks from the nearer end.
+    /// The entry at `index`; a negative index counts from the end. The walk begins at the nearer
+    /// end.
     pub fn seek(&self, index: i64) -> Option<Pos> {
         let count = self.stored_count();
         let mut index = index;
@@ -705,7 +710,8 @@ impl Listpack {
         decode(self.as_bytes(), pos as usize).0
     }
 
-    /// The element at `pos` and the position after it, which is `end()` after the last one.
+    /// The element at `pos` and the position after it. Behind the last element this position is
+    /// `end()`.
     #[inline]
     pub fn get_next(&self, pos: Pos) -> (Element<'_>, Pos) {
         let (element, next) = decode(self.as_bytes(), pos as usize);
@@ -718,7 +724,7 @@ impl Listpack {
         iter_bytes(self.as_bytes())
     }
 
-    /// The elements from the entry at `pos` (or `end()`) to the last.
+    /// Iterates over the elements from the entry at `pos` (or `end()`) to the last.
     pub fn iter_from(&self, pos: Pos) -> Iter<'_> {
         Iter {
             bytes: self.as_bytes(),
@@ -726,7 +732,7 @@ impl Listpack {
         }
     }
 
-    /// The elements from the entry before `pos` to the first.
+    /// Iterates over the elements from the entry before `pos` back to the first.
     pub fn iter_rev_before(&self, pos: Pos) -> RevIter<'_> {
         RevIter {
             bytes: self.as_bytes(),
@@ -734,7 +740,7 @@ impl Listpack {
         }
     }
 
-    /// The first entry at or after `from` that equals `needle`; after each comparison `skip`
+    /// The first entry at or after `from` that equals `needle`. After each comparison, `skip`
     /// entries are passed over.
     pub fn find(&self, from: Pos, needle: &[u8], skip: usize) -> Option<Pos> {
         match parse_i64(needle) {
@@ -775,7 +781,7 @@ impl Listpack {
         None
     }
 
-    /// Passes each element to `visit` until it breaks.
+    /// Passes each element to `visit` until `visit` breaks.
     pub fn try_each<B>(&self, mut visit: impl FnMut(Element) -> ControlFlow<B>) -> Option<B> {
         self.iter().find_map(|element| visit(element).break_value())
     }
@@ -783,7 +789,7 @@ impl Listpack {
 
 /// Changes.
 impl Listpack {
-    /// Replaces `removed` bytes at `at` by room for `inserted` ones, which the caller fills. Only
+    /// Replaces `removed` bytes at `at` by room for `inserted` bytes, which the caller fills. Only
     /// this function changes the size of the block.
     fn splice(&mut self, at: usize, removed: usize, inserted: usize) -> &mut [u8] {
         if removed == 0 && inserted == 0 {
@@ -817,8 +823,8 @@ impl Listpack {
         self.bytes_mut()[4..HEADER].copy_from_slice(&stored.to_le_bytes());
     }
 
-    /// Inserts an element before the entry at `pos`, or at the end for `end()`; its position is
-    /// then `pos`.
+    /// Inserts an element before the entry at `pos`, or at the end for `end()`. The new element's
+    /// position is `pos`.
     #[inline]
     pub fn insert_before<'e>(&mut self, pos: Pos, element: impl Into<Element<'e>>) {
         let entry = ListpackEntry::new(element.into());
@@ -826,7 +832,7 @@ impl Listpack {
         self.adjust_count(0, 1);
     }
 
-    /// Inserts an element after the entry at `pos`, and returns its position.
+    /// Inserts an element after the entry at `pos`, and returns the new element's position.
     pub fn insert_after<'e>(&mut self, pos: Pos, element: impl Into<Element<'e>>) -> Pos {
         let after = pos + entry_len(self.as_bytes(), pos as usize) as Pos;
         self.insert_before(after, element);
@@ -865,8 +871,8 @@ impl Listpack {
         self.insert_all(self.end(), elements);
     }
 
-    /// Inserts elements before the entry at `pos` with a single change of size; the position of the
-    /// first is then `pos`.
+    /// Inserts elements before the entry at `pos` with a single change of size. The first one's
+    /// position is then `pos`.
     pub fn insert_all<'e, I>(&mut self, pos: Pos, elements: I)
     where
         I: Iterator<Item = Element<'e>> + Clone,
@@ -884,13 +890,14 @@ impl Listpack {
         self.adjust_count(0, added);
     }
 
-    /// Removes the entry at `pos`. Returns the position of the entry after it, if any.
+    /// Removes the entry at `pos`. Returns the position of the entry that followed it, if there is
+    /// one.
     pub fn delete(&mut self, pos: Pos) -> Option<Pos> {
         self.delete_n(pos, 1)
     }
 
-    /// Removes up to `n` entries from `pos` on. Returns the position of the entry after them, if
-    /// any.
+    /// Removes up to `n` entries from `pos` on. Returns the position of the entry that followed
+    /// them, if there is one.
     pub fn delete_n(&mut self, pos: Pos, n: usize) -> Option<Pos> {
         let (start, mut end) = (pos as usize, pos as usize);
         let bytes = self.as_bytes();
@@ -944,7 +951,7 @@ impl Listpack {
 impl Drop for Listpack {
     fn drop(&mut self) {
         let len = self.bytes_len();
-        // SAFETY: the length of the block; nothing uses it after.
+        // SAFETY: `len` is the length of the block, which is not used afterwards.
         unsafe { self.0.free(len) }
     }
 }

@@ -1,4 +1,4 @@
-//! Random elements of a listpack in one walk, for SRANDMEMBER, HRANDFIELD and ZRANDMEMBER.
+//! Draws random elements of a listpack in one walk, for SRANDMEMBER, HRANDFIELD and ZRANDMEMBER.
 //!
 //! A *record* is `stride` entries: 1 in a set, 2 in a hash or a sorted set. `below(n)` draws a
 //! number below `n`.
@@ -11,7 +11,7 @@ impl Listpack {
         self.len() / stride
     }
 
-    /// A random record; each is equally likely.
+    /// A random record; all records are equally likely.
     pub fn random(&self, stride: usize, below: &mut impl FnMut(usize) -> usize) -> Option<Pos> {
         let total = self.records(stride);
         if total == 0 {
@@ -20,8 +20,8 @@ impl Listpack {
         self.seek((below(total) * stride) as i64)
     }
 
-    /// `count` records drawn independently, in the order of the draws; the same one may be drawn
-    /// again.
+    /// Passes `count` records in the order in which they are drawn. They are drawn independently,
+    /// so a record may be drawn again.
     pub fn sample(
         &self,
         stride: usize,
@@ -44,7 +44,7 @@ impl Listpack {
         drawn.into_iter().for_each(&mut visit);
     }
 
-    /// `count` different records, or all, in the order of the listpack.
+    /// Passes `count` different records, or all of them, in the order of the listpack.
     pub fn sample_unique(
         &self,
         stride: usize,

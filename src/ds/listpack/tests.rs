@@ -4,7 +4,7 @@ use crate::ds::scaled;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// Texts around all limits of the encodings.
+/// Generates texts whose lengths and values are around all limits of the encodings.
 fn text() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         8 => vec(any::<u8>(), 0..12),
@@ -32,7 +32,7 @@ fn unhex(hex: &str) -> Vec<u8> {
     digits.chunks(2).map(pair).collect()
 }
 
-/// The bytes of a list pushed into a real server and read with DUMP.
+/// The expected bytes are those of a list that was pushed into a real server and read with DUMP.
 #[test]
 fn bytes_are_those_of_a_real_server() {
     let expected = unhex(
@@ -292,7 +292,7 @@ proptest! {
         keys in prop_oneof![vec(0i64..60, 0..40), vec(0i64..100_000, 60..scaled(200, 80))],
         stride in 1usize..4,
         surplus in 0usize..2,
-        // Texts that differ in the middle only have the same fingerprint.
+        // Texts that differ only in the middle have the same fingerprint.
         long in any::<bool>(),
     ) {
         let mut listpack = Listpack::new();

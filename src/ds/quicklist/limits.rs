@@ -1,13 +1,13 @@
 //! The size limits of a list's listpacks: `list-max-listpack-size` and `list-compress-depth`.
 
-/// The bytes of an entry beside its text that the check for room assumes.
+/// The bytes that an entry takes besides its text, as the check for room assumes.
 const ENTRY_OVERHEAD: usize = 8;
-/// A node whose number of elements is limited stays below this size as well.
+/// The maximum size in bytes of a node whose number of elements is limited.
 const COUNTED_NODE_BYTES: usize = 8192;
-/// Node sizes for the settings -1 .. -5.
+/// The maximum sizes of a node for the settings -1 .. -5.
 const NODE_BYTES: [usize; 5] = [4096, 8192, 16_384, 32_768, 65_536];
 
-/// The limits.
+/// The size limits of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListLimits {
     /// `list-max-listpack-size`: the number of elements of a node if positive (0 counts as 1), a
@@ -16,8 +16,8 @@ pub struct ListLimits {
     /// `list-compress-depth`: the number of nodes at either end that are never compressed; 0
     /// compresses none.
     pub compress_depth: u32,
-    /// An element of this size gets a node of its own; with 0 the size follows from `fill`. Only
-    /// DEBUG sets it.
+    /// An element of this size gets a node of its own; with 0, the size follows from `fill`. Only
+    /// DEBUG sets this threshold.
     pub packed_threshold: usize,
 }
 
@@ -32,7 +32,7 @@ impl Default for ListLimits {
 }
 
 impl ListLimits {
-    /// The byte limit of a negative `fill`.
+    /// The byte limit of a node that a negative `fill` selects.
     fn node_bytes(&self) -> Option<usize> {
         let class = usize::try_from(self.fill.checked_neg()?).ok()?;
         let class = class.checked_sub(1)?.min(NODE_BYTES.len() - 1);
@@ -52,7 +52,8 @@ impl ListLimits {
         }
     }
 
-    /// Whether a node of `bytes` bytes and `count` elements has room for a text of `len` more.
+    /// Whether a node of `bytes` bytes and `count` elements has room for a text of `len` bytes
+    /// more.
     #[inline]
     pub(super) fn admits(&self, bytes: usize, count: usize, len: usize) -> bool {
         !self.exceeded_by(bytes + len + ENTRY_OVERHEAD, count + 1)
@@ -68,8 +69,8 @@ impl ListLimits {
     }
 
     /// Whether a quicklist of one node is small enough to become a listpack. After a removal it
-    /// must be below half of the limit, so that a list at the limit is not converted back and
-    /// forth.
+    /// must be below half of the limit, so that a list whose size is near the limit is not
+    /// converted back and forth.
     pub fn fits_listpack(&self, bytes: usize, count: usize, after_removal: bool) -> bool {
         let divisor = 1 + usize::from(after_removal);
         match self.node_bytes() {

@@ -14,23 +14,23 @@
 //!
 //! Most commands work at an end of a list, which is O(1) in a `VecDeque`. An index is found by
 //! adding up the counts of the nodes, which lie side by side: a million elements are some 2,200
-//! nodes, 35 KB. A node that is inserted in the middle moves at most half of those. A linked list
-//! of nodes, as in Redis, makes that move O(1), but the search before it a chain of cache misses. A
-//! tree was rejected for the same reason.
+//! nodes, 35 KB. An insertion of a node in the middle moves at most half of these bytes. In a
+//! linked list of nodes, as in Redis, the insertion is O(1), but the search before it is a chain of
+//! cache misses. A tree was rejected for the same reason.
 //!
 //! `ListLimits` limits the size of a node, and of an element in a listpack; a quicklist keeps the
 //! limits with which it was created. Nodes are split, merged and dropped as in Redis, because
-//! OBJECT ENCODING shows when one node is left: removals merge nothing, an insertion that split a
-//! node does.
+//! OBJECT ENCODING shows when one node is left: a removal merges nothing, but an insertion that
+//! split a node does.
 //!
 //! A listpack grows and shrinks cheaply at its end only. So the first node of a row is a
-//! `FrontPack` while it is pushed to or popped from at the front: the same bytes, with a gap before
-//! them. It becomes a plain listpack when it is no longer the first.
+//! `FrontPack` while elements are pushed or popped at the front: the bytes of a listpack, with a
+//! gap before them. The node becomes a plain listpack when it is no longer the first.
 //!
 //! **Invariant:** no node is empty; only the first node of several is a `FrontPack`; `len` is the
 //! sum of the counts (test `histories_match_a_vecdeque`).
 //! **Invariant:** the first and last `compress_depth` nodes are not compressed, and no node is if
-//! it is 0. Every change of the row ends in `settle`, which ensures this (same test).
+//! `compress_depth` is 0. Every change of the row ends in `settle`, which ensures this (same test).
 
 use std::collections::VecDeque;
 use std::ops::{ControlFlow, Range};
@@ -48,8 +48,8 @@ pub use limits::ListLimits;
 use node::Node;
 pub use node::{remove_matching, walk_listpack};
 
-/// The maximum number of nodes that a change adds: a split node with a plain one between its
-/// halves.
+/// The maximum number of nodes that a change adds: a split makes one more node, with a plain node
+/// between its halves.
 const MOST_ADDED: usize = 2;
 
 /// The number of nodes that an estimate of the memory measures.
@@ -89,12 +89,12 @@ pub enum NodeView<'a> {
     },
 }
 
-/// What DEBUG OBJECT reports about a quicklist.
+/// The figures of a quicklist that DEBUG OBJECT reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Figures {
     pub nodes: usize,
     pub compressed_nodes: usize,
-    /// The size of all nodes, decompressed.
+    /// The size in bytes of all nodes, decompressed.
     pub raw_bytes: usize,
 }
 
@@ -135,14 +135,14 @@ impl Quicklist {
         self.limits.packed_threshold = bytes;
     }
 
-    /// The size of the allocations; walks the nodes.
+    /// The size of the allocations, found by a walk over the nodes.
     pub fn memory_bytes(&self) -> usize {
         let row = self.nodes.capacity() * size_of::<Node>();
         let contents: usize = self.nodes.iter().map(Node::memory_bytes).sum();
         size_of::<Self>() + row + contents
     }
 
-    /// An estimate of [`Quicklist::memory_bytes`] from a few nodes, evenly spread: O(1).
+    /// An estimate of [`Quicklist::memory_bytes`] from a few nodes, evenly spread, in O(1).
     pub fn memory_estimate(&self) -> usize {
         let step = self.nodes.len().div_ceil(NODES_WEIGHED).max(1);
         let weighed = self.nodes.iter().step_by(step).map(Node::memory_bytes);
@@ -190,8 +190,8 @@ impl Quicklist {
         self.push_node(End::Tail, Node::plain(text));
     }
 
-    /// The listpack of a quicklist of one node. `Err` returns a quicklist that has more nodes, or a
-    /// plain one.
+    /// Returns the listpack of a quicklist of one node. `Err` returns the quicklist itself, if it
+    /// has more nodes or a plain one.
     pub fn into_listpack(mut self) -> Result<Listpack, Self> {
         if self.single_listpack().is_none() {
             return Err(self);
@@ -211,7 +211,7 @@ impl Quicklist {
     }
 }
 
-/// By node.
+/// Moves the nodes in order; the cursor is a node's index.
 impl Relocate for Quicklist {
     fn relocate(&mut self, cursor: Cursor, mover: &mut Mover) -> Cursor {
         if cursor == 0 {
@@ -230,7 +230,8 @@ impl Relocate for Quicklist {
 
 /// Reading.
 impl Quicklist {
-    /// The node with the element at `index`, and its index there; searched from the nearer end.
+    /// The node with the element at `index`, and the element's index in it. The search begins at
+    /// the nearer end.
     fn locate(&self, index: usize) -> Option<(usize, usize)> {
         let mut left = index;
         if index < self.len / 2 {
@@ -257,7 +258,8 @@ impl Quicklist {
         self.nodes[n].content().get(at).map(show)
     }
 
-    /// Passes the elements from `index` on, away from `from`, to the visitor until it breaks.
+    /// Passes the elements from `index` on, in the direction away from the end `from`, to the
+    /// visitor until it breaks.
     pub fn visit<B>(
         &self,
         index: usize,
@@ -284,7 +286,7 @@ impl Quicklist {
 
 /// Changes.
 impl Quicklist {
-    /// The index of the node at an end, or of a node to be added if there is none.
+    /// The index of the node at an end, or the index for a new node if there is none.
     #[inline]
     fn end_node(&self, end: End) -> usize {
         match end {
@@ -368,7 +370,8 @@ impl Quicklist {
         Some(shown)
     }
 
-    /// Inserts an element beside the one at `index`; false if that does not exist.
+    /// Inserts an element beside the one at `index`. Returns false if there is no element at
+    /// `index`.
     pub fn insert(&mut self, index: usize, side: Side, text: &[u8]) -> bool {
         let Some((n, at)) = self.locate(index) else {
             return false;
@@ -398,8 +401,8 @@ impl Quicklist {
         self.settle(n..n + 1);
     }
 
-    /// Splits node `n` before its element `at`, inserts the new one there, and tries to merge small
-    /// nodes.
+    /// Splits node `n` before its element `at`, inserts the new element there, and tries to merge
+    /// small nodes.
     fn split_and_insert(&mut self, n: usize, at: usize, side: Side, large: bool, text: &[u8]) {
         let tail = self.nodes[n]
             .split_off(at)
@@ -436,7 +439,7 @@ impl Quicklist {
         self.settle(center.saturating_sub(2)..center + 3);
     }
 
-    /// Merges node `n` and the next one, if both are listpacks and fit into one.
+    /// Merges node `n` and the next node, if both are listpacks and fit into one.
     fn merge(&mut self, n: usize) -> bool {
         let (Some(first), Some(second)) = (self.nodes.get(n), self.nodes.get(n + 1)) else {
             return false;
@@ -460,7 +463,7 @@ impl Quicklist {
         true
     }
 
-    /// Replaces the element at `index`; false if there is none.
+    /// Replaces the element at `index`. Returns false if there is none.
     pub fn replace(&mut self, index: usize, text: &[u8]) -> bool {
         let Some((n, at)) = self.locate(index) else {
             return false;
@@ -481,7 +484,8 @@ impl Quicklist {
         true
     }
 
-    /// Replaces an element of a listpack by a big one, or a big one by one that fits a listpack.
+    /// Replaces an element of a listpack by a big element, or a big element by one that fits a
+    /// listpack.
     fn replace_by_other_kind(&mut self, index: usize, text: &[u8]) {
         self.insert(index, Side::After, text);
         let Some((n, at)) = self.locate(index) else {
@@ -497,7 +501,7 @@ impl Quicklist {
         }
     }
 
-    /// Removes up to `count` elements from `index` on, and returns how many.
+    /// Removes up to `count` elements from `index` on. Returns the number of removed elements.
     pub fn delete_range(&mut self, index: usize, count: usize) -> usize {
         let removed = count.min(self.len.saturating_sub(index));
         let Some((mut n, at)) = self.locate(index).filter(|_| removed > 0) else {
@@ -525,8 +529,8 @@ impl Quicklist {
         removed
     }
 
-    /// Removes up to `max` elements equal to `text`, those nearest to `from` first; returns their
-    /// number.
+    /// Removes up to `max` elements equal to `text`, those nearest to the end `from` first. Returns
+    /// the number of removed elements.
     pub fn remove(&mut self, text: &[u8], max: usize, from: End) -> usize {
         let before = self.len;
         let goal = before - max.min(before);
@@ -543,7 +547,7 @@ impl Quicklist {
         before - self.len
     }
 
-    /// `remove` for one node; returns false if the node was dropped.
+    /// Does the work of `remove` in one node. Returns false if the node was dropped.
     fn remove_in_node(&mut self, n: usize, text: &[u8], max: usize, from: End) -> bool {
         let node = &mut self.nodes[n];
         let before = node.count();
@@ -560,7 +564,8 @@ impl Quicklist {
     }
 
     /// Ends every change of the row: turns a `FrontPack` into a listpack if it is alone or no
-    /// longer the first, decompresses the ends, and compresses the touched nodes that are not ends.
+    /// longer the first, decompresses the nodes at the ends, and compresses the touched nodes that
+    /// are not at an end.
     #[inline]
     fn settle(&mut self, touched: Range<usize>) {
         let len = self.nodes.len();

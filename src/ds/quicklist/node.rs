@@ -1,4 +1,4 @@
-//! One node of a quicklist: a listpack, one big element, or either of them compressed.
+//! One node of a quicklist: a listpack, one big element, or one of these in compressed form.
 
 use std::borrow::Cow;
 use std::ops::ControlFlow;
@@ -10,12 +10,13 @@ use crate::ds::relocate::Relocate;
 use crate::ds::thin_buffer::size_class;
 use crate::sys::mover::Mover;
 
-/// Nodes below this size are not compressed.
+/// The size in bytes below which nodes are not compressed.
 const MIN_COMPRESS_BYTES: usize = 48;
-/// A first node of at least this size becomes a `FrontPack` at a change of its front; in tests
-/// nearly every one, so that short histories include it.
+/// The size in bytes from which on a first node becomes a `FrontPack` when its front changes. In
+/// tests nearly every first node becomes one, so that short histories include it.
 const MIN_FRONT_BYTES: usize = if cfg!(test) { 16 } else { 512 };
-/// A compression that saves less than this is not worth the time to undo it.
+/// A compression that saves less than this number of bytes is not worth the time of a
+/// decompression.
 const MIN_COMPRESS_GAIN: usize = 8;
 
 pub(super) enum Node {
@@ -23,7 +24,7 @@ pub(super) enum Node {
         count: u32,
         listpack: Listpack,
     },
-    /// The first node of a row, while changes at its front are frequent.
+    /// The first node of a row, while its front is changed frequently.
     Front(Box<FrontPack>),
     Plain(Box<Box<[u8]>>),
     Lzf {
@@ -77,7 +78,7 @@ impl Node {
         Node::Plain(Box::new(text))
     }
 
-    /// A node with one new element.
+    /// Creates a node with one new element.
     pub(super) fn of(text: &[u8], large: bool) -> Self {
         if large {
             return Self::plain(text.into());
@@ -119,7 +120,7 @@ impl Node {
         }
     }
 
-    /// The size of the content's allocation.
+    /// The size of the allocation of the content.
     pub(super) fn memory_bytes(&self) -> usize {
         match self {
             Node::Packed { listpack, .. } => listpack.memory_bytes(),
@@ -167,7 +168,8 @@ impl Node {
         }
     }
 
-    /// The node as a `FrontPack`; `None` if it is too short for that, or not a listpack.
+    /// The node as a `FrontPack`, into which it is turned if needed. `None` if the node is too
+    /// short for that, or not a listpack.
     #[inline]
     pub(super) fn front(&mut self) -> Option<&mut FrontPack> {
         if let Node::Packed { listpack, .. } = self
@@ -225,7 +227,8 @@ impl Node {
         *self = Node::Lzf { count, packed };
     }
 
-    /// The listpack of a node, decompressed, and its count; `None` for a plain node.
+    /// The listpack of a node, which is decompressed if needed, and its count. `None` for a plain
+    /// node.
     #[inline]
     pub(super) fn listpack_mut(&mut self) -> Option<(&mut Listpack, &mut u32)> {
         self.decompress();
@@ -236,7 +239,7 @@ impl Node {
         }
     }
 
-    /// Inserts an element before the one at `at`; the node must be a listpack.
+    /// Inserts an element before the element at `at`. The node must be a listpack.
     #[inline]
     pub(super) fn insert(&mut self, at: usize, text: &[u8]) {
         let (listpack, count) = self
@@ -251,7 +254,7 @@ impl Node {
         *count += 1;
     }
 
-    /// Removes `n` elements from `at` on, but not all elements.
+    /// Removes `n` elements from `at` on. At least one element must remain.
     pub(super) fn cut(&mut self, at: usize, n: usize) {
         if let Some((listpack, count)) = self.listpack_mut() {
             listpack.delete_range(at as i64, n);
@@ -271,8 +274,9 @@ impl Node {
         })
     }
 
-    /// Removes up to `max` elements equal to `text`, those nearest to `from` first. The caller
-    /// drops the node if all were removed. A node without such elements stays compressed.
+    /// Removes up to `max` elements equal to `text`, those nearest to the end `from` first. The
+    /// caller drops the node if all elements were removed. A node without such elements stays
+    /// compressed.
     pub(super) fn remove_matching(&mut self, text: &[u8], max: usize, from: End) -> usize {
         if self.is_compressed() && !self.content().contains(text) {
             return 0;
@@ -327,7 +331,8 @@ impl Content<'_> {
         }
     }
 
-    /// Passes the elements from `at` on, away from `from`, to the visitor until it breaks.
+    /// Passes the elements from `at` on, in the direction away from the end `from`, to the visitor
+    /// until it breaks.
     #[inline]
     pub(super) fn walk<B>(
         &self,
@@ -351,8 +356,8 @@ impl Content<'_> {
     }
 }
 
-/// Passes the elements of `listpack` from `pos` on, away from `from`, to the visitor until it
-/// breaks.
+/// Passes the elements of `listpack` from `pos` on, in the direction away from the end `from`, to
+/// the visitor until it breaks.
 #[inline]
 pub fn walk_listpack<B>(
     listpack: &Listpack,
@@ -372,7 +377,7 @@ pub fn walk_listpack<B>(
     }
 }
 
-/// Removes up to `max` elements equal to `text`, those nearest to `from` first.
+/// Removes up to `max` elements equal to `text`, those nearest to the end `from` first.
 pub fn remove_matching(listpack: &mut Listpack, text: &[u8], max: usize, from: End) -> usize {
     let mut removed = 0;
     match from {

@@ -218,7 +218,7 @@ fn filled(limits: ListLimits, len: usize) -> Quicklist {
 #[cfg_attr(miri, ignore = "a figure of 100,000 elements")]
 fn an_element_costs_little_more_than_its_bytes() {
     let list = filled(ListLimits::default(), 100_000);
-    // 16 bytes of text, an encoding byte, a backlen.
+    // An element has 16 bytes of text, an encoding byte and a backlen.
     let per_element = list.memory_bytes() as f64 / 100_000.0;
     assert!((18.0..18.2).contains(&per_element), "{per_element}");
 }
@@ -241,10 +241,10 @@ fn a_big_element_has_a_node_of_its_own() {
     let mut list = filled(ListLimits::default(), 3);
     assert!(list.insert(1, Side::After, &[b'x'; 8193]));
     assert_eq!(list.node_count(), 3);
-    // A small element in its place joins the listpack after it.
+    // A small element in the big one's place joins the listpack after it.
     assert!(list.replace(2, b"small"));
     assert_eq!(list.node_count(), 2);
-    // The rest of that listpack is merged with the one before.
+    // The rest of that listpack is merged with the listpack before it.
     assert!(list.replace(3, &[b'y'; 9000]));
     let plain = list
         .nodes()

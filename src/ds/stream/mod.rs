@@ -1,4 +1,5 @@
-//! The log of a stream: an ordered map of listpacks, each under the ID of its first entry.
+//! The log of a stream: an ordered map of listpacks, the nodes, each under the ID of its first
+//! entry.
 //!
 //! ```text
 //!  nodes:  1700000000000-0 -> | count | deleted | n | field.. | 0 | entry | entry | ... |      about 4 KB each
@@ -9,11 +10,11 @@
 //!          | flags | ms - node's ms | seq - node's seq | value | value | ..     | elements before |
 //! ```
 //!
-//! Each box is a listpack element. IDs are differences to the node's, and an entry with the master
-//! entry's fields stores values only, so that a small entry costs about 18 bytes. The last element
-//! of an entry counts the ones before it, for walks backwards; the master entry ends with 0, where
-//! such a walk stops. The listpacks are byte for byte those of Redis, because RDB files, DUMP and
-//! replication contain them.
+//! Each box is a listpack element. IDs are differences to the node's ID, and an entry with the
+//! master entry's fields stores only values, so that a small entry costs about 18 bytes. The last
+//! element of an entry is the number of its other elements, for walks backwards; the master entry
+//! ends with 0, where such a walk stops. The listpacks are byte for byte those of Redis, because
+//! RDB files, DUMP and replication contain them.
 //!
 //! A deleted entry gets a flag and stays until its node has only deleted entries: XDEL then removes
 //! the whole node. So XDEL never moves bytes, and approximate trimming, which drops whole nodes, is
@@ -22,7 +23,7 @@
 //! **Invariants** (`tests::agrees_with_a_vector` after each step)
 //! - `count` and `deleted` of a master entry count the entries by flag; only exact trimming leaves
 //!   a node without live entries, as in Redis, and the next trim removes it;
-//! - IDs rise along the log, and none is above `last_id`;
+//! - IDs rise along the log, and no ID is above `last_id`;
 //! - `len` is the sum of the counts; `first_id` is the first live entry's ID, or 0-0;
 //! - bytes from outside are added by [`StreamLog::insert_node`] only, which checks them: reading
 //!   needs no error path.
@@ -49,7 +50,7 @@ mod tests;
 pub use walk::Range;
 use walk::{Node, Raw, Walk};
 
-/// The longest text of an ID: the size of Redis's buffer.
+/// The maximum length of an ID's text: the size of Redis's buffer.
 pub const MAX_ID_CHARS: usize = 127;
 
 const DELETED: i64 = 1;
@@ -58,7 +59,7 @@ const SAME_FIELDS: i64 = 2;
 /// The ID of an entry: milliseconds and a sequence number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId {
-    /// Unix time in milliseconds.
+    /// The Unix time in milliseconds.
     pub ms: u64,
     /// The sequence number within the millisecond.
     pub seq: u64,
@@ -73,13 +74,13 @@ impl StreamId {
         seq: u64::MAX,
     };
 
-    /// An ID of these parts.
+    /// The ID with these parts.
     pub const fn new(ms: u64, seq: u64) -> StreamId {
         StreamId { ms, seq }
     }
 
-    /// Parses `ms-seq`, or `ms` with the given sequence number. Accepts the same forms of digits as
-    /// Redis.
+    /// Parses `ms-seq`, or `ms`, for which `missing_seq` is the sequence number. Accepts the same
+    /// forms of digits as Redis.
     pub fn parse(text: &[u8], missing_seq: u64) -> Option<StreamId> {
         if text.len() > MAX_ID_CHARS {
             return None;
@@ -127,7 +128,7 @@ impl StreamId {
         ((self.ms as u128) << 64 | self.seq as u128).to_be_bytes()
     }
 
-    /// The ID of these big-endian bytes.
+    /// The ID that has these big-endian bytes.
     pub fn from_bytes(bytes: [u8; 16]) -> StreamId {
         let both = u128::from_be_bytes(bytes);
         StreamId::new((both >> 64) as u64, both as u64)
@@ -153,18 +154,18 @@ impl Default for IdBuf {
 /// The ID argument of XADD.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NewId {
-    /// `*`: a new ID.
+    /// `*`: the ID is a new one.
     Auto,
-    /// `ms-*`: a new sequence number.
+    /// `ms-*`: the sequence number is a new one.
     AutoSeq(u64),
-    /// `ms-seq`, or `ms`, which is `ms-0`: this ID.
+    /// `ms-seq`, or `ms`, which means `ms-0`: the ID is this one.
     Exact(StreamId),
 }
 
-/// Why an entry was not added.
+/// The reason why an entry was not added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddError {
-    /// The highest possible ID is taken.
+    /// The log has the highest possible ID.
     Exhausted,
     /// The ID is not above the last ID.
     IdTooSmall,
@@ -179,12 +180,12 @@ pub struct NodeLimits {
     pub max_entries: u64,
 }
 
-/// Which entries XTRIM and XADD keep.
+/// The entries that XTRIM and XADD keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trim {
-    /// At most this number of entries.
+    /// At most this number of entries is kept.
     MaxLen(u64),
-    /// No entry with a lower ID.
+    /// Entries with this ID or a higher one are kept.
     MinId(StreamId),
 }
 
@@ -192,18 +193,18 @@ pub enum Trim {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
     Exact,
-    /// Only whole nodes, and at most `limit` entries if there is a limit.
+    /// Only whole nodes are removed, and at most `limit` entries if there is a limit.
     Approximate {
         limit: Option<u64>,
     },
 }
 
-/// An entry, as a walk sees it.
+/// An entry, as walks return it.
 #[derive(Clone)]
 pub struct StreamEntry<'a> {
     pub id: StreamId,
     fields: usize,
-    /// The master entry's names, if the entry has the same names.
+    /// The names in the master entry, if the entry has the same names.
     names: Option<Iter<'a>>,
     body: Iter<'a>,
 }
@@ -219,7 +220,7 @@ impl<'a> StreamEntry<'a> {
         self.fields == 0
     }
 
-    /// Names and values in turn, in the order of XADD.
+    /// Iterates over pairs of a name and a value, in the order of XADD.
     pub fn fields(&self) -> impl Iterator<Item = (Element<'a>, Element<'a>)> + use<'a> {
         let (mut names, mut body) = (self.names.clone(), self.body.clone());
         (0..self.fields).map_while(move |_| {
@@ -232,7 +233,7 @@ impl<'a> StreamEntry<'a> {
     }
 }
 
-/// The log of entries and the figures that Redis keeps with it.
+/// The entries of a stream, and the figures that Redis keeps with them.
 #[derive(Clone, Default)]
 pub struct StreamLog {
     nodes: BTreeMap<StreamId, Listpack>,
@@ -243,18 +244,18 @@ pub struct StreamLog {
     entries_added: u64,
 }
 
-/// A listpack number that holds the low or high half of an ID difference.
+/// The listpack element for the low or high half of the difference of two IDs.
 fn difference(a: u64, b: u64) -> Element<'static> {
     Element::Int(a.wrapping_sub(b) as i64)
 }
 
-/// By node: the cursor is the first bits of its ID.
+/// Moves the nodes in order. The cursor is the upper 127 bits of a node's ID.
 impl Relocate for StreamLog {
     fn relocate(&mut self, cursor: Cursor, mover: &mut Mover) -> Cursor {
         if cursor == 0 {
             mover.map(&mut self.nodes, |_, _, _| ());
         }
-        // Cursors have a bit less than IDs, so a node may be visited twice.
+        // A cursor has one bit less than an ID, so a node may be visited twice.
         let place = |id: &StreamId| Cursor::from_be_bytes(id.to_bytes()) >> 1;
         let from = StreamId::from_bytes((cursor << 1).to_be_bytes());
         for (id, node) in self.nodes.range_mut(from..) {
@@ -283,12 +284,12 @@ impl StreamLog {
         self.len == 0
     }
 
-    /// The first live entry's ID, or 0-0.
+    /// The ID of the first live entry, or 0-0.
     pub fn first_id(&self) -> StreamId {
         self.first_id
     }
 
-    /// The highest ID ever added, even if its entry was deleted.
+    /// The highest ID that was ever added, even if its entry was deleted.
     pub fn last_id(&self) -> StreamId {
         self.last_id
     }
@@ -298,17 +299,18 @@ impl StreamLog {
         self.max_deleted_id
     }
 
-    /// The number of entries ever added.
+    /// The number of entries that were ever added.
     pub fn entries_added(&self) -> u64 {
         self.entries_added
     }
 
-    /// Sets the last ID: XSETID, and the end of a load. The caller has checked it against the log.
+    /// Sets the last ID, for XSETID and the end of a load. The caller has checked that the log has
+    /// no higher ID.
     pub fn set_last_id(&mut self, id: StreamId) {
         self.last_id = id;
     }
 
-    /// Sets the number of entries ever added.
+    /// Sets the number of entries that were ever added.
     pub fn set_entries_added(&mut self, entries: u64) {
         self.entries_added = entries;
     }
@@ -328,14 +330,14 @@ impl StreamLog {
         self.nodes.iter()
     }
 
-    /// Heap bytes.
+    /// The memory of the log in bytes.
     pub fn memory_bytes(&self) -> usize {
         let contents: usize = self.nodes.values().map(Listpack::memory_bytes).sum();
         contents + map_bytes::<StreamId, Listpack>(self.nodes.len())
     }
 
-    /// An estimate of [`StreamLog::memory_bytes`] from a few nodes of both ends: O(1). The nodes
-    /// between were as full when they were the last.
+    /// An estimate of [`StreamLog::memory_bytes`] from a few nodes at both ends, in O(1). The nodes
+    /// in between were as full when they were the last.
     pub fn memory_estimate(&self) -> usize {
         const WEIGHED: usize = 4;
         let nodes = self.nodes.values();
@@ -370,7 +372,7 @@ impl StreamLog {
         }
     }
 
-    /// Appends an entry. `fields` are names and values in turn; their number must be even.
+    /// Appends an entry. `fields` has names and values in turn, so its length must be even.
     pub fn append(
         &mut self,
         wanted: NewId,
@@ -383,7 +385,7 @@ impl StreamLog {
         let bytes = fields
             .iter()
             .fold(0usize, |sum, field| sum.saturating_add(field.len()));
-        // A new node repeats the names, and each element costs up to 10 bytes beside its text.
+        // A new node repeats the names, and each element costs up to 10 bytes besides its text.
         let upper_bound = bytes
             .saturating_add(fields.len().saturating_mul(10))
             .saturating_mul(2);
@@ -410,12 +412,14 @@ impl StreamLog {
         Ok(id)
     }
 
-    /// The live entries with IDs in this range, both ends included, in ascending order.
+    /// Iterates over the live entries with IDs in this range, including both ends, in ascending
+    /// order.
     pub fn range(&self, start: StreamId, end: StreamId) -> Range<'_> {
         Range::forwards(&self.nodes, start, end)
     }
 
-    /// The live entries with IDs in this range, both ends included, in descending order.
+    /// Iterates over the live entries with IDs in this range, including both ends, in descending
+    /// order.
     pub fn rev_range(&self, start: StreamId, end: StreamId) -> Range<'_> {
         Range::backwards(&self.nodes, start, end)
     }
@@ -430,7 +434,7 @@ impl StreamLog {
         self.get(id).is_some()
     }
 
-    /// XDEL of one entry. Returns whether it existed.
+    /// Deletes one entry, as XDEL does. Returns whether the entry existed.
     pub fn delete(&mut self, id: StreamId) -> bool {
         let Some((&master_id, node)) = self.nodes.range_mut(..=id).next_back() else {
             return false;
@@ -454,7 +458,7 @@ impl StreamLog {
         true
     }
 
-    /// Removes entries from the front. Returns their number.
+    /// Removes entries from the front. Returns the number of removed entries.
     pub fn trim(&mut self, trim: Trim, precision: Precision) -> u64 {
         let before = self.len;
         let limit = match precision {
@@ -490,7 +494,7 @@ impl StreamLog {
         before - self.len
     }
 
-    /// Marks the entries of the first node that `trim` removes.
+    /// Marks those entries of the first node as deleted that `trim` removes.
     fn trim_first_node(&mut self, trim: Trim) {
         let Some(mut first) = self.nodes.first_entry() else {
             return;
@@ -515,7 +519,8 @@ impl StreamLog {
         }
     }
 
-    /// Trims one entry at a time, where `may_go` allows it. Returns the removed IDs in order.
+    /// Trims one entry at a time, where `may_go` allows it. Returns the IDs of the removed entries
+    /// in order.
     ///
     /// Exact trimming skips entries that must stay and continues behind them. Approximate trimming
     /// stops at the first node that can't be removed as a whole, so that it removes the same
@@ -583,9 +588,9 @@ impl StreamLog {
         self.first_id = first.unwrap_or_default();
     }
 
-    /// Adds a node from a file or DUMP, if its bytes have the form of the drawing. Nodes must come
-    /// in order of their IDs; `finish_load` follows the last. Until then `last_id` is that of the
-    /// last live entry.
+    /// Adds a node from a file or DUMP, if its bytes have the form in the drawing. Nodes must be
+    /// added in the order of their IDs; `finish_load` is called after the last. Until then
+    /// `last_id` is the ID of the last live entry.
     pub fn insert_node(&mut self, id: StreamId, node: Listpack) -> bool {
         let last_node = self.nodes.last_key_value();
         let behind_last =
@@ -604,8 +609,8 @@ impl StreamLog {
         true
     }
 
-    /// Sets the figures that a file has beside the nodes. Returns false if they contradict the
-    /// nodes, whose figures are then used.
+    /// Sets the figures that a file has besides the nodes. Returns false if the figures contradict
+    /// the nodes; then the figures of the nodes are used.
     pub fn finish_load(
         &mut self,
         len: u64,
@@ -646,7 +651,7 @@ fn has_room(node: &Listpack, bytes: usize, limits: NodeLimits) -> bool {
     limits.max_entries == 0 || (entries as u64) < limits.max_entries
 }
 
-/// A node with the master entry only.
+/// Creates a node that has only the master entry.
 fn new_node(fields: &[&[u8]]) -> Listpack {
     let mut node = Listpack::new();
     let head = [
@@ -702,8 +707,8 @@ fn append_entry(node: &mut Listpack, master_id: StreamId, id: StreamId, fields: 
     }
 }
 
-/// Moves `n` entries in the master entry from its count to its count of deleted ones. Returns the
-/// remaining count.
+/// Moves `n` entries in the master entry from the count of live entries to that of deleted ones.
+/// Returns the remaining count.
 fn count_deleted(node: &mut Listpack, n: i64) -> i64 {
     let Some(at) = node.first() else {
         return 0;

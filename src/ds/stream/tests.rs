@@ -1,4 +1,4 @@
-//! Generated histories against a vector, the log's naive twin.
+//! Compares generated histories of the log with a vector.
 
 use super::*;
 use crate::ds;
@@ -148,7 +148,8 @@ proptest! {
         load(StreamId::new(1, 1), node);
     }
 
-    /// A valid node with some elements replaced is refused, or all its entries are consistent.
+    /// A valid node in which some elements were replaced is refused, or all its entries are
+    /// consistent.
     #[test]
     fn damaged_nodes_do_no_harm(
         entries in proptest::collection::vec((0u8..4, 1usize..4), 1..12),
@@ -196,7 +197,7 @@ fn load(id: StreamId, node: Listpack) {
     assert!(log.is_empty());
 }
 
-/// A node of elements given as texts; numbers become integers.
+/// A node whose elements are given as texts; numbers become integers.
 fn node(elements: &str) -> Listpack {
     let mut node = Listpack::new();
     let texts = elements.split_whitespace();
@@ -238,7 +239,7 @@ fn each_element_of_a_node_is_checked() {
         assert!(accepts("1 0 1 name 0 2 0 0 a 4"));
         assert!(!accepts(&format!("1 0 1 name 0 {bad}")), "{bad}");
     }
-    // IDs must ascend, except those of deleted entries.
+    // IDs must ascend, except the IDs of deleted entries.
     assert!(accepts("2 0 1 name 0 2 0 0 a 4 2 0 1 a 4"));
     assert!(!accepts("2 0 1 name 0 2 0 1 a 4 2 0 1 a 4"));
     assert!(accepts("1 1 1 name 0 3 0 1 a 4 2 0 1 a 4"));
@@ -379,14 +380,14 @@ fn a_small_entry_costs_18_bytes() {
     );
 }
 
-/// More entries than any trimmed stream here has.
+/// A number of entries that no trimmed stream in these tests has.
 const LONG: usize = scaled(60, 20);
 
 proptest! {
     #![proptest_config(ds::cases(128))]
 
-    /// Some entries must stay. Exact trimming removes the first others; approximate trimming
-    /// removes what exact trimming to its resulting length would have removed.
+    /// Some entries must stay. Exact trimming removes the first of the other entries; approximate
+    /// trimming removes the same entries as exact trimming to the resulting length.
     #[test]
     fn trimming_passes_over_what_must_stay(
         deleted in proptest::collection::vec(any::<bool>(), 1..LONG),

@@ -14,7 +14,7 @@ pub(super) struct Node<'a> {
     names: Pos,
 }
 
-/// The place of an entry, and its head.
+/// The position, the ID and the flags of an entry.
 #[derive(Clone, Copy)]
 pub(super) struct Raw {
     pub at: Pos,
@@ -29,7 +29,7 @@ impl Raw {
     }
 }
 
-/// Reads integers and skips elements, from a position on.
+/// Reads integers and skips elements, from a position in a listpack on.
 struct Reader<'a> {
     listpack: &'a Listpack,
     at: Pos,
@@ -66,22 +66,23 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// The number of live entries in the master entry.
+    /// The number of live entries, from the master entry.
     pub fn count(&self) -> u64 {
         self.count as u64
     }
 }
 
-/// A walk over the entries of a node, deleted ones included.
+/// A walk over the entries of a node, including deleted ones.
 pub(super) struct Walk<'a> {
     node: Node<'a>,
-    /// Forwards: the position of the next entry. Backwards: the last element of the next entry.
+    /// In a walk forwards, the position of the next entry; in a walk backwards, the last element of
+    /// the next entry.
     at: Option<Pos>,
     backwards: bool,
 }
 
 impl<'a> Walk<'a> {
-    /// A walk forwards, from the first entry.
+    /// Begins a walk forwards, at the first entry.
     pub fn first(node: Node<'a>) -> Walk<'a> {
         let mut reader = Reader {
             listpack: node.listpack,
@@ -96,7 +97,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// A walk backwards, from the last entry.
+    /// Begins a walk backwards, at the last entry.
     pub fn last(node: Node<'a>) -> Walk<'a> {
         Walk {
             node,
@@ -105,7 +106,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Reads the entry at `at`; also returns the position of the next one.
+    /// Reads the entry at `at`. Also returns the position of the next entry.
     fn read(&self, at: Pos) -> (Raw, StreamEntry<'a>, Pos) {
         let node = self.node;
         let mut reader = Reader {
@@ -174,7 +175,7 @@ impl<'a> Range<'a> {
         end: StreamId,
         backwards: bool,
     ) -> Range<'a> {
-        // The node that may hold `start` is the last one that begins at or before it.
+        // The node that may have `start` is the last one that begins at or before `start`.
         let first = nodes
             .range(..=start)
             .next_back()
@@ -216,8 +217,8 @@ impl<'a> Iterator for Range<'a> {
     fn next(&mut self) -> Option<StreamEntry<'a>> {
         loop {
             while let Some((raw, entry)) = self.node.as_mut().and_then(Walk::next) {
-                // A deleted entry may have a higher ID than later ones: XSETID can go back to the
-                // last live one.
+                // A deleted entry may have a higher ID than later entries: XSETID can set the last
+                // ID back to that of the last live entry.
                 if raw.is_deleted() {
                     continue;
                 }
@@ -251,8 +252,8 @@ pub(super) struct Census {
     pub ends: Option<(StreamId, StreamId)>,
 }
 
-/// Whether a listpack from outside is a valid node with the ID `id`: every element in its place,
-/// the counts right, the IDs of live entries ascending from that of the node.
+/// Checks whether a listpack from outside is a valid node with the ID `id`: every element is in its
+/// place, the counts are right, and the IDs of live entries ascend from that of the node.
 pub(super) fn validate(id: StreamId, listpack: &Listpack) -> Option<Census> {
     let mut elements = listpack.iter();
     let (count, deleted) = (elements.next_int()?, elements.next_int()?);
@@ -292,7 +293,7 @@ pub(super) fn validate(id: StreamId, listpack: &Listpack) -> Option<Census> {
     })
 }
 
-/// Skips an entry's fields. Returns the number of its elements so far.
+/// Skips the fields of an entry. Returns the number of the entry's elements so far.
 fn skip_fields(elements: &mut Iter<'_>, flags: i64, names: usize) -> Option<i64> {
     let before = if flags & SAME_FIELDS != 0 {
         skip(elements, names)?;

@@ -5,16 +5,16 @@
 //!            16 bytes of header                          key = ((order(score) - base) >> shift), clamped to u32
 //! ```
 //!
-//! A score and a pointer would be 16 bytes for each member. The leaf needs 12: neighbours' scores
-//! have their high bits in common, so a leaf stores a key for each: the difference to its `base`,
-//! in units of `1 << shift`. The map from score to key is monotone for *every* base and shift. So a
-//! search among the keys is right unless keys are equal, and only members whose keys equal the
-//! probe's are read. Base and shift affect speed only: they are chosen when a leaf is built or
-//! divided, and again when it grows and many keys are equal.
+//! A score and a pointer would take 16 bytes for each member. The leaf needs 12: neighbours' scores
+//! have their high bits in common, so a leaf stores a key for each score: the difference to its
+//! `base`, in units of `1 << shift`. The map from score to key is monotone for *every* base and
+//! shift. So a search among the keys is right unless keys are equal, and only members whose keys
+//! equal the probe's are read. Base and shift affect speed only: they are chosen when a leaf is
+//! built or divided, and again when the leaf grows and many keys are equal.
 //!
 //! Capacities follow the allocator's size classes (8-byte quantum, four classes for each doubling),
-//! so a leaf wastes at most one step, an eighth on average; leaves of fixed size waste a third
-//! after random inserts.
+//! so a leaf wastes at most one step, an eighth on average. Leaves of fixed size would waste a
+//! third after random inserts.
 //!
 //! **Invariants**
 //! - members are in order (score, then bytes), and all of them live;
@@ -31,7 +31,7 @@ use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ops::Range;
 use std::ptr::NonNull;
 
-/// The maximum number of members of a leaf: they fill the size class of 2048 bytes.
+/// The maximum number of members of a leaf, which fill the size class of 2048 bytes.
 pub(super) const MAX: usize = 168;
 /// The minimum number of members of a leaf that has siblings.
 pub(super) const MIN: usize = MAX / 4;
@@ -55,11 +55,11 @@ struct Header {
 const _: () = assert!(HEADER == 16);
 const _: () = assert!(((CLASSES[15] - HEADER) / ENTRY) & !1 == MAX);
 
-/// The owning pointer of a leaf. It owns the arrays, not the members.
+/// The owning pointer of a leaf, which owns the arrays but not the members.
 pub(super) struct Leaf(NonNull<Header>);
 
-/// The smallest capacity for `len` members that fills its size class. Two leaves that are about to
-/// be divided may exceed MAX.
+/// The smallest capacity for `len` members that fills its size class. While two leaves are joined
+/// to be divided again, `len` may exceed MAX.
 fn capacity_for(len: usize) -> usize {
     CLASSES
         .iter()
@@ -85,7 +85,7 @@ impl Leaf {
         let Some(start) = NonNull::new(start.cast::<Header>()) else {
             handle_alloc_error(layout(cap))
         };
-        // SAFETY: freshly allocated and aligned.
+        // SAFETY: the memory is freshly allocated and aligned.
         unsafe {
             start.write(Header {
                 base: 0,
@@ -110,7 +110,7 @@ impl Leaf {
     }
 
     fn header_mut(&mut self) -> &mut Header {
-        // SAFETY: as above, borrowed exclusively.
+        // SAFETY: the leaf owns an initialised header, and is borrowed exclusively.
         unsafe { self.0.as_mut() }
     }
 
@@ -190,7 +190,8 @@ impl Leaf {
             }
         }
         let key = self.key_of(order_of(member));
-        // SAFETY: cap > len, so one more entry fits behind the `len - at` that move up.
+        // SAFETY: cap > len, so there is room for one more entry behind the `len - at` entries that
+        // move up.
         unsafe {
             let (keys, members) = (self.keys_start().add(at), self.members_start().add(at));
             keys.copy_to(keys.add(1), len - at);
@@ -201,11 +202,11 @@ impl Leaf {
         self.header_mut().len += 1;
     }
 
-    /// Writes the key of the member at `at`, whose score changed; the caller has checked that its
-    /// place is the same.
+    /// Writes the key of the member at `at`, whose score has changed. The caller has checked that
+    /// the member's place is still right.
     pub(super) fn rekey(&mut self, at: usize) {
         let key = self.key_of(order_of(self.members()[at]));
-        // SAFETY: `at` was checked by the index above.
+        // SAFETY: the index in the line above has checked `at`.
         unsafe { self.keys_start().add(at).write(key) }
     }
 
@@ -228,15 +229,15 @@ impl Leaf {
         }
     }
 
-    /// Appends members that are all behind this leaf's, and chooses base and shift again.
+    /// Appends members that all follow the leaf's own, and chooses base and shift again.
     pub(super) fn extend(&mut self, members: &[MemberPtr]) {
         let len = self.len();
         let cap = capacity_for(len + members.len());
         if cap > self.cap() {
             self.resize(cap);
         }
-        // SAFETY: cap has room for all of them; the keys of the new entries are written by
-        // `sharpen` before anything reads them.
+        // SAFETY: cap has room for all members; the keys of the new entries are written by
+        // `sharpen` before they are read.
         unsafe {
             self.members_start()
                 .add(len)
@@ -247,7 +248,7 @@ impl Leaf {
         self.sharpen();
     }
 
-    /// Keeps the first half and returns the second.
+    /// Keeps the first half of the members, and returns a leaf with the second half.
     pub(super) fn divide(&mut self) -> Leaf {
         let half = self.len() / 2;
         let right = Leaf::from_sorted(&self.members()[half..]);
@@ -259,7 +260,7 @@ impl Leaf {
         right
     }
 
-    /// Moves to an allocation of `cap` entries.
+    /// Moves the leaf to an allocation of `cap` entries.
     fn resize(&mut self, cap: usize) {
         if cap == self.cap() {
             return;
@@ -272,7 +273,7 @@ impl Leaf {
             cap: moved_cap,
             ..*self.header()
         };
-        // SAFETY: two allocations, both with room for `len` entries.
+        // SAFETY: the two allocations are different, and both have room for `len` entries.
         unsafe {
             moved
                 .keys_start()
@@ -284,8 +285,8 @@ impl Leaf {
         *self = moved;
     }
 
-    /// Offers the leaf and its members to the mover; `moved` returns the new address of a member
-    /// that it has moved.
+    /// Offers the leaf and its members to the mover. `moved` returns the new address of a member if
+    /// it has moved the member.
     pub(super) fn relocate(
         &mut self,
         mover: &mut Mover,
@@ -307,8 +308,8 @@ impl Leaf {
         }
     }
 
-    /// Whether many keys are probably equal although the scores differ: clamped at an end, or too
-    /// few units.
+    /// Whether many keys are probably equal although the scores differ, because they are clamped at
+    /// an end of the range, or the range has too few units.
     fn is_blunt(&self) -> bool {
         let keys = self.keys();
         let [_, second, .., next_to_last, last] = *keys else {
@@ -340,14 +341,14 @@ impl Leaf {
 
 /// The score of a live member as an ordered integer.
 pub(super) fn order_of(member: MemberPtr) -> u64 {
-    // SAFETY: the tree's contract: whatever it holds, or is being given, lives.
+    // SAFETY: by the tree's contract, all members that it has or is given live.
     order(unsafe { member.score() })
 }
 
 impl Drop for Leaf {
     fn drop(&mut self) {
         let layout = layout(self.cap());
-        // SAFETY: allocated with this capacity; members are not owned.
+        // SAFETY: the leaf was allocated with this capacity; members are not owned.
         unsafe { dealloc(self.0.as_ptr().cast(), layout) }
     }
 }

@@ -11,11 +11,11 @@
 //! ```
 //!
 //! Members are in order of score, then of bytes (memcmp). **All ranges are ranks**: a bound (score,
-//! bytes, or a member) is a [`Probe`], `lower_bound` returns the number of members before it in
-//! O(log n), and ranges are iterated, counted and deleted by rank. So ZRANK, ZCOUNT, ZRANGEBYLEX
+//! bytes, or a member) is a [`Probe`], `lower_bound` returns the number of members before the probe
+//! in O(log n), and ranges are iterated, counted and deleted by rank. So ZRANK, ZCOUNT, ZRANGEBYLEX
 //! and ZREMRANGEBYSCORE share one search and one walk. An iterator keeps a leaf and a rank for each
-//! end, and descends again by rank at the end of a leaf: once in a hundred members, which is
-//! cheaper than sibling pointers that each insert would have to update.
+//! end, and descends again by rank at the end of a leaf. That happens once in a hundred members,
+//! which is cheaper than sibling pointers that each insert would have to update.
 //!
 //! Cost: a search in 1,000,000 members reads three inner nodes (they stay in the cache), a few
 //! cache lines of a leaf, and the members whose keys are equal: usually only the one that is
@@ -23,16 +23,16 @@
 //! 32 or more.
 //!
 //! **Invariants** (`ZsetTree::check` verifies them after each step of the generated histories)
-//! - `branch.count` is the number of members below, `branch.first` and `branch.order` are its first
-//!   member and that one's score;
+//! - `branch.count` is the number of members below the branch, `branch.first` the first of them,
+//!   and `branch.order` the first one's score;
 //! - leaves are all at one depth; the root is a leaf or has two branches at least; no other node
 //!   falls below a quarter of its maximum;
 //! - every pointer in the tree is to a live member: `insert` is unsafe for this reason alone, and a
 //!   removal passes the pointer on only when the tree does not read it any more.
 //!
-//! **Limits**: scores are not NaN (commands refuse it). -0.0 and 0.0 are one score, as in Redis.
-//! With different scores the result of a lex range is undefined, as Redis's documentation says, but
-//! harmless.
+//! **Limits**: scores are not NaN (commands refuse it). -0.0 and 0.0 are one score, as in Redis. If
+//! scores differ, the result of a lex range is undefined, as Redis's documentation says, but the
+//! range is harmless.
 //!
 //! Rejected: a skip list (a level is a cache miss; 37 bytes of pointers and spans); parent pointers
 //! (a divided inner node would have to touch every child); full scores in the leaves (4 more bytes
@@ -55,12 +55,12 @@ use std::ops::Range;
 const MAX_BRANCHES: usize = if cfg!(test) { 8 } else { 64 };
 /// The minimum number of branches of an inner node other than the root.
 const MIN_BRANCHES: usize = MAX_BRANCHES / 4;
-/// The members of a leaf after a bulk build: with room to grow, so that few leaves are divided soon
-/// after.
+/// The number of members of a leaf after a bulk build. It leaves room to grow, so that few leaves
+/// are divided soon after.
 const BUILD_LEAF: usize = 126;
 const BUILD_BRANCHES: usize = MAX_BRANCHES / 4 * 3;
 
-/// Maps a score to an integer of the same order: negative numbers have all bits flipped, the others
+/// Maps a score to an integer of the same order: negative scores have all bits flipped, all others
 /// the sign bit.
 pub(super) fn order(score: f64) -> u64 {
     let bits = (score + 0.0).to_bits(); // -0.0 + 0.0 is 0.0
@@ -71,7 +71,7 @@ pub(super) fn order(score: f64) -> u64 {
     }
 }
 
-/// A place between members, defined by the member behind it.
+/// A place between members, defined by the member that follows it.
 #[derive(Clone, Copy, Debug)]
 pub struct Probe<'a>(Place<'a>);
 
@@ -83,7 +83,7 @@ enum Place<'a> {
 }
 
 impl<'a> Probe<'a> {
-    /// The place before this member with this score, or where it would be.
+    /// The place before this member with this score, or where this member would be.
     pub fn at(score: f64, bytes: &'a [u8]) -> Probe<'a> {
         Probe(Place::Pair(order(score), bytes))
     }
@@ -104,7 +104,7 @@ impl<'a> Probe<'a> {
         })
     }
 
-    /// The place before the first member that is `bytes` or greater; for sets with equal scores.
+    /// The place before the first member that is `bytes` or greater, for sets with equal scores.
     pub fn before_lex(bytes: &'a [u8]) -> Probe<'a> {
         Probe(Place::Lex {
             bytes,
@@ -112,7 +112,7 @@ impl<'a> Probe<'a> {
         })
     }
 
-    /// The place behind the last member that is `bytes` or smaller; for sets with equal scores.
+    /// The place behind the last member that is `bytes` or smaller, for sets with equal scores.
     pub fn after_lex(bytes: &'a [u8]) -> Probe<'a> {
         Probe(Place::Lex { bytes, after: true })
     }
@@ -169,7 +169,7 @@ impl<'a> Probe<'a> {
     }
 }
 
-/// A member as a walk sees it.
+/// A member and its score, as walks return them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Item<'a> {
     pub score: f64,
@@ -203,8 +203,8 @@ impl Branch {
         }
     }
 
-    /// Updates the first member after a change below. Members are rarely in the cache, so a member
-    /// is read only if it is another allocation.
+    /// Updates the branch's first member after a change below. Members are rarely in the cache, so
+    /// the member is read only if it is not the same allocation as before.
     fn refresh_first(&mut self) {
         if let Some(first) = self.node.first().filter(|first| *first != self.first) {
             (self.order, self.first) = (order_of(first), first);
@@ -272,7 +272,7 @@ impl Node {
         }
     }
 
-    /// An estimate of the memory from a few branches of each level: O(1).
+    /// An estimate of the memory from a few branches of each level, in O(1).
     fn memory_estimate(&self) -> usize {
         const WEIGHED: usize = 4;
         let Node::Inner(branches) = self else {
@@ -296,8 +296,8 @@ impl Node {
         }
     }
 
-    /// Offers the nodes on the way to the leaf with this rank, the leaf and its members to the
-    /// mover. Returns the number of members up to the end of the leaf.
+    /// Offers three things to the mover: the nodes on the way to the leaf with this rank, the leaf
+    /// and its members. Returns the number of members up to the end of the leaf.
     fn relocate(
         &mut self,
         rank: usize,
@@ -320,7 +320,7 @@ impl Node {
         }
     }
 
-    /// Inserts below a node that is not full.
+    /// Inserts a member below this node, which must not be full.
     fn insert(&mut self, probe: &Probe, member: MemberPtr) {
         match self {
             Node::Leaf(leaf) => leaf.insert(leaf.lower_bound(probe), member),
@@ -366,8 +366,8 @@ impl Node {
         }
     }
 
-    /// Removes the members of these ranks below this node. Each is passed on when nothing here
-    /// reads it any more.
+    /// Removes the members of these ranks below this node. Each member is passed to `removed` when
+    /// the tree does not read it any more.
     fn remove(&mut self, range: Range<usize>, removed: &mut impl FnMut(MemberPtr)) {
         let branches = match self {
             Node::Leaf(leaf) => {
@@ -400,7 +400,7 @@ impl Node {
                 branch.refresh_first();
             }
         }
-        // The branches at the edges of the hole: the one before it, and the one behind it.
+        // The edges are the branches before and behind the emptied ones.
         let edge = emptied.start;
         branches.drain(emptied);
         for at in [edge + 1, edge, edge.wrapping_sub(1)] {
@@ -412,8 +412,8 @@ impl Node {
     }
 }
 
-/// Makes room for one more branch, growing by a quarter: doubling would leave a third of the memory
-/// unused.
+/// Makes room for one more branch. The capacity grows by a quarter: doubling would leave a third of
+/// the memory unused.
 fn reserve_one(branches: &mut Vec<Branch>) {
     if branches.len() == branches.capacity() {
         branches.reserve_exact((branches.len() / 4).max(2));
@@ -427,7 +427,7 @@ fn child_for(branches: &[Branch], probe: &Probe) -> usize {
         .saturating_sub(1)
 }
 
-/// The branch that holds the member a probe names, if it is in the tree.
+/// The branch with the member that the probe names, if the tree has this member.
 fn child_with(branches: &[Branch], probe: &Probe) -> usize {
     branches
         .partition_point(|b| probe.reaches(b.order, b.first))
@@ -446,7 +446,8 @@ fn child_at_rank(branches: &[Branch], rank: usize) -> (usize, usize) {
     unreachable!("rank beyond the members below this node");
 }
 
-/// Joins branch `at` with a neighbour, or balances them, until it has enough members or is alone.
+/// Joins branch `at` with a neighbour, or balances the two, until the branch has enough members or
+/// is alone.
 fn mend(branches: &mut Vec<Branch>, mut at: usize) {
     while at < branches.len() && branches.len() > 1 && branches[at].node.is_underfull() {
         at = at.saturating_sub(1);
@@ -454,8 +455,8 @@ fn mend(branches: &mut Vec<Branch>, mut at: usize) {
     }
 }
 
-/// Moves the content of branch `left + 1` to branch `left`, and divides it again in halves if that
-/// is too much for one node.
+/// Moves the content of branch `left + 1` to branch `left`. If that is too much for one node,
+/// divides it again in halves.
 fn pool(branches: &mut Vec<Branch>, left: usize) {
     let right = branches.remove(left + 1);
     let target = &mut branches[left];
@@ -465,7 +466,8 @@ fn pool(branches: &mut Vec<Branch>, left: usize) {
         (Node::Inner(inner), Node::Inner(more)) => {
             let seam = inner.len();
             inner.extend(more);
-            // A node that was alone in its parent may have too few branches: here it has siblings.
+            // A node that was alone in its parent may have had too few branches; now it has
+            // siblings.
             mend(inner, seam);
             mend(inner, seam - 1);
         }
@@ -477,14 +479,14 @@ fn pool(branches: &mut Vec<Branch>, left: usize) {
     }
 }
 
-/// The tree. It borrows its members: dropping it frees none of them.
+/// The tree. It borrows its members, so dropping the tree frees none of them.
 pub struct ZsetTree {
     root: Node,
     len: usize,
 }
 
 // SAFETY: the tree owns its nodes. The members belong to the caller of `insert`, which guarantees
-// that they live as long, and moves both together.
+// that they live as long as the tree, and moves both together.
 unsafe impl Send for ZsetTree {}
 
 impl Default for ZsetTree {
@@ -502,7 +504,7 @@ impl ZsetTree {
         }
     }
 
-    /// Builds a packed tree in O(n) from sorted members, all different.
+    /// Builds a packed tree in O(n) from sorted members, which must all be different.
     ///
     /// # Safety
     /// As for [`ZsetTree::insert`], for each of them.
@@ -539,13 +541,13 @@ impl ZsetTree {
         self.len == 0
     }
 
-    /// Offers nodes and members to the mover, from a rank on, until its step is spent; `moved`
-    /// returns the new address of a member that it has moved. Returns the next rank, or the length
-    /// at the end.
+    /// Offers nodes and members to the mover, from a rank on, until the mover's step is spent.
+    /// `moved` returns the new address of a member if it has moved the member. Returns the next
+    /// rank, or the length at the end.
     ///
     /// # Safety
-    /// What `moved` returns is the same member as [`ZsetTree::insert`] demands it, and replaces the
-    /// one that it was given.
+    /// The pointer that `moved` returns is to the same member, fulfils what [`ZsetTree::insert`]
+    /// demands, and replaces the pointer that `moved` was given.
     pub(super) unsafe fn relocate(
         &mut self,
         rank: usize,
@@ -642,7 +644,7 @@ impl ZsetTree {
         }
     }
 
-    /// The member of a rank.
+    /// The member with this rank.
     pub fn get(&self, rank: usize) -> Option<Item<'_>> {
         self.range(rank..rank.saturating_add(1)).next()
     }
@@ -657,7 +659,8 @@ impl ZsetTree {
         self.get(self.len.checked_sub(1)?)
     }
 
-    /// The members of these ranks, as far as they exist, from either end.
+    /// Iterates over the members of these ranks from either end. Ranks beyond the last member are
+    /// ignored.
     pub fn range(&self, ranks: Range<usize>) -> Iter<'_> {
         let end = ranks.end.min(self.len);
         let start = ranks.start.min(end);
@@ -670,12 +673,12 @@ impl ZsetTree {
         }
     }
 
-    /// All members in order.
+    /// Iterates over all members in order.
     pub fn iter(&self) -> Iter<'_> {
         self.range(0..self.len)
     }
 
-    /// Removes a member by score and bytes. The caller frees it.
+    /// Removes a member by score and bytes. The caller frees the member.
     pub fn remove(&mut self, score: f64, bytes: &[u8]) -> Option<MemberPtr> {
         let member = self.root.remove_one(&Probe::at(score, bytes))?;
         self.len -= 1;
@@ -683,7 +686,7 @@ impl ZsetTree {
         Some(member)
     }
 
-    /// Replaces a root with a single branch by that branch.
+    /// Replaces a root that has a single branch by this branch.
     fn lower_root(&mut self) {
         while let Node::Inner(branches) = &mut self.root
             && branches.len() == 1
@@ -692,8 +695,8 @@ impl ZsetTree {
         }
     }
 
-    /// Removes the members of these ranks; passes each to `removed`, which may free it. Returns
-    /// their number.
+    /// Removes the members of these ranks, and passes each to `removed`, which may free it. Returns
+    /// the number of removed members.
     pub fn remove_range(
         &mut self,
         ranks: Range<usize>,
@@ -715,8 +718,8 @@ impl ZsetTree {
         end - start
     }
 
-    /// Changes the score of a member. Usually the change is small and the place stays the same, so
-    /// that nothing moves.
+    /// Changes the score of a member. Usually the change is small and the member's place stays the
+    /// same, so that nothing moves.
     ///
     /// # Safety
     /// The member is in this tree.
@@ -725,21 +728,22 @@ impl ZsetTree {
         let (old, bytes) = unsafe { (member.score(), member.bytes()) };
         let probe = Probe::at(old, bytes);
         if order(old) == order(score) {
-            // SAFETY: the same number, or 0.0 for -0.0: the order is the same.
+            // SAFETY: the score is the same number, or 0.0 in place of -0.0, so the order is the
+            // same.
             return unsafe { member.set_score(score) };
         }
         if update_in_place(&mut self.root, &probe, member, score) {
             return;
         }
         self.remove(old, bytes);
-        // SAFETY: it is in no tree now, and lives as before.
+        // SAFETY: the member is in no tree now, and lives as before.
         unsafe {
             member.set_score(score);
             self.insert(member);
         }
     }
 
-    /// Asserts every invariant of the header, for tests.
+    /// Asserts every invariant of the header. Only tests call this.
     #[cfg(test)]
     fn check(&self) {
         fn walk(node: &Node, is_root: bool) -> usize {
@@ -774,9 +778,9 @@ impl ZsetTree {
     }
 }
 
-/// Sets the score in place if it stays strictly between its neighbours in the leaf. At the edges of
-/// a leaf the neighbours and the branches above are not known here; those cases are left to remove
-/// and insert.
+/// Sets the score in place if the member stays strictly between its neighbours in the leaf. At the
+/// edges of a leaf the neighbours and the branches above are not known here, so these cases are
+/// left to remove and insert.
 fn update_in_place(root: &mut Node, probe: &Probe, member: MemberPtr, score: f64) -> bool {
     let mut node = root;
     let leaf = loop {
@@ -799,19 +803,20 @@ fn update_in_place(root: &mut Node, probe: &Probe, member: MemberPtr, score: f64
     true
 }
 
-/// Divides `total` into parts that differ by at most one, each near `target`.
+/// Divides `total` into parts that are near `target` and differ by at most one.
 fn even_parts(total: usize, target: usize) -> impl Iterator<Item = usize> {
     let parts = total.div_ceil(target);
     (0..parts).map(move |i| total / parts + usize::from(i < total % parts))
 }
 
-/// A walk over ranks, from either end.
+/// An iterator over ranks, from either end.
 #[derive(Clone)]
 pub struct Iter<'a> {
     tree: &'a ZsetTree,
     start: usize,
     end: usize,
-    /// The members from rank `start` on in the leaf of `next`; empty when it must descend.
+    /// The members from rank `start` on in the leaf of `next`; empty when the iterator must
+    /// descend.
     front: &'a [MemberPtr],
     /// The members up to rank `end` in the leaf of `next_back`.
     back: &'a [MemberPtr],

@@ -1,4 +1,4 @@
-//! Generated histories against a `BTreeSet`, the tree's naive twin.
+//! Compares generated histories of the tree with a `BTreeSet`.
 
 use super::*;
 use crate::ds;
@@ -7,7 +7,7 @@ use crate::ds::scaled;
 use proptest::prelude::*;
 use std::collections::{BTreeSet, HashMap};
 
-/// The tree with an owner of its members, and the naive twin.
+/// The tree, the owner of its members, and a `BTreeSet` with the same members.
 #[derive(Default)]
 struct Pair {
     tree: ZsetTree,

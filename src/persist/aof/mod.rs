@@ -6,7 +6,7 @@
 //!
 //!   BGREWRITEAOF:  1  a new incremental file takes what is written from now on
 //!                  2  a forked child writes the data set as it is to a new base file
-//!                 3  the manifest names the new base and file; the files they replace are history, and are deleted
+//!                  3  the manifest names the new base and file; the files they replace are history, and are deleted
 //!
 //!   start:         load: base, then the incremental files in order, each command through `call()`
 //! ```
