@@ -13,8 +13,8 @@ use super::packet::{Extension, Gossip, flag};
 
 /// The least number of nodes in a packet.
 const GOSSIP_MIN: usize = 3;
-/// The maximum by which a peer's clock may be ahead, in milliseconds. Times that are further ahead
-/// are ignored.
+/// The maximum by which a peer's clock may be ahead, in milliseconds. Times of a clock that is
+/// further ahead are ignored.
 const CLOCK_AHEAD_MS: u64 = 500;
 
 impl Cluster {

@@ -3,7 +3,7 @@
 //! Each pair of nodes has two links: each side opens one. A node sends all packets but answers on
 //! the link that it opened: PING, MEET, FAIL and so on. The PONG to a PING comes back on the link
 //! of the PING. So from a link that a peer opened, a node reads packets, and sends only answers on
-//! it. The peer of such a link is known when its first packet has a known sender.
+//! it. The peer of an accepted link is known when the link's first packet has a known sender.
 
 use std::rc::Rc;
 

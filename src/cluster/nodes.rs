@@ -69,8 +69,8 @@ pub struct Node {
     pub(super) gossip_mark: u32,
 }
 
-/// The maximum number of unanswered pings whose times are kept. Later ones are dropped, so an
-/// answer may count for an earlier ping than its own.
+/// The maximum number of unanswered pings whose times are kept. The times of later pings are
+/// dropped, so an answer may count for an earlier ping than its own.
 const PINGS_MAX: usize = 128;
 
 impl Node {

@@ -205,7 +205,7 @@ impl Cluster {
         self.update_role(sender, ping.header, out);
         // The slots of a node that is known by gossip count only once it has answered a ping: the
         // answer has its texts, and CLUSTER SLOTS must not show the node without its host name.
-        // After the time for a handshake they count without an answer.
+        // After the time for a handshake the node's slots count without an answer.
         if !self.nodes[sender].is_hearsay || self.handshake_is_over(now, sender) {
             self.receive_claims(sender, ping.header, out);
         }
@@ -290,7 +290,7 @@ impl Cluster {
             if self.nodes[expected].name == ping.header.sender {
                 return sender;
             }
-            // Another node answers at the address now.
+            // Another node answers at the expected node's address now.
             let name = self.nodes[expected].name;
             let text = format!("PONG contains mismatching sender ID. About node {name}");
             self.log(log::Level::Debug, text, out);

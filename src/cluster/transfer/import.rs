@@ -101,7 +101,8 @@ impl Transfers {
         Ok(())
     }
 
-    /// Reacts to a message of the source. Returns false if the job's state does not allow it.
+    /// Reacts to a message of the source. Returns false if the job's state does not allow the
+    /// message.
     pub(super) fn hear_source(&mut self, now: Now, at: usize, word: Word) -> bool {
         let name = self.jobs[at].name;
         match (word, self.jobs[at].state) {
@@ -126,8 +127,8 @@ impl Transfers {
         if self.limits.never_claim {
             return;
         }
-        // Later than this, a majority may have declared this node failed, and the source may serve
-        // the slots again.
+        // Later than half of the node timeout after the request, a majority may have declared this
+        // node failed, and the source may serve the slots again.
         if now.ms - self.jobs[at].since >= self.limits.grant_ms {
             return self.fail(now, at, "The grant came too late");
         }

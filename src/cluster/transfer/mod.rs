@@ -27,13 +27,13 @@
 //!   claim: the target has given the job up, as it would claim before it closes the connection;
 //! - a majority says that the target has failed, or an operator cancels the job.
 //!
-//! A target that was stopped between its request and the grant could wake up after it was declared
-//! failed. So a target claims only within half of the node timeout after its request, which is
-//! before a majority can have declared it failed.
+//! A target that was stopped between its request and the grant could wake up after a majority had
+//! declared it failed. So a target claims only within half of the node timeout after its request,
+//! which is before a majority can have declared it failed.
 //!
-//! **For the owner.** It executes the actions in order, at the top level. A connection is named by
-//! the id of its client. `Snapshot` need not be executed at once: the child is forked when no other
-//! child runs. From the fork on, changes of the slots are collected for the job.
+//! **For the owner.** The owner executes the actions in order, at the top level. A connection is
+//! named by the id of its client. `Snapshot` need not be executed at once: the child is forked when
+//! no other child runs. From the fork on, changes of the slots are collected for the job.
 //!
 //! **Invariant:** a job that has ended never changes; active jobs have different links.
 //! **Limits:** jobs are not continued after a restart: what a target had received is removed.
