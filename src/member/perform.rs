@@ -41,8 +41,8 @@ pub fn perform(server: &mut Server, actions: Vec<Action>) {
 }
 
 /// Executes the queued actions that need the top level, unless this is a nested turn. While a
-/// command from the primary's link runs, the link can't be closed, so they stay queued until the
-/// end of the turn.
+/// command from the primary's link runs, the link can't be closed, so such actions stay queued
+/// until the end of the turn.
 pub fn perform_waiting(server: &mut Server) {
     if server.is_nested() || primary_is_served(server) {
         return;
