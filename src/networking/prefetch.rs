@@ -31,8 +31,8 @@ const WINDOW: usize = 16;
 /// because each batch clears its window, and clearing a large one takes longer.
 const LARGE_WINDOW: usize = 128;
 
-/// Whether the setting switches prefetching off. 1 does too: a single key can't be prefetched
-/// together with another.
+/// Whether the setting switches prefetching off. The value 1 switches prefetching off, too: a
+/// single key can't be prefetched together with another.
 fn is_off(setting: u32) -> bool {
     setting <= 1
 }

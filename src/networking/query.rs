@@ -48,7 +48,7 @@ const AHEAD_MAX: usize = 128;
 /// A batch with fewer commands than this counts as short.
 const FEW: usize = 8;
 
-/// The read handler of a client's socket: runs its requests, up to the loop's budget.
+/// The read handler of a client's socket: runs the client's requests, up to the loop's budget.
 pub fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, _: Mask) -> Io {
     let Some(slot) = el.data(token) else {
         return Io::Drained;

@@ -123,7 +123,7 @@ fn databases(fields: &Fields) -> Vec<Value> {
 }
 
 /// Keys and bytes of each type that has keys, how many keys were sampled for the estimate, and
-/// whether these were all. `null` while nothing is estimated.
+/// whether these were all. The result is `null` while nothing is estimated.
 fn memory_by_type(server: &Server) -> Value {
     let Some(memory) = &server.visits.type_memory else {
         return Value::Null;

@@ -333,8 +333,8 @@ fn no_address() -> Failure {
     Failure::Resolve("Name or service not known".into())
 }
 
-/// Tries the next address. If there is none, the link fails with the error of the last address, or
-/// with `reason` if no address was tried.
+/// Tries the next address. Without a next address, the link fails with the error of the last
+/// address, or with `reason` if no address was tried.
 fn connect_next(el: &mut EventLoop<Server>, links: &mut Links, id: LinkId, mut reason: Failure) {
     let Some(link) = links.outgoing_mut(id) else {
         return;

@@ -461,8 +461,8 @@ fn take_over_history(server: &mut Server, id: String, offset: u64, db: u32) {
 struct Incoming {
     conn: Connection,
     body: Body,
-    /// Bytes that were read and not passed to `body`. After the end of the snapshot they belong to
-    /// the stream.
+    /// Bytes that were read and not passed to `body`. After the end of the snapshot these bytes
+    /// belong to the stream.
     input: Vec<u8>,
     /// Bytes of the snapshot; `at` is how many of these bytes the loader has consumed.
     output: Vec<u8>,

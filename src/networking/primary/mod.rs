@@ -16,7 +16,7 @@
 //! flag PRIMARY.
 //!
 //! **Invariant:** all sockets of [`PrimaryLink`] belong to the upstream with the number `number`.
-//! If the server has got another primary, or none, they are closed before the loop sleeps.
+//! If the server has got another primary, or none, these sockets are closed before the loop sleeps.
 //! **Limits:** one primary; after a failed attempt the next attempt begins a second later.
 
 pub mod apply;

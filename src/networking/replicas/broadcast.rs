@@ -189,7 +189,7 @@ fn send_chunk(el: &mut EventLoop<Server>, server: &mut Server, c: &mut Client) {
     }
 }
 
-/// Writes until everything is written or the socket is full. Returns the number of written bytes.
+/// Writes `bytes` until all are written or the socket is full. Returns the number of written bytes.
 fn write_all_it_takes(conn: &mut Connection, bytes: &[u8]) -> io::Result<usize> {
     let mut sent = 0;
     while sent < bytes.len() {

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! A held client runs its next write after the delay, so each client writes at least a few times a
-//! second, whatever the replicas do. Nothing expires and nothing is evicted during a delay, as in
-//! any pause.
+//! second, whatever the replicas do. No key expires and no key is evicted during a delay, as in any
+//! pause.
 
 use std::time::Duration;
 
