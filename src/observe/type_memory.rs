@@ -60,7 +60,7 @@ pub struct TypeMemory {
 /// The figures to show.
 #[derive(PartialEq, Eq, Debug)]
 pub struct Estimate {
-    /// In the order of [`Type::ALL`].
+    /// The sums of each type, in the order of [`Type::ALL`].
     pub types: Sums,
     /// The number of keys that were seen.
     pub seen: u64,
@@ -69,7 +69,7 @@ pub struct Estimate {
 }
 
 impl TypeMemory {
-    /// Continues the pass by a batch of buckets. Returns true at its end.
+    /// Continues the pass by a batch of buckets. Returns true at the end of the pass.
     fn go_on(&mut self, dbs: &[Db]) -> bool {
         let is_over = self.pass.go_on(dbs, |_, entry| {
             let of = &mut self.sums[type_of(entry.kind()).place()];

@@ -158,7 +158,8 @@ impl Sampler {
         self.next = now.saturating_add(gap(self.ratio, rng));
     }
 
-    /// Whether the event with the number `now` was picked; then draws the next one.
+    /// Whether the event with the number `now` was picked; if so, draws the next event to be
+    /// picked.
     fn picked(&mut self, now: u64, rng: &mut Random) -> bool {
         let picked = now >= self.next;
         if picked {

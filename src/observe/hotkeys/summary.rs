@@ -19,8 +19,8 @@
 //! **Invariant:** for every key, `at_least <= truth <= at_most`; the true weight of a key without a
 //! counter is at most that of the lightest counter (`tests::bounds_hold`).
 //! **Invariant:** an error is at most `total / CAPACITY`, so a key with a greater weight has a
-//! counter (`tests::bounds_hold`). While no more keys than counters were seen all figures are
-//! exact.
+//! counter (`tests::bounds_hold`). As long as no more keys were seen than there are counters, all
+//! figures are exact.
 //! **Invariant:** after the counters are filled nothing is allocated: a counter keeps its buffer
 //! when its owner changes.
 //!

@@ -9,7 +9,8 @@ pub enum EventKind {
     /// An iteration within a long command or a load. The event's number: commands.
     NestedTurn,
     BeforeSleep,
-    /// A step of `before_sleep`. The event's number: its place in the drawing, from 0.
+    /// A step of `before_sleep`. The event's number: the step's place in the drawing of
+    /// `before_sleep`, from 0.
     Step,
     /// The poll of the event loop, its sleep included. The event's number: how many fds the poll
     /// reported.

@@ -256,7 +256,7 @@ impl Trace {
         self.update_threshold();
     }
 
-    /// Ends the session with this turn. Returns whether there was one.
+    /// Ends the session with this turn. Returns whether there was a session.
     pub fn stop(&mut self) -> bool {
         let Some(session) = self.session.as_mut().filter(|session| session.is_on()) else {
             return false;

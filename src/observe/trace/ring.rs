@@ -34,8 +34,8 @@ use crate::sys::cache;
 
 /// The number of words in a block: a page of memory.
 const WORDS: usize = 512;
-/// Words are fetched into the cache this far ahead: three lines, which a pipeline fills in some
-/// microseconds.
+/// The number of words by which memory is fetched into the cache ahead of the stores: three lines,
+/// which a pipeline fills in some microseconds.
 const AHEAD: usize = 24;
 /// The number of words of a wide event.
 const WIDE_WORDS: usize = 4;
