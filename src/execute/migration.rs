@@ -30,7 +30,7 @@ pub struct Destination {
 /// A key that was sent, and whose reply has not arrived.
 pub struct Due {
     pub key: Box<[u8]>,
-    /// The size of its request in bytes.
+    /// The size of the key's request in bytes.
     pub bytes: usize,
     /// Whether the key was deleted here during the transfer; it is then deleted at the destination,
     /// too.
@@ -63,7 +63,7 @@ pub struct Migration {
     /// Whether SELECT has succeeded at the destination.
     pub is_selected: bool,
     /// Whether the connection was idle before. If such a connection breaks before the first reply,
-    /// another one is opened, as the peer may have closed the idle one long ago.
+    /// another connection is opened, as the peer may have closed the idle connection long ago.
     pub may_retry: bool,
 }
 

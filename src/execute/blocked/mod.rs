@@ -27,7 +27,8 @@
 //! **Invariant:** a client has the flag BLOCKED exactly when its field `blocked` is set, and then
 //! it is in `key_clients.blocking` under each of its keys and, if it has a deadline, in
 //! `blocked.timeouts` (test `a_closed_client_leaves_no_trace`). The exception is a client whose
-//! pause is over: its field is set without the flag until its command runs, before the loop sleeps.
+//! pause is over: the client's field `blocked` is set without the flag until the client's command
+//! runs, before the loop sleeps.
 //!
 //! A blocked client stays with the database in which it waits: SWAPDB exchanges the keys of two
 //! databases, not the clients that wait in them.
