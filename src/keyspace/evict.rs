@@ -1,9 +1,9 @@
 //! Eviction: chooses and deletes keys when `maxmemory` is reached.
 //!
-//! Each entry has 29 bits about its use. Under an LRU policy they are the time of the last access
-//! in steps of 32 ms, under LRM (least recently modified) of the last change; under LFU 16 bits are
-//! the time of the last decrement in minutes and 8 bits a counter that grows logarithmically
-//! (Morris, 1978: "Counting large numbers of events in small registers").
+//! Each entry has 29 bits about its use. Under an LRU policy these bits are the time of the last
+//! access in steps of 32 ms, under LRM (least recently modified) of the last change; under LFU 16
+//! bits are the time of the last decrement in minutes and 8 bits a counter that grows
+//! logarithmically (Morris, 1978: "Counting large numbers of events in small registers").
 //!
 //! ```text
 //!   lru:  [ 32 ms, modulo 2^29 (198 days)          ]
@@ -340,7 +340,7 @@ fn evict_what_exceeds(server: &mut Server) -> bool {
         if !server.stats.evicted_keys.is_multiple_of(16) {
             continue;
         }
-        // The background thread may have freed more than was estimated, so check again.
+        // The background thread may have freed more than was estimated, so check the limit again.
         if self::excess(server, limit).is_none() {
             break true;
         }

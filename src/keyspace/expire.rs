@@ -260,8 +260,8 @@ impl Server {
     }
 }
 
-/// Expires due keys and fields of all databases until `budget` is spent. Returns whether some may
-/// be left.
+/// Expires due keys and fields of all databases until `budget` is spent. Returns whether due keys
+/// or fields may be left.
 fn active_expire(server: &mut Server, budget: Duration) -> bool {
     let databases = server.data.dbs.len() as u32;
     let gone = server.stats.expired_keys + server.stats.expired_fields;
