@@ -33,8 +33,8 @@
 //! reply: a primary sends line feeds while it prepares a snapshot.
 //!
 //! **Time** is a number of milliseconds that never decreases; its origin does not matter. The
-//! timeout of a reply starts when its request has been sent and the previous reply has arrived. So
-//! a large request that the peer accepts in pieces does not time out.
+//! timeout of a reply starts when the reply's request has been sent and the previous reply has
+//! arrived. So a large request that the peer accepts in pieces does not time out.
 //!
 //! **Invariant:** each link ends once, with `Failed` or `Closed` as its last action; later events
 //! have no effect.
@@ -204,9 +204,9 @@ enum State {
 /// A step whose reply is due.
 struct Pending {
     step: Step,
-    /// The time at which the last bytes of its request were sent, or were ready to be sent.
+    /// The time at which the last bytes of the step's request were sent, or were ready to be sent.
     since: u64,
-    /// The number of sent bytes at the end of its request.
+    /// The number of sent bytes at the end of the step's request.
     end: u64,
 }
 
@@ -295,8 +295,8 @@ impl Link {
         self.reply_ms = timeout_ms;
     }
 
-    /// Ends the link when the handshake is complete and all pushed steps have been replied to.
-    /// Takes effect at the next [`Link::step`].
+    /// Ends the link when the handshake is complete and all pushed steps have been replied to. The
+    /// end takes effect at the next [`Link::step`].
     pub fn finish(&mut self) {
         self.finishing = true;
     }
