@@ -9,9 +9,10 @@
 //! In cluster mode a command has keys of one slot only. Transactions are sent without MULTI, since
 //! no client sees the keys at the target before the slots belong to it.
 //!
-//! The changes could also be read from the replication stream. But its commands have no slots, so
-//! each would have to be parsed again, also those of slots that stay, and a primary without
-//! replicas has no stream. This sink parses a command, to find its key, only while slots move.
+//! The changes could also be read from the replication stream. But the stream's commands have no
+//! slots, so each command would have to be parsed again, also those of slots that stay, and a
+//! primary without replicas has no stream. This sink parses a command, to find its key, only while
+//! slots move.
 //!
 //! **Limit:** commands without keys are not sent. FLUSHALL, FLUSHDB and CLUSTER FLUSHSLOT end the
 //! move.

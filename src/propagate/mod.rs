@@ -49,7 +49,7 @@ pub mod sink {
     pub const AOF: u8 = 1 << 0;
     /// The replication stream.
     pub const REPLICAS: u8 = 1 << 1;
-    /// The targets of slot moves, which get the changes of these slots only.
+    /// The targets of slot moves, which get the changes of the moving slots only.
     pub const EXPORTS: u8 = 1 << 2;
     /// All sinks.
     pub const ALL: u8 = AOF | REPLICAS | EXPORTS;

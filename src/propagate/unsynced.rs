@@ -12,7 +12,7 @@
 //! ```
 //!
 //! The changes that a client's replies depend on are expressed as one offset, `Client::aof_offset`,
-//! which only grows. The offset comes from:
+//! which only grows. This offset is the highest that results from:
 //!
 //! - its own changes: the end of their unit (`propagate`);
 //! - a command that reads keys: the highest offset at their places; in a transaction or a script,
@@ -172,8 +172,8 @@ pub fn is_durable(server: &Server) -> bool {
     feed.synced >= feed.fed && server.propagation.is_idle()
 }
 
-/// Notes the keys that a command may have changed. `signal_modified` has noted most of them, but it
-/// is not called for changes of consumer groups.
+/// Notes the keys that a command may have changed. `signal_modified` has noted most of these keys,
+/// but it is not called for changes of consumer groups.
 fn note_changes(server: &mut Server, argv: &[&[u8]], cmd: &Command) {
     let mut found = Vec::new();
     let known = keys::get_keys(cmd, argv, &mut found).is_ok();
