@@ -101,8 +101,8 @@ struct Overrun {
     limits: Limits,
 }
 
-/// The replicas whose full syncs end at their output limit. The next full sync would cost a fork
-/// and a transfer and probably fail as well, so it is delayed.
+/// The replicas whose full syncs end at their output limit. The next full sync of such a replica
+/// would cost a fork and a transfer and probably fail as well, so it is delayed.
 #[derive(Default)]
 pub struct Overruns {
     all: VecDeque<Overrun>,

@@ -63,7 +63,7 @@ pub struct Sockets {
 pub struct Target {
     pub client: ClientRef,
     /// A duplicate of the socket. The socket is shut down when the client is gone, since the child
-    /// would keep the connection open otherwise; then `None`.
+    /// would keep the connection open otherwise; after that the field is `None`.
     pub socket: Option<TcpStream>,
 }
 

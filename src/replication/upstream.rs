@@ -46,7 +46,8 @@ impl Phase {
 /// The received part of a snapshot, for INFO.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Received {
-    /// The size of the snapshot; `None` before its header, 0 if it ends with a mark.
+    /// The size of the snapshot; `None` before the snapshot's header, 0 if the snapshot ends with a
+    /// mark.
     pub total: Option<u64>,
     /// Bytes of the snapshot that were received.
     pub bytes: u64,
