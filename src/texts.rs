@@ -2,8 +2,8 @@
 //!
 //! `extended-redis-compatibility yes`, the default, selects Redis's texts, `no` Valkey's. The
 //! setting may change while the server runs, so a text is selected where it is used:
-//! `config.text(texts::NO_SCRIPT)`. That costs a comparison; only [`Text::fill`] allocates, for the
-//! few texts that contain bytes of a request.
+//! `config.text(texts::NO_SCRIPT)`. The selection costs a comparison; only [`Text::fill`]
+//! allocates, for the few texts that contain bytes of a request.
 //!
 //! Texts that are equal in both servers are not in this table. Log lines that name a primary have
 //! `MASTER` in Redis's form and `PRIMARY` in Valkey's.

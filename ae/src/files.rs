@@ -21,10 +21,10 @@
 //!   handler returns Drained ---------> (stays)        the kernel will report the next edge
 //! ```
 //!
-//! A new socket is writable at once. Its bit stays set until a handler writes, which may be much
-//! later. A bit that is set wrongly is harmless: the handler's read returns `WouldBlock`, the
-//! handler returns `Drained`, and the bit is cleared. A bit that is lost would block a connection
-//! for ever. Hence the order above, and the second call after a hang-up:
+//! A new socket is writable at once. The writable bit stays set until a handler writes, which may
+//! be much later. A bit that is set wrongly is harmless: the handler's read returns `WouldBlock`,
+//! the handler returns `Drained`, and the bit is cleared. A bit that is lost would block a
+//! connection for ever. Hence the order above, and the second call after a hang-up:
 //!
 //! **After a short read a handler may return `Drained`**, which saves a second `read` that would
 //! only return `WouldBlock`. But a peer may send its last bytes and close: the bytes and the close
@@ -179,8 +179,8 @@ pub enum Io {
     /// The handler waits for the next edge: its last system call would have blocked, or moved fewer
     /// bytes than requested.
     Drained,
-    /// The handler stopped early, so that other fds are served. It is called again in the next
-    /// turn.
+    /// The handler stopped early, so that other fds are served. The handler is called again in the
+    /// next turn.
     More,
 }
 

@@ -36,8 +36,8 @@ const _: () = assert!(
     "a mio token must hold slot and generation"
 );
 
-/// The token of the waker. No file has it: slots are counted in 32 bits and the last one is never
-/// used.
+/// The token of the waker. No file has this token: slots are counted in 32 bits and the last slot
+/// is never used.
 const WAKER: mio::Token = mio::Token(usize::MAX);
 
 /// The maximum number of events of one poll. Further events stay in the kernel for the next turn,

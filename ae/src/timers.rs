@@ -159,8 +159,8 @@ impl<S> Timers<S> {
         })
     }
 
-    /// Takes the next timer of this pass off the heap. It stays out of the heap until `again` or
-    /// `delete`.
+    /// Takes the next timer of this pass off the heap. The timer stays out of the heap until
+    /// `again` or `delete`.
     ///
     /// A timer that was scheduled during the pass is due at `now` or later and has a later sequence
     /// number, so it comes after all timers of the pass: the pass ends at the first such timer.

@@ -503,7 +503,7 @@ impl Registers {
 
     /// The estimated cardinality.
     pub fn count(&self) -> u64 {
-        // This is the constant of the estimator: 1 / (2 ln 2).
+        // The estimator's constant alpha is 1 / (2 ln 2).
         const ALPHA_INF: f64 = 0.721_347_520_444_481_7;
         let histogram = self.histogram();
         let m = REGISTERS as f64;

@@ -232,7 +232,7 @@ impl Intset {
         }
     }
 
-    /// Adds `int`. Returns false if it is a member already.
+    /// Adds `int`. Returns false if `int` is a member already.
     pub fn add(&mut self, int: i64) -> bool {
         let width = width_of(int);
         if width > self.width() {
@@ -248,7 +248,7 @@ impl Intset {
         true
     }
 
-    /// Removes `int`. Returns false if it is not a member.
+    /// Removes `int`. Returns false if `int` is not a member.
     pub fn remove(&mut self, int: i64) -> bool {
         let Ok(index) = self.search(int) else {
             return false;

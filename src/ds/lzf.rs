@@ -31,8 +31,8 @@ const HURRY: u32 = 7;
 /// stack.
 pub struct Lzf<const SLOTS: usize = 16_384> {
     table: [u32; SLOTS],
-    /// The position that the first byte of the next input gets. It is greater than all positions in
-    /// the table, so positions of earlier inputs need not be erased.
+    /// The position that the first byte of the next input gets. The number is greater than all
+    /// positions in the table, so positions of earlier inputs need not be erased.
     base: u32,
 }
 
@@ -136,8 +136,8 @@ impl<const SLOTS: usize> Lzf<SLOTS> {
     }
 }
 
-/// The number of bytes at `at` that repeat the bytes `distance` before. The first three are known
-/// to repeat them.
+/// The number of bytes at `at` that repeat the bytes `distance` before. The first three bytes are
+/// known to be repeated.
 fn match_len(input: &[u8], at: usize, distance: usize) -> usize {
     let longest = (input.len() - at).min(MAX_MATCH);
     let (old, new) = (&input[at - distance..], &input[at..at + longest]);
@@ -189,7 +189,7 @@ pub fn decompress(input: &[u8], len: usize) -> Option<Vec<u8>> {
 }
 
 /// Decompresses `input` and appends its `len` bytes to `out`. Returns false if `input` is damaged
-/// or gives another length; `out` then contains a part of them.
+/// or gives another length; `out` then contains a part of the bytes.
 fn decompress_into(input: &[u8], len: usize, out: &mut Vec<u8>) -> bool {
     let start = out.len();
     let Some(end) = start.checked_add(len) else {

@@ -30,8 +30,8 @@ pub mod zset_tree;
 #[cfg(test)]
 use crate::sys::allocator::ThreadCounters;
 
-/// The number of histories that a property test runs. It is small under Miri, which is some ten
-/// thousand times slower, and has no files.
+/// The number of histories that a property test runs. The number is small under Miri, which is some
+/// ten thousand times slower, and has no files.
 #[cfg(test)]
 fn cases(n: u32) -> proptest::test_runner::Config {
     let mut config = proptest::test_runner::Config::with_cases(n);
@@ -42,8 +42,8 @@ fn cases(n: u32) -> proptest::test_runner::Config {
     config
 }
 
-/// Makes a value. Returns it with the bytes that the allocator counted for it; `None` under an
-/// allocator that does not count.
+/// Makes a value. Returns the value with the number of bytes that the allocator counted for it;
+/// `None` under an allocator that does not count.
 #[cfg(test)]
 fn allocated<T>(make: impl FnOnce() -> T) -> Option<(T, usize)> {
     if cfg!(any(miri, not(feature = "jemalloc"))) {
@@ -63,8 +63,8 @@ const fn scaled(n: usize, under_miri: usize) -> usize {
     if cfg!(miri) { under_miri } else { n }
 }
 
-/// Bytes that differ from their neighbours: byte n is `n as u8`. They are made by copying, which is
-/// quick under Miri, too.
+/// Bytes that differ from their neighbours: byte n is `n as u8`. The bytes are made by copying,
+/// which is quick under Miri, too.
 #[cfg(test)]
 fn numbered(len: usize) -> Vec<u8> {
     let period: Vec<u8> = (0..=255).collect();

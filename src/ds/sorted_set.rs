@@ -9,12 +9,12 @@
 //!
 //! The dictionary answers ZSCORE and finds the member that ZADD changes with one probe; the tree
 //! serves everything that depends on the order. A set that is computed (ZUNIONSTORE, a file being
-//! loaded) is first a [`MemberTable`], the dictionary alone. Its members are then sorted once, and
+//! loaded) is first a [`MemberTable`], the dictionary alone. The members are then sorted once, and
 //! the tree is built packed, which is several times faster than an insert for each member.
 //!
-//! **Invariant:** table and tree have the same members. Only this type changes them. A member is
-//! added to the table before the tree and freed after its removal from the tree, so the tree never
-//! has a pointer to a freed member (`tests::agrees_with_a_map`).
+//! **Invariant:** table and tree have the same members. Only `SortedSet` changes table and tree. A
+//! member is added to the table before the tree and freed after its removal from the tree, so the
+//! tree never has a pointer to a freed member (`tests::agrees_with_a_map`).
 
 use super::hashtable::{Element, HashTable, Slot};
 use super::member::{Member, MemberPtr};
@@ -128,9 +128,9 @@ impl MemberTable {
     /// Offers a member to the mover. Returns its new address if it was moved.
     fn relocate(&mut self, member: MemberPtr, mover: &mut Mover) -> Option<MemberPtr> {
         let old = member.as_raw();
-        // SAFETY: the table owns the member. Its copy is put in the place of the original, which is
-        // then freed: only the caller's tree has the original's address, and the caller replaces
-        // it.
+        // SAFETY: the table owns the member. The member's copy is put in the place of the original,
+        // which is then freed: only the caller's tree has the original's address, and the caller
+        // replaces it.
         unsafe {
             let layout = Member::layout(old);
             let new = mover.copy(old, layout)?;

@@ -117,7 +117,8 @@ impl ThinBytes {
         Self(marked(p, LENT | gap << GAP_SHIFT))
     }
 
-    /// A buffer that nothing may write. Its first change must need another size class.
+    /// A buffer that nothing may write. The first change of such a buffer must need another size
+    /// class.
     pub(super) fn unwritten(bytes: &'static [u8; 8]) -> Self {
         Self(marked(NonNull::from(bytes).cast(), LENT))
     }

@@ -1,5 +1,5 @@
-//! Ziplist: the packed sequence that listpacks replaced. It is only read, from files and payloads
-//! written before Redis 7.0.
+//! Ziplist: the packed sequence that listpacks replaced. This server only reads ziplists, from
+//! files and payloads written before Redis 7.0.
 //!
 //! Redis 2.2 to 6.2 kept small lists, hashes and sorted sets in ziplists, and the nodes of big
 //! lists. RDB files of that age contain the bytes as they were in memory.
@@ -112,7 +112,7 @@ impl<'a> Ziplist<'a> {
     }
 }
 
-/// A listpack of these elements. `None` if it would be too large.
+/// A listpack of these elements. `None` if the listpack would be too large.
 pub(super) fn pack<'a>(elements: impl Iterator<Item = Element<'a>> + Clone) -> Option<Listpack> {
     let mut listpack = Listpack::new();
     let bytes = elements

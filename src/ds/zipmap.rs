@@ -1,4 +1,5 @@
-//! Zipmap: the packed hash of Redis 2.0 to 2.4. It is only read, from RDB files of that age.
+//! Zipmap: the packed hash of Redis 2.0 to 2.4. This server only reads zipmaps, from RDB files of
+//! that age.
 //!
 //! ```text
 //!   | pairs u8 | length | field | length | free u8 | value | free bytes | length | field | ... | 0xFF |
@@ -65,7 +66,7 @@ impl<'a> Zipmap<'a> {
         Iter { rest: self.pairs }
     }
 
-    /// A listpack of fields and values in turn. `None` if it would be too large.
+    /// A listpack of fields and values in turn. `None` if the listpack would be too large.
     pub fn to_listpack(&self) -> Option<Listpack> {
         let pairs = self.iter();
         pack(pairs.flat_map(|(field, value)| [Element::from(field), Element::from(value)]))

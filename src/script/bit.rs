@@ -2,7 +2,7 @@
 //! functions are those that Redis's Lua gets from Lua BitOp; only `tohex` differs, for numbers of
 //! digits that are out of range.
 //!
-//! Redis's `tohex` once wrote before its buffer when called with -2147483648 digits
+//! Redis's `bit.tohex` once wrote before its buffer when called with -2147483648 digits
 //! (CVE-2024-31449). This server first limits the number of digits to the valid range
 //! (`tests::digits_are_bounded`).
 

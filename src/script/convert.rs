@@ -240,8 +240,8 @@ impl Writer<'_> {
         true
     }
 
-    /// Writes a table. Its first special field determines the type of the reply; a table without
-    /// one is an array.
+    /// Writes a table. The table's first special field determines the type of the reply; a table
+    /// without special fields is an array.
     fn table(&mut self, frame: &mut Frame) {
         let special = self.error(frame)
             || self.status(frame)
@@ -399,7 +399,8 @@ fn one_line(text: &[u8]) -> Vec<u8> {
     text.iter().map(space).collect()
 }
 
-/// The format of a verbatim string, always three letters. As in Redis, it ends at a zero byte.
+/// The format of a verbatim string, always three letters. As in Redis, the format ends at a zero
+/// byte.
 fn three_letters(format: &[u8]) -> [u8; 3] {
     let mut letters = [b' '; 3];
     let given = format.iter().take_while(|&&b| b != 0);

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The source of a library runs when it is loaded, with access to the registration API only, and
-//! for at most half a second. Its functions are added only if the whole source succeeds.
+//! for at most half a second. The library's functions are added only if the whole source succeeds.
 //!
 //! **Invariant:** every function belongs to a library that names it, and no two libraries have a
 //! function of the same name.

@@ -52,8 +52,8 @@ pub fn lossy(argv: &[OsString]) -> Vec<String> {
         .collect()
 }
 
-/// Runs the tool whose name the program was started under; `None` if it was started under no tool's
-/// name.
+/// Runs the tool whose name the program was started under; `None` if the program was started under
+/// no tool's name.
 pub fn tool(argv: &[OsString]) -> Option<ExitCode> {
     let name = std::path::Path::new(argv.first()?).file_name()?;
     match name.to_str()? {

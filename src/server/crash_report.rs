@@ -28,7 +28,8 @@ const ARG_MAX: usize = 1024;
 /// `use-exit-on-panic`: a panic ends the process with exit code 1 instead of SIGABRT.
 static EXIT_ON_PANIC: AtomicBool = AtomicBool::new(false);
 
-/// Whether the process is a program. A test is none: it needs the panic hook of its harness.
+/// Whether the process is a program. A test is not a program in this sense: it needs the panic hook
+/// of its harness.
 static IN_PROGRAM: AtomicBool = AtomicBool::new(false);
 
 /// Applies the settings: whether signals and panics write a report.

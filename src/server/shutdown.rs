@@ -1,4 +1,4 @@
-//! Stopping: SHUTDOWN, SIGTERM and SIGINT.
+//! Stops the server: SHUTDOWN, SIGTERM and SIGINT.
 //!
 //! ```text
 //!   SHUTDOWN ─> request ─┐ (before_sleep)               ┌─> replicas behind? wait ─┐

@@ -79,8 +79,8 @@ unsafe impl GlobalAlloc for Allocator {
     }
 }
 
-/// The balance (bytes allocated less bytes deallocated) of all background threads. They free what
-/// the main thread allocated, so the balance is mostly negative.
+/// The balance (bytes allocated less bytes deallocated) of all background threads. Background
+/// threads free what the main thread allocated, so the balance is mostly negative.
 static BACKGROUND: AtomicI64 = AtomicI64::new(0);
 
 /// The allocation counters of the thread that made this value.

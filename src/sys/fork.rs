@@ -35,9 +35,9 @@ pub const ASKED_TO_END: i32 = 255;
 /// Starts a second process with a copy of all memory; a page is copied when one of the two writes
 /// to it.
 pub fn fork() -> io::Result<Forked> {
-    // SAFETY: the child runs in the one thread that is left. It uses the allocator, whose locks are
-    // released on both sides of a fork, and no lock that another thread takes (see the head of this
-    // file).
+    // SAFETY: the child runs in the one thread that is left. The child uses the allocator, whose
+    // locks are released on both sides of a fork, and no lock that another thread takes (see the
+    // head of this file).
     match unsafe { nix::unistd::fork() }? {
         ForkResult::Parent { child } => Ok(Forked::Parent(child.as_raw())),
         ForkResult::Child => Ok(Forked::Child),
@@ -104,7 +104,8 @@ pub fn kill(pid: i32) {
     let _ = signal::kill(Pid::from_raw(pid), Signal::SIGKILL);
 }
 
-/// How the child ended; `None` while it runs. A child that is not ours any more counts as killed.
+/// How the child ended; `None` while the child runs. A child that is not ours any more counts as
+/// killed.
 pub fn try_wait(pid: i32) -> Option<Exit> {
     wait_with(pid, WaitPidFlag::WNOHANG)
 }

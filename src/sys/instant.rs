@@ -1,5 +1,5 @@
-//! The monotonic clock, for durations on the loop's thread. It is used as `std::time::Instant`, but
-//! a reading passes through `sys::tape`, so that a recording contains it.
+//! The monotonic clock, for durations on the loop's thread. `Instant` is used as
+//! `std::time::Instant`, but a reading passes through `sys::tape`, so that a recording contains it.
 
 use std::ops::Add;
 use std::time::Duration;

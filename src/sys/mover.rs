@@ -11,8 +11,8 @@
 //!
 //! For each address jemalloc reports (`experimental.utilization.query`, which is compiled in) how
 //! much of its slab and of all slabs of its class is free, and which slab the next allocation comes
-//! from. This is the slab in use, then the lowest slab that is not full. So moved allocations fill
-//! the slabs at low addresses, and the other slabs become empty.
+//! from. The next allocation comes from the slab in use, then from the lowest slab that is not
+//! full. So moved allocations fill the slabs at low addresses, and the other slabs become empty.
 //!
 //! # Which allocations are worth moving
 //!

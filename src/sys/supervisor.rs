@@ -6,8 +6,8 @@
 //! send.
 //!
 //! Without a socket unit, systemd keeps the listening sockets that [`store`] gives it over a
-//! restart. Connections are not stored: they can't outlive the process, whose data set is loaded
-//! again.
+//! restart. Connections are not stored: a connection can't outlive the process, whose data set is
+//! loaded again.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};

@@ -204,8 +204,8 @@ pub fn start(server: &mut Server, c: &mut Client, options: &TrackingOptions) {
         }
         tracker.prefixes.sort();
     }
-    // `running` is not set before each command while no client tracks. It is set now, so that the
-    // rest of a transaction is tracked.
+    // `running` is not set before each command while no client tracks. `running` is set here, so
+    // that the rest of a transaction is tracked.
     tracking.running = c.id;
     server.update_armed();
 }

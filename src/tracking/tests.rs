@@ -120,8 +120,8 @@ fn bcast_sends_the_keys_of_a_turn_together() {
     assert_eq!(server.tracking.prefixes(), 1);
 }
 
-/// A key is compared with each prefix, or each of its beginnings is looked up. Both ways, with few
-/// and with many prefixes, find the same prefixes.
+/// A key is compared with each prefix, or each of its beginnings is looked up. The comparison, for
+/// few prefixes, and the look-up, for many, find the same prefixes.
 #[test]
 fn every_prefix_of_a_key_is_found_among_few_and_among_many() {
     let mut server = server();

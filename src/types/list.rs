@@ -1,8 +1,9 @@
 //! The list: one listpack while it is small, a quicklist when it is longer.
 //!
 //! A list begins as a listpack, and becomes a quicklist before an addition that would take it over
-//! `list-max-listpack-size`. It becomes a listpack again when a removal leaves a single node below
-//! half of that limit (Redis 7.2). An element too big for a node makes a quicklist at once.
+//! `list-max-listpack-size`. A quicklist becomes a listpack again when a removal leaves a single
+//! node below half of that limit (Redis 7.2). An element too big for a node makes a quicklist at
+//! once.
 //!
 //! **Invariant:** a listpack stays within the limits of its last addition: every addition calls
 //! `make_room` first (test `histories_match_a_vecdeque`).
@@ -40,14 +41,15 @@ impl List {
         List::Listpack(Listpack::new())
     }
 
-    /// Makes a list of nodes that were loaded. It is a listpack if the elements fit into one.
+    /// Makes a list of nodes that were loaded. The list is a listpack if the elements fit into one.
     pub fn from_quicklist(quicklist: Quicklist, limits: &ListLimits) -> Self {
         let mut list = List::Quicklist(Box::new(quicklist));
         list.try_listpack(limits, false);
         list
     }
 
-    /// Makes a list of a listpack that was loaded. It is a quicklist if the listpack is too big.
+    /// Makes a list of a listpack that was loaded. The list is a quicklist if the listpack is too
+    /// big.
     pub fn from_listpack(listpack: Listpack, limits: &ListLimits) -> Self {
         let mut list = List::Listpack(listpack);
         list.make_room(0, 0, limits);

@@ -216,8 +216,8 @@ pub struct Area {
 }
 
 impl Area {
-    /// Creates a polygon. Its center, from which distances are measured, is the mean of its corners
-    /// as points in space, projected to the surface.
+    /// Creates a polygon. The polygon's center, from which distances are measured, is the mean of
+    /// its corners as points in space, projected to the surface.
     pub fn polygon(corners: Vec<Point>) -> Self {
         let (mut x, mut y, mut z) = (0.0, 0.0, 0.0);
         for corner in &corners {

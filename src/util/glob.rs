@@ -133,8 +133,8 @@ fn same<const NOCASE: bool>(left: u8, right: u8) -> bool {
     }
 }
 
-/// Whether the range has the byte. Its ends may come in either order; they are sorted before the
-/// case is folded.
+/// Whether the range has the byte. The ends of the range may come in either order; they are sorted
+/// before the case is folded.
 fn in_range<const NOCASE: bool>(from: u8, to: u8, byte: u8) -> bool {
     let (low, high) = (from.min(to), from.max(to));
     match NOCASE {

@@ -13,13 +13,13 @@
 //! The value and its boundaries are multiplied by a power of ten, so that the integer part fits 32
 //! bits. Then digits of `high` are produced until the rest of `high` falls below `high - low`. The
 //! products are off by a unit of their last bit, so the interval is first narrowed by one at each
-//! end. That makes every result read back exactly, but one result in four hundred has one digit
-//! more than needed: its shorter form lies outside of the narrowed interval.
+//! end. So every result reads back exactly, but one result in four hundred has one digit more than
+//! needed: its shorter form lies outside of the narrowed interval.
 //!
-//! Newer methods (Ryu, Schubfach, zmij) always find the shortest form. They were rejected because
-//! Redis 7 and Valkey 8 print with Grisu2, and a client sees the difference: after `ZADD k
-//! 3972.856403 m`, `ZSCORE k m` says `3972.8564029999998`, and so do replication, the AOF and every
-//! digest of such replies.
+//! Newer methods (Ryu, Schubfach, zmij) always find the shortest form. The newer methods were
+//! rejected because Redis 7 and Valkey 8 print with Grisu2, and a client sees the difference: after
+//! `ZADD k 3972.856403 m`, `ZSCORE k m` says `3972.8564029999998`, and so do replication, the AOF
+//! and every digest of such replies.
 //!
 //! **Invariant:** the digits read back as the same double (test `digits_read_back`).
 

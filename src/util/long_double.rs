@@ -128,8 +128,8 @@ impl LongDouble {
         (mantissa, exponent)
     }
 
-    /// The exponent and the mantissa. They are ordered as the absolute values are, since only the
-    /// lowest exponent has mantissas without their top bit.
+    /// The exponent and the mantissa. Such pairs are ordered as the absolute values are, since only
+    /// the lowest exponent has mantissas without their top bit.
     fn size(self) -> (i32, u64) {
         match self.kind {
             ValueKind::Finite { mantissa, exponent } => (exponent, mantissa),

@@ -1,8 +1,8 @@
 //! Small pure functions that every layer uses: numbers, glob patterns, quoting, places on the
 //! globe.
 //!
-//! These functions take and return bytes or numbers. They use no keys, clients or settings, so each
-//! file can be read and tested alone.
+//! These functions take and return bytes or numbers. The functions use no keys, clients or
+//! settings, so each file can be read and tested alone.
 //!
 //! | file | where Redis's clients see it |
 //! |---|---|

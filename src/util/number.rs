@@ -187,7 +187,7 @@ fn has_nonzero_digit(text: &[u8]) -> bool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct HexFloat {
     pub negative: bool,
-    /// At least the 121 leading bits of the number. Its value is `bits * 2^exponent`.
+    /// At least the 121 leading bits of the number. The number is `bits * 2^exponent`.
     pub bits: u128,
     pub exponent: i64,
     /// Whether any bit below `bits` is not zero.
@@ -254,8 +254,8 @@ impl HexFloat {
         self.to_f64().unwrap_or(sign * nearest)
     }
 
-    /// The value rounded to the nearest double, ties to even; `None` if it is out of a double's
-    /// range.
+    /// The value rounded to the nearest double, ties to even; `None` if the value is out of a
+    /// double's range.
     fn to_f64(self) -> Option<f64> {
         let sign = if self.negative { -1.0 } else { 1.0 };
         if self.bits == 0 {

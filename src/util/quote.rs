@@ -26,7 +26,7 @@ pub fn printable(bytes: &[u8], max: usize) -> String {
     shown.collect()
 }
 
-/// Splits a line into its arguments; `None` if its quotes are unbalanced.
+/// Splits a line into its arguments; `None` if the line's quotes are unbalanced.
 pub fn split_args(line: &[u8]) -> Option<Vec<Vec<u8>>> {
     let end = memchr::memchr(0, line).unwrap_or(line.len());
     let mut line = &line[..end];

@@ -39,8 +39,8 @@ impl Random {
         Random::from_seed(self.next_u64())
     }
 
-    /// `n` unguessable hexadecimal digits from the operating system; `None` if it has no source of
-    /// randomness.
+    /// `n` unguessable hexadecimal digits from the operating system; `None` if the system has no
+    /// source of randomness.
     pub fn secret_hex(n: usize) -> Option<String> {
         let mut bytes = vec![0; n.div_ceil(2)];
         SysRng.try_fill_bytes(&mut bytes).ok()?;

@@ -215,7 +215,7 @@ pub enum Open<'a, V: Payload, T: Payload + Into<V>> {
     Packed(Loan<'a, V, T>),
 }
 
-/// A packed value that is being changed. It is written back when the loan is dropped.
+/// A packed value that is being changed. The value is written back when the loan is dropped.
 ///
 /// The loan has the type that the caller asked for, not the payload's. So neither its uses nor its
 /// end test the type again.

@@ -297,8 +297,8 @@ const TIME_HIGH: usize = 3;
 const NARROW: u32 = 3;
 const WIDE: u32 = 4;
 
-/// The possible capacities. They grow by about a sixth, along the allocator's size classes: 12
-/// bytes times a capacity are just below 192, 256, .. 3072.
+/// The possible capacities. Capacities grow by about a sixth, along the allocator's size classes:
+/// 12 bytes times a capacity are just below 192, 256, .. 3072.
 const CAPACITIES: [usize; 17] = [
     4, 8, 16, 21, 26, 32, 37, 42, 53, 64, 85, 106, 128, 149, 170, 213, 256,
 ];

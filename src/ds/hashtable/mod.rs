@@ -148,8 +148,8 @@ pub unsafe trait Element: Sized {
     where
         Self: 'a;
 
-    /// The layout of the allocation. Its bytes may be moved to another allocation, since only the
-    /// table keeps its address.
+    /// The layout of the allocation. The element's bytes may be moved to another allocation, since
+    /// only the table keeps their address.
     ///
     /// # Safety
     /// As `key`.
@@ -163,8 +163,8 @@ pub unsafe trait Element: Sized {
 
     /// # Safety
     /// `p` came from `into_raw`; during 'a the element lives and no other code reads or writes it,
-    /// or the place. An element that moves writes its address to `place`; one without a place must
-    /// not move.
+    /// or the place. An element that moves writes its address to `place`; an element without a
+    /// place must not move.
     unsafe fn by_mut<'a>(p: NonNull<u8>, place: Option<Place>) -> Self::Mut<'a>
     where
         Self: 'a;
@@ -378,8 +378,8 @@ impl<E: Element> HashTable<E> {
         Some(unsafe { E::by_mut(self.element(at), self.place(at)) })
     }
 
-    /// The first element with exactly this hash for which `is_it` returns true. It serves callers
-    /// that keep hashes, not keys.
+    /// The first element with exactly this hash for which `is_it` returns true. Callers that keep
+    /// hashes, not keys, use this.
     pub fn find_by(&self, hash: u64, is_it: impl FnMut(E::Ref<'_>) -> bool) -> Option<E::Ref<'_>> {
         let (_, at) = self.position_by(hash, is_it)?;
         // SAFETY: the element lives in this table, which is borrowed.
@@ -424,7 +424,7 @@ impl<E: Element> HashTable<E> {
         self.add(hash, element)
     }
 
-    /// Adds an element, or replaces the one of the same key and returns it.
+    /// Adds an element, or replaces the element with the same key and returns the old one.
     pub fn insert(&mut self, hash: u64, element: E) -> Option<E> {
         let p = element.into_raw();
         self.rehash_step();

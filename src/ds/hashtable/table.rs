@@ -5,16 +5,16 @@
 //!   exists only when the elements don't fit without it. So the length of a chain is found in one
 //!   step for each bucket, and an empty chain has no child.
 //!   step for each bucket, and an empty chain has no child.
-//! - `longest` is at least the length of the longest chain. It never decreases during the life of a
-//!   table: a fair random pick needs only an upper bound.
+//! - `longest` is at least the length of the longest chain. `longest` never decreases during the
+//!   life of a table: a fair random pick needs only an upper bound.
 use std::alloc::{self, Layout};
 use std::ptr::NonNull;
 
 use super::bucket::{Bucket, Place, SLOTS_WITH_CHILD};
 use crate::sys::mover::Mover;
 
-/// The bucket of a table that has no allocation. It is never written: `buckets` is 0, which every
-/// insert checks first.
+/// The bucket of a table that has no allocation. The bucket is never written: `buckets` is 0, which
+/// every insert checks first.
 static NOTHING: Bucket = Bucket::empty();
 
 pub(super) struct Table {

@@ -375,7 +375,8 @@ proptest! {
     }
 }
 
-/// Grows the table to `to` keys or shrinks it to the stable ones and a few, with some rehashing.
+/// Grows the table to `to` keys or shrinks it to the stable keys and a few others, with some
+/// rehashing.
 fn scan_wave(table: &mut Keys, stable: u32, (to, grow, steps): (u32, bool, usize)) {
     for key in stable..stable + to {
         let there = table.find(SEED.hash(&name(key)), &name(key)).is_some();

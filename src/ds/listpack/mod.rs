@@ -18,8 +18,8 @@
 //!   11111111                         the end
 //! ```
 //!
-//! The backlen makes walking backwards possible. It is a base-128 number, most significant group
-//! first; every byte but the first has its high bit set, so that it can be read from its end.
+//! The backlen makes walking backwards possible. The backlen is a base-128 number, most significant
+//! group first; every byte but the first has its high bit set, so that it can be read from its end.
 //!
 //! A text that is a canonical integer (`parse_i64`) is stored as an integer, in the smallest
 //! encoding. An element count of 65,535 means "unknown": `len` then walks over the entries.
@@ -474,7 +474,8 @@ pub fn is_keyed(listpack: &Listpack, stride: usize) -> bool {
 }
 
 /// A number that is equal for equal texts, whatever their encoding is, and seldom equal for
-/// different texts. It is made of the first and the last eight bytes and the length of a text.
+/// different texts. The fingerprint is made of the first and the last eight bytes and the length of
+/// a text.
 fn fingerprint(key: Element) -> u64 {
     const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
     let text = match key {
@@ -521,13 +522,13 @@ pub fn estimate_bytes(int: i64, count: usize) -> usize {
     EMPTY_BYTES + Element::Int(int).entry_size().saturating_mul(count)
 }
 
-/// An owned listpack. It has the size of a pointer.
+/// An owned listpack, which has the size of a pointer.
 pub struct Listpack(ThinBytes);
 
 const _: () = assert!(size_of::<Option<Listpack>>() == 8);
 
 impl Listpack {
-    /// An empty listpack. It allocates when the first element is added.
+    /// An empty listpack, which allocates when the first element is added.
     pub fn new() -> Self {
         static EMPTY: [u8; 8] = [EMPTY_BYTES as u8, 0, 0, 0, 0, 0, END, 0];
         // The smallest entry has two bytes, so the first element needs another size class.
@@ -657,7 +658,7 @@ impl Listpack {
         self.prev(self.end())
     }
 
-    /// The position of the end mark. An element that is inserted before it is appended.
+    /// The position of the end mark. An element that is inserted at this position is appended.
     #[inline]
     pub fn end(&self) -> Pos {
         (self.bytes_len() - 1) as Pos

@@ -20,8 +20,8 @@ impl Listpack {
         self.seek((below(total) * stride) as i64)
     }
 
-    /// Passes `count` records in the order in which they are drawn. They are drawn independently,
-    /// so a record may be drawn again.
+    /// Passes `count` records in the order in which they are drawn. The draws are independent, so a
+    /// record may be drawn again.
     pub fn sample(
         &self,
         stride: usize,

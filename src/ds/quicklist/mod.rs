@@ -2,7 +2,7 @@
 //!
 //! In one listpack, every change in the middle of a long list would move all bytes behind it; a
 //! linked list would need 40 bytes for each element. A row of listpacks of some kilobytes each
-//! avoids both.
+//! avoids both costs.
 //!
 //! ```text
 //!   nodes: VecDeque                             each 16 bytes: | kind | count u32 | pointer |

@@ -14,8 +14,8 @@
 //! bytes, or a member) is a [`Probe`], `lower_bound` returns the number of members before the probe
 //! in O(log n), and ranges are iterated, counted and deleted by rank. So ZRANK, ZCOUNT, ZRANGEBYLEX
 //! and ZREMRANGEBYSCORE share one search and one walk. An iterator keeps a leaf and a rank for each
-//! end, and descends again by rank at the end of a leaf. That happens once in a hundred members,
-//! which is cheaper than sibling pointers that each insert would have to update.
+//! end, and descends again by rank at the end of a leaf. A descent once in a hundred members is
+//! cheaper than sibling pointers, which each insert would have to update.
 //!
 //! Cost: a search in 1,000,000 members reads three inner nodes (they stay in the cache), a few
 //! cache lines of a leaf, and the members whose keys are equal: usually only the one that is
@@ -55,8 +55,8 @@ use std::ops::Range;
 const MAX_BRANCHES: usize = if cfg!(test) { 8 } else { 64 };
 /// The minimum number of branches of an inner node other than the root.
 const MIN_BRANCHES: usize = MAX_BRANCHES / 4;
-/// The number of members of a leaf after a bulk build. It leaves room to grow, so that few leaves
-/// are divided soon after.
+/// The number of members of a leaf after a bulk build. The number leaves room to grow, so that few
+/// leaves are divided soon after the build.
 const BUILD_LEAF: usize = 126;
 const BUILD_BRANCHES: usize = MAX_BRANCHES / 4 * 3;
 
@@ -606,7 +606,7 @@ impl ZsetTree {
         }
     }
 
-    /// The rank of a member; `None` if it is not in the tree.
+    /// The rank of a member; `None` if the member is not in the tree.
     pub fn rank_of(&self, score: f64, bytes: &[u8]) -> Option<usize> {
         let probe = Probe::at(score, bytes);
         let (mut node, mut passed) = (&self.root, 0);

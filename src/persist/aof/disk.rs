@@ -11,9 +11,9 @@
 //! fsync of the same file runs. The loop itself writes only when neither is expected. There are two
 //! threads, because a write need not wait for the fsync of earlier bytes.
 //!
-//! The threads get bytes and files, return them with the result, and do not access the server. They
-//! write no lines to the server's log: if a child were forked during such a write, the log's lock
-//! would stay locked in the child.
+//! The threads get bytes and files, return them with the result, and do not access the server. The
+//! threads write no lines to the server's log: if a child were forked during such a write, the
+//! log's lock would stay locked in the child.
 //!
 //! **Invariant:** at most one write is in progress, by the thread or by the loop, so bytes reach a
 //! file in order.

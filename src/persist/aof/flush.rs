@@ -61,7 +61,8 @@ const BACKLOG_MAX: u64 = 256 << 20;
 pub struct Flush {
     disk: Option<Disk>,
     pub wake: Option<disk::Wake>,
-    /// The time since which the writer thread has had the front's bytes; `None` if it has none.
+    /// The time since which the writer thread has had the front's bytes; `None` if the thread has
+    /// none.
     writing: Option<Instant>,
     /// The number of running fsyncs; below it, the time since which at least one has run.
     syncing: u32,

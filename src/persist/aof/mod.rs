@@ -69,7 +69,7 @@ pub enum State {
     #[default]
     Off,
     On,
-    /// The AOF was switched on while the server runs. It is on as soon as a base is written.
+    /// The AOF was switched on while the server runs. The AOF is on as soon as a base is written.
     WaitRewrite,
 }
 
@@ -281,7 +281,7 @@ fn note_base(server: &mut Server) {
     server.replication.aof_pending = Some((server.aof.feed.fed, applied));
 }
 
-/// Stops feeding the AOF. Its files are closed in the background.
+/// Stops feeding the AOF. The AOF's files are closed in the background.
 fn close_files(server: &mut Server) {
     server.aof.flush.crowded = false;
     let files: Vec<_> = server.aof.feed.close().collect();
@@ -437,7 +437,7 @@ fn start(server: &mut Server) -> Result<(), String> {
     Ok(())
 }
 
-/// Switches the AOF off. Its files stay on the disk unchanged.
+/// Switches the AOF off. The AOF's files stay on the disk unchanged.
 pub fn stop(server: &mut Server) {
     // Bytes that can't be written now are lost, since the AOF is switched off.
     let _ = flush::flush_and_sync(server);

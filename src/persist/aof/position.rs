@@ -46,7 +46,8 @@ pub fn annotate_end(server: &mut Server) {
     }
 }
 
-/// Adds a line with the position. This runs in each turn with a command, so it allocates nothing.
+/// Adds a line with the position. The function runs in each turn with a command, so it allocates
+/// nothing.
 fn append(server: &mut Server) {
     let Some((offset, db)) = Position::offset_and_db(server) else {
         return;

@@ -10,9 +10,9 @@
 //! ```
 //!
 //! A crash may leave a file that ends within a command, or whose last block was allocated and never
-//! written, so that it has zeros. Both are [`Fault::Truncated`]: everything up to the last whole
-//! command is valid. Any other bytes that are not a command are [`Fault::Format`], and an operator
-//! must inspect the file.
+//! written, so that it has zeros. Both cases are [`Fault::Truncated`]: everything up to the last
+//! whole command is valid. Any other bytes that are not a command are [`Fault::Format`], and an
+//! operator must inspect the file.
 //!
 //! **Invariant:** allocations are bounded by the size of the file, whatever the lengths in it are
 //! (`tests::a_length_is_not_believed`).

@@ -482,8 +482,8 @@ pub fn kill_and_wait(server: &mut Server, kind: ChildKind) {
 }
 
 impl Server {
-    /// Sets whether the keyspace's tables may be resized. They may not while a child shares their
-    /// pages, nor when DEBUG forbids it.
+    /// Sets whether the keyspace's tables may be resized. Tables may not be resized while a child
+    /// shares their pages, nor when DEBUG forbids it.
     pub fn follow_resize_policy(&mut self) {
         let policy = if self.child.is_some() || self.debug.no_resize {
             ResizePolicy::Avoid

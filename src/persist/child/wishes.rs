@@ -41,8 +41,8 @@ pub struct Wishes {
 }
 
 impl Wishes {
-    /// Adds a wish, which is granted as soon as no other child runs. A second wish of the same kind
-    /// adds nothing.
+    /// Adds a wish, which is granted as soon as no other child runs. A wish that is in the queue
+    /// already is not added again.
     pub fn add(&mut self, wish: Wish) {
         if !self.has(wish) {
             self.waiting.push(wish);

@@ -67,7 +67,7 @@ impl Keyspace<'_, '_> {
             OPEN_SLOTS_FIELD if self.options.of_primary => {
                 self.live.borrow_mut().server.follow_open_slots(&text);
             }
-            // These slots are in nodes.conf, too.
+            // Slots that are being moved are in nodes.conf, too.
             OPEN_SLOTS_FIELD => {}
             SLOT_IMPORT_FIELD => {
                 if let Some(import) = Establish::of_field(&text) {

@@ -254,8 +254,8 @@ pub type SharedLive<'l, 'a> = RefCell<&'l mut Live<'a>>;
 pub struct LoadOptions {
     /// Existing keys are replaced, for DEBUG RELOAD MERGE.
     pub replace: bool,
-    /// Expired keys are created. This is for a replica, whose primary deletes the keys, and for the
-    /// base of an AOF, which has their deletion later.
+    /// Expired keys are created. This option is for a replica, whose primary deletes the keys, and
+    /// for the base of an AOF, whose later commands delete them.
     pub keep_expired: bool,
     /// Called when the AUX fields and the functions have been read; the parameter says whether
     /// there is any key. The functions have been stored by then, so only a data set that is loaded

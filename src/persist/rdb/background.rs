@@ -165,7 +165,7 @@ fn snapshot_done(server: &mut Server, outcome: Outcome) {
     let now_s = server.clock.now_s();
     server.latency.end("rdb-unlink-temp-file", began, now_s);
     if outcome.was_asked_to_end() {
-        // This is not an error: the result is not wanted any more.
+        // A child that was asked to end is no error: its result is not wanted any more.
         log::warn!("Background saving terminated by signal {}", libc::SIGUSR1);
         return;
     }

@@ -237,8 +237,8 @@ fn write_slot_imports(server: &Server, out: &mut Encoder, version: u32) -> io::R
     Ok(())
 }
 
-/// The name of the AUX field of a slot import. Its value is the import's name and its ranges, as
-/// `0-5 7-7`.
+/// The name of the AUX field of a slot import. The field's value is the import's name and its
+/// ranges, as `0-5 7-7`.
 pub const SLOT_IMPORT_FIELD: &[u8] = b"slot-import";
 
 fn write_db(server: &Server, out: &mut Encoder, db: &Db, meter: Meter) -> io::Result<()> {

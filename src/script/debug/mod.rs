@@ -17,8 +17,8 @@
 //! commands are read from the socket until one of them continues the script.
 //!
 //! LuaJIT announces a line again after each call in it. The depth of the stack distinguishes such a
-//! return from the beginning of a line. It also distinguishes the code that `syntax` has written
-//! into a line.
+//! return from the beginning of a line. The depth also distinguishes the code that `syntax` has
+//! written into a line.
 //!
 //! **Invariants**
 //! - A child never returns to the event loop: it ends by `exit_now`, and nothing that it holds is

@@ -41,7 +41,7 @@ fn pointer(kind: &str, frame: &Frame) -> Vec<u8> {
     format!("\"{kind}@{:#x}\"", frame.address(-1)).into_bytes()
 }
 
-/// Appends a table. Its keys are left out if they are 1, 2, 3 and so on, in this order.
+/// Appends a table. The table's keys are left out if they are 1, 2, 3 and so on, in this order.
 fn table(frame: &mut Frame, out: &mut Vec<u8>, depth: usize) {
     let (mut with_keys, mut without) = (Vec::new(), Vec::new());
     let mut next = 1.0;

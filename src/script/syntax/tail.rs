@@ -1,7 +1,7 @@
 //! Returned calls, which must not lose the caller's frame if a library function is called.
 //!
 //! If it is known only at run time whether a library function is called, the call is passed to a
-//! function that finds out. Its parameter has the name that error messages show:
+//! function that finds out. The function's parameter has the name that error messages show:
 //!
 //! ```text
 //!   return t.f(function() end)   ->   return (function(f, ...)              (all on the same line)

@@ -16,7 +16,8 @@ use std::ffi::{CStr, c_int, c_void};
 static EXPLAIN_KEY: u8 = 0;
 
 /// A Lua function for `xpcall`: if LuaJIT may have left out the name of a value, the error's
-/// message is passed to `names`, a Lua function. [`error_handler`] does the same from then on.
+/// message is passed to `names`, a Lua function. From then on, [`error_handler`] passes such
+/// messages to `names`, too.
 pub fn explain(lua: &Lua, names: &mlua::Function) -> mlua::Result<mlua::Function> {
     // SAFETY: `names` is on the stack and is taken off; one value, the result, is left.
     unsafe {

@@ -51,7 +51,7 @@ static LENT_KEY: u8 = 0;
 /// The result of a call that the host answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
-    /// This number of topmost values are the results.
+    /// The results are this number of topmost values.
     Return(u8),
     /// The topmost value is raised as an error.
     Raise,
@@ -87,8 +87,8 @@ pub enum LuaType {
     Other,
 }
 
-/// A function kept in the machine's registry. It is released by [`Vm::release`], or with the
-/// machine.
+/// A function kept in the machine's registry. [`Vm::release`] releases the function, or else the
+/// end of the machine does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FunctionRef(c_int);
 
@@ -129,8 +129,8 @@ pub struct Vm {
 }
 
 impl Vm {
-    /// Creates a machine with the libraries that scripts may use. Its compiler is off and its hook
-    /// is set.
+    /// Creates a machine with the libraries that scripts may use. The machine's compiler is off and
+    /// its hook is set.
     pub fn new() -> mlua::Result<Vm> {
         let libraries = StdLib::TABLE | StdLib::STRING | StdLib::MATH | StdLib::OS | StdLib::JIT;
         let options = LuaOptions::new().catch_rust_panics(false);
@@ -231,7 +231,7 @@ impl Vm {
         unsafe { ffi::luaL_unref(self.state, ffi::LUA_REGISTRYINDEX, function.0) }
     }
 
-    /// Runs a function. Its first result, or its error, is on top of the returned frame.
+    /// Runs a function. The function's first result, or its error, is on top of the returned frame.
     pub fn call(
         &mut self,
         function: FunctionRef,

@@ -18,7 +18,7 @@ const BLOCK: usize = 64 * 1024;
 /// The handle of the thread that writes the last recording.
 static WRITER: Mutex<Option<JoinHandle<()>>> = Mutex::new(None);
 
-/// The last block of a recording. It does not wait in the queue, which may be full.
+/// The last block of a recording. The last block does not wait in the queue, which may be full.
 type LastBlock = Arc<Mutex<Option<Vec<u8>>>>;
 
 /// A recording in progress.

@@ -9,10 +9,10 @@
 //! A listpack becomes a table when it would exceed the limits, and a table never becomes a listpack
 //! again.
 //!
-//! **A hash with a volatile field is a table**, whatever its size. Redis 7.4 keeps small ones in a
-//! listpack of triples (`listpackex`). That saves memory for a hash of ten fields with TTLs, but
-//! every reader of a listpack must handle two layouts, and the triples are ordered by time, so that
-//! each HEXPIRE moves bytes. Valkey 9 uses tables as well.
+//! **A hash with a volatile field is a table**, whatever its size. Redis 7.4 keeps small hashes
+//! with volatile fields in a listpack of triples (`listpackex`). Such a listpack saves memory for a
+//! hash of ten fields with TTLs, but every reader of a listpack must handle two layouts, and the
+//! triples are ordered by time, so that each HEXPIRE moves bytes. Valkey 9 uses tables as well.
 //!
 //! **Invariants**
 //! - a listpack alternates fields and values, and no field comes twice
@@ -371,7 +371,7 @@ impl Hash {
         }
     }
 
-    /// Passes `count` random pairs to `visit`. They are drawn independently, so a pair may be drawn
+    /// Passes `count` random pairs to `visit`. The draws are independent, so a pair may be drawn
     /// again.
     pub fn sample(&self, count: usize, rng: &mut Random, mut visit: impl FnMut(Element, Element)) {
         match self {

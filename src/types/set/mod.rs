@@ -395,7 +395,7 @@ impl Set {
         }
     }
 
-    /// Passes `count` random members to `visit`. They are drawn independently, so a member may be
+    /// Passes `count` random members to `visit`. The draws are independent, so a member may be
     /// drawn again.
     pub fn sample<'a>(
         &'a self,

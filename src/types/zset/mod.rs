@@ -289,8 +289,8 @@ impl Zset {
         Opened::typed(entry)
     }
 
-    /// Makes a set of members that were computed or loaded. It is a listpack if it is within the
-    /// limits.
+    /// Makes a set of members that were computed or loaded. The set is a listpack if it is within
+    /// the limits.
     pub fn from_members(members: MemberTable, limits: &ZsetLimits) -> Zset {
         let len = members.len();
         if len > limits.max_entries {
