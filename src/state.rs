@@ -56,7 +56,8 @@ use crate::sys::lazyfree::LazyFree;
 use crate::tracking::Tracking;
 use crate::util::random::Random;
 
-/// The server. The main thread owns it; a command borrows it together with its client.
+/// The server. The main thread owns the server; a command borrows the server together with its
+/// client.
 pub struct Server {
     // Settings, time, random numbers.
     pub config: Config,
@@ -83,7 +84,7 @@ pub struct Server {
     pub expire_next_db: u32,
     /// The classes of keyspace events that are published, see `keyspace::events`.
     pub notify_flags: u32,
-    /// Clients whose watched key changed while they ran a command, see `keyspace::watch`.
+    /// Clients that ran a command while one of their watched keys changed, see `keyspace::watch`.
     pub touched: Vec<ClientRef>,
     pub lazyfree: LazyFree,
 

@@ -1,4 +1,4 @@
-//! The texts that Redis and Valkey spell differently: one table, both spellings.
+//! A table of the texts that Redis and Valkey spell differently, in both spellings.
 //!
 //! `extended-redis-compatibility yes`, the default, selects Redis's texts, `no` Valkey's. The
 //! setting may change while the server runs, so a text is selected where it is used:
@@ -51,7 +51,7 @@ impl Words {
     }
 }
 
-/// A text in both forms. `{name}` stands for an argument, see [`Text::fill`].
+/// A text in Redis's and in Valkey's form. `{name}` stands for an argument, see [`Text::fill`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Text {
     redis: &'static str,

@@ -21,7 +21,7 @@
 //! The loop differs from Redis's `aeProcessEvents` in three ways. The poll is edge-triggered, so
 //! the loop remembers which fds are ready (`files.rs`). A handler has a budget; a handler that
 //! returned `More` is called again next turn, after all other due handlers. A function that is
-//! installed for both directions is called for each direction; Redis calls it once.
+//! installed for both directions is called for each direction; Redis calls such a function once.
 //!
 //! **Invariants**
 //! - The loop borrows nothing of itself while a handler runs. So a handler may change the loop in
@@ -68,7 +68,8 @@ pub enum Phase {
     /// poll fails.
     Turn,
     BeforeSleep,
-    /// The poll, including its sleep. At its end the number is that of the fds that changed.
+    /// The poll, including its sleep. At the poll's end the value is the number of fds that
+    /// changed.
     Poll(usize),
     AfterSleep,
     /// One handler call for this fd, which was `READABLE` or `WRITABLE`. The handler may have

@@ -6,9 +6,9 @@
 //!   clock ── now ────┘              └──> due timers         without a kernel
 //! ```
 //!
-//! A turn depends on nothing but these two inputs and what its handlers read: the same inputs give
-//! the same calls of the same handlers in the same order. So a program whose handlers read through
-//! a tap of their own can be recorded and run again (`a_turn_depends_on_its_inputs_only`).
+//! A turn depends only on these two inputs and on what its handlers read: the same inputs give the
+//! same calls of the same handlers in the same order. So a program whose handlers read through a
+//! tap of their own can be recorded and run again (`a_turn_depends_on_its_inputs_only`).
 //!
 //! Without a tap, a poll and a reading of the clock cost one predictable branch each.
 

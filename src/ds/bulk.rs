@@ -10,8 +10,8 @@
 //!                `-- one store --'  `- copy -'  `-----'
 //! ```
 //!
-//! Commands for the AOF and for replicas are written in the same way: `*2\r\n`, and then each
-//! argument as such a string.
+//! Commands for the AOF and for replicas are written as `*2\r\n`, the number of arguments, and then
+//! each argument as such a string.
 //!
 //! Rejected: always copying 32 bytes and correcting the length, which would read behind the end of
 //! the value; building a command on the stack and appending it as one piece, which copies the

@@ -120,7 +120,7 @@ fn place(element: &[u8]) -> (usize, u8) {
     (index, counted.trailing_zeros() as u8 + 1)
 }
 
-/// Raises a register to `value`. Returns whether it was lower.
+/// Raises a register to `value`. Returns whether the register was lower.
 fn raise(hll: &mut Vec<u8>, index: usize, value: u8, sparse_max: usize) -> Result<bool, Corrupt> {
     match encoding(hll) {
         Encoding::Dense => Ok(dense::raise(&mut hll[HEADER_SIZE..], index, value)),
@@ -179,7 +179,7 @@ mod dense {
         }
     }
 
-    /// Raises a register to `value`. Returns whether it was lower.
+    /// Raises a register to `value`. Returns whether the register was lower.
     pub fn raise(registers: &mut [u8], index: usize, value: u8) -> bool {
         let higher = value > get(registers, index);
         if higher {

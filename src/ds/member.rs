@@ -105,7 +105,8 @@ impl Member {
 impl Drop for Member {
     fn drop(&mut self) {
         let layout = layout(self.bytes().len());
-        // SAFETY: allocated in `new` with the same layout, since the length never changes.
+        // SAFETY: the block was allocated in `new` with the same layout, since the length never
+        // changes.
         unsafe { dealloc(self.0.as_ptr(), layout) }
     }
 }

@@ -35,8 +35,8 @@ impl SetMember {
     /// Allocates a member.
     pub fn new(member: &[u8]) -> SetMember {
         let layout = layout(member.len());
-        // SAFETY: the layout is never empty; every write stays inside it, in the order of the
-        // drawing.
+        // SAFETY: the layout is never empty; every write stays inside the layout, in the order of
+        // the drawing.
         unsafe {
             let Some(p) = NonNull::new(alloc(layout)) else {
                 handle_alloc_error(layout)

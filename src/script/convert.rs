@@ -59,7 +59,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Pushes a reply as a value. Returns whether it is an error.
+/// Pushes a reply as a value. Returns whether the reply is an error.
 pub fn push_reply(frame: &mut Frame, bytes: &[u8]) -> Result<bool, TooDeep> {
     let mut reader = Reader { bytes, at: 0 };
     let is_error = bytes.first() == Some(&b'-');
@@ -363,7 +363,7 @@ impl Writer<'_> {
     }
 }
 
-/// The error in the table on top, if it is one.
+/// The error in the table on top of the stack, if the table is an error.
 pub fn error_of(frame: &mut Frame) -> Option<Error> {
     if frame.get_field(-1, "err") != LuaType::String {
         frame.pop(1);

@@ -528,7 +528,8 @@ fn a_field_or_method_that_is_a_library_function_keeps_the_frame_of_its_caller() 
     assert_eq!(peer.eval(deep), ":300000\r\n");
 }
 
-/// Lua 5.1 calls an element whose key is no constant string `field '?'`; LuaJIT does not name it.
+/// Lua 5.1 calls an element whose key is no constant string `field '?'`; LuaJIT gives such an
+/// element no name.
 #[test]
 fn an_element_without_a_name_is_called_a_question_mark() {
     let mut peer = Peer::new();

@@ -38,8 +38,8 @@ Examples:
        ./redis-server /etc/myredis.conf --loglevel verbose
 ";
 
-/// The end of redis-server's usage text, about sentinels. `aeris-server` can't be one, so under its
-/// own name it leaves this part out.
+/// The end of redis-server's usage text, about sentinels. `aeris-server` can't be a sentinel, so
+/// under its own name it leaves this part out.
 const USAGE_OF_SENTINEL: &str = "
 Sentinel mode:
        ./redis-server /etc/sentinel.conf --sentinel
@@ -118,8 +118,8 @@ fn check_system(args: &[String]) -> ExitCode {
     }
 }
 
-/// Whether the program was started under its own name. Started as redis-server, it prints Redis's
-/// name.
+/// Whether the program was started under its own name. A program that was started as redis-server
+/// prints Redis's name.
 fn is_own_name(argv: &[String]) -> bool {
     let name = argv.first().map(std::path::Path::new);
     let name = name.and_then(std::path::Path::file_name);

@@ -1,7 +1,7 @@
 //! Scripts for shells that complete the arguments of the server: `--completion bash|zsh|fish`.
 //!
-//! The words are the rows of the table of settings, so a package that makes the scripts when it is
-//! built has all of them.
+//! The completed words are the rows of the table of settings, so scripts that a package makes when
+//! it is built have all settings.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -59,7 +59,7 @@ pub fn print(shell: &str) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    // A reader that closed the pipe does not need the rest.
+    // A reader that closed the pipe does not need the rest of the script.
     let _ = std::io::stdout().write_all(script.as_bytes());
     ExitCode::SUCCESS
 }

@@ -84,7 +84,7 @@ pub struct Defrag {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Holes {
     bytes: usize,
-    /// The free bytes as a percentage of the allocated ones.
+    /// The free bytes as a percentage of the allocated bytes.
     percent: u32,
 }
 
@@ -134,7 +134,7 @@ impl Holes {
         }
     }
 
-    /// Whether it is time to defragment.
+    /// Whether there are enough holes to begin defragmentation.
     fn are_many(self, config: &Config) -> bool {
         self.percent >= config.active_defrag_threshold_lower
             && self.bytes as u64 > config.active_defrag_ignore_bytes

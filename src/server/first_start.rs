@@ -30,7 +30,8 @@ pub fn print_password() -> ExitCode {
 }
 
 /// `--init-acl FILE`: if the file does not exist, writes users with a random password for the
-/// default user. The password is written beside it (`FILE.password`), for this user and root only.
+/// default user. The password is written to `FILE.password`, which only this user and root may
+/// read.
 pub fn write_users(file: &str) -> ExitCode {
     let path = Path::new(file);
     if path.exists() {

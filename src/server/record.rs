@@ -63,7 +63,7 @@ impl Tap for LoopTap {
     }
 }
 
-/// Passes the loop's inputs through the tape while it is on.
+/// Passes the loop's inputs through the tape while the tape is on.
 pub fn tap(el: &mut EventLoop<Server>) {
     el.set_tap(tape::is_on().then_some(&LoopTap));
 }
@@ -81,7 +81,7 @@ struct Facts {
 }
 
 impl Facts {
-    /// Records the facts on the tape, or takes them from it in a replay.
+    /// Records the facts on the tape, or takes them from the tape in a replay.
     fn pass(live: impl FnOnce() -> Option<Facts>) -> Facts {
         let live = if tape::replays() { None } else { live() };
         let field =
@@ -151,8 +151,8 @@ pub fn restart(
 }
 
 /// The settings that CONFIG SET has changed, as arguments: those that differ from what a start
-/// would read now. The settings of a start are read in its directory, since relative paths begin
-/// there.
+/// would read now. The settings of a start are read in the start's directory, in which relative
+/// paths begin.
 fn changed_settings(config: &Config, sources: &Sources) -> Result<Vec<String>, String> {
     let here = std::env::current_dir().map_err(|e| sys::error_text(&e))?;
     let enter = |dir: &Path| std::env::set_current_dir(dir).map_err(|e| sys::error_text(&e));

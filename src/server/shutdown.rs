@@ -62,7 +62,7 @@ pub struct Shutdown {
     pub pending: Option<(ShutdownFlags, i64)>,
     /// Set if the process starts again after the loop has ended.
     pub restart: Option<Restart>,
-    /// The clients that called SHUTDOWN; they get a reply only if it fails.
+    /// The clients that called SHUTDOWN, which get a reply only if the stop fails.
     clients: Vec<ClientRef>,
     /// Whether the loop ends after this turn.
     pub now: bool,
@@ -327,8 +327,8 @@ pub fn finish(server: &mut Server, ended: io::Result<()>) -> ExitCode {
 pub fn restart(server: &Server, wanted: Restart) -> io::Error {
     sys::sleep(wanted.delay);
     log::warn!("Restarting.");
-    // Relative paths in the arguments begin in this directory. If it is gone, opening them fails
-    // with an error.
+    // Relative paths in the arguments begin in this directory. If the directory is gone, opening
+    // such paths fails with an error.
     let _ = std::env::set_current_dir(&server.config.start_dir);
     let argv = [&server.run.argv[..], &wanted.arguments].concat();
     process::replace(&server.run.executable, &argv)

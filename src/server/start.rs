@@ -84,8 +84,8 @@ pub struct TooFewFiles {
     pub clients: u32,
 }
 
-/// Raises the limit of open files for `maxclients`. If the limit stays below what `maxclients`
-/// needs, that is logged and returned as an error.
+/// Raises the limit of open files for `maxclients`. A limit that stays below what `maxclients`
+/// needs is logged and returned as an error.
 pub fn raise_open_files(maxclients: u32) -> Result<(), TooFewFiles> {
     let reserved = init::RESERVED_FDS as u64;
     let wanted = maxclients as u64 + reserved;
@@ -294,19 +294,19 @@ pub fn listen(server: &mut Server) -> Result<EventLoop<Server>, ExitCode> {
     server.aof.flush.wake = Some(std::sync::Arc::new({
         let waker = waker.clone();
         move || {
-            // If the loop can't be woken, it checks at the next tick of the cron.
+            // A loop that can't be woken checks at the next tick of the cron.
             let _ = waker.wake();
         }
     }));
     server.lazyfree.set_wake(Box::new({
         let waker = waker.clone();
         move || {
-            // If the loop can't be woken, it checks at the next tick of the cron.
+            // A loop that can't be woken checks at the next tick of the cron.
             let _ = waker.wake();
         }
     }));
     signals::set_wake(move || {
-        // If the loop can't be woken, it checks at the next tick of the cron.
+        // A loop that can't be woken checks at the next tick of the cron.
         let _ = waker.wake();
     });
     signals::set_traces(traces(server));

@@ -195,7 +195,7 @@ pub struct AllocatorStats {
     pub retained: usize,
     /// Bytes of the allocator's own data.
     pub metadata: usize,
-    /// Bytes of pages that were returned to the system and that it has not reclaimed yet.
+    /// Bytes of pages that were returned to the system and that the system has not reclaimed yet.
     pub muzzy: usize,
 }
 
@@ -304,7 +304,7 @@ pub fn purge() {
     }
 }
 
-/// Reads one of jemalloc's numbers by name, 1, 4 or 8 bytes wide; `new` sets it.
+/// Reads one of jemalloc's numbers by name, 1, 4 or 8 bytes wide; `new` sets the number.
 pub fn control(name: &str, new: Option<i64>) -> io::Result<i64> {
     if holds_address(name) {
         return Err(refusal(name));
@@ -445,7 +445,7 @@ mod tests {
             let blocks: Vec<_> = (0..8)
                 .map(|_| {
                     let layout = Layout::from_size_align(size, 16).unwrap();
-                    // SAFETY: freed below with the same layout; the size is not zero.
+                    // SAFETY: the block is freed below with the same layout; the size is not zero.
                     (unsafe { ALLOCATOR.alloc(layout) }, layout)
                 })
                 .collect();

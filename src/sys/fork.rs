@@ -44,7 +44,8 @@ pub fn fork() -> io::Result<Forked> {
     }
 }
 
-/// Called in a child: SIGUSR1 ends it without an error, since it has nothing else to shut down.
+/// Called in a child: SIGUSR1 ends the child without an error, since it has nothing else to shut
+/// down.
 pub fn set_up_child_signals() {
     super::signals::restore_defaults();
     let action = SigAction::new(SigHandler::Handler(go), SaFlags::empty(), SigSet::empty());

@@ -26,7 +26,7 @@ pub struct Garbage {
     pub content: Box<dyn Any + Send>,
     /// The number of values or keys in the garbage, for the statistics.
     pub objects: usize,
-    /// An estimate of the garbage's bytes; 0 if it is not known.
+    /// An estimate of the garbage's bytes; 0 if the number is not known.
     pub bytes: usize,
 }
 
@@ -140,7 +140,7 @@ impl LazyFree {
 
     /// Sets the function that wakes the loop when a job is done that a client waits for.
     pub fn set_wake(&self, wake: Wake) {
-        // A function that is set already does the same as this one.
+        // A function that is set already also wakes the loop.
         let _ = self.shared.wake.set(wake);
     }
 
@@ -166,7 +166,7 @@ impl LazyFree {
         jobs + 1
     }
 
-    /// Whether this job is done. If the job is not done, the loop is woken when it is.
+    /// Whether this job is done. If the job is not done, the loop is woken at the job's end.
     pub fn is_done(&self, job: u64) -> bool {
         // The flag is set before the comparison: a thread that finishes the job after the
         // comparison sees the flag.

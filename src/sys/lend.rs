@@ -4,7 +4,7 @@
 //! **Invariants**
 //! - The lent value can be reached only while [`Lent::lend`] runs, whose caller can't use it
 //!   meanwhile.
-//! - The reference is taken out while it is in use, so there is never a second one.
+//! - The reference is taken out of `Lent` while it is in use, so there is never a second reference.
 
 use std::cell::Cell;
 use std::ptr::NonNull;

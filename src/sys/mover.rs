@@ -41,7 +41,7 @@ use std::ptr::NonNull;
 /// Whether the allocator is jemalloc, which can be queried.
 pub const AVAILABLE: bool = cfg!(feature = "jemalloc");
 
-/// The largest size that jemalloc serves from slabs; larger ones have pages of their own.
+/// The largest size that jemalloc serves from slabs; larger allocations have pages of their own.
 const SLAB_MAX: usize = 14 * 1024;
 /// The maximum length of a map that is rebuilt: it is rebuilt in one step.
 const MAP_MAX: usize = 4096;

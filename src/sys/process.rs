@@ -45,8 +45,8 @@ pub fn daemonize() -> io::Result<()> {
     Ok(())
 }
 
-/// Replaces this process by a program; `argv` begins with its name. All files are closed, since
-/// they were opened with CLOEXEC. Returns only if the call fails.
+/// Replaces this process by a program; `argv` begins with the program's name. All files are closed,
+/// since they were opened with CLOEXEC. Returns only if the call fails.
 pub fn replace(program: &Path, argv: &[String]) -> io::Error {
     let name = argv.first().map_or("", String::as_str);
     Command::new(program)
@@ -156,8 +156,8 @@ pub fn set_cpu_affinity(list: &str) -> Option<()> {
 
 static BIO_CPULIST: std::sync::OnceLock<String> = std::sync::OnceLock::new();
 
-/// `bio-cpulist`: sets the processors of the background threads. Must be called before the first of
-/// them starts.
+/// `bio-cpulist`: sets the processors of the background threads. Must be called before the first
+/// background thread starts.
 pub fn set_background_cpus(list: &str) {
     let _ = BIO_CPULIST.set(list.into());
 }

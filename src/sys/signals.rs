@@ -108,7 +108,8 @@ extern "C" fn hangup_handler(_: c_int) {
     HANGUP.store(true, Ordering::Relaxed);
 }
 
-/// Called in a forked child: SIGTERM and SIGINT end it at once, since it has nothing to shut down.
+/// Called in a forked child: SIGTERM and SIGINT end the child at once, since it has nothing to shut
+/// down.
 pub fn restore_defaults() {
     for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGALRM] {
         handle(signal, libc::SIG_DFL);
@@ -132,7 +133,7 @@ fn handle_with(signal: c_int, action: usize, flags: c_int) {
 }
 
 /// Sends SIGALRM after `ms` milliseconds, unless the alarm is set again before: the timer of the
-/// software watchdog. 0 switches it off.
+/// software watchdog. 0 switches the timer off.
 pub fn set_alarm(ms: u32) {
     let time = libc::timeval {
         tv_sec: (ms / 1000) as _,

@@ -271,7 +271,8 @@ pub fn end(server: &mut Server, c: &mut Client, argv: &[&[u8]], outer: u64) {
 /// Called when a command has run, possibly in a script: records the keys that it read for the
 /// client that sent the request, which may cache them.
 pub fn remember(server: &mut Server, argv: &[&[u8]], cmd: &Command) {
-    // The keys of EVAL itself are not recorded: the commands of the script record what they read.
+    // The keys of EVAL itself are not recorded: the script's commands record the keys that they
+    // read.
     let script = matches!(cmd.name, "eval_ro" | "evalsha_ro" | "fcall_ro");
     if !cmd.is(command::READONLY) || cmd.is(command::PUBSUB) || script {
         return;

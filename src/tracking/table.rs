@@ -7,7 +7,7 @@
 //! The table is built like that of a hash's fields (`ds::field`), with the ids as the value: a key
 //! of 16 bytes that one client has cached takes 26 bytes and its slot. The ids are sorted, so that
 //! a search finds quickly whether a client is listed already, which is the usual case for a hot
-//! key. Adding a client to n others copies n ids: 80 KB for ten thousand.
+//! key. Adding a client to n other clients copies n ids: 80 KB for ten thousand.
 
 use crate::ds::field::Field;
 use crate::ds::hashtable::HashTable;

@@ -2,8 +2,8 @@
 //! or replies.
 //!
 //! A key's entry (`ds::entry`) holds short strings, integers and small collections itself. Any
-//! other value is a [`Value`] in the same allocation. [`part`] reads and changes a collection in
-//! both places.
+//! other value is a [`Value`] in the same allocation. [`part`] reads and changes a collection,
+//! whether it is in the entry or in a `Value`.
 
 pub mod hash;
 pub mod list;

@@ -272,7 +272,7 @@ pub struct Claim {
 /// A consumer group.
 #[derive(Clone)]
 pub struct Group {
-    /// The last entry that was delivered: XREADGROUP with `>` continues behind it.
+    /// The last entry that was delivered: XREADGROUP with `>` continues behind this entry.
     pub last_id: StreamId,
     /// The number of entries, of all that were ever added, that the group has read; `None` if
     /// unknown.
@@ -557,7 +557,7 @@ mod tests {
         log
     }
 
-    /// Redis 8.2 gave these figures in XINFO GROUPS for the same steps.
+    /// The expected figures are those that XINFO GROUPS of Redis 8.2 showed after the same steps.
     #[test]
     fn lag_as_in_redis_8_2() {
         let mut log = log_of(5);

@@ -26,7 +26,8 @@ pub fn glob_match_nocase(pattern: &[u8], string: &[u8]) -> bool {
     matches::<true>(pattern, string)
 }
 
-/// Whether the pattern matches only the string that it is, so that a look-up can replace a scan.
+/// Whether the pattern matches only the string that equals the pattern, so that a look-up can
+/// replace a scan.
 pub fn is_literal(pattern: &[u8]) -> bool {
     !pattern
         .iter()

@@ -94,8 +94,8 @@ static POWERS_OF_TEN: LazyLock<[Float; POWERS]> = LazyLock::new(|| {
 const EXPONENTS: std::ops::RangeInclusive<i32> = -60..=-32;
 
 /// A power of ten that brings a normalized float into `EXPONENTS`, and its decimal exponent. If two
-/// powers do so, the choice affects the last digit, so it is made as in Redis: a low estimate, then
-/// steps upwards.
+/// powers do so, the choice between them affects the last digit, so the power is chosen as in
+/// Redis: a low estimate, then steps upwards.
 fn scaling_power(exponent: i32) -> (Float, i32) {
     const LOG10_2: f64 = std::f64::consts::LOG10_2;
     let estimate = (-f64::from(exponent + POWERS as i32) * LOG10_2) as i32;

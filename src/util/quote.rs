@@ -43,7 +43,8 @@ pub fn split_args(line: &[u8]) -> Option<Vec<Vec<u8>>> {
     }
 }
 
-/// Splits the first argument off a line that starts with it. Returns the argument and the rest.
+/// Splits the first argument off a line that starts with it. Returns the argument and the rest of
+/// the line.
 fn next_arg(mut line: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     let mut arg = Vec::new();
     loop {

@@ -196,7 +196,7 @@ pub struct HashTable<E: Element> {
 
 // SAFETY: the table owns its elements; moving it to another thread moves them.
 unsafe impl<E: Element + Send> Send for HashTable<E> {}
-// SAFETY: a shared table only reads, and hands out what a shared element gives.
+// SAFETY: a shared table only reads, and gives no more access than a shared element does.
 unsafe impl<E: Element + Sync> Sync for HashTable<E> {}
 
 /// The figures of one table for DEBUG HTSTATS.

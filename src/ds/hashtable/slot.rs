@@ -40,7 +40,7 @@ impl<'a, E: Element> OccupiedSlot<'a, E> {
         unsafe { E::by_mut(self.table.element(self.at), self.table.place(self.at)) }
     }
 
-    /// Replaces the element by another one of the same key and returns the old one.
+    /// Replaces the element by another one with the same key, and returns the old element.
     #[inline]
     pub fn replace(&mut self, element: E) -> E {
         // SAFETY: the position was found in this table, which has been borrowed since; the old
@@ -86,8 +86,8 @@ impl<'a, E: Element> VacantSlot<'a, E> {
     }
 }
 
-/// Aborts the process when it is dropped, because a slot whose element has been taken must never be
-/// read again.
+/// A guard that aborts the process when it is dropped, because a slot whose element has been taken
+/// must never be read again.
 struct AbortOnUnwind;
 
 impl Drop for AbortOnUnwind {

@@ -252,7 +252,7 @@ fn check_file(
     }
 }
 
-/// Checks the RDB at the beginning of a file. Returns its end.
+/// Checks the RDB at the beginning of a file. Returns the end of the RDB.
 fn check_preamble(path: &Path) -> Result<u64, Stop> {
     print_line(format_args!(
         "The AOF appears to start with an RDB preamble.\nChecking the RDB preamble to start:"

@@ -203,8 +203,8 @@ fn check(sim: &Sim, files: &[Vec<u8>], at_least: usize, when: &str) -> Result<()
     Ok(())
 }
 
-/// The content that a file may have after a crash of the machine: everything synced, a part of the
-/// rest, zeros.
+/// The content that a file may have after a crash of the machine: all synced bytes, a part of the
+/// other bytes, zeros.
 fn torn(file: &CrashFile, share: f64, zeros: usize) -> Vec<u8> {
     let unsure = file.live.len() - file.durable;
     let kept = file.durable + (unsure as f64 * share) as usize;

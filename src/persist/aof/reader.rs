@@ -171,7 +171,7 @@ impl<R: Read> AofReader<R> {
         }
     }
 
-    /// Consumes a line. Returns its range in the buffer, without the line end.
+    /// Consumes a line. Returns the line's range in the buffer, without the line end.
     fn line(&mut self) -> Result<Range<usize>, Fault> {
         let mut searched = 0;
         loop {

@@ -1,4 +1,4 @@
-//! The forked child. There is at most one, and it has the data set as it was at the fork.
+//! The forked child. There is at most one child, and it has the data set as it was at the fork.
 //!
 //! ```text
 //!   parent                                     child (a copy; pages are shared until one side writes)
@@ -93,7 +93,7 @@ pub enum Target {
 pub struct Job<'a> {
     pub kind: ChildKind,
     pub target: Target,
-    /// The sockets that the child uses; it closes all others.
+    /// The sockets that the child uses; the child closes all others.
     pub keep: &'a [RawFd],
 }
 
@@ -121,7 +121,7 @@ pub struct Child {
     /// The Unix time of the last report in milliseconds.
     reported_ms: i64,
     reports: Reports,
-    /// The pipe's registration in the loop; `None` if the cron polls it.
+    /// The pipe's registration in the loop; `None` if the cron polls the pipe.
     token: Option<Token>,
     stall: Stall,
 }

@@ -54,7 +54,7 @@ impl Wishes {
         self.waiting.contains(&wish)
     }
 
-    /// Removes a wish. Returns whether it was in the queue.
+    /// Removes a wish. Returns whether the wish was in the queue.
     pub fn withdraw(&mut self, wish: Wish) -> bool {
         let had = self.has(wish);
         self.waiting.retain(|other| *other != wish);

@@ -128,8 +128,8 @@ fn at_most(args: &Args, count: usize) -> Result<()> {
     Ok(())
 }
 
-/// The integer argument at this index, in `min..=max`; `None` if it is missing. Error texts about
-/// the range name the first argument in every case, as in Redis.
+/// The integer argument at this index, in `min..=max`; `None` if the argument is missing. Error
+/// texts about the range name the first argument in every case, as in Redis.
 fn int_setting(args: &Args, at: usize, min: i64, max: i64) -> Result<Option<i64>> {
     if args.get(at).is_nil() {
         return Ok(None);

@@ -124,7 +124,7 @@ impl Debugger {
         }
     }
 
-    /// Appends a line to the next reply. A line end within it becomes a space.
+    /// Appends a line to the next reply. A line end within the text becomes a space.
     fn append_line(&mut self, line: impl AsRef<[u8]>) {
         let clean = |&b: &u8| if b == b'\r' || b == b'\n' { b' ' } else { b };
         self.lines.push(line.as_ref().iter().map(clean).collect());
@@ -356,7 +356,8 @@ const PROTOCOL_ERROR: &str = "protocol error";
 /// The arguments of a command, and the bytes that they took.
 type Parsed = (Vec<Vec<u8>>, usize);
 
-/// Parses one command. Returns its arguments and its length in bytes; `None` if it is incomplete.
+/// Parses one command. Returns the command's arguments and its length in bytes; `None` if the
+/// command is incomplete.
 fn parse(input: &[u8]) -> Result<Option<Parsed>, &'static str> {
     let mut at = 0;
     let number = |kind: u8, at: &mut usize| {

@@ -281,7 +281,7 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// Parses a statement. Returns whether it must be the last one of its block.
+    /// Parses a statement. Returns whether the statement must be the last one of its block.
     fn statement(&mut self) -> Parsed<bool> {
         let line = self.lexer.line;
         match self.token.kind {

@@ -52,8 +52,8 @@ pub fn memory(machine: &Machine, config: &Config) -> Finding {
     }
 }
 
-/// Compares the memory limit of the cgroup with `maxmemory`: when it is exceeded, the kernel kills
-/// a process of this cgroup, usually the server.
+/// Compares the memory limit of the cgroup with `maxmemory`: when the limit is exceeded, the kernel
+/// kills a process of this cgroup, usually the server.
 pub fn cgroup_memory(machine: &Machine, config: &Config) -> Finding {
     let files = ["memory.max", "memory.high", "memory.limit_in_bytes"];
     let limits = machine.cgroups("memory").into_iter().flat_map(|folder| {

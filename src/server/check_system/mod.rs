@@ -99,7 +99,8 @@ pub struct CheckSystemOptions {
 }
 
 impl CheckSystemOptions {
-    /// Takes the options out of the arguments behind `--check-system`; returns the remaining ones.
+    /// Takes the options out of the arguments behind `--check-system`. Returns the remaining
+    /// arguments.
     pub fn parse(args: &[String]) -> (CheckSystemOptions, Vec<String>) {
         let (mut json, mut root, mut process) = (false, PathBuf::from("/"), "self".to_string());
         let (mut rest, mut args) = (Vec::new(), args.iter());

@@ -375,8 +375,8 @@ impl Frame<'_> {
             return None;
         }
         let mut len = 0;
-        // SAFETY: it is a string, so nothing is converted; it lives at least as long as it stays on
-        // the stack, and nothing leaves the stack while the frame is borrowed.
+        // SAFETY: the value is a string, so nothing is converted; a string lives at least as long
+        // as it stays on the stack, and nothing leaves the stack while the frame is borrowed.
         unsafe {
             let start = ffi::lua_tolstring(self.l, at, &mut len);
             Some(std::slice::from_raw_parts(start.cast(), len))

@@ -41,8 +41,8 @@ impl Player {
         Ok(Player { reader, state })
     }
 
-    /// Takes the next entry. `play` makes a value of it if it is the input that the server asks
-    /// for.
+    /// Takes the next entry. `play` makes a value of the entry if the entry is the input that the
+    /// server asks for.
     pub fn take<T>(
         &mut self,
         what: &str,

@@ -1,4 +1,4 @@
-//! Hashes: fields with values, and for each field a time to live if it has one.
+//! Hashes: fields with values. A field may have a time to live.
 //!
 //! ```text
 //!   Listpack   | field | value | field | value | ...      up to hash-max-listpack-entries of them, in order of arrival
@@ -18,8 +18,9 @@
 //! - a listpack alternates fields and values, and no field comes twice
 //!   (`tests::agrees_with_a_map`);
 //! - a field is in `expires` exactly when it has an expiry time, under that time
-//!   (`FieldTable::check`, in the same test);
-//! - `hidden` is the number of fields whose time is before `hidden_before` (the same).
+//!   (`FieldTable::check`, called by this test);
+//! - `hidden` is the number of fields whose expiry time is before `hidden_before` (checked by
+//!   `FieldTable::check`, too).
 //!
 //! Expired fields are removed before a command reads the hash (`keyspace::expire`), so only
 //! [`Hash::pop_expired`] compares times with a clock. If there are too many to remove at once, or
@@ -191,8 +192,8 @@ impl Hash {
         }
     }
 
-    /// The memory of the hash in bytes. For a table it is estimated from `samples` fields, or exact
-    /// if `samples` is 0.
+    /// The memory of the hash in bytes. For a table the number is estimated from `samples` fields,
+    /// or exact if `samples` is 0.
     pub fn memory(&self, samples: usize) -> usize {
         let table = match self {
             Hash::Listpack(listpack) => return listpack.memory_bytes(),
@@ -231,7 +232,7 @@ impl Hash {
         }
     }
 
-    /// Sets a field. Returns whether it is new.
+    /// Sets a field. Returns whether the field is new.
     #[inline]
     pub fn set(&mut self, field: &[u8], value: &[u8], ttl: FieldTtl, limits: &HashLimits) -> bool {
         self.make_room(field, value, ttl, limits);
@@ -273,7 +274,7 @@ impl Hash {
         }
     }
 
-    /// Removes a field; false if it does not exist.
+    /// Removes a field. Returns false if there is no such field.
     pub fn remove(&mut self, field: &[u8]) -> bool {
         match self {
             Hash::Listpack(listpack) => {

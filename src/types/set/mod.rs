@@ -169,8 +169,8 @@ impl Set {
         }
     }
 
-    /// The memory of the set in bytes. For a table it is estimated from `samples` members, or exact
-    /// if `samples` is 0.
+    /// The memory of the set in bytes. For a table the number is estimated from `samples` members,
+    /// or exact if `samples` is 0.
     pub fn memory(&self, samples: usize) -> usize {
         let table = match self {
             Set::Intset(ints) => return ints.memory_bytes(),
