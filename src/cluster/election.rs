@@ -69,8 +69,8 @@ pub(super) struct Election {
     phase: Phase,
     /// The rank by offset among the siblings that the scheduled time includes.
     rank: u64,
-    /// The number of tries that ended without a majority; each doubles the longest wait before the
-    /// next.
+    /// The number of tries that ended without a majority; each such try doubles the longest wait
+    /// before the next try.
     collisions: u32,
 }
 

@@ -66,7 +66,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Executes CLUSTER SETSLOT, if [`Cluster::check_set_slot`] accepts it; `keys` as there.
+    /// Executes CLUSTER SETSLOT, if [`Cluster::check_set_slot`] accepts it; `keys` is the number of
+    /// keys that this node has in the slot.
     pub fn set_slot(
         &mut self,
         now: Now,

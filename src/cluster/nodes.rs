@@ -36,7 +36,7 @@ pub struct Node {
     pub texts: Option<Box<Texts>>,
     pub config_epoch: u64,
     pub replica_of: Option<NodeIndex>,
-    /// The number of its slots.
+    /// The number of slots that the node owns.
     pub slot_count: u16,
     /// The time since which an answer to a ping is due; 0: none is due.
     pub ping_sent: u64,

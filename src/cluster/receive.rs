@@ -277,7 +277,7 @@ impl Cluster {
     }
 
     /// Compares the sender of a packet on a link that this node opened with the node that the link
-    /// was opened to. Returns the sender if it is the right one.
+    /// was opened to. Returns the sender if it is that node.
     fn check_identity(
         &mut self,
         now: Now,

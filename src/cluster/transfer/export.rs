@@ -77,7 +77,7 @@ impl Transfers {
         }
     }
 
-    /// Cancels all exports: CLUSTER CANCELSLOTMIGRATIONS. Returns false if there are none.
+    /// Cancels all exports: CLUSTER CANCELSLOTMIGRATIONS. Returns false if no export is active.
     pub fn cancel(&mut self, now: Now) -> bool {
         let mut any = false;
         for at in 0..self.jobs.len() {
@@ -89,7 +89,8 @@ impl Transfers {
         any
     }
 
-    /// Reacts to a message of the target. Returns false if the job's state does not allow it.
+    /// Reacts to a message of the target. Returns false if the job's state does not allow the
+    /// message.
     pub(super) fn hear_target(&mut self, now: Now, at: usize, word: Word) -> bool {
         match (word, self.jobs[at].state) {
             (Word::Ack, _) => {}

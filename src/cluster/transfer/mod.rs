@@ -90,7 +90,7 @@ pub struct Limits {
     pub pause_ms: u64,
     /// Half of `cluster-node-timeout`: until when a target claims after its request.
     pub grant_ms: u64,
-    /// `cluster-slot-migration-log-max-len`.
+    /// The setting `cluster-slot-migration-log-max-len`.
     pub log_max: usize,
     /// `slot-migration-max-failover-repl-bytes`: with more unsent bytes, writers don't wait yet.
     /// `None`: writers wait at any number of unsent bytes.

@@ -12,8 +12,8 @@ pub struct Ranges(Vec<(u16, u16)>);
 
 impl Ranges {
     /// Parses the ranges, which are pairs of numbers, at the beginning of the arguments. Also
-    /// returns the number of arguments that they take. The list ends where a pair does not begin
-    /// with a number. An error is the text of the reply, without `ERR`.
+    /// returns the number of arguments that the ranges take. The list ends where a pair does not
+    /// begin with a number. An error is the text of the reply, without `ERR`.
     pub fn parse(args: &[&[u8]]) -> Result<(Ranges, usize), String> {
         let mut ranges = Ranges::default();
         let mut at = 0;
