@@ -275,8 +275,8 @@ fn process_input_buffer(server: &mut Server, c: &mut Client, mut buffer: Vec<u8>
     finish(server, c);
 }
 
-/// Runs requests that were received before, or do not come from a socket. The replies are in
-/// `c.reply`.
+/// Runs requests that were received before, or do not come from a socket. The replies are appended
+/// to `c.reply`.
 pub fn feed(server: &mut Server, c: &mut Client, mut bytes: &[u8]) {
     if let Some(big) = c.open.as_mut().and_then(|open| open.big.as_mut()) {
         let (part, rest) = bytes.split_at(big.missing().min(bytes.len()));

@@ -39,8 +39,8 @@ use crate::propagate::sink;
 use crate::state::Server;
 use crate::sys;
 
-/// The functions that `persist` calls to start the child and after it has ended; `persist` is a
-/// lower layer.
+/// The functions that `persist`, a lower layer, calls to start the child and after the child has
+/// ended.
 pub const HOOKS: SlotHooks = SlotHooks {
     start: start_snapshot,
     ended: snapshot_ended,

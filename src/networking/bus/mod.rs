@@ -74,8 +74,8 @@ pub struct Bus {
     pub bytes_sent: u64,
     /// Bytes received from other nodes since the start.
     pub bytes_received: u64,
-    /// The bytes of published messages, sent and received, as a part of these totals. `modules`
-    /// likewise.
+    /// How many of the bytes sent and of the bytes received were published messages; `modules` has
+    /// the same for messages of modules.
     pub published: [u64; 2],
     pub modules: [u64; 2],
     timer: timer::Alarm,

@@ -34,7 +34,7 @@ use crate::sync::{failover, role};
 use crate::util::number::parse_i64;
 use crate::util::quote::printable;
 
-// The steps' tags.
+// The tags of the handshake's steps.
 const PING: u32 = 0;
 const AUTH: u32 = 1;
 const PORT: u32 = 2;
