@@ -65,7 +65,7 @@ impl CommandLogKind {
 
 /// The newest commands whose value reached a threshold.
 pub struct Log {
-    /// Newest first.
+    /// The logged commands, the newest first.
     pub entries: VecDeque<LoggedCommand>,
     next_id: u64,
     /// The lowest value that is kept; `u64::MAX` means that the log is off.

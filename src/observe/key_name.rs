@@ -82,7 +82,7 @@ impl KeptName {
         shown
     }
 
-    /// Heap bytes.
+    /// The number of heap bytes of the name.
     pub fn memory(&self) -> usize {
         self.beginning.capacity()
     }

@@ -44,7 +44,7 @@ pub struct Sample {
 /// The samples of one event.
 #[derive(Default)]
 pub struct Series {
-    /// Oldest first.
+    /// The samples, the oldest first.
     pub samples: VecDeque<Sample>,
     /// Figures of all samples since the last reset, even those that are no longer kept.
     pub max_ms: u64,
@@ -112,7 +112,7 @@ impl Latency {
         found.map(|(event, series)| (*event, series))
     }
 
-    /// Removes one event, or all. Returns their number.
+    /// Removes one event, or all. Returns the number of removed events.
     pub fn reset(&mut self, name: Option<&[u8]>) -> usize {
         let before = self.events.len();
         match name {
@@ -130,7 +130,7 @@ struct Summary {
     low: u64,
     high: u64,
     average: u64,
-    /// Mean absolute deviation.
+    /// The mean absolute deviation of the samples.
     deviation: u64,
     /// The average number of seconds between two samples.
     period: f64,

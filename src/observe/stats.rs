@@ -23,7 +23,7 @@ const SAMPLE_PERIOD_MS: i64 = 90;
 pub struct Rate {
     samples: [u64; SAMPLES],
     next: usize,
-    /// The values of counter and base at the last sample; `None` before the first.
+    /// The values of counter and base at the last sample; `None` before the first sample.
     last: Option<(u64, u64)>,
 }
 
@@ -196,7 +196,7 @@ impl Stats {
             .sample(self.eventloop_us, self.eventloop_cycles, 1);
     }
 
-    /// Counts a turn that has ended. Returns its duration in microseconds.
+    /// Counts a turn that has ended. Returns the turn's duration in microseconds.
     pub fn turn_ended(&mut self, now_us: i64) -> u64 {
         let us = (now_us - self.turn_began_us).max(0) as u64;
         self.eventloop_cycles += 1;
@@ -209,7 +209,7 @@ impl Stats {
         us
     }
 
-    /// Sets counters and rates to zero. Peaks of memory stay.
+    /// Sets counters and rates to zero. The peaks of memory keep their values.
     fn reset(&mut self) {
         *self = Stats {
             peak_memory: self.peak_memory,

@@ -173,7 +173,8 @@ mod tests {
         let found = memory.estimate(2004);
         assert_eq!(found.types, walked(&server));
         assert_eq!((found.seen, found.whole), (2004, true));
-        // The next pass begins anew, and the figures of this one stay until it ends.
+        // The next pass begins anew, and the figures of the finished pass stay until the next one
+        // ends.
         say(&mut server, 0, &["flushall"]);
         assert_eq!(memory.estimate(0), found);
         while !memory.go_on(&server.data.dbs) {}

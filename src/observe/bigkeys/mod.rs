@@ -65,7 +65,7 @@ impl OfType {
 
 /// The rankings of all types.
 pub struct BigKeys {
-    /// In the order of [`Type::ALL`].
+    /// The rankings of each type, in the order of [`Type::ALL`].
     types: [OfType; Type::ALL.len()],
     /// A bit for the identity of each listed key; bits of keys that were removed may remain.
     filter: Box<[u64; FILTER_BITS as usize / 64]>,
@@ -172,7 +172,7 @@ impl BigKeys {
         self.pass = Some(Pass::default());
     }
 
-    /// Heap bytes.
+    /// The number of bytes of the rankings and the filter.
     pub fn memory(&self) -> usize {
         let of_type = |of: &OfType| of.elements.memory() + of.bytes.memory();
         size_of::<BigKeys>()

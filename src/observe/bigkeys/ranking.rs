@@ -128,7 +128,7 @@ impl Ranking {
         all
     }
 
-    /// Heap bytes.
+    /// The number of heap bytes of the ranking.
     pub fn memory(&self) -> usize {
         let names: usize = self.kept.iter().map(|big| big.name.memory()).sum();
         self.kept.capacity() * size_of::<Big>() + names

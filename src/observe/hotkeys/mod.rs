@@ -123,7 +123,7 @@ impl HotKeys {
         self.next = monitor.into_iter().chain(session).min().unwrap_or(u64::MAX);
     }
 
-    /// Adapts to the counters of `Stats` being set to zero; `before` has their values.
+    /// Adapts to the counters of `Stats` being set to zero; `before` has the values before that.
     pub fn stats_reset(&mut self, before: &Stats) {
         if let Some(session) = &mut self.session {
             session.rebase(before);
@@ -131,7 +131,7 @@ impl HotKeys {
         self.rearm(0);
     }
 
-    /// Heap bytes.
+    /// The number of heap bytes of the state of HOTKEYS.
     pub fn memory(&self) -> usize {
         let monitor = self.monitor.as_ref().map_or(0, |monitor| monitor.memory());
         let session = self.session.as_ref().map_or(0, |session| session.memory());
@@ -357,7 +357,7 @@ pub fn cron(server: &mut Server) {
 }
 
 impl Server {
-    /// HOTKEYS START. Returns false if a session is running.
+    /// Executes HOTKEYS START. Returns false if a session is running.
     pub fn start_hotkeys(&mut self, request: Request) -> bool {
         cron(self);
         let busy = self.hotkeys.session.as_ref();

@@ -141,7 +141,7 @@ impl Session {
         }
     }
 
-    /// Heap bytes.
+    /// The number of heap bytes of the session.
     pub fn memory(&self) -> usize {
         let summaries = [&self.cpu, &self.net];
         summaries.into_iter().flatten().map(Summary::memory).sum()

@@ -154,7 +154,7 @@ impl Summary {
         hot.collect()
     }
 
-    /// Heap bytes.
+    /// The number of heap bytes of the summary.
     pub fn memory(&self) -> usize {
         let keys: usize = self.counters.iter().map(|c| c.name.memory()).sum();
         self.counters.capacity() * size_of::<Counter>()

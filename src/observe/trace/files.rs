@@ -37,13 +37,14 @@ pub struct TraceFiles {
 }
 
 impl TraceFiles {
-    /// Requests that a file be written before the loop sleeps. Returns its name.
+    /// Requests that a file be written before the loop sleeps. Returns the file's name.
     pub fn dump_to_file(&mut self, snapshot: Snapshot) -> &'static str {
         self.wished = Some((DUMP_NAME, snapshot));
         DUMP_NAME
     }
 
-    /// Counts a slow turn. Returns the name for its file; `None` if the last file is too recent.
+    /// Counts a slow turn. Returns the name for the turn's file; `None` if the last file is too
+    /// recent.
     pub fn slow_turn(&mut self, turn_us: u64, now_ms: i64) -> Option<String> {
         self.slow_turns += 1;
         if self

@@ -127,7 +127,7 @@ pub struct Ring {
     extra: u64,
     /// The number of words in all blocks that were ever filled.
     written: u64,
-    /// Oldest first.
+    /// The filled blocks, the oldest first.
     full: VecDeque<Block>,
     free: Vec<Block>,
     capacity: usize,
