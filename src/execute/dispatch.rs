@@ -52,7 +52,8 @@ fn end(server: &mut Server, c: &mut Client, argv: &[&[u8]], outer: Option<Outer>
     tracking::end(server, c, argv, running);
 }
 
-/// Runs one request of a client. `id` is the top-level command; `None` if no command has that name.
+/// Runs one request of a client. `id` is the number of the top-level command; `None` if no command
+/// has that name.
 pub fn process_command(
     server: &mut Server,
     c: &mut Client,
@@ -458,7 +459,7 @@ pub fn too_few_replicas(server: &Server) -> bool {
     good < wanted as usize
 }
 
-/// The error for writes while acknowledged writes can't be saved; `None` if they can.
+/// The error for writes while acknowledged writes can't be saved; `None` if writes can be saved.
 #[inline]
 pub fn write_refusal(server: &Server) -> Option<Error> {
     let aof = server.aof.write_refusal();

@@ -20,8 +20,8 @@ pub enum PausePurpose {
     Throttle,
 }
 
-/// The pauses, by purpose. While any pause runs, nothing expires and nothing is evicted, so that
-/// the data set does not change.
+/// The pauses, by purpose. While any pause runs, no key expires and no key is evicted, so that the
+/// data set does not change.
 #[derive(Default)]
 pub struct Pause {
     purposes: [Paused; 4],

@@ -30,7 +30,7 @@ const READ_BYTES: usize = 16 * 1024;
 pub struct Peer<'a> {
     pub host: &'a str,
     pub port: u16,
-    /// The local address of the connection; `None`: the kernel chooses.
+    /// The local address of the connection; `None`: the kernel chooses the address.
     pub source: Option<IpAddr>,
     /// The key material of TLS sessions; `None`: the connection uses no TLS.
     pub tls: Option<&'a Materials>,

@@ -122,9 +122,9 @@ fn deadline(server: &Server, timeout_ms: i64) -> Result<i64, Error> {
 }
 
 /// Blocks a client until one of `keys` holds a value of the type that `kind` names; then `argv`
-/// runs again. `deadline_ms` 0 means for ever. With `on_nokey` the command also runs again when a
-/// key is deleted or changes its type (XREADGROUP, as the group is deleted with its key). A client
-/// that must not block gets the reply of a timeout.
+/// runs again. `deadline_ms` 0 means that the client waits for ever. With `on_nokey` the command
+/// also runs again when a key is deleted or changes its type (XREADGROUP, as the group is deleted
+/// with its key). A client that must not block gets the reply of a timeout.
 pub fn block_for_keys(
     server: &mut Server,
     c: &mut Client,
