@@ -206,7 +206,7 @@ impl KvStore {
         self.table(hash)?.find_by(hash, is_it)
     }
 
-    /// The place of a key, occupied or vacant. After an insertion into a vacant one,
+    /// The place of a key, occupied or vacant. After an insertion into a vacant place,
     /// [`KvStore::inserted`] must be called.
     #[inline]
     pub fn find_slot(&mut self, hash: u64, key: &[u8]) -> Slot<'_, Key> {
@@ -224,7 +224,7 @@ impl KvStore {
         }
     }
 
-    /// Adds an entry. Returns the entry of the same name that it replaces, if there was one.
+    /// Adds an entry. Returns the old entry of the same name, if there was one.
     #[inline]
     pub fn insert(&mut self, hash: u64, entry: Key) -> Option<Key> {
         match &mut self.tables {
@@ -237,7 +237,7 @@ impl KvStore {
         }
     }
 
-    /// Replaces an entry by the result of `f`. Returns false if there is none.
+    /// Replaces an entry by the result of `f`. Returns false if the key does not exist.
     pub fn replace_with(&mut self, hash: u64, key: &[u8], f: impl FnOnce(Key) -> Key) -> bool {
         match &mut self.tables {
             Tables::One(table) => table.replace_with(hash, key, f),
@@ -262,7 +262,7 @@ impl KvStore {
 
     /// Hides the keys of these slots, which belong to another node and are being imported. Whole
     /// walks and look-ups by name find them; SCAN, KEYS, random keys and [`KvStore::visible_len`]
-    /// don't.
+    /// leave them out.
     pub fn hide(&mut self, slots: impl Iterator<Item = u16>) {
         let Tables::BySlot(by_slot) = &mut self.tables else {
             return;

@@ -53,7 +53,7 @@ pub struct KeyClients {
 }
 
 impl KeyClients {
-    /// Heap bytes.
+    /// The number of heap bytes of both registries.
     pub fn memory_bytes(&self) -> usize {
         self.blocking.memory_bytes() + self.watched.memory_bytes()
     }
@@ -174,8 +174,7 @@ impl Db {
         }
     }
 
-    /// Adds a complete entry. Returns the entry of the same name that it replaces, if there was
-    /// one.
+    /// Adds a complete entry. Returns the old entry of the same name, if there was one.
     #[inline]
     pub fn insert(&mut self, hash: u64, entry: Key) -> Option<Key> {
         let (at, fields_at) = times_of(entry.as_ref());
