@@ -64,8 +64,8 @@ const FIELD_BATCH: usize = 64;
 /// The maximum number of fields that a look-up removes from a hash: about 0.2 ms.
 const LOOKUP_FIELDS: usize = 16 * FIELD_BATCH;
 
-/// What happens to an expired key or field. Only [`Server::expiry_policy`] decides that, from the
-/// role, loads and pauses.
+/// What happens to an expired key or field. Only [`Server::expiry_policy`] chooses the policy, from
+/// the role, loads and pauses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ExpiryPolicy {
     /// An expired key is removed when it is looked up, and the deletion is propagated.
@@ -296,7 +296,7 @@ fn active_expire(server: &mut Server, budget: Duration) -> bool {
 }
 
 /// Expires a few due keys and fields of one database; sets `start` when it finds the first. Returns
-/// false if none was due.
+/// false if no key or field was due.
 fn expire_batch(server: &mut Server, db: u32, start: &mut Option<Instant>) -> bool {
     let now = server.clock.now_ms;
     let mut done = 0;

@@ -221,7 +221,8 @@ mod tests {
     fn handed_over(server: &mut Server, lines: &[&str]) -> usize {
         let before = server.lazyfree.pending() + server.lazyfree.freed();
         say(server, 0, lines);
-        // Both counters change at the end of a job; wait for it.
+        // `pending` and `freed` change at the end of a job of the background thread, so wait for
+        // that end.
         while server.lazyfree.pending() > 0 {
             std::thread::yield_now();
         }
