@@ -443,7 +443,7 @@ impl Link {
         self.script_left = self.script_left.saturating_sub(1);
     }
 
-    /// Takes one reply out of the input. Returns whether there was one.
+    /// Takes one reply out of the input. Returns whether there was a complete reply.
     fn receive(&mut self, now: u64, actions: &mut Vec<Action>) -> Result<bool, Failure> {
         if self.pending.is_empty() && self.unasked == Unasked::Keep {
             return Ok(false);

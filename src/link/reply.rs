@@ -118,7 +118,7 @@ impl Buffer {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Removes `n` bytes, or all if there are fewer. Returns the number.
+    /// Removes `n` bytes, or all if there are fewer. Returns the number of removed bytes.
     pub(super) fn consume(&mut self, n: usize) -> usize {
         let n = n.min(self.len());
         self.at += n;
@@ -147,7 +147,7 @@ struct OpenArray {
 /// The state within an incomplete reply.
 #[derive(Default)]
 pub(super) struct Reader {
-    /// Outermost first.
+    /// The incomplete arrays, the outermost first.
     arrays: Vec<OpenArray>,
     /// The length of a bulk whose header has been read.
     bulk: Option<usize>,
