@@ -98,7 +98,7 @@ impl Exports {
     }
 }
 
-/// The slot of a command's first key; `None` without keys.
+/// The slot of a command's first key; `None` if the command has no keys.
 fn slot_of(commands: &CommandTable, bytes: &[u8], found: &mut Vec<KeyRef>) -> Option<u16> {
     let argv = args_of(bytes)?;
     let row = commands.row(commands.lookup(argv.first()?)?);

@@ -72,7 +72,7 @@ pub fn holds(server: &Server, c: &Client) -> bool {
 }
 
 /// Sends the replies that waited for the AOF and need not wait any longer. All waiting clients are
-/// checked; they are few, and this is rare.
+/// checked again when the safe offset has changed.
 pub fn release_held(server: &mut Server) {
     if server.gate.held.is_empty() {
         return;

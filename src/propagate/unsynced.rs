@@ -78,8 +78,8 @@ impl Unsynced {
 }
 
 impl Server {
-    /// Starts or stops tracking, as the settings and the AOF's state require. Sets the bit of
-    /// `armed`.
+    /// Starts or stops tracking, as the settings and the AOF's state require. Sets or clears
+    /// `armed::UNSYNCED`.
     pub fn follow_unsynced(&mut self) {
         let on = self.aof.feed.is_open() && self.config.appendfsync == AppendFsync::Always;
         let unsynced = &mut self.gate.unsynced;

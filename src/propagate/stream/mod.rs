@@ -232,7 +232,7 @@ impl Stream {
     }
 
     /// Frees up to [`TRIM_MAX`] blocks that neither a cursor nor the backlog needs. Returns whether
-    /// there are more.
+    /// more such blocks are left.
     pub fn trim(&mut self) -> bool {
         for _ in 0..TRIM_MAX {
             if !self.first_is_unneeded() {
@@ -451,7 +451,7 @@ impl Stream {
 /// Pins, which keep a part of the stream for a client that will request it soon.
 impl Stream {
     /// Keeps the bytes from `offset` on for the client that claims them by `id`, until `until_ms`.
-    /// Returns whether the bytes exist.
+    /// Returns false if the stream does not have the bytes from `offset` on.
     pub fn pin(&mut self, id: u64, offset: u64, until_ms: i64) -> bool {
         let Some(cursor) = self.attach(offset) else {
             return false;
@@ -486,7 +486,7 @@ impl Stream {
         }
     }
 
-    /// Drops the pins whose time is over. Returns their ids.
+    /// Drops the pins whose time is over. Returns the ids of the dropped pins.
     pub fn expire_pins(&mut self, now_ms: i64) -> Vec<u64> {
         let over = self.pins.iter().filter(|pin| pin.until_ms <= now_ms);
         let over: Vec<u64> = over.map(|pin| pin.id).collect();
