@@ -54,7 +54,7 @@ pub enum State {
 pub enum Event<'a> {
     /// A turn of the loop; `synced` are the replicas that have acknowledged the whole stream.
     Turn { now_ms: i64, synced: &'a [Address] },
-    /// FAILOVER ABORT.
+    /// A client has sent FAILOVER ABORT.
     Abort,
     /// The target is sent `PSYNC id offset FAILOVER`.
     Asked,
@@ -64,7 +64,7 @@ pub enum Event<'a> {
     LinkFailed { connected: bool },
 }
 
-/// A target's reply.
+/// The target's reply to `PSYNC id offset FAILOVER`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
     /// `+CONTINUE` or `+FULLRESYNC`: the target is a primary now.
@@ -124,7 +124,7 @@ impl Failover {
         }
     }
 
-    /// Begins a failover. The caller has checked that none is running.
+    /// Begins a failover. The caller has checked that no failover is running.
     pub fn begin(&mut self, request: Request) {
         debug_assert!(!self.is_running(), "FAILOVER has checked it");
         self.state = State::WaitingForSync;

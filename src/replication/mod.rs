@@ -180,8 +180,8 @@ impl Replication {
         self.replicas.insert(replica);
     }
 
-    /// Attaches a replica to the stream at this offset. Returns whether the stream has the bytes
-    /// from there on.
+    /// Attaches a replica to the stream at this offset. Returns whether the stream still has the
+    /// bytes from the offset on.
     pub fn attach(&mut self, client: ClientRef, offset: u64) -> bool {
         let Some(replica) = self.replicas.get_mut(client) else {
             return false;
@@ -352,8 +352,8 @@ pub fn limits(server: &Server) -> Limits {
 }
 
 impl Server {
-    /// Called before a replica is closed by its output limit. If that ends a full sync, the
-    /// replica's next full sync may be delayed.
+    /// Called before a replica is closed by its output limit. If the replica was in a full sync,
+    /// its next full sync may be delayed.
     pub fn replica_overran(&mut self, client: ClientRef) {
         let (limits, now_ms) = (limits(self), self.clock.now_ms);
         let replica = self.replication.replicas.get(client);

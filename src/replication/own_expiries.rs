@@ -47,8 +47,8 @@ impl OwnExpiries {
         self.due.insert((at, db, hash));
     }
 
-    /// Removes the entry with the earliest time, if that is before `now`. Returns its database,
-    /// hash and time.
+    /// Removes the entry with the earliest time, if that is before `now`. Returns the entry's
+    /// database, hash and time.
     pub fn pop_due(&mut self, now: i64) -> Option<(u32, u64, i64)> {
         let (at, db, hash) = *self.due.first().filter(|(at, ..)| *at < now)?;
         self.due.pop_first();

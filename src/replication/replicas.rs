@@ -109,14 +109,14 @@ pub struct Replica {
     /// The time at which the replica's socket last accepted bytes of a snapshot; 0 before the first
     /// bytes, and while the socket has accepted all bytes that the child has written.
     pub wrote_ms: i64,
-    /// The time at which the replica's snapshot was started; 0 before.
+    /// The time at which the replica's snapshot was started; 0 before the start.
     pub sync_began_ms: i64,
     /// Whether the replica has loaded its snapshot, as its first acknowledgement says.
     pub synced: bool,
 }
 
 impl Replica {
-    /// A client that has requested a sync. `ip` is its address.
+    /// A client that has requested a sync. `ip` is the client's address.
     pub fn new(client: ClientRef, announced: Announced, ip: &str, now_ms: i64) -> Replica {
         Replica {
             client,
@@ -147,7 +147,7 @@ impl Replica {
         }
     }
 
-    /// The time since the replica's snapshot was started, in milliseconds; `None` before.
+    /// The time since the replica's snapshot was started, in milliseconds; `None` before the start.
     pub fn sync_ms(&self, now_ms: i64) -> Option<u64> {
         let began_ms = Some(self.sync_began_ms).filter(|began_ms| *began_ms > 0)?;
         u64::try_from(now_ms - began_ms).ok()
