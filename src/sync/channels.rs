@@ -242,8 +242,9 @@ pub fn ended(server: &mut Server, targets: &[Target], outcome: &Outcome) {
     }
 }
 
-/// Handles a snapshot of which all bytes have been sent. Its connection is left open, since closing
-/// it could discard bytes that the replica has not read yet. The replica closes the connection.
+/// Handles a snapshot of which all bytes have been sent. The snapshot's connection is left open,
+/// since closing it could discard bytes that the replica has not read yet. The replica closes the
+/// connection.
 fn delivered(server: &mut Server, r: ClientRef) {
     let now_ms = server.clock.now_ms;
     let grace_ms = grace_s(server) * 1000;
@@ -436,7 +437,8 @@ mod tests {
         assert!(server.child.is_some());
     }
 
-    /// Sends what the main connection of a replica sends after the fork. Returns the last reply.
+    /// Sends what the main connection of a replica sends after the fork. Returns the reply to the
+    /// last line.
     fn attach(server: &mut Server) -> String {
         let id = id_of(server, SNAPSHOT);
         let line = format!("REPLCONF set-rdb-client-id {id}");

@@ -20,9 +20,9 @@ use crate::util::quote::printable;
 /// The request of a replica.
 #[derive(Clone, Copy)]
 pub enum Request<'a> {
-    /// SYNC: a snapshot, without offsets.
+    /// SYNC: requests a snapshot, without offsets.
     Sync,
-    /// PSYNC id offset [FAILOVER].
+    /// PSYNC id offset [FAILOVER]: requests the stream from `offset` on, or a snapshot.
     Psync {
         id: &'a [u8],
         offset: &'a [u8],

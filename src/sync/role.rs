@@ -48,8 +48,8 @@ pub fn follow(server: &mut Server, host: &str, port: u16) {
     changed(server);
 }
 
-/// At the start, before the data set is loaded: sets the role that the settings require. Port 0
-/// means no primary.
+/// At the start, before the data set is loaded: sets the role that the settings require. Port 0 in
+/// the settings means that the server has no primary.
 pub fn begin(server: &mut Server) {
     let named = server.config.replicaof.clone();
     if let Some(primary) = named.filter(|primary| primary.port != 0) {
@@ -81,7 +81,8 @@ pub fn promote(server: &mut Server) {
     server.replication.stream.forget_db();
     server.replication.no_replicas_since_s = server.clock.now_s();
     changed(server);
-    // The AOF may be off after a sync that failed, so it is started again. An error is logged.
+    // The AOF may be off after a sync that failed, so it is started again. `follow_setting` logs an
+    // error, so the result is ignored.
     let _ = aof::follow_setting(server);
 }
 

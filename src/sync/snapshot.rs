@@ -271,7 +271,7 @@ fn with_client(server: &mut Server, r: ClientRef, f: impl FnOnce(&mut Server, &m
 }
 
 /// Sends a replica `+FULLRESYNC` with the offset of its snapshot. Returns false if the stream does
-/// not have the bytes from there on.
+/// not have the bytes from the offset on.
 fn begin(server: &mut Server, c: &mut Client, offset: u64) -> bool {
     let r = c.reference();
     if !server.replication.attach(r, offset) {
