@@ -288,7 +288,7 @@ impl<S> EventLoop<S> {
     }
 }
 
-/// Files.
+/// Methods for files.
 impl<S> EventLoop<S> {
     /// Registers an fd, which must be nonblocking and not registered yet. No handler is called
     /// before `set_handler`; readiness until then is remembered. Fails with `QuotaExceeded` when
@@ -373,7 +373,7 @@ impl<S> EventLoop<S> {
     }
 }
 
-/// Timers.
+/// Methods for timers.
 impl<S> EventLoop<S> {
     /// Calls `proc` when `after` has passed. With epoll the call is up to 1 ms late, never early.
     pub fn add_timer(&mut self, after: Duration, data: u64, proc: TimeProc<S>) -> TimerId {
@@ -392,7 +392,7 @@ impl<S> EventLoop<S> {
     }
 }
 
-/// Hooks and settings.
+/// Methods for hooks and settings.
 impl<S> EventLoop<S> {
     /// Sets the function that is called before the poll.
     pub fn set_before_sleep(&mut self, proc: Option<SleepProc<S>>) {

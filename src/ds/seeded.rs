@@ -20,7 +20,7 @@ pub fn set_seed(seed: HashSeed) {
 /// A map with the server's seed.
 pub type SeededMap<K, V> = HashMap<K, V, Seeded>;
 
-/// The hash of a [`SeededMap`].
+/// The hash function of a [`SeededMap`].
 #[derive(Clone)]
 pub struct Seeded(HashSeed);
 

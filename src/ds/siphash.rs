@@ -1,4 +1,4 @@
-//! The keyed hash of every table: SipHash-1-3 under a secret seed.
+//! The keyed hash function of every table: SipHash-1-3 with a secret seed.
 //!
 //! Clients choose the names of keys. If a client could compute the hash, it could pick a million
 //! names that fall into one bucket, and every look-up would walk over all of them. SipHash with a

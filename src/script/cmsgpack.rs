@@ -158,7 +158,7 @@ fn pack_table(out: &mut Vec<u8>, table: &Table, depth: usize) -> Result<()> {
     Ok(())
 }
 
-/// unpack(text): all values.
+/// unpack(text): returns all values.
 fn unpack(lua: &Lua, args: Args) -> Result<MultiValue> {
     unpack_generic(lua, &args, 0, 0)
 }

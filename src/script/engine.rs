@@ -180,7 +180,7 @@ impl Engine {
         }
     }
 
-    /// Compiles source to a function; `Err` has the message.
+    /// Compiles source to a function; `Err` has the compiler's message.
     pub fn compile(&mut self, source: &[u8], name: &CStr) -> Result<FunctionRef, Vec<u8>> {
         let shown = syntax::shown_name(name.to_bytes());
         self.vm.compile(&syntax::translate(source, &shown)?, name)

@@ -580,7 +580,7 @@ fn an_element_without_a_name_is_called_a_question_mark() {
     }
 }
 
-/// LuaJIT counted upwards for ever.
+/// LuaJIT counted upwards for ever if the step of a loop was 0.
 #[test]
 fn a_loop_with_a_step_of_zero() {
     let mut peer = Peer::new();

@@ -191,7 +191,7 @@ impl Defrag {
         (ms(self.earlier + current), ms(current))
     }
 
-    /// CONFIG RESETSTAT.
+    /// CONFIG RESETSTAT: sets the figures of defragmentation to zero.
     pub fn reset_stats(&mut self) {
         if let Some(mover) = &mut self.mover {
             (mover.hits, mover.misses) = (0, 0);

@@ -332,7 +332,7 @@ pub fn load_modules(config: &Config) -> Result<(), ExitCode> {
     Err(ExitCode::FAILURE)
 }
 
-/// From here on a crash report can read the server.
+/// After this call a crash report can read the server.
 pub fn watch_for_crashes(server: &Server) {
     sys::crash::watch(server, crash_report::describe_server);
 }

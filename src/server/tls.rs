@@ -1,5 +1,5 @@
-//! When the server loads its TLS materials: at start, by CONFIG SET, when a file changes, and when
-//! it receives SIGHUP. `connection::tls` does the loading.
+//! Decides when the server loads its TLS materials: at start, by CONFIG SET, after each
+//! `tls-auto-reload-interval`, and when it receives SIGHUP. `connection::tls` does the loading.
 //!
 //! **Invariant:** materials that can't be loaded, or whose certificate is not valid at present, do
 //! not replace those in use. Connections keep the materials that they began with.

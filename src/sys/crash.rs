@@ -267,7 +267,7 @@ pub fn watch<T>(subject: &T, report: Describe<T>) {
     );
 }
 
-/// Forgets the subject. Must be called before the subject is dropped or moved.
+/// Forgets the subject of [`watch`]. Must be called before the subject is dropped or moved.
 pub fn forget() {
     SUBJECT.store(std::ptr::null_mut(), Ordering::Release);
 }

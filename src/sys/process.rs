@@ -200,7 +200,7 @@ pub fn give_way(steps: i32) {
     }
 }
 
-/// This process's priority, -20 to 19. Processes with a lower number run first.
+/// This process's priority from -20 to 19. A process with a lower number runs first.
 pub fn priority() -> i32 {
     // SAFETY: numbers in, a number out.
     unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }

@@ -100,7 +100,7 @@ impl List {
     }
 }
 
-/// Lists in the keyspace.
+/// Methods that open the list of a key.
 impl List {
     /// The list in an entry; WRONGTYPE for any other type.
     #[inline]
@@ -115,7 +115,7 @@ impl List {
     }
 }
 
-/// Encodings.
+/// Methods that change the encoding.
 impl List {
     /// Turns a listpack into a quicklist if the listpack would exceed its limit with `count` more
     /// texts of `bytes` bytes together.
@@ -168,7 +168,7 @@ impl List {
     }
 }
 
-/// Reading.
+/// Methods that read a list.
 impl List {
     /// The position of an index, which counts from the end if negative.
     fn position(&self, index: i64) -> Option<usize> {
@@ -253,7 +253,7 @@ impl List {
     }
 }
 
-/// Changes.
+/// Methods that change a list.
 impl List {
     /// LPUSH, RPUSH, and the receiving end of LMOVE.
     #[inline]

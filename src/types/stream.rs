@@ -166,7 +166,7 @@ impl Stream {
     }
 }
 
-/// Streams in the keyspace.
+/// Methods that open the stream of a key.
 impl Stream {
     /// The stream in an entry; WRONGTYPE for any other type.
     #[inline]

@@ -525,7 +525,7 @@ impl<E: Element> HashTable<E> {
     }
 }
 
-/// Resizing.
+/// Methods that resize a table.
 impl<E: Element> HashTable<E> {
     /// Whether elements are being moved to another table.
     pub fn is_rehashing(&self) -> bool {

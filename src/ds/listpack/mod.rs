@@ -788,7 +788,7 @@ impl Listpack {
     }
 }
 
-/// Changes.
+/// Methods that change a listpack.
 impl Listpack {
     /// Replaces `removed` bytes at `at` by room for `inserted` bytes, which the caller fills. Only
     /// this function changes the size of the block.

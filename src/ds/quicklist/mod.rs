@@ -228,7 +228,7 @@ impl Relocate for Quicklist {
     }
 }
 
-/// Reading.
+/// Methods that read a quicklist.
 impl Quicklist {
     /// The node with the element at `index`, and the element's index in it. The search begins at
     /// the nearer end.
@@ -284,7 +284,7 @@ impl Quicklist {
     }
 }
 
-/// Changes.
+/// Methods that change a quicklist.
 impl Quicklist {
     /// The index of the node at an end, or the index for a new node if there is none.
     #[inline]

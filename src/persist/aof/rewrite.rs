@@ -193,7 +193,7 @@ pub fn rewrite_done(server: &mut Server, outcome: Outcome) {
         note_failure(server, outcome);
     }
     for path in [temp, temp_inner_path(outcome.pid as u32)] {
-        // Usually there is no such file.
+        // Usually neither file exists: a child's file is renamed when it is complete.
         let _ = std::fs::remove_file(path);
     }
     if server.aof.state == State::WaitRewrite {

@@ -340,7 +340,7 @@ pub fn module_name(id: u64) -> String {
         .collect()
 }
 
-/// Lists.
+/// Decodes lists.
 impl Decoder<'_, '_> {
     fn list(&mut self, mut tick: Tick) -> Result<List> {
         let count = self.count()?;
@@ -416,7 +416,7 @@ impl Decoder<'_, '_> {
     }
 }
 
-/// Sets and sorted sets.
+/// Decodes sets and sorted sets.
 impl Decoder<'_, '_> {
     fn set(&mut self, mut tick: Tick) -> Result<Set> {
         let count = self.count()?;
@@ -504,7 +504,7 @@ impl Decoder<'_, '_> {
     }
 }
 
-/// Hashes.
+/// Decodes hashes.
 impl Decoder<'_, '_> {
     fn hash(&mut self, mut tick: Tick) -> Result<Hash> {
         let count = self.count()?;
@@ -647,7 +647,7 @@ impl Decoder<'_, '_> {
     }
 }
 
-/// Streams.
+/// Decodes streams.
 impl Decoder<'_, '_> {
     fn stream(&mut self, kind: u8, mut tick: Tick) -> Result<Stream> {
         let mut stream = Stream::new();

@@ -254,7 +254,7 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    // Statements.
+    // The methods below parse statements.
 
     fn block_ends(&self) -> bool {
         matches!(
@@ -529,7 +529,7 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    // Expressions.
+    // The methods below parse expressions.
 
     fn expressions(&mut self) -> Parsed<Vec<Expression<'a>>> {
         let mut list = vec![self.expression()?];

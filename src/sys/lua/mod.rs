@@ -207,7 +207,7 @@ impl Vm {
         Ok((library.get("funcbc")?, library.get("funcinfo")?))
     }
 
-    /// Compiles source to a function; `Err` has the message.
+    /// Compiles source to a function; `Err` has the compiler's message.
     pub fn compile(&mut self, source: &[u8], name: &CStr) -> Result<FunctionRef, Vec<u8>> {
         let l = self.state;
         // SAFETY: the mode "t" refuses bytecode; one value is pushed in any case and taken off

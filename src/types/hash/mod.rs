@@ -15,7 +15,7 @@
 //! triples are ordered by time, so that each HEXPIRE moves bytes. Valkey 9 uses tables as well.
 //!
 //! **Invariants**
-//! - a listpack alternates fields and values, and no field comes twice
+//! - a listpack alternates fields and values, and no field occurs twice
 //!   (`tests::agrees_with_a_map`);
 //! - a field is in `expires` exactly when it has an expiry time, under that time
 //!   (`FieldTable::check`, called by this test);
@@ -352,7 +352,7 @@ fn set_in_listpack(listpack: &mut Listpack, field: &[u8], value: &[u8]) -> bool 
     }
 }
 
-/// Random fields.
+/// Methods that draw random fields.
 impl Hash {
     /// A random pair; all pairs are equally likely.
     pub fn random(&self, rng: &mut Random) -> Option<(Element<'_>, Element<'_>)> {
@@ -430,7 +430,7 @@ impl Hash {
     }
 }
 
-/// Times to live.
+/// Methods for the times to live of fields.
 impl Hash {
     /// The expiry time of a field. The outer `None` means that there is no such field.
     pub fn expire_at(&self, field: &[u8]) -> Option<Option<i64>> {

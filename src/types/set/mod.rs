@@ -231,7 +231,7 @@ impl Set {
     }
 }
 
-/// Changes.
+/// Methods that change a set.
 impl Set {
     /// Makes room for `more` members.
     pub fn expect(&mut self, more: usize, limits: &SetLimits) {
@@ -383,7 +383,7 @@ fn add_to_table(table: &mut HashTable<SetMember>, member: &[u8]) -> bool {
     }
 }
 
-/// Random members.
+/// Methods that draw random members.
 impl Set {
     /// A random member; all members are equally likely.
     pub fn random(&self, rng: &mut Random) -> Option<Element<'_>> {
