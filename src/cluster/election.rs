@@ -17,9 +17,9 @@
 //!   names of their shards, so that elections follow each other at short intervals; and that of the
 //!   replica among the replicas of its primary, by their offsets.
 //! - The best replica of the first shard begins at once if all of its siblings agree that the
-//!   primary failed. Voters may not know that yet and refuse, so a request is repeated in its
-//!   epoch: a voter that has refused may still vote, and one that has voted repeats its vote, which
-//!   counts once.
+//!   primary failed. Voters that do not know of the failure yet refuse, so a request is repeated in
+//!   its epoch: a voter that has refused may still vote, and one that has voted repeats its vote,
+//!   which counts once.
 //! - If the epoch was taken by another election, or the votes were split, a new election begins
 //!   after a random wait that doubles each time. The new election contradicts no vote, since it has
 //!   an epoch of its own.

@@ -3,7 +3,8 @@
 //! An orphan is a primary that had replicas and now has no working one. Of the primaries with the
 //! most working replicas, the replica with the smallest name moves, if `cluster-migration-barrier`
 //! other replicas stay with its primary. All nodes make the same choice by this rule. A replica
-//! moves only when the orphan has been one for five seconds, so that all nodes have the same view.
+//! moves only when the primary has been an orphan for five seconds, so that all nodes have the same
+//! view.
 
 use super::event::{Action, Now};
 use super::machine::Cluster;

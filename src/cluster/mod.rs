@@ -27,7 +27,7 @@
 //! **For the owner.** The owner executes the actions of each step in order, before the next step,
 //! and:
 //!
-//! - *Bus.* The owner listens on the bus port. For an accepted connection it calls
+//! - *Bus.* The owner listens on the bus port. For an accepted connection the owner calls
 //!   [`Cluster::new_link`] and passes [`event::Event::Accepted`]; after `Connect` it passes
 //!   `Connected` or `Closed`. The owner cuts the input into packets with [`packet::frame_len`]; at
 //!   a `Malformed` it closes the connection and passes `Closed`. Each packet is passed with the

@@ -156,7 +156,7 @@ pub struct Nodes {
 }
 
 impl Nodes {
-    /// Adds a node. `None` if there is one of this name, or there are too many.
+    /// Adds a node. `None` if another node has the name, or there are too many nodes.
     pub(super) fn add(&mut self, node: Node) -> Option<NodeIndex> {
         if self.by_name.contains_key(&node.name) || self.live.len() >= NODES_MAX {
             return None;

@@ -6,9 +6,9 @@
 //! if gossip reports pongs. Each tick walks all nodes once.
 //!
 //! **A pause of this node.** If no tick came for half a node timeout, this process was stopped, or
-//! a command was slow: the peers may have answered, but this node did not read. So the waiting
-//! times of unanswered pings begin anew. After a pause of a whole timeout, a primary may have been
-//! replaced, so it takes no writes until others have answered on new links, as after a start.
+//! a command was slow: the peers may have answered, but this node did not read. So the timeouts of
+//! unanswered pings begin anew. After a pause of a whole timeout, a primary may have been replaced,
+//! so it takes no writes until others have answered on new links, as after a start.
 
 use super::event::{Action, Now};
 use super::machine::Cluster;
