@@ -9,7 +9,7 @@ use crate::clients::memory::update_memory;
 use crate::execute::disconnect;
 use crate::state::Server;
 
-/// The least limit that is applied: with a lower one no client could connect to correct the
+/// The least limit that is applied: with a lower limit no client could connect to correct the
 /// setting.
 const LIMIT_MIN: usize = 128 * 1024;
 

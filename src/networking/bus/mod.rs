@@ -478,7 +478,7 @@ fn take_packets(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) {
 }
 
 /// Removes the first `used` bytes. If `used` is 0, nothing is copied: an incomplete long packet
-/// arrives in thousands of pieces, and must not be copied with each of them.
+/// arrives in thousands of pieces, and must not be copied with each piece.
 fn without_start(mut input: Vec<u8>, used: usize) -> Vec<u8> {
     input.drain(..used);
     input

@@ -186,8 +186,8 @@ impl Family<'_> {
         let mut inner = Message::default();
         inner.number(1, total);
         inner.double(2, sum);
-        // Write classic buckets and native ones: a collector that does not know native ones reads
-        // the others.
+        // Write classic buckets and native ones: a collector that does not know native buckets
+        // reads the classic ones.
         for (us, calls) in histogram.powers_of_two() {
             let mut bucket = Message::default();
             bucket.number(1, calls);

@@ -7,9 +7,9 @@
 //!                      └─ Request { path, head_only, format, keep_alive }
 //! ```
 //!
-//! A browser sends requests to this machine for any page that it shows. Such a page can't read the
-//! replies, unless its own host name resolves to a loopback address (DNS rebinding). So a request
-//! that comes from this machine must name the host by an address or as `localhost`.
+//! A browser sends requests to this machine for any page that it shows. The page can't read the
+//! replies, unless the page's own host name resolves to a loopback address (DNS rebinding). So a
+//! request that comes from this machine must name the host by an address or as `localhost`.
 //!
 //! **Limits:** a request with a body is refused, since no resource has a use for one. A head has at
 //! most [`MAX_HEADERS`] lines and [`MAX_HEAD`] bytes.
