@@ -46,7 +46,7 @@ const MONTHS: [&str; 12] = [
 /// The role of this process, which is a letter in each line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Role {
-    /// Before the server has started, and in forked children.
+    /// The role before the server has started, and in forked children.
     Child = b'C' as isize,
     Primary = b'M' as isize,
     Replica = b'S' as isize,

@@ -14,8 +14,8 @@
 //! with one hash tag come together, and an estimate during the first pass may be far off.
 //!
 //! Databases are walked one after the other: until the first pass has reached the last database,
-//! its keys are estimated from the databases before it. Bytes are those of MEMORY USAGE, for large
-//! values an estimate (`types::memory_estimate`).
+//! the keys of the remaining databases are estimated from those of the earlier ones. Bytes are
+//! those of MEMORY USAGE, for large values an estimate (`types::memory_estimate`).
 //!
 //! **Invariant:** after a pass over keys that do not change, the figures are the sums over all keys
 //! (`tests::a_pass_has_the_sums_of_all_keys`).

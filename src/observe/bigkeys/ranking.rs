@@ -24,7 +24,7 @@ use crate::observe::key_name::{KeptName, Name};
 /// The number of keys that are kept. BIGKEYS shows fewer keys, so that some of the kept keys can be
 /// deleted before a new pass over the keyspace is needed.
 pub const CAPACITY: usize = 128;
-/// With fewer kept keys than this, while others are not kept, a pass is due.
+/// With fewer kept keys than this, a pass is due if there are keys that are not kept.
 const SHORT: usize = 64;
 
 /// A key and its size.
@@ -117,7 +117,7 @@ impl Ranking {
         self.floor > 0 && self.kept.len() < SHORT
     }
 
-    /// The `count` largest, the largest first.
+    /// The `count` largest keys, the largest first.
     pub fn top(&self, count: usize) -> Vec<&Big> {
         let mut all: Vec<&Big> = self.kept.iter().collect();
         all.sort_by(|a, b| {

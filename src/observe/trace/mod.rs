@@ -11,8 +11,8 @@
 //! An event has a start, an end, a client, a number, a kind. An event is pushed at its end, so that
 //! children come before their parents. Times are counts of the processor's counter, which commands
 //! read anyway for their statistics: most spans begin at the [`Trace::mark`], the end of the span
-//! before, and cost one reading; in the ring such an event is one word. Names are added when a file
-//! is made; arguments of commands and keys are not recorded.
+//! before, and cost one reading; an event that begins at the mark is one word in the ring. Names
+//! are added when a file is made; arguments of commands and keys are not recorded.
 //!
 //! A filter (`SLOWER-THAN`) drops short events. The events that are kept still form a tree, since a
 //! phase is at least as long as each event in it.
@@ -51,7 +51,7 @@ pub const EVENTS_DEFAULT: usize = 131_072;
 pub const EVENTS_MAX: usize = 1_048_576;
 /// The flight recorder drops shorter events, so that its ring covers seconds under load.
 const RECORDER_MIN_US: u64 = 10;
-/// The maximum number of open phases. Each nesting of turns opens two: a turn and a file.
+/// The maximum number of open phases. Each nesting of turns opens two phases: a turn and a file.
 const DEPTH_MAX: usize = 32;
 
 /// The two recordings.

@@ -124,7 +124,7 @@ fn the_file_has_spans_threads_and_arrows() {
         kind,
     };
     let snapshot = Snapshot {
-        // As they are recorded: children first.
+        // The events in the order in which they are recorded: children first.
         events: vec![
             event(EventKind::Read, 1100, 1200, 7, 24),
             event(EventKind::Command, 1300, 2300, 7, 0),
