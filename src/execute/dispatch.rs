@@ -202,7 +202,8 @@ fn check_slot(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16) -> R
 }
 
 /// Refuses commands that are not allowed between MULTI and EXEC. With `extended-redis-compatibility
-/// yes`, MULTI and WATCH run: they answer with an error of their own, and EXEC still runs the rest.
+/// yes`, MULTI and WATCH run: they reply with an error of their own, and EXEC still runs the other
+/// commands.
 fn check_nesting(server: &Server, cmd: &Command) -> Result<(), Error> {
     if server.config.words() == Words::Redis && cmd.is(command::MULTI_IN_REDIS) {
         return Ok(());
@@ -423,7 +424,8 @@ fn check_replica(
         let runs = !c.has(flag::MULTI) || cmd.is(command::RUNS_QUEUE);
         server.stats.replica_local_writes += u64::from(runs);
     }
-    // EXEC is allowed with stale data if all its commands are; a script declares it.
+    // With stale data, EXEC is allowed if all its commands are allowed, and a script if its flags
+    // say so.
     let allowed = match cmd.is(command::RUNS_QUEUE) {
         true => !lacks(c, cmd),
         false => flags,

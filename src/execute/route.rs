@@ -81,8 +81,8 @@ fn check_word(server: &Server, id: u16) -> Result<(), Error> {
     }
 }
 
-/// Refuses commands of the source of a slot move on keys of other slots. Commands without keys
-/// pass; a source sends none that writes (`propagate::exports`).
+/// Refuses commands of the source of a slot move on keys of other slots. Commands without keys are
+/// allowed: a source sends no writing command without keys (`propagate::exports`).
 #[cold]
 fn check_import(server: &Server, c: &Client, id: u16, argv: &[&[u8]]) -> Result<(), Error> {
     let cmd = server.commands.row(id);

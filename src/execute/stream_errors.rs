@@ -27,7 +27,7 @@ pub const NOTED: u64 = flag::PRIMARY | flag::REPLICA | flag::AOF_LOADER | flag::
 /// The maximum length of an error in the log, in bytes.
 const SHOWN: usize = 4096;
 
-/// Logs and counts the error reply to a command of such a client, and does what
+/// Logs and counts the error reply to a command of a client in [`NOTED`], and does what
 /// `propagation-error-behavior` says.
 #[cold]
 pub fn note(server: &mut Server, c: &mut Client, error: &Error) {

@@ -8,10 +8,10 @@
 //! ```
 //!
 //! One mechanism serves all types: when one of its keys is written, a waiting client's command runs
-//! again, from the checks of `process_command` on. So rights that were removed meanwhile, a pause
-//! or an error have their effect. A command that finds nothing blocks again, with its old place in
-//! the queue and its old deadline. If a served command writes (BLMOVE), the keys that it wrote are
-//! appended to the ready keys.
+//! again, from the checks of `process_command` on. So the command respects a pause, and rights that
+//! were removed while the client waited. A command that finds nothing blocks again, with its old
+//! place in the queue and its old deadline. If a served command writes (BLMOVE), the keys that it
+//! wrote are appended to the ready keys.
 //!
 //! A blocking command reads its arguments, the timeout among them ([`deadline_from_seconds`]), and
 //! tries. A blocking command that finds nothing calls [`block_for_keys`], which replies with null
