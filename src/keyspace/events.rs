@@ -88,8 +88,9 @@ impl Server {
         }
     }
 
-    /// To be called for each changed key: transactions of clients that watch it will fail, clients
-    /// that wait for it may be served, clients that have cached it are sent an invalidation.
+    /// To be called for each changed key: transactions of clients that watch the key will fail,
+    /// clients that wait for the key may be served, clients that have cached the key are sent an
+    /// invalidation.
     #[inline]
     pub fn signal_modified(&mut self, by: Option<&mut Client>, db: u32, key: &[u8]) {
         let by_id = by.as_ref().map_or(0, |c| c.id);

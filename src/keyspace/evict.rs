@@ -360,7 +360,7 @@ fn evict_what_exceeds(server: &mut Server) -> bool {
 
 /// The number of keys that are examined for one that may be evicted, before the search gives up.
 const CHOICES_MAX: usize = 64;
-/// The same limit for volatile-ttl, which examines keys in the order of the index.
+/// The limit of examined keys for volatile-ttl, which examines keys in the order of the index.
 const TTL_CHOICES_MAX: usize = 4096;
 
 /// Whether CLIENT PAUSE forbids changes of the data set.
@@ -382,8 +382,8 @@ fn time_limit(tenacity: u32) -> Duration {
 /// background thread is about to free does not count.
 fn excess(server: &Server, limit: usize) -> Option<usize> {
     // The order of these reads matters: a job that ends between them is counted as freed twice,
-    // which evicts too little until the next command. In the other order the memory of such a job
-    // would count as in use, and keys would be evicted for it.
+    // which evicts too little until the next command. If the memory were read first, the memory
+    // that the job frees would count as in use, and keys would be evicted needlessly.
     let reclaimable = server.lazyfree.reclaimable();
     let above = server.memory_counted().checked_sub(limit)?;
     let left = above.checked_sub(reclaimable)?;
@@ -646,7 +646,7 @@ mod tests {
         let mut by_due: Vec<i64> = (0..1000).collect();
         by_due.sort_by_key(|i| due(*i));
         let names: Vec<_> = by_due.iter().map(|i| format!("k{i}")).collect();
-        // The choice is the same when slots are checked, but none of them stays.
+        // The choice is the same when slots are checked, but no slot's keys must stay.
         server.armed |= armed::SLOT_IMPORTS;
         assert_eq!(choose(&mut server).expect("a key").1, names[0].as_bytes());
         server.armed &= !armed::SLOT_IMPORTS;

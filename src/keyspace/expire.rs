@@ -23,7 +23,7 @@
 //!
 //! In `import-mode` (Valkey) expired keys stay until the source of the import sends their deletion:
 //! the keys are alive for the client that is the source, and hidden from all other clients. A
-//! command of another client that changes such a key removes it first.
+//! command of another client that changes an expired key removes the key first.
 //!
 //! Fields of hashes expire as keys do. The index has a hash under the time of its earliest field. A
 //! look-up or a cycle first removes the fields that are due, so that commands see live fields only.

@@ -17,8 +17,8 @@ use crate::types::{Key, KeyRef, New, Value, free_effort, memory_estimate};
 /// With a lazyfree-lazy-* setting or command, a value with more allocations than this is freed in
 /// the background.
 const LAZY_EFFORT_MIN: usize = 64;
-/// Without such a setting, a value or databases with more allocations than this are freed in the
-/// background; freeing this many takes about a quarter of a millisecond.
+/// Without a lazyfree-lazy-* setting, a value or databases with more allocations than this are
+/// freed in the background; freeing this many takes about a quarter of a millisecond.
 const PAUSE_EFFORT_MIN: usize = 4096;
 /// The number of random keys that RANDOMKEY tries before it takes the first live key of a walk.
 const RANDOM_TRIES: usize = 100;
