@@ -17,8 +17,8 @@
 //! ```
 //!
 //! A command is encoded once, into one slice that each sink copies: usually the request itself,
-//! byte for byte. Propagating a single command allocates nothing. A second sink adds one more copy
-//! for each command, and nothing else (`tools/bench/instructions`).
+//! byte for byte. Propagating a single command allocates nothing. A second sink costs one more copy
+//! of each command, and nothing else (`tools/bench/instructions`).
 //!
 //! The sinks, `aof::feed` and [`stream`], are independent. The AOF could be a reader of the stream.
 //! But the stream has bytes that the AOF must not have (PING, GETACK, the bytes of a primary), the
@@ -167,7 +167,7 @@ pub fn after_call(
 ) {
     let propagation = &mut server.propagation;
     let rewritten = std::mem::take(&mut propagation.is_rewritten);
-    // Greater, not different: a load sets the counter to 0.
+    // The test is `>` and not `!=`, since a load sets the counter to 0.
     let changed = server.dirty > dirty;
     let sinks = propagation.sinks & !propagation.withheld;
     let prevented = c.has(flag::PREVENT_PROPAGATION);
@@ -226,8 +226,8 @@ fn feed_sinks(
 }
 
 /// As [`feed_sinks`], for a command that is not encoded yet. The command is encoded into the buffer
-/// of the first sink, and the other sinks copy it from there, so that a long argument is copied
-/// only once for each sink.
+/// of the first sink, and the other sinks copy it from that buffer, so that a long argument is
+/// copied only once for each sink.
 #[inline(never)]
 fn encode_and_feed_sinks(server: &mut Server, c: &mut Client, sinks: u8, argv: &[&[u8]]) {
     let stamp_s = aof_stamp(server);

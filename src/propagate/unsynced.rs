@@ -1,9 +1,9 @@
 //! Under `appendfsync always`, clients see only changes that are on the disk.
 //!
-//! A writer's reply waits for the fsync of its change (`propagate::gate`). Until then the change is
-//! in the keyspace, and another client could read it, act on it, and find it lost after a power
-//! cut. So every reply and every message that depends on a change before its fsync waits for the
-//! same offset; all others are sent, even while the disk hangs.
+//! A writer's reply waits for the fsync of its change (`propagate::gate`). Before the fsync the
+//! change is in the keyspace, and another client could read it, act on it, and find it lost after a
+//! power cut. So every reply and every message that depends on a change before its fsync waits for
+//! the same offset; all others are sent, even while the disk hangs.
 //!
 //! ```text
 //!   offsets in the AOF    synced ......... fed         hash of a key -> place -> the offset after which it is durable

@@ -199,7 +199,8 @@ impl Stream {
         self.backlog_size
     }
 
-    /// Sets the backlog's size. A smaller one takes effect with the next calls of [`Stream::trim`].
+    /// Sets the backlog's size. A smaller size takes effect with the next calls of
+    /// [`Stream::trim`].
     pub fn set_backlog_size(&mut self, size: u64) {
         self.backlog_size = size;
     }
