@@ -12,8 +12,8 @@
 //! ```
 //!
 //! **Limits:** the forecast assumes that the next full sync takes as long as the last one, or as
-//! long as a failed one took until its end. Before the first one, there is no forecast. A replica
-//! with two connections is assumed to have the same limits as this server.
+//! long as a failed one took until its end. Before the first full sync, there is no forecast. A
+//! replica with two connections is assumed to have the same limits as this server.
 
 use std::collections::VecDeque;
 

@@ -214,7 +214,7 @@ fn a_script_waits_for_the_writes_of_its_caller() {
     assert_eq!(say(&mut server, 0, &[script]), ":1\r\n");
 }
 
-/// Redis 8.2 and Valkey 8.0 send the same, command by command.
+/// The expected streams are those of Redis 8.2 and Valkey 8.0, command by command.
 #[test]
 fn messages_go_to_replicas_alone() {
     let mut server = server_with_both_sinks();
