@@ -7,8 +7,8 @@
 //!
 //! The two offsets differ, since the AOF has a SELECT and time stamps of its own and no PING. So
 //! the two offsets of one moment are noted as a pair, and the next pair is noted when the AOF is on
-//! the disk up to the first. The first pair is noted when the base file of the AOF is begun
-//! (`persist::aof`).
+//! the disk up to the offset of this pair. The first pair is noted when the base file of the AOF is
+//! begun (`persist::aof`).
 
 use crate::persist::aof::State;
 use crate::state::Server;

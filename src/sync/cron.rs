@@ -140,7 +140,7 @@ fn release_unused_backlog(server: &mut Server) {
     }
     if server.clock.now_s() - replication.no_replicas_since_s > ttl_s {
         // Without a backlog, a replica that reconnects can't be sent what it lacks. So the history
-        // continues under a new id, which makes such a replica request a full sync.
+        // continues under a new id, and a replica that reconnects gets a full sync.
         let id = server.rng.hex(40);
         server.replication.begin_history(id);
         replication::release_backlog(server);

@@ -228,7 +228,7 @@ pub fn start(server: &mut Server) -> bool {
 }
 
 /// Logs, before a snapshot is started, if its replicas will probably lag beyond their limit. With
-/// two connections, the replicas hold up to that number of bytes themselves.
+/// two connections, each replica itself holds up to the hard limit of bytes.
 fn forecast(server: &mut Server, two_connections: bool) {
     let limits = replication::limits(server);
     let held = match (two_connections, limits.hard) {
