@@ -19,8 +19,8 @@
 //! - Nothing moves while a child lives: moved pages would be copied.
 //! - A step visits at most [`VISITS`] elements, or `active-defrag-max-scan-fields` of a big value,
 //!   between two readings of the clock.
-//! A pass that moved next to nothing ends defragmentation until more memory can be won
-//! ([`Defrag::settled`]): some holes can't be closed.
+//! - A pass that moved next to nothing ends defragmentation until more memory can be won
+//!   ([`Defrag::settled`]): some holes can't be closed.
 //!
 //! Limits: the names of channels, of tracked keys, of clients and the interpreters' memory stay
 //! where they are; so do the maps of a stream with more than 4,096 nodes, groups or pending
@@ -44,9 +44,10 @@ use crate::types::relocate::relocate;
 
 /// The elements that are visited between two readings of the clock.
 const VISITS: usize = 128;
-/// The number of elements of a big value that are visited in one step, whatever the setting is.
+/// The maximum number of elements of a big value that are visited in one step, whatever the setting
+/// is.
 const FIELDS_MAX: u64 = 4096;
-/// The longest time between two turns of the loop.
+/// The longest time of the steps between two turns of the loop.
 const STEP_MAX: Duration = Duration::from_millis(1);
 /// The longest time of a step while a data set is loaded.
 const STEP_WHILE_LOADING: Duration = Duration::from_millis(20);
@@ -54,7 +55,7 @@ const STEP_WHILE_LOADING: Duration = Duration::from_millis(20);
 const CHECK: Duration = Duration::from_millis(100);
 /// A pass was in vain if it moved less than 1 / `IN_VAIN` of the allocations that it saw.
 const IN_VAIN: u64 = 200;
-/// After a pass in vain, the time until the next one.
+/// After a pass in vain, the time until the next one, unless the holes grow by an eighth before.
 const REST: Duration = Duration::from_secs(60);
 
 /// The state of defragmentation.
@@ -207,7 +208,7 @@ impl Defrag {
         self.pass.is_some() && !self.timer
     }
 
-    /// Begins a pass if there is enough fragmentation.
+    /// Begins a pass if there is enough fragmentation, otherwise ends defragmentation.
     fn begin_if_worth(&mut self, config: &Config) {
         let holes = Holes::measure();
         let wins = self

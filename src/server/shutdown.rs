@@ -193,8 +193,8 @@ fn hand_over(server: &mut Server) -> bool {
     true
 }
 
-/// Whether all replicas have acknowledged the whole stream. A replica that still waits for its
-/// snapshot has acknowledged nothing.
+/// Whether all replicas that get the stream have acknowledged all of it. A replica that still waits
+/// for its snapshot is not counted.
 fn replicas_are_ready(server: &Server) -> bool {
     let end = server.replication.stream.end();
     let mut replicas = server.replication.replicas.iter();

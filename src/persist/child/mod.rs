@@ -135,9 +135,9 @@ pub struct Forks {
     pub forecast: Forecast,
     history: forecast::History,
     pub wishes: wishes::Wishes,
-    /// The callbacks of replication, which replication sets.
+    /// The callbacks of replication, which `Server::configure` sets.
     pub replication: Option<ReplicationHooks>,
-    /// The callbacks of the moves of slots, which `member` sets.
+    /// The callbacks of the moves of slots, which `Server::configure` sets.
     pub slots: Option<SlotHooks>,
 }
 

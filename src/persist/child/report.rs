@@ -117,7 +117,7 @@ impl Pipe {
         self.count(|progress| progress.failed_sockets |= 1 << at);
     }
 
-    /// Sends a report if one is due. Called for work without keys or with few big ones.
+    /// Sends a report if one is due.
     fn report_if_due(&self) {
         let now = Instant::now();
         if now < self.next_report.get() {

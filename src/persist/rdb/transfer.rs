@@ -111,7 +111,8 @@ fn eof_mark(server: &mut Server) -> EofMark {
     mark
 }
 
-/// The connections of a transfer. All connections get the same bytes, while at least one is left.
+/// The connections of a transfer. All connections get the same bytes, while at least one connection
+/// is left.
 struct Sockets<F> {
     /// The connections; `None` in place of one that was given up.
     all: Vec<Option<Connection>>,

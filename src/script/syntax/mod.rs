@@ -20,21 +20,22 @@
 //!   return unpack(list)           ->   return (function(...)return ... end)(unpack(list))
 //! ```
 //!
-//! A returned call of a variable or field may call a library function or a function of the script.
-//! The call is written twice, and a test chooses one: only a call of a library function keeps the
-//! caller's frame, since a script that recurses by tail calls would otherwise run out of stack:
+//! - A returned call of a variable or field may call a library function or a function of the
+//!   script. The call is written twice, and a test chooses one: only a call of a library function
+//!   keeps the caller's frame, since a script that recurses by tail calls would otherwise run out
+//!   of stack:
 //!
 //! ```text
 //!   return o.m(k)   ->   if native(o.m) then return (function(...)return ... end)(o.m(k)) end
 //!                        return o.m(k)                               (on the same line)
 //! ```
 //!
-//! The step of a loop, unless it is a number other than 0, goes through a function: with a step of
-//! 0 LuaJIT counts upwards for ever.
-//! For any other returned call, the function and the arguments are passed to a function that makes
-//! the same test; see `tail`.
+//! - The step of a loop, unless it is a number other than 0, goes through a function: with a step
+//!   of 0 LuaJIT counts upwards for ever.
+//! - For any other returned call, the function and the arguments are passed to a function that
+//!   makes the same test; see `tail`.
 //!
-//! A function with `...` that uses the variable `arg` gets this variable, as 5.1 defines it:
+//! - A function with `...` that uses the variable `arg` gets this variable, as 5.1 defines it:
 //!
 //! ```text
 //!   function(...) return arg.n end
