@@ -83,8 +83,8 @@ pub fn watch_listeners(el: &mut EventLoop<Server>, server: &mut Server) -> io::R
 }
 
 /// `port`, `tls-port` or `bind` changed: opens the new sockets at once, so that CONFIG SET can
-/// report a failure. The loop watches them before it sleeps ([`rewatch`]). On failure the old
-/// sockets stay.
+/// report a failure. The loop begins to watch the new sockets before it sleeps ([`rewatch`]). On
+/// failure the old sockets stay.
 ///
 /// The old sockets prevent new ones on the same port, but a socket that the loop watches must not
 /// be closed. So the old sockets stop listening first, and listen again if the new ones can't be
@@ -229,7 +229,7 @@ fn refuse(server: &mut Server, mut accepted: Accepted, text: &str) {
     server.stats.rejected_connections += 1;
 }
 
-/// Makes a client of an open connection. `None` if the loop can't watch it.
+/// Makes a client of an open connection. `None` if the loop can't watch the connection.
 pub fn create_client(
     el: &mut EventLoop<Server>,
     server: &mut Server,

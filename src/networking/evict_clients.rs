@@ -54,7 +54,8 @@ pub fn evict_clients(server: &mut Server) -> bool {
     true
 }
 
-/// Counts the memory of all clients after the limit was set: without a limit it is not tracked.
+/// Counts the memory of all clients after the limit was set: without a limit this memory is not
+/// tracked.
 fn count_all(server: &mut Server) {
     for r in server.net.clients.refs() {
         let Some(mut c) = server.net.clients.take_ref(r) else {

@@ -49,7 +49,7 @@ pub struct Handshakes {
     last: u64,
     /// The turn that `steps` belongs to, as the time at which it began.
     turn_us: i64,
-    /// The steps of handshakes in that turn.
+    /// The number of steps of handshakes in the turn `turn_us`.
     steps: u32,
     has_timer: bool,
     warning: RateLimit,

@@ -322,8 +322,8 @@ fn write_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, 
     }
     send(el, server, id);
     execute(el, server);
-    // `Drained`, so that the loop does not call the handler again in each turn: `execute` sends new
-    // output at once, and the poller reports a full socket when it has room.
+    // Return `Drained`, so that the loop does not call the handler again in each turn: `execute`
+    // sends new output at once, and the poller reports a full socket when it has room.
     Io::Drained
 }
 

@@ -121,7 +121,7 @@ struct Slot {
 pub struct Links {
     slots: Vec<Slot>,
     free: Vec<u32>,
-    /// Started when the first name is resolved.
+    /// The resolver, which is started when the first name is resolved.
     resolver: Option<Resolver>,
     /// The function that the resolver's thread calls.
     lookup: Lookup,

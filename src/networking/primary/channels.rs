@@ -55,7 +55,7 @@ const SHOWN_MAX: usize = 256;
 pub struct Main {
     conn: Connection,
     token: Token,
-    /// Whether its read handler has stopped at the limit.
+    /// Whether `collect_handler` has stopped reading at the limit.
     stopped: bool,
 }
 

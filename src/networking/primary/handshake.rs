@@ -55,7 +55,7 @@ const SHOWN_MAX: usize = 256;
 /// Errors of PING that only mean that AUTH is required.
 const AUTH_WANTED: &[&str] = &["NOAUTH", "NOPERM", "ERR operation not permitted"];
 
-/// The plan of all steps before PSYNC. PSYNC is built after they have their replies.
+/// The plan of all steps before PSYNC. PSYNC is built after the replies to these steps.
 pub fn plan(server: &Server) -> Plan {
     let config = &server.config;
     let mut script = vec![

@@ -152,7 +152,8 @@ fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, _: Token, _: Ma
     Io::More
 }
 
-/// Sends a replica the rest of the chunk; its socket is watched if it does not accept all of it.
+/// Sends a replica the rest of the chunk; the replica's socket is watched if it does not accept all
+/// bytes.
 fn send_chunk(el: &mut EventLoop<Server>, server: &mut Server, c: &mut Client) {
     // The reply to the replica's PSYNC is sent before the snapshot.
     if !c.reply.is_empty() {
