@@ -30,10 +30,10 @@ const ARG_MAX: usize = 128;
 
 /// A command in a log.
 pub struct LoggedCommand {
-    /// Counts up within its log and never starts again.
+    /// The number of the entry in its log; a reset of the log does not restart the numbers.
     pub id: u64,
     pub time_s: i64,
-    /// Microseconds or bytes, see the table above.
+    /// Microseconds or bytes, see the table in the header of this module.
     pub value: u64,
     pub argv: Vec<Vec<u8>>,
     pub peer: Rc<str>,

@@ -106,8 +106,8 @@ impl TypeMemory {
     }
 }
 
-/// The cron's step: continues the pass while a live page is open, and drops all figures when none
-/// is.
+/// The cron's step: continues the pass while a live page is open, and drops all figures when no
+/// page is open.
 pub fn cron(server: &mut Server, period: Duration) {
     if !server.visits.has_reader() {
         server.visits.type_memory = None;

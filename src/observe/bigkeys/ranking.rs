@@ -107,7 +107,7 @@ impl Ranking {
         }
     }
 
-    /// Sets the floor to zero: all keys are about to be offered again, or there are none.
+    /// Sets the floor to zero: all keys are about to be offered again, or no keys exist.
     pub fn lower_floor(&mut self) {
         self.floor = 0;
     }

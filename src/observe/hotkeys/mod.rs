@@ -123,7 +123,7 @@ impl HotKeys {
         self.next = monitor.into_iter().chain(session).min().unwrap_or(u64::MAX);
     }
 
-    /// Adapts to the counters of `Stats` being set to zero; `before` has the values before that.
+    /// Adapts to the counters of `Stats` being set to zero; `before` has the old values.
     pub fn stats_reset(&mut self, before: &Stats) {
         if let Some(session) = &mut self.session {
             session.rebase(before);
