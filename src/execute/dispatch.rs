@@ -252,7 +252,7 @@ fn unknown_command(argv: &[&[u8]]) -> Error {
     for arg in &argv[1..] {
         let shown = excerpt(arg, left);
         args.push_str(&format!("'{shown}' "));
-        // The quotes and the space are counted too.
+        // The two quotes and the space around an argument count, too.
         left = left.saturating_sub(shown.chars().count() + 3);
         if left == 0 {
             break;

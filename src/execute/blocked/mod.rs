@@ -14,9 +14,9 @@
 //! wrote are appended to the ready keys.
 //!
 //! A blocking command reads its arguments, the timeout among them ([`deadline_from_seconds`]), and
-//! tries. A blocking command that finds nothing calls [`block_for_keys`], which replies with null
-//! when the client must not block (`flag::DENY_BLOCKING`: EXEC, scripts). A command keeps no state
-//! between two runs.
+//! then looks for data. A blocking command that finds nothing calls [`block_for_keys`], which
+//! replies with null when the client must not block (`flag::DENY_BLOCKING`: EXEC, scripts). A
+//! command keeps no state between two runs.
 //!
 //! A client's place in the queue is a ticket: a number that grows with each client that begins to
 //! wait. Each key has its clients sorted by ticket. A plain list of clients would have to be
@@ -156,7 +156,7 @@ pub fn block_for_keys(
             joined
         });
         if joined {
-            // Otherwise the key is named twice.
+            // A key that the command names twice is kept once.
             kept.push(key.into());
         }
     }
