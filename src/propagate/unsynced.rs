@@ -19,9 +19,9 @@
 //!   of all its commands;
 //! - a command that looks at the whole keyspace (SCAN, KEYS, DBSIZE, RANDOMKEY), at keys that the
 //!   data names (SORT BY), and an EXEC that a change made fail: everything that was fed;
-//! - messages to other clients: events and invalidations, the change that caused them; PUBLISH,
-//!   what its client depends on, or the whole unit in a transaction or a script; MONITOR's line,
-//!   the change that it shows.
+//! - a message to another client: for an event or an invalidation, the change that caused it; for
+//!   PUBLISH, the offset of its client, or the whole unit in a transaction or a script; for
+//!   MONITOR's line, the change that the line shows.
 //!
 //! The command of a blocked client runs again when the client is served, so it counts as a command
 //! that reads keys.
@@ -103,7 +103,7 @@ impl Server {
         self.aof.offset() + 1
     }
 
-    /// The offset on which a reply depends that depends on all changes so far.
+    /// The offset for a reply that depends on all changes so far.
     fn last_offset(&self) -> u64 {
         self.aof.offset() + u64::from(!self.propagation.is_idle())
     }

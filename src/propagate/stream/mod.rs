@@ -50,7 +50,7 @@ const BLOCK_MAX: u64 = 64 << 10;
 /// The maximum number of blocks that one call of [`Stream::trim`] frees.
 const TRIM_MAX: usize = 64;
 /// The maximum offset at which a stream may begin. Offsets are sent as signed 64-bit numbers, and a
-/// stream that begins here can't reach their maximum.
+/// stream that begins at this offset can't reach their maximum.
 pub const START_MAX: u64 = 1 << 62;
 
 struct Block {
