@@ -68,7 +68,8 @@ pub struct Replication {
     pub owes_ack: bool,
     /// The offset of the stream up to which the AOF is on the disk; `None` without an AOF.
     pub aof_synced: Option<u64>,
-    /// The AOF's offset and the stream's at one moment, until the AOF is on the disk up to there.
+    /// The AOF's offset and the stream's at one moment, kept until the AOF is on the disk up to the
+    /// former.
     pub aof_pending: Option<(u64, u64)>,
     /// The number of the last [`Upstream`].
     upstreams: u64,

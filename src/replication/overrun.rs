@@ -51,17 +51,17 @@ impl Limits {
 /// The forecast for the full sync that began last.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Forecast {
-    /// The duration of the last full sync in milliseconds; 0 before the first.
+    /// The duration of the last full sync in milliseconds; 0 before the first sync.
     pub sync_ms: u64,
-    /// The bytes of writes that are expected in this time.
+    /// The bytes of writes that are expected during the next sync.
     pub bytes: u64,
-    /// Whether these bytes exceed the limits of a replica.
+    /// Whether the expected bytes exceed the limits of a replica.
     pub overruns: bool,
 }
 
 impl Forecast {
-    /// Computes the forecast for a sync that begins now, while the stream grows by `rate` bytes
-    /// per second. The replica itself holds `held` of them until its snapshot is loaded.
+    /// Computes the forecast for a sync that begins now, while the stream grows by `rate` bytes per
+    /// second. The replica itself holds `held` of these bytes until its snapshot is loaded.
     pub fn update(&mut self, rate: u64, limits: Limits, held: u64) {
         self.bytes = rate.saturating_mul(self.sync_ms) / 1000;
         let lag = self.bytes.saturating_sub(held);

@@ -72,7 +72,7 @@ pub struct Upstream {
     /// The database that is selected at the end of the stream.
     pub db: u32,
     /// Whether the data are those of the history's id and offset, so that PSYNC may request the
-    /// stream from there.
+    /// stream from this offset on.
     pub can_continue: bool,
     /// Whether the data are those of another shard of the cluster, so that their offset cannot be
     /// compared with those of other replicas.
