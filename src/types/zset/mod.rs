@@ -18,9 +18,9 @@
 //! - in a listpack, members and scores alternate and the pairs are in order
 //!   (`tests::agrees_with_a_vector`);
 //! - no score is NaN.
+//!
 //! In a listpack, a score is an integer or the text that replies show, byte for byte as Redis
 //! stores it; -0 becomes 0.
-//! them; -0 becomes 0 there.
 
 use crate::ds::listpack::{Element, Listpack, Pos, is_keyed, safe_to_add};
 use crate::ds::siphash::HashSeed;
