@@ -97,8 +97,8 @@ fn report_crash(c: &Crash) {
     end();
 }
 
-/// Writes the addresses first, which need no memory. The functions' names need the allocator, and
-/// more stack than a background thread has for signals.
+/// Writes the addresses first, because this needs no memory. The functions' names need the
+/// allocator, and more stack than a background thread has for signals.
 fn stack_trace() {
     log_line(format_args!("\n------ STACK TRACE ------\n"));
     crash::log_symbols();

@@ -42,7 +42,7 @@ use crate::sys::mover::{self, Mover};
 use crate::sys::tape;
 use crate::types::relocate::relocate;
 
-/// The elements that are visited between two readings of the clock.
+/// The number of elements that are visited between two readings of the clock.
 const VISITS: usize = 128;
 /// The maximum number of elements of a big value that are visited in one step, whatever the setting
 /// is.

@@ -68,7 +68,7 @@ pub struct Shutdown {
     pub now: bool,
 }
 
-/// SHUTDOWN: stops after this turn. The client gets a reply only if that fails.
+/// SHUTDOWN: stops after this turn. The client gets a reply only if the stop fails.
 pub fn request(server: &mut Server, c: &mut Client, argv: &[&[u8]], options: ShutdownFlags) {
     blocked::block(server, c, BlockKind::Shutdown, argv, 0);
     server.shutdown.clients.push(c.reference());
@@ -240,7 +240,7 @@ fn stop(server: &mut Server, options: ShutdownFlags) -> Result<(), Refused> {
     Ok(())
 }
 
-/// Ends the children, flushes and syncs the AOF, writes the last snapshot.
+/// Ends the children, flushes and syncs the AOF, and writes the last snapshot.
 fn save(server: &mut Server, options: ShutdownFlags) -> Result<(), Refused> {
     if server.aof.state != State::Off {
         save_aof(server, options)?;

@@ -270,7 +270,7 @@ mod tests {
         assert_eq!((lazyfree.pending(), lazyfree.freed()), (3, 0));
         #[cfg(feature = "jemalloc")]
         while lazyfree.unpublished() > -(size as i64) / 2 {
-            // Memory that is freed within the job is seen before the job's end.
+            // The counters show memory that a job has freed before the job ends.
             thread::yield_now();
         }
         assert!(lazyfree.reclaimable() >= size);

@@ -1,5 +1,5 @@
-//! Signals that request an action: SIGTERM and SIGINT a stop, SIGALRM a stack trace, SIGHUP a
-//! reload.
+//! Signals that request an action: SIGTERM and SIGINT request a stop, SIGALRM requests a stack
+//! trace, and SIGHUP a reload.
 //!
 //! A handler may interrupt any instruction, so it does little: it writes one line to the server's
 //! log (a stack buffer and `write`, no allocation, no lock) and stores a number that the cron

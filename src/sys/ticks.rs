@@ -1,5 +1,5 @@
-//! The processor's time stamp counter. Timing a command by the counter costs 10 ns, by calls of the
-//! clock 25 ns.
+//! The processor's time stamp counter. Timing a command by this counter costs 10 ns; timing it by
+//! calls of the clock costs 25 ns.
 //!
 //! Only an *invariant* counter is used (CPUID 0x80000007, EDX bit 8): it runs at one speed, in all
 //! cores and in sleep states. On other processors the monotonic clock in nanoseconds is used.

@@ -15,7 +15,7 @@ use crate::types::{KeyMut, KeyRef, Type, Value, kind};
 pub trait Part: Payload + Into<Value> {
     /// The collection in a value, if it has this type.
     fn of(value: &Value) -> Option<&Self>;
-    /// The collection in a value, to be changed, if it has this type.
+    /// The collection in a value, opened for changes, if it has this type.
     fn of_mut(value: &mut Value) -> Option<&mut Self>;
 }
 
@@ -158,7 +158,7 @@ impl<T: Part> Deref for Held<'_, T> {
     }
 }
 
-/// The collection of an entry, to be changed. The change is written back when this value is
+/// The collection of an entry, opened for changes. The change is written back when this value is
 /// dropped.
 pub enum Opened<'a, T: Part> {
     There(&'a mut T),

@@ -85,7 +85,7 @@ impl Stream {
         self.groups.get(name)
     }
 
-    /// The group of this name, to be changed.
+    /// The group of this name, which can be changed.
     pub fn group_mut(&mut self, name: &[u8]) -> Option<&mut Group> {
         self.groups.get_mut(name)
     }
@@ -177,7 +177,7 @@ impl Stream {
         }
     }
 
-    /// The stream in an entry, to be changed; WRONGTYPE for any other type.
+    /// The stream in an entry, which can be changed; WRONGTYPE for any other type.
     #[inline]
     pub fn of_mut(entry: KeyMut<'_>) -> Result<&mut Stream, Error> {
         match entry.into_value_mut() {
@@ -361,7 +361,7 @@ impl Group {
             .expect("consumers are deleted by name, with their Nacks")
     }
 
-    /// As [`Group::consumer`], to be changed.
+    /// As [`Group::consumer`], but the consumer can be changed.
     pub fn consumer_mut(&mut self, id: ConsumerId) -> &mut Consumer {
         self.slots[id.0 as usize]
             .as_mut()

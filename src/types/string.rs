@@ -38,7 +38,7 @@ impl RawStr {
         bytes
     }
 
-    /// The bytes of the string, to be changed in place. A shared string is copied first.
+    /// The bytes of the string, which can be changed in place. A shared string is copied first.
     pub fn make_mut(&mut self) -> &mut Vec<u8> {
         match self {
             RawStr::Owned(bytes) => bytes,
@@ -143,9 +143,9 @@ pub fn type_of(entry: KeyRef) -> Type {
     kind::type_of(entry.kind())
 }
 
-/// The bytes of a string, to be changed in place, extended with zeros to at least `len`. The
-/// encoding becomes `raw`. `None` for an integer, or if the entry has no room: the caller then
-/// stores a [`Grown`] string.
+/// Extends a string with zeros to at least `len` bytes, and returns its bytes, which can be changed
+/// in place. The encoding becomes `raw`. `None` for an integer, or if the entry has no room: the
+/// caller then stores a [`Grown`] string.
 pub fn bytes_mut<'a>(entry: &'a mut KeyMut, len: usize) -> Option<&'a mut [u8]> {
     match entry.value() {
         ValueRef::Str(bytes) if len <= bytes.len() => {}
@@ -203,7 +203,7 @@ impl Grown {
         grown
     }
 
-    /// The bytes of the string, to be changed.
+    /// The bytes of the string, which can be changed.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         if self.len > INLINE_MAX {
             &mut self.long

@@ -477,12 +477,12 @@ impl<'a, V> EntryMut<'a, V> {
         room
     }
 
-    /// The value, to be changed in place.
+    /// The value, which can be changed in place.
     pub fn value_mut(&mut self) -> ValueMut<'_, V> {
         self.reborrow().into_value_mut()
     }
 
-    /// The value, to be changed in place, for the lifetime of the view.
+    /// The value, which can be changed in place during the lifetime of the view.
     #[inline]
     pub fn into_value_mut(self) -> ValueMut<'a, V> {
         let shape = self.as_ref().shape();

@@ -325,7 +325,7 @@ impl<V> EntryRef<'_, V> {
 }
 
 impl<'a, V: Payload> EntryMut<'a, V> {
-    /// Opens the payload, or the packed value as a `T`, to be changed. `None` for a string, an
+    /// Opens the payload, or the packed value as a `T`, for changes. `None` for a string, an
     /// integer, or a packed value of another type.
     #[inline(always)]
     pub fn open<T: Payload + Into<V>>(self) -> Option<Open<'a, V, T>> {

@@ -33,7 +33,7 @@ impl<'a, E: Element> OccupiedSlot<'a, E> {
         unsafe { E::by_ref(self.table.element(self.at)) }
     }
 
-    /// The element in the slot, to be changed.
+    /// An exclusive view of the element in the slot.
     #[inline]
     pub fn get_mut(&mut self) -> E::Mut<'_> {
         // SAFETY: the element lives in the table, which is borrowed exclusively.

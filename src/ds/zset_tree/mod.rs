@@ -19,7 +19,7 @@
 //!
 //! Cost: a search in 1,000,000 members reads three inner nodes (they stay in the cache), a few
 //! cache lines of a leaf, and the members whose keys are equal: usually only the one that is
-//! searched. Memory: 13 to 14 bytes a member (`tests::bytes_per_member`), where a skip list needs
+//! searched. Memory: 13 to 14 bytes for each member (`tests::bytes_per_member`); a skip list needs
 //! 32 or more.
 //!
 //! **Invariants** (`ZsetTree::check` verifies them after each step of the generated histories)

@@ -56,7 +56,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..40)
 }
 
-/// The values of `k0`..`k3`. States are compared by them.
+/// The values of `k0`..`k3`, by which states are compared.
 type Model = Vec<Vec<u8>>;
 
 fn apply(model: &mut Model, key: u8, kind: u8) {

@@ -218,8 +218,8 @@ fn retire_files(server: &mut Server) {
 
 /// Whether a write to the new file must wait for the fsync of the old file. After a crash of the
 /// machine only the last file may be torn, so the old file must be durable before the new one has
-/// bytes. A disk that is stuck is not waited for. Under `no` nothing waits: an fsync takes longer,
-/// and no durability is guaranteed.
+/// bytes. A disk that is stuck is not waited for. Under `appendfsync no` no write waits: an fsync
+/// takes longer than under `everysec`, and the policy guarantees no durability.
 fn waits_for_old_file(server: &mut Server) -> bool {
     let everysec = server.config.appendfsync == AppendFsync::Everysec;
     let aof = &mut server.aof;

@@ -46,7 +46,7 @@
 //! **Invariant:** a saved file loads to an equal data set, whatever its encodings
 //! (`tests::what_is_saved_loads`).
 //! **Invariant:** no bytes make the reader panic, or allocate more than a small multiple of their
-//! size, before compression (`tests::damaged_payloads_are_refused`).
+//! uncompressed size (`tests::damaged_payloads_are_refused`).
 
 pub mod background;
 pub mod check;

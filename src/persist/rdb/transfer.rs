@@ -114,7 +114,7 @@ fn eof_mark(server: &mut Server) -> EofMark {
 /// The connections of a transfer. All connections get the same bytes, while at least one connection
 /// is left.
 struct Sockets<F> {
-    /// The connections; `None` in place of one that was given up.
+    /// The connections; `None` stands for a connection that was given up.
     all: Vec<Option<Connection>>,
     /// The time for which a socket may accept no bytes.
     timeout: Duration,

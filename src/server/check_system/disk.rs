@@ -1,4 +1,5 @@
-//! Checks of the disk that has the AOF and the RDB: the time of an fsync, the space.
+//! Checks of the disk that has the AOF and the RDB: the time that an fsync takes, and the free
+//! space.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};

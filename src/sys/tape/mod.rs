@@ -159,7 +159,7 @@ pub fn loop_begins() {
     });
 }
 
-/// Passes the recorded entries on to the file. Called now and then.
+/// Passes the recorded entries on to the file. The cron calls this.
 pub fn flush() {
     if records() {
         with_recorder(Recorder::flush);

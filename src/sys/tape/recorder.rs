@@ -33,7 +33,7 @@ pub struct Recorder {
     bytes: u64,
     max_bytes: u64,
     turns: u64,
-    /// Whether a full queue is waited for: only until the loop begins.
+    /// Whether the recorder waits while the queue is full: only until the loop begins.
     pub patient: bool,
     /// The queue of blocks for the thread; `None` if the recording has stopped by itself.
     queue: Option<SyncSender<Vec<u8>>>,

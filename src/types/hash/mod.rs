@@ -131,7 +131,7 @@ impl Hash {
         Held::typed(entry)
     }
 
-    /// The hash of an entry, to be changed; WRONGTYPE for any other type.
+    /// Opens the hash of an entry for changes; WRONGTYPE for any other type.
     #[inline(always)]
     pub fn of_mut(entry: KeyMut<'_>) -> Result<Opened<'_, Hash>, Error> {
         Opened::typed(entry)

@@ -127,7 +127,7 @@ impl Set {
         Held::typed(entry)
     }
 
-    /// The set of an entry, to be changed; WRONGTYPE for any other type.
+    /// Opens the set of an entry for changes; WRONGTYPE for any other type.
     #[inline(always)]
     pub fn of_mut(entry: KeyMut<'_>) -> Result<Opened<'_, Set>, Error> {
         Opened::typed(entry)

@@ -283,7 +283,7 @@ impl Zset {
         Held::typed(entry)
     }
 
-    /// The sorted set of an entry, to be changed; WRONGTYPE for any other type.
+    /// Opens the sorted set of an entry for changes; WRONGTYPE for any other type.
     #[inline(always)]
     pub fn of_mut(entry: KeyMut<'_>) -> Result<Opened<'_, Zset>, Error> {
         Opened::typed(entry)
