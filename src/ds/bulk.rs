@@ -34,7 +34,7 @@ pub fn push_command<A: AsRef<[u8]>>(out: &mut Vec<u8>, argv: &[A]) {
 /// Whether these bytes, whose arguments were parsed, are equal to what [`push_command`] would
 /// write. A parser accepts more forms (any byte behind a `\r`, a bulk that does not end in a line
 /// end), and these must not get into the AOF. The digits need no check: the lengths were parsed
-/// from them, and their number is that of these lengths.
+/// from them, and the places of the arguments show that there are no leading zeros.
 #[inline]
 pub fn is_command(bytes: &[u8], argv: &[&[u8]]) -> bool {
     let ends_line = |at: usize| bytes.get(at.wrapping_sub(2)..at) == Some(b"\r\n");

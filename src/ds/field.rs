@@ -6,9 +6,9 @@
 //!             255: long   127: long
 //! ```
 //!
-//! Two bytes of header serve fields below 255 bytes with values below 127 bytes, which is nearly
-//! all of them: a field of 12 bytes with a value of 16 takes 30 bytes, in a size class of 32.
-//! Numbers are little-endian and unaligned. Sizes are rounded up to the allocator's classes, so
+//! Two bytes of header serve fields below 255 bytes with values below 127 bytes, and nearly all
+//! fields are so short: a field of 12 bytes with a value of 16 takes 30 bytes, in a size class of
+//! 32. Numbers are little-endian and unaligned. Sizes are rounded up to the allocator's classes, so
 //! that a value may grow in place within its class.
 //!
 //! **Invariants**

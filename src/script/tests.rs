@@ -732,7 +732,7 @@ fn random_numbers_are_one_sequence() {
     peer.eval("math.randomseed(5)");
     let again = peer.eval("math.random() math.random() return math.random(1000000)");
     assert_eq!(third, again);
-    // A seed is cut to an int, as C does it.
+    // A seed is cut to an int, as in C.
     for seed in ["1e20", "2 ^ 63", "1 / 0", "0 / 0", "2 ^ 32"] {
         peer.eval(&format!("math.randomseed({seed})"));
         assert_eq!(peer.eval("return math.random(1000000)"), ":170829\r\n");

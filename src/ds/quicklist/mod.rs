@@ -13,10 +13,10 @@
 //! ```
 //!
 //! Most commands work at an end of a list, which is O(1) in a `VecDeque`. An index is found by
-//! adding up the counts of the nodes, which lie side by side: a million elements are some 2,200
-//! nodes, 35 KB. An insertion of a node in the middle moves at most half of these bytes. In a
-//! linked list of nodes, as in Redis, the insertion is O(1), but the search before it is a chain of
-//! cache misses. A tree was rejected for the same reason.
+//! adding up the counts of the nodes, which lie side by side: a million elements take some 2,200
+//! nodes, whose records take 35 KB. An insertion of a node in the middle moves at most half of
+//! these bytes. In a linked list of nodes, as in Redis, the insertion is O(1), but the search
+//! before it is a chain of cache misses. A tree was rejected for the same reason.
 //!
 //! `ListLimits` limits the size of a node, and of an element in a listpack; a quicklist keeps the
 //! limits with which it was created. Nodes are split, merged and dropped as in Redis, because

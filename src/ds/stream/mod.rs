@@ -30,8 +30,8 @@
 //!
 //! **Limits**: a node never exceeds 1 GB, whatever the settings are; a larger entry is refused.
 //!
-//! Rejected: a radix tree (Redis's choice) holds the same 16-byte keys with less memory for each
-//! node, a few bytes in 4,096, and needs its own balancing, iterators and proofs; the standard
+//! Rejected: a radix tree (Redis's choice) holds the same 16-byte keys and saves a few bytes for
+//! each node of 4,096 bytes, but needs its own balancing, iterators and proofs; the standard
 //! library's B-tree has them.
 
 use super::btree_memory::map_bytes;

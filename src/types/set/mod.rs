@@ -17,8 +17,8 @@
 //!
 //! # Intersections
 //!
-//! Each member of the smallest set is looked up in the other sets. In a table each look-up is two
-//! cache misses, so members are processed in batches: first the buckets of all members are
+//! Each member of the smallest set is looked up in the other sets. In a table each look-up costs
+//! two cache misses, so members are processed in batches: first the buckets of all members are
 //! prefetched, then the entries whose tags fit, and only then the entries are compared. No result
 //! set is built: the caller of [`intersect`] counts the members, replies with them or stores them.
 
