@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     start::enter_background(&config);
     supervisor::begin(&config);
     start::announce(&config, argv.len() > 1);
-    if let Err(code) = start::load_modules(&config) {
+    if let Err(code) = start::set_locale(&config).and_then(|()| start::load_modules(&config)) {
         return code;
     }
     start::limit_clients_to_open_files(&mut config);

@@ -29,7 +29,29 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("trace|start", "*", OURS),
     ("trace|status", "*", OURS),
     ("trace|stop", "*", OURS),
+    ("client|caching", "flags", AS_IN_REDIS),
+    ("client|capa", "flags", AS_IN_REDIS),
+    ("client|getname", "flags", AS_IN_REDIS),
+    ("client|getredir", "flags", AS_IN_REDIS),
+    ("client|id", "flags", AS_IN_REDIS),
+    ("client|no-evict", "flags", AS_IN_REDIS),
+    ("client|no-touch", "flags", AS_IN_REDIS),
+    ("client|reply", "flags", AS_IN_REDIS),
+    ("client|setinfo", "flags", AS_IN_REDIS),
+    ("client|setname", "flags", AS_IN_REDIS),
+    ("cluster|info", "flags", AS_IN_REDIS),
+    ("cluster|myid", "flags", AS_IN_REDIS),
+    ("cluster|nodes", "flags", AS_IN_REDIS),
+    ("memory|malloc-stats", "flags", AS_IN_REDIS),
+    ("memory|purge", "flags", AS_IN_REDIS),
+    ("script|exists", "flags", AS_IN_REDIS),
+    ("script|flush", "flags", AS_IN_REDIS),
+    ("script|show", "flags", AS_IN_REDIS),
+    ("select", "flags", AS_IN_REDIS),
 ];
+
+const AS_IN_REDIS: &str =
+    "Redis 7.0 and 8.2 refuse it while loading, without a primary, or while a script is busy";
 
 const REDIS_8_6: &str = "as documented for Redis 8.6, which is newer than the facts";
 const OURS: &str = "no other server has it";

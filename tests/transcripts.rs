@@ -13,7 +13,7 @@ mod common;
 
 use aeris::client::Client;
 use aeris::client::UserRef;
-use aeris::config::Config;
+use aeris::config::{Config, Enable};
 use aeris::networking::query;
 use aeris::state::Server;
 
@@ -75,7 +75,11 @@ fn files() -> Vec<(String, Vec<Exchange>)> {
 #[test]
 fn replayed_in_process() {
     for (name, exchanges) in files() {
-        let mut server = Server::new(Config::default(), Vec::new());
+        let config = Config {
+            enable_debug_command: Enable::Yes,
+            ..Config::default()
+        };
+        let mut server = Server::new(config, Vec::new());
         let mut client = Client::detached(server.net.clients.next_id(), server.clock.now_ms);
         client.user = UserRef::DEFAULT;
         for Exchange {

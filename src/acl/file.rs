@@ -13,7 +13,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::acl::rules::{RuleError, Terms, is_user_name, merge_selectors};
@@ -23,11 +23,10 @@ use crate::client::Client;
 use crate::config::Text;
 use crate::error::said;
 use crate::state::Server;
-use crate::sys::error_text;
+use crate::sys::{self, error_text};
 use crate::texts;
 
-/// The maximum number of bytes that are read from the file, in case it is a data file named by
-/// mistake.
+/// A longer file is refused: it is a data file that was named by mistake.
 const MAX_BYTES: u64 = 64 << 20;
 
 /// Checks a `user` line while redis.conf is read: everything except whether its commands exist.
@@ -112,10 +111,8 @@ type Users = BTreeMap<Box<[u8]>, User>;
 /// Reads the users of the file, `default` among them. `Err` lists everything that is wrong.
 fn read(server: &Server) -> Result<Users, String> {
     let path = &server.config.aclfile;
-    let mut text = Vec::new();
-    let opened = File::open(path.as_path());
-    opened
-        .and_then(|file| file.take(MAX_BYTES).read_to_end(&mut text))
+    let text = File::open(path.as_path())
+        .and_then(|file| sys::read_at_most(file, MAX_BYTES))
         .map_err(|e| {
             format!(
                 "Error loading ACLs, opening file '{path}': {}",

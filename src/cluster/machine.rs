@@ -329,10 +329,10 @@ impl Cluster {
             self.nodes[before].slot_count -= 1;
         }
         if let Some(owner) = owner {
-            let has_replicas = self.nodes[owner].slot_count == 0;
+            let is_its_first = self.nodes[owner].slot_count == 0;
             self.nodes[owner].slot_count += 1;
             // Replicas may move to a primary that gets its first slot in a cluster with replicas.
-            if has_replicas && self.nodes.iter().any(|(_, node)| node.replica_of.is_some()) {
+            if is_its_first && self.nodes.iter().any(|(_, node)| node.replica_of.is_some()) {
                 self.nodes[owner].flags |= flag::MIGRATE_TO;
             }
         }

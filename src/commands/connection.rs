@@ -26,14 +26,7 @@ pub const TABLE: &[Command] = &[
         .tips(&["request_policy:all_shards", "response_policy:all_succeeded"]),
     cmd("quit", quit, -1, AT_ONCE | RUNS_IN_MULTI, CONNECTION),
     cmd("reset", reset, 1, AT_ONCE | RUNS_IN_MULTI, CONNECTION),
-    cmd(
-        "select",
-        select,
-        2,
-        LOADING | STALE | FAST | ALLOW_BUSY,
-        CONNECTION,
-    )
-    .databases(databases::select),
+    cmd("select", select, 2, LOADING | STALE | FAST, CONNECTION).databases(databases::select),
 ];
 
 /// AUTH [username] password

@@ -19,11 +19,12 @@ use super::row::{Apply, MULTI_ARG, Origin, Reason};
 use super::set::change_dir;
 use super::table::lookup;
 use super::{Config, os_error};
+use crate::sys;
 use crate::util::glob::glob_match;
 use crate::util::quote::split_args;
 use std::ffi::OsStr;
 use std::fmt;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -91,8 +92,7 @@ impl Directives for () {}
 /// The maximum depth of includes, so that files which include each other are an error.
 const MAX_INCLUDE_DEPTH: usize = 32;
 
-/// The maximum number of bytes that are read from a file, in case it is a data file named by
-/// mistake.
+/// A longer file is refused: it is a data file that was named by mistake.
 const MAX_CONFIG_BYTES: u64 = 64 << 20;
 
 /// Old names that are accepted with one argument and have no effect.
@@ -117,14 +117,11 @@ pub fn load(
     }
     if sources.stdin {
         log::info!("Reading config from stdin");
-        let read = io::stdin()
-            .lock()
-            .take(MAX_CONFIG_BYTES)
-            .read_to_end(&mut text);
-        read.map_err(|error| StartError::Open {
+        let read = sys::read_at_most(io::stdin().lock(), MAX_CONFIG_BYTES);
+        text.extend(read.map_err(|error| StartError::Open {
             path: "-".into(),
             reason: os_error(&error),
-        })?;
+        })?);
     }
     text.extend_from_slice(&sources.options);
     let mut loader = Loader {
@@ -198,12 +195,8 @@ fn read_file(path: &Path) -> Result<Vec<u8>, StartError> {
         path: path.into(),
         reason: os_error(&error),
     };
-    let mut text = Vec::new();
     let file = std::fs::File::open(path).map_err(open_error)?;
-    file.take(MAX_CONFIG_BYTES)
-        .read_to_end(&mut text)
-        .map_err(open_error)?;
-    Ok(text)
+    sys::read_at_most(file, MAX_CONFIG_BYTES).map_err(open_error)
 }
 
 struct Loader<'a> {

@@ -63,6 +63,17 @@ pub enum RewriteError {
     Io(io::Error),
 }
 
+impl RewriteError {
+    /// The text of the system's error. Without a file it is the one that Redis gets for a file
+    /// without a name.
+    pub fn system_text(&self) -> String {
+        match self {
+            RewriteError::NoFile => os_error(&io::Error::from_raw_os_error(libc::EFAULT)),
+            RewriteError::Io(error) => os_error(error),
+        }
+    }
+}
+
 impl fmt::Display for RewriteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -44,12 +44,10 @@ pub fn of_script(source: &[u8], words: Words) -> Result<(Flags, usize), Error> {
     if !source.starts_with(b"#!") {
         return Ok((COMPATIBILITY, 0));
     }
-    let invalid = Error::of("ERR Invalid script shebang");
-    let Some(end) = source.iter().position(|&b| b == b'\n') else {
-        return Err(invalid);
-    };
-    let line = split_args(&source[..end]).ok_or(invalid.clone())?;
-    let (engine, options) = line.split_first().ok_or(invalid)?;
+    let end = first_line(source).ok_or(Error::of("ERR Invalid script shebang"))?;
+    let no_engine = Error::of("ERR Invalid engine in script shebang");
+    let line = split_args(&source[..end]).ok_or(no_engine.clone())?;
+    let (engine, options) = line.split_first().ok_or(no_engine)?;
     let engine = &engine[2..];
     let is_lua = match words {
         Words::Redis => engine == b"lua",
@@ -79,6 +77,12 @@ pub fn of_script(source: &[u8], words: Words) -> Result<(Flags, usize), Error> {
         }
     }
     Ok((flags, end))
+}
+
+/// The length of the first line, without its end. `None` if it has no end or holds a NUL.
+pub fn first_line(source: &[u8]) -> Option<usize> {
+    let end = source.iter().position(|&b| b == b'\n' || b == 0)?;
+    (source[end] == b'\n').then_some(end)
 }
 
 /// The command flags of EVAL or FCALL for a script with these flags.

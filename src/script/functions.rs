@@ -139,10 +139,7 @@ fn parse_metadata(source: &[u8]) -> Result<Metadata, Error> {
         return Err(Error::of("ERR Missing library metadata"));
     }
     let invalid = Error::of("ERR Invalid library metadata");
-    let begin = source
-        .iter()
-        .position(|&b| b == b'\n')
-        .ok_or(invalid.clone())?;
+    let begin = flags::first_line(source).ok_or(invalid.clone())?;
     let words = split_args(&source[..begin]).ok_or(invalid.clone())?;
     let (engine, options) = words.split_first().ok_or(invalid)?;
     let mut name = None;

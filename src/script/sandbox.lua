@@ -295,6 +295,16 @@ function string.len(...)
     return len(...)
 end
 
+local dump = string.dump
+
+function string.dump(...)
+    local code = expect(1, "function", ...)
+    if native(code) then
+        error("unable to dump given function", 2)
+    end
+    return dump(code)
+end
+
 local rep = string.rep
 
 -- LuaJIT has a third argument.

@@ -46,15 +46,22 @@ pub fn enter_background(config: &Config) {
     }
 }
 
+/// Sets the locale of `locale-collate`. One that the setting names must exist; the environment may
+/// name one that does not.
+pub fn set_locale(config: &Config) -> Result<(), ExitCode> {
+    if sys::locale::set_collate(config.locale_collate.as_bytes()) {
+        return Ok(());
+    }
+    log::warn!("Failed to configure LOCALE for invalid locale name.");
+    match config.locale_collate.is_empty() {
+        true => Ok(()),
+        false => Err(ExitCode::FAILURE),
+    }
+}
+
 /// Writes the first lines of the server's log.
 pub fn announce(config: &Config, with_arguments: bool) {
     check_system::set_up_memory(config);
-    if !sys::locale::set_collate(config.locale_collate.as_bytes()) {
-        log::warn!(
-            "Failed to set the locale '{}'",
-            config.locale_collate.to_str_lossy()
-        );
-    }
     log::info!("{}", config.text(texts::LOG_STARTING));
     log::info!(
         "Redis version={REDIS_VERSION}, bits={}, commit=00000000, modified=0, pid={}, just started",

@@ -22,7 +22,7 @@ pub mod tape;
 pub mod ticks;
 pub mod title;
 
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 /// The C library's text for an error: `Connection reset by peer`, without the number that std adds.
@@ -52,6 +52,17 @@ pub fn read_into(fd: BorrowedFd, into: &mut Vec<u8>, max: usize) -> io::Result<u
     // SAFETY: the kernel has initialised the first `n` bytes behind the old length.
     unsafe { into.set_len(into.len() + n as usize) };
     Ok(n as usize)
+}
+
+/// Reads to the end. More than `max` bytes are an error, "File too large": part of a file may mean
+/// something else than the file.
+pub fn read_at_most(from: impl io::Read, max: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    from.take(max + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > max {
+        return Err(io::Error::from_raw_os_error(libc::EFBIG));
+    }
+    Ok(bytes)
 }
 
 /// Waits until a socket can be read (or written). A signal that comes first is an error of the kind

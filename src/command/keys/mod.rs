@@ -277,7 +277,8 @@ pub fn streams(argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<(), InvalidKeys>
 }
 
 /// The index of the first key of XREAD and XREADGROUP, which the commands use, too. A group or a
-/// consumer may have the name STREAMS, so the options before it are skipped with their values.
+/// consumer may have the name STREAMS, so GROUP is skipped with its two values. The values of the
+/// other options are numbers.
 pub fn streams_at(argv: &[&[u8]]) -> Option<usize> {
     let mut at = 1;
     while at + 1 < argv.len() {
@@ -285,11 +286,7 @@ pub fn streams_at(argv: &[&[u8]]) -> Option<usize> {
         if is(b"streams") {
             return Some(at + 1);
         }
-        at += match () {
-            () if is(b"block") || is(b"count") => 2,
-            () if is(b"group") => 3,
-            () => 1,
-        };
+        at += if is(b"group") { 3 } else { 1 };
     }
     None
 }

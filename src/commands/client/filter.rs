@@ -23,12 +23,13 @@ enum ClientType {
 }
 
 impl ClientType {
-    fn parse(text: &[u8]) -> Result<ClientType, Error> {
+    fn parse(words: Words, text: &[u8]) -> Result<ClientType, Error> {
         match text.to_ascii_lowercase().as_slice() {
             b"normal" => Ok(ClientType::Normal),
             b"slave" | b"replica" => Ok(ClientType::Replica),
             b"pubsub" => Ok(ClientType::Pubsub),
-            b"master" | b"primary" => Ok(ClientType::Primary),
+            b"master" => Ok(ClientType::Primary),
+            b"primary" if words == Words::Valkey => Ok(ClientType::Primary),
             _ => Err(Error::new(format!(
                 "ERR Unknown client type '{}'",
                 said(text)
@@ -210,7 +211,7 @@ fn parse_property<'a>(
     value: &'a [u8],
 ) -> Result<Property<'a>, Error> {
     Ok(match name {
-        b"type" => Property::Type(ClientType::parse(value)?),
+        b"type" => Property::Type(ClientType::parse(server.config.words(), value)?),
         b"addr" => Property::Addr(value),
         b"laddr" => Property::Laddr(value),
         b"ip" => Property::Ip(value),

@@ -18,8 +18,7 @@ use crate::util::number::parse_i64;
 use filter::Filter;
 use tracking::{client_caching, client_getredir, client_tracking, client_trackinginfo};
 
-const ALWAYS: Flags = NOSCRIPT | LOADING | STALE | ALLOW_BUSY;
-const QUIETLY: Flags = NOSCRIPT | LOADING | STALE;
+const ALWAYS: Flags = NOSCRIPT | LOADING | STALE;
 const ADMINISTER: Flags = ADMIN | NOSCRIPT | LOADING | STALE;
 
 /// The rows of the commands in this group.
@@ -30,23 +29,11 @@ pub const TABLE: &[Command] = &[cmd("client", container, -2, NONE, NONE_CAT).sub
     cmd("getredir", client_getredir, 2, ALWAYS, CONNECTION),
     cmd("help", client_help, 2, LOADING | STALE, CONNECTION),
     cmd("id", client_id, 2, ALWAYS, CONNECTION),
-    cmd(
-        "import-source",
-        client_import_source,
-        3,
-        QUIETLY,
-        CONNECTION,
-    ),
-    cmd("info", client_info, 2, QUIETLY, CONNECTION).tips(&["nondeterministic_output"]),
+    cmd("import-source", client_import_source, 3, ALWAYS, CONNECTION),
+    cmd("info", client_info, 2, ALWAYS, CONNECTION).tips(&["nondeterministic_output"]),
     cmd("kill", client_kill, -3, ADMINISTER, CONNECTION),
     cmd("list", client_list, -2, ADMINISTER, CONNECTION).tips(&["nondeterministic_output"]),
-    cmd(
-        "no-evict",
-        client_no_evict,
-        3,
-        ADMINISTER | ALLOW_BUSY,
-        CONNECTION,
-    ),
+    cmd("no-evict", client_no_evict, 3, ADMINISTER, CONNECTION),
     cmd("no-touch", client_no_touch, 3, ALWAYS, CONNECTION),
     cmd("pause", client_pause, -3, ADMINISTER, CONNECTION),
     cmd(
@@ -60,8 +47,8 @@ pub const TABLE: &[Command] = &[cmd("client", container, -2, NONE, NONE_CAT).sub
         .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
     cmd("setname", client_setname, 3, ALWAYS, CONNECTION)
         .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
-    cmd("tracking", client_tracking, -3, QUIETLY, CONNECTION),
-    cmd("trackinginfo", client_trackinginfo, 2, QUIETLY, CONNECTION),
+    cmd("tracking", client_tracking, -3, ALWAYS, CONNECTION),
+    cmd("trackinginfo", client_trackinginfo, 2, ALWAYS, CONNECTION),
     cmd("unblock", client_unblock, -3, ADMINISTER, CONNECTION),
     cmd("unpause", client_unpause, 2, ADMINISTER, CONNECTION),
 ])];

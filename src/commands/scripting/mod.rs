@@ -83,18 +83,18 @@ pub const TABLE: &[Command] = &[
     ]),
     cmd("script", container, -2, NONE, NONE_CAT).subcommands(&[
         cmd("debug", script::debug, -3, NOSCRIPT, SCRIPTING),
-        cmd("exists", script::exists, -3, NOSCRIPT | STALE, SCRIPTING).tips(&[
+        cmd("exists", script::exists, -3, NOSCRIPT, SCRIPTING).tips(&[
             "request_policy:all_shards",
             "response_policy:agg_logical_and",
         ]),
-        cmd("flush", script::flush, -2, NOSCRIPT | STALE, SCRIPTING)
+        cmd("flush", script::flush, -2, NOSCRIPT, SCRIPTING)
             .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
         cmd("help", script::help, 2, LOADING | STALE, SCRIPTING),
         cmd("kill", script::kill, 2, NOSCRIPT | ALLOW_BUSY, SCRIPTING)
             .tips(&["request_policy:all_shards", "response_policy:one_succeeded"]),
         cmd("load", script::load, 3, NOSCRIPT | STALE, SCRIPTING)
             .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
-        cmd("show", script::show, 3, NOSCRIPT | STALE, SCRIPTING),
+        cmd("show", script::show, 3, NOSCRIPT, SCRIPTING),
     ]),
 ];
 

@@ -99,16 +99,23 @@ const LOLWUT_MAX: (i64, i64) = (200, 100);
 
 /// LOLWUT [VERSION version] [columns [rows]]: a random picture, and the version of the server.
 fn lolwut(ctx: &mut Ctx) -> CmdResult {
-    let mut numbers = 1;
-    if ctx.is(1, "version") && ctx.argv.len() > 2 {
-        ctx.int(2)?;
-        numbers = 3;
-    }
+    let version = match ctx.argv.len() > 2 && ctx.is(1, "version") {
+        true => Some(ctx.int(2)?),
+        false => None,
+    };
+    let numbers = if version.is_some() { 3 } else { 1 };
     let mut size = [LOLWUT_SIZE.0, LOLWUT_SIZE.1];
-    for (at, side) in size.iter_mut().enumerate() {
-        if ctx.argv.len() > numbers + at {
-            // An argument that is not a number is ignored, as in Redis.
-            *side = ctx.int(numbers + at).unwrap_or(*side);
+    for (at, side) in size
+        .iter_mut()
+        .enumerate()
+        .take_while(|(at, _)| ctx.argv.len() > numbers + at)
+    {
+        match ctx.int(numbers + at) {
+            Ok(number) => *side = number,
+            // Redis draws a picture for these versions. For the others it ignores an argument that
+            // is not a number.
+            Err(e) if matches!(version, Some(5 | 6)) => return Err(e),
+            Err(_) => {}
         }
     }
     let columns = size[0].clamp(1, LOLWUT_MAX.0) as usize;

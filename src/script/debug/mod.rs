@@ -417,21 +417,23 @@ fn send_replies(c: &mut Client) {
 
 /// SCRIPT DEBUG: sets the mode of the client's next EVAL.
 pub fn set_mode(c: &mut Client, mode: u64) -> Result<(), Error> {
-    if mode != 0 && !c.reply.is_empty() {
+    if !c.reply.is_empty() {
         return Err(Error::of(
             "ERR SCRIPT DEBUG must be called outside a pipeline",
         ));
     }
-    c.clear(flag::SCRIPT_DEBUG | flag::SCRIPT_DEBUG_SYNC);
+    c.clear(MODES);
     c.set(mode);
     Ok(())
 }
+
+const MODES: u64 = flag::SCRIPT_DEBUG | flag::SCRIPT_DEBUG_SYNC;
 
 /// Runs an EVAL as a debugger session.
 pub fn session(ctx: &mut Ctx, eval: impl FnOnce(&mut Ctx) -> CmdResult) -> CmdResult {
     tape::not_recorded("the debugger of scripts");
     let forked = !ctx.client.has(flag::SCRIPT_DEBUG_SYNC);
-    set_mode(ctx.client, 0)?;
+    ctx.client.clear(MODES);
     send_replies(ctx.client);
     if forked {
         match fork::fork() {

@@ -85,6 +85,12 @@ impl<'a> Lexer<'a> {
         found
     }
 
+    fn take_any(&mut self, wanted: &[u8]) -> bool {
+        let found = self.peek().is_some_and(|b| wanted.contains(&b));
+        self.at += usize::from(found);
+        found
+    }
+
     /// An error with its place in the source, and with a token if there is one.
     pub fn error(&self, text: &str, near: Option<TokenKind>) -> Message {
         let mut message = self.chunk.to_vec();
@@ -193,15 +199,25 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// Letters that follow a number belong to it and make it invalid.
+    /// Letters that follow a number belong to it and make it invalid. Lua 5.1 takes a zero byte for
+    /// the letter of an exponent or for its sign, and reads the number up to that byte.
     fn number(&mut self) -> Result<TokenKind, Message> {
         let start = self.at;
         self.skip(|b| b.is_ascii_digit() || b == b'.');
-        if (self.take_if(b'e') || self.take_if(b'E')) && !self.take_if(b'+') {
-            self.take_if(b'-');
+        if self.take_any(b"eE\0") {
+            self.take_any(b"+-\0");
         }
         self.skip(|b| b.is_ascii_alphanumeric() || b == b'_');
-        self.text = self.source[start..self.at].to_vec();
+        let taken = &self.source[start..self.at];
+        let len = memchr::memchr(0, taken).unwrap_or(taken.len());
+        if len < taken.len() {
+            self.edits.push(Edit {
+                at: start + len,
+                removed: taken.len() - len,
+                inserted: b" ".into(),
+            });
+        }
+        self.text = taken[..len].to_vec();
         match strtod(&self.text) {
             Some((_, len)) if len == self.text.len() => Ok(TokenKind::Number),
             _ => Err(self.error("malformed number", Some(TokenKind::Number))),

@@ -7,7 +7,9 @@
 //!
 //! As in `sys::lua`, no function of this file raises a Lua error.
 
+use super::calls::Calls;
 use super::{Frame, LuaType, nan_text};
+use memchr::memmem;
 use mlua::Lua;
 use mlua::ffi::{self, lua_State};
 use std::ffi::{CStr, c_int, c_void};
@@ -49,10 +51,28 @@ unsafe fn complete_message(l: *mut lua_State) {
     unsafe {
         if Frame::new(l).bytes(1) == Some(b"stack overflow") {
             place_overflow(l);
+        } else if let Some(text) = without_metamethod(l) {
+            Frame::new(l).push_bytes(&text);
+            ffi::lua_replace(l, 1);
         } else {
             name_operand(l);
         }
     }
+}
+
+/// The error at index 1 if it is about an argument of a metamethod, with `'?'` in place of the
+/// metamethod's name: Lua 5.1 does not know it.
+unsafe fn without_metamethod(l: *mut lua_State) -> Option<Vec<u8>> {
+    // SAFETY: the caller has the state of a running call.
+    let (frame, calls) = unsafe { (Frame::new(l), Calls::of(l)) };
+    let text = frame.bytes(1)?;
+    let at = memmem::find(text, b"bad argument #")?;
+    let name = at + memmem::find(&text[at..], b" to '__")? + b" to '".len();
+    let end = name + memchr::memchr(b'\'', &text[name..])?;
+    // Below `xpcall`, the handler itself stands at level 1, without a name.
+    let mut callers = (1..=2).map_while(|level| calls.caller(level));
+    let raised_by_metamethod = callers.find(|caller| caller.is_named)?.is_metamethod;
+    raised_by_metamethod.then(|| [&text[..name], b"?", &text[end..]].concat())
 }
 
 /// The number of innermost functions that are examined to see what a recursion consists of.
@@ -62,8 +82,10 @@ const CYCLE_MAX: c_int = 8;
 /// and whether the recursion goes through functions of the library or metamethods, for which Lua
 /// 5.1 needs the stack of C.
 unsafe fn place_overflow(l: *mut lua_State) {
+    // SAFETY: the caller has the state of a running call.
+    let calls = unsafe { Calls::of(l) };
     let mut callers: Vec<_> = (1..=CYCLE_MAX)
-        .map_while(|level| caller(l, level))
+        .map_while(|level| calls.caller(level))
         .collect();
     // The function for which there was no room may be the first level, as a function of C without a
     // name.
@@ -95,34 +117,7 @@ unsafe fn place_overflow(l: *mut lua_State) {
     }
 }
 
-/// A level of the call stack, for [`place_overflow`].
-struct Caller {
-    /// The name of the chunk in messages: `user_script`, `[string "..."]`.
-    chunk: Vec<u8>,
-    /// The line that runs; 0 or -1 if the function is not one of the script.
-    line: c_int,
-    is_named: bool,
-    is_library: bool,
-    is_metamethod: bool,
-}
-
-fn caller(l: *mut lua_State, level: c_int) -> Option<Caller> {
-    let ar = level_info(l, level, c"Snl")?;
-    // SAFETY: the texts of `ar` live as long as the level.
-    unsafe {
-        let is_own = is_own(CStr::from_ptr(ar.source).to_bytes());
-        Some(Caller {
-            line: if is_own { 0 } else { ar.currentline },
-            chunk: CStr::from_ptr(ar.short_src.as_ptr()).to_bytes().to_vec(),
-            is_named: !ar.name.is_null(),
-            is_library: CStr::from_ptr(ar.what) == c"C",
-            is_metamethod: !ar.namewhat.is_null() && CStr::from_ptr(ar.namewhat) == c"metamethod",
-        })
-    }
-}
-
-/// Replaces the error at index 1, the only value, if it is a message that lacks the name of a
-/// value.
+/// Replaces the error at index 1, the only value, if it is a message without a name.
 unsafe fn name_operand(l: *mut lua_State) {
     // SAFETY: the stack is checked for room; the call is protected, and leaves one value.
     unsafe {
@@ -155,7 +150,7 @@ pub fn frame_of_script(lua: &Lua) -> mlua::Result<mlua::Function> {
 unsafe extern "C-unwind" fn push_function(l: *mut lua_State) -> c_int {
     // SAFETY: the level exists, and its function is pushed.
     unsafe {
-        let Some((level, line)) = innermost_of_script(l) else {
+        let Some((level, line)) = Calls::of(l).innermost_of_script() else {
             return 0;
         };
         let mut ar: ffi::lua_Debug = std::mem::zeroed();
@@ -178,7 +173,7 @@ unsafe extern "C-unwind" fn describe_slot(l: *mut lua_State) -> c_int {
     // SAFETY: the level exists; the value that is pushed is read and stays below the results.
     unsafe {
         let n = ffi::lua_tointeger_(l, 1) as c_int;
-        let Some((level, _)) = innermost_of_script(l) else {
+        let Some((level, _)) = Calls::of(l).innermost_of_script() else {
             return 0;
         };
         let mut ar: ffi::lua_Debug = std::mem::zeroed();
@@ -193,18 +188,6 @@ unsafe extern "C-unwind" fn describe_slot(l: *mut lua_State) -> c_int {
         frame.push_bytes(kind.to_bytes());
         2
     }
-}
-
-/// The level and the line of the innermost function that does not belong to the server's own Lua
-/// code.
-fn innermost_of_script(l: *mut lua_State) -> Option<(c_int, c_int)> {
-    (1..)
-        .map_while(|level| Some((level, source_line(l, level)?)))
-        .find_map(|(level, place)| {
-            let (source, line) = place;
-            let of_script = line > 0 && source != b"=[C]" && !is_own(&source);
-            of_script.then_some((level, line))
-        })
 }
 
 /// A Lua function: `called_as(level)` returns the name by which the function at a level of the call
@@ -233,45 +216,22 @@ unsafe extern "C-unwind" fn find_script_level(l: *mut lua_State) -> c_int {
     // SAFETY: reads the argument, and leaves one value, the result.
     unsafe {
         let wanted = ffi::lua_tointeger_(l, 1) as c_int;
-        let level = level_of_script(l, wanted);
+        let level = Calls::of(l).level_of_script(wanted);
         Frame::new(l).push_number(f64::from(level));
         1
     }
 }
 
-/// The level of the function that is at level `wanted` if the server's own functions are not
-/// counted. The result counts all functions, and level 1 is the caller of the function that calls
-/// this one.
-fn level_of_script(l: *mut lua_State, wanted: c_int) -> c_int {
-    let (mut level, mut passed) = (1, 0);
-    while passed < wanted && level < LEVELS_MAX {
-        level += 1;
-        match source_line(l, level) {
-            None => return NO_LEVEL,
-            Some((source, _)) if is_own(&source) => {}
-            Some(_) => passed += 1,
-        }
-    }
-    match source_line(l, level) {
-        Some((_, line)) if line > 0 && passed == wanted => level - 1,
-        _ => NO_LEVEL,
-    }
-}
-
 unsafe extern "C-unwind" fn call_name(l: *mut lua_State) -> c_int {
-    // SAFETY: called by Lua with room for 20 values; the name lives as long as the calling
-    // function, and is copied.
+    // SAFETY: called by the machine, with room for 20 values.
     unsafe {
         let level = ffi::lua_tointeger_(l, 1) as c_int;
         let mut frame = Frame::new(l);
-        let info = level_info(l, level, c"n");
-        let Some(ar) = info.filter(|ar| !ar.name.is_null()) else {
-            frame.push_bytes(b"?");
-            frame.push_boolean(false);
-            return 2;
-        };
-        frame.push_bytes(CStr::from_ptr(ar.name).to_bytes());
-        frame.push_boolean(CStr::from_ptr(ar.namewhat) == c"method");
+        let (name, is_method) = Calls::of(l)
+            .name(level)
+            .unwrap_or_else(|| (b"?".to_vec(), false));
+        frame.push_bytes(&name);
+        frame.push_boolean(is_method);
         2
     }
 }
@@ -283,38 +243,6 @@ unsafe extern "C-unwind" fn check_native(l: *mut lua_State) -> c_int {
         Frame::new(l).push_boolean(native);
         1
     }
-}
-
-/// The source and line of a level of the call stack.
-fn source_line(l: *mut lua_State, level: c_int) -> Option<(Vec<u8>, c_int)> {
-    let ar = level_info(l, level, c"Sl")?;
-    // SAFETY: the source's name lives as long as the level.
-    let source = unsafe { CStr::from_ptr(ar.source) };
-    Some((source.to_bytes().to_vec(), ar.currentline))
-}
-
-/// The fields `what` of a level of the call stack; `None` if there is no such level.
-fn level_info(l: *mut lua_State, level: c_int, what: &CStr) -> Option<ffi::lua_Debug> {
-    // SAFETY: `l` is the state of a running call; `lua_getstack` says whether the level exists, and
-    // then `ar` is filled.
-    unsafe {
-        let mut ar: ffi::lua_Debug = std::mem::zeroed();
-        let found = ffi::lua_getstack(l, level, &mut ar) != 0
-            && ffi::lua_getinfo(l, what.as_ptr(), &mut ar) != 0;
-        found.then_some(ar)
-    }
-}
-
-/// The source name of the server's own Lua code: an error in it is reported at the place in the
-/// script that called it.
-pub const SANDBOX: &str = "=sandbox";
-/// The maximum number of levels that are searched: the time to find a level grows with its number.
-const LEVELS_MAX: c_int = 250;
-const NO_LEVEL: c_int = c_int::MAX;
-const OWN_SOURCES: [&[u8]; 2] = [SANDBOX.as_bytes(), b"=[native]"];
-
-fn is_own(source: &[u8]) -> bool {
-    OWN_SOURCES.contains(&source)
 }
 
 /// Turns an error into the table `{err, source, line}`, which scripts and clients see, as in Redis.
@@ -335,7 +263,7 @@ pub unsafe extern "C-unwind" fn error_handler(l: *mut lua_State) -> c_int {
             frame.set_field("err");
             ffi::lua_replace(l, 1);
         }
-        if let Some((source, line)) = error_place(l) {
+        if let Some((source, line)) = Calls::of(l).place_of_error() {
             frame.push_bytes(&source);
             frame.set_field("source");
             frame.push_number(f64::from(line));
@@ -346,26 +274,10 @@ pub unsafe extern "C-unwind" fn error_handler(l: *mut lua_State) -> c_int {
     }
 }
 
-/// The place in the script where a function of the server was called, if that function raised the
-/// error.
-fn error_place(l: *mut lua_State) -> Option<(Vec<u8>, c_int)> {
-    let mut level = 1;
-    let mut place = source_line(l, level)?;
-    if place.0 == b"=[C]" {
-        level += 1;
-        place = source_line(l, level)?;
-    }
-    // Some of LuaJIT's library functions are written in Lua; their only line is 0.
-    while place.1 == 0 || is_own(&place.0) {
-        level += 1;
-        place = source_line(l, level)?;
-    }
-    Some(place)
-}
-
-/// `tostring` of the error at index 1, without calling any code of the script.
-fn describe_error(l: *mut lua_State) -> Vec<u8> {
-    // SAFETY: reads the value; a number is converted in place.
+/// The text of the error at index 1.
+unsafe fn describe_error(l: *mut lua_State) -> Vec<u8> {
+    // SAFETY: the caller has the state of a running call. The value is read; a number is converted
+    // in place.
     unsafe {
         let frame = Frame::new(l);
         match frame.kind(1) {

@@ -23,9 +23,11 @@
 //! - A string on the stack is borrowed from the frame; nothing is pushed or popped while a frame is
 //!   borrowed.
 
+mod calls;
 mod errors;
 
-pub use errors::{SANDBOX, called_as, explain, frame_of_script, is_native};
+pub use calls::SANDBOX;
+pub use errors::{called_as, explain, frame_of_script, is_native};
 pub use errors::{script_level, slot_of_frame};
 
 use std::cell::Cell;

@@ -274,7 +274,10 @@ fn client_enforce_reply_list(ctx: &mut Ctx) -> CmdResult {
 
 /// DEBUG CONFIG-REWRITE-FORCE-ALL
 fn config_rewrite_force_all(ctx: &mut Ctx) -> CmdResult {
-    rewrite(&ctx.server.config, Extent::All).map_err(|e| Error::new(format!("ERR {e}")))?;
+    rewrite(&ctx.server.config, Extent::All).map_err(|e| {
+        let reason = e.system_text();
+        Error::new(format!("ERR CONFIG-REWRITE-FORCE-ALL failed: {reason}"))
+    })?;
     ok(ctx)
 }
 
@@ -337,9 +340,11 @@ fn replybuffer(ctx: &mut Ctx) -> CmdResult {
     ok(ctx)
 }
 
-/// DEBUG ERROR message
+/// DEBUG ERROR message. The command itself succeeds, so the errors' statistics don't count it.
 fn error(ctx: &mut Ctx) -> CmdResult {
-    Err(Error::new(String::from_utf8_lossy(ctx.argv[2])))
+    let error = Error::new(String::from_utf8_lossy(ctx.argv[2]));
+    ctx.client.reply.error(&error);
+    Ok(())
 }
 
 /// DEBUG LOG message
