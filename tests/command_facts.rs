@@ -42,8 +42,6 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("cluster|info", "flags", AS_IN_REDIS),
     ("cluster|myid", "flags", AS_IN_REDIS),
     ("cluster|nodes", "flags", AS_IN_REDIS),
-    ("memory|malloc-stats", "flags", AS_IN_REDIS),
-    ("memory|purge", "flags", AS_IN_REDIS),
     ("script|exists", "flags", AS_IN_REDIS),
     ("script|flush", "flags", AS_IN_REDIS),
     ("script|show", "flags", AS_IN_REDIS),

@@ -568,6 +568,36 @@ fn nothing_acknowledged_is_lost_by_kill_9() {
     }
 }
 
+/// The size after the last rewrite is not in the files: each server takes that of the base.
+#[test]
+fn after_a_start_the_aof_has_grown_by_what_follows_the_base() {
+    let starts: [Start; 3] = [our, redis, valkey];
+    let growths = starts.map(|start| {
+        let dir = Dir::new("growth");
+        let server = start(&dir, &["--appendfsync", "always"])?;
+        let mut conn = server.connect();
+        conn.line("set a 1");
+        rewrite(&mut conn);
+        conn.line(&format!("set b {}", "x".repeat(1000)));
+        drop(server);
+        let server = start(&dir, &[])?;
+        let mut conn = server.connect();
+        wait_until_loaded(&mut conn);
+        let info = conn.line("info persistence");
+        let field = |name: &str| -> u64 {
+            let line = info.lines().find_map(|line| line.strip_prefix(name));
+            line.expect(name).parse().expect("a number")
+        };
+        Some(field("aof_current_size:") - field("aof_base_size:"))
+    });
+    let real: Vec<_> = growths[1..].iter().flatten().collect();
+    assert!(
+        real.iter().all(|growth| Some(**growth) == growths[0]),
+        "{growths:?}"
+    );
+    assert!(growths[0] > Some(1000), "{growths:?}");
+}
+
 #[test]
 fn waitaof_waits_for_the_disk() {
     let dir = Dir::new("waitaof");

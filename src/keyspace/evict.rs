@@ -271,6 +271,12 @@ impl Eviction {
         ((ms + (1 << STEP_SHIFT) - 1) / 1000) as u32
     }
 
+    /// The time of the last use in seconds since 1970; it is the same at each reading.
+    pub fn last_use_s(&self, bits: u32, now_ms: i64) -> i64 {
+        let step = (now_ms >> STEP_SHIFT) - i64::from(idle_steps(bits, now_ms));
+        (step << STEP_SHIFT) / 1000
+    }
+
     /// RESTORE IDLETIME: the bits of a key that was last used `seconds` ago.
     pub fn stamp_idle(&self, seconds: u32, now_ms: i64) -> u32 {
         let steps = (u64::from(seconds) * 1000).div_ceil(1 << STEP_SHIFT);
@@ -781,7 +787,10 @@ mod tests {
             0,
             "set back"
         );
+        let used_s = evict.last_use_s(lru_clock(NOW), NOW);
+        assert!((NOW - 64) / 1000 <= used_s && used_s <= NOW / 1000);
         for ms in 0..3000 {
+            assert_eq!(evict.last_use_s(lru_clock(NOW), NOW + ms), used_s);
             let idle = evict.idle_seconds(lru_clock(NOW), NOW + ms);
             assert!(
                 (ms / 1000..=(ms + 63) / 1000).contains(&i64::from(idle)),

@@ -12,8 +12,8 @@ use crate::types;
 pub const TABLE: &[Command] = &[cmd("memory", container, -2, NONE, NONE_CAT).subcommands(&[
     cmd("doctor", memory_doctor, 2, NONE, NONE_CAT).tips(SPECIAL),
     cmd("help", memory_help, 2, LOADING | STALE, NONE_CAT),
-    cmd("malloc-stats", memory_malloc_stats, 2, NONE, NONE_CAT).tips(SPECIAL),
-    cmd("purge", memory_purge, 2, NONE, NONE_CAT)
+    cmd("malloc-stats", memory_malloc_stats, 2, LOADING, NONE_CAT).tips(SPECIAL),
+    cmd("purge", memory_purge, 2, LOADING, NONE_CAT)
         .tips(&["request_policy:all_shards", "response_policy:all_succeeded"]),
     cmd("stats", memory_stats, 2, NONE, NONE_CAT).tips(SPECIAL),
     cmd("usage", memory_usage, -3, READONLY, NONE_CAT).keys(&[key_at(2, RO)]),

@@ -117,11 +117,12 @@ fn load_files(
     Ok(position)
 }
 
-/// The size of all files, once as the present size and once as the size after the last rewrite.
+/// The size of all files, and of the base alone: how large the AOF was after its last rewrite is
+/// known only to the process that rewrote it.
 fn sizes(manifest: &Manifest, dir: &Path) -> (u64, u64) {
     let len = |part: &Part| std::fs::metadata(part.path(dir)).map_or(0, |meta| meta.len());
     let total = manifest.loaded().map(len).sum();
-    (total, total)
+    (total, manifest.base.as_ref().map_or(0, len))
 }
 
 /// Reads the manifest. If there is no file, the manifest is empty.

@@ -82,7 +82,8 @@ pub struct Aof {
     pub manifest: Manifest,
     /// The size of all files, in bytes.
     pub current_size: u64,
-    /// The size of all files after the last rewrite, or when the AOF was loaded, in bytes.
+    /// The size of all files after the last rewrite, in bytes. After a start it is that of the base
+    /// file, as in Redis, so the first rewrite may come early.
     pub base_size: u64,
     /// The value of `current_size` when the last incremental file was opened.
     last_incr_at: u64,
@@ -209,6 +210,7 @@ pub fn open_on_start(server: &mut Server) -> io::Result<()> {
             String::from_utf8_lossy(&base.name)
         );
         server.aof.current_size = std::fs::metadata(&path)?.len();
+        server.aof.base_size = server.aof.current_size;
     }
     let new = server.aof.manifest.incr.is_empty();
     if new {
@@ -224,7 +226,6 @@ pub fn open_on_start(server: &mut Server) -> io::Result<()> {
     if new {
         server.aof.manifest.store(&dir, &name)?;
     }
-    server.aof.base_size = server.aof.current_size;
     server.aof.last_incr_at = server.aof.current_size - len.min(server.aof.current_size);
     server.aof.feed.switch_to(file, len);
     follow_sink(server);

@@ -61,7 +61,7 @@ pub fn start(server: &mut Server) -> Result<(), CantStart> {
     let opened = super::create_dir(server).and_then(|()| open_new_incr(server));
     if let Err(e) = opened {
         log::warn!("Can't open a new AOF incr file: {}", error_text(&e));
-        server.aof.rewrite.failed = true;
+        count_failure(server);
         return Err(CantStart);
     }
     server.aof.rewrite.started += 1;
@@ -72,7 +72,7 @@ pub fn start(server: &mut Server) -> Result<(), CantStart> {
             Ok(())
         }
         Err(e) => {
-            server.aof.rewrite.failed = true;
+            count_failure(server);
             log::warn!(
                 "Can't rewrite append only file in background: fork: {}",
                 error_text(&e)
@@ -184,10 +184,7 @@ pub fn rewrite_done(server: &mut Server, outcome: Outcome) {
                 server.aof.rewrite.failed = false;
                 server.aof.rewrite.failures_in_a_row = 0;
             }
-            Err(()) => {
-                server.aof.rewrite.failed = true;
-                server.aof.rewrite.failures_in_a_row += 1;
-            }
+            Err(()) => count_failure(server),
         }
     } else {
         note_failure(server, outcome);
@@ -213,6 +210,12 @@ pub fn rewrite_done(server: &mut Server, outcome: Outcome) {
     server.aof.rewrite.last_seconds = Some(outcome.seconds);
 }
 
+/// Rewrites that can't start count, too: each try leaves a new incremental file.
+fn count_failure(server: &mut Server) {
+    server.aof.rewrite.failed = true;
+    server.aof.rewrite.failures_in_a_row += 1;
+}
+
 fn note_failure(server: &mut Server, outcome: Outcome) {
     use crate::sys::fork::Exit;
     if outcome.was_asked_to_end() {
@@ -222,8 +225,7 @@ fn note_failure(server: &mut Server, outcome: Outcome) {
         );
         return;
     }
-    server.aof.rewrite.failed = true;
-    server.aof.rewrite.failures_in_a_row += 1;
+    count_failure(server);
     match outcome.exit {
         Exit::Code(_) => log::warn!("Background AOF rewrite terminated with error"),
         Exit::Signal(signal) => {
@@ -402,6 +404,21 @@ mod tests {
         assert_eq!(growth_percent(50, 100), 0);
         assert_eq!(growth_percent(7, 0), 600);
         assert_eq!(growth_percent(u64::MAX, 1), u64::MAX);
+    }
+
+    #[test]
+    fn rewrites_that_cant_start_pause_as_well() {
+        let config = crate::config::Config {
+            appenddirname: "/dev/null/below-a-file".into(),
+            ..Default::default()
+        };
+        let mut server = Server::new(config, Vec::new());
+        server.aof.state = State::On;
+        for _ in 0..FAILURES_BEFORE_PAUSE {
+            assert!(!is_paused(&mut server));
+            assert!(start(&mut server).is_err());
+        }
+        assert!(is_paused(&mut server));
     }
 
     #[test]

@@ -41,10 +41,9 @@ pub fn object(ctx: &mut Ctx) -> CmdResult {
     let bits = subject(ctx)?.lru();
     let idle = ctx.server.evict.idle_seconds(bits, now);
     let frequency = ctx.server.evict.frequency(bits, now);
-    let last_used_s = now / 1000 - i64::from(idle);
     let clock = match ctx.server.evict.is_lfu() {
         true => i64::from(bits),
-        false => last_used_s & LRU_MASK,
+        false => ctx.server.evict.last_use_s(bits, now) & LRU_MASK,
     };
     let entry = subject(ctx)?;
     let encoding = encoding_name(entry);
