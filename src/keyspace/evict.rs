@@ -788,7 +788,7 @@ mod tests {
             "set back"
         );
         let used_s = evict.last_use_s(lru_clock(NOW), NOW);
-        assert!((NOW - 64) / 1000 <= used_s && used_s <= NOW / 1000);
+        assert!(((NOW - 64) / 1000..=NOW / 1000).contains(&used_s));
         for ms in 0..3000 {
             assert_eq!(evict.last_use_s(lru_clock(NOW), NOW + ms), used_s);
             let idle = evict.idle_seconds(lru_clock(NOW), NOW + ms);
