@@ -5,15 +5,16 @@ use std::ops::ControlFlow;
 use std::ptr::NonNull;
 
 use super::table::Table;
-use super::{Element, HashTable, Stats, TableStats};
-use crate::sys::cache::prefetch;
+use super::{Element, HashTable, Stats, TableStats, prefetch_element};
 use crate::util::selection_sampling::Selection;
 
 /// The number of buckets that a random pick tries before it takes the next element.
 const RANDOM_TRIES: usize = 1000;
 /// A sample of more than 1 / `SELECT_PART` of the elements is selected in one walk.
 const SELECT_PART: usize = 8;
-/// The number of elements ahead that a walk prefetches.
+/// The number of elements that a walk prefetches at once, while it has as many to visit. The
+/// prefetches follow each other closely, so that the processor translates several addresses at the
+/// same time: each is on another page.
 const WINDOW: usize = 16;
 
 impl<E: Element> HashTable<E> {
@@ -111,26 +112,17 @@ impl<E: Element> HashTable<E> {
         &'a self,
         mut visit: impl FnMut(E::Ref<'a>) -> ControlFlow<B>,
     ) -> ControlFlow<B> {
-        let mut window = [NonNull::<u8>::dangling(); WINDOW];
         let mut walk = Walk::from(self.rehash_at);
-        loop {
-            let mut filled = 0;
-            while filled < WINDOW {
-                let Some(p) = walk.next(&self.tables) else {
-                    break;
-                };
-                prefetch(p.as_ptr());
-                window[filled] = p;
-                filled += 1;
-            }
-            for &p in &window[..filled] {
+        let mut window = walk.window(&self.tables);
+        while !window.is_empty() {
+            let next = walk.window(&self.tables);
+            for &p in window.elements() {
                 // SAFETY: the element lives in this table, which is borrowed.
                 visit(unsafe { E::by_ref(p) })?;
             }
-            if filled < WINDOW {
-                return ControlFlow::Continue(());
-            }
+            window = next;
         }
+        ControlFlow::Continue(())
     }
 
     /// The n-th bucket that may have elements. The unmoved buckets of the old table come first,
@@ -253,6 +245,39 @@ impl Walk {
             }
         }
         None
+    }
+
+    /// The next elements, which are prefetched; none at the end.
+    #[inline]
+    fn window(&mut self, tables: &[Table; 2]) -> Window {
+        let mut window = Window {
+            elements: [NonNull::dangling(); WINDOW],
+            len: 0,
+        };
+        while window.len < WINDOW
+            && let Some(p) = self.next(tables)
+        {
+            prefetch_element(p);
+            window.elements[window.len] = p;
+            window.len += 1;
+        }
+        window
+    }
+}
+
+/// Elements that a walk has prefetched.
+struct Window {
+    elements: [NonNull<u8>; WINDOW],
+    len: usize,
+}
+
+impl Window {
+    fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    fn elements(&self) -> &[NonNull<u8>] {
+        &self.elements[..self.len]
     }
 }
 

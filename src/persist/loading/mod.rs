@@ -20,7 +20,6 @@
 mod aux_fields;
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -285,12 +284,15 @@ pub enum Accept {
 /// The sink that fills the keyspace with the keys that `load::read` reads.
 ///
 /// Reading a bucket of a big table costs a cache miss, and the next key is in an unrelated bucket.
-/// So a key is built and its bucket prefetched at once, but the key is inserted only [`AHEAD`] keys
-/// later:
+/// So keys are built in batches of [`BATCH`]. The buckets of a batch are prefetched together, since
+/// the processor then translates several of their addresses at the same time, and its keys are
+/// inserted when the next batch is built:
 ///
 /// ```text
-///   waiting:   [ key | key | ... | key ] <─ built from the read buffer, its bucket prefetched
-///                └─> its bucket is there: into the table
+///   new:       [ key | key | ... ] <─ built from the read buffer
+///                   │ full: all buckets are prefetched
+///                   v
+///   waiting:   [ key | key | ... ] ─> into the table, when the next batch is full
 /// ```
 ///
 /// **Invariant:** no key waits when another database begins, or when the load is over. No key is
@@ -305,18 +307,19 @@ pub struct Keyspace<'l, 'a> {
     db: u32,
     now_ms: i64,
     counts: Counts,
-    waiting: Waiting,
+    new: Batch,
+    waiting: Batch,
     history: HistoryFields,
     /// The reason why the load ended although the file is not damaged.
     ended: Option<LoadError>,
 }
 
-/// Keys with their hashes that are not in the table yet.
-type Waiting = VecDeque<(u64, Key)>;
+/// Keys with their hashes, before they are in the table.
+type Batch = Vec<(u64, Key)>;
 
-/// The maximum number of keys that wait for their buckets. The number is large enough to hide a
-/// cache miss, and small enough for the first-level cache.
-const AHEAD: usize = 24;
+/// The number of keys of a batch: enough to hide a cache miss, few enough for the first-level
+/// cache.
+const BATCH: usize = 16;
 
 impl<'l, 'a> Keyspace<'l, 'a> {
     fn new(live: &'l SharedLive<'l, 'a>, place: Place<'l>, mut options: LoadOptions) -> Self {
@@ -330,7 +333,8 @@ impl<'l, 'a> Keyspace<'l, 'a> {
             db: 0,
             now_ms,
             counts: Counts::default(),
-            waiting: VecDeque::with_capacity(AHEAD),
+            new: Vec::with_capacity(BATCH),
+            waiting: Vec::with_capacity(BATCH),
             history: HistoryFields::default(),
             ended: None,
         }
@@ -360,31 +364,17 @@ impl<'l, 'a> Keyspace<'l, 'a> {
     ) -> Result<()> {
         let lru = self.stamp(server, meta);
         let db = self.place.db(server, self.db);
-        let hash = db.keys.hash(name);
-        db.keys.prefetch_bucket(hash);
-        if self.waiting.len() == AHEAD {
-            Self::put_first(db, &mut self.waiting, self.options.replace)?;
-            self.counts.loaded += 1;
-        }
         let entry = Key::new(name, kind, lru, meta.expire_at, value);
-        self.waiting.push_back((hash, entry));
-        Ok(())
-    }
-
-    /// Inserts the key that has waited for the longest time into the table.
-    #[inline(always)]
-    fn put_first(db: &mut Db, waiting: &mut Waiting, replace: bool) -> Result<()> {
-        let Some((hash, entry)) = waiting.pop_front() else {
+        self.new.push((db.keys.hash(name), entry));
+        if self.new.len() < BATCH {
             return Ok(());
-        };
-        match db.insert(hash, entry) {
-            Some(old) if !replace => corrupt(format!(
-                "RDB has duplicated key '{}' in DB {}",
-                old.as_ref().key().escape_ascii(),
-                db.index
-            )),
-            _ => Ok(()),
         }
+        for (hash, _) in &self.new {
+            db.keys.prefetch_bucket(*hash);
+        }
+        self.counts.loaded += insert_all(db, &mut self.waiting, self.options.replace)?;
+        std::mem::swap(&mut self.new, &mut self.waiting);
+        Ok(())
     }
 
     /// Whether the key has expired. Expired fields of a hash are removed.
@@ -428,12 +418,29 @@ impl<'l, 'a> Keyspace<'l, 'a> {
     fn settle(&mut self) -> Result<()> {
         let mut live = self.live.borrow_mut();
         let db = self.place.db(live.server, self.db);
-        while !self.waiting.is_empty() {
-            Self::put_first(db, &mut self.waiting, self.options.replace)?;
-            self.counts.loaded += 1;
+        for batch in [&mut self.waiting, &mut self.new] {
+            self.counts.loaded += insert_all(db, batch, self.options.replace)?;
         }
         Ok(())
     }
+}
+
+/// Inserts all keys of a batch into the table. Returns their number.
+#[inline(always)]
+fn insert_all(db: &mut Db, batch: &mut Batch, replace: bool) -> Result<u64> {
+    let count = batch.len() as u64;
+    for (hash, entry) in batch.drain(..) {
+        if let Some(old) = db.insert(hash, entry)
+            && !replace
+        {
+            return corrupt(format!(
+                "RDB has duplicated key '{}' in DB {}",
+                old.as_ref().key().escape_ascii(),
+                db.index
+            ));
+        }
+    }
+    Ok(count)
 }
 
 impl Sink for Keyspace<'_, '_> {
