@@ -224,6 +224,10 @@ impl Stall {
 /// of its own. The child then gets some ten times less of a shared processor. Otherwise, with
 /// client, server and child on two processors, clients wait for the child's time slices.
 const GIVE_WAY: i32 = 10;
+/// The number of steps for a child that sends the data set to replicas, which gets some three times
+/// less. The data are in one place until a replica has loaded them, and the primary keeps the
+/// stream meanwhile. With [`GIVE_WAY`], little is left of a processor that other programs use, too.
+const GIVE_WAY_TO_SEND: i32 = 5;
 
 /// Forks, and runs `body` in the child; an `Err` of `body` is the exit code. The parent returns at
 /// once. The caller has checked that there is no other child.
@@ -352,7 +356,10 @@ fn enter_child(server: &mut Server, job: Job) {
         ChildKind::Aof => &server.config.aof_rewrite_cpulist,
     };
     if cpus.is_empty() {
-        process::give_way(GIVE_WAY);
+        process::give_way(match job.target {
+            Target::Disk => GIVE_WAY,
+            Target::Replicas => GIVE_WAY_TO_SEND,
+        });
     } else {
         // A list of processors that the machine does not have changes nothing.
         let _ = process::set_cpu_affinity(&cpus.to_str_lossy());
@@ -556,15 +563,24 @@ mod tests {
     fn a_child_gives_way_unless_it_has_cores_of_its_own() {
         let mut server = server();
         let parent = process::priority();
-        let steps = if process::is_filtered() { 0 } else { GIVE_WAY };
-        for (cpus, priority) in [("", (parent + steps).min(19)), ("0", parent)] {
+        let lower = |steps: i32| match process::is_filtered() {
+            true => parent,
+            false => (parent + steps).min(19),
+        };
+        let cases = [
+            ("", Target::Disk, lower(GIVE_WAY)),
+            ("", Target::Replicas, lower(GIVE_WAY_TO_SEND)),
+            ("0", Target::Disk, parent),
+        ];
+        for (cpus, target, priority) in cases {
             server.config.bgsave_cpulist = cpus.into();
-            start(&mut server, Job::to_disk(ChildKind::Rdb), |_, _| {
-                Err(process::priority() + 20)
-            })
-            .expect("fork");
+            let job = Job {
+                target,
+                ..Job::to_disk(ChildKind::Rdb)
+            };
+            start(&mut server, job, |_, _| Err(process::priority() + 20)).expect("fork");
             let exit = fork::wait(server.child.take().expect("a child").pid);
-            assert_eq!(exit, Exit::Code(priority + 20), "on {cpus:?}");
+            assert_eq!(exit, Exit::Code(priority + 20), "{target:?} on {cpus:?}");
         }
     }
 
