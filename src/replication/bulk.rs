@@ -130,15 +130,19 @@ impl Body {
                 self.delivered == length
             }
             Length::Mark(mark) => {
-                self.held.extend_from_slice(input);
-                *input = &[];
-                let done = self.held.ends_with(&mark);
-                let kept = if done { 0 } else { MARK_LEN };
-                let deliver = self.held.len().saturating_sub(MARK_LEN);
-                out.extend_from_slice(&self.held[..deliver]);
+                let deliver = (self.held.len() + input.len()).saturating_sub(MARK_LEN);
+                let old = deliver.min(self.held.len());
+                let new = deliver - old;
+                out.reserve(deliver);
+                out.extend(self.held.drain(..old));
+                out.extend_from_slice(&input[..new]);
+                self.held.extend_from_slice(&input[new..]);
                 self.delivered += deliver as u64;
-                self.held.drain(..deliver);
-                self.held.truncate(kept);
+                *input = &[];
+                let done = self.held == mark;
+                if done {
+                    self.held.clear();
+                }
                 done
             }
         }

@@ -254,7 +254,7 @@ impl Receive {
     /// Processes `input`. An error is a line for the log. After the end of the snapshot, the rest
     /// of `input` belongs to the stream.
     fn take(&mut self, el: &EventLoop<Server>, server: &mut Server) -> Result<Next, String> {
-        let received = std::mem::take(&mut self.input);
+        let mut received = std::mem::take(&mut self.input);
         let mut input = &received[..];
         if self.body.is_none() && !self.begin_body(el, server, &mut input)? {
             return Ok(Next::Read);
@@ -271,7 +271,10 @@ impl Receive {
         if let Some(upstream) = &mut server.replication.upstream {
             upstream.received.bytes = body.delivered();
         }
-        self.input = input.to_vec();
+        // The buffer is used again.
+        let taken = received.len() - input.len();
+        received.drain(..taken);
+        self.input = received;
         if complete {
             spool.finish();
         }
