@@ -14,7 +14,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use aeris::cluster::Cluster;
-use aeris::cluster::event::{Action, Address, Event, LinkId, Now, Replication, Settings};
+use aeris::cluster::event::{Action, Address, Event, LinkId, Now, Replication, Settings, Wire};
 use aeris::cluster::name::{Ip, Name};
 use aeris::cluster::packet::{Message, frame_len};
 use aeris::util::random::Random;
@@ -79,7 +79,7 @@ impl Node {
     fn perform(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
-                Action::Connect { link, ip, port } => {
+                Action::Wire(Wire::Connect { link, ip, port }) => {
                     let ip: IpAddr = ip.as_str().parse().expect("an address");
                     let address = SocketAddr::new(ip, port);
                     match TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
@@ -91,7 +91,7 @@ impl Node {
                         Err(_) => self.step(Event::Closed(link)),
                     }
                 }
-                Action::Send { link, message } => {
+                Action::Wire(Wire::Send { link, message }) => {
                     let mut bytes = Vec::new();
                     message.encode(&mut bytes);
                     // Packets are small against the buffers of a socket; an error shows at the
@@ -100,7 +100,7 @@ impl Node {
                         let _ = stream.write_all(&bytes);
                     }
                 }
-                Action::Close(link) => drop(self.streams.remove(&link)),
+                Action::Wire(Wire::Close(link)) => drop(self.streams.remove(&link)),
                 Action::Save { token, .. } => self.step(Event::Saved(token)),
                 Action::Log(_, text) => self.log.push(text),
                 _ => {}

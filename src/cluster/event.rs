@@ -47,11 +47,11 @@ pub enum Event<'a> {
     /// The time of [`super::Cluster::deadline`] has come: a tenth of a second has passed, or an
     /// election or a FAIL packet is due.
     Tick,
-    /// A connection that the machine asked for with [`Action::Connect`] is up.
+    /// A connection that the machine asked for with [`Wire::Connect`] is up.
     Connected(LinkId),
     /// A peer connected; the number is from [`super::Cluster::new_link`].
     Accepted(LinkId),
-    /// A connection ended, or could not be made. The machine does not send [`Action::Close`] for
+    /// A connection ended, or could not be made. The machine does not send [`Wire::Close`] for
     /// this link.
     Closed(LinkId),
     /// A packet was received.
@@ -71,12 +71,8 @@ pub enum Event<'a> {
 /// What the owner of the machine must do, in order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Action {
-    /// Connect to a bus port; later [`Event::Connected`] or [`Event::Closed`].
-    Connect { link: LinkId, ip: Ip, port: u16 },
-    /// Send a packet. A message may be shared by many sends: encode it once.
-    Send { link: LinkId, message: Rc<Message> },
-    /// Close a connection, without an event.
-    Close(LinkId),
+    /// Change or use a connection of the bus.
+    Wire(Wire),
     /// Write [`super::Cluster::conf`] to nodes.conf, later [`Event::Saved`]. `durable`: sync the
     /// file, since a vote or an epoch is held back until it is on the disk. A save includes the
     /// changes of all earlier ones.
@@ -107,6 +103,17 @@ pub enum Action {
     Publish(Publish),
     /// Write a line to the log.
     Log(log::Level, String),
+}
+
+/// What the bus must do with a connection, in order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Wire {
+    /// Connect to a bus port; later [`Event::Connected`] or [`Event::Closed`].
+    Connect { link: LinkId, ip: Ip, port: u16 },
+    /// Send a packet. A message may be shared by many sends: encode it once.
+    Send { link: LinkId, message: Rc<Message> },
+    /// Close a connection, without an event.
+    Close(LinkId),
 }
 
 /// The settings that the machine reads.

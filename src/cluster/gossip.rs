@@ -168,9 +168,10 @@ impl Cluster {
         }
     }
 
-    pub(super) fn is_blacklisted(&mut self, now: Now, name: &Name) -> bool {
-        self.blacklist.retain(|_, until| *until > now.ms);
-        self.blacklist.contains_key(name)
+    pub(super) fn is_blacklisted(&self, now: Now, name: &Name) -> bool {
+        self.blacklist
+            .get(name)
+            .is_some_and(|until| *until > now.ms)
     }
 
     pub(super) fn read_extensions(
@@ -239,6 +240,7 @@ impl Cluster {
             return;
         }
         let ttl_ms = ttl_s.saturating_mul(1000);
+        self.blacklist.retain(|_, until| *until > now.ms);
         self.blacklist.insert(
             *name,
             now.ms

@@ -7,7 +7,7 @@
 
 use std::rc::Rc;
 
-use super::event::{Action, LinkId, Now};
+use super::event::{Action, LinkId, Now, Wire};
 use super::machine::Cluster;
 use super::nodes::NodeIndex;
 use super::packet::{Body, Extension, Header, Message, PingKind, flag, message_flag};
@@ -36,11 +36,11 @@ impl Cluster {
         node.link = Some(link);
         node.connected = false;
         node.link_since = now.ms;
-        out.push(Action::Connect {
+        out.push(Action::Wire(Wire::Connect {
             link,
             ip: node.address.ip,
             port: node.address.bus_port,
-        });
+        }));
     }
 
     pub(super) fn link_accepted(&mut self, _now: Now, link: LinkId) {
@@ -106,7 +106,7 @@ impl Cluster {
         if let Some(link) = node.link.take() {
             node.connected = false;
             self.links.remove(&link);
-            out.push(Action::Close(link));
+            out.push(Action::Wire(Wire::Close(link)));
         }
     }
 
@@ -156,7 +156,7 @@ impl Cluster {
 
     pub(super) fn send(&mut self, link: LinkId, message: Rc<Message>, out: &mut Vec<Action>) {
         self.sent[message.kind_index()] += 1;
-        out.push(Action::Send { link, message });
+        out.push(Action::Wire(Wire::Send { link, message }));
     }
 
     /// Sends a packet to all nodes with a name.

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::bitmap::Bitmap;
 use super::election::Election;
-use super::event::{Action, Event, LinkId, Now, Replication, Settings};
+use super::event::{Action, Event, LinkId, Now, Replication, Settings, Wire};
 use super::links::Link;
 use super::manual::Manual;
 use super::name::Name;
@@ -409,7 +409,7 @@ impl Cluster {
         let links = [self.nodes[index].link, self.nodes[index].inbound];
         for link in links.into_iter().flatten() {
             self.links.remove(&link);
-            out.push(Action::Close(link));
+            out.push(Action::Wire(Wire::Close(link)));
         }
         for slot in self.slots.of(index).iter() {
             self.set_owner(slot, None);

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::event::{Action, Address, Event, LinkId, Now, Replication, Settings};
+use super::event::{Action, Address, Event, LinkId, Now, Replication, Settings, Wire};
 use super::name::{Ip, Name};
 use super::packet::{Body, Header, Message, PingKind, flag, message_flag};
 use super::{Cluster, SetSlot};
@@ -93,7 +93,7 @@ fn join(node: &mut Cluster, name: u8) -> Peer {
     assert!(!node.meet(now, address, &mut out), "it runs already");
     node.step(now, Event::Tick, &mut out);
     let link = out.iter().find_map(|action| match action {
-        Action::Connect { link, .. } => Some(*link),
+        Action::Wire(Wire::Connect { link, .. }) => Some(*link),
         _ => None,
     });
     let mut peer = Peer {
@@ -120,7 +120,7 @@ fn stranger(node: &mut Cluster) -> Peer {
 
 fn sent(actions: &[Action]) -> Vec<&Body> {
     let bodies = actions.iter().filter_map(|action| match action {
-        Action::Send { message, .. } => match &**message {
+        Action::Wire(Wire::Send { message, .. }) => match &**message {
             Message::Full(_, body) => Some(body),
             _ => None,
         },

@@ -44,6 +44,7 @@ impl Cluster {
             return Err("Can't forget my master!".into());
         }
         let until = now.ms.saturating_add(self.settings.blacklist_ms);
+        self.blacklist.retain(|_, until| *until > now.ms);
         self.blacklist.insert(*name, until);
         self.forget_node(index, out);
         self.todo.broadcast = true;

@@ -63,7 +63,7 @@ pub const READONLY: Flags = 1 << 1;
 pub const DENYOOM: Flags = 1 << 2;
 /// Administration: SAVE, SHUTDOWN, CONFIG SET and the like.
 pub const ADMIN: Flags = 1 << 3;
-/// Belongs to Pub/Sub, which a RESP2 client in subscribed state may still call.
+/// Belongs to Pub/Sub.
 pub const PUBSUB: Flags = 1 << 4;
 /// Not callable from scripts and functions.
 pub const NOSCRIPT: Flags = 1 << 5;
@@ -118,6 +118,8 @@ pub const ALL_DATABASES: Flags = 1 << 24;
 pub const MULTI_IN_REDIS: Flags = 1 << 25;
 /// Runs the queued commands: EXEC.
 pub const RUNS_QUEUE: Flags = 1 << 26;
+/// Allowed to a RESP2 client in subscribed state.
+pub const IN_SUBSCRIBED: Flags = 1 << 27;
 
 const FLAG_NAMES: [&str; 19] = [
     "write",
@@ -298,6 +300,27 @@ pub struct KeySpec {
     pub note: &'static str,
 }
 
+/// A command that a rule of `execute` is about, so that no rule compares names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// No rule is about this command alone.
+    Ordinary,
+    /// ASKING: its effect lasts for the next command.
+    Asking,
+    /// DEBUG: `enable-debug-command` allows it.
+    Debug,
+    /// MIGRATE: allowed for keys of a slot of which this node has only a part.
+    Migrate,
+    /// PING: refused while the data set can't be saved, so that a health check notices.
+    Ping,
+    /// SELECT: chooses the database of the commands behind it in a transaction.
+    Select,
+    /// CLUSTER SYNCSLOTS: the conversation about a slot that moves.
+    SyncSlots,
+    /// SYNC and PSYNC: begin the stream to a replica, and may reply before it.
+    Synchronize,
+}
+
 /// Keys as one arithmetic series; see [`Command::key_range`].
 #[derive(Clone, Copy)]
 struct KeyRange {
@@ -315,6 +338,7 @@ pub struct Command {
     /// least n.
     pub arity: i16,
     pub flags: Flags,
+    pub role: Role,
     /// Categories, the implied ones included.
     pub acl: Categories,
     pub keys: &'static [KeySpec],
@@ -346,6 +370,7 @@ pub const fn cmd(
         proc,
         arity,
         flags,
+        role: Role::Ordinary,
         acl: acl | implied_categories(flags, acl),
         keys: &[],
         range: KeyRange {
@@ -482,6 +507,12 @@ impl Command {
     /// Sets the function that finds the keys.
     pub const fn get_keys(mut self, get_keys: GetKeys) -> Command {
         self.get_keys = Some(get_keys);
+        self
+    }
+
+    /// Sets the rule that is about this command.
+    pub const fn role(mut self, role: Role) -> Command {
+        self.role = role;
         self
     }
 

@@ -16,17 +16,22 @@ use crate::tracking;
 use crate::util::number::parse_i64;
 
 const AT_ONCE: Flags = NOSCRIPT | LOADING | STALE | FAST | NO_AUTH | ALLOW_BUSY;
+/// Ends the connection or its state, whatever that is.
+const END: Flags = AT_ONCE | RUNS_IN_MULTI | IN_SUBSCRIBED;
 
 /// The rows of the commands in this group.
 pub const TABLE: &[Command] = &[
     cmd("auth", auth, -2, AT_ONCE, CONNECTION),
     cmd("echo", echo, 2, LOADING | STALE | FAST, CONNECTION),
     cmd("hello", hello, -1, AT_ONCE, CONNECTION),
-    cmd("ping", ping, -1, FAST, CONNECTION)
+    cmd("ping", ping, -1, FAST | IN_SUBSCRIBED, CONNECTION)
+        .role(Role::Ping)
         .tips(&["request_policy:all_shards", "response_policy:all_succeeded"]),
-    cmd("quit", quit, -1, AT_ONCE | RUNS_IN_MULTI, CONNECTION),
-    cmd("reset", reset, 1, AT_ONCE | RUNS_IN_MULTI, CONNECTION),
-    cmd("select", select, 2, LOADING | STALE | FAST, CONNECTION).databases(databases::select),
+    cmd("quit", quit, -1, END, CONNECTION),
+    cmd("reset", reset, 1, END, CONNECTION),
+    cmd("select", select, 2, LOADING | STALE | FAST, CONNECTION)
+        .role(Role::Select)
+        .databases(databases::select),
 ];
 
 /// AUTH [username] password

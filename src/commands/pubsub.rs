@@ -13,7 +13,7 @@ use crate::member;
 use crate::pubsub::{self, Subscribers};
 use crate::util::glob::glob_match;
 
-const SUBSCRIBE: Flags = PUBSUB | NOSCRIPT | LOADING | STALE;
+const SUBSCRIBE: Flags = PUBSUB | NOSCRIPT | LOADING | STALE | IN_SUBSCRIBED;
 const ASK: Flags = PUBSUB | LOADING | STALE;
 /// A published message is propagated to replicas, so CLIENT PAUSE WRITE holds it back.
 const PUBLISH: Flags = PUBSUB | LOADING | STALE | FAST | MAY_REPLICATE;

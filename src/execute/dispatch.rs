@@ -7,7 +7,7 @@ use crate::client::resp::Sent;
 use crate::client::table;
 use crate::client::{Client, NO_SLOT, flag};
 use crate::command;
-use crate::command::Command;
+use crate::command::{Command, Role};
 use crate::error::{Error, excerpt};
 use crate::execute::blocked;
 use crate::execute::call::{call, reject};
@@ -107,7 +107,7 @@ pub fn process_command(
 fn end_of_command(server: &Server, c: &mut Client) {
     c.clear(flag::REPLY_SKIP);
     let row = c.shown_cmd.map(|id| server.commands.row(id));
-    if !c.has(flag::MULTI) && row.is_none_or(|row| row.name != "asking") {
+    if !c.has(flag::MULTI) && row.is_none_or(|row| row.role != Role::Asking) {
         c.clear(flag::ASKING);
     }
 }
@@ -164,7 +164,7 @@ fn check(
     if server.armed & armed::REPLICA != 0 {
         check_replica(server, c, cmd, flags).map_err(refuse)?;
     }
-    if c.has(flag::PUBSUB) && !c.reply.resp3 && !allowed_in_subscribe_mode(cmd) {
+    if c.has(flag::PUBSUB) && !c.reply.resp3 && cmd.flags & command::IN_SUBSCRIBED == 0 {
         return Err(refuse(subscribe_mode_error(server, id)));
     }
     if server.is_loading() && is_denied_by_loading(server, c, cmd, flags) {
@@ -267,7 +267,7 @@ fn unknown_command(argv: &[&[u8]]) -> Error {
 /// Whether the settings allow DEBUG and MODULE to this client.
 fn check_protected(server: &Server, c: &Client, cmd: &Command) -> Result<(), Error> {
     use crate::config::Enable;
-    let (setting, what) = if cmd.name == "debug" {
+    let (setting, what) = if cmd.role == Role::Debug {
         (server.config.enable_debug_command, "debug")
     } else {
         (server.config.enable_module_command, "module")
@@ -347,7 +347,7 @@ fn check_disk(
 ) -> Result<(), Error> {
     let writes = flags & command::WRITE != 0;
     if let Some(error) = write_refusal(server)
-        && (writes || cmd.name == "ping")
+        && (writes || cmd.role == Role::Ping)
     {
         if !c.has(flag::PRIMARY) {
             return Err(error);
@@ -474,21 +474,6 @@ fn subscribe_mode_error(server: &Server, id: u16) -> Error {
         "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are \
          allowed in this context"
     ))
-}
-
-fn allowed_in_subscribe_mode(cmd: &Command) -> bool {
-    matches!(
-        cmd.name,
-        "ping"
-            | "subscribe"
-            | "ssubscribe"
-            | "sunsubscribe"
-            | "unsubscribe"
-            | "psubscribe"
-            | "punsubscribe"
-            | "quit"
-            | "reset"
-    )
 }
 
 /// Refuses writes to a slot that was granted to another node, while it is not known whether that

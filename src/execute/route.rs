@@ -16,7 +16,7 @@ use crate::client::{Client, NO_SLOT, flag};
 use crate::cluster::route::{Request, Route, WhenDown};
 use crate::cluster::topology::Asker;
 use crate::command::keys::{self, KeyRef};
-use crate::command::{self, Command, Flags};
+use crate::command::{self, Command, Flags, Role};
 use crate::db::kvstore::slot_in;
 use crate::db::slot::key_slot;
 use crate::error::Error;
@@ -75,7 +75,7 @@ fn is_decided_by_link(server: &Server, c: &Client, id: u16, argv: &[&[u8]]) -> R
 /// has all rights.
 #[cold]
 fn check_word(server: &Server, id: u16) -> Result<(), Error> {
-    match &*server.commands.entry(id).fullname == "cluster|syncslots" {
+    match server.commands.row(id).role == Role::SyncSlots {
         true => Ok(()),
         false => Err(Error::of("ERR Only CLUSTER SYNCSLOTS is possible here")),
     }
@@ -262,7 +262,7 @@ impl Keys {
         c.hash_slot = request.slot;
         let request = Request {
             writes: flags & command::WRITE != 0,
-            is_migrate: cmd.name == "migrate",
+            is_migrate: cmd.role == Role::Migrate,
             asking: c.has(flag::ASKING) || flags & command::ASKING != 0,
             readonly: c.has(flag::READONLY),
             ..request

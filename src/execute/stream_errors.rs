@@ -16,6 +16,7 @@ use crate::client::reply::Mark;
 use crate::client::table::Net;
 use crate::client::{Client, flag};
 use crate::clients::describe::describe;
+use crate::command::Role;
 use crate::config::PropagationErrorBehavior as Behavior;
 use crate::error::Error;
 use crate::state::Server;
@@ -83,11 +84,12 @@ pub fn refuse_reply(server: &mut Server, c: &mut Client, from: Mark) {
     if !c.has(flag::REPLICA) || c.reply.bytes_since(from) == 0 {
         return;
     }
-    let command = c.shown_cmd.map(|id| server.commands.entry(id));
-    if command.is_some_and(|entry| matches!(&*entry.fullname, "sync" | "psync")) {
+    let row = c.shown_cmd.map(|id| server.commands.row(id));
+    if row.is_some_and(|row| row.role == Role::Synchronize) {
         return;
     }
-    let name = command.map_or("<unknown>".into(), |entry| entry.fullname.clone());
+    let entry = c.shown_cmd.map(|id| server.commands.entry(id));
+    let name = entry.map_or("<unknown>".into(), |entry| entry.fullname.clone());
     c.reply.truncate(from);
     log::warn!(
         "Replica generated a reply to command '{name}', disconnecting it: {}",

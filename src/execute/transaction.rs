@@ -2,7 +2,7 @@
 
 use crate::client::transaction::MultiState;
 use crate::client::{Client, flag};
-use crate::command::Flags;
+use crate::command::{Flags, Role};
 use crate::error::Error;
 use crate::keyspace::watch::unwatch_all;
 use crate::state::Server;
@@ -16,7 +16,7 @@ pub fn queue(server: &Server, c: &mut Client, id: u16, flags: Flags, argv: &[&[u
     }
     let state = c.multi.get_or_insert_with(|| Box::new(MultiState::new()));
     state.push(id, flags, argv);
-    if server.commands.row(id).name == "select" {
+    if server.commands.row(id).role == Role::Select {
         let db = parse_i64(argv[1]).and_then(|db| u32::try_from(db).ok());
         let exists = |db: &u32| (*db as usize) < server.data.dbs.len();
         state.db = db.filter(exists).or(state.db);

@@ -26,7 +26,7 @@ use std::time::Instant;
 
 use crate::clock::unix_us;
 use crate::cluster::Cluster;
-use crate::cluster::event::{Action, Event, Now};
+use crate::cluster::event::{Action, Event, Now, Wire};
 use crate::cluster::name::Ip;
 use crate::cluster::packet::Publish;
 use crate::cluster::transfer::Transfers;
@@ -42,8 +42,8 @@ pub struct Member {
     pub machine: Cluster,
     /// The atomic moves of slots, of which this node is the source or the target.
     pub transfers: Transfers,
-    /// The actions that `networking::bus` executes, in order.
-    pub wire: Vec<Action>,
+    /// What `networking::bus` does, in order.
+    pub wire: Vec<Wire>,
     /// The actions that wait for the top level, in order.
     waiting: Vec<Action>,
     /// The number of changes so far of slot owners, roles or addresses.
@@ -74,9 +74,9 @@ impl Member {
 
     /// The bytes of packets that are queued in `wire`.
     pub fn unsent(&self) -> usize {
-        let len = |action: &Action| match action {
-            Action::Send { message, .. } => message.encoded_len(),
-            _ => 0,
+        let len = |wire: &Wire| match wire {
+            Wire::Send { message, .. } => message.encoded_len(),
+            Wire::Connect { .. } | Wire::Close(_) => 0,
         };
         self.wire.iter().map(len).sum()
     }

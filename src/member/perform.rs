@@ -19,9 +19,7 @@ pub fn perform(server: &mut Server, actions: Vec<Action>) {
             return;
         };
         match action {
-            Action::Connect { .. } | Action::Send { .. } | Action::Close(_) => {
-                member.wire.push(action);
-            }
+            Action::Wire(wire) => member.wire.push(wire),
             Action::Save { token, durable } => save(server, token, durable),
             Action::Log(level, text) => log::log!(level, "{text}"),
             Action::Publish(publish) => deliver(server, &publish),

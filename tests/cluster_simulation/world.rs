@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use aeris::cluster::Cluster;
 use aeris::cluster::config_file::{NodeLine, NodesConf};
-use aeris::cluster::event::{Action, Address, Event, LinkId, Now, Replication, Settings};
+use aeris::cluster::event::{Action, Address, Event, LinkId, Now, Replication, Settings, Wire};
 use aeris::cluster::name::{Ip, Name};
 use aeris::cluster::packet::{Message, flag};
 use aeris::util::random::Random;
@@ -445,9 +445,9 @@ impl World {
             .after_step(self.now, at, &self.machines[at], &actions);
         for action in actions {
             match action {
-                Action::Connect { link, ip, port } => self.connect(at, link, &ip, port),
-                Action::Send { link, message } => self.send(at, link, message),
-                Action::Close(link) => self.close(at, link),
+                Action::Wire(Wire::Connect { link, ip, port }) => self.connect(at, link, &ip, port),
+                Action::Wire(Wire::Send { link, message }) => self.send(at, link, message),
+                Action::Wire(Wire::Close(link)) => self.close(at, link),
                 Action::Save { token, durable } => self.save(at, token, durable),
                 Action::Follow {
                     address,

@@ -37,7 +37,7 @@ const VARIES: &[&str] = &["nondeterministic_output"];
 
 /// The rows of the commands in this group.
 pub const TABLE: &[Command] = &[
-    cmd("asking", asking, 1, FAST, CONNECTION),
+    cmd("asking", asking, 1, FAST, CONNECTION).role(Role::Asking),
     cmd("cluster", container, -2, NONE, NONE_CAT).subcommands(SUBCOMMANDS),
     cmd("clusterscan", scan::cluster_scan, -2, READONLY, KEYSPACE)
         .keys(&[key_at(1, NOT_KEY)])
@@ -152,7 +152,7 @@ const SUBCOMMANDS: &[Command] = &[
     )
     .tips(&["nondeterministic_output", "request_policy:all_shards"]),
     cmd("slots", slots::slots, 2, ASK_ALWAYS, NONE_CAT).tips(VARIES),
-    cmd("syncslots", transfer::sync_slots, -3, ADMINISTER, NONE_CAT),
+    cmd("syncslots", transfer::sync_slots, -3, ADMINISTER, NONE_CAT).role(Role::SyncSlots),
 ];
 
 /// ASKING: the next command of this client may use a slot that this node imports.

@@ -108,9 +108,12 @@ fn describe(server: &Server) -> Option<String> {
     }
     field("cluster_stats_bytes_sent", bus.bytes_sent);
     field("cluster_stats_bytes_received", bus.bytes_received);
-    for (what, [sent, received]) in [("pubsub", bus.published), ("module", bus.modules)] {
-        field(&format!("cluster_stats_{what}_bytes_sent"), sent);
-        field(&format!("cluster_stats_{what}_bytes_received"), received);
+    for (what, traffic) in [("pubsub", bus.published), ("module", bus.modules)] {
+        field(&format!("cluster_stats_{what}_bytes_sent"), traffic.sent);
+        field(
+            &format!("cluster_stats_{what}_bytes_received"),
+            traffic.received,
+        );
     }
     let exceeded = bus.limit_exceeded;
     field("total_cluster_links_buffer_limit_exceeded", exceeded);

@@ -68,6 +68,7 @@ pub const TABLE: &[Command] = &[
     cmd("keys", keys, 2, READONLY, KEYSPACE | DANGEROUS)
         .tips(&["request_policy:all_shards", "nondeterministic_output_order"]),
     cmd("migrate", migrate, -6, WRITE, KEYSPACE | DANGEROUS)
+        .role(Role::Migrate)
         .keys(&[
             key_at(3, RW | ACCESS | DELETE),
             key(

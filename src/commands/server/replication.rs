@@ -22,7 +22,7 @@ use crate::util::quote::split_args;
 /// The rows of the commands in this group.
 pub const TABLE: &[Command] = &[
     cmd("failover", failover, -1, ADMIN | NOSCRIPT | STALE, NONE_CAT),
-    cmd("psync", sync, -3, SYNCHRONIZE, NONE_CAT),
+    cmd("psync", sync, -3, SYNCHRONIZE, NONE_CAT).role(Role::Synchronize),
     cmd(
         "replconf",
         replconf,
@@ -32,7 +32,7 @@ pub const TABLE: &[Command] = &[
     ),
     cmd("replicaof", replicaof, 3, ATTACH, NONE_CAT),
     cmd("slaveof", replicaof, 3, ATTACH, NONE_CAT),
-    cmd("sync", sync, 1, SYNCHRONIZE, NONE_CAT),
+    cmd("sync", sync, 1, SYNCHRONIZE, NONE_CAT).role(Role::Synchronize),
 ];
 
 const SYNCHRONIZE: Flags = ADMIN | NOSCRIPT | NO_ASYNC_LOADING | NO_MULTI;

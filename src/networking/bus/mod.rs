@@ -26,7 +26,7 @@ use std::rc::Rc;
 
 use ae::{Class, EventLoop, Io, Mask, Token};
 
-use crate::cluster::event::{Action, Event, LinkId};
+use crate::cluster::event::{Event, LinkId, Wire};
 use crate::cluster::name::Ip;
 use crate::cluster::packet::{Message, Purpose, frame_len};
 use crate::connection::connect::{connect, numeric, source_address};
@@ -62,6 +62,13 @@ pub struct BusLink {
     pub created_ms: i64,
 }
 
+/// Bytes of messages of one purpose since the start.
+#[derive(Clone, Copy, Default)]
+pub struct Traffic {
+    pub sent: u64,
+    pub received: u64,
+}
+
 /// All connections of the bus.
 #[derive(Default)]
 pub struct Bus {
@@ -74,22 +81,21 @@ pub struct Bus {
     pub bytes_sent: u64,
     /// Bytes received from other nodes since the start.
     pub bytes_received: u64,
-    /// How many of the bytes sent and of the bytes received were published messages; `modules` has
-    /// the same for messages of modules.
-    pub published: [u64; 2],
-    pub modules: [u64; 2],
+    /// The bytes of published messages.
+    pub published: Traffic,
+    /// The bytes of messages of modules.
+    pub modules: Traffic,
     timer: timer::Alarm,
 }
 
 impl Bus {
-    /// Counts a message that was sent (0) or received (1) by its purpose.
-    fn count(&mut self, message: &Message, bytes: usize, direction: usize) {
-        let counters = match message.purpose() {
-            Purpose::Published => &mut self.published,
-            Purpose::Module => &mut self.modules,
-            Purpose::Cluster => return,
-        };
-        counters[direction] += bytes as u64;
+    /// What is counted for a message of this purpose; nothing for messages of the cluster itself.
+    fn traffic(&mut self, purpose: Purpose) -> Option<&mut Traffic> {
+        match purpose {
+            Purpose::Published => Some(&mut self.published),
+            Purpose::Module => Some(&mut self.modules),
+            Purpose::Cluster => None,
+        }
     }
 
     /// The memory of all buffers.
@@ -180,18 +186,19 @@ fn execute(el: &mut EventLoop<Server>, server: &mut Server) {
         let mut encoded: Option<(Rc<Message>, Rc<[u8]>)> = None;
         for action in actions {
             match action {
-                Action::Connect { link, ip, port } => begin(el, server, link, ip, port),
-                Action::Close(link) => remove(el, server, link),
-                Action::Send { link, message } => {
+                Wire::Connect { link, ip, port } => begin(el, server, link, ip, port),
+                Wire::Close(link) => remove(el, server, link),
+                Wire::Send { link, message } => {
                     let bytes = match &encoded {
                         Some((same, bytes)) if Rc::ptr_eq(same, &message) => Rc::clone(bytes),
                         _ => encode(&message),
                     };
-                    server.bus.count(&message, bytes.len(), 0);
+                    if let Some(traffic) = server.bus.traffic(message.purpose()) {
+                        traffic.sent += bytes.len() as u64;
+                    }
                     queue(server, link, Rc::clone(&bytes));
                     encoded = Some((message, bytes));
                 }
-                _ => {}
             }
         }
         for link in std::mem::take(&mut server.bus.unsent) {
@@ -429,8 +436,9 @@ fn take_packets(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) {
             Ok(Some(len)) if rest.len() >= len => {
                 used += len;
                 let message = Message::parse(&rest[..len]);
-                if let Ok(message) = &message {
-                    server.bus.count(message, len, 1);
+                let purpose = message.as_ref().ok().map(Message::purpose);
+                if let Some(traffic) = purpose.and_then(|purpose| server.bus.traffic(purpose)) {
+                    traffic.received += len as u64;
                 }
                 message
             }

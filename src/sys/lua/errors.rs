@@ -37,7 +37,7 @@ fn explain_key() -> *mut c_void {
 }
 
 unsafe extern "C-unwind" fn explain_handler(l: *mut lua_State) -> c_int {
-    // SAFETY: called by the machine with the error as the first value.
+    // SAFETY: called by the interpreter with the error as the first value.
     unsafe {
         ffi::lua_settop(l, 1);
         complete_message(l);
@@ -223,7 +223,7 @@ unsafe extern "C-unwind" fn find_script_level(l: *mut lua_State) -> c_int {
 }
 
 unsafe extern "C-unwind" fn call_name(l: *mut lua_State) -> c_int {
-    // SAFETY: called by the machine, with room for 20 values.
+    // SAFETY: called by the interpreter, with room for 20 values.
     unsafe {
         let level = ffi::lua_tointeger_(l, 1) as c_int;
         let mut frame = Frame::new(l);
@@ -247,7 +247,7 @@ unsafe extern "C-unwind" fn check_native(l: *mut lua_State) -> c_int {
 
 /// Turns an error into the table `{err, source, line}`, which scripts and clients see, as in Redis.
 pub unsafe extern "C-unwind" fn error_handler(l: *mut lua_State) -> c_int {
-    // SAFETY: called by the machine with the error as the only value; nothing raises.
+    // SAFETY: called by the interpreter with the error as the only value; nothing raises.
     unsafe {
         let mut frame = Frame::new(l);
         if !frame.room(8) {

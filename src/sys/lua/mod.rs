@@ -1,4 +1,4 @@
-//! Safe functions for the Lua machine's stack: the code that runs on every EVAL and every
+//! Safe functions for the Lua interpreter's stack: the code that runs on every EVAL and every
 //! `redis.call`.
 //!
 //! The mlua crate creates the interpreter and its libraries. mlua's values are handles into a
@@ -11,9 +11,9 @@
 //!        +-- Finished: result on the stack  +── every 100,000 instructions ──> Host::tick
 //! ```
 //!
-//! A *host* runs a script and answers its calls. The host is lent to the machine, the Lua
+//! A *host* runs a script and answers its calls. The host is lent to the interpreter, the Lua
 //! interpreter, during one call. While the host answers one of the script's calls, the reference is
-//! taken out of the machine, so that there is never a second one.
+//! taken out of the interpreter, so that there is never a second one.
 //!
 //! **Invariants**
 //! - A Lua error jumps to the enclosing `lua_pcall`, over Rust's frames. So no function of this
@@ -43,7 +43,7 @@ use crate::sys::tape::{self, Input};
 
 /// Instructions between two calls of [`Host::tick`].
 const TICK: c_int = 100_000;
-/// The maximum length of a string: the machine's own limit is just below 2 GB.
+/// The maximum length of a string: the interpreter's own limit is just below 2 GB.
 const STRING_MAX: usize = 1 << 30;
 /// The most elements for which a table gets room ahead, if a script or a client gives its size.
 const PREALLOCATE_MAX: usize = 1 << 16;
@@ -89,8 +89,8 @@ pub enum LuaType {
     Other,
 }
 
-/// A function kept in the machine's registry. [`Vm::release`] releases the function, or else the
-/// end of the machine does.
+/// A function kept in the interpreter's registry. [`Vm::release`] releases the function, or else
+/// the end of the interpreter does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FunctionRef(c_int);
 
@@ -131,8 +131,8 @@ pub struct Vm {
 }
 
 impl Vm {
-    /// Creates a machine with the libraries that scripts may use. The machine's compiler is off and
-    /// its hook is set.
+    /// Creates an interpreter with the libraries that scripts may use. The interpreter's compiler
+    /// is off and its hook is set.
     pub fn new() -> mlua::Result<Vm> {
         let libraries = StdLib::TABLE | StdLib::STRING | StdLib::MATH | StdLib::OS | StdLib::JIT;
         let options = LuaOptions::new().catch_rust_panics(false);
@@ -145,7 +145,7 @@ impl Vm {
         let state = Cell::new(std::ptr::null_mut());
         let (mut handler, mut globals) = (0, 0);
         // SAFETY: the closure leaves the stack as it found it, and `lent` lives as long as the
-        // machine.
+        // interpreter.
         unsafe {
             lua.exec_raw::<()>((), |l| {
                 state.set(l);
@@ -176,7 +176,7 @@ impl Vm {
         &self.lua
     }
 
-    /// The bytes of memory that the machine uses.
+    /// The bytes of memory that the interpreter uses.
     pub fn memory(&self) -> usize {
         tape::number(Input::Memory, || self.lua.used_memory() as u64) as usize
     }
@@ -184,7 +184,8 @@ impl Vm {
     /// A Lua function that calls the host's [`Host::call`] with this number.
     pub fn function(&self, number: u8) -> mlua::Result<mlua::Function> {
         let at = &*self.lent as *const Lent as *mut c_void;
-        // SAFETY: `lent` lives as long as the machine; one value is left on the stack, the result.
+        // SAFETY: `lent` lives as long as the interpreter; one value is left on the stack, the
+        // result.
         unsafe {
             self.lua.exec_raw((), |l| {
                 ffi::lua_pushlightuserdata(l, at);
@@ -229,7 +230,7 @@ impl Vm {
 
     /// Releases a function from the registry.
     pub fn release(&mut self, function: FunctionRef) {
-        // SAFETY: the reference came from `luaL_ref` of this machine's registry.
+        // SAFETY: the reference came from `luaL_ref` of this interpreter's registry.
         unsafe { ffi::luaL_unref(self.state, ffi::LUA_REGISTRYINDEX, function.0) }
     }
 
@@ -288,14 +289,14 @@ impl Vm {
     /// Sets the hook that calls [`Host::tick`]; also needed after a script was stopped, which
     /// changes the hook.
     pub fn watch(&self) {
-        // SAFETY: setting a hook touches nothing but the machine's own state.
+        // SAFETY: setting a hook touches nothing but the interpreter's own state.
         unsafe { ffi::lua_sethook(self.state, Some(tick_hook), ffi::LUA_MASKCOUNT, TICK) };
     }
 
     /// Sets the debugger's hook in place of the hook that calls [`Host::tick`].
     pub fn debug(&self) {
         let mask = ffi::LUA_MASKLINE | ffi::LUA_MASKCOUNT;
-        // SAFETY: setting a hook touches nothing but the machine's own state.
+        // SAFETY: setting a hook touches nothing but the interpreter's own state.
         unsafe { ffi::lua_sethook(self.state, Some(debug_hook), mask, TICK) };
     }
 
@@ -325,14 +326,14 @@ impl Drop for Finished<'_> {
 /// from the top if negative.
 pub struct Frame<'a> {
     l: *mut lua_State,
-    machine: PhantomData<&'a mut lua_State>,
+    interpreter: PhantomData<&'a mut lua_State>,
 }
 
 impl Frame<'_> {
     unsafe fn new<'a>(l: *mut lua_State) -> Frame<'a> {
         Frame {
             l,
-            machine: PhantomData,
+            interpreter: PhantomData,
         }
     }
 
@@ -416,7 +417,7 @@ impl Frame<'_> {
     /// Pushes nil.
     #[inline]
     pub fn push_nil(&mut self) {
-        // SAFETY: every caller has room: 20 values from the machine itself, more from `room`.
+        // SAFETY: every caller has room: 20 values from the interpreter itself, more from `room`.
         unsafe { ffi::lua_pushnil(self.l) }
     }
 
@@ -434,7 +435,7 @@ impl Frame<'_> {
         unsafe { ffi::lua_pushnumber(self.l, n) }
     }
 
-    /// Pushes a string; bytes beyond the machine's limit are cut off.
+    /// Pushes a string; bytes beyond the interpreter's limit are cut off.
     #[inline]
     pub fn push_bytes(&mut self, bytes: &[u8]) {
         let len = bytes.len().min(STRING_MAX);
@@ -453,7 +454,7 @@ impl Frame<'_> {
     pub fn push_table(&mut self, elements: usize, fields: usize) {
         let elements = elements.min(PREALLOCATE_MAX) as c_int;
         let fields = fields.min(PREALLOCATE_MAX) as c_int;
-        // SAFETY: as in `push_nil`; the sizes are within the machine's limits.
+        // SAFETY: as in `push_nil`; the sizes are within the interpreter's limits.
         unsafe { ffi::lua_createtable(self.l, elements, fields) }
     }
 
@@ -597,7 +598,7 @@ impl Frame<'_> {
     /// Pushes a global of the scripts, `KEYS` or `ARGV`. Returns false, and pushes nothing, if the
     /// global does not exist.
     pub fn push_global(&mut self, name: &[u8]) -> bool {
-        // SAFETY: `lent` lives as long as the machine; the globals are a table.
+        // SAFETY: `lent` lives as long as the interpreter; the globals are a table.
         unsafe {
             let Some(lent) = self.lent() else {
                 return false;
@@ -657,10 +658,10 @@ impl Frame<'_> {
         }
     }
 
-    /// The machine's `Lent`, from the registry of the running script's Lua state.
+    /// The interpreter's `Lent`, from the registry of the running script's Lua state.
     unsafe fn lent(&mut self) -> Option<&'static Lent> {
-        // SAFETY: the registry's entry was set by `Vm::new` and lives as long as the machine, whose
-        // stack this is.
+        // SAFETY: the registry's entry was set by `Vm::new` and lives as long as the interpreter,
+        // whose stack this is.
         unsafe {
             if !self.room(2) {
                 return None;
@@ -703,7 +704,7 @@ unsafe extern "C-unwind" fn host_function(l: *mut lua_State) -> c_int {
 }
 
 unsafe fn answer(l: *mut lua_State) -> Outcome {
-    // SAFETY: the pointer leads to the machine's own `Lent`. The host is taken out while it
+    // SAFETY: the pointer leads to the interpreter's own `Lent`. The host is taken out while it
     // answers, so there is never a second reference to it.
     unsafe {
         let lent = &*ffi::lua_touserdata(l, ffi::LUA_GLOBALSINDEX - 1).cast::<Lent>();
@@ -742,7 +743,7 @@ unsafe fn tick(l: *mut lua_State) -> bool {
 
 /// The hook that runs at each line of a script that is debugged, and every [`TICK`] instructions.
 unsafe extern "C-unwind" fn debug_hook(l: *mut lua_State, ar: *mut ffi::lua_Debug) {
-    // SAFETY: as in `host_function`; `ar` is the event that the machine passes to a hook.
+    // SAFETY: as in `host_function`; `ar` is the event that the interpreter passes to a hook.
     unsafe {
         let count = (*ar).event == ffi::LUA_HOOKCOUNT;
         if with_host(l, |host, frame| host.line(frame, count)) {
@@ -751,8 +752,8 @@ unsafe extern "C-unwind" fn debug_hook(l: *mut lua_State, ar: *mut ffi::lua_Debu
     }
 }
 
-/// Calls the host, whose reference is taken out of the machine during the call. Returns false if
-/// there is no host.
+/// Calls the host, whose reference is taken out of the interpreter during the call. Returns false
+/// if there is no host.
 unsafe fn with_host(
     l: *mut lua_State,
     ask: impl FnOnce(&mut (dyn Host + 'static), &mut Frame) -> bool,

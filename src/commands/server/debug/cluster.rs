@@ -1,7 +1,7 @@
 //! DEBUG's subcommands about the bus of the cluster, as the tests of Valkey use them.
 
 use super::switch;
-use crate::cluster::event::{Action, Event, LinkId};
+use crate::cluster::event::{Event, LinkId, Wire};
 use crate::cluster::name::Name;
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::error::Error;
@@ -29,7 +29,7 @@ pub fn cluster_link(ctx: &mut Ctx) -> CmdResult {
     let links: Vec<LinkId> = links.into_iter().flatten().collect();
     for link in links {
         if let Some(member) = &mut ctx.server.cluster {
-            member.wire.push(Action::Close(link));
+            member.wire.push(Wire::Close(link));
         }
         member::step(ctx.server, Event::Closed(link));
     }

@@ -33,7 +33,8 @@ pub const TABLE: &[Command] = &[cmd(
     -2,
     ADMIN | NOSCRIPT | LOADING | STALE | PROTECTED,
     NONE_CAT,
-)];
+)
+.role(Role::Debug)];
 
 /// A subcommand: name, minimum and maximum number of arguments after it, function.
 type Row = (&'static str, usize, usize, fn(&mut Ctx) -> CmdResult);
