@@ -17,14 +17,14 @@ pub const BIGKEYS: u32 = 1 << 5;
 pub const UNSYNCED: u32 = 1 << 6;
 /// This server is a replica.
 pub const REPLICA: u32 = 1 << 7;
+/// A trace is recorded.
+pub const TRACE: u32 = 1 << 8;
 /// `import-mode` is on, on a primary: whether a client sees expired keys depends on the client.
 pub const IMPORT: u32 = 1 << 9;
 /// This server is the node of a cluster.
 pub const CLUSTER: u32 = 1 << 10;
 /// Commands are charged to their slots.
 pub const SLOT_STATS: u32 = 1 << 11;
-/// A trace is recorded.
-pub const TRACE: u32 = 1 << 8;
 /// The eviction policy is LRM: the time of each change is recorded in its key.
 pub const LRM: u32 = 1 << 12;
 /// This node imports slots from another node.

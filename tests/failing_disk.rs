@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use common::disk::Disk;
-use common::{Conn, multibulk};
+use common::{Conn, Peer, multibulk};
 
 /// The numbers of a client's commands that succeeded, and of those without a reply.
 #[derive(Debug, Default)]
@@ -160,6 +160,10 @@ fn count(port: u16, meanwhile: impl FnOnce()) -> Vec<Counters> {
     })
 }
 
+fn wait_until_loaded(conn: &mut Conn) {
+    while conn.line("ping").starts_with("-LOADING") {}
+}
+
 fn wait_until_set(conn: &mut Conn, succeeds: bool) {
     while conn.line("set probe x").starts_with('+') != succeeds {}
 }
@@ -285,5 +289,80 @@ fn a_script_that_has_written_ends_although_the_disk_fails_meanwhile() {
     assert_eq!(
         again.connect().line("mget a b c"),
         "*3\r\n$1\r\n1\r\n$1\r\n1\r\n$-1\r\n"
+    );
+}
+
+/// Only the fsync of the directory fails: the new manifest is in place, and the files that it names
+/// must be there at the next start.
+#[test]
+fn a_rewrite_whose_manifest_may_not_be_durable_loses_nothing() {
+    // At its begin a rewrite stores the new incremental file, at its end the new base.
+    for (at_begin, error) in [(true, "dir-sync-eio"), (false, "next-dir-sync-eio")] {
+        let Some(disk) = Disk::new(&format!("manifest-{error}")) else {
+            return;
+        };
+        let server = disk.server("always");
+        let mut conn = server.connect();
+        conn.line("mset a 1 b 2");
+        if at_begin {
+            disk.fail(error);
+            assert!(conn.line("bgrewriteaof").starts_with("-ERR"));
+        } else {
+            conn.line("config set rdb-key-save-delay 200000");
+            assert!(conn.line("bgrewriteaof").starts_with('+'));
+            disk.fail(error);
+            while conn
+                .line("info persistence")
+                .contains("aof_rewrite_in_progress:1")
+            {}
+        }
+        let info = conn.line("info persistence");
+        assert!(info.contains("aof_last_bgrewrite_status:err"), "{error}");
+        assert_eq!(conn.line("set c 3"), "+OK\r\n");
+        drop(server);
+        disk.recover();
+        let again = disk.healthy_server();
+        let mut conn = again.connect();
+        wait_until_loaded(&mut conn);
+        assert_eq!(
+            conn.line("mget a b c"),
+            "*3\r\n$1\r\n1\r\n$1\r\n2\r\n$1\r\n3\r\n",
+            "{error}"
+        );
+        assert!(conn.line("bgrewriteaof").starts_with('+'));
+    }
+}
+
+/// The same for a snapshot of a primary that becomes the base.
+#[test]
+fn a_received_base_whose_manifest_may_not_be_durable_loses_nothing() {
+    let Some(disk) = Disk::new("manifest-received") else {
+        return;
+    };
+    let primary = Peer::aeris(&["--repl-diskless-sync", "no"]);
+    primary.connect().line("mset a 1 b 2");
+    let replica = disk.server("always");
+    let mut conn = replica.connect();
+    disk.fail("next-dir-sync-eio");
+    conn.line(&format!("replicaof 127.0.0.1 {}", primary.port));
+    while !conn
+        .line("info replication")
+        .contains("master_link_status:up")
+    {}
+    primary.connect().line("set c 3");
+    while conn.line("exists c") != ":1\r\n" {}
+    disk.recover();
+    while !conn
+        .line("info persistence")
+        .contains("aof_rewrite_in_progress:0\r\naof_rewrite_scheduled:0")
+    {}
+    conn.line("waitaof 1 0 0");
+    drop(replica);
+    let again = disk.healthy_server();
+    let mut conn = again.connect();
+    wait_until_loaded(&mut conn);
+    assert_eq!(
+        conn.line("mget a b c"),
+        "*3\r\n$1\r\n1\r\n$1\r\n2\r\n$1\r\n3\r\n"
     );
 }

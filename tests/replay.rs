@@ -246,6 +246,25 @@ fn the_end_of_a_recording_is_that_of_its_replay() {
     );
 }
 
+/// Names of files are relative to where the server was started, and behind `dir` to that.
+#[test]
+fn a_recording_of_a_server_in_another_directory_has_its_files() {
+    let mut server = Peer::aeris_with(&["--dir", "data", "--include", "part.conf"], |command| {
+        let start = command.get_current_dir().expect("a directory");
+        fs::create_dir(start.join("data")).expect("a directory");
+        fs::write(start.join("data/part.conf"), "hz 17\n").expect("a file");
+    });
+    let mut c = server.connect();
+    c.line("SET kept value");
+    c.send(&multibulk(&["TRACE", "RECORD", "rec"]));
+    assert_eq!(c.try_reply(), None, "the connection ends");
+    let mut c = server.reconnect();
+    assert_eq!(c.line("GET kept"), "$5\r\nvalue\r\n");
+    assert!(c.line("CONFIG GET hz").ends_with("$2\r\n17\r\n"));
+    stop(&mut server);
+    replayed(&server.dir().join("data/rec"));
+}
+
 #[test]
 fn trace_record_begins_with_a_restart_from_the_data_set() {
     let mut server = Peer::aeris(&["--hz", "20"]);

@@ -140,26 +140,36 @@ pub fn load(
 
 /// The lines of all sources but standard input, with included files in their place and without
 /// `dir`: for a recording, as its replay reads no files and keeps its working directory.
-pub fn expanded_text(sources: &Sources) -> Result<Vec<u8>, StartError> {
+///
+/// Names are relative to `start_dir`, and behind a line `dir` to what that names.
+pub fn expanded_text(sources: &Sources, start_dir: &Path) -> Result<Vec<u8>, StartError> {
+    let mut cwd = start_dir.to_path_buf();
     let mut text = match &sources.file {
-        Some(file) => read_file(file)?,
+        Some(file) => read_file(&cwd.join(file))?,
         None => Vec::new(),
     };
     text.extend_from_slice(&sources.options);
     let mut out = Vec::new();
-    expand(&text, 0, &mut out)?;
+    expand(&text, 0, &mut cwd, &mut out)?;
     Ok(out)
 }
 
-fn expand(text: &[u8], depth: usize, out: &mut Vec<u8>) -> Result<(), StartError> {
+fn expand(
+    text: &[u8],
+    depth: usize,
+    cwd: &mut PathBuf,
+    out: &mut Vec<u8>,
+) -> Result<(), StartError> {
     for line in text.split(|b| *b == b'\n') {
         let words = split_args(trim_line(line)).unwrap_or_default();
         let is = |name: &[u8]| words.first().is_some_and(|w| w.eq_ignore_ascii_case(name));
         if is(b"include") && words.len() == 2 && depth < MAX_INCLUDE_DEPTH {
-            for path in expand_include(Path::new(""), &words[1]) {
-                expand(&read_file(&path)?, depth + 1, out)?;
+            for path in expand_include(cwd, &words[1]) {
+                expand(&read_file(&path)?, depth + 1, cwd, out)?;
             }
-        } else if !is(b"dir") && !is_blank(line) {
+        } else if is(b"dir") && words.len() == 2 {
+            *cwd = cwd.join(OsStr::from_bytes(&words[1]));
+        } else if !is_blank(line) {
             out.extend_from_slice(line);
             out.push(b'\n');
         }

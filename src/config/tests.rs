@@ -296,6 +296,25 @@ fn directives_are_asked_in_order() {
     assert_eq!(log.0, ["get>g", "nope>x"]);
 }
 
+/// The working directory is another one by the time when a recording begins.
+#[test]
+fn files_of_a_recording_are_found_from_where_the_server_was_started() {
+    let dir = Dir::new();
+    dir.file(
+        "a.conf",
+        "hz 20\ninclude part.conf\ndir data\ninclude part.conf\n",
+    );
+    dir.file("part.conf", "port 1\n");
+    fs::create_dir(dir.0.join("data")).unwrap();
+    dir.file("data/part.conf", "port 2\n");
+    let sources = Sources {
+        file: Some("a.conf".into()),
+        ..Sources::default()
+    };
+    let text = expanded_text(&sources, &dir.0).unwrap();
+    assert_eq!(String::from_utf8(text).unwrap(), "hz 20\nport 1\nport 2\n");
+}
+
 #[test]
 fn includes_are_read_at_their_place() {
     let dir = Dir::new();

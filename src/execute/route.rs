@@ -244,7 +244,8 @@ impl Keys {
         };
         let member = server.cluster.as_ref();
         if !key_ref.is_key() {
-            // CLUSTERSCAN's cursor is neither a key nor a channel.
+            // A reference that is no key is a channel, except CLUSTERSCAN's cursor; only that
+            // command is read-only.
             request.has_channels = !cmd.is(command::READONLY);
         } else if member.is_some_and(|member| member.machine.moves(slot)) {
             let exists = server.lookup_no_touch(c, key).is_some();

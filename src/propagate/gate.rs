@@ -30,7 +30,7 @@ use crate::state::Server;
 pub struct Gate {
     /// The slots of the clients whose reply must wait.
     held: Vec<u32>,
-    /// The safe offset at which the clients were last checked.
+    /// The clients are checked again when the safe offset differs from this value.
     held_until: u64,
     pub unsynced: Unsynced,
 }

@@ -20,7 +20,7 @@ pub const ALLOW_STALE: Flags = 1 << 2;
 pub const NO_CLUSTER: Flags = 1 << 3;
 /// The script's commands may use keys of several slots.
 pub const ALLOW_CROSS_SLOT: Flags = 1 << 4;
-/// The script declares no flags.
+/// The script has no line `#!`, so its commands are checked one by one.
 pub const COMPATIBILITY: Flags = 1 << 5;
 
 /// The names of the flags, by bit.
@@ -67,6 +67,7 @@ pub fn of_script(source: &[u8], words: Words) -> Result<(Flags, usize), Error> {
                 excerpt(option, 128)
             )));
         };
+        // Redis splits an empty list into no names.
         for name in list.split(|&b| b == b',').filter(|_| !list.is_empty()) {
             flags |= by_name(name).ok_or_else(|| {
                 Error::new(format!(

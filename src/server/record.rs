@@ -181,7 +181,7 @@ pub fn begin(config: &Config, argv: &[std::ffi::OsString]) -> Result<(), ExitCod
         log::warn!("trace-record can't be used with {reason}, which a recording does not carry");
         return Err(ExitCode::FAILURE);
     }
-    let settings = expanded_text(&sources).map_err(|error| {
+    let settings = expanded_text(&sources, &config.start_dir).map_err(|error| {
         log::warn!("{error}");
         ExitCode::FAILURE
     })?;

@@ -280,6 +280,8 @@ pub struct Group {
     pel: BTreeMap<StreamId, Nack>,
     consumers: BTreeMap<Box<[u8]>, ConsumerId>,
     slots: Vec<Option<Consumer>>,
+    /// The slots of deleted consumers.
+    free: Vec<u32>,
 }
 
 impl Group {
@@ -291,6 +293,7 @@ impl Group {
             mover.boxed_slice(name)
         });
         mover.vec(&mut self.slots);
+        mover.vec(&mut self.free);
         for consumer in self.slots.iter_mut().flatten() {
             mover.boxed_slice(&mut consumer.name);
             mover.set(&mut consumer.pel);
@@ -304,6 +307,7 @@ impl Group {
             pel: BTreeMap::new(),
             consumers: BTreeMap::new(),
             slots: Vec::new(),
+            free: Vec::new(),
         }
     }
 
@@ -322,19 +326,18 @@ impl Group {
         if self.consumers.contains_key(name) {
             return None;
         }
-        let at = self
-            .slots
-            .iter()
-            .position(Option::is_none)
-            .unwrap_or(self.slots.len());
-        let id = ConsumerId(u32::try_from(at).ok()?);
+        let at = match self.free.pop() {
+            Some(at) => at,
+            None => u32::try_from(self.slots.len()).ok()?,
+        };
+        let id = ConsumerId(at);
         let consumer = Consumer {
             name: name.into(),
             seen_time: now_ms,
             active_time: -1,
             pel: BTreeSet::new(),
         };
-        match self.slots.get_mut(at) {
+        match self.slots.get_mut(at as usize) {
             Some(slot) => *slot = Some(consumer),
             None => self.slots.push(Some(consumer)),
         }
@@ -348,6 +351,7 @@ impl Group {
         let consumer = self.slots[id.0 as usize]
             .take()
             .expect("a name has its slot");
+        self.free.push(id.0);
         for pending in &consumer.pel {
             self.pel.remove(pending);
         }
@@ -503,6 +507,7 @@ impl Group {
             .map(|c| 2 * size_class(c.name.len()) + map_bytes::<StreamId, ()>(c.pel.len()))
             .sum();
         each + vec_bytes(&self.slots)
+            + vec_bytes(&self.free)
             + map_bytes::<Box<[u8]>, ConsumerId>(self.consumers.len())
             + map_bytes::<StreamId, Nack>(self.pel.len())
     }

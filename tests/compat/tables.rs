@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 const NEWER_ROWS: &[(&str, &str)] = &[
     // The keys after STORE depend on the options; Redis and Valkey 8.0 don't say it.
     ("georadius", "key specs"),
-    // Valkey 8.1's suite wants these while the data set is loaded.
+    // Valkey 8.1's suite runs these while the data set is loaded.
     ("memory|", "flags"),
     // 9.1 has an argument for the engine.
     ("script|debug", "arity"),
@@ -87,8 +87,7 @@ const NOT_SENT: &[(&str, &str)] = &[
     ("command|count", "there are newer commands"),
 ];
 
-/// name -> (arity, flags, first, last, step, categories, key specs) of all commands and
-/// subcommands.
+/// The fields of all commands and subcommands by name, as in [`FIELDS`].
 pub type Rows = BTreeMap<String, Vec<(&'static str, Reply)>>;
 
 const FIELDS: [&str; 9] = [
@@ -126,7 +125,7 @@ fn add_rows(commands: Reply, rows: &mut Rows) {
         };
         let name = String::from_utf8_lossy(name).into_owned();
         add_rows(fields.pop().expect("subcommands"), rows);
-        // Flags and categories are sets.
+        // Flags, categories and tips are sets; of the key specs the order counts.
         let fields = fields.into_iter().enumerate().map(|(at, field)| match at {
             8 => (FIELDS[at], field),
             _ => (FIELDS[at], field.sorted()),
@@ -144,11 +143,8 @@ fn differing<'a>(
     let mut found = BTreeSet::new();
     for (name, row) in ours {
         for field in row {
-            let theirs = right.get(name).into_iter().flatten();
-            if theirs
-                .into_iter()
-                .any(|(of, value)| *of == field.0 && *value != field.1)
-            {
+            let mut theirs = right.get(name).into_iter().flatten();
+            if theirs.any(|(of, value)| *of == field.0 && *value != field.1) {
                 found.insert((name.as_str(), field.0));
             }
         }

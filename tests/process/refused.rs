@@ -4,7 +4,7 @@ use super::*;
 
 /// The last line of the log and exit code 1; nothing on standard error.
 #[test]
-fn what_can_t_be_had_ends_the_start_with_the_peers_line() {
+fn a_missing_resource_ends_the_start_with_the_peers_line() {
     let dir = Dir::new("ends");
     let long = format!("/tmp/{}", "x".repeat(200));
     let users = dir.join("users");
@@ -74,7 +74,7 @@ fn what_can_t_be_had_ends_the_start_with_the_peers_line() {
 
 /// The report on standard error and exit code 1; the log is empty.
 #[test]
-fn settings_that_can_t_be_read_end_the_start_with_the_peers_report() {
+fn settings_that_cant_be_read_end_the_start_with_the_peers_report() {
     let report = |line: usize, text: &str, reason: &str| {
         format!(
             "\n*** FATAL CONFIG FILE ERROR (Redis 7.2.4) ***\nReading the configuration file, at line {line}\n\

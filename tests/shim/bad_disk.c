@@ -4,6 +4,8 @@
  *   short                     a part is written, then the disk is full
  *   torn                      the same, and the file cannot be made shorter
  *   sync-eio                  fsync fails
+ *   dir-sync-eio              fsync of a directory fails
+ *   next-dir-sync-eio         the first fsync of a directory succeeds, the others fail
  *   sync-slow                 fsync takes three seconds, and a write waits for its end
  *   fork-eagain               fork fails; this concerns no file
  */
@@ -15,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -61,12 +64,20 @@ ssize_t write(int fd, const void *buf, size_t n) {
     return real_write(fd, buf, n);
 }
 
+static int dir_sync_fails(int fd, const char *m) {
+    static int synced;
+    struct stat st;
+    if (fstat(fd, &st) != 0 || !S_ISDIR(st.st_mode)) return 0;
+    return !strcmp(m, "dir-sync-eio") || (!strcmp(m, "next-dir-sync-eio") && synced++ > 0);
+}
+
 #define SYNC(name) \
     int name(int fd) { \
         static int (*real)(int); \
         char m[32]; \
         if (!real) real = dlsym(RTLD_NEXT, #name); \
         if (mode(fd, m, sizeof m) && !strcmp(m, "sync-eio")) { errno = EIO; return -1; } \
+        if (mode(fd, m, sizeof m) && dir_sync_fails(fd, m)) { errno = EIO; return -1; } \
         if (mode(fd, m, sizeof m) && !strcmp(m, "sync-slow")) { syncing = 1; sleep(3); syncing = 0; } \
         return real(fd); \
     }

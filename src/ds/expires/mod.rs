@@ -24,7 +24,8 @@
 //! - A pair is in the leaf with the greatest key that is not above the pair; the key of the first
 //!   leaf is below all pairs (`tests::twin`).
 //! - No leaf is empty. No `base` is above a time in its leaf.
-//! - A leaf is allocated in steps of `STEP` pairs or to a size class, and freed the same way.
+//! - The capacity of a leaf is one of `CAPACITIES`, or a multiple of `LEAF_MAX` if all its pairs
+//!   are equal.
 //!
 //! Cost: a pair is 12 bytes, with slack and the map about 13.6; insert, remove and pop touch one
 //! leaf and the path to it. A million pairs of the same millisecond need no special case, since the
@@ -425,8 +426,8 @@ impl Leaf {
         find_word(times, earliest).unwrap_or(0)
     }
 
-    /// Removes a pair and fills its place with the last pair. Shrinks the allocation when two steps
-    /// of it are unused.
+    /// Removes a pair and fills its place with the last pair. Shrinks the allocation when a smaller
+    /// one would hold the pairs that are left and a quarter more.
     fn swap_remove(&mut self, place: usize) {
         let (cap, last) = (self.cap as usize, self.len() - 1);
         for column in 0..self.columns as usize {

@@ -103,7 +103,7 @@ fn send(el: &mut EventLoop<Server>, server: &mut Server, c: &mut Client) -> Io {
     let Some(token) = c.token else {
         return Io::Drained;
     };
-    if c.has(flag::CLOSE_ASAP) || is_broken(server, c) {
+    if c.has(flag::CLOSE_ASAP) || close_if_broken(server, c) {
         return Io::Drained;
     }
     if gate::holds(server, c) && !c.reply.is_empty() {
@@ -147,9 +147,9 @@ fn has_unsent(server: &Server, c: &Client) -> bool {
     by_state || !c.reply.is_empty()
 }
 
-/// Whether the replica can't continue: the stream was restarted, or a reply would be sent between
-/// bytes of the stream.
-fn is_broken(server: &mut Server, c: &mut Client) -> bool {
+/// Closes a replica that can't continue, and returns whether it can't: the stream was restarted, or
+/// a reply would be sent between bytes of the stream.
+fn close_if_broken(server: &mut Server, c: &mut Client) -> bool {
     let r = c.reference();
     let replica = server.replication.replicas.get(r);
     let mixed = !c.reply.is_empty() && replica.is_some_and(|replica| replica.began);
@@ -207,7 +207,7 @@ fn write_stream(server: &mut Server, c: &mut Client) -> Io {
     c.net_out += total as u64;
     server.stats.net_output_bytes += total as u64;
     server.stats.net_repl_output_bytes += total as u64;
-    server.stats.writes_processed += 1;
+    server.stats.writes_processed += u64::from(total > 0);
     io
 }
 

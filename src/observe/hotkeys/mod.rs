@@ -169,8 +169,8 @@ impl Sampler {
     }
 }
 
-/// The number of events up to and including the next one, if each is picked with the chance `1 /
-/// ratio`.
+/// The number of events up to and including the next picked one; each event is picked with the
+/// chance `1 / ratio`.
 fn gap(ratio: u64, rng: &mut Random) -> u64 {
     if ratio <= 1 {
         return 1;

@@ -49,7 +49,7 @@ pub enum Found {
     /// The server has no AOF yet.
     Nothing,
     /// The AOF exists; the value is the position of its end in the replication history.
-    Log(Option<Position>),
+    Aof(Option<Position>),
 }
 
 /// Reads the manifest, adopts an AOF of Redis 6 if there is one, and loads everything.
@@ -93,7 +93,7 @@ pub fn load(live: &mut Live) -> Result<Found> {
     let (dir_len, base) = sizes(&manifest, &dir);
     live.server.aof.current_size = dir_len;
     live.server.aof.base_size = base;
-    Ok(Found::Log(position))
+    Ok(Found::Aof(position))
 }
 
 fn load_files(
@@ -464,7 +464,7 @@ pub fn start(el: &mut EventLoop<Server>, server: &mut Server) -> std::result::Re
     };
     match load(&mut live) {
         Ok(Found::Nothing) => {}
-        Ok(Found::Log(position)) => {
+        Ok(Found::Aof(position)) => {
             log::info!(
                 "DB loaded from append only file: {:.3} seconds",
                 began.elapsed().as_secs_f64()

@@ -244,15 +244,51 @@ impl Manifest {
     }
 
     /// Replaces the manifest's file. A crash leaves the old or the new manifest.
-    pub fn store(&self, dir: &Path, file_name: &[u8]) -> io::Result<()> {
+    pub fn store(&self, dir: &Path, file_name: &[u8]) -> Result<(), NotStored> {
+        self.replace(dir, file_name).map_err(NotStored::Kept)?;
+        sync_dir(dir).map_err(NotStored::Unsure)
+    }
+
+    fn replace(&self, dir: &Path, file_name: &[u8]) -> io::Result<()> {
         let temp = dir.join(super::os_name(
             &[b"temp-", file_name, b".manifest"].concat(),
         ));
         let mut file = File::create(&temp)?;
         file.write_all(&self.render())?;
         file.sync_all()?;
-        std::fs::rename(&temp, path(dir, file_name))?;
-        sync_dir(dir)
+        std::fs::rename(&temp, path(dir, file_name))
+    }
+}
+
+/// Why a manifest is not stored for certain.
+#[derive(Debug)]
+pub enum NotStored {
+    /// The old manifest is in place.
+    Kept(io::Error),
+    /// The new manifest is in place, until a power cut brings the old one back: its rename is not
+    /// durable. So the files that either of them names must stay.
+    Unsure(io::Error),
+}
+
+impl NotStored {
+    /// Removes a file that only the new manifest names, unless that manifest may be in place.
+    pub fn discard(&self, file: &Path) {
+        if let NotStored::Kept(_) = self {
+            NotStored::discard_new(file);
+        }
+    }
+
+    /// Removes a new file that no manifest names. It is harmless if it stays: its name is skipped.
+    pub fn discard_new(file: &Path) {
+        let _ = std::fs::remove_file(file);
+    }
+}
+
+impl From<NotStored> for io::Error {
+    fn from(reason: NotStored) -> io::Error {
+        match reason {
+            NotStored::Kept(e) | NotStored::Unsure(e) => e,
+        }
     }
 }
 

@@ -52,7 +52,7 @@ use std::sync::Arc;
 use self::disk::Job;
 use self::feed::Feed;
 use self::flush::Flush;
-use self::manifest::{Manifest, sync_dir};
+use self::manifest::{Manifest, NotStored, sync_dir};
 use crate::error::Error;
 use crate::persist::child::{self, ChildKind, Wish};
 use crate::propagate::sink;
@@ -104,8 +104,8 @@ impl Aof {
         )))
     }
 
-    /// Whether the AOF is on the disk up to `offset`. Returns false during the first rewrite, when
-    /// the AOF is not complete.
+    /// Whether the AOF is on the disk up to `offset`. Returns false while the AOF is off, and
+    /// during its first rewrite, when it is not complete.
     pub fn has_synced(&self, offset: u64) -> bool {
         self.state == State::On && offset.min(self.feed.fed) <= self.feed.synced
     }
@@ -262,10 +262,10 @@ fn open_new_incr(server: &mut Server) -> io::Result<()> {
             "Creating AOF incr file {} on background rewrite",
             String::from_utf8_lossy(&part.name)
         );
-        if let Err(e) = manifest.store(&dir, &name) {
-            let _ = std::fs::remove_file(&path);
-            return Err(e);
-        }
+        // If the file stays, the next attempt skips its name.
+        manifest
+            .store(&dir, &name)
+            .inspect_err(|reason| reason.discard(&path))?;
         server.aof.manifest = manifest;
         server.aof.feed.switch_to(file, len);
     }
@@ -299,7 +299,8 @@ pub fn delete_history(server: &mut Server) {
     let history = std::mem::take(&mut server.aof.manifest.history);
     let (dir, name) = (dir(server), file_name(server));
     if let Err(e) = server.aof.manifest.store(&dir, &name) {
-        log::warn!("Fail to persist the AOF manifest: {}", error_text(&e));
+        let reason = error_text(&e.into());
+        log::warn!("Fail to persist the AOF manifest: {reason}");
         server.aof.manifest.history = history;
         return;
     }
@@ -369,18 +370,19 @@ fn adopt_rdb(server: &mut Server, rdb: &Path) -> io::Result<String> {
     let (file, len) = open_for_append(&incr)?;
     manifest.retire_incr(1);
     let base_path = base.path(&dir);
-    let named = std::fs::rename(rdb, &base_path).and_then(|()| {
-        let stored = sync_dir(&dir).and_then(|()| manifest.store(&dir, &name));
-        stored.inspect_err(|_| {
-            if let Err(e) = std::fs::rename(&base_path, rdb) {
-                log::warn!("{} stays: {}", base_path.display(), error_text(&e));
-            }
-        })
-    });
-    if let Err(e) = named {
+    std::fs::rename(rdb, &base_path).inspect_err(|_| NotStored::discard_new(&incr))?;
+    let stored = sync_dir(&dir)
+        .map_err(NotStored::Kept)
+        .and_then(|()| manifest.store(&dir, &name));
+    if let Err(reason) = stored {
+        if let NotStored::Kept(_) = reason
+            && let Err(e) = std::fs::rename(&base_path, rdb)
+        {
+            log::warn!("{} stays: {}", base_path.display(), error_text(&e));
+        }
         // The new incremental file is empty, so no data is lost.
-        let _ = std::fs::remove_file(&incr);
-        return Err(e);
+        reason.discard(&incr);
+        return Err(reason.into());
     }
     server.aof.manifest = manifest;
     let size = std::fs::metadata(&base_path).map_or(0, |meta| meta.len());

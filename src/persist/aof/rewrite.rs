@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use super::{
     State, close_files, delete_history, dir, file_name, flush, follow_sink, manifest::Manifest,
-    open_new_incr, position, sync_aof_dir, temp_incr_path, values,
+    manifest::NotStored, open_new_incr, position, sync_aof_dir, temp_incr_path, values,
 };
 use crate::persist::child::{self, ChildKind, Job, Meter, Outcome, Pipe, Wish};
 use crate::persist::rdb::Position;
@@ -111,7 +111,7 @@ pub fn write_base(server: &Server, path: &Path, pipe: Option<&Pipe>) -> io::Resu
                 "Write error writing append only file on disk: {}",
                 error_text(e)
             );
-            let _ = std::fs::remove_file(&temp);
+            NotStored::discard_new(&temp);
         })
 }
 
@@ -149,7 +149,7 @@ fn write_base_to(server: &Server, path: &Path, pipe: Option<&Pipe>) -> io::Resul
     file.sync_all()
 }
 
-/// A file that is synced each time when [`SYNC_EVERY_BYTES`] more bytes are written.
+/// A file that is synced after each `step` bytes.
 struct SyncedInSteps<'a> {
     file: &'a File,
     unsynced: u64,
@@ -210,7 +210,8 @@ pub fn rewrite_done(server: &mut Server, outcome: Outcome) {
     server.aof.rewrite.last_seconds = Some(outcome.seconds);
 }
 
-/// Rewrites that can't start count, too: each try leaves a new incremental file.
+/// Counts a failed rewrite. One that can't start counts, too: if the fork fails, a new incremental
+/// file is left.
 fn count_failure(server: &mut Server) {
     server.aof.rewrite.failed = true;
     server.aof.rewrite.failures_in_a_row += 1;
@@ -248,14 +249,15 @@ fn adopt(server: &mut Server, temp: &Path) -> Result<(), ()> {
     if server.aof.state == State::WaitRewrite {
         let incr = manifest.new_incr(&name).clone();
         if rename(&temp_incr_path(server), &incr.path(&dir), "AOF incr file").is_err() {
-            let _ = std::fs::remove_file(&base_path);
+            NotStored::discard_new(&base_path);
             return Err(());
         }
     }
     manifest.retire_incr(usize::from(server.aof.feed.is_open()));
-    if let Err(e) = store(server, &manifest) {
-        log::warn!("Fail to persist the AOF manifest: {}", error_text(&e));
-        let _ = std::fs::remove_file(&base_path);
+    if let Err(reason) = store(server, &manifest) {
+        reason.discard(&base_path);
+        let reason = error_text(&reason.into());
+        log::warn!("Fail to persist the AOF manifest: {reason}");
         return Err(());
     }
     server.aof.manifest = manifest;
@@ -285,8 +287,8 @@ fn adopt(server: &mut Server, temp: &Path) -> Result<(), ()> {
 
 /// Stores the manifest. The base that the manifest names must exist, so the rename of the base is
 /// made durable first.
-fn store(server: &Server, manifest: &Manifest) -> io::Result<()> {
-    sync_aof_dir(server)?;
+fn store(server: &Server, manifest: &Manifest) -> Result<(), NotStored> {
+    sync_aof_dir(server).map_err(NotStored::Kept)?;
     manifest.store(&dir(server), &file_name(server))
 }
 
@@ -314,7 +316,7 @@ fn rename(from: &Path, to: &Path, what: &str) -> Result<(), ()> {
 
 /// Starts a requested rewrite, unless rewrites pause. Returns whether a rewrite was started.
 pub fn start_wished(server: &mut Server) -> bool {
-    !is_paused(server) && start(server).is_ok()
+    !must_pause(server) && start(server).is_ok()
 }
 
 /// Starts a rewrite if the AOF has grown enough.
@@ -326,7 +328,7 @@ pub fn start_if_due(server: &mut Server) {
         return;
     }
     let growth = growth_percent(aof.current_size, aof.base_size);
-    if growth >= percentage && !is_paused(server) {
+    if growth >= percentage && !must_pause(server) {
         log::info!("Starting automatic rewriting of AOF on {growth}% growth");
         // The error has been logged.
         let _ = start(server);
@@ -338,8 +340,8 @@ fn growth_percent(size: u64, base: u64) -> u64 {
     u64::try_from(percent.saturating_sub(100)).unwrap_or(u64::MAX)
 }
 
-/// Whether rewrites pause after failures in a row.
-fn is_paused(server: &mut Server) -> bool {
+/// Whether a rewrite must wait, after failures in a row. Begins a pause if one is due.
+fn must_pause(server: &mut Server) -> bool {
     let now_s = server.clock.now_s();
     let rewrite = &mut server.aof.rewrite;
     if rewrite.failures_in_a_row < FAILURES_BEFORE_PAUSE {
@@ -415,10 +417,10 @@ mod tests {
         let mut server = Server::new(config, Vec::new());
         server.aof.state = State::On;
         for _ in 0..FAILURES_BEFORE_PAUSE {
-            assert!(!is_paused(&mut server));
+            assert!(!must_pause(&mut server));
             assert!(start(&mut server).is_err());
         }
-        assert!(is_paused(&mut server));
+        assert!(must_pause(&mut server));
     }
 
     #[test]
@@ -426,15 +428,15 @@ mod tests {
         let mut server = Server::new(crate::config::Config::default(), Vec::new());
         server.aof.rewrite.failures_in_a_row = FAILURES_BEFORE_PAUSE;
         for minutes in [1, 2, 4, 8, 16, 32, 60, 60] {
-            assert!(is_paused(&mut server));
+            assert!(must_pause(&mut server));
             assert_eq!(server.aof.rewrite.pause_minutes, minutes);
             server.clock.now_ms += minutes * 60_000 - 1000;
-            assert!(is_paused(&mut server));
+            assert!(must_pause(&mut server));
             server.clock.now_ms += 1000;
-            assert!(!is_paused(&mut server), "one attempt after each pause");
+            assert!(!must_pause(&mut server), "one attempt after each pause");
         }
         server.aof.rewrite.failures_in_a_row = 0;
-        assert!(!is_paused(&mut server));
+        assert!(!must_pause(&mut server));
         assert_eq!(server.aof.rewrite.pause_minutes, 0);
     }
 }

@@ -735,6 +735,7 @@ impl Decoder<'_, '_> {
         let consumers = self.length()?;
         for _ in 0..consumers {
             self.consumer(kind, group, tick)?;
+            self.tick(tick);
         }
         let released = match kind {
             kind::STREAM_RELEASED => self.length()?,

@@ -17,9 +17,9 @@ pub const SANDBOX: &str = "=sandbox";
 const OWN_SOURCES: [&[u8]; 2] = [SANDBOX.as_bytes(), b"=[native]"];
 const LIBRARY: &[u8] = b"=[C]";
 
-/// To find a level takes time in proportion to its number, each time.
+/// The maximum level that is searched: to find a level takes time in proportion to its number.
 const LEVELS_MAX: c_int = 250;
-/// Beyond all levels.
+/// A level beyond all levels.
 const NO_LEVEL: c_int = c_int::MAX;
 
 fn is_own(source: &[u8]) -> bool {
@@ -27,19 +27,21 @@ fn is_own(source: &[u8]) -> bool {
 }
 
 /// The functions that are being called, innermost first.
-#[derive(Clone, Copy)]
 pub struct Calls {
     l: *mut lua_State,
 }
 
-/// One of them.
+/// A function on the call stack.
 pub struct Caller {
     /// The name of the chunk in messages: `user_script`, `[string "..."]`.
     pub chunk: Vec<u8>,
     /// The line that runs; 0 or -1 if the function is not one of the script.
     pub line: c_int,
+    /// The call says a name.
     pub is_named: bool,
+    /// A function of C.
     pub is_library: bool,
+    /// Called by an operator.
     pub is_metamethod: bool,
 }
 
@@ -51,7 +53,7 @@ impl Calls {
     }
 
     /// The fields `what` of a level; `None` if there is no such level.
-    fn info(self, level: c_int, what: &CStr) -> Option<ffi::lua_Debug> {
+    fn info(&self, level: c_int, what: &CStr) -> Option<ffi::lua_Debug> {
         // SAFETY: `Calls::of` was given the state of a running call; `lua_getstack` says whether
         // the level exists, and then `ar` is filled.
         unsafe {
@@ -62,16 +64,17 @@ impl Calls {
         }
     }
 
-    /// The source and the line of a level.
-    fn place(self, level: c_int) -> Option<(Vec<u8>, c_int)> {
+    /// The source and the line of a level. The source of a chunk without a name is its whole text.
+    fn place(&self, level: c_int) -> Option<(&[u8], c_int)> {
         let ar = self.info(level, c"Sl")?;
-        // SAFETY: the source's name lives as long as the level.
+        // SAFETY: the text of the source belongs to a function that is being called, which it does
+        // as long as `self` is used.
         let source = unsafe { CStr::from_ptr(ar.source) };
-        Some((source.to_bytes().to_vec(), ar.currentline))
+        Some((source.to_bytes(), ar.currentline))
     }
 
     /// What is known of the function at a level.
-    pub fn caller(self, level: c_int) -> Option<Caller> {
+    pub fn caller(&self, level: c_int) -> Option<Caller> {
         let ar = self.info(level, c"Snl")?;
         // SAFETY: the texts of `ar` live as long as the level.
         unsafe {
@@ -88,7 +91,7 @@ impl Calls {
 
     /// The name by which the function at a level was called, and whether it was called as a
     /// method. Lua 5.1 has no names for metamethods.
-    pub fn name(self, level: c_int) -> Option<(Vec<u8>, bool)> {
+    pub fn name(&self, level: c_int) -> Option<(Vec<u8>, bool)> {
         let ar = self.info(level, c"n")?;
         if ar.name.is_null() || is_metamethod(&ar) {
             return None;
@@ -101,24 +104,25 @@ impl Calls {
     }
 
     /// The level and the line of the innermost function of the script.
-    pub fn innermost_of_script(self) -> Option<(c_int, c_int)> {
+    pub fn innermost_of_script(&self) -> Option<(c_int, c_int)> {
         (1..)
             .map_while(|level| Some((level, self.place(level)?)))
             .find_map(|(level, (source, line))| {
-                let of_script = line > 0 && source != LIBRARY && !is_own(&source);
+                let of_script = line > 0 && source != LIBRARY && !is_own(source);
                 of_script.then_some((level, line))
             })
     }
 
-    /// The level, counted by the caller of the function that asks, of the function at the level
-    /// `wanted` when the server's own are left out.
-    pub fn level_of_script(self, wanted: c_int) -> c_int {
+    /// Converts the level of a script's `error` to that of LuaJIT's: `wanted` counts functions of
+    /// the script and its libraries, the result counts the server's own, too. [`NO_LEVEL`] if a
+    /// function of a library is there, or none.
+    pub fn level_of_script(&self, wanted: c_int) -> c_int {
         let (mut level, mut passed) = (1, 0);
         while passed < wanted && level < LEVELS_MAX {
             level += 1;
             match self.place(level) {
                 None => return NO_LEVEL,
-                Some((source, _)) if is_own(&source) => {}
+                Some((source, _)) if is_own(source) => {}
                 Some(_) => passed += 1,
             }
         }
@@ -130,7 +134,7 @@ impl Calls {
 
     /// The source and the line of an error: if a function of the server raised it, those of the
     /// call in the script.
-    pub fn place_of_error(self) -> Option<(Vec<u8>, c_int)> {
+    pub fn place_of_error(&self) -> Option<(Vec<u8>, c_int)> {
         let mut level = 1;
         let mut place = self.place(level)?;
         if place.0 == LIBRARY {
@@ -138,11 +142,11 @@ impl Calls {
             place = self.place(level)?;
         }
         // Some of LuaJIT's library functions are written in Lua; their only line is 0.
-        while place.1 == 0 || is_own(&place.0) {
+        while place.1 == 0 || is_own(place.0) {
             level += 1;
             place = self.place(level)?;
         }
-        Some(place)
+        Some((place.0.to_vec(), place.1))
     }
 }
 

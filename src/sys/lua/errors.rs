@@ -14,12 +14,13 @@ use mlua::Lua;
 use mlua::ffi::{self, lua_State};
 use std::ffi::{CStr, c_int, c_void};
 
-/// The key in Lua's registry of the function of [`explain`]: the address of this byte.
+/// The key in Lua's registry of the function `names` that [`explain`] was given: the address of
+/// this byte.
 static EXPLAIN_KEY: u8 = 0;
 
-/// A Lua function for `xpcall`: if LuaJIT may have left out the name of a value, the error's
-/// message is passed to `names`, a Lua function. From then on, [`error_handler`] passes such
-/// messages to `names`, too.
+/// A Lua function for `xpcall` that adds to an error what Lua 5.1 has and LuaJIT leaves out: the
+/// place of a stack overflow, and the name of a value, for which it calls `names`, a Lua function.
+/// From then on, [`error_handler`] does the same.
 pub fn explain(lua: &Lua, names: &mlua::Function) -> mlua::Result<mlua::Function> {
     // SAFETY: `names` is on the stack and is taken off; one value, the result, is left.
     unsafe {
@@ -47,7 +48,7 @@ unsafe extern "C-unwind" fn explain_handler(l: *mut lua_State) -> c_int {
 
 /// Adds to the error at index 1, the only value, the parts that Lua 5.1 has and LuaJIT leaves out.
 unsafe fn complete_message(l: *mut lua_State) {
-    // SAFETY: called by Lua with room for 20 values; both functions leave one value.
+    // SAFETY: called by Lua with room for 20 values; each branch leaves one value.
     unsafe {
         if Frame::new(l).bytes(1) == Some(b"stack overflow") {
             place_overflow(l);

@@ -693,8 +693,8 @@ pub fn nan_text(number: f64) -> &'static str {
 /// The C function behind all functions of [`Vm::function`]. Upvalues: the pointer to `Lent`, the
 /// function's number.
 unsafe extern "C-unwind" fn host_function(l: *mut lua_State) -> c_int {
-    // SAFETY: the upvalues were set by `Vm::function`. `answer` has dropped all its values before
-    // an error is raised.
+    // SAFETY: the upvalues were set by `Vm::function`. A Lua error jumps over this frame, so
+    // nothing may be left to drop: `answer` has dropped all its values.
     unsafe {
         match answer(l) {
             Outcome::Return(n) => c_int::from(n),
