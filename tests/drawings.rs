@@ -13,36 +13,77 @@ fn read(path: impl AsRef<Path>) -> String {
     fs::read_to_string(root().join(path)).expect("text")
 }
 
-/// All Rust files below `dir`.
-fn sources(dir: &str) -> Vec<String> {
+/// A Rust file: the path of its module, and its text.
+struct Source {
+    path: Vec<String>,
+    text: String,
+}
+
+/// All Rust files below `dir`, without tests.
+fn sources(dir: &str) -> Vec<Source> {
     let mut todo = vec![root().join(dir)];
-    let mut texts = Vec::new();
+    let mut found = Vec::new();
     while let Some(path) = todo.pop() {
         if path.is_dir() {
             let entries = fs::read_dir(&path).expect("a readable folder");
             todo.extend(entries.map(|entry| entry.expect("an entry").path()));
-        } else if path.extension().is_some_and(|e| e == "rs") {
-            texts.push(fs::read_to_string(&path).expect("text"));
+        } else if path.extension().is_some_and(|e| e == "rs") && !path.ends_with("tests.rs") {
+            let text = fs::read_to_string(&path).expect("text");
+            let module = match path.ends_with("mod.rs") {
+                true => path.parent().expect("a folder").to_path_buf(),
+                false => path.with_extension(""),
+            };
+            let parts = module
+                .iter()
+                .map(|part| part.to_string_lossy().into_owned());
+            found.push(Source {
+                path: parts.collect(),
+                text,
+            });
         }
     }
-    texts
+    found
 }
 
-/// The bodies of all functions of this name, as rustfmt lays them out.
-fn bodies(sources: &[String], name: &str) -> Vec<String> {
+/// The bodies of the functions of this name, as rustfmt lays them out. `module::name` is one in
+/// that module, or below it if the module itself has none. All of them are in one file.
+fn bodies(sources: &[Source], name: &str) -> Vec<String> {
+    let (place, name) = match name.split_once("::") {
+        Some((place, name)) => (Some(place), name),
+        None => (None, name),
+    };
+    let having = |wanted: &dyn Fn(&Source) -> bool| -> Vec<&Source> {
+        let found = sources.iter().filter(|source| wanted(source));
+        found
+            .filter(|source| !bodies_in(&source.text, name).is_empty())
+            .collect()
+    };
+    let mut found = match place {
+        Some(place) => having(&|source| source.path.last().is_some_and(|part| part == place)),
+        None => having(&|_| true),
+    };
+    if let Some(place) = place
+        && found.is_empty()
+    {
+        found = having(&|source| source.path.iter().any(|part| part == place));
+    }
+    let files: Vec<String> = found.iter().map(|source| source.path.join("/")).collect();
+    assert_eq!(files.len(), 1, "{place:?} {name} is in {files:?}");
+    bodies_in(&found[0].text, name)
+}
+
+fn bodies_in(text: &str, name: &str) -> Vec<String> {
     let mut out = Vec::new();
-    for text in sources {
-        let lines: Vec<&str> = text.lines().collect();
-        for (at, line) in lines.iter().enumerate() {
-            let code = line.trim_start();
-            let named = [format!("fn {name}("), format!("fn {name}<")];
-            if code.starts_with("//") || !named.iter().any(|named| code.contains(named.as_str())) {
-                continue;
-            }
-            let close = format!("{}}}", " ".repeat(line.len() - code.len()));
-            let end = lines[at..].iter().position(|line| *line == close);
-            out.push(lines[at + 1..at + end.unwrap_or(0).max(1)].join("\n"));
+    let lines: Vec<&str> = text.lines().collect();
+    for (at, line) in lines.iter().enumerate() {
+        let code = line.trim_start();
+        let named = [format!("fn {name}("), format!("fn {name}<")];
+        if code.starts_with("//") || !named.iter().any(|named| code.contains(named.as_str())) {
+            continue;
         }
+        let close = format!("{}}}", " ".repeat(line.len() - code.len()));
+        let end = lines[at..].iter().position(|line| *line == close);
+        out.push(lines[at + 1..at + end.unwrap_or(0).max(1)].join("\n"));
     }
     out
 }
@@ -78,10 +119,12 @@ fn each_function_of_the_path_calls_the_next_one() {
         let names: Vec<&str> = chain.split(" -> ").map(str::trim).collect();
         assert!(names.len() > 1, "no chain: {line}");
         for pair in names.windows(2) {
-            let bodies = bodies(&code, pair[0]);
-            assert!(!bodies.is_empty(), "no function {}", pair[0]);
+            let called = pair[1].rsplit("::").next().unwrap_or_default();
+            bodies(&code, pair[1]);
             assert!(
-                bodies.iter().any(|body| calls(body, pair[1])),
+                bodies(&code, pair[0])
+                    .iter()
+                    .any(|body| calls(body, called)),
                 "{} does not call {}",
                 pair[0],
                 pair[1]
@@ -143,7 +186,7 @@ fn the_steps_of_before_sleep_are_drawn_in_their_order() {
             words.next()
         })
         .collect();
-    let body = bodies(std::slice::from_ref(&text), "steps").remove(0);
+    let body = bodies_in(&text, "steps").remove(0);
     let called: Vec<&str> = body
         .lines()
         .filter(|line| line.starts_with("    ") && !line.starts_with("     "))
