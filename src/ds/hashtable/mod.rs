@@ -256,12 +256,16 @@ fn buckets_for(len: usize) -> usize {
     len.div_ceil(GROW_LOAD).max(1).next_power_of_two()
 }
 
-/// Fetches the first bytes of an element. A small one often lies on two cache lines.
+/// The part of an element that a look-up prefetches. An element of 32 bytes, such as a short key
+/// with an integer, never lies on two cache lines: a larger part would fetch lines that are not
+/// needed.
+const LOOKED_UP_BYTES: usize = 32;
+
+/// Fetches the first bytes of an element, which may lie on two cache lines.
 #[inline(always)]
-fn prefetch_element(p: NonNull<u8>) {
-    const BYTES: usize = 48;
+fn prefetch_element(p: NonNull<u8>, bytes: usize) {
     prefetch(p.as_ptr());
-    prefetch(p.as_ptr().wrapping_add(BYTES - 1));
+    prefetch(p.as_ptr().wrapping_add(bytes - 1));
 }
 
 /// The home of an element: its table and its bucket's index.
@@ -527,7 +531,8 @@ impl<E: Element> HashTable<E> {
             prefetch(child.as_ptr());
         }
         while matches != 0 {
-            prefetch_element(bucket.get(matches.trailing_zeros() as usize));
+            let p = bucket.get(matches.trailing_zeros() as usize);
+            prefetch_element(p, LOOKED_UP_BYTES);
             matches &= matches - 1;
         }
     }

@@ -16,6 +16,8 @@ const SELECT_PART: usize = 8;
 /// prefetches follow each other closely, so that the processor translates several addresses at the
 /// same time: each is on another page.
 const WINDOW: usize = 16;
+/// The part of an element that a walk prefetches: a short key with a short value.
+const WALKED_BYTES: usize = 48;
 
 impl<E: Element> HashTable<E> {
     /// One call of SCAN. Passes the elements of one bucket of the smaller table, with its
@@ -257,7 +259,7 @@ impl Walk {
         while window.len < WINDOW
             && let Some(p) = self.next(tables)
         {
-            prefetch_element(p);
+            prefetch_element(p, WALKED_BYTES);
             window.elements[window.len] = p;
             window.len += 1;
         }
