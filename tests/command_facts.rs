@@ -42,6 +42,11 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("cluster|info", "flags", AS_IN_REDIS),
     ("cluster|myid", "flags", AS_IN_REDIS),
     ("cluster|nodes", "flags", AS_IN_REDIS),
+    (
+        "script|debug",
+        "arity",
+        "Redis has no argument for the engine",
+    ),
     ("script|exists", "flags", AS_IN_REDIS),
     ("script|flush", "flags", AS_IN_REDIS),
     ("script|show", "flags", AS_IN_REDIS),

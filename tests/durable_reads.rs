@@ -303,6 +303,29 @@ fn a_message_of_a_client_that_has_read_a_change_waits() {
     assert!(receiver.conn.reply().ends_with(b"k-is-new\r\n"));
 }
 
+/// A power cut would undo the change at the primary and leave it at the replica.
+#[test]
+fn a_replica_gets_a_change_when_it_is_on_the_primary_s_disk() {
+    let mut stage = Stage::new();
+    let replica = Peer::aeris(&[]);
+    let mut conn = replica.connect();
+    conn.line(&format!("replicaof 127.0.0.1 {}", stage.server.port));
+    while !conn
+        .line("info replication")
+        .contains("master_link_status:up")
+    {}
+    stage.asks.line("set before 1");
+    while conn.line("get before") != "$1\r\n1\r\n" {}
+    stage.change(&["set k new"]);
+    for _ in 0..100 {
+        assert_eq!(stage.asks.line("ping"), "+PONG\r\n");
+        assert_eq!(conn.line("get k"), "$-1\r\n");
+    }
+    stage.end_change(1);
+    while conn.line("get k") != "$3\r\nnew\r\n" {}
+    assert_eq!(stage.asks.line("wait 1 0"), ":1\r\n");
+}
+
 #[test]
 fn clients_that_were_blocked_wait_for_the_change_that_served_them() {
     for (blocked, change) in [

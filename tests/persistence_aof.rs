@@ -568,6 +568,74 @@ fn nothing_acknowledged_is_lost_by_kill_9() {
     }
 }
 
+/// Writes an AOF of one incremental file with these commands.
+fn write_aof(dir: &Dir, commands: &[&[&str]]) {
+    let folder = dir.0.join("appendonlydir");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let manifest = "file appendonly.aof.1.incr.aof seq 1 type i\n";
+    std::fs::write(folder.join("appendonly.aof.manifest"), manifest).expect("a manifest");
+    let bytes: Vec<u8> = commands.iter().flat_map(|argv| multibulk(argv)).collect();
+    std::fs::write(dir.last_incr(), bytes).expect("a log");
+}
+
+/// MULTI and WATCH within a transaction are errors, as they were for the client that sent them: the
+/// transaction and what follows it stay, at the second start as well.
+#[test]
+fn multi_within_a_transaction_of_the_log_loses_nothing() {
+    let commands: [&[&str]; 9] = [
+        &["SELECT", "0"],
+        &["SET", "a", "1"],
+        &["MULTI"],
+        &["MULTI"],
+        &["WATCH", "a"],
+        &["SET", "b", "2"],
+        &["EXEC"],
+        &["SET", "c", "3"],
+        &["SET", "d", "4"],
+    ];
+    let starts: [Start; 2] = [our, redis];
+    for start in starts {
+        let dir = Dir::new("nested");
+        write_aof(&dir, &commands);
+        let log = dir.last_incr();
+        let whole = std::fs::read(&log).expect("the log");
+        for _ in 0..2 {
+            let Some(server) = start(&dir, &[]) else {
+                return;
+            };
+            let mut conn = server.connect();
+            wait_until_loaded(&mut conn);
+            assert_eq!(
+                conn.line("mget a b c d"),
+                "*4\r\n$1\r\n1\r\n$1\r\n2\r\n$1\r\n3\r\n$1\r\n4\r\n"
+            );
+        }
+        assert_eq!(std::fs::read(&log).expect("the log"), whole);
+    }
+}
+
+/// An AOF of Redis 6 beside another one in the folder: neither is chosen, at no start.
+#[test]
+fn an_old_aof_whose_name_is_taken_is_refused_at_each_start() {
+    let dir = Dir::new("two-logs");
+    std::fs::create_dir(dir.0.join("appendonlydir")).expect("a folder");
+    for (path, key) in [
+        ("appendonly.aof", "new"),
+        ("appendonlydir/appendonly.aof", "old"),
+    ] {
+        std::fs::write(dir.0.join(path), multibulk(&["SET", key, "1"])).expect("a log");
+    }
+    for _ in 0..2 {
+        let status = Command::new(env!("CARGO_BIN_EXE_aeris-server"))
+            .args(["--port", "0", "--unixsocket", "s", "--appendonly", "yes"])
+            .current_dir(&dir.0)
+            .stdout(std::process::Stdio::null())
+            .status();
+        assert_eq!(status.expect("the server").code(), Some(1));
+        assert!(!dir.0.join("appendonlydir/appendonly.aof.manifest").exists());
+    }
+}
+
 /// The size after the last rewrite is not in the files: each server takes that of the base.
 #[test]
 fn after_a_start_the_aof_has_grown_by_what_follows_the_base() {

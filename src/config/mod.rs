@@ -453,13 +453,5 @@ impl Config {
     }
 }
 
-/// The system's text for an error, without the number that Rust appends.
-fn os_error(error: &std::io::Error) -> String {
-    match error.raw_os_error() {
-        Some(code) => nix::errno::Errno::from_raw(code).desc().into(),
-        None => error.to_string(),
-    }
-}
-
 #[cfg(test)]
 mod tests;

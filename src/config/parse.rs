@@ -13,13 +13,14 @@
 //!
 //! The first bad line stops the start with Redis's text; see [`StartError`].
 
+use super::Config;
 use super::args::Sources;
 use super::enums::{RenameCommand, Text};
 use super::row::{Apply, MULTI_ARG, Origin, Reason};
 use super::set::change_dir;
 use super::table::lookup;
-use super::{Config, os_error};
 use crate::sys;
+use crate::sys::error_text;
 use crate::util::glob::glob_match;
 use crate::util::quote::split_args;
 use std::ffi::OsStr;
@@ -120,7 +121,7 @@ pub fn load(
         let read = sys::read_at_most(io::stdin().lock(), MAX_CONFIG_BYTES);
         text.extend(read.map_err(|error| StartError::Open {
             path: "-".into(),
-            reason: os_error(&error),
+            reason: error_text(&error),
         })?);
     }
     text.extend_from_slice(&sources.options);
@@ -196,14 +197,14 @@ pub(super) fn check_logfile(config: &Config) -> Result<(), StartError> {
         .create(true)
         .open(&config.logfile);
     opened.map(drop).map_err(|error| {
-        StartError::Whole(format!("Can't open the log file: {}", os_error(&error)))
+        StartError::Whole(format!("Can't open the log file: {}", error_text(&error)))
     })
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>, StartError> {
     let open_error = |error: io::Error| StartError::Open {
         path: path.into(),
-        reason: os_error(&error),
+        reason: error_text(&error),
     };
     let file = std::fs::File::open(path).map_err(open_error)?;
     sys::read_at_most(file, MAX_CONFIG_BYTES).map_err(open_error)

@@ -29,11 +29,12 @@
 //! Redis writes everything into the main file and does not look into includes; with Redis, an
 //! include at the end of the file undoes the rewrite.
 
+use super::Config;
 use super::enums::Text;
 use super::parse::{apply_line, expand_include, is_blank, trim_line};
 use super::row::{Apply, Row, SettingKind};
 use super::table::{TABLE, lookup};
-use super::{Config, os_error};
+use crate::sys::error_text;
 use crate::sys::tape;
 use crate::util::quote::{needs_repr, repr, split_args};
 use std::ffi::OsStr;
@@ -68,8 +69,8 @@ impl RewriteError {
     /// without a name.
     pub fn system_text(&self) -> String {
         match self {
-            RewriteError::NoFile => os_error(&io::Error::from_raw_os_error(libc::EFAULT)),
-            RewriteError::Io(error) => os_error(error),
+            RewriteError::NoFile => error_text(&io::Error::from_raw_os_error(libc::EFAULT)),
+            RewriteError::Io(error) => error_text(error),
         }
     }
 }
@@ -78,7 +79,7 @@ impl fmt::Display for RewriteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             RewriteError::NoFile => f.write_str("The server is running without a config file"),
-            RewriteError::Io(error) => write!(f, "Rewriting config file: {}", os_error(error)),
+            RewriteError::Io(error) => write!(f, "Rewriting config file: {}", error_text(error)),
         }
     }
 }

@@ -6,13 +6,14 @@
 //!   server: does the steps; when one fails: rollback(change), does the steps before it again, replies apply_failed
 //! ```
 
+use super::Config;
 use super::enums::Text;
 use super::row::{
     Apply, DENY_ASYNC_LOADING, DENY_LOADING, HIDDEN, IMMUTABLE, MULTI_ARG, Origin, PROTECTED,
     REAPPLY, Reason, Row,
 };
 use super::table::{TABLE, lookup};
-use super::{Config, os_error};
+use crate::sys::error_text;
 use crate::sys::tape;
 use crate::texts::{self, Words};
 use crate::util::glob::{glob_match_nocase, is_literal};
@@ -222,7 +223,7 @@ fn find_targets(
 
 /// Changes to `config.dir` and makes it absolute.
 pub(super) fn change_dir(config: &mut Config) -> Result<(), Reason> {
-    tape::outcome(|| std::env::set_current_dir(&config.dir)).map_err(|error| os_error(&error))?;
+    tape::outcome(|| std::env::set_current_dir(&config.dir)).map_err(|error| error_text(&error))?;
     let cwd = || {
         let dir = std::env::current_dir().unwrap_or_default();
         dir.into_os_string().into_vec()

@@ -455,11 +455,6 @@ pub mod check {
         Ok(())
     }
 
-    /// The check of `dir`.
-    pub fn dir(text: &[u8]) -> Verdict {
-        require(!text.is_empty(), "dir can't be empty")
-    }
-
     /// The check of a name of a file or folder in `dir`; `if_empty` and `if_path` are the error
     /// texts.
     fn name(text: &[u8], if_empty: &'static str, if_path: &'static str) -> Verdict {
@@ -469,9 +464,8 @@ pub mod check {
 
     /// The check of `dbfilename`.
     pub fn dbfilename(text: &[u8]) -> Verdict {
-        name(
-            text,
-            "dbfilename can't be empty",
+        require(
+            !text.contains(&b'/'),
             "dbfilename can't be a path, just a filename",
         )
     }

@@ -176,7 +176,7 @@ pub static TABLE: &[Row] = &[
     Row::new("enable-debug-assert", yes_no!(enable_debug_assert, false)).flags(IMMUTABLE | HIDDEN | NO_EFFECT),
     Row::new("debug-context", text!(debug_context, "")).flags(HIDDEN | DEBUG | NO_EFFECT),
     Row::new("watchdog-period", WATCHDOG_PERIOD).flags(HIDDEN).apply(Apply::WatchdogPeriod),
-    Row::new("dir", text!(dir, "", check::dir)).flags(PROTECTED | DENY_LOADING).apply(Apply::Dir),
+    Row::new("dir", text!(dir, "")).flags(PROTECTED | DENY_LOADING).apply(Apply::Dir),
 
     // Snapshots
     Row::new("save", SettingKind::Special(&special::SAVE)).flags(MULTI_ARG),

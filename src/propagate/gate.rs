@@ -1,4 +1,4 @@
-//! The gate: decides which replies may be sent.
+//! The gate: decides which replies, and which part of the replication stream, may be sent.
 //!
 //! ```text
 //!   AOF       synced ........ written ........ fed
@@ -17,21 +17,37 @@
 //!
 //! **Invariant:** offsets never decrease while a client waits; `held` has the slots of clients with
 //! the flag PENDING_WRITE, each once.
-//! **Limits:** the replication stream does not wait, so a replica may be ahead of its primary's
-//! disk.
+//!
+//! Under `always`, replicas get the stream only as far as the AOF is on the disk: what a power cut
+//! could undo at the primary must not be seen at a replica. A mark relates the two: where the
+//! stream ended when the AOF had been fed so much.
+//!
+//! ```text
+//!   AOF       synced ──────┐    fed ──────┐          one mark for each turn that fed anything
+//!   stream    stream_end ──┘    end ──────┘          the mark of the greatest offset below `synced`
+//! ```
+//!
+//! **Limits:** MIGRATE, slots that move, and the snapshot of a full synchronisation do not wait.
+
+use std::collections::VecDeque;
 
 use super::unsynced::{Unsynced, is_durable};
 use crate::client::Client;
 use crate::config::AppendFsync;
 use crate::state::Server;
 
-/// Replies that wait for the AOF.
+/// Replies, and a part of the stream, that wait for the AOF.
 #[derive(Default)]
 pub struct Gate {
     /// The slots of the clients whose reply must wait.
     held: Vec<u32>,
     /// The clients are checked again when the safe offset differs from this value.
     held_until: u64,
+    /// Pairs of an offset in the AOF and the end of the stream when the AOF had been fed so far,
+    /// ascending; empty if replicas get the whole stream.
+    marks: VecDeque<(u64, u64)>,
+    /// The offset in the stream up to which replicas get it; `None`: they get all of it.
+    stream_end: Option<u64>,
     pub unsynced: Unsynced,
 }
 
@@ -82,6 +98,36 @@ pub fn release_held(server: &mut Server) {
         server.gate.held_until = safe;
         server.net.pending_write.append(&mut server.gate.held);
     }
+}
+
+/// Moves the end of the part of the stream that replicas get. Called after the AOF was written and
+/// before anything is sent.
+pub fn release_stream(server: &mut Server) {
+    let always = server.config.appendfsync == AppendFsync::Always && server.aof.feed.is_open();
+    let safe = safe_offset(server);
+    let (fed, end) = (server.aof.feed.fed, server.replication.stream.end());
+    let gate = &mut server.gate;
+    if !always || safe >= fed {
+        gate.marks.clear();
+        // Under `always` the next commands wait, although nothing waits now.
+        gate.stream_end = always.then_some(end);
+        return;
+    }
+    if gate.marks.back() != Some(&(fed, end)) {
+        gate.marks.push_back((fed, end));
+    }
+    while let Some(&(offset, end)) = gate.marks.front()
+        && offset <= safe
+    {
+        gate.stream_end = Some(end);
+        gate.marks.pop_front();
+    }
+}
+
+/// How many of the stream's last `lag` bytes a replica gets now.
+pub fn sendable(server: &Server, lag: u64) -> u64 {
+    let held = |end| server.replication.stream.end().saturating_sub(end);
+    lag.saturating_sub(server.gate.stream_end.map_or(0, held))
 }
 
 #[cfg(test)]

@@ -380,7 +380,11 @@ fn hexadecimal(text: &[u8]) -> Option<(f64, usize)> {
     let power = exponent(&text[len..], b'p');
     if power > 0 {
         let given = std::str::from_utf8(&text[len + 1..len + power]).ok()?;
-        scale = scale.saturating_add(given.parse().unwrap_or(i32::MAX));
+        let out_of_range = match given.starts_with('-') {
+            true => i32::MIN,
+            false => i32::MAX,
+        };
+        scale = scale.saturating_add(given.parse().unwrap_or(out_of_range));
         len += power;
     }
     Some((number * 2f64.powi(scale), len))

@@ -185,6 +185,7 @@ pub fn write_aof(server: &mut Server) {
         acks::note_aof(server);
     }
     gate::release_held(server);
+    gate::release_stream(server);
     blocked::serve_acks(server);
 }
 

@@ -54,12 +54,16 @@ pub fn of(config: &Config) -> Supervised {
         Supervised::Auto if has("UPSTART_JOB") => Supervised::Upstart,
         Supervised::Auto if has("NOTIFY_SOCKET") => Supervised::Systemd,
         Supervised::Auto => Supervised::No,
+        Supervised::Upstart if !has("UPSTART_JOB") => Supervised::No,
         named => named,
     }
 }
 
 /// Begins to talk to systemd at start, when the process has its final id.
 pub fn begin(config: &Config) {
+    if config.supervised == Supervised::Upstart && of(config) == Supervised::No {
+        log::info!("upstart supervision requested, but UPSTART_JOB not found!");
+    }
     if of(config) == Supervised::Systemd {
         systemd::begin();
     }

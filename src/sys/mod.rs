@@ -27,9 +27,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 /// The C library's text for an error: `Connection reset by peer`, without the number that std adds.
 pub fn error_text(e: &io::Error) -> String {
+    let text = e.to_string();
     match e.raw_os_error() {
-        Some(code) => nix::errno::Errno::from_raw(code).desc().to_string(),
-        None => e.to_string(),
+        Some(code) => text
+            .strip_suffix(&format!(" (os error {code})"))
+            .unwrap_or(&text)
+            .to_string(),
+        None => text,
     }
 }
 

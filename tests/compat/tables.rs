@@ -13,8 +13,6 @@ const NEWER_ROWS: &[(&str, &str)] = &[
     ("georadius", "key specs"),
     // Valkey 8.1's suite runs these while the data set is loaded.
     ("memory|", "flags"),
-    // 9.1 has an argument for the engine.
-    ("script|debug", "arity"),
     // 9.1 has CLUSTER REPLICATE NO ONE.
     ("cluster|replicate", "arity"),
 ];

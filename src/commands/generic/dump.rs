@@ -1,5 +1,6 @@
 //! DUMP and RESTORE: a value as bytes that a client can store or send to another server.
 
+use crate::client::flag;
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::config::{RdbVersionCheck, SanitizeDumpPayload};
 use crate::db::Ttl;
@@ -85,7 +86,9 @@ pub fn restore(ctx: &mut Ctx) -> CmdResult {
     let Some((version, body)) = payload::open(ctx.argv[3], checks) else {
         return Err(Error::of("ERR DUMP payload version or checksum are wrong"));
     };
-    let limits = Limits::of(ctx.server);
+    let mut limits = Limits::of(ctx.server);
+    // The server's own AOF may hold what older versions wrote, as an RDB may.
+    limits.sanitize |= !ctx.client.has(flag::AOF_LOADER);
     let mut blocks = 0;
     let stored = payload::restore(version, body, limits, &mut blocks, |kind, value| {
         store(ctx, &options, expire_at, kind, value);
@@ -95,6 +98,7 @@ pub fn restore(ctx: &mut Ctx) -> CmdResult {
     }
     stored.map_err(|fault| {
         payload::log_fault(&fault);
+        ctx.server.aof.lost_key |= ctx.client.has(flag::AOF_LOADER);
         match fault {
             Fault::Foreign(_) => Error::new(format!("ERR {fault}")),
             _ => Error::BAD_FORMAT,

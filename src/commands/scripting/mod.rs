@@ -82,7 +82,7 @@ pub const TABLE: &[Command] = &[
         ]),
     ]),
     cmd("script", container, -2, NONE, NONE_CAT).subcommands(&[
-        cmd("debug", script::debug, -3, NOSCRIPT, SCRIPTING),
+        cmd("debug", script::debug, 3, NOSCRIPT, SCRIPTING),
         cmd("exists", script::exists, -3, NOSCRIPT, SCRIPTING).tips(&[
             "request_policy:all_shards",
             "response_policy:agg_logical_and",

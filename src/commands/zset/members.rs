@@ -87,6 +87,11 @@ pub fn zadd(ctx: &mut Ctx) -> CmdResult {
 
 /// ZINCRBY key increment member
 pub fn zincrby(ctx: &mut Ctx) -> CmdResult {
+    // Redis takes it for an option of ZADD, and misses the increment.
+    const OPTIONS: [&str; 6] = ["nx", "xx", "ch", "incr", "gt", "lt"];
+    if OPTIONS.iter().any(|option| ctx.is(2, option)) {
+        return Err(Error::SYNTAX);
+    }
     let mut options = AddOptions::default();
     options.flags.incr = true;
     zadd_generic(ctx, 2, options)

@@ -142,7 +142,7 @@ fn has_unsent(server: &Server, c: &Client) -> bool {
     let r = c.reference();
     let by_state = server.replication.replicas.get(r).is_some_and(|replica| {
         matches!(replica.state, State::Receiving(_))
-            || replica.is_streaming() && server.replication.lag(r) > 0
+            || replica.is_streaming() && gate::sendable(server, server.replication.lag(r)) > 0
     });
     by_state || !c.reply.is_empty()
 }
@@ -176,15 +176,17 @@ fn write_stream(server: &mut Server, c: &mut Client) -> Io {
     let mut io = Io::Drained;
     let streams = |replica: &Replica| replica.is_streaming();
     let streams = server.replication.replicas.get(r).is_some_and(streams);
+    let sendable = gate::sendable(server, server.replication.lag(r));
+    let sendable = usize::try_from(sendable).unwrap_or(usize::MAX);
     let Some(conn) = c.conn.as_mut().filter(|_| streams) else {
         return io;
     };
     loop {
         let mut pieces = [IoSlice::new(&[]); PIECES];
-        let limit = BYTES_PER_TURN - total;
+        let limit = BYTES_PER_TURN.min(sendable) - total;
         let n = server.replication.io_slices(r, limit, &mut pieces);
         if n == 0 {
-            if limit == 0 {
+            if total == BYTES_PER_TURN {
                 io = Io::More;
             }
             break;

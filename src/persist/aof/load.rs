@@ -29,6 +29,7 @@ use super::reader::{AofReader, Fault, Item};
 use super::{dir, file_name, os_name};
 use crate::client::resp::Sent;
 use crate::client::{Client, flag};
+use crate::command;
 use crate::error::said;
 use crate::execute::call::call;
 use crate::execute::dispatch::find_command;
@@ -172,15 +173,6 @@ fn adopt_old_aof(server: &mut Server) -> io::Result<()> {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
         _ => {}
     }
-    let manifest = &mut server.aof.manifest;
-    if manifest.base.is_none() {
-        manifest.base_seq = 1;
-        manifest.base = Some(Part {
-            name: name.clone(),
-            seq: 1,
-        });
-        manifest.store(&dir, &name)?;
-    }
     let new = dir.join(os_name(&name));
     if new.exists() {
         log::warn!(
@@ -189,6 +181,15 @@ fn adopt_old_aof(server: &mut Server) -> io::Result<()> {
             dir.display()
         );
         return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    let manifest = &mut server.aof.manifest;
+    if manifest.base.is_none() {
+        manifest.base_seq = 1;
+        manifest.base = Some(Part {
+            name: name.clone(),
+            seq: 1,
+        });
+        manifest.store(&dir, &name)?;
     }
     std::fs::rename(&old, new)?;
     manifest::sync_dir(&dir)?;
@@ -362,14 +363,20 @@ impl Replay {
             LoadError::Refused
         })?;
         run(live.server, &mut self.client, &argv, id);
+        if std::mem::take(&mut live.server.aof.lost_key) {
+            log::warn!("Terminating server after rdb file reading failure.");
+            return Err(LoadError::Refused);
+        }
         Ok(())
     }
 }
 
-/// Runs a command of the AOF, or queues it for EXEC.
+/// Runs a command of the AOF, or queues it for EXEC. MULTI and WATCH within a transaction are
+/// errors, which change nothing.
 pub(super) fn run(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16) {
+    c.shown_cmd = Some(id);
     let cmd = server.commands.row(id);
-    if c.has(flag::MULTI) && !matches!(cmd.name, "exec" | "discard") {
+    if c.has(flag::MULTI) && !cmd.is(command::RUNS_IN_MULTI) {
         transaction::queue(server, c, id, cmd.flags, argv);
     } else {
         call(server, c, argv, id, Sent::default());

@@ -179,6 +179,7 @@ impl Manifest {
     /// because the manifest was lost or a crash came between two steps. No new file gets the name
     /// of such a file. Returns these names. Empty incremental files don't count.
     pub fn skip_unnamed(&mut self, dir: &Path, file_name: &[u8]) -> Vec<Vec<u8>> {
+        let old: Vec<Vec<u8>> = self.history.iter().map(|part| part.name.clone()).collect();
         let has_bytes = |name: &Vec<u8>| {
             let meta = std::fs::symlink_metadata(dir.join(super::os_name(name)));
             meta.is_ok_and(|meta| meta.len() > 0)
@@ -199,7 +200,7 @@ impl Manifest {
                 if names.is_empty() {
                     break;
                 }
-                found.extend(names);
+                found.extend(names.into_iter().filter(|name| !old.contains(name)));
                 *seq = next;
             }
         }

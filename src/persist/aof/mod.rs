@@ -88,6 +88,8 @@ pub struct Aof {
     /// The value of `current_size` when the last incremental file was opened.
     last_incr_at: u64,
     pub rewrite: rewrite::Rewrite,
+    /// A RESTORE of the AOF that is being loaded has a value that can't be read.
+    pub lost_key: bool,
     noted: position::Noted,
     /// The bytes of memory that were copied on write during the last rewrite.
     pub last_cow_bytes: u64,

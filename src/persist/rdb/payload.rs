@@ -107,10 +107,7 @@ pub fn restore<R>(
     let mut kind = reader.get_u8()?;
     let mut decoder = Decoder {
         reader: &mut reader,
-        limits: Limits {
-            sanitize: true,
-            ..limits
-        },
+        limits,
         version,
         next_tick: u64::MAX,
         blocks: 0,

@@ -509,8 +509,16 @@ fn a_stream_that_lost_count_is_counted_anew_unless_a_client_sent_it() {
     let entry = server.lookup_in(0, b"s").expect("a stream");
     let payload = payload::dump(entry, VERSIONS[0].number(), false);
     let (version, body) = payload::open(&payload, CHECKS).expect("our own");
-    let refused = restore(&mut server, version, &damage(body));
+    let of_client = Limits {
+        sanitize: true,
+        ..Limits::of(&server)
+    };
+    let body = damage(body);
+    let restored = |limits| payload::restore(version, &body, limits, &mut 0, |_, _| ());
+    let refused = restored(of_client);
     assert!(matches!(refused, Err(decode::Fault::Corrupt(_))));
+    // The server's own AOF is a file as well.
+    assert!(restored(Limits::of(&server)).is_ok());
 }
 
 /// A server with a key, a hash with a volatile field, and a function.

@@ -37,8 +37,11 @@ pub fn migrate(ctx: &mut Ctx) -> CmdResult {
     if ctx.client.must_obey() {
         return Err(NOT_HERE);
     }
-    let port = parse_i64(ctx.argv[2]).and_then(|port| u16::try_from(port).ok());
-    let port = port.filter(|port| *port != 0);
+    let port = parse_i64(ctx.argv[2]).unwrap_or(0);
+    if port < 0 {
+        return Err(Error::of("IOERR error or timeout connecting to the client"));
+    }
+    let port = u16::try_from(port).ok().filter(|port| *port != 0);
     let destination = Destination {
         host: String::from_utf8_lossy(ctx.argv[1]).into_owned(),
         port: port.ok_or(Error::of(

@@ -179,10 +179,12 @@ fn ok(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// DEBUG SLEEP seconds
+/// DEBUG SLEEP seconds. Of a time beyond 64 bits of microseconds, nothing is left.
 fn sleep(ctx: &mut Ctx) -> CmdResult {
-    let seconds = parse_f64(ctx.argv[2]).unwrap_or(0.0).max(0.0);
-    sys::sleep(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX));
+    let us = parse_f64(ctx.argv[2]).unwrap_or(0.0) * 1e6;
+    if us < i64::MAX as f64 {
+        sys::sleep(Duration::from_micros(us as u64));
+    }
     ok(ctx)
 }
 
