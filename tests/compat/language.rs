@@ -196,6 +196,14 @@ fn lacks_question_mark(ours: &[u8], theirs: &[u8]) -> bool {
     named.contains(" field '?' (a ") && nameless == without_lengths(ours)
 }
 
+/// Whether a difference is that of a loop with an infinite step, which never runs in Lua 5.1: there
+/// the first value is the start less the step and plus the step, which is no number. LuaJIT runs the
+/// body once.
+fn has_infinite_step(script: &str, ours: &[u8], theirs: &[u8]) -> bool {
+    let loops = script.contains("for i = 1, 3, ") && script.contains("math.huge");
+    loops && ours == b":1\r\n" && theirs == b"$-1\r\n"
+}
+
 fn script(random: &mut Random) -> String {
     let mut pick = |list: &[&'static str]| list[random.below(list.len() as u64) as usize];
     let (operator, context) = (pick(OPERATORS), pick(CONTEXTS));
@@ -237,9 +245,9 @@ fn operators_name_the_values_that_they_refuse() {
         errors,
         open,
     } = tally;
-    println!("{compared} scripts compared, {errors} of them fail, {open} without a question mark");
+    println!("{compared} scripts compared, {errors} of them fail, {open} with an open difference");
     assert!(errors > compared / 4, "too few errors: {errors}");
-    assert!(open * 50 < errors, "too many values without a name: {open}");
+    assert!(open * 50 < errors, "too many open differences: {open}");
     assert!(wrong.is_empty(), "{}:\n{}", wrong.len(), wrong.join("\n"));
 }
 
@@ -288,10 +296,10 @@ fn compare(jury: &Jury, scripts: &[String], way: Way, tally: &mut Tally) {
         if jury.is_right(&[b"EVAL".to_vec()], &opinions) {
             continue;
         }
-        if theirs
-            .iter()
-            .any(|(_, replies)| lacks_question_mark(&ours[at], &replies[at]))
-        {
+        if theirs.iter().any(|(_, replies)| {
+            lacks_question_mark(&ours[at], &replies[at])
+                || has_infinite_step(script, &ours[at], &replies[at])
+        }) {
             tally.open += 1;
             continue;
         }
