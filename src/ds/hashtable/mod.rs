@@ -25,45 +25,45 @@
 //!                                                         v  one allocation: header, key, value (`ds::entry`)
 //! ```
 //!
-//! Nine pointers of 48 bits, a byte of the hash for each, one byte of count. A tag that matches by
-//! chance costs a needless comparison of keys: in less than 9 of 256 look-ups. For a tenth element,
-//! the ninth slot becomes the address of a child bucket, and so on.
-//!
 //! A bucket has nine pointers of 48 bits, a byte of the hash for each, and one byte of count. A tag
 //! that matches by chance costs a needless comparison of keys: in less than 9 of 256 look-ups. For
 //! a tenth element, the ninth slot becomes the address of a child bucket, and so on.
-//! eighth is used. While it rehashes there are two tables, and buckets move one at a time, in
-//! order, with each write and each cron:
+//!
+//! # Rehashing
 //!
 //! A table doubles when it holds nine elements for each bucket, and shrinks when less than an
 //! eighth is used. While it rehashes there are two arrays of buckets, and buckets move one at a
 //! time, in order, with each write and each call of the cron:
+//!
+//! ```text
+//!  tables[0]   . . . . . . . . # # # # # # # #        . moved and empty    # still here
+//!                              ^ rehash_at
 //!  tables[1]   # # # # # # # # - - - - - - - - # # # # # # # # - - - - - - - -
 //! ```
 //!
-//! An element whose index in `tables[0]` is below `rehash_at` is in `tables[1]`; all others, new
-//! ones included, are in `tables[0]`. So every element has one place, and a look-up probes one
-//! table, never both. Keys in the bucket that moves next are prefetched, as their hashes are
-//! computed again.
 //! An element whose index in `tables[0]` is below `rehash_at` is in `tables[1]`; all other
 //! elements, also new ones, are in `tables[0]`. So every element has one place, and a look-up
 //! probes only one of the two. Keys in the bucket that moves next are prefetched, since their
 //! hashes are computed again.
+//!
+//! # SCAN
+//!
+//! The cursor is a bucket index whose bits are counted from the highest down:
 //!
 //! ```text
 //!   mask 0b111:   000 -> 100 -> 010 -> 110 -> 001 -> 101 -> 011 -> 111 -> end
 //!   mask 0b11:    00 --------> 10 --------> 01 --------> 11 --------> end
 //! ```
 //!
-//! Bucket `01` of the small table becomes `001` and `101` of the large one, and these are
-//! neighbours in this order. Elements that were visited stay behind the cursor, and the others stay
-//! before it, whatever size the table gets. While rehashing, a call returns one bucket of the
-//! smaller table and all its expansions in the larger one. An element may be returned twice (after
 //! Bucket `01` of the small table becomes `001` and `101` of the large one, and these two are
 //! neighbours in this order. Elements that were visited stay behind the cursor, and all others stay
 //! before it, whatever size the table gets. While rehashing, a call returns one bucket of the
 //! smaller table and all its expansions in the larger one. An element may be returned twice (after
 //! a shrink), but no element is missed that exists from the first call to the last.
+//!
+//! # Fair random
+//!
+//! Picking a bucket and then one of its elements would favour elements with few neighbours. So a
 //! bucket is accepted with probability length / longest, which makes every element equally likely;
 //! some three tries are needed.
 //!

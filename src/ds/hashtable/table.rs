@@ -1,9 +1,9 @@
 //! One array of buckets with its chains. The array owns buckets, but not elements: for it, an
 //! element is an address with a tag.
 //!
+//! **Invariants**
 //! - A chain is dense and as short as possible: every bucket but the last one is full, and a child
 //!   exists only when the elements don't fit without it. So the length of a chain is found in one
-//!   step for each bucket, and an empty chain has no child.
 //!   step for each bucket, and an empty chain has no child.
 //! - `longest` is at least the length of the longest chain. `longest` never decreases during the
 //!   life of a table: a fair random pick needs only an upper bound.

@@ -4,7 +4,6 @@
 //! and every page that is written while the child lives. The number of written pages is estimated
 //! from the rate of writes and the time that the last child of this kind took. The estimate assumes
 //! the worst case, a page for each write, but no more than all pages.
-//! worst case, and it can't be more than all pages.
 
 use std::time::Duration;
 

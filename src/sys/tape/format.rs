@@ -12,6 +12,7 @@
 //!
 //!   result := n << 1, or an error's number << 1 | 1
 //! ```
+//!
 //! An entry never crosses the end of a block. A recording without its `End`, or with half a block
 //! at its end, comes from a server that was killed; any other fault of the file is an error.
 
