@@ -142,14 +142,19 @@ book-figures:   ## measure the book's figures and record its traces again on thi
 	tools/book/book measure
 	tools/book/book trace --server $(TARGET)/debug/aeris-server
 
+# The lesson's number in two digits, from N with or without a zero before it.
+LESSON = $(shell echo $(N) | sed -n 's/^0*\([1-9][0-9]\{0,1\}\)$$/0\1/; s/^0\([0-9][0-9]\)$$/\1/; /^[0-9][0-9]$$/p')
+
 lesson-diff:    ## what lesson N adds to the one before (make lesson-diff N=4)
-	@lesson() { ls ae/lessons/$$(printf %02d $$1)_*.rs 2>/dev/null; }; \
-	new=$$(lesson $(N)) || { echo "There is no lesson $(N)."; exit 1; }; \
-	diff -u $$(lesson $$(($(N) - 1)) || echo /dev/null) $$new || true
+	@new=$$(ls ae/lessons/$(or $(LESSON),none)_*.rs 2>/dev/null) || { echo "There is no lesson $(N)."; exit 1; }; \
+	old=$$(ls ae/lessons/*.rs | grep -B 1 "^$$new$$" | head -n 1); \
+	[ "$$old" = "$$new" ] && old=/dev/null; \
+	diff -u $$old $$new || true
 
 exercise:       ## the test of the exercise of lesson N, which fails until it is solved (make exercise N=5)
+	@ls ae/lessons/$(or $(LESSON),none)_*.rs >/dev/null 2>&1 || { echo "There is no lesson $(N)."; exit 1; }
 	@$(CARGO) build --quiet -p ae --examples
-	$(CARGO) test --quiet -p ae --test exercises -- --ignored exercise_$$(printf %02d $(N))
+	$(CARGO) test --quiet -p ae --test exercises -- --ignored exercise_$(LESSON)
 
 soak: all       ## ten clients run all commands concurrently for MINUTES; fails if memory grows or a client hangs
 	tools/soak/soak --server $(TARGET)/release/aeris-server --minutes $(MINUTES) $(ARGS)

@@ -190,7 +190,12 @@ fn the_steps_of_before_sleep_are_drawn_in_their_order() {
     let called: Vec<&str> = body
         .lines()
         .filter(|line| line.starts_with("    ") && !line.starts_with("     "))
-        .filter_map(|line| line.trim().split('(').next()?.rsplit("::").next())
+        .filter_map(|line| line.trim().split('(').next())
+        // A name that says little has its module before it.
+        .map(|path| match drawn.contains(&path) {
+            true => path,
+            false => path.rsplit("::").next().unwrap_or(path),
+        })
         .filter(|name| {
             drawn.contains(name) || name.chars().all(|c| c.is_alphanumeric() || c == '_')
         })

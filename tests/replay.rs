@@ -98,6 +98,7 @@ fn subscribes(mut c: Conn, mut publisher: Conn) {
 }
 
 fn scripts(mut c: Conn) {
+    c.cmd(&["EVAL", "return tostring(os.clock())", "0"]);
     let script = "local t = redis.call('TIME') redis.call('SADD', KEYS[1], t[2], math.random(1000)) \
                   return {t[1], t[2], redis.call('SPOP', KEYS[1]), math.random(1000000)}";
     for _ in 0..50 {
@@ -299,6 +300,47 @@ fn trace_record_is_refused_where_a_recording_could_not_begin() {
     assert_eq!(c.line("PING"), "+PONG\r\n");
 }
 
+/// A name that is given by mistake costs neither a file nor the server.
+#[test]
+fn trace_record_writes_over_nothing_but_recordings() {
+    let server = Peer::aeris(&[]);
+    let mut c = server.connect();
+    c.line("SET precious data");
+    assert_eq!(c.line("SAVE"), "+OK\r\n");
+    let file = server.dir().join("dump.rdb");
+    let saved = fs::read(&file).expect("a data set");
+    fs::create_dir(server.dir().join("folder")).expect("a folder");
+    for (name, reason) in [
+        ("dump.rdb", "the file exists and is no recording"),
+        ("folder", "Is a directory"),
+        (
+            "folder/rec",
+            "a file outside of dir needs enable-protected-configs",
+        ),
+        (
+            "/nonexistent/rec",
+            "a file outside of dir needs enable-protected-configs",
+        ),
+        (
+            "../rec",
+            "a file outside of dir needs enable-protected-configs",
+        ),
+    ] {
+        let reply = c.cmd(&["TRACE", "RECORD", name]);
+        let reply = text(&reply);
+        assert_eq!(reply, format!("-ERR can't record: {reason}\r\n"), "{name}");
+    }
+    assert_eq!(fs::read(&file).expect("a data set"), saved);
+    assert_eq!(c.line("GET precious"), "$4\r\ndata\r\n");
+
+    let server = Peer::aeris(&["--enable-protected-configs", "yes"]);
+    let mut c = server.connect();
+    assert_eq!(
+        c.line("TRACE RECORD /nonexistent/rec"),
+        "-ERR can't record: No such file or directory\r\n"
+    );
+}
+
 #[test]
 fn what_is_not_recorded_ends_the_recording() {
     for (line, reason) in [
@@ -452,6 +494,7 @@ fn a_damaged_recording_is_an_error() {
     fails(&damaged, "is damaged in the block at offset ");
     fails(b"REDIS0011", "is not a recording");
     fails(b"", "is not a recording");
+    fails(&whole[..MAGIC.len()], "ends before the first turn");
     damaged[MAGIC.len() - 1] = 9;
     fails(&damaged, "is a recording in format 9");
     // Whole blocks with entries that make no sense.

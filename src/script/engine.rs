@@ -4,6 +4,8 @@ use std::cell::Cell;
 use std::ffi::CStr;
 
 use mlua::{Function, IntoLuaMulti, Lua, LuaString, MultiValue, Table, Value};
+use nix::sys::time::TimeValLike;
+use nix::time::ClockId;
 
 use crate::error::Error;
 use crate::script::syntax;
@@ -13,6 +15,7 @@ use crate::sys::lua::{FunctionRef, SANDBOX, Vm};
 use crate::sys::lua::{
     called_as, frame_of_script, is_native, nan_text, script_level, slot_of_frame,
 };
+use crate::sys::tape::{self, Input};
 
 /// The numbers of the `redis` table's functions, which [`crate::sys::lua::Host::call`] gets.
 pub mod api {
@@ -147,6 +150,10 @@ impl Engine {
         options.set("is_native", is_native(lua)?)?;
         options.set("nan_text", lua.create_function(|_, n| Ok(nan_text(n)))?)?;
         options.set("script_level", script_level(lua)?)?;
+        options.set(
+            "clock",
+            lua.create_function(|_, ()| Ok(processor_seconds()))?,
+        )?;
         options.set("unsigned", lua.create_function(native::unsigned)?)?;
         add_names(&vm, &options)?;
         let formats = |lua: &Lua, ()| sandbox(lua, include_str!("formats.lua"));
@@ -252,6 +259,16 @@ fn add_names(vm: &Vm, options: &Table) -> mlua::Result<()> {
     let (instruction_at, line_at) = vm.bytecode()?;
     options.set("instruction_at", instruction_at)?;
     options.set("line_at", line_at)
+}
+
+/// The time of a processor that the process has used, for `os.clock`. An input of the loop: a
+/// replay takes it from its recording.
+fn processor_seconds() -> f64 {
+    let us = tape::number(Input::Fact, || {
+        let used = ClockId::CLOCK_PROCESS_CPUTIME_ID.now();
+        used.map_or(0, |used| used.num_microseconds().unsigned_abs())
+    });
+    us as f64 / 1e6
 }
 
 thread_local! {

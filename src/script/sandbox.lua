@@ -295,6 +295,8 @@ function string.len(...)
     return len(...)
 end
 
+os.clock = options.clock
+
 local dump = string.dump
 
 function string.dump(...)

@@ -6,14 +6,14 @@
 //!    3 handle_ready_keys           clients that wait for a key which was written; they write, so before the AOF
 //!    4 run_unblocked_clients       requests that arrived while a client was blocked; after 1 and 3 unblocked it.
 //!                                  MIGRATE goes on first: it unblocks clients and writes keys
-//!    5 broadcast                   invalidations, before the replies: caches get them first
-//!    6 handle_request              SHUTDOWN, after all commands of the turn and before their replies: what it saves
+//!    5 tracking::broadcast         invalidations, before the replies: caches get them first
+//!    6 shutdown::handle_request    SHUTDOWN, after all commands of the turn and before their replies: what it saves
 //!                                  is what was acknowledged
 //!    7 write_aof                   before any reply leaves: a reply promises the AOF
 //!    8 write_to_replicas           after the AOF, so that a replica is not ahead of its primary's file
-//!    9 update                      a failover, which waits until a replica has the stream that 8 has just sent
-//!   10 turn                        the cluster: its packets carry the offset after 7; it sets the role that 11 follows
-//!   11 follow                      the link to our primary, as REPLICAOF, 9 and 10 have set it; acknowledgements
+//!    9 failover::update            a failover, which waits until a replica has the stream that 8 has just sent
+//!   10 bus::turn                   the cluster: its packets carry the offset after 7; it sets the role that 11 follows
+//!   11 primary::follow             the link to our primary, as REPLICAOF, 9 and 10 have set it; acknowledgements
 //!   12 read_again                  clients that were not read because the AOF's disk was behind are read in the next
 //!                                  turn; after 7, which may have caught up
 //!   13 handle_clients_with_pending_writes    the replies; after 7, which releases those that waited for the AOF
@@ -21,7 +21,7 @@
 //!   15 evict_clients               after the replies, which may have shrunk the largest clients
 //!   16 follow_settings             changes that need the loop, after the reply to CONFIG SET
 //!   17 connect_resolved            links whose host name was resolved by the resolver's thread, which woke the loop
-//!   18 watch                       a child's pipe, so that the child's end wakes the loop; after 8, which may start one
+//!   18 child::watch                a child's pipe, so that the child's end wakes the loop; after 8, which may start one
 //!   19 set_alarm                   the next deadline of a blocked client, after the last step that may block one
 //!   20 continue_evictions          timers for what is left to evict, and for defragmentation; after the turn's
 //!                                  last command, which may have begun one
@@ -61,20 +61,20 @@ pub const STEPS: [&str; 21] = [
     "fast_cycle",
     "handle_ready_keys",
     "run_unblocked_clients",
-    "broadcast",
-    "handle_request",
+    "tracking::broadcast",
+    "shutdown::handle_request",
     "write_aof",
     "write_to_replicas",
-    "update",
-    "turn",
-    "follow",
+    "failover::update",
+    "bus::turn",
+    "primary::follow",
     "read_again",
     "handle_clients_with_pending_writes",
     "free_clients_in_async_queue",
     "evict_clients",
     "follow_settings",
     "connect_resolved",
-    "watch",
+    "child::watch",
     "set_alarm",
     "continue_evictions",
     "end_turn",

@@ -14,7 +14,7 @@ use crate::client::table::Net;
 use crate::clock::Clock;
 use crate::command::table::CommandTable;
 use crate::commands;
-use crate::config::{Config, Teach};
+use crate::config::{Choice, Config, Teach};
 use crate::data_set::DataSet;
 use crate::db::kvstore::KeyHasher;
 use crate::ds::seeded;
@@ -262,6 +262,10 @@ pub fn event_loop(server: &mut Server) -> io::Result<EventLoop<Server>> {
     server.trace.follow_tape();
     el.set_budget(TURN_BUDGET);
     server.event_loop.turns = Some(busy::nested_turns);
+    if server.config.teach != Teach::No {
+        let name = server.config.teach.name();
+        log::warn!("teach {name}: this server has a fault on purpose, and is not for production.");
+    }
     match server.config.teach {
         Teach::NoBudget => el.set_budget(usize::MAX),
         Teach::SlowCommand => server.event_loop.turns = None,

@@ -28,6 +28,7 @@ use std::process::ExitCode;
 
 use ae::{Change, EventLoop, Tap};
 
+use crate::VERSION;
 use crate::client::Client;
 use crate::config::{Config, IMMUTABLE, ShutdownFlags, Sources, TABLE, expanded_text, parse_args};
 use crate::connection::taped;
@@ -40,7 +41,7 @@ use crate::sync::role;
 use crate::sys::print::print_error;
 use crate::sys::tape::{self, Input};
 use crate::sys::{self};
-use crate::{VERSION, build_id};
+use crate::util::fnv;
 
 /// The number of bytes of a snapshot in one entry of the recording.
 const CHUNK: usize = 1 << 20;
@@ -86,8 +87,11 @@ impl Facts {
         let live = if tape::replays() { None } else { live() };
         let field =
             |of: fn(&Facts) -> &[u8]| tape::text(|| live.as_ref().map_or(&[][..], of).to_vec());
+        let program = String::from_utf8_lossy(&field(|f| f.program.as_bytes())).into_owned();
+        // Before the other facts: another program may have others.
+        warn_of_another_program(&program);
         Facts {
-            program: String::from_utf8_lossy(&field(|f| f.program.as_bytes())).into_owned(),
+            program,
             settings: field(|f| &f.settings),
             file: field(|f| &f.file),
             dir: field(|f| &f.dir),
@@ -100,8 +104,25 @@ impl Facts {
     }
 }
 
+/// The version, and a hash of the executable file: builds of one version differ in what they read.
+/// Any change moves most of the code behind it, so a sample of the bytes is enough.
 fn program() -> String {
-    format!("aeris {VERSION} build {:016x}", build_id())
+    const EACH: usize = 61;
+    let executable = std::fs::read("/proc/self/exe").unwrap_or_default();
+    let sample: Vec<u8> = executable.iter().step_by(EACH).copied().collect();
+    format!(
+        "aeris {VERSION} build {:016x}",
+        fnv::hash(executable.len() as u64, &sample)
+    )
+}
+
+fn warn_of_another_program(recorded: &str) {
+    let ours = program();
+    if tape::replays() && recorded != ours {
+        print_error(format_args!(
+            "The recording is of {recorded}, this is {ours}: the turns may differ."
+        ));
+    }
 }
 
 /// Why a server with these settings can't be recorded.
@@ -120,13 +141,21 @@ fn refusal(config: &Config, sources: &Sources) -> Option<&'static str> {
         .find_map(|(refused, reason)| refused.then_some(reason))
 }
 
+/// Whether a file is directly in the working directory.
+fn is_in_working_directory(path: &Path) -> bool {
+    let here = std::env::current_dir().and_then(std::fs::canonicalize);
+    let parent = path.parent().map(std::fs::canonicalize);
+    matches!((here, parent), (Ok(here), Some(Ok(parent))) if here == parent)
+}
+
 /// TRACE RECORD: saves the data set, then starts the server again with `trace-record`. The client
-/// gets a reply only if that fails.
+/// gets a reply only if that can't begin. `may_leave_dir`: the file may be in any directory.
 pub fn restart(
     server: &mut Server,
     c: &mut Client,
     argv: &[&[u8]],
     path: &Path,
+    may_leave_dir: bool,
 ) -> Result<(), String> {
     let arguments: Vec<String> = server.run.argv.iter().skip(1).cloned().collect();
     let sources = parse_args(&arguments);
@@ -134,8 +163,13 @@ pub fn restart(
         return Err(format!("a recording does not carry {reason}"));
     }
     let path = std::path::absolute(path).map_err(|e| sys::error_text(&e))?;
-    let path = path.to_str().ok_or("the name is not UTF-8")?.to_string();
+    if !may_leave_dir && !is_in_working_directory(&path) {
+        return Err("a file outside of dir needs enable-protected-configs".into());
+    }
     let mut further = changed_settings(&server.config, &sources)?;
+    // A new process that can't write the file would not start.
+    tape::check_file(&path).map_err(|e| sys::error_text(&e))?;
+    let path = path.to_str().ok_or("the name is not UTF-8")?.to_string();
     further.extend(["--trace-record".into(), path]);
     server.shutdown.restart = Some(Restart {
         arguments: further,
@@ -269,13 +303,6 @@ fn run(path: &Path) -> Result<(), String> {
         std::process::exit(2);
     }
     let facts = Facts::pass(|| None);
-    if facts.program != program() {
-        let ours = program();
-        print_error(format_args!(
-            "The recording is of {}, this is {ours}: the turns may differ.",
-            facts.program
-        ));
-    }
     let (config, renames) = settings(&facts)?;
     let argv = String::from_utf8_lossy(&facts.argv).into_owned();
     let mut server = Server::new(config, argv.split('\0').map(str::to_string).collect());

@@ -8,6 +8,7 @@ use std::path::Path;
 use crate::client::flag;
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::command::*;
+use crate::config::Enable;
 use crate::error::Error;
 use crate::observe::trace::chrome::to_json;
 use crate::observe::trace::{EVENTS_DEFAULT, EVENTS_MAX, Recording, Source};
@@ -106,7 +107,13 @@ fn trace_record(ctx: &mut Ctx) -> CmdResult {
         ));
     }
     let path = Path::new(OsStr::from_bytes(ctx.argv[2]));
-    record::restart(ctx.server, ctx.client, ctx.argv, path)
+    // As for `dir`: it decides where the server may write.
+    let may_leave_dir = match ctx.server.config.enable_protected_configs {
+        Enable::Yes => true,
+        Enable::No => false,
+        Enable::Local => ctx.client.is_local(),
+    };
+    record::restart(ctx.server, ctx.client, ctx.argv, path, may_leave_dir)
         .map_err(|reason| Error::new(format!("ERR can't record: {reason}")))
 }
 
@@ -217,7 +224,7 @@ fn trace_help(ctx: &mut Ctx) -> CmdResult {
         "RECORD <file>|STOP",
         "    Save the data set, start the server again, and record from there on everything that its",
         "    event loop reads, for aeris-server --replay <file>; all connections end. STOP ends the",
-        "    recording, and nothing else.",
+        "    recording, and nothing else. A file that exists is overwritten only if it is a recording.",
         "STATUS",
         "    Show what is recorded, and the files of slow turns.",
         "HELP",

@@ -104,6 +104,11 @@ pub fn record(path: &Path, max_bytes: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether a recording could be written to this file, which is made if it does not exist.
+pub fn check_file(path: &Path) -> io::Result<()> {
+    recorder::open(path).map(drop)
+}
+
 /// Takes the inputs of this thread from a file from now on.
 pub fn replay(path: &Path) -> Result<(), Fault> {
     let player = Player::open(path)?;

@@ -97,6 +97,13 @@ impl State {
 
     /// Ends the replay of a recording without an end: its server was killed.
     fn cut(&self) -> ! {
+        if self.turns == 0 {
+            let path = self.path.display();
+            print_error(format_args!(
+                "{path} ends before the first turn: nothing is replayed."
+            ));
+            std::process::exit(2);
+        }
         self.print("The recording has no end: the server was killed, or the file is cut.");
         std::process::exit(0)
     }

@@ -1,7 +1,7 @@
 //! The recording side of the tape: blocks in memory, and a thread that writes them.
 
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -40,10 +40,36 @@ pub struct Recorder {
     last: LastBlock,
 }
 
+/// Opens the file of a recording without changing what it holds. One that is neither empty nor a
+/// recording is refused: a name given by mistake must not cost a data file.
+pub fn open(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    let mut file = options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)?;
+    let mut begin = Vec::new();
+    (&mut file)
+        .take(MAGIC.len() as u64)
+        .read_to_end(&mut begin)?;
+    let (name, _) = MAGIC.split_at(MAGIC.len() - 1);
+    if !begin.is_empty() && !begin.starts_with(name) {
+        return Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "the file exists and is no recording",
+        ));
+    }
+    file.rewind()?;
+    Ok(file)
+}
+
 impl Recorder {
     /// Creates the file and the thread that writes it.
     pub fn create(path: &Path, max_bytes: u64) -> io::Result<Recorder> {
-        let mut file = File::create(path)?;
+        let mut file = open(path)?;
+        file.set_len(0)?;
         file.write_all(MAGIC)?;
         let (queue, blocks) = sync_channel(QUEUE);
         let last = LastBlock::default();
