@@ -334,6 +334,8 @@ for _, name in next, { "sub", "byte" } do
         if small[from] and (to == nil or small[to]) then
             return raw(...)
         end
+        -- A text that holds a number is that number.
+        from, to = type(from) == "string" and tonumber(from) or from, type(to) == "string" and tonumber(to) or to
         if to == nil and type(from) == "number" and from >= 2 ^ 31 then
             text = type(text) == "number" and globals.tostring(text) or expect(1, "string", ...)
             return raw(text, to_place(from, text))

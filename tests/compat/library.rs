@@ -386,6 +386,16 @@ const OPEN: &[(&str, &str, &str)] = &[
         "LuaJIT calls no handler for an error of the handler",
     ),
     (
+        "*xpcall*error({})*",
+        "*error in error handling*",
+        "the same",
+    ),
+    (
+        "*table.sort*string.rep*",
+        "*invalid order function*",
+        "LuaJIT compares other elements first, with a function that is no order",
+    ),
+    (
         "*string.*0/0*",
         "[^-]*",
         "as below: the text has one byte less",
@@ -416,6 +426,18 @@ const OPEN: &[(&str, &str, &str)] = &[
         "Redis's own handler of errors fails on a sealed table",
     ),
     ("*error*_G*", "*", "the same"),
+    ("*= _G*:error(*", "*", "the same"),
+    (
+        "*foreach*_G*",
+        "*",
+        "the order of the keys of a table, as for next",
+    ),
+    ("*foreach*string[,)]*", "*", "the same"),
+    (
+        "*foreach*",
+        "*builtin:foreach*",
+        "LuaJIT's function is written in Lua, so the error has another place",
+    ),
 ];
 
 /// The forms of a call: each a script in which `F` is the function, `M` its last name, `A` the
