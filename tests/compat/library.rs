@@ -390,6 +390,7 @@ const OPEN: &[(&str, &str, &str)] = &[
         "*error in error handling*",
         "the same",
     ),
+    ("*xpcall, error, *", "*error in error handling*", "the same"),
     (
         "*table.sort*string.rep*",
         "*invalid order function*",
