@@ -160,10 +160,6 @@ fn count(port: u16, meanwhile: impl FnOnce()) -> Vec<Counters> {
     })
 }
 
-fn wait_until_loaded(conn: &mut Conn) {
-    while conn.line("ping").starts_with("-LOADING") {}
-}
-
 fn wait_until_set(conn: &mut Conn, succeeds: bool) {
     while conn.line("set probe x").starts_with('+') != succeeds {}
 }
@@ -323,7 +319,7 @@ fn a_rewrite_whose_manifest_may_not_be_durable_loses_nothing() {
         disk.recover();
         let again = disk.healthy_server();
         let mut conn = again.connect();
-        wait_until_loaded(&mut conn);
+        conn.wait_until_loaded();
         assert_eq!(
             conn.line("mget a b c"),
             "*3\r\n$1\r\n1\r\n$1\r\n2\r\n$1\r\n3\r\n",
@@ -360,7 +356,7 @@ fn a_received_base_whose_manifest_may_not_be_durable_loses_nothing() {
     drop(replica);
     let again = disk.healthy_server();
     let mut conn = again.connect();
-    wait_until_loaded(&mut conn);
+    conn.wait_until_loaded();
     assert_eq!(
         conn.line("mget a b c"),
         "*3\r\n$1\r\n1\r\n$1\r\n2\r\n$1\r\n3\r\n"

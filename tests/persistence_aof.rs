@@ -397,12 +397,6 @@ fn wait_until_written(conn: &mut Conn) {
     }
 }
 
-fn wait_until_loaded(conn: &mut Conn) {
-    while conn.line("ping").starts_with("-LOADING") {
-        thread::sleep(Duration::from_millis(20));
-    }
-}
-
 type Start = fn(&Dir, &[&str]) -> Option<Peer>;
 
 /// Loads a data set of one server in another; half of it is in the base, half behind it.
@@ -424,7 +418,7 @@ fn carry(name: &str, from: Start, to: Start, settings: &[&str]) {
         return;
     };
     let mut conn = second.connect();
-    wait_until_loaded(&mut conn);
+    conn.wait_until_loaded();
     assert_eq!(digest(&mut conn), wanted, "{name}");
 }
 
@@ -501,7 +495,7 @@ fn kill_under_load(policy: &str, rounds: u64) {
         }
         let over = Arc::new(AtomicBool::new(false));
         let mut conn = server.connect();
-        wait_until_loaded(&mut conn);
+        conn.wait_until_loaded();
         let port = server.port;
         let clients: Vec<_> = (0..CLIENTS)
             .map(|i| {
@@ -523,7 +517,7 @@ fn kill_under_load(policy: &str, rounds: u64) {
 
         let server = aeris(&dir, &["--appendfsync", policy]);
         let mut conn = server.connect();
-        wait_until_loaded(&mut conn);
+        conn.wait_until_loaded();
         for (i, pushes) in all.iter().enumerate() {
             let reply = conn.line(&format!("llen list{i}"));
             let len: u64 = reply
@@ -604,7 +598,7 @@ fn multi_within_a_transaction_of_the_log_loses_nothing() {
                 return;
             };
             let mut conn = server.connect();
-            wait_until_loaded(&mut conn);
+            conn.wait_until_loaded();
             assert_eq!(
                 conn.line("mget a b c d"),
                 "*4\r\n$1\r\n1\r\n$1\r\n2\r\n$1\r\n3\r\n$1\r\n4\r\n"
@@ -650,7 +644,7 @@ fn after_a_start_the_aof_has_grown_by_what_follows_the_base() {
         drop(server);
         let server = start(&dir, &[])?;
         let mut conn = server.connect();
-        wait_until_loaded(&mut conn);
+        conn.wait_until_loaded();
         let info = conn.line("info persistence");
         let field = |name: &str| -> u64 {
             let line = info.lines().find_map(|line| line.strip_prefix(name));
@@ -761,7 +755,7 @@ fn what_was_kept_beside_stays() {
     let path = dir.last_incr();
     for torn in ["*3\r\n$3\r\nSET\r\n$1\r\na", "*2\r\n$3\r\nDEL"] {
         std::fs::write(&path, torn).expect("a torn AOF");
-        wait_until_loaded(&mut aeris(&dir, &[]).connect());
+        aeris(&dir, &[]).connect().wait_until_loaded();
     }
     let beside = |end: &str| std::fs::read_to_string(format!("{}.cut-at-0{end}", path.display()));
     assert!(beside("").expect("the first").starts_with("*3"));
@@ -802,7 +796,7 @@ fn a_log_torn_before_an_empty_file_is_cut_too() {
     std::fs::write(&manifest, lines).expect("a manifest");
     let server = aeris(&dir, &[]);
     let mut conn = server.connect();
-    wait_until_loaded(&mut conn);
+    conn.wait_until_loaded();
     assert_eq!(conn.line("mget a b"), "*2\r\n$1\r\n1\r\n$-1\r\n");
     assert_eq!(std::fs::read(&path).expect("the log"), whole);
 }

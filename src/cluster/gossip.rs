@@ -168,6 +168,13 @@ impl Cluster {
         }
     }
 
+    /// Ignores gossip about a node for this time, at most `cluster-blacklist-ttl`.
+    pub(super) fn blacklist(&mut self, now: Now, name: &Name, ttl_ms: u64) {
+        self.blacklist.retain(|_, until| *until > now.ms);
+        let ttl_ms = ttl_ms.min(self.settings.blacklist_ms);
+        self.blacklist.insert(*name, now.ms.saturating_add(ttl_ms));
+    }
+
     pub(super) fn is_blacklisted(&self, now: Now, name: &Name) -> bool {
         self.blacklist
             .get(name)
@@ -239,13 +246,7 @@ impl Cluster {
         if index == self.me || index == sender || self.nodes[self.me].replica_of == Some(index) {
             return;
         }
-        let ttl_ms = ttl_s.saturating_mul(1000);
-        self.blacklist.retain(|_, until| *until > now.ms);
-        self.blacklist.insert(
-            *name,
-            now.ms
-                .saturating_add(ttl_ms.min(self.settings.blacklist_ms)),
-        );
+        self.blacklist(now, name, ttl_s.saturating_mul(1000));
         self.forget_node(index, out);
     }
 }

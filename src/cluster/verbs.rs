@@ -43,9 +43,7 @@ impl Cluster {
         if self.nodes[self.me].replica_of == Some(index) {
             return Err("Can't forget my master!".into());
         }
-        let until = now.ms.saturating_add(self.settings.blacklist_ms);
-        self.blacklist.retain(|_, until| *until > now.ms);
-        self.blacklist.insert(*name, until);
+        self.blacklist(now, name, self.settings.blacklist_ms);
         self.forget_node(index, out);
         self.todo.broadcast = true;
         self.finish(now, out);

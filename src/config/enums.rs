@@ -229,6 +229,18 @@ choice! {
     /// allows clients of this machine only.
     Enable { No = "no", Yes = "yes", Local = "local" }
 }
+
+impl Enable {
+    /// Whether a client may use what the setting enables. `is_local`: it is on this machine.
+    pub fn allows(self, is_local: bool) -> bool {
+        match self {
+            Enable::Yes => true,
+            Enable::No => false,
+            Enable::Local => is_local,
+        }
+    }
+}
+
 choice! {
     RdbVersionCheck { Strict = "strict", Relaxed = "relaxed" }
 }

@@ -266,18 +266,12 @@ fn unknown_command(argv: &[&[u8]]) -> Error {
 
 /// Whether the settings allow DEBUG and MODULE to this client.
 fn check_protected(server: &Server, c: &Client, cmd: &Command) -> Result<(), Error> {
-    use crate::config::Enable;
     let (setting, what) = if cmd.role == Role::Debug {
         (server.config.enable_debug_command, "debug")
     } else {
         (server.config.enable_module_command, "module")
     };
-    let allowed = match setting {
-        Enable::Yes => true,
-        Enable::No => false,
-        Enable::Local => c.is_local(),
-    };
-    if allowed {
+    if setting.allows(c.is_local()) {
         return Ok(());
     }
     Err(Error::new(format!(

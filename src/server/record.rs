@@ -117,8 +117,11 @@ fn program() -> String {
 }
 
 fn warn_of_another_program(recorded: &str) {
+    if !tape::replays() {
+        return;
+    }
     let ours = program();
-    if tape::replays() && recorded != ours {
+    if recorded != ours {
         print_error(format_args!(
             "The recording is of {recorded}, this is {ours}: the turns may differ."
         ));

@@ -308,6 +308,13 @@ impl Conn {
         String::from_utf8_lossy(&self.cmd(&argv)).into_owned()
     }
 
+    /// A server that has just started listens before its data set is loaded.
+    pub fn wait_until_loaded(&mut self) {
+        while self.line("ping").starts_with("-LOADING") {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// As [`Conn::line`]; `None` if the connection was closed.
     pub fn try_line(&mut self, line: &str) -> Option<String> {
         let argv: Vec<&str> = line.split(' ').collect();

@@ -4,7 +4,7 @@
 use crate::acl;
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::command::*;
-use crate::config::{Access, Enable, Extent, SetError, rewrite};
+use crate::config::{Access, Extent, SetError, rewrite};
 use crate::error::{Error, said};
 use crate::server::settings;
 
@@ -65,11 +65,7 @@ fn config_set(ctx: &mut Ctx) -> CmdResult {
         .map(|p| (p[0], p[1]))
         .collect();
     let access = Access {
-        protected: match ctx.server.config.enable_protected_configs {
-            Enable::Yes => true,
-            Enable::No => false,
-            Enable::Local => ctx.client.is_local(),
-        },
+        protected: (ctx.server.config.enable_protected_configs).allows(ctx.client.is_local()),
         loading: ctx.server.is_loading(),
         loading_aside: ctx.server.loading.is_aside(),
     };

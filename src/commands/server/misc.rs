@@ -105,11 +105,8 @@ fn lolwut(ctx: &mut Ctx) -> CmdResult {
     };
     let numbers = if version.is_some() { 3 } else { 1 };
     let mut size = [LOLWUT_SIZE.0, LOLWUT_SIZE.1];
-    for (at, side) in size
-        .iter_mut()
-        .enumerate()
-        .take_while(|(at, _)| ctx.argv.len() > numbers + at)
-    {
+    let given = ctx.argv.len().saturating_sub(numbers);
+    for (at, side) in size.iter_mut().enumerate().take(given) {
         match ctx.int(numbers + at) {
             Ok(number) => *side = number,
             // Redis draws a picture for these versions. For the others it ignores an argument that

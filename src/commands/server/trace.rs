@@ -8,7 +8,6 @@ use std::path::Path;
 use crate::client::flag;
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::command::*;
-use crate::config::Enable;
 use crate::error::Error;
 use crate::observe::trace::chrome::to_json;
 use crate::observe::trace::{EVENTS_DEFAULT, EVENTS_MAX, Recording, Source};
@@ -108,11 +107,8 @@ fn trace_record(ctx: &mut Ctx) -> CmdResult {
     }
     let path = Path::new(OsStr::from_bytes(ctx.argv[2]));
     // As for `dir`: it decides where the server may write.
-    let may_leave_dir = match ctx.server.config.enable_protected_configs {
-        Enable::Yes => true,
-        Enable::No => false,
-        Enable::Local => ctx.client.is_local(),
-    };
+    let setting = ctx.server.config.enable_protected_configs;
+    let may_leave_dir = setting.allows(ctx.client.is_local());
     record::restart(ctx.server, ctx.client, ctx.argv, path, may_leave_dir)
         .map_err(|reason| Error::new(format!("ERR can't record: {reason}")))
 }

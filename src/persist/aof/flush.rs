@@ -82,7 +82,7 @@ pub struct Flush {
     pub sync_error: Option<io::Error>,
     failed_ms: i64,
     logged_ms: i64,
-    /// The number of fsyncs that took so long that they delayed writes.
+    /// The number of fsyncs for which a write had to wait.
     pub delayed_syncs: u64,
     pub delay: Arc<Delay>,
 }

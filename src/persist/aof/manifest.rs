@@ -179,7 +179,12 @@ impl Manifest {
     /// because the manifest was lost or a crash came between two steps. No new file gets the name
     /// of such a file. Returns these names. Empty incremental files don't count.
     pub fn skip_unnamed(&mut self, dir: &Path, file_name: &[u8]) -> Vec<Vec<u8>> {
-        let old: Vec<Vec<u8>> = self.history.iter().map(|part| part.name.clone()).collect();
+        let Manifest {
+            base_seq,
+            incr_seq,
+            history,
+            ..
+        } = self;
         let has_bytes = |name: &Vec<u8>| {
             let meta = std::fs::symlink_metadata(dir.join(super::os_name(name)));
             meta.is_ok_and(|meta| meta.len() > 0)
@@ -192,15 +197,16 @@ impl Manifest {
         };
         let mut found = Vec::new();
         for (seq, suffixes) in [
-            (&mut self.base_seq, &["base.rdb", "base.aof"][..]),
-            (&mut self.incr_seq, &["incr.aof"]),
+            (base_seq, &["base.rdb", "base.aof"][..]),
+            (incr_seq, &["incr.aof"]),
         ] {
             while let Some(next) = seq.checked_add(1) {
                 let names = there(next, suffixes);
                 if names.is_empty() {
                     break;
                 }
-                found.extend(names.into_iter().filter(|name| !old.contains(name)));
+                let is_old = |name: &Vec<u8>| history.iter().any(|part| part.name == *name);
+                found.extend(names.into_iter().filter(|name| !is_old(name)));
                 *seq = next;
             }
         }
@@ -275,14 +281,15 @@ impl NotStored {
     /// Removes a file that only the new manifest names, unless that manifest may be in place.
     pub fn discard(&self, file: &Path) {
         if let NotStored::Kept(_) = self {
-            NotStored::discard_new(file);
+            discard(file);
         }
     }
+}
 
-    /// Removes a new file that no manifest names. It is harmless if it stays: its name is skipped.
-    pub fn discard_new(file: &Path) {
-        let _ = std::fs::remove_file(file);
-    }
+/// Removes a new file that no manifest names. It is harmless if it stays: its name is skipped, or
+/// the file is empty and used by the next attempt.
+pub fn discard(file: &Path) {
+    let _ = std::fs::remove_file(file);
 }
 
 impl From<NotStored> for io::Error {

@@ -264,7 +264,7 @@ fn open_new_incr(server: &mut Server) -> io::Result<()> {
             "Creating AOF incr file {} on background rewrite",
             String::from_utf8_lossy(&part.name)
         );
-        // If the file stays, the next attempt skips its name.
+        // If the file stays, it is empty, and the next attempt uses it.
         manifest
             .store(&dir, &name)
             .inspect_err(|reason| reason.discard(&path))?;
@@ -372,7 +372,7 @@ fn adopt_rdb(server: &mut Server, rdb: &Path) -> io::Result<String> {
     let (file, len) = open_for_append(&incr)?;
     manifest.retire_incr(1);
     let base_path = base.path(&dir);
-    std::fs::rename(rdb, &base_path).inspect_err(|_| NotStored::discard_new(&incr))?;
+    std::fs::rename(rdb, &base_path).inspect_err(|_| manifest::discard(&incr))?;
     let stored = sync_dir(&dir)
         .map_err(NotStored::Kept)
         .and_then(|()| manifest.store(&dir, &name));

@@ -18,9 +18,10 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use super::manifest::{Manifest, NotStored, discard};
 use super::{
-    State, close_files, delete_history, dir, file_name, flush, follow_sink, manifest::Manifest,
-    manifest::NotStored, open_new_incr, position, sync_aof_dir, temp_incr_path, values,
+    State, close_files, delete_history, dir, file_name, flush, follow_sink, open_new_incr,
+    position, sync_aof_dir, temp_incr_path, values,
 };
 use crate::persist::child::{self, ChildKind, Job, Meter, Outcome, Pipe, Wish};
 use crate::persist::rdb::Position;
@@ -111,7 +112,7 @@ pub fn write_base(server: &Server, path: &Path, pipe: Option<&Pipe>) -> io::Resu
                 "Write error writing append only file on disk: {}",
                 error_text(e)
             );
-            NotStored::discard_new(&temp);
+            discard(&temp);
         })
 }
 
@@ -249,7 +250,7 @@ fn adopt(server: &mut Server, temp: &Path) -> Result<(), ()> {
     if server.aof.state == State::WaitRewrite {
         let incr = manifest.new_incr(&name).clone();
         if rename(&temp_incr_path(server), &incr.path(&dir), "AOF incr file").is_err() {
-            NotStored::discard_new(&base_path);
+            discard(&base_path);
             return Err(());
         }
     }

@@ -415,6 +415,9 @@ fn send_replies(c: &mut Client) {
     write_all(c, &bytes);
 }
 
+/// The modes that SCRIPT DEBUG sets.
+const MODES: u64 = flag::SCRIPT_DEBUG | flag::SCRIPT_DEBUG_SYNC;
+
 /// SCRIPT DEBUG: sets the mode of the client's next EVAL.
 pub fn set_mode(c: &mut Client, mode: u64) -> Result<(), Error> {
     if !c.reply.is_empty() {
@@ -426,8 +429,6 @@ pub fn set_mode(c: &mut Client, mode: u64) -> Result<(), Error> {
     c.set(mode);
     Ok(())
 }
-
-const MODES: u64 = flag::SCRIPT_DEBUG | flag::SCRIPT_DEBUG_SYNC;
 
 /// Runs an EVAL as a debugger session.
 pub fn session(ctx: &mut Ctx, eval: impl FnOnce(&mut Ctx) -> CmdResult) -> CmdResult {

@@ -50,6 +50,10 @@ pub fn open(path: &Path) -> io::Result<File> {
         .create(true)
         .truncate(false)
         .open(path)?;
+    if !file.metadata()?.is_file() {
+        // To read from a pipe would wait.
+        return Err(io::Error::other("not a regular file"));
+    }
     let mut begin = Vec::new();
     (&mut file)
         .take(MAGIC.len() as u64)
