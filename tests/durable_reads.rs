@@ -327,6 +327,29 @@ fn a_replica_gets_a_change_when_it_is_on_the_primary_s_disk() {
 }
 
 #[test]
+fn a_key_is_migrated_when_it_is_on_the_disk() {
+    let mut stage = Stage::new();
+    let target = Peer::aeris(&[]);
+    let mut there = target.connect();
+    stage.writer.conn.line("mset k old other x");
+    stage.change(&["set k new"]);
+    let port = target.port.to_string();
+    let migrate = |key: &str| format!("migrate 127.0.0.1 {port} {key} 0 60000");
+    let mut mover = stage.reader(&[]);
+    mover.send(&migrate("k"));
+    // The deletion of another key is a write, so its reply waits; the key itself is sent at once.
+    let mut second = stage.reader(&[]);
+    second.send(&migrate("other"));
+    while there.line("exists other") != ":1\r\n" {}
+    assert_eq!(there.line("exists k"), ":0\r\n");
+    stage.end_change(1);
+    assert_eq!(mover.conn.reply(), b"+OK\r\n");
+    assert_eq!(second.conn.reply(), b"+OK\r\n");
+    assert_eq!(there.line("get k"), "$3\r\nnew\r\n");
+    assert_eq!(stage.asks.line("exists k other"), ":0\r\n");
+}
+
+#[test]
 fn clients_that_were_blocked_wait_for_the_change_that_served_them() {
     for (blocked, change) in [
         ("blpop l 0", "rpush l x"),

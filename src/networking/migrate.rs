@@ -156,7 +156,8 @@ fn open(el: &mut EventLoop<Server>, server: &mut Server, migration: &Migration) 
     link::open(el, server, &target, plan, on_action)
 }
 
-/// Sends keys until the window is full.
+/// Sends keys until the window is full, or the next key is not on the disk under `appendfsync
+/// always`.
 fn send(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, migration: &mut Migration) {
     if !migration.is_selected {
         return;
@@ -165,6 +166,12 @@ fn send(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, migration: 
     while under_way < WINDOW
         && let Some(key) = migration.queue.pop_front()
     {
+        if !server.is_key_safe(&key) {
+            migration.queue.push_front(key);
+            // The next turns check again.
+            server.migrations.woken.push(id);
+            return;
+        }
         let Some(request) = wire::request_for(server, migration, &key) else {
             continue;
         };

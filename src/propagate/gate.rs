@@ -27,7 +27,9 @@
 //!   stream    stream_end ──┘    end ──────┘          the mark of the greatest offset below `synced`
 //! ```
 //!
-//! **Limits:** MIGRATE, slots that move, and the snapshot of a full synchronisation do not wait.
+//! MIGRATE sends a key when its last change is safe ([`super::unsynced`]).
+//!
+//! **Limits:** slots that move, and the snapshot of a full synchronisation, do not wait.
 
 use std::collections::VecDeque;
 

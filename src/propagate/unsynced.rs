@@ -43,6 +43,7 @@ use crate::client::Client;
 use crate::command::keys::{self, KeyRef};
 use crate::command::{self, Command, INCOMPLETE, KeySpec};
 use crate::config::AppendFsync;
+use crate::propagate::gate;
 use crate::state::Server;
 
 /// The number of places for hashes of keys, a power of two.
@@ -121,6 +122,16 @@ impl Server {
             let seen = &mut self.gate.unsynced.seen;
             *seen = last.max(*seen);
         }
+    }
+
+    /// Whether a key's value is as safe as a reply that shows it has to be.
+    pub fn is_key_safe(&self, key: &[u8]) -> bool {
+        if self.armed & armed::UNSYNCED == 0 {
+            return true;
+        }
+        let unsynced = &self.gate.unsynced;
+        let changed = unsynced.offset_of(self.seed.hash(key));
+        changed.max(unsynced.everywhere) <= gate::safe_offset(self)
     }
 
     /// The offset for a message that the change in progress causes; 0 if it need not wait.
