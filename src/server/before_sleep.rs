@@ -28,14 +28,12 @@
 //!   21 end_turn                    how long the turn took, last
 //! ```
 //!
-//! A step for which no order is given may stand anywhere. After the steps, while a child lives, the
-//! processor is offered to it.
+//! A step for which no order is given may stand anywhere.
 //!
 //! **Invariant:** the drawing and the function have the same steps in the same order
 //! (`tests/drawings.rs`).
 //! **Invariant:** the AOF is written before any reply leaves.
 
-use std::thread;
 use std::time::Duration;
 
 use ae::{EventLoop, TimerId};
@@ -89,11 +87,6 @@ pub fn before_sleep(el: &mut EventLoop<Server>, server: &mut Server) {
         steps(el, server, |_| {});
     } else {
         traced_steps(el, server);
-    }
-    if server.child.is_some() {
-        // A child on the same processor gets its share in short pieces, after each turn, instead
-        // of a time slice of milliseconds. `Pipe::pause` is the child's side.
-        thread::yield_now();
     }
     if server.shutdown.now {
         el.stop();

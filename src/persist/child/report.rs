@@ -19,9 +19,8 @@ use crate::persist::loading::delay;
 use crate::sys::fork;
 use crate::sys::tape;
 
-/// The number of keys between two pauses, some 0.2 ms of work with small values. At a pause a child
-/// offers its processor to the server, and checks whether a report is due.
-const KEYS_PER_PAUSE: u64 = 512;
+/// The number of keys between two checks whether `REPORT_EVERY` has passed since the last report.
+const KEYS_PER_LOOK: u64 = 1024;
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// The measurement of the copied memory takes long in a big process, so it may take at most 1 /
 /// `MEASURE_SHARE` of the child's time.
@@ -98,27 +97,19 @@ impl Pipe {
         progress
     }
 
-    /// Counts a processed key, and pauses from time to time.
+    /// Counts a processed key, and sends a report if one is due.
     #[inline]
     pub fn key_done(&self) {
         let progress = self.count(|progress| progress.keys += 1);
-        if progress.keys.is_multiple_of(KEYS_PER_PAUSE) {
-            self.pause();
+        if progress.keys.is_multiple_of(KEYS_PER_LOOK) {
+            self.report_if_due();
         }
     }
 
-    /// Counts `n` written bytes, usually a whole buffer, and pauses.
+    /// Counts `n` written bytes, usually a whole buffer.
     pub fn bytes_done(&self, n: usize) {
         self.count(|progress| progress.bytes += n as u64);
-        self.pause();
-    }
-
-    /// Sends a report if one is due, and lets other programs run. A server that waits for the same
-    /// processor runs now, rather than at the scheduler's next tick (up to 4 ms later, by which all
-    /// its clients would be late). The server does the same for its child after each turn.
-    fn pause(&self) {
         self.report_if_due();
-        std::thread::yield_now();
     }
 
     /// Records that a socket was given up; `at` is its index, from 0.

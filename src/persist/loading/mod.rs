@@ -309,8 +309,6 @@ pub struct Keyspace<'l, 'a> {
     counts: Counts,
     new: Batch,
     waiting: Batch,
-    /// The number of batches that were full.
-    batches: u32,
     history: HistoryFields,
     /// The reason why the load ended although the file is not damaged.
     ended: Option<LoadError>,
@@ -322,9 +320,6 @@ type Batch = Vec<(u64, Key)>;
 /// The number of keys of a batch: enough to hide a cache miss, few enough for the first-level
 /// cache.
 const BATCH: usize = 16;
-/// After this number of batches, less than a millisecond with small keys, other programs on the
-/// same processor may run.
-const BATCHES_PER_YIELD: u32 = 128;
 
 impl<'l, 'a> Keyspace<'l, 'a> {
     fn new(live: &'l SharedLive<'l, 'a>, place: Place<'l>, mut options: LoadOptions) -> Self {
@@ -340,7 +335,6 @@ impl<'l, 'a> Keyspace<'l, 'a> {
             counts: Counts::default(),
             new: Vec::with_capacity(BATCH),
             waiting: Vec::with_capacity(BATCH),
-            batches: 0,
             history: HistoryFields::default(),
             ended: None,
         }
@@ -380,10 +374,6 @@ impl<'l, 'a> Keyspace<'l, 'a> {
         }
         self.counts.loaded += insert_all(db, &mut self.waiting, self.options.replace)?;
         std::mem::swap(&mut self.new, &mut self.waiting);
-        self.batches = self.batches.wrapping_add(1);
-        if self.batches.is_multiple_of(BATCHES_PER_YIELD) {
-            std::thread::yield_now();
-        }
         Ok(())
     }
 
