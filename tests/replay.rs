@@ -35,9 +35,13 @@ fn text(bytes: &[u8]) -> String {
 
 /// The lines of a replay that is as its recording: what was replayed, how it ends, the digest.
 fn replayed(path: &Path) -> [String; 3] {
+    replayed_with_status(path, 0)
+}
+
+fn replayed_with_status(path: &Path, status: i32) -> [String; 3] {
     let output = replay(path);
     let (out, errors) = (text(&output.stdout), text(&output.stderr));
-    assert_eq!(output.status.code(), Some(0), "{out}{errors}");
+    assert_eq!(output.status.code(), Some(status), "{out}{errors}");
     let lines: Vec<String> = out.lines().map(str::to_string).collect();
     lines.try_into().expect("three lines")
 }
@@ -402,11 +406,35 @@ fn the_recording_of_a_killed_server_is_replayed_as_far_as_it_is() {
         thread::yield_now();
     }
     server.kill();
-    let lines = replayed(&path);
+    let lines = replayed_with_status(&path, 3);
     assert!(
         lines[1].starts_with("The recording has no end"),
         "{lines:?}"
     );
+}
+
+/// A file with something behind its end was not written by a server, or was not written as a whole.
+#[test]
+fn bytes_behind_the_end_are_an_error() {
+    let mut server = recorded(&[]);
+    server.connect().line("SET a 1");
+    stop(&mut server);
+    let path = recording(&server);
+    let whole = fs::read(&path).expect("the file");
+    let mut entries = Vec::new();
+    let end = TapeEntry::Text(b"more");
+    Codec::default().encode(&end, &mut entries);
+    for behind in [&b"\0"[..], &whole, &frame(&entries)] {
+        fs::write(&path, [&whole, behind].concat()).expect("a file");
+        let output = replay(&path);
+        let errors = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{errors}");
+        let wanted = format!("has {} bytes behind its end", behind.len());
+        assert!(errors.contains(&wanted), "{errors}");
+        assert!(output.stdout.is_empty(), "no digest is printed");
+    }
+    fs::write(&path, &whole).expect("a file");
+    replayed(&path);
 }
 
 #[test]

@@ -119,6 +119,72 @@ fn what_runs_in_a_script_is_part_of_it() {
     assert_eq!(request.expect("the request").number("commands"), 1);
 }
 
+/// The bytes of each `reply build`, with the name of the command around it.
+fn builds(trace: &Trace) -> Vec<(&str, u64)> {
+    let spans = trace.of("reply build");
+    let named = spans.map(|span| {
+        let around = span.parent.expect("a command around it");
+        (&*trace.spans[around].name, span.number("bytes"))
+    });
+    named.collect()
+}
+
+/// The time in which a long reply is built is shown apart from the rest of its command.
+#[test]
+fn a_long_reply_is_built_within_its_command() {
+    let server = Peer::aeris(&[]);
+    let mut c = server.connect();
+    for n in 0..1000 {
+        c.line(&format!("RPUSH list {}", (n * 7919) % 1000));
+    }
+    ok(&mut c, "TRACE START");
+    let mut reply_bytes = |line: &str| c.line(line).len() as u64;
+    let expected = [
+        ("LRANGE", reply_bytes("LRANGE list 0 -1")),
+        ("LRANGE", reply_bytes("LRANGE list 0 31")),
+        ("SORT", reply_bytes("SORT list")),
+        // The length is known at the end.
+        ("KEYS", reply_bytes("KEYS nothing")),
+    ];
+    // Short replies are parts of their commands.
+    reply_bytes("LRANGE list 0 30");
+    reply_bytes("LLEN list");
+    ok(&mut c, "TRACE STOP");
+    let trace = dump(&mut c);
+    assert_eq!(builds(&trace), expected);
+    let (of_sort, sort) = trace
+        .of("reply build")
+        .filter_map(|span| Some((span, &trace.spans[span.parent?])))
+        .find(|(_, around)| around.name == "SORT")
+        .expect("SORT");
+    assert!(sort.start < of_sort.start && sort.end == of_sort.end);
+}
+
+/// The reply of a transaction is built by its commands, of which each has its own.
+#[test]
+fn a_transaction_has_no_reply_build_but_its_commands_have() {
+    let server = Peer::aeris(&[]);
+    let mut c = server.connect();
+    c.line("SADD set a b");
+    for n in 0..100 {
+        c.line(&format!("RPUSH list {n}"));
+    }
+    ok(&mut c, "TRACE START");
+    ok(&mut c, "MULTI");
+    for _ in 0..40 {
+        c.line("SISMEMBER set a");
+    }
+    c.line("LRANGE list 0 -1");
+    c.line("LLEN list");
+    c.line("EXEC");
+    let table = "local t = {} for i = 1, 50 do t[i] = i end return t";
+    c.cmd(&["EVAL", table, "0"]);
+    ok(&mut c, "TRACE STOP");
+    let trace = dump(&mut c);
+    let names: Vec<&str> = builds(&trace).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["LRANGE", "EVAL"]);
+}
+
 #[test]
 fn a_full_ring_keeps_the_newest() {
     let server = Peer::aeris(&[]);
@@ -176,6 +242,7 @@ fn drive(_: &Peer, c: &mut Conn) {
         &add.chain(members.iter().map(String::as_str))
             .collect::<Vec<_>>(),
     );
+    c.line("SMEMBERS large");
     c.line("UNLINK large");
     c.line("BGSAVE");
     c.line("SET gone 1 PX 1");

@@ -15,9 +15,11 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::ds::bulk;
 use crate::error::Error;
+use crate::sys::ticks;
 use crate::util::number::{DoubleBuf, IntBuf, double_to_i64};
 
 /// A value of at least this length is sent from where it lies, without a copy.
@@ -30,6 +32,17 @@ const SEAL_UNSENT_MIN: usize = 16 * 1024;
 const KEEP_NODES: usize = 64;
 /// An empty buffer larger than this is freed.
 const KEEP_MAX: usize = 16 * 1024;
+/// An aggregate of at least this many elements is long: its building is a step of its own in the
+/// trace.
+const LONG: usize = 32;
+
+/// Whether a trace is recorded, so that the beginning of a long aggregate is noted.
+static TRACED: AtomicBool = AtomicBool::new(false);
+
+/// Sets whether the beginning of a long aggregate is noted.
+pub fn set_traced(on: bool) {
+    TRACED.store(on, Ordering::Relaxed);
+}
 
 /// The size of the buffer that each client has in Redis; replies that fit it count for no limit.
 const FIXED: usize = 16 * 1024;
@@ -80,6 +93,8 @@ pub struct ReplyBuf {
     /// The hard output limit in bytes, 0 for none; see [`ReplyBuf::overflowed`].
     pub limit: usize,
     overflowed: bool,
+    /// The time in ticks at which the latest long aggregate began; 0 if none was noted.
+    build_began: u64,
 }
 
 impl ReplyBuf {
@@ -268,7 +283,7 @@ impl ReplyBuf {
 
     /// The header of an array: `len` elements follow.
     pub fn array(&mut self, len: usize) {
-        self.header(b'*', len as i64);
+        self.aggregate(b'*', len);
     }
 
     /// The header of an array of `len` elements, each of one or two parts: in RESP3 a pair is an
@@ -280,15 +295,37 @@ impl ReplyBuf {
     /// The header of a map of `len` pairs; in RESP2 an array of twice that length.
     pub fn map(&mut self, len: usize) {
         if self.resp3 {
-            self.header(b'%', len as i64)
+            self.aggregate(b'%', len)
         } else {
-            self.header(b'*', 2 * len as i64)
+            self.aggregate(b'*', 2 * len)
         }
     }
 
     /// The header of a set; in RESP2 an array.
     pub fn set(&mut self, len: usize) {
-        self.header(if self.resp3 { b'~' } else { b'*' }, len as i64);
+        self.aggregate(if self.resp3 { b'~' } else { b'*' }, len);
+    }
+
+    fn aggregate(&mut self, kind: u8, len: usize) {
+        if len >= LONG {
+            self.note_build();
+        }
+        self.header(kind, len as i64);
+    }
+
+    /// Notes, for the trace, that a long aggregate or one of unknown length begins. An aggregate
+    /// within it is a part of it.
+    #[inline(never)]
+    fn note_build(&mut self) {
+        if TRACED.load(Ordering::Relaxed) && self.build_began == 0 {
+            self.build_began = ticks::now();
+        }
+    }
+
+    /// The time noted since the last call; 0 if there is none.
+    #[inline]
+    pub fn take_build(&mut self) -> u64 {
+        std::mem::take(&mut self.build_began)
     }
 
     /// The header of a push message; in RESP2 an array.
@@ -358,6 +395,7 @@ impl ReplyBuf {
 
     /// Begins an aggregate whose length is known only at its end.
     pub fn begin_deferred(&mut self) -> Deferred {
+        self.note_build();
         Deferred {
             nodes: self.nodes.len(),
             offset: self.buf.len(),

@@ -20,6 +20,7 @@ use crate::observe::commandlog::{CommandLogKind, request_bytes};
 use crate::observe::hotkeys::{self, Cost};
 use crate::observe::monitor;
 use crate::observe::slot_stats::SlotUsage;
+use crate::observe::trace::event::EventKind;
 use crate::propagate;
 use crate::propagate::unsynced;
 use crate::state::Server;
@@ -81,7 +82,7 @@ pub fn call(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, sent: 
     }
     if server.armed & (LOOKS_AT_KEYS | armed::TRACE) != 0 {
         if server.armed & armed::TRACE != 0 {
-            server.trace.command(id, started, ended, c.id);
+            trace_command(server, c, id, (started, ended), reply_bytes);
         }
         if server.armed & LOOKS_AT_KEYS != 0 {
             let changed = server.dirty > dirty;
@@ -95,6 +96,26 @@ pub fn call(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, sent: 
             charge::propagated(server, c, before);
         }
     }
+}
+
+/// Records a command for the trace, and before it the building of its reply, if that is long. A
+/// time before the command is that of EXEC, whose reply is built by the commands in it.
+#[inline(always)]
+fn trace_command(
+    server: &mut Server,
+    c: &mut Client,
+    id: u16,
+    (started, ended): (u64, u64),
+    reply_bytes: u64,
+) {
+    let built_from = c.reply.take_build();
+    if built_from != 0 && built_from >= started {
+        let kind = EventKind::ReplyBuild;
+        server
+            .trace
+            .span(kind, built_from, ended, c.id, reply_bytes);
+    }
+    server.trace.command(id, started, ended, c.id);
 }
 
 /// Replies with a command's error and counts it.

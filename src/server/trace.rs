@@ -9,6 +9,7 @@
 
 use ae::{EventLoop, Mask, Moment, Phase, Token};
 
+use crate::client::reply;
 use crate::observe::trace::chrome::to_json;
 use crate::observe::trace::event::EventKind;
 use crate::observe::trace::{EVENTS_MAX, Snapshot, Source};
@@ -43,6 +44,7 @@ pub fn set_observer(el: &mut EventLoop<Server>, server: &mut Server) {
     let on = server.trace.is_on();
     el.set_observer(on.then_some(observe));
     server.lazyfree.set_traced(on);
+    reply::set_traced(on);
     server.update_armed();
 }
 

@@ -156,6 +156,7 @@ fn may_be_in(category: &str, around: Option<&str>) -> bool {
         "step" => around == "before_sleep",
         "job" => around == "timer",
         "read" | "parse" => matches!(around, "readable" | "step"),
+        "reply build" => around == "command",
         "write" => matches!(around, "step" | "writable" | "command"),
         "handshake" => matches!(around, "readable" | "writable"),
         "bus read" => around == "readable",

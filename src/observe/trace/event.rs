@@ -63,11 +63,15 @@ pub enum EventKind {
     BusRead,
     /// Sending packets to another node. The event's number: bytes.
     BusWrite,
+    /// Building a long reply, or one whose length is known only at its end, from its header to the
+    /// end of its command. Shorter replies have no event: their commands contain them. The event's
+    /// number: bytes of the reply.
+    ReplyBuild,
 }
 
 impl EventKind {
     /// All kinds.
-    pub const ALL: [EventKind; 27] = [
+    pub const ALL: [EventKind; 28] = [
         EventKind::Turn,
         EventKind::NestedTurn,
         EventKind::BeforeSleep,
@@ -95,6 +99,7 @@ impl EventKind {
         EventKind::Handshake,
         EventKind::BusRead,
         EventKind::BusWrite,
+        EventKind::ReplyBuild,
     ];
 
     /// The category in the file, which is also the name of events that have no other.
@@ -127,6 +132,7 @@ impl EventKind {
             EventKind::Handshake => "handshake",
             EventKind::BusRead => "bus read",
             EventKind::BusWrite => "bus write",
+            EventKind::ReplyBuild => "reply build",
         }
     }
 
@@ -138,7 +144,7 @@ impl EventKind {
             EventKind::Read | EventKind::Write | EventKind::BusRead | EventKind::BusWrite => {
                 "bytes"
             }
-            EventKind::AofFlush | EventKind::AofWrite => "bytes",
+            EventKind::AofFlush | EventKind::AofWrite | EventKind::ReplyBuild => "bytes",
             EventKind::Parse => "requests",
             EventKind::Expire | EventKind::Evict => "keys",
             EventKind::Rehash => "db",

@@ -14,7 +14,8 @@
 //! ```
 //!
 //! An entry never crosses the end of a block. A recording without its `End`, or with half a block
-//! at its end, comes from a server that was killed; any other fault of the file is an error.
+//! at its end, comes from a server that was killed; any other fault of the file, bytes behind its
+//! `End` included, is an error.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -331,6 +332,8 @@ pub enum Fault {
     Version(u8),
     /// The checksum of the block at this offset is wrong, or an entry in it makes no sense.
     Damaged(u64),
+    /// The file has this many bytes behind its end.
+    BehindEnd(u64),
 }
 
 impl fmt::Display for Fault {
@@ -345,6 +348,10 @@ impl fmt::Display for Fault {
                 )
             }
             Fault::Damaged(at) => write!(f, "is damaged in the block at offset {at}"),
+            Fault::BehindEnd(bytes) => write!(
+                f,
+                "has {bytes} bytes behind its end: it is no recording as a server writes it"
+            ),
         }
     }
 }
@@ -404,6 +411,12 @@ impl<R: Read> Reader<R> {
         let entry = self.codec.decode(&mut rest);
         self.pos += before.len() - rest.len();
         entry.map(Some).ok_or(Fault::Damaged(self.block_at))
+    }
+
+    /// The number of bytes behind the last entry that was read. The reader is then at the end.
+    pub fn bytes_left(&mut self) -> Result<u64, Fault> {
+        let in_block = (self.block.len() - self.pos) as u64;
+        Ok(in_block + io::copy(&mut self.file, &mut io::sink())?)
     }
 
     /// Reads the next block. Returns false if the file ends, perhaps in the middle of a block.

@@ -12,6 +12,8 @@ use crate::sys::print::{print_error, print_line};
 const DIFFERS: i32 = 1;
 /// The exit code of a replay whose file can't be used.
 const UNUSABLE: i32 = 2;
+/// The exit code of a replay that is as its recording, which has no end.
+const CUT: i32 = 3;
 
 /// A replay in progress.
 pub struct Player {
@@ -50,7 +52,14 @@ impl Player {
     ) -> T {
         let state = &mut self.state;
         match self.reader.next_entry() {
-            Ok(Some(TapeEntry::End { reason, totals })) => state.end(&text(reason), totals),
+            Ok(Some(TapeEntry::End { reason, totals })) => {
+                let reason = text(reason);
+                match self.reader.bytes_left() {
+                    Ok(0) => state.end(&reason, totals),
+                    Ok(bytes) => state.fails(&Fault::BehindEnd(bytes)),
+                    Err(fault) => state.fails(&fault),
+                }
+            }
             Ok(Some(entry)) => {
                 play(state, &entry).unwrap_or_else(|| state.differs(&describe(&entry), what))
             }
@@ -102,10 +111,13 @@ impl State {
             print_error(format_args!(
                 "{path} ends before the first turn: nothing is replayed."
             ));
-            std::process::exit(2);
+            std::process::exit(UNUSABLE);
         }
-        self.print("The recording has no end: the server was killed, or the file is cut.");
-        std::process::exit(0)
+        self.print(
+            "The recording has no end: the server was killed, or the file is cut. What came after \
+             these turns is unknown.",
+        );
+        std::process::exit(CUT)
     }
 
     fn print(&self, ends: &str) {

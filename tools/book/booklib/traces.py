@@ -4,7 +4,8 @@ from .svg import BLUE, GREEN, GREY, INK, LIGHT, ORANGE, PAPER, RED, VIOLET, YELL
 
 COLOURS = {"turn": GREY, "nested turn": VIOLET, "before_sleep": GREEN, "poll": PAPER, "after_sleep": GREEN,
            "readable": BLUE, "writable": BLUE, "read": BLUE, "parse": BLUE, "command": ORANGE, "write": BLUE,
-           "fsync": RED, "blocking fsync": RED, "AOF write": RED, "AOF flush": RED, "rehash": VIOLET,
+           "reply build": BLUE,
+           "fsync": RED, "blocking fsync": RED, "aof write": RED, "aof flush": RED, "rehash": VIOLET,
            "expire": VIOLET, "timer": YELLOW, "job": YELLOW}
 WIDTH, LEFT, RIGHT, ROW = 760, 16, 16, 20
 TITLES = {
