@@ -401,6 +401,117 @@ fn only_reads_are_served_and_only_to_this_machine() {
     assert!(String::from_utf8_lossy(&bind).contains("127.0.0.1 -::1"));
 }
 
+/// Reads the head of a reply without a body.
+fn read_head(stream: &mut TcpStream) -> String {
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).expect("a head");
+        head.push(byte[0] as char);
+    }
+    head
+}
+
+/// HEAD has the reply of GET without its body, for the stream of events, too.
+#[test]
+fn head_is_get_without_a_body() {
+    let it = Monitored::start(&[]);
+    let mut stream = it.connect();
+    for path in ["/", "/metrics", "/healthz", "/live.json", "/events"] {
+        for method in ["HEAD", "GET"] {
+            if (method, path) == ("GET", "/events") {
+                continue;
+            }
+            write!(
+                stream,
+                "{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            )
+            .expect("sent");
+            let head = match method {
+                "HEAD" => read_head(&mut stream),
+                _ => read_reply(&mut stream).head,
+            };
+            assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{path}: {head}");
+        }
+    }
+    // The same connection becomes a stream, whose head is the same.
+    let request = "/events HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    write!(stream, "HEAD {request}").expect("sent");
+    let head = read_head(&mut stream);
+    assert!(
+        head.contains("Content-Type: text/event-stream\r\n"),
+        "{head}"
+    );
+    write!(stream, "GET {request}").expect("sent");
+    assert_eq!(read_head(&mut stream), head);
+    read_event(&mut BufReader::new(stream));
+}
+
+/// A client that sends a long body gets the whole reply to its head, and no reset: the bytes that
+/// it has sent are read.
+#[test]
+fn a_refusal_reaches_a_client_that_is_still_sending() {
+    let it = Monitored::start(&[]);
+    let mut stream = it.connect();
+    let body = vec![b'x'; 4 << 20];
+    write!(
+        stream,
+        "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    )
+    .expect("sent");
+    stream.write_all(&body).expect("all of the body is taken");
+    let reply = read_reply(&mut stream);
+    assert_eq!(reply.status, 405);
+    assert!(
+        reply.head.contains("\r\nAllow: GET, HEAD\r\n"),
+        "{}",
+        reply.head
+    );
+    assert!(reply.head.contains("\r\nConnection: close\r\n"));
+    assert_eq!(stream.read(&mut [0]).expect("an end, not a reset"), 0);
+}
+
+/// The bytes that are read after the last reply are bounded: a client that sends without end is
+/// closed.
+#[test]
+fn a_client_that_sends_without_end_is_closed() {
+    let it = Monitored::start(&[]);
+    let mut stream = it.connect();
+    stream.write_all(b"POST / HTTP/1.1\r\n\r\n").expect("sent");
+    let portion = vec![b'x'; 1 << 20];
+    let sent = (0..200).take_while(|_| stream.write_all(&portion).is_ok());
+    let sent = sent.count();
+    assert!((8..100).contains(&sent), "{sent} MB were taken");
+}
+
+/// All requests are answered that were sent before the client ended its direction, and then the
+/// connection ends.
+#[test]
+fn requests_before_a_half_close_are_answered() {
+    let it = Monitored::start(&[]);
+    for count in [1, 500] {
+        let mut stream = it.connect();
+        let requests = "GET /healthz HTTP/1.1\r\n\r\n".repeat(count);
+        stream.write_all(requests.as_bytes()).expect("sent");
+        // Half a request at the end gets no reply.
+        stream.write_all(b"GET /heal").expect("sent");
+        stream.shutdown(std::net::Shutdown::Write).expect("ended");
+        let mut text = String::new();
+        stream
+            .read_to_string(&mut text)
+            .expect("an end, not a reset");
+        assert_eq!(text.matches("HTTP/1.1 200 OK").count(), count);
+    }
+    // A stream of events ends with its reader's direction.
+    let mut stream = it.connect();
+    stream
+        .write_all(b"GET /events HTTP/1.1\r\n\r\n")
+        .expect("sent");
+    stream.shutdown(std::net::Shutdown::Write).expect("ended");
+    stream.read_to_end(&mut Vec::new()).expect("an end");
+}
+
 #[test]
 fn requests_on_one_connection_are_answered_in_order() {
     let it = Monitored::start(&[]);
@@ -413,12 +524,7 @@ fn requests_on_one_connection_are_answered_in_order() {
     };
     for _ in 0..500 {
         assert_eq!(read_reply(&mut stream).status, 200);
-        let mut head = String::new();
-        while !head.ends_with("\r\n\r\n") {
-            let mut byte = [0];
-            stream.read_exact(&mut byte).expect("a head");
-            head.push(byte[0] as char);
-        }
+        let head = read_head(&mut stream);
         assert!(head.contains("text/plain; version=0.0.4"), "{head}");
     }
     writer.join().expect("the writer").expect("sent");

@@ -170,6 +170,18 @@ impl Connection {
         };
     }
 
+    /// Ends the direction to the peer, which sees the end after the bytes that were sent; what the
+    /// peer sends can still be read.
+    pub fn end_output(&mut self) -> io::Result<()> {
+        self.goodbye();
+        match &self.transport {
+            Transport::Unix(socket) => socket.shutdown(Shutdown::Write),
+            Transport::Tcp(socket) | Transport::Lent(socket) => socket.shutdown(Shutdown::Write),
+            Transport::Tls(session) => session.socket().shutdown(Shutdown::Write),
+            Transport::Taped(_) => Ok(()),
+        }
+    }
+
     /// The progress of the connection.
     pub fn state(&self) -> State {
         self.state

@@ -22,8 +22,13 @@
 //! reply, and one that sends many requests at once does not hold the loop. A reader of /events gets
 //! no further snapshot until its socket has taken the last one; the next snapshot then has all
 //! turns since.
+//! After its last reply a connection is not closed at once: with unread bytes in the socket, the
+//! client would get a reset, perhaps before it has read the reply. Its bytes are read and dropped
+//! until the client closes.
+//!
 //! **Limits:** [`VISITS`] connections; a further connection is closed at once. Idle connections are
-//! closed after [`IDLE_MS`].
+//! closed after [`IDLE_MS`], those that were sent their last reply after [`LINGER_MS`] or
+//! [`LINGER_BYTES`].
 
 mod exposition;
 mod fields;
@@ -48,6 +53,12 @@ use crate::state::Server;
 const VISITS: usize = 32;
 /// The time after which a connection without traffic is closed, in milliseconds.
 const IDLE_MS: i64 = 60_000;
+/// The time for which a connection is still read after its last reply, in milliseconds.
+const LINGER_MS: i64 = 5_000;
+/// The number of bytes that are read and dropped in this time.
+const LINGER_BYTES: usize = 16 * 1024 * 1024;
+/// The maximum number of bytes of one read that are dropped.
+const LINGER_READ: usize = 64 * 1024;
 /// The interval of snapshots, and of the check for idle connections.
 const TICK: Duration = Duration::from_millis(500);
 /// The maximum number of bytes of one read.
@@ -65,6 +76,10 @@ struct Visit {
     /// The bytes of `output` that have been sent.
     sent: usize,
     close_after_reply: bool,
+    /// Whether the client has ended its direction of the connection: it sends no further request.
+    input_ended: bool,
+    /// After the last reply: the number of bytes that may still be read and dropped.
+    lingers: Option<usize>,
     /// A reader of /events: the time up to which it has seen turns, Unix microseconds.
     events: Option<i64>,
     /// Whether the socket must be read again, since `input` had no room for more.
@@ -123,6 +138,8 @@ pub fn accept(el: &mut EventLoop<Server>, server: &mut Server, accepted: Accepte
         output: Vec::new(),
         sent: 0,
         close_after_reply: false,
+        input_ended: false,
+        lingers: None,
         events: None,
         unread: false,
         active_ms: server.clock.now_ms,
@@ -134,20 +151,45 @@ pub fn accept(el: &mut EventLoop<Server>, server: &mut Server, accepted: Accepte
 
 fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, _: Mask) -> Io {
     with_visit(el, server, token, |server, visit| {
+        if let Some(left) = visit.lingers {
+            return drop_input(visit, left);
+        }
         let room = MAX_HEAD.saturating_sub(visit.input.len());
         let mut io = Io::Drained;
         if room == 0 {
             // The input is full of complete requests: the socket is read again after they are
             // answered.
             visit.unread = true;
-        } else {
-            let input = &mut visit.input;
-            io = visit.conn.read_into(input, room.min(READ_BYTES))?.io;
+        } else if !visit.input_ended {
+            io = read(visit, room.min(READ_BYTES))?;
             visit.active_ms = server.clock.now_ms;
         }
         serve(server, visit)?;
         Ok(io)
     })
+}
+
+/// Reads requests. Their end is no error while requests may be unanswered; a reader of /events has
+/// none.
+fn read(visit: &mut Visit, max: usize) -> io::Result<Io> {
+    match visit.conn.read_into(&mut visit.input, max) {
+        Ok(read) => Ok(read.io),
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof && visit.events.is_none() => {
+            visit.input_ended = true;
+            Ok(Io::Drained)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// Drops bytes that came after the last request; `left` is how many more may come. An error closes
+/// the connection.
+fn drop_input(visit: &mut Visit, left: usize) -> io::Result<Io> {
+    let mut dropped = Vec::new();
+    let read = visit.conn.read_into(&mut dropped, LINGER_READ)?;
+    let left = left.checked_sub(read.bytes);
+    visit.lingers = Some(left.ok_or(io::ErrorKind::ConnectionAborted)?);
+    Ok(read.io)
 }
 
 fn write_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, _: Mask) -> Io {
@@ -190,8 +232,7 @@ fn with_visit(
 }
 
 /// Sends the reply that is under way, then answers one request, if a whole one is there. The next
-/// request is answered in the next turn. An error closes the connection. `serve` also returns an
-/// error after the last reply.
+/// request is answered in the next turn. An error closes the connection.
 fn serve(server: &mut Server, visit: &mut Visit) -> io::Result<()> {
     if !flush(visit)? {
         return Ok(());
@@ -199,12 +240,16 @@ fn serve(server: &mut Server, visit: &mut Visit) -> io::Result<()> {
     if visit.events.is_some() {
         // Input of a reader of /events is ignored; the timer sends the next snapshot.
         visit.input.clear();
-        return Ok(());
+        return match visit.input_ended {
+            true => linger(visit),
+            false => Ok(()),
+        };
     }
     if visit.close_after_reply {
-        return Err(io::ErrorKind::ConnectionAborted.into());
+        return linger(visit);
     }
     match request::parse(&visit.input, visit.from_here) {
+        Ok(None) if visit.input_ended => return Err(io::ErrorKind::UnexpectedEof.into()),
         Ok(None) => return Ok(()),
         Ok(Some((request, length))) => {
             visit.input.drain(..length);
@@ -217,19 +262,41 @@ fn serve(server: &mut Server, visit: &mut Visit) -> io::Result<()> {
         }
     }
     if flush(visit)? {
-        if visit.close_after_reply {
-            return Err(io::ErrorKind::ConnectionAborted.into());
+        if visit.close_after_reply || visit.events.is_some() && visit.input_ended {
+            return linger(visit);
         }
-        visit.unread |= !visit.input.is_empty();
+        // The next request is parsed, or the end of the input noticed, in the next turn.
+        visit.unread |= !visit.input.is_empty() || visit.input_ended;
+    }
+    Ok(())
+}
+
+/// Ends the server's direction of the connection, and drops what the client still sends. An error
+/// closes the connection: the client has ended, too.
+fn linger(visit: &mut Visit) -> io::Result<()> {
+    if visit.input_ended {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    if visit.lingers.is_none() {
+        visit.conn.end_output()?;
+        visit.input = Vec::new();
+        visit.lingers = Some(LINGER_BYTES);
+        visit.unread = true;
     }
     Ok(())
 }
 
 /// Puts the reply to a request into the output.
 fn answer(server: &mut Server, visit: &mut Visit, request: &Request) {
-    if request.path == "/events" && !request.head_only {
-        visit.events = Some(server.clock.now_us);
-        visit.output = first_event(server);
+    if request.path == "/events" {
+        let mut reply = events_head(request.keep_alive).into_bytes();
+        if request.head_only {
+            visit.close_after_reply = !request.keep_alive;
+        } else {
+            visit.events = Some(server.clock.now_us);
+            reply.extend(event(&live::snapshot(server, 0)));
+        }
+        visit.output = reply;
     } else {
         visit.close_after_reply = !request.keep_alive;
         visit.output = reply_to(server, request);
@@ -294,9 +361,13 @@ fn response(
     head_only: bool,
     keep_alive: bool,
 ) -> Vec<u8> {
-    let connection = if keep_alive { "keep-alive" } else { "close" };
+    let connection = connection(keep_alive);
+    let allow = match status {
+        Status::NotAllowed => "Allow: GET, HEAD\r\n",
+        _ => "",
+    };
     let mut out = format!(
-        "HTTP/1.1 {}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\
+        "HTTP/1.1 {}\r\n{allow}Content-Type: {content_type}\r\nContent-Length: {}\r\n\
          Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
          Connection: {connection}\r\n\r\n",
         status.line(),
@@ -309,14 +380,23 @@ fn response(
     out
 }
 
-/// The HTTP head of a stream of server-sent events, and the first event.
-fn first_event(server: &mut Server) -> Vec<u8> {
-    let snapshot = live::snapshot(server, 0);
-    let text = format!(
+/// The value of the header Connection.
+fn connection(keep_alive: bool) -> &'static str {
+    if keep_alive { "keep-alive" } else { "close" }
+}
+
+/// The HTTP head of a stream of server-sent events.
+fn events_head(keep_alive: bool) -> String {
+    format!(
         "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n\
-         Connection: keep-alive\r\n\r\ndata: {snapshot}\n\n"
-    );
-    text.into_bytes()
+         X-Content-Type-Options: nosniff\r\nConnection: {}\r\n\r\n",
+        connection(keep_alive)
+    )
+}
+
+/// A snapshot as a server-sent event.
+fn event(snapshot: &str) -> Vec<u8> {
+    format!("data: {snapshot}\n\n").into_bytes()
 }
 
 /// Sends snapshots, and closes the connections that have been idle for too long. The timer ends
@@ -324,7 +404,10 @@ fn first_event(server: &mut Server) -> Vec<u8> {
 fn timer_handler(el: &mut EventLoop<Server>, server: &mut Server, _: TimerId) -> Option<Duration> {
     let now_ms = server.clock.now_ms;
     for slot in &mut server.visits.slots {
-        let idle = |visit: &mut Box<Visit>| now_ms.saturating_sub(visit.active_ms) > IDLE_MS;
+        let idle = |visit: &mut Box<Visit>| {
+            let limit_ms = visit.lingers.map_or(IDLE_MS, |_| LINGER_MS);
+            now_ms.saturating_sub(visit.active_ms) > limit_ms
+        };
         if let Some(visit) = slot.take_if(idle) {
             el.remove_file(visit.token);
         }
@@ -348,7 +431,7 @@ fn send_snapshots(el: &mut EventLoop<Server>, server: &mut Server) {
             _ => live::snapshot(server, seen_us),
         };
         with_visit(el, server, token, |server, visit| {
-            visit.output = format!("data: {text}\n\n").into_bytes();
+            visit.output = event(&text);
             visit.events = Some(now_us);
             if flush(visit)? {
                 visit.active_ms = server.clock.now_ms;
