@@ -4,12 +4,14 @@
 //! request is complete; a portion may also hold a thousand requests, a *pipeline*. Replies are not
 //! sent by the handler that makes them, but together, by `before_sleep`: a pipeline costs one read
 //! and one write. What lessons 6 to 9 taught has moved to `parts/clients.rs`, which also holds the
-//! two buffers of each client, and the limits of both.
+//! two buffers of each client, and the limits of both. Two commands take long, and stop all clients
+//! meanwhile: PRIMES, which needs no data, and SPIN, which stands for a script (lessons 11 and 13).
 //!
 //!     cargo run -p ae --example 10_resp &    then    python3 ae/lessons/try.py 10
 
 use std::collections::HashMap;
 use std::io;
+use std::time::{Duration, Instant};
 
 use ae::{EventLoop, Token};
 
@@ -53,7 +55,31 @@ impl Program for Server {
                 s.data.insert(key.clone(), value.clone());
                 resp::status("OK")
             }
+            (b"primes", [limit]) => match resp::number(limit, 10_000_000) {
+                Ok(limit) => resp::integer(primes(limit as u64)),
+                Err(_) => resp::error("no number, or too large"),
+            },
+            (b"spin", [ms]) => match resp::number(ms, 60_000) {
+                Ok(ms) => resp::integer(spin(ms as u64)),
+                Err(_) => resp::error("no number, or too large"),
+            },
             _ => resp::error("unknown command, or wrong number of arguments"),
         })
     }
+}
+
+/// How many primes are below `limit`, slowly.
+fn primes(limit: u64) -> u64 {
+    let is_prime = |n: &u64| {
+        (2..*n)
+            .take_while(|d| d * d <= *n)
+            .all(|d| !n.is_multiple_of(d))
+    };
+    (2..limit).filter(is_prime).count() as u64
+}
+
+/// Works for `ms` milliseconds; returns how often it looked at the clock.
+fn spin(ms: u64) -> u64 {
+    let end = Instant::now() + Duration::from_millis(ms);
+    (0..).take_while(|_| Instant::now() < end).count() as u64
 }

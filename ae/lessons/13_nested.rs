@@ -1,11 +1,12 @@
 //! Lesson 13: a command that takes long, in the loop.
 //!
 //! Lesson 11's work needed none of the loop's data. A script does: it must run in the loop's
-//! thread, and its clients wait. `SPIN ms` stands for it. From time to time it runs a whole turn of
-//! the loop itself, a *nested turn*, without sleeping: clients are accepted, read and answered,
-//! with `-BUSY` for everything but `KILL`, which ends the long command. Two things make that safe.
-//! Nothing is borrowed while a handler runs, and the loop never calls a handler that is running.
-//! The order of replies is safe as well: SPIN's own client waits, so its next request does too.
+//! thread, and so far all clients waited for it. `SPIN ms` stands for it. From time to time it now
+//! runs a whole turn of the loop itself, a *nested turn*, without sleeping: clients are accepted,
+//! read and answered, with `-BUSY` for everything but `KILL`, which ends the long command. Two
+//! things make that safe. Nothing is borrowed while a handler runs, and the loop never calls a
+//! handler that is running. The order of replies is safe as well: SPIN's own client waits, so its
+//! next request does too.
 //!
 //!     cargo run -p ae --example 13_nested &    then    python3 ae/lessons/try.py 13
 
@@ -120,7 +121,8 @@ impl Program for Server {
                 Some(resp::status("OK"))
             }
             _ if s.spin.is_running => Some(b"-BUSY a command takes long\r\n".to_vec()),
-            (b"spin", [ms]) if s.spin.next.is_none() => match resp::number(ms, SPIN_MS_MAX) {
+            (b"spin", _) if s.spin.next.is_some() => Some(resp::error("another SPIN waits")),
+            (b"spin", [ms]) => match resp::number(ms, SPIN_MS_MAX) {
                 Ok(ms) => {
                     s.spin.next = Some((t, ms as u64));
                     None

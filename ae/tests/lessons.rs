@@ -4,8 +4,9 @@ mod lesson;
 
 use std::fs;
 use std::io::{ErrorKind, Write};
+use std::process::Command;
 
-use lesson::{Client, Lesson, sources};
+use lesson::{Client, Lesson, programs, sources};
 
 /// Lines of a program.
 const LINES_MAX: usize = 150;
@@ -282,4 +283,38 @@ fn lesson_14_saves_what_was_there() {
     let file = std::env::temp_dir().join("lesson.snapshot");
     assert_eq!(fs::read(&file).expect("the snapshot"), b"k v\n");
     fs::remove_file(file).expect("the snapshot");
+}
+
+/// `try.py` shows for each lesson what the one before it lacks: it prints a figure of both, and
+/// fails if the second is not the better one (in lesson 5, the worse).
+#[test]
+fn each_lesson_mends_what_try_py_shows_of_the_one_before() {
+    // The lessons are in place: `Lesson::start` explains how they are built.
+    drop(Lesson::start(1));
+    let run = Command::new("python3")
+        .arg("-B")
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/lessons/try.py"))
+        .arg("--programs")
+        .arg(programs())
+        .args(["--short", "all"])
+        .output()
+        .expect("python3");
+    let lines = String::from_utf8_lossy(&run.stdout);
+    let errors = String::from_utf8_lossy(&run.stderr);
+    assert!(run.status.success(), "{lines}{errors}");
+    let names = sources();
+    let name = |at: usize| names[at].file_stem().expect("a name").to_string_lossy();
+    let pairs: Vec<String> = (1..LESSONS)
+        .flat_map(|at| [name(at - 1), name(at)])
+        .map(|name| format!("{name}: "))
+        .collect();
+    let lines: Vec<&str> = lines.lines().collect();
+    assert_eq!(lines.len(), pairs.len());
+    for (pair, both) in pairs.chunks(2).zip(lines.chunks(2)) {
+        let said = |at: usize| both[at].strip_prefix(&pair[at]).expect("the lesson");
+        let is_word = |c: &char| !(c.is_ascii_digit() || ['.', ','].contains(c));
+        let words = |at: usize| said(at).chars().filter(is_word).collect::<String>();
+        assert_ne!(said(0), said(1));
+        assert_eq!(words(0), words(1), "one sentence, two figures");
+    }
 }

@@ -1,6 +1,8 @@
-//! What lesson 10 taught: the commands of a data set.
+//! What lesson 10 taught: the commands of a data set. PRIMES is not here, since it needs no data:
+//! lesson 11.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use super::resp;
 
@@ -15,6 +17,16 @@ pub fn execute(data: &mut Data, name: &[u8], args: &[Vec<u8>]) -> Vec<u8> {
             data.insert(key.clone(), value.clone());
             resp::status("OK")
         }
+        (b"spin", [ms]) => match resp::number(ms, 60_000) {
+            Ok(ms) => resp::integer(spin(ms as u64)),
+            Err(_) => resp::error("no number, or too large"),
+        },
         _ => resp::error("unknown command, or wrong number of arguments"),
     }
+}
+
+/// Works for `ms` milliseconds; returns how often it looked at the clock.
+fn spin(ms: u64) -> u64 {
+    let end = Instant::now() + Duration::from_millis(ms);
+    (0..).take_while(|_| Instant::now() < end).count() as u64
 }

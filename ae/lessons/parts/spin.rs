@@ -62,7 +62,8 @@ pub fn execute<P: Spinner>(s: &mut P, t: Token, name: &[u8], args: &[Vec<u8>]) -
             Some(Some(resp::status("OK")))
         }
         _ if spin.is_running => Some(Some(b"-BUSY a command takes long\r\n".to_vec())),
-        (b"spin", [ms]) if spin.next.is_none() => match resp::number(ms, SPIN_MS_MAX) {
+        (b"spin", _) if spin.next.is_some() => Some(Some(resp::error("another SPIN waits"))),
+        (b"spin", [ms]) => match resp::number(ms, SPIN_MS_MAX) {
             Ok(ms) => {
                 spin.next = Some((t, ms as u64));
                 Some(None)

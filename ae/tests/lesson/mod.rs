@@ -30,6 +30,16 @@ pub fn sources() -> Vec<PathBuf> {
     files
 }
 
+/// The folder of the programs: `cargo test -p ae` builds them.
+pub fn programs() -> PathBuf {
+    let tests = std::env::current_exe().expect("the path of this test");
+    let folder = tests
+        .parent()
+        .and_then(|deps| deps.parent())
+        .expect("target/debug");
+    folder.join("examples")
+}
+
 impl Lesson {
     /// Starts the program of this lesson on ports that the kernel chooses.
     pub fn start(number: usize) -> Lesson {
@@ -37,12 +47,7 @@ impl Lesson {
             .file_stem()
             .expect("a name")
             .to_owned();
-        let tests = std::env::current_exe().expect("the path of this test");
-        let folder = tests
-            .parent()
-            .and_then(|deps| deps.parent())
-            .expect("target/debug");
-        let program = folder.join("examples").join(name);
+        let program = programs().join(name);
         let mut process = Command::new(&program)
             .arg("0")
             .stdout(Stdio::piped())

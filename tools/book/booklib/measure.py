@@ -143,12 +143,12 @@ def better(before, found):
     return {key: pick(before[key], found[key]) for key, pick in best.items()}
 
 
-# What is read from the lines of ae/lessons/try.py: lesson, name of the figure, pattern.
+# What is read from the lines that ae/lessons/try.py prints of a lesson: lesson, name, pattern.
 LINES = [
     (2, "threads", r"([\d,]+) threads"),
     (2, "resident_kb", r"([\d,]+) KB resident"),
     (2, "reserved_mb", r"([\d,]+) MB reserved"),
-    (5, "sent", r"sent ([\d,]+) bytes"),
+    (5, "sent", r"of ([\d,]+) bytes"),
     (5, "came_back", r"([\d,]+) came back"),
     (8, "slowest_ms", r"a client waits [\d.]+ ms \(at most ([\d.]+) ms"),
     (9, "slowest_ms", r"a client waits [\d.]+ ms \(at most ([\d.]+) ms"),
@@ -170,9 +170,11 @@ def lessons(root):
         run = subprocess.run([sys.executable, "ae/lessons/try.py", str(number)], cwd=root, check=True,
                              capture_output=True, text=True, preexec_fn=lambda: raise_priority(0))
         print(run.stdout, file=sys.stderr, end="", flush=True)
+        # The lines of the lesson before come first.
+        own = "".join(line for line in run.stdout.splitlines(True) if line.startswith(f"{number:02}_"))
         for lesson, name, pattern in LINES:
             if lesson == number:
-                value = re.search(pattern, run.stdout)[1].replace(",", "")
+                value = re.search(pattern, own)[1].replace(",", "")
                 shown = float(value) if "." in value else int(value)
                 found.setdefault(f"{number:02}", {})[name] = shown
     return found
