@@ -29,5 +29,8 @@ pub const SLOT_STATS: u32 = 1 << 11;
 pub const LRM: u32 = 1 << 12;
 /// This node imports slots from another node.
 pub const SLOT_IMPORTS: u32 = 1 << 13;
+/// The slots of each command must be checked: on a cluster node always, except during a batch whose
+/// slots were all checked when it was parsed.
+pub const ROUTE: u32 = 1 << 14;
 /// The features that must see every change of a key.
 pub const CHANGES: u32 = TRACKING | BIGKEYS | UNSYNCED | LRM;

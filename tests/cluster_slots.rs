@@ -516,6 +516,42 @@ fn a_command_for_another_node_is_redirected() {
     assert_eq!(replies.join(" ") + " ", expected);
 }
 
+/// The slots of a batch with one key in each command are checked when it is parsed.
+#[test]
+fn a_pipeline_is_redirected_from_the_command_on_that_gives_its_slot_away() {
+    let halves = Halves::new();
+    let mut c = halves.node.connect();
+    let name = show(&halves.other.connect().cmd(&["cluster", "myid"]));
+    let moved = |slot| format!("-MOVED {slot} 127.0.0.1:{}", halves.other.port);
+    let mut pipeline = |lines: &[&str], expected: &[&str]| {
+        c.send((lines.join("\r\n") + "\r\n").as_bytes());
+        let replies: Vec<String> = lines.iter().map(|_| show(&c.reply())).collect();
+        assert_eq!(replies, expected, "{lines:?}");
+    };
+    let foo = moved(12182);
+    pipeline(
+        &["set bar 1", "get hello", "incr bar", "get bar"],
+        &["+OK", "nil", ":2", "2"],
+    );
+    pipeline(&["get bar", "get foo", "get bar"], &["2", &foo, "2"]);
+    pipeline(
+        &["get", "incr bar", "none bar"],
+        &[
+            "-ERR wrong number of arguments for 'get' command",
+            ":3",
+            "-ERR unknown command 'none', with args beginning with: 'bar'",
+        ],
+    );
+    let give = format!("cluster setslot 5061 node {name}");
+    let bar = moved(5061);
+    pipeline(
+        &["del bar", &give, "incr bar", "get hello"],
+        &[":1", "+OK", &bar, "nil"],
+    );
+    pipeline(&["incr bar", "get bar"], &[&bar, &bar]);
+    pipeline(&["get hello", "get hello"], &["nil", "nil"]);
+}
+
 #[test]
 fn keys_move_with_their_slot() {
     let halves = Halves::new();

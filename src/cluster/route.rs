@@ -17,6 +17,7 @@
 use super::Cluster;
 use super::nodes::NodeIndex;
 use super::packet::flag;
+use super::slots::Owned;
 
 /// The properties of a command, or of a whole transaction, on which its route depends.
 #[derive(Clone, Copy, Default, Debug)]
@@ -88,6 +89,13 @@ impl Cluster {
     #[inline]
     pub fn serves(&self, slot: u16) -> bool {
         self.up && self.slots.is_owner(slot, self.me) && !self.slots.is_migrating(slot)
+    }
+
+    /// The slots for which [`Cluster::serves`] holds; `None` while the cluster is down or a slot
+    /// moves to another node.
+    pub fn served(&self) -> Option<Owned<'_>> {
+        let all = self.up && self.slots.migrating.is_empty();
+        all.then(|| self.slots.owned(self.me))
     }
 
     /// Whether the keys of the slot move, so that [`Cluster::route`] needs to know which ones this

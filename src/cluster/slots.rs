@@ -31,6 +31,21 @@ pub struct Slots {
     pub(super) unresolved: Vec<(u16, bool, Name)>,
 }
 
+/// The slots of one node, for a quick test.
+#[derive(Clone, Copy)]
+pub struct Owned<'a> {
+    owner: &'a [NodeIndex; SLOTS],
+    node: NodeIndex,
+}
+
+impl Owned<'_> {
+    /// Whether the slot, which must be below [`SLOTS`], belongs to the node.
+    #[inline(always)]
+    pub fn has(&self, slot: u16) -> bool {
+        self.owner[usize::from(slot)] == self.node
+    }
+}
+
 impl Default for Slots {
     fn default() -> Slots {
         Slots {
@@ -69,6 +84,14 @@ impl Slots {
     #[inline]
     pub(super) fn is_owner(&self, slot: u16, node: NodeIndex) -> bool {
         self.owner[usize::from(slot)] == node
+    }
+
+    /// The slots of `node`.
+    pub(super) fn owned(&self, node: NodeIndex) -> Owned<'_> {
+        Owned {
+            owner: &self.owner,
+            node,
+        }
     }
 
     /// Whether the slot moves to another node.

@@ -51,8 +51,9 @@ use std::time::Duration;
 
 use rand::RngExt;
 
-use crate::db::slot::{SLOTS, key_slot, pattern_slot};
-use crate::ds::hashtable::{HashTable, SPARE_BITS, Slot};
+use crate::db::slot::{SLOTS, pattern_slot, slot_bits};
+use crate::ds::crc16::Crc16;
+use crate::ds::hashtable::{BucketHint, HashTable, SPARE_BITS, Slot};
 use crate::ds::siphash::HashSeed;
 use crate::sys::mover::Mover;
 use crate::types::{Key, KeyMut, KeyRef};
@@ -73,24 +74,121 @@ const _: () = assert!(SLOTS == 1 << SLOT_BITS && SLOTS.is_multiple_of(GROUP));
 #[derive(Clone, Copy)]
 pub struct KeyHasher {
     seed: HashSeed,
-    by_slot: bool,
+    /// `None`: the hashes have no slots.
+    slots: Option<Crc16>,
 }
 
 impl KeyHasher {
     /// `by_slot`: the hashes are for stores with a table for each slot.
     pub fn new(seed: HashSeed, by_slot: bool) -> KeyHasher {
-        KeyHasher { seed, by_slot }
+        KeyHasher {
+            seed,
+            slots: by_slot.then(Crc16::detect),
+        }
+    }
+
+    /// Whether the hashes have slots.
+    #[inline]
+    pub fn is_by_slot(&self) -> bool {
+        self.slots.is_some()
     }
 
     /// The hash of a key, with its slot if stores are by slot.
     #[inline]
     pub fn hash(&self, key: &[u8]) -> u64 {
-        let hash = self.seed.hash(key);
-        if self.by_slot {
-            return hash & !SLOT_MASK | u64::from(key_slot(key)) << SLOT_SHIFT;
+        match self.slots {
+            None => self.seed.hash(key),
+            Some(crc16) => hash_with_slot(self.seed, crc16, key),
         }
-        hash
     }
+}
+
+#[inline(always)]
+fn hash_with_slot(seed: HashSeed, crc16: Crc16, key: &[u8]) -> u64 {
+    let slot = slot_bits::<SLOT_SHIFT>(crc16, key);
+    let hash = seed.hash(key);
+    // The bits of the mask from `slot`, the others from `hash`.
+    hash ^ (hash ^ slot) & SLOT_MASK
+}
+
+/// The keys of a database as the parse-ahead needs them. A loop over the keys of a batch is
+/// compiled once for each kind of store.
+pub trait Ahead: Copy {
+    /// Whether each slot has a table.
+    const BY_SLOT: bool;
+    /// The hash of a key, see [`KeyHasher`].
+    fn hash(self, key: &[u8]) -> u64;
+    /// Prefetches the bucket of a hash for a later look-up.
+    fn prefetch_bucket(self, hash: u64);
+    /// Prefetches the entries that match a hash; its bucket should be in the cache already.
+    fn prefetch_entry(self, hash: u64);
+}
+
+/// A server by itself; without a table, nothing is prefetched.
+#[derive(Clone, Copy)]
+pub struct OneAhead<'a> {
+    seed: HashSeed,
+    table: Option<&'a HashTable<Key>>,
+}
+
+impl Ahead for OneAhead<'_> {
+    const BY_SLOT: bool = false;
+
+    #[inline(always)]
+    fn hash(self, key: &[u8]) -> u64 {
+        self.seed.hash(key)
+    }
+
+    #[inline(always)]
+    fn prefetch_bucket(self, hash: u64) {
+        if let Some(table) = self.table {
+            table.prefetch_bucket(hash);
+        }
+    }
+
+    #[inline(always)]
+    fn prefetch_entry(self, hash: u64) {
+        if let Some(table) = self.table {
+            table.prefetch_entry(hash);
+        }
+    }
+}
+
+/// A cluster node; without tables, nothing is prefetched.
+#[derive(Clone, Copy)]
+pub struct SlotsAhead<'a> {
+    seed: HashSeed,
+    crc16: Crc16,
+    directory: Option<&'a Directory>,
+}
+
+impl Ahead for SlotsAhead<'_> {
+    const BY_SLOT: bool = true;
+
+    #[inline(always)]
+    fn hash(self, key: &[u8]) -> u64 {
+        hash_with_slot(self.seed, self.crc16, key)
+    }
+
+    #[inline(always)]
+    fn prefetch_bucket(self, hash: u64) {
+        if let Some(directory) = self.directory {
+            directory.prefetch_bucket(hash);
+        }
+    }
+
+    #[inline(always)]
+    fn prefetch_entry(self, hash: u64) {
+        if let Some(directory) = self.directory {
+            directory.tables[slot_of(hash)].prefetch_entry(hash);
+        }
+    }
+}
+
+/// Either kind.
+pub enum AnyAhead<'a> {
+    One(OneAhead<'a>),
+    BySlot(SlotsAhead<'a>),
 }
 
 /// The slot in a hash, which must come from a hasher for stores by slot.
@@ -116,8 +214,8 @@ enum Tables {
 }
 
 struct BySlot {
-    /// One table for each slot; empty until the first key is added.
-    tables: Vec<HashTable<Key>>,
+    /// One table for each slot; `None` until the first key is added.
+    directory: Option<Box<Directory>>,
     len: usize,
     /// The number of keys in each group of [`GROUP`] slots.
     group_len: [usize; SLOTS / GROUP],
@@ -129,12 +227,49 @@ struct BySlot {
     hidden: Option<Box<[u64; SLOTS / 64]>>,
 }
 
+/// The tables of all slots.
+struct Directory {
+    /// For each slot, where its buckets are. All headers of tables take 1.7 MB, more than a core's
+    /// nearest caches, and all hints 128 KB. A hint may be out of date, which costs a useless
+    /// prefetch until the next change of the slot or the next call of [`KvStore::maintain`].
+    hints: [BucketHint; SLOTS],
+    tables: Box<[HashTable<Key>; SLOTS]>,
+}
+
+impl Directory {
+    /// Not inlined, so that the look-ups that may need it keep their registers.
+    #[cold]
+    #[inline(never)]
+    fn new(seed: HashSeed) -> Box<Directory> {
+        let tables: Box<[_]> = (0..SLOTS).map(|_| HashTable::new(seed)).collect();
+        let Ok(tables) = tables.try_into() else {
+            unreachable!("a table for each slot");
+        };
+        Box::new(Directory {
+            hints: [BucketHint::default(); SLOTS],
+            tables,
+        })
+    }
+
+    /// Prefetches the bucket of a hash, and the header of its table.
+    #[inline(always)]
+    fn prefetch_bucket(&self, hash: u64) {
+        self.tables[slot_of(hash)].prefetch_header();
+        self.hints[slot_of(hash)].prefetch(hash);
+    }
+
+    #[inline]
+    fn note_buckets(&mut self, slot: usize) {
+        self.hints[slot] = self.tables[slot].bucket_hint();
+    }
+}
+
 impl KvStore {
     /// An empty store; it allocates when the first key is added.
     pub fn new(hasher: KeyHasher) -> KvStore {
-        let tables = if hasher.by_slot {
+        let tables = if hasher.is_by_slot() {
             Tables::BySlot(Box::new(BySlot {
-                tables: Vec::new(),
+                directory: None,
                 len: 0,
                 group_len: [0; SLOTS / GROUP],
                 headroom: usize::MAX,
@@ -173,7 +308,7 @@ impl KvStore {
     fn table(&self, hash: u64) -> Option<&HashTable<Key>> {
         match &self.tables {
             Tables::One(table) => Some(table),
-            Tables::BySlot(slots) => slots.tables.get(slot_of(hash)),
+            Tables::BySlot(slots) => slots.get(slot_of(hash)),
         }
     }
 
@@ -181,7 +316,7 @@ impl KvStore {
     pub fn tables(&self) -> &[HashTable<Key>] {
         match &self.tables {
             Tables::One(table) => std::slice::from_ref(table),
-            Tables::BySlot(slots) => &slots.tables,
+            Tables::BySlot(slots) => slots.tables(),
         }
     }
 
@@ -196,7 +331,7 @@ impl KvStore {
     pub fn find_mut(&mut self, hash: u64, key: &[u8]) -> Option<KeyMut<'_>> {
         match &mut self.tables {
             Tables::One(table) => table.find_mut(hash, key),
-            Tables::BySlot(slots) => slots.tables.get_mut(slot_of(hash))?.find_mut(hash, key),
+            Tables::BySlot(slots) => slots.get_mut(slot_of(hash))?.find_mut(hash, key),
         }
     }
 
@@ -242,7 +377,6 @@ impl KvStore {
         match &mut self.tables {
             Tables::One(table) => table.replace_with(hash, key, f),
             Tables::BySlot(slots) => slots
-                .tables
                 .get_mut(slot_of(hash))
                 .is_some_and(|table| table.replace_with(hash, key, f)),
         }
@@ -253,7 +387,7 @@ impl KvStore {
         match &mut self.tables {
             Tables::One(table) => table.remove(hash, key),
             Tables::BySlot(slots) => {
-                let old = slots.tables.get_mut(slot_of(hash))?.remove(hash, key)?;
+                let old = slots.get_mut(slot_of(hash))?.remove(hash, key)?;
                 slots.count(hash, -1);
                 Some(old)
             }
@@ -310,34 +444,34 @@ impl KvStore {
         matches!(self.tables, Tables::BySlot(_))
     }
 
-    /// Prefetches the bucket of a hash. In a store by slot, prefetches the header of the slot's
-    /// table instead, since all headers are 2 MB, more than a core's cache;
-    /// [`KvStore::prefetch_bucket`] is then the next step.
+    /// Prefetches the bucket of a hash for a later look-up, and, in a store by slot, the header of
+    /// the slot's table.
     #[inline]
-    pub fn prefetch_first(&self, hash: u64) {
+    pub fn prefetch_bucket(&self, hash: u64) {
         match &self.tables {
             Tables::One(table) => table.prefetch_bucket(hash),
             Tables::BySlot(slots) => {
-                if let Some(table) = slots.tables.get(slot_of(hash)) {
-                    table.prefetch_header();
+                if let Some(directory) = &slots.directory {
+                    directory.prefetch_bucket(hash);
                 }
             }
         }
     }
 
-    /// Prefetches the bucket of a hash for a later look-up.
+    /// What the parse-ahead needs; `fetches`: whether it prefetches.
     #[inline]
-    pub fn prefetch_bucket(&self, hash: u64) {
-        if let Some(table) = self.table(hash) {
-            table.prefetch_bucket(hash);
-        }
-    }
-
-    /// Prefetches the entries that match a hash; its bucket should be in the cache already.
-    #[inline]
-    pub fn prefetch_entry(&self, hash: u64) {
-        if let Some(table) = self.table(hash) {
-            table.prefetch_entry(hash);
+    pub fn ahead(&self, fetches: bool) -> AnyAhead<'_> {
+        let seed = self.hasher.seed;
+        match (&self.tables, self.hasher.slots) {
+            (Tables::BySlot(slots), Some(crc16)) => AnyAhead::BySlot(SlotsAhead {
+                seed,
+                crc16,
+                directory: slots.directory.as_deref().filter(|_| fetches),
+            }),
+            _ => AnyAhead::One(OneAhead {
+                seed,
+                table: self.tables().first().filter(|_| fetches),
+            }),
         }
     }
 
@@ -393,7 +527,7 @@ impl KvStore {
     fn slot_table(&self, slot: u16) -> Option<&HashTable<Key>> {
         match &self.tables {
             Tables::One(_) => None,
-            Tables::BySlot(slots) => slots.tables.get(usize::from(slot)),
+            Tables::BySlot(slots) => slots.get(usize::from(slot)),
         }
     }
 
@@ -447,7 +581,9 @@ impl KvStore {
             Tables::BySlot(slots) => slots,
         };
         let (mut slot, mut inner) = ((cursor & (SLOTS as u64 - 1)) as usize, cursor >> SLOT_BITS);
-        while let Some(table) = slots.tables.get_mut(slot) {
+        while slot < SLOTS
+            && let Some(table) = slots.get_mut(slot)
+        {
             inner = table.relocate(inner, mover, &mut visit);
             if inner != 0 {
                 return inner << SLOT_BITS | slot as u64;
@@ -466,9 +602,10 @@ impl KvStore {
         let buckets: usize = self.tables().iter().map(HashTable::memory_bytes).sum();
         match &self.tables {
             Tables::One(_) => buckets,
-            Tables::BySlot(slots) => {
-                buckets + slots.tables.capacity() * size_of::<HashTable<Key>>()
+            Tables::BySlot(slots) if slots.directory.is_some() => {
+                buckets + size_of::<Directory>() + SLOTS * size_of::<HashTable<Key>>()
             }
+            Tables::BySlot(_) => buckets,
         }
     }
 
@@ -498,14 +635,19 @@ impl KvStore {
     /// The cron's step: begins resizing that is due, and moves buckets for about `budget`. Returns
     /// true if the budget is used up.
     pub fn maintain(&mut self, budget: Duration) -> bool {
-        let (tables, next) = match &mut self.tables {
+        let slots = match &mut self.tables {
             Tables::One(table) => return maintain_table(table, budget),
-            Tables::BySlot(slots) => (&mut slots.tables, &mut slots.maintain_next),
+            Tables::BySlot(slots) => slots,
         };
-        for _ in 0..TABLES_PER_CALL.min(tables.len()) {
-            let table = &mut tables[*next];
-            *next = (*next + 1) % SLOTS;
-            if maintain_table(table, budget) {
+        let Some(directory) = &mut slots.directory else {
+            return false;
+        };
+        for _ in 0..TABLES_PER_CALL {
+            let slot = slots.maintain_next;
+            slots.maintain_next = (slot + 1) % SLOTS;
+            let is_spent = maintain_table(&mut directory.tables[slot], budget);
+            directory.note_buckets(slot);
+            if is_spent {
                 return true;
             }
         }
@@ -524,17 +666,39 @@ fn maintain_table(table: &mut HashTable<Key>, budget: Duration) -> bool {
 }
 
 impl BySlot {
-    /// The table of a hash, with its memory limit.
-    fn table_mut(&mut self, seed: HashSeed, hash: u64) -> &mut HashTable<Key> {
-        if self.tables.is_empty() {
-            self.tables = (0..SLOTS).map(|_| HashTable::new(seed)).collect();
+    /// All tables; none until the first key is added.
+    fn tables(&self) -> &[HashTable<Key>] {
+        match &self.directory {
+            Some(directory) => &*directory.tables,
+            None => &[],
         }
-        let table = &mut self.tables[slot_of(hash)];
+    }
+
+    /// The table of a slot, which must be below [`SLOTS`].
+    #[inline]
+    fn get(&self, slot: usize) -> Option<&HashTable<Key>> {
+        Some(&self.directory.as_ref()?.tables[slot])
+    }
+
+    #[inline]
+    fn get_mut(&mut self, slot: usize) -> Option<&mut HashTable<Key>> {
+        Some(&mut self.directory.as_mut()?.tables[slot])
+    }
+
+    /// The table of a hash, with its memory limit.
+    #[inline]
+    fn table_mut(&mut self, seed: HashSeed, hash: u64) -> &mut HashTable<Key> {
+        let directory = self.directory.get_or_insert_with(|| Directory::new(seed));
+        let table = &mut directory.tables[slot_of(hash)];
         table.set_headroom(self.headroom);
         table
     }
 
+    /// Counts an added (1) or removed (-1) key.
     fn count(&mut self, hash: u64, change: isize) {
+        if let Some(directory) = &mut self.directory {
+            directory.note_buckets(slot_of(hash));
+        }
         let group = &mut self.group_len[slot_of(hash) / GROUP];
         *group = group.wrapping_add_signed(change);
         self.len = self.len.wrapping_add_signed(change);
@@ -546,7 +710,7 @@ impl BySlot {
         while slot < SLOTS {
             if slot.is_multiple_of(GROUP) && self.group_len[slot / GROUP] == 0 {
                 slot += GROUP;
-            } else if self.tables.get(slot)?.is_empty() || self.hides(slot) {
+            } else if self.get(slot)?.is_empty() || self.hides(slot) {
                 slot += 1;
             } else {
                 return Some(slot);
@@ -557,14 +721,17 @@ impl BySlot {
 
     fn scan<'a>(&'a self, cursor: u64, f: impl FnMut(KeyRef<'a>)) -> u64 {
         let slot = (cursor & (SLOTS as u64 - 1)) as usize;
-        let (slot, inner) = match self.tables.get(slot) {
+        let (slot, inner) = match self.get(slot) {
             Some(table) if !table.is_empty() && !self.hides(slot) => (slot, cursor >> SLOT_BITS),
             _ => match self.occupied_from(slot) {
                 Some(slot) => (slot, 0),
                 None => return 0,
             },
         };
-        match self.tables[slot].scan(inner, f) {
+        let Some(table) = self.get(slot) else {
+            return 0;
+        };
+        match table.scan(inner, f) {
             0 => self.occupied_from(slot + 1).map_or(0, |slot| slot as u64),
             inner => inner << SLOT_BITS | slot as u64,
         }
@@ -577,7 +744,7 @@ impl BySlot {
             at if at == slot => cursor >> SLOT_BITS,
             _ => return 0,
         };
-        let table = self.tables.get(slot).filter(|_| !self.hides(slot));
+        let table = self.get(slot).filter(|_| !self.hides(slot));
         match table.map_or(0, |table| table.scan(inner, f)) {
             0 => 0,
             inner => inner << SLOT_BITS | slot as u64,
@@ -591,7 +758,7 @@ impl BySlot {
     }
 
     fn visible_len(&self) -> usize {
-        let shown = self.tables.iter().enumerate();
+        let shown = self.tables().iter().enumerate();
         let shown = shown.filter(|(slot, _)| !self.hides(*slot));
         shown.map(|(_, table)| table.len()).sum()
     }
@@ -604,7 +771,7 @@ impl BySlot {
         }
         let len = self.visible_len();
         let mut left = rng.random_range(0..len.max(1));
-        let shown = self.tables.iter().enumerate();
+        let shown = self.tables().iter().enumerate();
         let mut shown = shown.filter(|(slot, _)| !self.hides(*slot));
         let found = shown.find(|(_, table)| {
             let here = left < table.len();
@@ -624,11 +791,13 @@ impl BySlot {
             left -= if here { 0 } else { len };
             here
         })?;
-        self.tables[group * GROUP..][..GROUP].iter().find(|table| {
-            let here = left < table.len();
-            left -= if here { 0 } else { table.len() };
-            here
-        })
+        self.tables()[group * GROUP..][..GROUP]
+            .iter()
+            .find(|table| {
+                let here = left < table.len();
+                left -= if here { 0 } else { table.len() };
+                here
+            })
     }
 }
 

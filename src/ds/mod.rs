@@ -5,6 +5,7 @@ pub mod bits;
 pub mod btree_memory;
 pub mod bulk;
 mod counted;
+pub mod crc16;
 pub mod entry;
 pub mod expires;
 pub mod field;

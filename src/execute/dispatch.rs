@@ -152,7 +152,7 @@ fn check(
     {
         return Ok(Verdict::Postpone);
     }
-    if server.armed & (armed::ACL | armed::CLUSTER) != 0 {
+    if server.armed & (armed::ACL | armed::ROUTE) != 0 {
         acl::check_command(server, c, argv, id).map_err(refuse)?;
         check_slot(server, c, argv, id).map_err(refuse)?;
     }
@@ -192,8 +192,9 @@ fn check(
 }
 
 /// On a cluster node, refuses a command whose keys belong to another node.
+#[inline(never)]
 fn check_slot(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16) -> Result<(), Error> {
-    if server.armed & armed::CLUSTER == 0 {
+    if server.armed & armed::ROUTE == 0 {
         return Ok(());
     }
     route::check(server, c, id, argv, |server, c| {

@@ -7,10 +7,16 @@
 //!   EXEC: those of all queued commands ─────────────────────────────────┘   otherwise cluster::route decides
 //! ```
 //!
+//! If each command of a batch has one key, and this node serves all their slots, the batch is
+//! checked while its keys are hashed (`networking::prefetch`), and `armed::ROUTE` is off while the
+//! batch runs: such commands do not change the owner of a slot. A nested turn may change it, and
+//! sets the bit again.
+//!
 //! Commands of the primary and of the AOF are executed without this check. The slot stays in the
 //! client while its command runs: the slots of keys that a script did not declare are compared with
 //! it ([`check_in_script`]).
 
+use crate::armed;
 use crate::client::blocked::BlockKind;
 use crate::client::{Client, NO_SLOT, flag};
 use crate::cluster::route::{Request, Route, WhenDown};
@@ -51,6 +57,13 @@ pub fn check(
     }
     let flags = flags(server, c);
     check_keys(server, c, id, argv, flags)
+}
+
+/// Whether the slots of a batch of commands may be checked when it is parsed: no check depends on
+/// the client, and no feature reads the client's slot while its commands run.
+pub fn may_check_ahead(server: &Server, c: &Client) -> bool {
+    const SLOT_READERS: u32 = armed::SLOT_STATS | armed::PAUSED | armed::SLOT_IMPORTS;
+    server.armed & SLOT_READERS == 0 && !c.has(LINKS)
 }
 
 /// For a client that is a link: refuses commands that the link may not send. Returns whether no

@@ -18,6 +18,14 @@ pub struct HashMemo {
 }
 
 impl HashMemo {
+    /// Notes the place of a key among all arguments of a batch. The parse-ahead replaces it by the
+    /// hash.
+    #[inline]
+    pub fn note(&mut self, place: usize, key: &[u8]) {
+        let entry = (key.as_ptr() as usize, key.len(), place as u64);
+        self.entries.push(entry);
+    }
+
     /// Removes all hashes.
     pub fn clear(&mut self) {
         self.entries.clear();

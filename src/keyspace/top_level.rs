@@ -13,6 +13,7 @@
 //! So functions that replace a whole data set need a [`TopLevel`], which does not exist in a nested
 //! turn.
 
+use crate::armed;
 use crate::error::Error;
 use crate::state::Server;
 
@@ -36,9 +37,13 @@ impl Server {
         self.turn_depth > 0
     }
 
-    /// Runs a turn of the loop from within a handler.
+    /// Runs a turn of the loop from within a handler. The turn may change the owners of slots, so
+    /// the rest of the handler's batch is checked again.
     pub fn nested_turn<R>(&mut self, turn: impl FnOnce(&mut Server) -> R) -> R {
         self.turn_depth += 1;
+        if self.armed & armed::CLUSTER != 0 {
+            self.armed |= armed::ROUTE;
+        }
         let result = turn(self);
         self.turn_depth -= 1;
         result
@@ -60,5 +65,14 @@ mod tests {
             assert!(server.top_level().is_err());
         });
         assert!(server.top_level().is_ok());
+    }
+
+    #[test]
+    fn a_nested_turn_ends_the_check_of_a_whole_batch() {
+        let mut server = Server::new(Config::default(), Vec::new());
+        server.nested_turn(|server| assert_eq!(server.armed & armed::ROUTE, 0));
+        server.armed |= armed::CLUSTER;
+        server.nested_turn(|server| assert_eq!(server.armed & armed::ROUTE, armed::ROUTE));
+        assert_eq!(server.armed & armed::ROUTE, armed::ROUTE);
     }
 }

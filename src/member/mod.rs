@@ -87,15 +87,24 @@ impl Member {
         self.disk.close_in_child();
     }
 
+    /// The part of [`Member::now`] that deadlines have.
+    pub fn now_ms(&self) -> u64 {
+        ms_since(self.began)
+    }
+
     /// The present time, in the form that the machine takes.
     pub fn now(&self) -> Now {
         now_since(self.began)
     }
 }
 
+fn ms_since(began: Instant) -> u64 {
+    began.elapsed().as_millis() as u64 + 1
+}
+
 fn now_since(began: Instant) -> Now {
     Now {
-        ms: began.elapsed().as_millis() as u64 + 1,
+        ms: ms_since(began),
         wall_ms: (unix_us() / 1000).max(0) as u64,
     }
 }

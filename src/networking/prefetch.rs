@@ -17,8 +17,13 @@
 
 use crate::client::Client;
 use crate::client::resp::ParseTable;
+use crate::cluster::slots::Owned;
+use crate::command::table::CommandEntry;
+use crate::db::kvstore::{Ahead, AnyAhead, slot_in};
 use crate::ds::entry::ValueRef;
 use crate::ds::siphash::HashSeed;
+use crate::execute::route;
+use crate::keyspace::hash_memo::HashMemo;
 use crate::state::Server;
 use crate::types::Value;
 
@@ -39,44 +44,146 @@ fn is_off(setting: u32) -> bool {
 
 /// Looks up the rows of all commands into `ids`, hashes their keys, and prefetches the memory of
 /// keys and elements, unless `prefetch-batch-max-size` switches that off.
+///
+/// Returns true on a cluster node that is known to serve the slots of all commands. Otherwise the
+/// slots must be checked when the commands run.
 pub(super) fn look_up_and_prefetch(
     server: &mut Server,
     c: &Client,
     table: &ParseTable,
     argvs: &[&[u8]],
     ids: &mut [Option<u16>],
-) {
+) -> bool {
     let batch = server.config.prefetch_batch_max_size;
+    // In a nested turn, there are also the hashes of the outer batch.
+    let from = (server.hashes.entries.len(), server.hashes.counted.len());
+    let (elements, has_one_key) = look_up(server, c, table, argvs, ids);
     let fetches = !is_off(batch);
+    let may_check = has_one_key && route::may_check_ahead(server, c);
+    let (hashes, is_pipeline) = (&mut server.hashes, table.commands.len() > 1);
+    let is_served = match server.data.dbs[c.db as usize].keys.ahead(fetches) {
+        AnyAhead::One(ahead) => hash_keys(ahead, hashes, from, argvs, is_pipeline, None),
+        AnyAhead::BySlot(ahead) => {
+            let member = server.cluster.as_ref().filter(|_| may_check);
+            let served = member.and_then(|member| member.machine.served());
+            hash_keys(ahead, hashes, from, argvs, is_pipeline, served)
+        }
+    };
+    // With only one or two elements there is nothing to overlap.
+    if elements > 2 && fetches {
+        match batch as usize == WINDOW {
+            true => prefetch_elements::<WINDOW>(server, c, table, argvs, ids),
+            false => prefetch_elements_in_other_windows(server, c, table, argvs, ids),
+        }
+    }
+    is_served
+}
+
+/// Looks up the rows of all commands, and notes the places of their keys. Returns the number of
+/// arguments that may be elements of keys, and whether each command has exactly one key.
+#[inline(always)]
+fn look_up(
+    server: &mut Server,
+    c: &Client,
+    table: &ParseTable,
+    argvs: &[&[u8]],
+    ids: &mut [Option<u16>],
+) -> (usize, bool) {
     let mut last = c.last_cmd;
-    let mut elements = 0;
+    let (mut elements, mut has_one_key) = (0, true);
     for (command, found) in table.commands.iter().zip(ids.iter_mut()) {
         let argv = &argvs[command.first..command.first + command.argc];
         *found = server.commands.lookup_from(last, argv[0]);
-        let Some(id) = *found else { continue };
+        let Some(id) = *found else {
+            has_one_key = false;
+            continue;
+        };
         last = *found;
-        if server.commands.entry(id).elements.is_some() {
+        let entry = server.commands.entry(id);
+        if entry.elements.is_some() {
             elements += command.argc - 1;
         }
-        hash_keys(server, c.db, id, argv, fetches);
+        let first = entry.first_key as usize;
+        if entry.has_one_key && first < argv.len() {
+            server.hashes.note(command.first + first, argv[first]);
+        } else {
+            has_one_key = false;
+            note_keys(&mut server.hashes, entry, command.first, argv);
+        }
     }
-    if !fetches {
+    (elements, has_one_key)
+}
+
+/// Notes the places of the keys of a command. `at` is the place of its name.
+#[inline(never)]
+fn note_keys(hashes: &mut HashMemo, entry: &CommandEntry, at: usize, argv: &[&[u8]]) {
+    let first = entry.first_key as usize;
+    if first == 0 || first >= argv.len() {
+        if entry.count_at != 0 {
+            note_counted_keys(hashes, entry.count_at as usize, at, argv);
+        }
         return;
     }
-    if table.commands.len() > 1 {
-        let keys = &server.data.dbs[c.db as usize].keys;
-        let looked_up = server.hashes.entries.iter().map(|&(_, _, hash)| hash);
-        let hashes = looked_up.chain(server.hashes.counted.iter().copied());
-        if keys.is_by_slot() {
-            hashes.clone().for_each(|hash| keys.prefetch_bucket(hash));
-        }
-        hashes.for_each(|hash| keys.prefetch_entry(hash));
+    let last = match entry.last_key {
+        last if last < 0 => argv.len().saturating_sub(last.unsigned_abs() as usize),
+        last => (last as usize).min(argv.len() - 1),
+    };
+    let step = entry.key_step.max(1) as usize;
+    for place in (first..=last.max(first)).step_by(step) {
+        hashes.note(at + place, argv[place]);
     }
-    // With only one or two elements there is nothing to overlap.
-    if elements > 2 && batch as usize == WINDOW {
-        prefetch_elements::<WINDOW>(server, c, table, argvs, ids);
-    } else if elements > 2 {
-        prefetch_elements_in_other_windows(server, c, table, argvs, ids);
+}
+
+/// Notes the places of the keys of a command with a `numkeys` argument, such as EVAL or ZUNION.
+fn note_counted_keys(hashes: &mut HashMemo, count_at: usize, at: usize, argv: &[&[u8]]) {
+    let Some(&[digit @ b'1'..=b'9']) = argv.get(count_at) else {
+        return;
+    };
+    let first = count_at + 1;
+    let end = argv.len().min(first + usize::from(digit - b'0'));
+    let places = (first..end).map(|place| (at + place) as u64);
+    hashes.counted.extend(places);
+}
+
+/// Replaces the noted places, from the indexes `from` on, by the hashes of the keys. Prefetches the
+/// buckets and, in a pipeline, the entries. Returns whether all keys are in slots that are served.
+#[inline(always)]
+fn hash_keys<A: Ahead>(
+    ahead: A,
+    hashes: &mut HashMemo,
+    from: (usize, usize),
+    argvs: &[&[u8]],
+    is_pipeline: bool,
+    served: Option<Owned<'_>>,
+) -> bool {
+    let entries = &mut hashes.entries[from.0..];
+    let counted = &mut hashes.counted[from.1..];
+    for (.., hash) in entries.iter_mut() {
+        *hash = ahead.hash(argvs[*hash as usize]);
+        ahead.prefetch_bucket(*hash);
+    }
+    for hash in counted.iter_mut() {
+        *hash = ahead.hash(argvs[*hash as usize]);
+        ahead.prefetch_bucket(*hash);
+    }
+    if is_pipeline {
+        counted.iter().for_each(|hash| ahead.prefetch_entry(*hash));
+    }
+    // The slot is also needed to prefetch the entry, so both are done in one loop.
+    match served {
+        Some(served) if A::BY_SLOT => entries.iter().fold(true, |all, (.., hash)| {
+            if is_pipeline {
+                ahead.prefetch_entry(*hash);
+            }
+            all & served.has(slot_in(*hash))
+        }),
+        _ => {
+            if is_pipeline {
+                let hashes = entries.iter().map(|(.., hash)| *hash);
+                hashes.for_each(|hash| ahead.prefetch_entry(hash));
+            }
+            false
+        }
     }
 }
 
@@ -91,49 +198,6 @@ fn prefetch_elements_in_other_windows(
     ids: &[Option<u16>],
 ) {
     prefetch_elements::<LARGE_WINDOW>(server, c, table, argvs, ids);
-}
-
-/// Hashes the keys of a command whose row has their positions. If `fetches`, also prefetches their
-/// buckets, or, on a cluster node, the slot's table that has the address of the buckets.
-#[inline]
-fn hash_keys(server: &mut Server, db: u32, id: u16, argv: &[&[u8]], fetches: bool) {
-    let entry = server.commands.entry(id);
-    let first = entry.first_key as usize;
-    if first == 0 || first >= argv.len() {
-        if entry.count_at != 0 {
-            hash_counted_keys(server, db, entry.count_at as usize, argv, fetches);
-        }
-        return;
-    }
-    let last = match entry.last_key {
-        last if last < 0 => argv.len().saturating_sub(last.unsigned_abs() as usize),
-        last => (last as usize).min(argv.len() - 1),
-    };
-    let step = entry.key_step.max(1) as usize;
-    for &key in argv[first..=last.max(first)].iter().step_by(step) {
-        let hash = server.key_hasher.hash(key);
-        server
-            .hashes
-            .entries
-            .push((key.as_ptr() as usize, key.len(), hash));
-        if fetches {
-            server.data.dbs[db as usize].keys.prefetch_first(hash);
-        }
-    }
-}
-
-/// Hashes the keys of a command with a `numkeys` argument, such as EVAL or ZUNION.
-fn hash_counted_keys(server: &mut Server, db: u32, at: usize, argv: &[&[u8]], fetches: bool) {
-    let Some(&[digit @ b'1'..=b'9']) = argv.get(at) else {
-        return;
-    };
-    for key in argv[at + 1..].iter().take((digit - b'0') as usize) {
-        let hash = server.key_hasher.hash(key);
-        server.hashes.counted.push(hash);
-        if fetches {
-            server.data.dbs[db as usize].keys.prefetch_first(hash);
-        }
-    }
 }
 
 /// The elements of one window: their tables and hashes.
@@ -248,6 +312,16 @@ mod tests {
         let mut usual = Window::<WINDOW>::new(WINDOW as u32);
         (0..WINDOW as u64).for_each(|hash| usual.push(&value, hash));
         assert_eq!(usual.len, 0, "the usual window is full");
+    }
+
+    #[test]
+    fn a_batch_of_a_nested_turn_leaves_the_hashes_of_the_outer_one() {
+        let mut server = server_with(1);
+        server.hashes.entries.push((1, 2, u64::MAX));
+        server.hashes.counted.push(u64::MAX);
+        let lines = ["set a 1", "mget a b", "eval \"return KEYS[1]\" 1 a"];
+        let replies = say(&mut server, 0, &lines);
+        assert_eq!(replies, "+OK\r\n*2\r\n$1\r\n1\r\n$-1\r\n$1\r\na\r\n");
     }
 
     /// The setting changes the prefetching, not the replies.

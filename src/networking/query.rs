@@ -18,7 +18,7 @@ use crate::armed;
 use crate::client::resp;
 use crate::client::resp::{Limits, ParseTable, Parsed, Status};
 use crate::client::table::Net;
-use crate::client::{Client, flag};
+use crate::client::{Client, NO_SLOT, flag};
 use crate::clients::describe;
 use crate::clients::memory;
 use crate::clients::output_limit;
@@ -387,7 +387,11 @@ fn run_batch(
             &mut many[..n]
         }
     };
-    prefetch::look_up_and_prefetch(server, c, table, &argvs, ids);
+    let is_routed = prefetch::look_up_and_prefetch(server, c, table, &argvs, ids);
+    if is_routed {
+        server.armed &= !armed::ROUTE;
+        c.hash_slot = NO_SLOT;
+    }
     if server.armed & armed::TRACE != 0 {
         trace_batch(server, c, table.commands.len());
     }
@@ -403,6 +407,9 @@ fn run_batch(
         has_run(server, c, command, argv);
     }
     server.hashes.clear();
+    if is_routed {
+        server.armed |= armed::ROUTE;
+    }
     stopped
 }
 

@@ -171,7 +171,7 @@ impl Server {
             (self.bigkeys.is_some(), armed::BIGKEYS),
             (self.tracks_unsynced(), armed::UNSYNCED),
             (self.replication.is_replica(), armed::REPLICA),
-            (self.config.cluster_enabled, armed::CLUSTER),
+            (self.config.cluster_enabled, armed::CLUSTER | armed::ROUTE),
             (self.stats.slots.is_some(), armed::SLOT_STATS),
             (self.trace.is_on(), armed::TRACE),
             (

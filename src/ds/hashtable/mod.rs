@@ -268,6 +268,23 @@ fn prefetch_element(p: NonNull<u8>, bytes: usize) {
     prefetch(p.as_ptr().wrapping_add(bytes - 1));
 }
 
+/// Where the buckets of a table were at some time: the address of the first one, whose lowest six
+/// bits have the logarithm of their number. It is only used to prefetch, so it may be out of date.
+#[derive(Clone, Copy, Default)]
+pub struct BucketHint(u64);
+
+impl BucketHint {
+    /// Prefetches the home bucket of a hash.
+    #[inline(always)]
+    pub fn prefetch(self, hash: u64) {
+        const LOG_BITS: u64 = size_of::<Bucket>() as u64 - 1;
+        let index = hash & !(u64::MAX << (self.0 & LOG_BITS));
+        let first = (self.0 & !LOG_BITS) as usize;
+        let address = first.wrapping_add(index as usize * size_of::<Bucket>());
+        prefetch(std::ptr::without_provenance::<Bucket>(address));
+    }
+}
+
 /// The home of an element: its table and its bucket's index.
 #[derive(Clone, Copy)]
 struct Home {
@@ -508,6 +525,14 @@ impl<E: Element> HashTable<E> {
     pub fn prefetch_header(&self) {
         prefetch(&self.tables[0]);
         prefetch(&self.rehash_at);
+    }
+
+    /// The place of the buckets, for later prefetches.
+    #[inline]
+    pub fn bucket_hint(&self) -> BucketHint {
+        let table = &self.tables[usize::from(self.is_rehashing())];
+        let first = table.home(0).as_ptr() as u64;
+        BucketHint(first | u64::from((table.mask() as u64).count_ones()))
     }
 
     /// Prefetches the home bucket of a hash for a later look-up.

@@ -11,7 +11,6 @@ pub(super) fn report_replication(server: &mut Server) {
     let Some(member) = &server.cluster else {
         return;
     };
-    let now = member.now();
     let state = match &server.replication.upstream {
         None => Replication {
             offset: server.replication.stream.end(),
@@ -19,6 +18,7 @@ pub(super) fn report_replication(server: &mut Server) {
             heard_ms: 0,
         },
         Some(upstream) => {
+            let now = member.now();
             let client = upstream.client;
             let client = client.and_then(|r| server.net.clients.get(r.slot));
             let heard = client.map_or(upstream.down_since_s * 1000, |c| c.last_interaction_ms);

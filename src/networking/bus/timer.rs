@@ -45,7 +45,7 @@ fn tick_if_due(server: &mut Server) {
     let Some(member) = &server.cluster else {
         return;
     };
-    if member.now().ms >= member.machine.deadline() {
+    if member.now_ms() >= member.machine.deadline() {
         member::step(server, Event::Tick);
         follow_role(server);
     }
@@ -55,7 +55,7 @@ fn set_alarm(el: &mut EventLoop<Server>, server: &mut Server) {
     let Some(member) = &server.cluster else {
         return;
     };
-    let (now_ms, due_ms) = (member.now().ms, member.machine.deadline());
+    let due_ms = member.machine.deadline();
     let alarm = &mut server.bus.timer;
     if alarm.id.is_some() && alarm.due_ms <= due_ms {
         return;
@@ -63,7 +63,7 @@ fn set_alarm(el: &mut EventLoop<Server>, server: &mut Server) {
     if let Some(id) = alarm.id.take() {
         el.delete_timer(id);
     }
-    let after = Duration::from_millis(due_ms.saturating_sub(now_ms));
+    let after = Duration::from_millis(due_ms.saturating_sub(member.now_ms()));
     alarm.id = Some(el.add_timer(after, 0, timer_handler));
     alarm.due_ms = due_ms;
 }

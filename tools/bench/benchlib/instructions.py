@@ -56,6 +56,7 @@ class Row:
 
 SET = ("SET", "key:{key}", "0123456789abcdef")
 CLUSTER = ("--cluster-enabled", "yes")
+SLOT_STATS = (*CLUSTER, "--cluster-slot-stats-enabled", "yes")
 ONE_SLOT = ("SET", "{tag}:{seq}", "0123456789abcdef")
 STREAM = (("DEBUG", "REPL-BACKLOG", "1"),)
 SESSION = (("TRACE", "START"),)
@@ -89,6 +90,8 @@ ROWS = (
     Row("INCR, recorder", INCR, RECORDER),
     Row("GET, cluster", GET, CLUSTER),
     Row("SET, cluster", SET, CLUSTER),
+    Row("GET, slot stats", GET, SLOT_STATS),
+    Row("SET, slot stats", SET, SLOT_STATS),
     Row("GET, tagged keys", ("GET", "{tag}:{key}"), (), (), ONE_SLOT),
     Row("GET, cluster, one slot", ("GET", "{tag}:{key}"), CLUSTER, (), ONE_SLOT),
     Row("SET, tagged keys", ("SET", "{tag}:{key}", "0123456789abcdef"), (), (), ONE_SLOT),
