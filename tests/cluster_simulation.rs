@@ -1,6 +1,7 @@
 //! A simulator of whole clusters: the machine of `aeris::cluster` on many simulated machines.
 //!
-//! `make simulate NODES=100 SEEDS=50` runs the large ones. A failing seed is named in the message:
+//! `make simulate NODES=100 SEEDS=50` runs the large ones; `SIMULATE_FIRST=n` begins with another
+//! seed than 0. A failing seed is named in the message:
 //! `SIMULATE_SEED=n SIMULATE_TRACE=1 cargo test --test cluster_simulation one_seed -- --ignored
 //! --nocapture` repeats it with the log of all nodes.
 
@@ -79,14 +80,17 @@ fn nodes_of(seed: u64) -> usize {
 #[test]
 fn clusters_with_random_faults_keep_the_rules_and_heal() {
     let seeds = number("SIMULATE_SEEDS", 200);
+    let first = number("SIMULATE_FIRST", 0);
     let (mut longest, mut promotions) = (0, 0);
-    for seed in 0..seeds {
+    for seed in first..first + seeds {
         let nodes = nodes_of(seed);
         let (took, promoted) = named(seed, nodes, || run(seed, nodes));
         longest = longest.max(took);
         promotions += promoted;
     }
-    println!("{seeds} seeds, {promotions} promotions, the longest healing {longest} ms");
+    println!(
+        "{seeds} seeds from {first} on, {promotions} promotions, the longest healing {longest} ms"
+    );
     assert!(promotions >= seeds / 10, "the faults lead to elections");
 }
 
