@@ -41,16 +41,6 @@ fn bad_replies() -> Vec<(Vec<u8>, &'static str)> {
             format!("+FULLRESYNC {} 1\r\n", "\u{1}".repeat(40)).into_bytes(),
             wrong_syntax,
         ),
-        (text("+OK\r\n"), "Unexpected reply to PSYNC from master: OK"),
-        (text("\r\n"), "Unexpected reply to PSYNC from master: "),
-        (
-            text("HTTP/1.1 400 Bad Request\r\n"),
-            "Unexpected reply to PSYNC",
-        ),
-        (
-            text("-ERR not today\r\n"),
-            "Master does not support PSYNC or is in error state (reply: -ERR not today)",
-        ),
         (vec![b'+'; 200_000], "Error condition on socket for SYNC"),
         (vec![0xff; 200_000], "Error condition on socket for SYNC"),
         (after("$-1\r\n"), bad_header),
@@ -108,6 +98,80 @@ fn a_primary_that_lies_before_its_stream_is_left() {
     link.full_resync(1000);
     link.wait_for_ack(1000);
     assert_eq!(server.line("GET from"), "$8\r\nsnapshot\r\n");
+}
+
+/// A primary that does not know PSYNC, or refuses it, is asked by SYNC.
+#[test]
+fn a_primary_without_psync_sends_a_snapshot_after_sync() {
+    let mut server = Server::new(&[]);
+    let refusals = [
+        ("+OK", "Unexpected reply to PSYNC from master: OK"),
+        ("", "Unexpected reply to PSYNC from master: "),
+        (
+            "HTTP/1.1 400 Bad Request",
+            "Unexpected reply to PSYNC from master: HTTP/1.1",
+        ),
+        (
+            "-NOPERM not psync",
+            "Unexpected reply to PSYNC from master: -NOPERM not psync",
+        ),
+        (
+            "-ERR unknown command",
+            "Master does not support PSYNC or is in error state (reply: -ERR unknown command)",
+        ),
+    ];
+    for (refusal, logged) in refusals {
+        let from = server.log().len();
+        let primary = FakePrimary::new();
+        let mut link = primary.lead(&mut server);
+        link.send(format!("{refusal}\r\n").as_bytes());
+        assert_eq!(link.line(), "SYNC", "{refusal}");
+        server.wait_for_log(from, logged);
+        server.wait_for_log(from, "Retrying with SYNC...");
+        let body = snapshot();
+        link.send(format!("${}\r\n", body.len()).as_bytes());
+        link.send(body);
+        link.send(&multibulk(&["SET", "after", refusal]));
+        let expected = format!("${}\r\n{refusal}\r\n", refusal.len());
+        wait_for("the stream", || server.line("GET after") == expected);
+        assert_eq!(server.line("GET from"), "$8\r\nsnapshot\r\n");
+        assert_eq!(server.info("master_link_status"), "up");
+        assert!(!link.acknowledges(), "it would not understand this");
+    }
+    let from = server.log().len();
+    let primary = FakePrimary::new();
+    let mut link = primary.lead(&mut server);
+    link.send(b"-NOPERM no psync\r\n");
+    assert_eq!(link.line(), "SYNC");
+    link.send(b"-NOPERM no sync\r\n");
+    link.wait_for_end();
+    server.wait_for_log(
+        from,
+        "MASTER aborted replication with an error: -NOPERM no sync",
+    );
+    server.assert_well();
+}
+
+/// A script that never ends, in the bytes right behind the snapshot.
+#[test]
+fn a_script_behind_the_snapshot_lets_the_loop_turn() {
+    for load in ["disabled", "swapdb"] {
+        let mut server =
+            Server::new(&["--busy-reply-threshold", "50", "--repl-diskless-load", load]);
+        let primary = FakePrimary::new();
+        let mut link = primary.lead(&mut server);
+        let body = snapshot();
+        let head = format!("+FULLRESYNC {ID} 1000\r\n${}\r\n", body.len());
+        let script = multibulk(&["EVAL", "while true do end", "0"]);
+        link.send(&[head.as_bytes(), body, &script].concat());
+        wait_for("the script", || server.line("PING").starts_with("-BUSY"));
+        assert!(
+            server.line("SCRIPT KILL").starts_with("-UNKILLABLE"),
+            "{load}"
+        );
+        server.conn.send(&multibulk(&["SHUTDOWN", "NOSAVE"]));
+        wait_for("the end", || !server.peer.alive());
+    }
 }
 
 /// No key of an incomplete snapshot is left in the data set.

@@ -288,12 +288,19 @@ pub fn create_linked_client(
     Ok(r)
 }
 
-/// Executes what was read from the connection before it became a client.
-pub fn feed_linked_client(server: &mut Server, r: ClientRef, received: &[u8]) {
+/// Executes what was read from the connection before it became a client. A long script among it
+/// lets the loop turn.
+pub fn feed_linked_client(
+    el: &mut EventLoop<Server>,
+    server: &mut Server,
+    r: ClientRef,
+    received: &[u8],
+) {
     if !received.is_empty()
         && let Some(mut c) = server.net.clients.take_ref(r)
     {
-        query::feed(server, &mut c, received);
+        let lent = server.event_loop.lent.clone();
+        lent.lend(el, || query::feed(server, &mut c, received));
         server.net.clients.put(c);
     }
 }

@@ -230,7 +230,7 @@ fn adopt(el: &mut EventLoop<Server>, server: &mut Server, name: &Name, peer: &st
         let now = member.now();
         member.transfers.connected(now, name, r.id);
     }
-    accept::feed_linked_client(server, r, &taken.received);
+    accept::feed_linked_client(el, server, r, &taken.received);
 }
 
 /// Closes the connection of a job, and ends the child that sends its keys.

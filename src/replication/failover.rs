@@ -35,6 +35,9 @@ pub struct Request {
     pub force: bool,
 }
 
+/// The number of requests without a reply after which a failover ends.
+const UNANSWERED_MAX: u8 = 3;
+
 /// The progress of a failover.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum State {
@@ -44,8 +47,9 @@ pub enum State {
     InProgress {
         /// Whether the request was sent to the target on the present link.
         asked: bool,
-        /// Whether a link broke after the request, so that the target may have become a primary.
-        uncertain: bool,
+        /// The number of requests whose link broke before the reply. After one, the target may
+        /// have become a primary.
+        unanswered: u8,
     },
 }
 
@@ -137,23 +141,16 @@ impl Failover {
             (State::Idle, _) => None,
             (_, Event::Abort) => Some(self.abort("Failover manually aborted")),
             (State::WaitingForSync, Event::Turn { now_ms, synced }) => self.wait(now_ms, synced),
-            (State::InProgress { uncertain, .. }, Event::Asked) => {
+            (State::InProgress { unanswered, .. }, Event::Asked) => {
                 let asked = true;
-                self.state = State::InProgress { asked, uncertain };
+                self.state = State::InProgress { asked, unanswered };
                 None
             }
-            (State::InProgress { uncertain, .. }, Event::Replied(verdict)) => {
-                Some(self.replied(verdict, uncertain))
+            (State::InProgress { unanswered, .. }, Event::Replied(verdict)) => {
+                Some(self.replied(verdict, unanswered > 0))
             }
-            (State::InProgress { asked, uncertain }, Event::LinkFailed { connected }) => {
-                if uncertain && !connected {
-                    return Some(self.abort("Write error to failover target"));
-                }
-                self.state = State::InProgress {
-                    asked: false,
-                    uncertain: uncertain || asked,
-                };
-                None
+            (State::InProgress { asked, unanswered }, Event::LinkFailed { connected }) => {
+                self.link_failed(unanswered + u8::from(asked), connected)
             }
             (State::WaitingForSync, _) | (State::InProgress { .. }, Event::Turn { .. }) => None,
         }
@@ -175,10 +172,26 @@ impl Failover {
         self.request.target = Some(target.clone());
         self.state = State::InProgress {
             asked: false,
-            uncertain: false,
+            unanswered: 0,
         };
         let forced = late;
         Some(Action::Follow { target, forced })
+    }
+
+    /// Handles the end of a link to the target. After a request without a reply the target may be a
+    /// primary, so it is asked again.
+    fn link_failed(&mut self, unanswered: u8, connected: bool) -> Option<Action> {
+        if unanswered > 0 && !connected {
+            return Some(self.abort("Write error to failover target"));
+        }
+        if unanswered >= UNANSWERED_MAX {
+            return Some(self.abort("Failover target rejected psync request"));
+        }
+        self.state = State::InProgress {
+            asked: false,
+            unanswered,
+        };
+        None
     }
 
     fn replied(&mut self, verdict: Verdict, uncertain: bool) -> Action {
@@ -311,6 +324,22 @@ mod tests {
         let connected = false;
         let dead = aborted("Write error to failover target", true);
         assert_eq!(lost(Event::LinkFailed { connected }), dead);
+    }
+
+    #[test]
+    fn a_target_that_never_replies_is_given_up() {
+        let mut failover = begun(to(1));
+        failover.step(turn(0, &[address(1)]));
+        let lost = Event::LinkFailed { connected: true };
+        for _ in 1..UNANSWERED_MAX {
+            failover.step(Event::Asked);
+            assert_eq!(failover.step(lost), None);
+            // A link that breaks before the request says nothing.
+            assert_eq!(failover.step(lost), None);
+        }
+        failover.step(Event::Asked);
+        let ended = aborted("Failover target rejected psync request", true);
+        assert_eq!(failover.step(lost), ended);
     }
 
     /// All events, each with whether it can make the target a primary.

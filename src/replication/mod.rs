@@ -32,7 +32,7 @@ use self::own_expiries::OwnExpiries;
 use self::psync::History;
 use self::replicas::{Channel, Replica, Replicas, State};
 use self::snapshot::Snapshot;
-use self::upstream::{Phase, Upstream};
+use self::upstream::Upstream;
 use crate::client::table::Net;
 use crate::client::{Client, ClientRef};
 use crate::config::ClientClass;
@@ -314,7 +314,7 @@ pub fn left(server: &mut Server, client: ClientRef) {
 /// Notes that the client that applied the primary's stream is closed. The data are still those of
 /// the stream's end.
 pub fn primary_left(server: &mut Server, c: &Client) {
-    let now_s = server.clock.now_s();
+    let now_ms = server.clock.now_ms;
     let Some(upstream) = &mut server.replication.upstream else {
         return;
     };
@@ -324,9 +324,7 @@ pub fn primary_left(server: &mut Server, c: &Client) {
     upstream.client = None;
     upstream.db = c.db;
     upstream.unit = Vec::new();
-    upstream.phase = Phase::Connect;
-    upstream.down_since_s = now_s;
-    upstream.attempts = 0;
+    upstream.lost(now_ms);
     let words = server.config.words();
     log::info!("{}", words.line("Connection with master lost.", &[]));
     if upstream.can_continue {

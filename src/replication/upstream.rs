@@ -16,6 +16,9 @@
 use crate::client::ClientRef;
 use crate::replication::two_channels::Collected;
 
+/// The least time between two attempts to connect, in milliseconds.
+pub const RETRY_MS: i64 = 1000;
+
 /// The state of the link to the primary.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Phase {
@@ -94,6 +97,13 @@ pub struct Upstream {
     pub collected: Collected,
     /// The Unix time of the next attempt to connect, in milliseconds.
     pub connect_at_ms: i64,
+    /// The Unix time of the last attempt to connect, in milliseconds.
+    pub attempted_ms: i64,
+    /// Whether the next attempt follows a link that has just been lost.
+    pub reconnects: bool,
+    /// Whether the primary has replied to PSYNC. One that has not was sent SYNC, and knows no
+    /// acknowledgements.
+    pub speaks_psync: bool,
     /// Whether the primary was set by an operator and has not been synchronised since: its data set
     /// is then accepted even if it is empty.
     pub is_new: bool,
@@ -126,6 +136,9 @@ impl Upstream {
             lag_ms: None,
             collected: Collected::default(),
             connect_at_ms: 0,
+            attempted_ms: 0,
+            reconnects: false,
+            speaks_psync: true,
             is_new: true,
             refused_empty: false,
             refused_logged_ms: 0,
@@ -133,11 +146,24 @@ impl Upstream {
     }
 
     /// Notes that the server begins to connect to the primary.
-    pub fn attempt(&mut self) {
+    pub fn attempt(&mut self, now_ms: i64) {
         self.phase = Phase::Connecting;
+        self.attempted_ms = now_ms;
+        self.reconnects = false;
+        self.speaks_psync = true;
         self.attempts += 1;
         self.total_attempts += 1;
         self.collected.clear();
+    }
+
+    /// Notes that the link has broken. The next attempt follows at once, but not within a second
+    /// after the last one: a primary whose stream can't be applied would send a snapshot each time.
+    pub fn lost(&mut self, now_ms: i64) {
+        self.phase = Phase::Connect;
+        self.attempts = 0;
+        self.down_since_s = now_ms / 1000;
+        self.connect_at_ms = self.attempted_ms + RETRY_MS;
+        self.reconnects = self.connect_at_ms <= now_ms;
     }
 
     /// The seconds since the link broke, 0 if it has not.
@@ -151,5 +177,25 @@ impl Upstream {
     /// Whether the link to the primary works.
     pub fn is_connected(&self) -> bool {
         self.phase == Phase::Connected
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_link_is_made_again_at_once_but_not_twice_a_second() {
+        let mut upstream = Upstream::new("primary", 1, 1);
+        upstream.attempt(5_000);
+        upstream.lost(90_000);
+        assert!(upstream.connect_at_ms <= 90_000 && upstream.reconnects);
+        upstream.attempt(90_000);
+        assert!(!upstream.reconnects);
+        upstream.lost(90_100);
+        assert_eq!(
+            (upstream.connect_at_ms, upstream.reconnects),
+            (91_000, false)
+        );
     }
 }

@@ -176,6 +176,18 @@ impl Link {
         }
     }
 
+    /// The next line that is not empty, of a request that is one line.
+    pub fn line(&mut self) -> String {
+        loop {
+            let mut line = String::new();
+            self.input.read_line(&mut line).expect("a line");
+            let line = line.trim_end();
+            if !line.is_empty() {
+                return line.to_string();
+            }
+        }
+    }
+
     /// Sends bytes; the replica may close the link meanwhile.
     pub fn send(&mut self, bytes: &[u8]) -> bool {
         self.stream.write_all(bytes).is_ok()

@@ -5,15 +5,16 @@
 //!   AUTH [user] password
 //!   REPLCONF listening-port, ip-address, rdb-no-compress, capa, version, set-cluster-node-id
 //!                                         an error is accepted: older primaries don't have them
-//!   PSYNC id offset                       +FULLRESYNC id offset | +CONTINUE [id] | an error
+//!   PSYNC id offset       +FULLRESYNC id offset | +CONTINUE [id] | -NOMASTERLINK, -LOADING: later
+//!   SYNC                  after any other reply to PSYNC
 //! ```
 //!
 //! **Invariant:** PSYNC is sent after the replies to all other steps: a primary refuses PSYNC while
 //! it has replies to send, and the bytes behind the reply to PSYNC may be a snapshot.
 //! **Invariant:** a reply to PSYNC either passes the connection on (to `receive`, `channels`, or
-//! the client that applies the stream) or ends the attempt with a line in the log. **Invariant:**
-//! +CONTINUE is accepted only if PSYNC named a history: otherwise the stream would be applied to
-//! data that it does not belong to.
+//! the client that applies the stream) or ends the attempt with a line in the log.
+//! **Invariant:** +CONTINUE is accepted only if PSYNC named a history: otherwise the stream would
+//! be applied to data that it does not belong to.
 //!
 //! **Limits:** `repl-timeout` for connecting and for each reply; the log shows at most
 //! [`SHOWN_MAX`] bytes of a primary's text; an offset above [`START_MAX`] is refused.
@@ -31,6 +32,7 @@ use crate::replication::psync::Dialect;
 use crate::replication::upstream::Phase;
 use crate::state::Server;
 use crate::sync::{failover, role};
+use crate::sys::error_text;
 use crate::util::number::parse_i64;
 use crate::util::quote::printable;
 
@@ -296,17 +298,42 @@ fn psync_replied(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, re
         log::info!("{line}");
         fail(el, server);
     } else {
-        let text = printable(&text, SHOWN_MAX);
-        let line = match verb.first() {
-            Some(b'-') => words.line(
+        let shown = printable(&text, SHOWN_MAX);
+        let line = match text.starts_with(b"-ERR") {
+            true => words.line(
                 "Master does not support PSYNC or is in error state (reply: {})",
-                &[&text],
+                &[&shown],
             ),
-            _ => words.line("Unexpected reply to PSYNC from master: {}", &[&text]),
+            false => words.line("Unexpected reply to PSYNC from master: {}", &[&shown]),
         };
         log::warn!("{line}");
-        fail(el, server);
+        sync(el, server, id);
     }
+}
+
+/// Requests a snapshot by SYNC from a primary that does not reply to PSYNC as it should. The
+/// history that begins with the snapshot has no name that the primary knows, so the next sync is a
+/// full one as well.
+fn sync(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) {
+    log::info!("Retrying with SYNC...");
+    server.primary_link.link = None;
+    let Some(mut taken) = link::take(el, server, id) else {
+        return fail(el, server);
+    };
+    if let Err(e) = taken.conn.write_now(b"SYNC\r\n") {
+        let words = server.config.words();
+        let reason = error_text(&e);
+        log::warn!(
+            "{}",
+            words.line("I/O error writing to MASTER: {}", &[&reason])
+        );
+        return fail(el, server);
+    }
+    if let Some(upstream) = &mut server.replication.upstream {
+        upstream.speaks_psync = false;
+    }
+    let history = server.rng.hex(40);
+    receive::begin(el, server, taken, history, 0);
 }
 
 /// Passes the reply to `PSYNC .. FAILOVER` to the failover.

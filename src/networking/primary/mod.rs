@@ -34,14 +34,11 @@ use crate::networking::accept;
 use crate::networking::link::{self, LinkId, Target};
 use crate::networking::query;
 use crate::replication;
-use crate::replication::upstream::{Phase, Upstream};
+use crate::replication::upstream::{Phase, RETRY_MS, Upstream};
 use crate::state::Server;
 use channels::Channels;
 use install::Way;
 use receive::Receive;
-
-/// The time between two attempts to connect.
-const RETRY_MS: i64 = 1000;
 
 /// The sockets of the primary.
 #[derive(Default)]
@@ -95,18 +92,20 @@ pub fn follow(el: &mut EventLoop<Server>, server: &mut Server) {
     receive::follow(el, server);
     channels::follow(el, server);
     if let Some(upstream) = server.replication.upstream.as_mut().filter(due) {
-        upstream.attempt();
+        let text = match upstream.reconnects {
+            true => "Reconnecting to MASTER {}:{}",
+            false => "Connecting to MASTER {}:{}",
+        };
+        upstream.attempt(now_ms);
         let (host, port) = (upstream.host.clone(), upstream.port);
+        let words = server.config.words();
+        log::info!("{}", words.line(text, &[&host, &port]));
         connect(el, server, &host, port);
     }
 }
 
 fn connect(el: &mut EventLoop<Server>, server: &mut Server, host: &str, port: u16) {
     let words = server.config.words();
-    log::info!(
-        "{}",
-        words.line("Connecting to MASTER {}:{}", &[&host, &port])
-    );
     let target = Target {
         host,
         port,
@@ -184,7 +183,7 @@ fn stream_from(el: &mut EventLoop<Server>, server: &mut Server, conn: Connection
     }
     server.hold_primary();
     send_ack(server);
-    accept::feed_linked_client(server, r, received);
+    accept::feed_linked_client(el, server, r, received);
 }
 
 /// Applies the part of the stream that was received during a pause, when the pause is over.
@@ -199,7 +198,8 @@ fn resume_held(el: &mut EventLoop<Server>, server: &mut Server) {
     }
     if let Some(mut c) = server.net.clients.take_ref(r) {
         c.clear(flag::HELD);
-        query::feed(server, &mut c, &[]);
+        let lent = server.event_loop.lent.clone();
+        lent.lend(el, || query::feed(server, &mut c, &[]));
         // After a large argument, the bytes behind it are still in the socket.
         if let Some(token) = c.token {
             el.mark_ready(token, Mask::READABLE);
@@ -208,7 +208,8 @@ fn resume_held(el: &mut EventLoop<Server>, server: &mut Server) {
     }
 }
 
-/// Sends the primary the offsets up to which its stream is applied, and is in the AOF on disk.
+/// Sends the primary the offsets up to which its stream is applied, and is in the AOF on disk,
+/// unless it does not know the offsets of PSYNC.
 fn send_ack(server: &mut Server) {
     use crate::client::table::Net;
     use crate::ds::bulk::push_command;
@@ -217,10 +218,9 @@ fn send_ack(server: &mut Server) {
         .replication
         .aof_synced
         .map(|offset| offset.to_string());
-    let client = server
-        .replication
-        .upstream
-        .as_ref()
+    let upstream = server.replication.upstream.as_ref();
+    let client = upstream
+        .filter(|up| up.speaks_psync)
         .and_then(|up| up.client);
     let Some(c) = client.and_then(|r| server.net.clients.resolve(r)) else {
         return;

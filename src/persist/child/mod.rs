@@ -222,12 +222,11 @@ impl Stall {
 
 /// The number of steps by which the priority of a child is lowered, if the child has no processors
 /// of its own. The child then gets some ten times less of a shared processor. Otherwise, with
-/// client, server and child on two processors, clients wait for the child's time slices.
+/// client, server and child on two processors, clients wait for the child's time slices. A child
+/// that sends the data set to replicas keeps its priority: until a replica has the data, they are
+/// in one place, and the primary keeps the stream meanwhile. On a machine with other work it would
+/// take many times longer.
 const GIVE_WAY: i32 = 10;
-/// The number of steps for a child that sends the data set to replicas, which gets some three times
-/// less. The data are in one place until a replica has loaded them, and the primary keeps the
-/// stream meanwhile. With [`GIVE_WAY`], little is left of a processor that other programs use, too.
-const GIVE_WAY_TO_SEND: i32 = 5;
 
 /// Forks, and runs `body` in the child; an `Err` of `body` is the exit code. The parent returns at
 /// once. The caller has checked that there is no other child.
@@ -355,12 +354,9 @@ fn enter_child(server: &mut Server, job: Job) {
         ChildKind::Rdb | ChildKind::Slots => &server.config.bgsave_cpulist,
         ChildKind::Aof => &server.config.aof_rewrite_cpulist,
     };
-    if cpus.is_empty() {
-        process::give_way(match job.target {
-            Target::Disk => GIVE_WAY,
-            Target::Replicas => GIVE_WAY_TO_SEND,
-        });
-    } else {
+    if cpus.is_empty() && job.target == Target::Disk {
+        process::give_way(GIVE_WAY);
+    } else if !cpus.is_empty() {
         // A list of processors that the machine does not have changes nothing.
         let _ = process::set_cpu_affinity(&cpus.to_str_lossy());
     }
@@ -560,7 +556,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_gives_way_unless_it_has_cores_of_its_own() {
+    fn a_child_that_saves_gives_way_unless_it_has_cores_of_its_own() {
         let mut server = server();
         let parent = process::priority();
         let lower = |steps: i32| match process::is_filtered() {
@@ -569,7 +565,7 @@ mod tests {
         };
         let cases = [
             ("", Target::Disk, lower(GIVE_WAY)),
-            ("", Target::Replicas, lower(GIVE_WAY_TO_SEND)),
+            ("", Target::Replicas, parent),
             ("0", Target::Disk, parent),
         ];
         for (cpus, target, priority) in cases {
