@@ -51,7 +51,7 @@ use std::time::Duration;
 
 use rand::RngExt;
 
-use crate::db::slot::{SLOTS, pattern_slot, slot_bits};
+use crate::db::slot::{SLOTS, TOP, pattern_slot, top_slot};
 use crate::ds::crc16::Crc16;
 use crate::ds::hashtable::{BucketHint, HashTable, SPARE_BITS, Slot};
 use crate::ds::siphash::HashSeed;
@@ -105,10 +105,8 @@ impl KeyHasher {
 
 #[inline(always)]
 fn hash_with_slot(seed: HashSeed, crc16: Crc16, key: &[u8]) -> u64 {
-    let slot = slot_bits::<SLOT_SHIFT>(crc16, key);
-    let hash = seed.hash(key);
-    // The bits of the mask from `slot`, the others from `hash`.
-    hash ^ (hash ^ slot) & SLOT_MASK
+    let slot = top_slot(crc16, key) >> (TOP - SLOT_SHIFT);
+    seed.hash(key) & !SLOT_MASK | slot
 }
 
 /// The keys of a database as the parse-ahead needs them. A loop over the keys of a batch is
@@ -345,6 +343,20 @@ impl KvStore {
     /// [`KvStore::inserted`] must be called.
     #[inline]
     pub fn find_slot(&mut self, hash: u64, key: &[u8]) -> Slot<'_, Key> {
+        if matches!(&self.tables, Tables::BySlot(slots) if slots.directory.is_none()) {
+            return self.find_slot_in_new(hash, key);
+        }
+        match &mut self.tables {
+            Tables::One(table) => table.find_slot(hash, key),
+            Tables::BySlot(slots) => slots.table_mut(self.hasher.seed, hash).find_slot(hash, key),
+        }
+    }
+
+    /// [`KvStore::find_slot`] in a store whose tables must be made first. A function of its own, so
+    /// that the usual look-up keeps its values in registers.
+    #[cold]
+    #[inline(never)]
+    fn find_slot_in_new(&mut self, hash: u64, key: &[u8]) -> Slot<'_, Key> {
         match &mut self.tables {
             Tables::One(table) => table.find_slot(hash, key),
             Tables::BySlot(slots) => slots.table_mut(self.hasher.seed, hash).find_slot(hash, key),
@@ -620,7 +632,7 @@ impl KvStore {
     pub fn set_headroom(&mut self, bytes: usize) {
         match &mut self.tables {
             Tables::One(table) => table.set_headroom(bytes),
-            Tables::BySlot(slots) => slots.headroom = bytes,
+            Tables::BySlot(slots) => slots.set_headroom(bytes),
         }
     }
 
@@ -690,8 +702,22 @@ impl BySlot {
     fn table_mut(&mut self, seed: HashSeed, hash: u64) -> &mut HashTable<Key> {
         let directory = self.directory.get_or_insert_with(|| Directory::new(seed));
         let table = &mut directory.tables[slot_of(hash)];
-        table.set_headroom(self.headroom);
+        // Without a limit, no table has one.
+        if self.headroom != usize::MAX {
+            table.set_headroom(self.headroom);
+        }
         table
+    }
+
+    /// A table gets a limit when it may grow; the end of the limit is passed to all tables.
+    fn set_headroom(&mut self, bytes: usize) {
+        if bytes == usize::MAX
+            && let Some(directory) = &mut self.directory
+        {
+            let tables = directory.tables.iter_mut();
+            tables.for_each(|table| table.set_headroom(bytes));
+        }
+        self.headroom = bytes;
     }
 
     /// Counts an added (1) or removed (-1) key.

@@ -11,15 +11,19 @@ pub const SLOTS: usize = 16_384;
 
 /// The slot of a key, below [`SLOTS`].
 pub fn key_slot(key: &[u8]) -> u16 {
-    (slot_bits::<0>(Crc16::detect(), key) % SLOTS as u64) as u16
+    (top_slot(Crc16::detect(), key) >> TOP) as u16
 }
 
-/// The slot of a key, in the bits from `SHIFT` on; the other bits are arbitrary.
+/// The lowest bit of a slot in the highest bits of a word.
+pub(super) const TOP: u32 = u64::BITS - SLOTS.ilog2();
+
+/// The slot of a key in the highest bits of a word, with zeros below. There, the bits of the CRC
+/// that are not in the slot are cut off.
 #[inline(always)]
-pub(super) fn slot_bits<const SHIFT: u32>(crc16: Crc16, key: &[u8]) -> u64 {
-    match crc16.of_few::<SHIFT>(key, b'{') {
+pub(super) fn top_slot(crc16: Crc16, key: &[u8]) -> u64 {
+    match crc16.of_few::<TOP>(key, b'{') {
         Some(bits) => bits,
-        None => u64::from(crc_of_other(crc16, key)) << SHIFT,
+        None => u64::from(crc_of_other(crc16, key)) << TOP,
     }
 }
 

@@ -97,7 +97,7 @@ impl Crc16 {
     }
 
     /// The CRC of at most 16 bytes without a byte `stop`, if there is a quick way for them. The CRC
-    /// is in the bits from `SHIFT` on; the other bits are arbitrary.
+    /// is in the bits from `SHIFT` on; bits below it are 0, and bits above it arbitrary.
     #[inline(always)]
     pub fn of_few<const SHIFT: u32>(self, bytes: &[u8], stop: u8) -> Option<u64> {
         #[cfg(all(target_arch = "x86_64", not(miri)))]
@@ -249,7 +249,8 @@ mod multiply {
         unsafe { _mm_movemask_epi8(bytes) != 0 }
     }
 
-    /// The CRC of a block, in the bits from `SHIFT` on; the other bits are arbitrary.
+    /// The CRC of a block, in the bits from `SHIFT` on. Bits below it are 0, and bits above it
+    /// arbitrary.
     ///
     /// # Safety
     /// The processor has PCLMULQDQ.
@@ -334,7 +335,10 @@ mod tests {
                 "{way:?} {bytes:?}"
             );
             let few = way.of_few::<40>(bytes, b'{');
-            let few = few.map(|bits| (bits >> 40) as u16);
+            let few = few.map(|bits| {
+                assert_eq!(bits << 24, 0, "zeros below the CRC");
+                (bits >> 40) as u16
+            });
             let is_quick = way.multiplies && bytes.len() <= BLOCK;
             assert_eq!(few, without.filter(|_| is_quick), "{way:?} {bytes:?}");
         }

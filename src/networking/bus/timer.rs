@@ -45,7 +45,14 @@ fn tick_if_due(server: &mut Server) {
     let Some(member) = &server.cluster else {
         return;
     };
-    if member.now_ms() >= member.machine.deadline() {
+    // While the alarm for this deadline has not fired, the deadline has not come. No timer fires in
+    // nested turns.
+    let alarm = &server.bus.timer;
+    let deadline = member.machine.deadline();
+    if alarm.id.is_some() && alarm.due_ms <= deadline && !server.is_nested() {
+        return;
+    }
+    if member.now_ms() >= deadline {
         member::step(server, Event::Tick);
         follow_role(server);
     }
