@@ -7,10 +7,9 @@
 The lessons are built, started on free ports and ended afterwards. The figures are counts, bytes and
 ratios, which hardly depend on the machine; further lines have times, which do. The exit status is 1 if
 a figure does not show the difference.
-    --programs FOLDER    the lessons are there already, as built by `cargo build -p ae --examples`
-    --short              without the further lines
 """
 
+import argparse
 import collections
 import contextlib
 import glob
@@ -51,10 +50,14 @@ class Lesson:
         self.port, self.operator = ports[False], ports.get(True)
 
     def build(self):
-        command = ["cargo", "build", "--quiet", "--release", "-p", "ae", "--example", name_of(self.number)]
-        subprocess.run(command, cwd=ROOT, check=True)
+        name = name_of(self.number)
         target = os.environ.get("CARGO_TARGET_DIR", "target")
-        return os.path.join(ROOT, target, "release", "examples")
+        folder = os.path.join(ROOT, target, "release", "examples")
+        if not os.path.exists(os.path.join(folder, name)):
+            print(f"(building {name})", file=sys.stderr, flush=True)
+        command = ["cargo", "build", "--quiet", "--release", "-p", "ae", "--example", name]
+        subprocess.run(command, cwd=ROOT, check=True)
+        return folder
 
     def __enter__(self):
         return self
@@ -441,25 +444,28 @@ def show_further(number):
                 print(f"{name_of(number)}: {line}", flush=True)
 
 
-def main(arguments):
-    short = "--short" in arguments
-    arguments = [argument for argument in arguments if argument != "--short"]
-    if arguments[:1] == ["--programs"]:
-        Lesson.programs, arguments = os.path.abspath(arguments[1]), arguments[2:]
-    lessons = range(1, max(STEPS) + 1)
-    numbers = list(lessons) if arguments == ["all"] else [int(a) for a in arguments if a.isdigit()]
-    if not numbers or any(number not in lessons for number in numbers):
-        print(__doc__.strip(), file=sys.stderr)
-        return 2
+def main():
+    about, _, notes = __doc__.partition("\n\n")
+    parser = argparse.ArgumentParser(description=about, epilog=notes,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    lessons = [str(number) for number in range(1, max(STEPS) + 1)]
+    parser.add_argument("lessons", nargs="+", metavar="LESSON", choices=["all", *lessons],
+                        help=f"1 to {max(STEPS)}, or all")
+    parser.add_argument("--programs", metavar="FOLDER",
+                        help="the lessons are built already, by `cargo build -p ae --examples`")
+    parser.add_argument("--short", action="store_true", help="without the further lines")
+    options = parser.parse_args()
+    if options.programs:
+        Lesson.programs = os.path.abspath(options.programs)
     status = 0
-    for number in numbers:
+    for number in map(int, lessons if "all" in options.lessons else options.lessons):
         if not show(number):
             print(f"{name_of(number)}: the figures do not show the difference", flush=True)
             status = 1
-        if not short:
+        if not options.short:
             show_further(number)
     return status
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())
