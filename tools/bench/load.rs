@@ -30,6 +30,8 @@
 //! a command nothing is sent: N connections are opened, as many as `--clients` at a time, and each
 //! is closed after its handshake.
 //!
+//! With `--cache` in place of a command it is the load of a cache, see `cache.rs`.
+//!
 //! **Invariant:** replies are counted: a batch is complete when a frame for each of its requests
 //! has arrived, with all nested frames (`nested_frames_are_counted`).
 
@@ -41,6 +43,7 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Interest, Poll, Token};
 
+mod cache;
 mod tls;
 
 use tls::Stream;
@@ -48,7 +51,7 @@ use tls::Stream;
 /// The number of digits of a random key or a counter.
 const DIGITS: usize = 12;
 const USAGE: &str = "usage: bench-load --port N [--host ADDR] [--clients N] [--pipeline N] \
-[--requests N] [--seconds S] [--keyspace N] [--seed N] [--tls] [--wait [--until-eof] | --listen] COMMAND [ARG ...] [; COMMAND ...] | --handshakes N";
+[--requests N] [--seconds S] [--keyspace N] [--seed N] [--tls] [--wait [--until-eof] | --listen] COMMAND [ARG ...] [; COMMAND ...] | --handshakes N | --cache";
 
 struct RunOptions {
     address: SocketAddr,
@@ -64,6 +67,8 @@ struct RunOptions {
     tls: bool,
     /// The number of handshakes that are made in place of requests.
     handshakes: u64,
+    /// The load of a cache is sent in place of a command.
+    cache: bool,
     /// The commands of one request, with their arguments.
     commands: Vec<Vec<String>>,
 }
@@ -84,6 +89,7 @@ impl RunOptions {
             listen: false,
             tls: false,
             handshakes: 0,
+            cache: false,
             commands: Vec::new(),
         };
         while let Some(name) = args.next() {
@@ -100,6 +106,7 @@ impl RunOptions {
                 "--until-eof" => o.until_eof = true,
                 "--listen" => o.listen = true,
                 "--tls" => o.tls = true,
+                "--cache" => o.cache = true,
                 "--handshakes" => o.handshakes = value(&name, args.next())?,
                 _ => {
                     let words: Vec<String> = std::iter::once(name).chain(args.by_ref()).collect();
@@ -114,8 +121,12 @@ impl RunOptions {
         let counts = o.clients > 0 && o.pipeline > 0 && o.keyspace > 0;
         let time = o.seconds > 0.0 && o.seconds < 86_400.0;
         let asks = match o.handshakes {
+            0 if o.cache => {
+                let alone = o.commands.is_empty() && !o.listen && !o.until_eof && !o.tls;
+                alone && o.pipeline == 1
+            }
             0 => !o.commands.is_empty() && o.commands.iter().all(|words| !words.is_empty()),
-            _ => o.commands.is_empty() && !o.listen && !o.until_eof,
+            _ => o.commands.is_empty() && !o.listen && !o.until_eof && !o.cache,
         };
         if !(counts && time && asks) || (o.wait && o.listen) || (o.until_eof && !o.wait) {
             return Err(USAGE.to_string());
@@ -528,6 +539,14 @@ fn run(options: RunOptions) -> io::Result<String> {
     }
     let mut poll = Poll::new()?;
     let (wait, until_eof, listen) = (options.wait, options.until_eof, options.listen);
+    if options.cache {
+        let mut cache = cache::Cache::connect(options, &poll)?;
+        if wait {
+            println!("ready");
+            io::stdin().lock().read_line(&mut String::new())?;
+        }
+        return cache.run(&mut poll);
+    }
     let mut load = Load::connect(options, &poll)?;
     if listen {
         load.listen(&mut poll)?;
@@ -588,6 +607,10 @@ mod tests {
         assert!(options("--until-eof PING").is_err());
         assert!(options("--handshakes 5").is_ok());
         assert!(options("--handshakes 5 PING").is_err());
+        assert!(options("--cache --keyspace 1000").is_ok());
+        assert!(options("--cache PING").is_err());
+        assert!(options("--cache --pipeline 2").is_err());
+        assert!(options("--cache --handshakes 5").is_err());
     }
 
     #[test]

@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 
-from . import disk, measure, memory, replication, tls, trace
+from . import cache, disk, measure, memory, replication, tls, trace
 from .chart import svg
 from .report import Report
 from .servers import Fleet, ServerError, parse_spec
@@ -49,7 +49,8 @@ def parse_arguments(argv):
                    help="workloads and data sets by name ('*P64', 'memory' for all data sets, "
                         "'cpu' for all workloads, 'disk' for what persistence costs, "
                         "'replication' for what replicas cost, 'tls' for what TLS costs, "
-                        "'trace' for what the trace of the loop costs)")
+                        "'trace' for what the trace of the loop costs, "
+                        "'cache' for a cache at its limit)")
     p.add_argument("--list", action="store_true", help="list the names")
     p.add_argument("--turns", type=int, default=3, help="turns of each server (%(default)s)")
     p.add_argument("--seconds", type=float, default=2.0, help="of a turn (%(default)s)")
@@ -144,6 +145,21 @@ def run_scenes(servers, scenes, measured, client, report, o):
     return results
 
 
+def run_cache(servers, scenes, client, report, o):
+    results = {}
+    for server in servers:
+        server.start()
+    report.heading(cache.HEADING)
+    for scene in scenes:
+        results[scene.name] = cache.measure(servers, scene, client, o.turns, o.seconds, note)
+        note("")
+        for row in scene.rows:
+            report.workload(row, results[scene.name], row.field)
+    for server in servers:
+        server.stop()
+    return results
+
+
 def run_replication(scenes, cores, client, report, o):
     results = {}
     with replication.groups(specs_of(o), *cores) as members:
@@ -166,11 +182,13 @@ def run(o):
                 if o.only else [])
     over_tls = chosen(tls.ITEMS, o.only, "tls") if o.only else []
     traced = chosen(trace.scenes(), o.only, "trace") if o.only else []
+    caches = chosen(cache.scenes(), o.only, "cache") if o.only else []
     if o.list:
         print("\n".join(i.name for i in [*workloads, *data_sets, *(scenes or disk.scenes()),
                                          *(replicas or replication.scenes()),
                                          *(over_tls or tls.ITEMS),
-                                         *(traced or trace.scenes())]))
+                                         *(traced or trace.scenes()),
+                                         *(caches or cache.scenes())]))
         return 0
     server_core, client_core = measure.cores()
     if server_core is None:
@@ -184,7 +202,7 @@ def run(o):
                 "servers": [s.name for s in servers],
                 "banners": {s.name: s.banner for s in servers},
                 "workloads": {}, "memory": {}, "disk": {},
-                "replication": {}, "tls": {}, "trace": {}}
+                "replication": {}, "tls": {}, "trace": {}, "cache": {}}
         if workloads:
             data["workloads"] = run_workloads(servers, workloads, client, report, o)
         if data_sets:
@@ -197,6 +215,10 @@ def run(o):
         with Fleet(specs_of(o), server_core) as servers:
             report.servers = servers
             data["trace"] = run_scenes(servers, traced, trace, client, report, o)
+    if caches:
+        with Fleet(specs_of(o), server_core) as servers:
+            report.servers = servers
+            data["cache"] = run_cache(servers, caches, client, report, o)
     if replicas:
         data["replication"] = run_replication(replicas, (server_core, client_core), client,
                                               report, o)

@@ -5,7 +5,7 @@ import io
 import unittest
 from xml.dom import minidom
 
-from benchlib import chart, cluster, disk, instructions, measure, replication, report, servers, tls, trace, workloads
+from benchlib import cache, chart, cluster, disk, instructions, measure, replication, report, servers, tls, trace, workloads
 
 
 class Stub:
@@ -62,7 +62,7 @@ class Budgets(unittest.TestCase):
     def test_names_are_unique(self):
         names = [i.name for i in workloads.WORKLOADS + workloads.ELEMENTS + disk.scenes()
                  + trace.scenes()]
-        names += [row.name for scene in replication.scenes() for row in scene.rows]
+        names += [row.name for scene in replication.scenes() + cache.scenes() for row in scene.rows]
         self.assertEqual(len(names), len(set(names)))
 
     def test_target_is_a_ratio_to_the_peer_that_was_measured(self):
@@ -163,6 +163,33 @@ class Replication(unittest.TestCase):
             while peak.largest < 7:
                 pass
         self.assertEqual(peak.largest, 7)
+
+
+class Cache(unittest.TestCase):
+    def test_misses_are_a_share_of_the_reads(self):
+        result = cache.with_misses({"reads": 200, "hits": 150, "cpu_us": 1.0})
+        self.assertEqual((result["miss"], result["cpu_us"]), (25.0, 1.0))
+        for hits, reads in ((0, 0), (7, 7)):
+            with self.assertRaises(servers.ServerError):
+                cache.with_misses({"reads": reads, "hits": hits})
+
+    def test_a_server_that_fails_leaves_the_figures_of_the_others(self):
+        class Full(Stub):
+            def ask(self, *words):
+                if self.name == "b" and words[0] == "CONFIG":
+                    raise servers.ServerError("no such setting")
+
+        class Client:
+            def run(self, server, command, **options):
+                self.command = command
+                return {"reads": 10, "hits": 5, "cpu_us": 1.0, "seed": options.get("seed", 0)}
+
+        client = Client()
+        results = cache.measure([Full("a"), Full("b")], cache.scenes()[0], client, 2, 1.0,
+                                lambda _: None)
+        self.assertEqual(results["b"], "no such setting")
+        self.assertEqual([r["seed"] for r in results["a"]], [2, 3])
+        self.assertEqual(client.command, ("--cache",))
 
 
 class Node:
