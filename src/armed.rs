@@ -32,5 +32,7 @@ pub const SLOT_IMPORTS: u32 = 1 << 13;
 /// The slots of each command must be checked: on a cluster node always, except during a batch whose
 /// slots were all checked when it was parsed.
 pub const ROUTE: u32 = 1 << 14;
+/// DEBUG KEYSIZES-HIST-ASSERT is on.
+pub const ASSERT_LENGTHS: u32 = 1 << 15;
 /// The features that must see every change of a key.
-pub const CHANGES: u32 = TRACKING | BIGKEYS | UNSYNCED | LRM;
+pub const CHANGES: u32 = TRACKING | BIGKEYS | UNSYNCED | LRM | ASSERT_LENGTHS;

@@ -47,6 +47,9 @@ impl DataSet {
 
     /// Applies the settings to the databases.
     pub fn configure(&mut self, config: &Config) {
+        for db in &mut self.dbs {
+            db.keep_lengths(config.key_size_histograms);
+        }
         if config.maxmemory == 0 {
             let no_limit = |db: &mut Db| db.keys.set_headroom(usize::MAX);
             self.dbs.iter_mut().for_each(no_limit);

@@ -31,6 +31,8 @@ mod grammar;
 mod history;
 #[path = "compat/jury.rs"]
 mod jury;
+#[path = "compat/keysizes.rs"]
+mod keysizes;
 #[path = "compat/language.rs"]
 mod language;
 #[path = "compat/library.rs"]

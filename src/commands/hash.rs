@@ -117,12 +117,13 @@ pub(super) fn write_hash<R>(
         }
         return Ok((result, false));
     };
-    let mut hash = Hash::of_mut(entry)?;
-    let was = hash.next_expiry();
-    let result = change(&mut hash, &limits)?;
-    let (at, mut empty) = (hash.next_expiry(), hash.is_empty());
-    let hidden = hash.hidden_len() > 0;
-    drop(hash);
+    let (result, was, at, mut empty, hidden) = Hash::change(entry, |hash| {
+        let was = hash.next_expiry();
+        let result = change(hash, &limits);
+        let hidden = hash.hidden_len() > 0;
+        (result, was, hash.next_expiry(), hash.is_empty(), hidden)
+    })?;
+    let result = result?;
     if was != at {
         let hash = ctx.server.hash_key(key);
         ctx.db().fields_moved(hash, was, at);

@@ -79,19 +79,18 @@ fn edit<T>(
     };
     view(entry.as_ref())?;
     entry.set_kind(kind::RAW);
-    let (result, copy) = match entry.value_mut() {
-        ValueMut::Obj(Value::Str(raw)) => return Ok(Some(change(raw.make_mut()))),
-        ValueMut::Str(bytes) => {
-            let mut copy = bytes.to_vec();
-            let result = change(&mut copy);
-            if copy.len() == bytes.len() {
-                bytes.copy_from_slice(&copy);
-                return Ok(Some(result));
-            }
-            (result, copy)
-        }
-        _ => return Err(NOT_HLL),
+    let Some(bytes) = entry.short_bytes_mut() else {
+        return match entry.change_buffer(change) {
+            Some(result) => Ok(Some(result)),
+            None => Err(NOT_HLL),
+        };
     };
+    let mut copy = bytes.to_vec();
+    let result = change(&mut copy);
+    if copy.len() == bytes.len() {
+        bytes.copy_from_slice(&copy);
+        return Ok(Some(result));
+    }
     store(ctx, key, copy);
     Ok(Some(result))
 }
@@ -172,7 +171,7 @@ fn pfcount(ctx: &mut Ctx) -> CmdResult {
 fn cache_count(ctx: &mut Ctx, key: &[u8], count: u64) {
     let (hash, db) = (ctx.server.hash_key(key), ctx.client.db);
     let entry = ctx.db().find_mut(hash, key);
-    match entry.map(|entry| entry.into_value_mut()) {
+    match entry.map(|entry| entry.into_value_of_same_length()) {
         Some(ValueMut::Str(bytes)) => hll::set_cached_count(bytes, count),
         Some(ValueMut::Obj(Value::Str(raw))) => hll::set_cached_count(raw.make_mut(), count),
         _ => return,

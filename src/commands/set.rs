@@ -84,10 +84,7 @@ fn write_set<R>(
     let Some(entry) = ctx.server.lookup_write(ctx.client, key) else {
         return Ok(None);
     };
-    let mut set = Set::of_mut(entry)?;
-    let result = change(&mut set);
-    let empty = set.is_empty();
-    drop(set);
+    let (result, empty) = Set::change(entry, |set| (change(set), set.is_empty()))?;
     if empty {
         let db = ctx.client.db;
         ctx.server.delete_key(db, key, false);

@@ -315,6 +315,7 @@ pub struct Config {
     pub latency_tracking: bool,
     pub latency_tracking_info_percentiles: Vec<f64>,
     pub bigkeys_tracking: bool,
+    pub key_size_histograms: bool,
     pub hotkeys_tracking: bool,
     /// One command in `hotkeys_sample_ratio` is sampled.
     pub hotkeys_sample_ratio: u64,

@@ -318,6 +318,7 @@ pub static TABLE: &[Row] = &[
     Row::new("latency-tracking", yes_no!(latency_tracking, true)).apply(Apply::LatencyTracking),
     Row::new("latency-tracking-info-percentiles", SettingKind::Special(&special::LATENCY_TRACKING_INFO_PERCENTILES)).flags(MULTI_ARG),
     Row::new("bigkeys-tracking", yes_no!(bigkeys_tracking, false)),
+    Row::new("key-size-histograms", yes_no!(key_size_histograms, true)).flags(IMMUTABLE),
     Row::new("hotkeys-tracking", yes_no!(hotkeys_tracking, false)),
     Row::new("hotkeys-sample-ratio", number!(hotkeys_sample_ratio, 128, 1, 1_000_000)),
     Row::new("hotkeys-half-life", number!(hotkeys_half_life, 30, 1, 86400)),

@@ -25,7 +25,8 @@ pub mod watcher;
 use crate::ds::expires::Expires;
 use crate::ds::hashtable::Slot;
 use crate::ds::registry::Registry;
-use crate::types::{Key, KeyMut, KeyRef, New, Value, next_field_expiry};
+use crate::types::lengths::{KeyWrite, Lengths};
+use crate::types::{Key, KeyRef, New, Value, next_field_expiry};
 use kvstore::{KeyHasher, KvStore};
 use waiting::Waiting;
 use watcher::Watcher;
@@ -40,6 +41,8 @@ pub struct Db {
     pub field_expires: Expires,
     /// Running average of the time to live of keys, for INFO.
     pub avg_ttl_ms: i64,
+    /// Histograms of the lengths of values; `None` if `key-size-histograms` is off.
+    pub lengths: Option<Box<Lengths>>,
 }
 
 /// The clients that wait for keys of one database, or watch them. The clients stay when the
@@ -91,6 +94,21 @@ impl Db {
             expires: Expires::new(),
             field_expires: Expires::new(),
             avg_ttl_ms: 0,
+            lengths: None,
+        }
+    }
+
+    /// Keeps histograms of lengths from now on, or drops them. Present keys are counted.
+    pub fn keep_lengths(&mut self, keep: bool) {
+        if keep != self.lengths.is_some() {
+            self.lengths = keep.then(|| Box::new(Lengths::of(self.keys.iter())));
+        }
+    }
+
+    /// Panics if the histograms of lengths are not those of the keys.
+    pub fn assert_lengths(&self) {
+        if let Some(lengths) = &self.lengths {
+            assert_eq!(**lengths, Lengths::of(self.keys.iter()));
         }
     }
 
@@ -112,8 +130,9 @@ impl Db {
 
     /// The entry of a key, expired or not, for a change in place.
     #[inline]
-    pub fn find_mut(&mut self, hash: u64, key: &[u8]) -> Option<KeyMut<'_>> {
-        self.keys.find_mut(hash, key)
+    pub fn find_mut(&mut self, hash: u64, key: &[u8]) -> Option<KeyWrite<'_>> {
+        let entry = self.keys.find_mut(hash, key)?;
+        Some(KeyWrite::new(entry, self.lengths.as_deref_mut()))
     }
 
     /// Sets or replaces a key's value with one probe of the table. Returns the entry that was
@@ -136,6 +155,9 @@ impl Db {
                     Ttl::At(at) => Some(at),
                     Ttl::Keep | Ttl::Clear => None,
                 };
+                if let Some(lengths) = &mut self.lengths {
+                    lengths.add_new(&value);
+                }
                 slot.insert(Key::new(key, kind, lru, at, value));
                 self.keys.inserted(hash);
                 if let Some(at) = at {
@@ -153,6 +175,9 @@ impl Db {
             Ttl::Clear => None,
             Ttl::At(at) => Some(at),
         };
+        if let Some(lengths) = &mut self.lengths {
+            lengths.replace(old.as_ref(), &value);
+        }
         let mut replaced = None;
         if was.is_some() == at.is_some() && old.try_overwrite(&value) {
             old.set_kind(kind);
@@ -178,7 +203,13 @@ impl Db {
     #[inline]
     pub fn insert(&mut self, hash: u64, entry: Key) -> Option<Key> {
         let (at, fields_at) = times_of(entry.as_ref());
+        if let Some(lengths) = &mut self.lengths {
+            lengths.add(entry.as_ref());
+        }
         let old = self.keys.insert(hash, entry);
+        if let (Some(lengths), Some(old)) = (&mut self.lengths, &old) {
+            lengths.remove(old.as_ref());
+        }
         let (was, fields_were) = old
             .as_ref()
             .map_or((None, None), |old| times_of(old.as_ref()));
@@ -197,6 +228,9 @@ impl Db {
     /// Removes and returns a key. The caller frees the entry, at once or in the background.
     pub fn remove(&mut self, hash: u64, key: &[u8]) -> Option<Key> {
         let entry = self.keys.remove(hash, key)?;
+        if let Some(lengths) = &mut self.lengths {
+            lengths.remove(entry.as_ref());
+        }
         if let Some(at) = entry.as_ref().expire_at() {
             self.expires.remove(at, hash);
         }
@@ -234,6 +268,7 @@ impl Db {
             expires: std::mem::take(&mut self.expires),
             field_expires: std::mem::take(&mut self.field_expires),
             avg_ttl_ms: std::mem::take(&mut self.avg_ttl_ms),
+            lengths: self.lengths.as_mut().map(std::mem::take),
         }
     }
 }

@@ -74,6 +74,9 @@ impl Server {
         if self.armed & armed::UNSYNCED != 0 {
             self.note_unsynced(key);
         }
+        if self.armed & armed::ASSERT_LENGTHS != 0 {
+            self.data.dbs[db as usize].assert_lengths();
+        }
         if self.armed & armed::LRM != 0 {
             self.note_change(db, key);
         }

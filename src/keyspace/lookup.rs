@@ -20,7 +20,8 @@ use crate::db::kvstore::KeyHasher;
 use crate::keyspace::events;
 use crate::keyspace::evict::Stamp;
 use crate::state::Server;
-use crate::types::{KeyMut, KeyRef};
+use crate::types::KeyRef;
+use crate::types::lengths::KeyWrite;
 
 /// Not inlined, so that [`Server::hash_key`] is small enough to be inlined.
 #[inline(never)]
@@ -146,19 +147,20 @@ impl Server {
 
     /// Looks up a key to change it.
     #[inline]
-    pub fn lookup_write(&mut self, c: &Client, key: &[u8]) -> Option<KeyMut<'_>> {
+    pub fn lookup_write(&mut self, c: &Client, key: &[u8]) -> Option<KeyWrite<'_>> {
         let hash = self.hash_key(key);
         if self.expire_if_needed(c.db, hash, key) {
             self.expire_for_writer(c.db, key);
             return None;
         }
         let stamp = self.access_stamp(c);
-        let mut entry = self.data.dbs[c.db as usize].find_mut(hash, key)?;
+        let db = &mut self.data.dbs[c.db as usize];
+        let mut entry = db.keys.find_mut(hash, key)?;
         match stamp {
             Some(stamp) => entry.set_lru(stamp.touched(entry.lru())),
             None => self.evict.note_group_change(&mut entry, self.clock.now_ms),
         }
-        Some(entry)
+        Some(KeyWrite::new(entry, db.lengths.as_deref_mut()))
     }
 
     /// How an access changes an entry's bits; `None` if accesses are not noted, such as under

@@ -180,6 +180,7 @@ impl Server {
             ),
             (self.evict.policy.is_lrm(), armed::LRM),
             (self.imports_slots(), armed::SLOT_IMPORTS),
+            (self.debug.assert_lengths, armed::ASSERT_LENGTHS),
         ]
         .iter()
         .filter(|(on, _)| *on)

@@ -17,8 +17,9 @@ pub use crate::ds::listpack::{Element, Listpack};
 pub use crate::ds::quicklist::{End, ListLimits, Quicklist, Side};
 use crate::ds::quicklist::{remove_matching, walk_listpack};
 use crate::error::Error;
-use crate::types::part::{Held, Opened};
-use crate::types::{KeyMut, KeyRef};
+use crate::types::KeyRef;
+use crate::types::lengths::KeyWrite;
+use crate::types::part::{self, Held, Opened};
 
 /// A list in one of its two encodings.
 #[derive(Clone)]
@@ -110,8 +111,14 @@ impl List {
 
     /// The list of an entry, mutable; WRONGTYPE for another type.
     #[inline(always)]
-    pub fn of_mut(entry: KeyMut<'_>) -> Result<Opened<'_, List>, Error> {
+    pub fn of_mut(entry: KeyWrite<'_>) -> Result<Opened<'_, List>, Error> {
         Opened::typed(entry)
+    }
+
+    /// Changes the list of an entry; WRONGTYPE for any other type.
+    #[inline(always)]
+    pub fn change<R>(entry: KeyWrite<'_>, change: impl FnOnce(&mut List) -> R) -> Result<R, Error> {
+        part::change(entry, change)
     }
 }
 

@@ -6,6 +6,7 @@
 //! whether it is in the entry or in a `Value`.
 
 pub mod hash;
+pub mod lengths;
 pub mod list;
 pub mod part;
 pub mod relocate;
@@ -247,6 +248,18 @@ impl Value {
 }
 
 impl Value {
+    /// The type.
+    pub fn type_of(&self) -> Type {
+        match self {
+            Value::Str(_) => Type::String,
+            Value::List(_) => Type::List,
+            Value::Set(_) => Type::Set,
+            Value::Hash(_) => Type::Hash,
+            Value::Zset(_) => Type::Zset,
+            Value::Stream(_) => Type::Stream,
+        }
+    }
+
     fn encoding(&self) -> &'static str {
         match self {
             Value::Str(_) => "raw",
@@ -281,7 +294,7 @@ impl Value {
         }
     }
 
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match self {
             Value::Str(string) => string.bytes().len(),
             Value::List(list) => list.len(),

@@ -6,10 +6,11 @@ use std::ops::{Deref, DerefMut};
 use crate::ds::entry::{Block, Loan, Open, Packed, Payload, ValueRef};
 use crate::error::Error;
 use crate::types::hash::Hash;
+use crate::types::lengths::{KeyWrite, Lengths};
 use crate::types::list::List;
 use crate::types::set::Set;
 use crate::types::zset::Zset;
-use crate::types::{KeyMut, KeyRef, Type, Value, kind};
+use crate::types::{KeyRef, Type, Value, kind};
 
 /// The type of a collection, or `Value` for any type.
 pub trait Part: Payload + Into<Value> {
@@ -31,11 +32,29 @@ impl Part for Value {
     }
 }
 
+/// The type of a collection.
+pub trait Collection: Part {
+    /// The type.
+    const TYPE: Type;
+
+    /// The number of elements.
+    fn count(&self) -> usize;
+}
+
 macro_rules! part {
     ($name:ident, $($encoding:ident)|+) => {
         impl From<$name> for Value {
             fn from(part: $name) -> Value {
                 Value::$name(part)
+            }
+        }
+
+        impl Collection for $name {
+            const TYPE: Type = Type::$name;
+
+            #[inline(always)]
+            fn count(&self) -> usize {
+                self.len()
             }
         }
 
@@ -158,44 +177,98 @@ impl<T: Part> Deref for Held<'_, T> {
     }
 }
 
-/// The collection of an entry, opened for changes. The change is written back when this value is
-/// dropped.
-pub enum Opened<'a, T: Part> {
+/// The collection of an entry, opened for changes. The change is written back and counted when this
+/// value is dropped.
+pub struct Opened<'a, T: Collection> {
+    part: OpenPart<'a, T>,
+    /// The histograms of lengths, if they are kept.
+    lengths: Option<&'a mut Lengths>,
+    /// The number of elements before the change; 0 if there are no histograms.
+    was: usize,
+}
+
+enum OpenPart<'a, T: Part> {
     There(&'a mut T),
     Packed(Loan<'a, Value, T>),
 }
 
-impl<'a, T: Part> Opened<'a, T> {
+impl<'a, T: Collection> Opened<'a, T> {
     /// The collection of type `T`; WRONGTYPE if the entry has another type.
     #[inline(always)]
-    pub fn typed(entry: KeyMut<'a>) -> Result<Opened<'a, T>, Error> {
-        match entry.open() {
-            Some(Open::There(value)) => T::of_mut(value).map(Opened::There),
-            Some(Open::Packed(loan)) => Some(Opened::Packed(loan)),
+    pub fn typed(entry: KeyWrite<'a>) -> Result<Opened<'a, T>, Error> {
+        let (entry, lengths) = entry.into_parts();
+        let part = match entry.open() {
+            Some(Open::There(value)) => T::of_mut(value).map(OpenPart::There),
+            Some(Open::Packed(loan)) => Some(OpenPart::Packed(loan)),
             None => None,
         }
-        .ok_or(Error::WRONGTYPE)
+        .ok_or(Error::WRONGTYPE)?;
+        let was = if lengths.is_some() { part.count() } else { 0 };
+        Ok(Opened { part, lengths, was })
     }
 }
 
-impl<T: Part> Deref for Opened<'_, T> {
-    type Target = T;
+/// Changes the collection of an entry, in less instructions than through [`Opened`]: the form of
+/// the entry is tested once, not at each access. WRONGTYPE if the entry has another type.
+#[inline(always)]
+pub fn change<T: Collection, R>(
+    entry: KeyWrite<'_>,
+    change: impl FnOnce(&mut T) -> R,
+) -> Result<R, Error> {
+    let (entry, lengths) = entry.into_parts();
+    let mut loan: Loan<'_, Value, T>;
+    let part = match entry.open() {
+        Some(Open::There(value)) => T::of_mut(value).ok_or(Error::WRONGTYPE)?,
+        Some(Open::Packed(lent)) => {
+            loan = lent;
+            &mut *loan
+        }
+        None => return Err(Error::WRONGTYPE),
+    };
+    let was = part.count();
+    let result = change(part);
+    if let Some(lengths) = lengths {
+        lengths.change(T::TYPE, was, part.count());
+    }
+    Ok(result)
+}
 
-    #[inline]
-    fn deref(&self) -> &T {
-        match self {
-            Opened::There(part) => part,
-            Opened::Packed(loan) => loan,
+impl<T: Collection> Drop for Opened<'_, T> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if let Some(lengths) = &mut self.lengths {
+            lengths.change(T::TYPE, self.was, self.part.count());
         }
     }
 }
 
-impl<T: Part> DerefMut for Opened<'_, T> {
+impl<T: Part> Deref for OpenPart<'_, T> {
+    type Target = T;
+
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        match self {
+            OpenPart::There(part) => part,
+            OpenPart::Packed(loan) => loan,
+        }
+    }
+}
+
+impl<T: Collection> Deref for Opened<'_, T> {
+    type Target = T;
+
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        &self.part
+    }
+}
+
+impl<T: Collection> DerefMut for Opened<'_, T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
-        match self {
-            Opened::There(part) => part,
-            Opened::Packed(loan) => loan,
+        match &mut self.part {
+            OpenPart::There(part) => part,
+            OpenPart::Packed(loan) => loan,
         }
     }
 }

@@ -28,7 +28,8 @@ use crate::ds::stream::{Precision, StreamId, StreamLog, Trim};
 use crate::ds::thin_buffer::{size_class, vec_bytes};
 use crate::error::Error;
 use crate::sys::mover::Mover;
-use crate::types::{KeyMut, KeyRef, Value};
+use crate::types::lengths::KeyWrite;
+use crate::types::{KeyRef, Value};
 use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::ops::RangeBounds;
 
@@ -179,8 +180,8 @@ impl Stream {
 
     /// The stream in an entry, which can be changed; WRONGTYPE for any other type.
     #[inline]
-    pub fn of_mut(entry: KeyMut<'_>) -> Result<&mut Stream, Error> {
-        match entry.into_value_mut() {
+    pub fn of_mut(entry: KeyWrite<'_>) -> Result<&mut Stream, Error> {
+        match entry.into_value_of_same_length() {
             ValueMut::Obj(Value::Stream(stream)) => Ok(stream),
             _ => Err(Error::WRONGTYPE),
         }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use crate::ds::entry::{INLINE_MAX, ValueMut, ValueRef};
 use crate::ds::thin_buffer::size_class;
 use crate::error::Error;
-use crate::types::{KeyMut, KeyRef, New, Type, Value, kind};
+use crate::types::lengths::KeyWrite;
+use crate::types::{KeyRef, New, Type, Value, kind};
 use crate::util::number::{IntBuf, parse_i64};
 
 /// The maximum length of a string that was set whole and is reported as `embstr`.
@@ -146,18 +147,22 @@ pub fn type_of(entry: KeyRef) -> Type {
 /// Extends a string with zeros to at least `len` bytes, and returns its bytes, which can be changed
 /// in place. The encoding becomes `raw`. `None` for an integer, or if the entry has no room: the
 /// caller then stores a [`Grown`] string.
-pub fn bytes_mut<'a>(entry: &'a mut KeyMut, len: usize) -> Option<&'a mut [u8]> {
-    match entry.value() {
+pub fn bytes_mut<'a>(entry: &'a mut KeyWrite, len: usize) -> Option<&'a mut [u8]> {
+    match entry.as_ref().value() {
         ValueRef::Str(bytes) if len <= bytes.len() => {}
         ValueRef::Obj(Value::Str(_)) => {}
         _ => return None,
     }
     entry.set_kind(kind::RAW);
-    match entry.value_mut() {
+    let (entry, lengths) = entry.parts();
+    match entry.into_value_mut() {
         ValueMut::Str(bytes) => Some(bytes),
         ValueMut::Obj(Value::Str(raw)) => {
             let bytes = raw.make_mut();
             if bytes.len() < len {
+                if let Some(lengths) = lengths {
+                    lengths.change(Type::String, bytes.len(), len);
+                }
                 bytes.resize(len, 0);
             }
             Some(bytes)

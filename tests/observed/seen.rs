@@ -71,6 +71,9 @@ impl Seen {
     }
 
     fn info(&mut self, node: &str, name: &str, value: &str) {
+        if let Some((db, histogram)) = name.split_once("_distrib_") {
+            return self.add(format!("db* {histogram}"), &format!("{node} {db}"), value);
+        }
         let family = FAMILIES.iter().find(|family| {
             name.starts_with(*family) && value.contains('=') && !value.starts_with('=')
         });

@@ -95,7 +95,7 @@ fn expire_generic(ctx: &mut Ctx, unit: i64, base_ms: i64) -> CmdResult {
         .and_then(|ms| ms.checked_add(base_ms))
         .ok_or_else(|| Error::invalid_expire(ctx.cmd.name))?;
     let allowed = match ctx.server.lookup_write(ctx.client, key) {
-        Some(entry) => conditions.allow(entry.expire_at(), at),
+        Some(entry) => conditions.allow(entry.as_ref().expire_at(), at),
         None => false,
     };
     if !allowed {
@@ -140,7 +140,7 @@ pub fn persist(ctx: &mut Ctx) -> CmdResult {
     let volatile = ctx
         .server
         .lookup_write(ctx.client, key)
-        .is_some_and(|entry| entry.has_expire());
+        .is_some_and(|entry| entry.as_ref().has_expire());
     if volatile {
         let hash = ctx.server.hash_key(key);
         ctx.db().set_expire(hash, key, None);

@@ -153,7 +153,7 @@ fn push_generic(ctx: &mut Ctx, end: End, only_existing: bool) -> CmdResult {
     let (key, texts) = (ctx.argv[1], &ctx.argv[2..]);
     let limits = list_limits(ctx.server);
     let len = match ctx.server.lookup_write(ctx.client, key) {
-        Some(entry) => push_all(&mut *List::of_mut(entry)?, end, texts, &limits),
+        Some(entry) => List::change(entry, |list| push_all(list, end, texts, &limits))?,
         None if only_existing => {
             ctx.client.reply.integer(0);
             return Ok(());

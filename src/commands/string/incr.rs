@@ -6,7 +6,6 @@
 
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::db::Ttl;
-use crate::ds::entry::ValueMut;
 use crate::error::Error;
 use crate::keyspace::events;
 use crate::types::string::{EMBSTR_MAX, StrView, encode_raw};
@@ -46,13 +45,7 @@ fn incrby_generic(ctx: &mut Ctx, increment: i64) -> CmdResult {
         Some(mut entry) => {
             let old = StrView::of(entry.as_ref())?.integer()?;
             let new = old.checked_add(increment).ok_or(Error::INCR_OVERFLOW)?;
-            match entry.value_mut() {
-                ValueMut::Int(mut n) => {
-                    n.set(new);
-                    (new, true)
-                }
-                _ => (new, false),
-            }
+            (new, entry.try_set_integer(new))
         }
     };
     if !in_place {

@@ -126,7 +126,9 @@ fn get_generic(ctx: &mut Ctx, key: &[u8]) -> Result<bool, Error> {
 fn reply_shared(ctx: &mut Ctx, key: &[u8]) {
     let hash = ctx.server.hash_key(key);
     let entry = ctx.server.data.dbs[ctx.client.db as usize].find_mut(hash, key);
-    if let Some(ValueMut::Obj(Value::Str(raw))) = entry.map(|entry| entry.into_value_mut()) {
+    if let Some(ValueMut::Obj(Value::Str(raw))) =
+        entry.map(|entry| entry.into_value_of_same_length())
+    {
         ctx.client.reply.bulk_shared(raw.share());
     }
 }

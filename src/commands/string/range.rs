@@ -8,8 +8,9 @@ use crate::db::Ttl;
 use crate::ds::entry::INLINE_MAX;
 use crate::error::Error;
 use crate::keyspace::events;
+use crate::types::kind;
+use crate::types::lengths::KeyWrite;
 use crate::types::string::{Grown, StrView, bytes_mut, encode};
-use crate::types::{KeyMut, kind};
 use crate::util::number::IntBuf;
 
 /// STRLEN key
@@ -86,7 +87,7 @@ fn checked_len(len: usize, more: usize, limit: usize) -> Result<usize, Error> {
 
 /// Writes `patch` at `offset` into a string, which becomes `len` bytes long: in place, or, if there
 /// is no room, into a copy, which is returned.
-fn overwrite(entry: &mut KeyMut, offset: usize, patch: &[u8], len: usize) -> Option<Grown> {
+fn overwrite(entry: &mut KeyWrite, offset: usize, patch: &[u8], len: usize) -> Option<Grown> {
     if let Some(bytes) = bytes_mut(entry, len) {
         bytes[offset..offset + patch.len()].copy_from_slice(patch);
         return None;

@@ -175,6 +175,56 @@ impl<V> Clone for EntryRef<'_, V> {
 
 impl<V> Copy for EntryRef<'_, V> {}
 
+/// The exclusive view of an entry in a table, by its place there. It is as small as a reference, so
+/// a look-up returns it with another pointer in registers.
+pub struct EntryAt<'a, V> {
+    place: Place,
+    _borrows: PhantomData<&'a mut V>,
+}
+
+impl<'a, V> EntryAt<'a, V> {
+    /// # Panics
+    /// When the entry is in no table.
+    #[inline(always)]
+    pub fn of(entry: EntryMut<'a, V>) -> EntryAt<'a, V> {
+        EntryAt {
+            place: entry.place.expect("an entry that is changed is in a table"),
+            _borrows: PhantomData,
+        }
+    }
+
+    /// The view of the entry during the lifetime of this one.
+    #[inline(always)]
+    pub fn into_mut(self) -> EntryMut<'a, V> {
+        EntryMut {
+            // SAFETY: the table is borrowed exclusively during 'a.
+            p: unsafe { self.place.get() },
+            place: Some(self.place),
+            _borrows: PhantomData,
+        }
+    }
+
+    /// The view of the entry for a shorter time.
+    #[inline(always)]
+    pub fn as_mut(&mut self) -> EntryMut<'_, V> {
+        EntryAt {
+            place: self.place,
+            _borrows: PhantomData,
+        }
+        .into_mut()
+    }
+
+    /// A shared view.
+    #[inline(always)]
+    pub fn as_ref(&self) -> EntryRef<'_, V> {
+        EntryRef {
+            // SAFETY: as in `into_mut`; the entry is only read.
+            p: unsafe { self.place.get() },
+            _borrows: PhantomData,
+        }
+    }
+}
+
 /// The layout of an entry.
 #[derive(Clone, Copy)]
 struct Shape {
@@ -313,6 +363,12 @@ impl<'a, V> EntryRef<'a, V> {
     #[inline]
     pub fn lru(self) -> u32 {
         self.word() >> FLAG_BITS
+    }
+
+    /// The length of a string that is in the entry; `None` for any other value.
+    #[inline(always)]
+    pub fn short_len(self) -> Option<usize> {
+        (self.form() == Form::Str).then(|| usize::from(self.bytes::<1>(VALUE_LEN)[0]))
     }
 
     /// Whether the key has an expiry time.

@@ -41,6 +41,21 @@ const SLOT_READ: usize = META + 1 - 2;
 pub struct Place(NonNull<u8>);
 
 impl Place {
+    /// The address of the element.
+    ///
+    /// # Safety
+    /// The table is borrowed exclusively since the place was made, and nothing has been added to
+    /// it or removed.
+    #[inline(always)]
+    pub unsafe fn get(self) -> NonNull<u8> {
+        // SAFETY: the caller's promise; the two bytes before the six belong to the bucket, see
+        // `SLOT_READ`. An element's address is not null.
+        unsafe {
+            let word = u64::from_le_bytes(self.0.sub(2).cast::<[u8; 8]>().read());
+            NonNull::new_unchecked(ptr::with_exposed_provenance_mut((word >> 16) as usize))
+        }
+    }
+
     /// Writes the new address of the element.
     ///
     /// # Safety

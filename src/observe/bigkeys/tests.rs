@@ -4,6 +4,7 @@ use super::*;
 use crate::keyspace::expire;
 use crate::testing;
 use crate::types;
+use crate::types::lengths::Lengths;
 use crate::util::random::Random;
 
 fn server() -> Server {
@@ -72,6 +73,13 @@ const COMMANDS: &[&str] = &[
     "append K xN",
     "setrange K N z",
     "getdel K",
+    "incrby K N",
+    "decrby K NNN",
+    "incrbyfloat K 1.5",
+    "pfmerge K L",
+    "bitop not K L",
+    "bitfield K set u8 N 7",
+    "setrange K NNN long",
     "setbit K N 1",
     "pfadd K N",
     "lpush K a N c",
@@ -94,6 +102,14 @@ const COMMANDS: &[&str] = &[
     "geoadd K 13 38 N",
     "hset K f N gN v",
     "hdel K f gN",
+    "hincrby K N 1",
+    "hsetex K px 30 fields 2 f 1 gN 2",
+    "lpush K a b c d e f g N i j k l m n o p",
+    "sadd K a b c d e f g N i j k l m n o p",
+    "zadd K 1 a 2 b 3 c 4 d 5 e 6 f 7 g 8 N",
+    "hset K a 1 b 2 c 3 d 4 e 5 g 6 h 7 i 8 N 9",
+    "linsert K after a b",
+    "lset K 0 N",
     "hgetdel K fields 1 f",
     "hpexpire K 40 fields 1 f",
     "xadd K * f N",
@@ -116,6 +132,62 @@ const COMMANDS: &[&str] = &[
     "eval \"redis.call('del',KEYS[1]) return redis.call('rpush',KEYS[1],'a','b')\" 1 K",
 ];
 
+/// One of [`COMMANDS`] with random keys and numbers, or now and then a flush.
+fn any_command(rng: &mut Random) -> String {
+    match rng.below(400) {
+        0 => return "flushdb".into(),
+        1 => return "flushall async".into(),
+        _ => {}
+    }
+    let mut line = COMMANDS[rng.below(COMMANDS.len() as u64) as usize].to_string();
+    for (from, n) in [("K", 12), ("L", 12), ("N", 40)] {
+        let prefix = if from == "N" { "" } else { "k" };
+        line = line.replace(from, &format!("{prefix}{}", rng.below(n)));
+    }
+    line
+}
+
+/// The histograms of lengths that are kept are those of a walk over all keys.
+#[test]
+fn keysizes_follow_any_commands() {
+    for seed in 0..6 {
+        let mut server = server();
+        let mut rng = Random::from_seed(seed);
+        for step in 0..3000 {
+            if step % 500 == 0 {
+                let limit = ["0", "128"][step / 500 % 2];
+                say(
+                    &mut server,
+                    &format!("config set hash-max-listpack-entries {limit}"),
+                );
+                say(
+                    &mut server,
+                    &format!("config set set-max-listpack-entries {limit}"),
+                );
+                say(
+                    &mut server,
+                    &format!("config set zset-max-listpack-entries {limit}"),
+                );
+                say(
+                    &mut server,
+                    &format!("config set hll-sparse-max-bytes {limit}"),
+                );
+            }
+            let line = any_command(&mut rng);
+            say(&mut server, &line);
+            if step % 10 == 0 {
+                server.clock.now_ms += 25;
+                expire::fast_cycle(&mut server);
+            }
+            for db in &server.data.dbs {
+                let kept = db.lengths.as_deref().expect("the default");
+                assert_eq!(*kept, Lengths::of(db.keys.iter()), "seed {seed}: {line}");
+            }
+        }
+        assert!(server.data.len() > 5);
+    }
+}
+
 #[test]
 fn rankings_follow_the_keyspace() {
     let mut faults = BTreeSet::new();
@@ -123,16 +195,7 @@ fn rankings_follow_the_keyspace() {
         let mut server = tracking();
         let mut rng = Random::from_seed(seed);
         for step in 0..3000 {
-            let mut line = COMMANDS[rng.below(COMMANDS.len() as u64) as usize].to_string();
-            for (from, n) in [("K", 12), ("L", 12), ("N", 40)] {
-                let prefix = if from == "N" { "" } else { "k" };
-                line = line.replace(from, &format!("{prefix}{}", rng.below(n)));
-            }
-            match rng.below(400) {
-                0 => line = "flushdb".into(),
-                1 => line = "flushall async".into(),
-                _ => {}
-            }
+            let line = any_command(&mut rng);
             say(&mut server, &line);
             if step % 10 == 0 {
                 server.clock.now_ms += 25;

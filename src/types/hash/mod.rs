@@ -39,8 +39,9 @@ use crate::ds::relocate::{Cursor, Relocate, in_turn};
 use crate::ds::siphash::HashSeed;
 use crate::error::Error;
 use crate::sys::mover::Mover;
-use crate::types::part::{Held, Opened};
-use crate::types::{KeyMut, KeyRef};
+use crate::types::KeyRef;
+use crate::types::lengths::KeyWrite;
+use crate::types::part::{self, Held, Opened};
 use crate::util::random::Random;
 
 /// A hash in one of its two encodings.
@@ -133,8 +134,14 @@ impl Hash {
 
     /// Opens the hash of an entry for changes; WRONGTYPE for any other type.
     #[inline(always)]
-    pub fn of_mut(entry: KeyMut<'_>) -> Result<Opened<'_, Hash>, Error> {
+    pub fn of_mut(entry: KeyWrite<'_>) -> Result<Opened<'_, Hash>, Error> {
         Opened::typed(entry)
+    }
+
+    /// Changes the hash of an entry; WRONGTYPE for any other type.
+    #[inline(always)]
+    pub fn change<R>(entry: KeyWrite<'_>, change: impl FnOnce(&mut Hash) -> R) -> Result<R, Error> {
+        part::change(entry, change)
     }
 
     /// Makes a hash of a listpack from a file or DUMP. `None` if the listpack has an odd number of

@@ -31,8 +31,9 @@ use crate::ds::listpack::{Element, Listpack, estimate_bytes, is_keyed, safe_to_a
 use crate::ds::set_member::SetMember;
 use crate::ds::siphash::HashSeed;
 use crate::error::Error;
-use crate::types::part::{Held, Opened};
-use crate::types::{KeyMut, KeyRef};
+use crate::types::KeyRef;
+use crate::types::lengths::KeyWrite;
+use crate::types::part::{self, Held, Opened};
 use crate::util::number::{IntBuf, parse_i64};
 use crate::util::random::Random;
 use crate::util::selection_sampling::Selection;
@@ -129,8 +130,14 @@ impl Set {
 
     /// Opens the set of an entry for changes; WRONGTYPE for any other type.
     #[inline(always)]
-    pub fn of_mut(entry: KeyMut<'_>) -> Result<Opened<'_, Set>, Error> {
+    pub fn of_mut(entry: KeyWrite<'_>) -> Result<Opened<'_, Set>, Error> {
         Opened::typed(entry)
+    }
+
+    /// Changes the set of an entry; WRONGTYPE for any other type.
+    #[inline(always)]
+    pub fn change<R>(entry: KeyWrite<'_>, change: impl FnOnce(&mut Set) -> R) -> Result<R, Error> {
+        part::change(entry, change)
     }
 
     /// The number of members.

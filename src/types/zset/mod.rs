@@ -27,8 +27,9 @@ use crate::ds::siphash::HashSeed;
 use crate::ds::sorted_set::{MemberTable, SortedSet};
 use crate::ds::zset_tree::Probe;
 use crate::error::Error;
+use crate::types::KeyRef;
+use crate::types::lengths::KeyWrite;
 use crate::types::part::{Held, Opened};
-use crate::types::{KeyMut, KeyRef};
 use crate::util::number::{DoubleBuf, IntBuf, double_to_i64, parse_f64};
 use crate::util::selection_sampling::Selection;
 use std::collections::HashSet;
@@ -285,7 +286,7 @@ impl Zset {
 
     /// Opens the sorted set of an entry for changes; WRONGTYPE for any other type.
     #[inline(always)]
-    pub fn of_mut(entry: KeyMut<'_>) -> Result<Opened<'_, Zset>, Error> {
+    pub fn of_mut(entry: KeyWrite<'_>) -> Result<Opened<'_, Zset>, Error> {
         Opened::typed(entry)
     }
 

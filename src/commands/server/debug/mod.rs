@@ -92,6 +92,7 @@ const ROWS: &[Row] = &[
     ("log", 1, 1, log_message),
     ("mallctl", 1, ANY, mallctl),
     ("mallctl-str", 1, ANY, mallctl_str),
+    ("keysizes-hist-assert", 1, 1, keysizes_hist_assert),
     (
         "mark-internal-client",
         0,
@@ -297,6 +298,13 @@ fn delay_rdb_client_free_seconds(ctx: &mut Ctx) -> CmdResult {
     ok(ctx)
 }
 
+/// DEBUG KEYSIZES-HIST-ASSERT 0|1
+fn keysizes_hist_assert(ctx: &mut Ctx) -> CmdResult {
+    ctx.server.debug.assert_lengths = ctx.int(2)? != 0;
+    ctx.server.update_armed();
+    ok(ctx)
+}
+
 /// DEBUG PAUSE-CRON 0|1
 fn pause_cron(ctx: &mut Ctx) -> CmdResult {
     ctx.server.debug.no_cron = switch(ctx, 2);
@@ -484,6 +492,8 @@ const HELP: &[&str] = &[
     "    Read, and set, one of the allocator's numbers.",
     "MALLCTL-STR <key> [<text>]",
     "    The same for its texts.",
+    "KEYSIZES-HIST-ASSERT <0|1>",
+    "    Panic after a change if the histograms of INFO keysizes are wrong.",
     "MARK-INTERNAL-CLIENT [UNMARK]",
     "    Mark this connection as one between nodes, or no more.",
     "OBJECT <key> [fast]",

@@ -22,6 +22,9 @@ pub struct DebugSwitches {
     pub no_resize: bool,
     /// DEBUG REPLYBUFFER RESIZING 0: reply buffers are not resized.
     pub no_reply_resize: bool,
+    /// DEBUG KEYSIZES-HIST-ASSERT 1: histograms of lengths are compared with the keys after each
+    /// change.
+    pub assert_lengths: bool,
     /// DEBUG PAUSE-CRON 1: the cron's jobs do not run.
     pub no_cron: bool,
     /// DEBUG SET-DISABLE-DENY-SCRIPTS 1: scripts may call commands that are not allowed in scripts.

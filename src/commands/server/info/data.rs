@@ -1,10 +1,12 @@
-//! The data and its copies: persistence, replication, modules, cluster, keyspace.
+//! The data and its copies: persistence, replication, modules, cluster, keyspace, keysizes.
 
 use crate::commands::server::info::{Report, View};
 use crate::persist::aof::State;
 use crate::persist::child::{Child, ChildKind, Wish};
 use crate::replication::upstream::{Phase, Received, Upstream};
 use crate::state::Server;
+use crate::types::Type;
+use crate::types::lengths::COUNTED;
 
 /// Loading, snapshots and the AOF.
 pub fn persistence(view: &View, out: &mut Report) {
@@ -260,6 +262,50 @@ pub fn modules(_: &View, _: &mut Report) {}
 /// Whether cluster mode is on.
 pub fn cluster(view: &View, out: &mut Report) {
     out.field("cluster_enabled", view.server.config.cluster_enabled as u8);
+}
+
+/// For each database and type, the number of keys of each range of lengths.
+pub fn keysizes(view: &View, out: &mut Report) {
+    for db in &view.server.data.dbs {
+        let Some(lengths) = &db.lengths else {
+            continue;
+        };
+        for of in COUNTED {
+            let bins: Vec<String> = lengths
+                .bins(of)
+                .map(|(least, keys)| format!("{}={keys}", with_unit(least)))
+                .collect();
+            if !bins.is_empty() {
+                let (name, unit) = keysizes_name(of);
+                out.field(
+                    &format!("db{}_distrib_{name}_{unit}", db.index),
+                    bins.join(","),
+                );
+            }
+        }
+    }
+}
+
+/// The name of a type in the section keysizes, and what its lengths count.
+fn keysizes_name(of: Type) -> (&'static str, &'static str) {
+    match of {
+        Type::String => ("strings", "sizes"),
+        Type::List => ("lists", "items"),
+        Type::Set => ("sets", "items"),
+        Type::Zset => ("zsets", "items"),
+        Type::Hash => ("hashes", "items"),
+        Type::Stream => ("streams", "items"),
+    }
+}
+
+/// A power of two with the largest unit that divides it: `512`, `1K`, `2M`.
+fn with_unit(mut n: u64) -> String {
+    let mut units = ["", "K", "M", "G", "T"].iter().peekable();
+    while n >= 1024 && n.is_multiple_of(1024) && units.len() > 1 {
+        n /= 1024;
+        units.next();
+    }
+    format!("{n}{}", units.next().unwrap_or(&""))
 }
 
 /// `db0:keys=2,expires=1,avg_ttl=0,subexpiry=0`

@@ -4,7 +4,7 @@
 //!   # Server                one file for each family of sections:
 //!   redis_version:7.2.4       process   server, clients, cpu, tls
 //!   ...                       memory    memory
-//!                             data      persistence, replication, modules, cluster, keyspace
+//!                             data      persistence, replication, modules, cluster, keyspace, keysizes
 //!   # Clients                 stats     stats, hotkeys, bigkeys, debug
 //!   ...                       commands  commandstats, errorstats, latencystats
 //! ```
@@ -108,7 +108,7 @@ impl Section {
     }
 }
 
-const SECTIONS: [Section; 17] = [
+const SECTIONS: [Section; 18] = [
     section("server", "Server", Shown::Default, process::server),
     section("clients", "Clients", Shown::Default, process::clients),
     section("memory", "Memory", Shown::Default, memory::memory),
@@ -148,6 +148,7 @@ const SECTIONS: [Section; 17] = [
     section("tls", "TLS", Shown::All, process::tls),
     section("cluster", "Cluster", Shown::Default, data::cluster),
     section("keyspace", "Keyspace", Shown::Default, data::keyspace),
+    section("keysizes", "Keysizes", Shown::Default, data::keysizes),
     section("hotkeys", "Hotkeys", Shown::Default, stats::hotkeys)
         .when(|server| server.hotkeys.session.is_some() || server.hotkeys.monitor.is_some()),
     section("bigkeys", "Bigkeys", Shown::Default, stats::bigkeys)

@@ -35,11 +35,12 @@ fn sections_come_once_and_in_order() {
         "Errorstats",
         "Cluster",
         "Keyspace",
+        "Keysizes",
     ];
     assert_eq!(titles(&default), expected);
     assert_eq!(titles(&ask(&["cpu", "default"])), expected);
-    assert_eq!(titles(&ask(&["all"])).len(), 14);
-    assert_eq!(titles(&ask(&["everything", "debug"])).len(), 15);
+    assert_eq!(titles(&ask(&["all"])).len(), 15);
+    assert_eq!(titles(&ask(&["everything", "debug"])).len(), 16);
     assert_eq!(
         titles(&ask(&["keyspace", "CPU", "nope", "cpu"])),
         ["CPU", "Keyspace"]
