@@ -13,6 +13,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 
+use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 mod parts;
@@ -29,7 +30,10 @@ fn main() -> io::Result<()> {
     let mut clients: HashMap<u64, TcpStream> = HashMap::new();
     let mut events = [EpollEvent::empty(); 64];
     loop {
-        let ready = epoll.wait(&mut events, EpollTimeout::NONE)?;
+        let ready = match epoll.wait(&mut events, EpollTimeout::NONE) {
+            Err(Errno::EINTR) => continue, // the program was stopped and goes on: Ctrl-Z, fg
+            ready => ready?,
+        };
         for number in events[..ready].iter().map(EpollEvent::data) {
             if number != LISTENER {
                 if clients.get_mut(&number).is_some_and(|c| echo(c).is_err()) {

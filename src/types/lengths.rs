@@ -222,9 +222,10 @@ impl<'a> KeyWrite<'a> {
         let ValueMut::Int(mut old) = self.entry.as_mut().into_value_mut() else {
             return false;
         };
-        if let Some(lengths) = &mut self.lengths {
-            let (was, len) = (digits(old.get()), digits(new));
-            lengths.change(Type::String, was, len);
+        if let Some(lengths) = &mut self.lengths
+            && !have_digits_in_same_bin(old.get(), new)
+        {
+            lengths.change(Type::String, digits(old.get()), digits(new));
         }
         old.set(new);
         true
@@ -272,6 +273,23 @@ fn digits(n: i64) -> usize {
     digits + usize::from(n < 0)
 }
 
+/// The numbers of leading zeros at which all numbers have texts in one bin. Not among them are
+/// those of 10, 1000, 10^7 and 10^15, where the next bin begins, and that of negative numbers.
+const ONE_BIN: u64 = !(1 << 10_i64.leading_zeros()
+    | 1 << 1000_i64.leading_zeros()
+    | 1 << 10_000_000_i64.leading_zeros()
+    | 1 << 1_000_000_000_000_000_i64.leading_zeros()
+    | 1);
+
+/// Whether the texts of two numbers surely have lengths in the same bin, by a test that is quick
+/// and succeeds for most numbers near each other.
+#[inline(always)]
+fn have_digits_in_same_bin(a: i64, b: i64) -> bool {
+    // The bit makes the zeros of 0 a number below 64.
+    let zeros = (a | 1).leading_zeros();
+    zeros == (b | 1).leading_zeros() && ONE_BIN >> zeros & 1 != 0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -315,6 +333,18 @@ mod tests {
         fn digits_are_those_of_the_text(n in any::<i64>(), shift in 0..64u32) {
             for n in [n, n >> shift, 0, -1, 9, 10, -9, -10, i64::MIN, i64::MAX] {
                 prop_assert_eq!(digits(n), n.to_string().len());
+            }
+        }
+
+        #[test]
+        fn the_quick_test_of_numbers_is_right(
+            a in any::<i64>(), shift in 0..64u32, step in -20i64..20,
+        ) {
+            let a = a >> shift;
+            for a in [a, 0, 9, 99, 999, 9_999_999, 999_999_999_999_999, i64::MIN, i64::MAX] {
+                let b = a.saturating_add(step);
+                let same = is_same_bin(digits(a), digits(b));
+                prop_assert!(same || !have_digits_in_same_bin(a, b), "{} {}", a, b);
             }
         }
     }
