@@ -721,6 +721,31 @@ fn a_signal_while_loading_leaves_no_traces() {
     }
 }
 
+/// Clients are served once during this load: one that has connected before gets its reply then.
+#[test]
+fn a_new_client_is_answered_the_first_time_a_load_serves_clients() {
+    let dir = Dir::new("served-once");
+    let plain = ["--rdbcompression", "no", "--enable-debug-command", "yes"];
+    let server = Server::start(&dir, &plain);
+    server.ask("DEBUG POPULATE 1000 key 1000", "OK\r\n");
+    server.ask("SAVE", "OK\r\n");
+    drop(server);
+    let port = free_port();
+    let port_text = port.to_string();
+    let slow = [
+        "--port",
+        &port_text,
+        "--key-load-delay",
+        "3000",
+        "--loading-process-events-interval-bytes",
+        "600000",
+    ];
+    let server = Server::launch(&dir, port, &slow);
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {}
+    let asked = server.ask("GET key:1", "\r\n");
+    assert!(asked.starts_with("-LOADING"), "{asked}");
+}
+
 /// As in Redis 8: the setting takes effect when the data set is loaded.
 #[test]
 fn the_aof_is_switched_while_loading() {

@@ -210,7 +210,12 @@ impl Live<'_> {
     /// bytes at which the next call is due.
     pub fn progress(&mut self, loaded: u64) -> u64 {
         self.server.load.loaded_bytes = loaded;
-        self.turn(TURN.union(Events::DONT_WAIT));
+        // One turn accepts a client, the next reads its request, and one more sends the reply.
+        for _ in 0..TURNS_AT_ONCE {
+            if self.turn(TURN.union(Events::DONT_WAIT)) == 0 {
+                break;
+            }
+        }
         loaded + self.interval()
     }
 
@@ -225,20 +230,24 @@ impl Live<'_> {
         self.turn(TURN);
     }
 
-    fn turn(&mut self, events: Events) {
+    /// Returns the number of files and timers that were served; 0 if that is not known.
+    fn turn(&mut self, events: Events) -> usize {
         self.server.clock.update();
-        match &mut self.el {
-            Some(el) => {
-                let turn = |server: &mut Server| el.process_events(server, events);
-                if let Err(e) = self.server.nested_turn(turn) {
-                    log::warn!("The event loop failed: {}", sys::error_text(&e));
-                }
-            }
+        let Some(el) = &mut self.el else {
             // A command loads the data set, so the loop is within a turn.
-            None => busy::process_events_while_blocked(self.server),
-        }
+            busy::process_events_while_blocked(self.server);
+            return 0;
+        };
+        let turn = |server: &mut Server| el.process_events(server, events);
+        self.server.nested_turn(turn).unwrap_or_else(|e| {
+            log::warn!("The event loop failed: {}", sys::error_text(&e));
+            0
+        })
     }
 }
+
+/// The maximum number of turns each time clients are served during a load.
+const TURNS_AT_ONCE: usize = 4;
 
 const TURN: Events = Events::ALL
     .union(Events::CALL_BEFORE_SLEEP)
