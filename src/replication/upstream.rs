@@ -99,6 +99,8 @@ pub struct Upstream {
     pub connect_at_ms: i64,
     /// The Unix time of the last attempt to connect, in milliseconds.
     pub attempted_ms: i64,
+    /// Whether the last attempt needed a snapshot.
+    pub took_snapshot: bool,
     /// Whether the next attempt follows a link that has just been lost.
     pub reconnects: bool,
     /// Whether the primary has replied to PSYNC. One that has not was sent SYNC, and knows no
@@ -137,6 +139,7 @@ impl Upstream {
             collected: Collected::default(),
             connect_at_ms: 0,
             attempted_ms: 0,
+            took_snapshot: false,
             reconnects: false,
             speaks_psync: true,
             is_new: true,
@@ -149,6 +152,7 @@ impl Upstream {
     pub fn attempt(&mut self, now_ms: i64) {
         self.phase = Phase::Connecting;
         self.attempted_ms = now_ms;
+        self.took_snapshot = false;
         self.reconnects = false;
         self.speaks_psync = true;
         self.attempts += 1;
@@ -157,12 +161,16 @@ impl Upstream {
     }
 
     /// Notes that the link has broken. The next attempt follows at once, but not within a second
-    /// after the last one: a primary whose stream can't be applied would send a snapshot each time.
+    /// after one that needed a snapshot: a primary whose stream can't be applied would send one
+    /// snapshot after the other.
     pub fn lost(&mut self, now_ms: i64) {
         self.phase = Phase::Connect;
         self.attempts = 0;
         self.down_since_s = now_ms / 1000;
-        self.connect_at_ms = self.attempted_ms + RETRY_MS;
+        self.connect_at_ms = match self.took_snapshot {
+            true => self.attempted_ms + RETRY_MS,
+            false => now_ms,
+        };
         self.reconnects = self.connect_at_ms <= now_ms;
     }
 
@@ -185,13 +193,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lost_link_is_made_again_at_once_but_not_twice_a_second() {
+    fn a_lost_link_is_made_again_at_once_but_not_for_a_second_snapshot() {
         let mut upstream = Upstream::new("primary", 1, 1);
         upstream.attempt(5_000);
         upstream.lost(90_000);
         assert!(upstream.connect_at_ms <= 90_000 && upstream.reconnects);
         upstream.attempt(90_000);
         assert!(!upstream.reconnects);
+        upstream.lost(90_100);
+        assert!(upstream.connect_at_ms <= 90_100 && upstream.reconnects);
+        upstream.attempt(90_000);
+        upstream.took_snapshot = true;
         upstream.lost(90_100);
         assert_eq!(
             (upstream.connect_at_ms, upstream.reconnects),

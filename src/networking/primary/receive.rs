@@ -116,6 +116,7 @@ pub fn begin(
     }));
     if let Some(upstream) = &mut server.replication.upstream {
         upstream.phase = Phase::Transfer;
+        upstream.took_snapshot = true;
         upstream.received = Received {
             last_io_ms: server.clock.now_ms,
             ..Received::default()
