@@ -60,6 +60,9 @@ pub fn traffic(life: &mut Life) {
             life.look_at_primary();
         }
     }
+    // Lengths in other bins of their histograms.
+    life.say(&["SADD set 4 5 6 7", "ZADD sorted 3 c 4 d 5 e"]);
+    life.look_at_primary();
     life.until(&[
         "mem_overhead_db_hashtable_rehashing",
         "memory db.dict.rehashing.count",
