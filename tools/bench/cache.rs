@@ -24,7 +24,7 @@ use super::{DIGITS, Random, RunOptions, broken, tls::Stream, write_digits};
 const THETA: f64 = 0.99;
 const VALUE_MIN: f64 = 100.0;
 const VALUE_MAX: f64 = 10_000.0;
-/// One request in so many is a SET by itself.
+/// A request is a SET by itself with the probability 1 / `WRITE_EVERY`.
 const WRITE_EVERY: u64 = 5;
 
 /// Random ranks from 0 on, by Zipf's law.
