@@ -97,12 +97,8 @@ pub struct Upstream {
     pub collected: Collected,
     /// The Unix time of the next attempt to connect, in milliseconds.
     pub connect_at_ms: i64,
-    /// The Unix time of the last attempt to connect, in milliseconds.
-    pub attempted_ms: i64,
-    /// Whether the last attempt needed a snapshot.
-    pub took_snapshot: bool,
-    /// Whether the next attempt follows a link that has just been lost.
-    pub reconnects: bool,
+    /// The Unix time at which the last snapshot began to arrive, in milliseconds.
+    pub snapshot_ms: i64,
     /// Whether the primary has replied to PSYNC. One that has not was sent SYNC, and knows no
     /// acknowledgements.
     pub speaks_psync: bool,
@@ -138,9 +134,7 @@ impl Upstream {
             lag_ms: None,
             collected: Collected::default(),
             connect_at_ms: 0,
-            attempted_ms: 0,
-            took_snapshot: false,
-            reconnects: false,
+            snapshot_ms: 0,
             speaks_psync: true,
             is_new: true,
             refused_empty: false,
@@ -149,11 +143,8 @@ impl Upstream {
     }
 
     /// Notes that the server begins to connect to the primary.
-    pub fn attempt(&mut self, now_ms: i64) {
+    pub fn attempt(&mut self) {
         self.phase = Phase::Connecting;
-        self.attempted_ms = now_ms;
-        self.took_snapshot = false;
-        self.reconnects = false;
         self.speaks_psync = true;
         self.attempts += 1;
         self.total_attempts += 1;
@@ -161,17 +152,18 @@ impl Upstream {
     }
 
     /// Notes that the link has broken. The next attempt follows at once, but not within a second
-    /// after one that needed a snapshot: a primary whose stream can't be applied would send one
-    /// snapshot after the other.
+    /// after a snapshot began: a primary whose stream can't be applied would send one snapshot
+    /// after the other.
     pub fn lost(&mut self, now_ms: i64) {
         self.phase = Phase::Connect;
         self.attempts = 0;
         self.down_since_s = now_ms / 1000;
-        self.connect_at_ms = match self.took_snapshot {
-            true => self.attempted_ms + RETRY_MS,
-            false => now_ms,
-        };
-        self.reconnects = self.connect_at_ms <= now_ms;
+        self.connect_at_ms = self.snapshot_ms + RETRY_MS;
+    }
+
+    /// Whether the next attempt is the first one after a link that worked.
+    pub fn reconnects(&self) -> bool {
+        self.attempts == 0 && self.down_since_s != 0
     }
 
     /// The seconds since the link broke, 0 if it has not.
@@ -195,19 +187,15 @@ mod tests {
     #[test]
     fn a_lost_link_is_made_again_at_once_but_not_for_a_second_snapshot() {
         let mut upstream = Upstream::new("primary", 1, 1);
-        upstream.attempt(5_000);
+        assert!(!upstream.reconnects());
+        upstream.attempt();
+        upstream.snapshot_ms = 5_000;
         upstream.lost(90_000);
-        assert!(upstream.connect_at_ms <= 90_000 && upstream.reconnects);
-        upstream.attempt(90_000);
-        assert!(!upstream.reconnects);
+        assert!(upstream.connect_at_ms <= 90_000 && upstream.reconnects());
+        upstream.attempt();
+        assert!(!upstream.reconnects());
+        upstream.snapshot_ms = 90_000;
         upstream.lost(90_100);
-        assert!(upstream.connect_at_ms <= 90_100 && upstream.reconnects);
-        upstream.attempt(90_000);
-        upstream.took_snapshot = true;
-        upstream.lost(90_100);
-        assert_eq!(
-            (upstream.connect_at_ms, upstream.reconnects),
-            (91_000, false)
-        );
+        assert_eq!(upstream.connect_at_ms, 91_000);
     }
 }

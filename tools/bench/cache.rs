@@ -13,12 +13,12 @@
 //! The random ranks are those of Gray et al., "Quickly Generating Billion-Record Synthetic
 //! Databases" (1994), as in YCSB.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::time::{Duration, Instant};
 
 use mio::{Events, Interest, Poll, Token};
 
-use super::{DIGITS, Random, RunOptions, broken, tls::Stream, write_digits};
+use super::{DIGITS, Random, RunOptions, broken, send, tls::Stream, write_digits};
 
 /// The exponent of Zipf's law, as in YCSB.
 const THETA: f64 = 0.99;
@@ -98,6 +98,19 @@ enum Reply {
 }
 
 impl Connection {
+    fn new(stream: Stream) -> Connection {
+        Connection {
+            stream,
+            request: Vec::new(),
+            written: 0,
+            sent: Sent::Nothing,
+            began: Instant::now(),
+            line: Vec::new(),
+            skip: 0,
+            is_in_value: false,
+        }
+    }
+
     /// Reads a part of a reply; `None` if it is not complete.
     fn consume(&mut self, mut bytes: &[u8]) -> io::Result<Option<Reply>> {
         if !self.is_in_value {
@@ -132,16 +145,7 @@ impl Connection {
     }
 
     fn write(&mut self) -> io::Result<()> {
-        self.stream.push()?;
-        while self.written < self.request.len() {
-            match self.stream.write(&self.request[self.written..]) {
-                Ok(n) => self.written += n,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(())
+        send(&mut self.stream, &self.request, &mut self.written)
     }
 }
 
@@ -216,16 +220,7 @@ impl Cache {
             }
             let both = Interest::READABLE | Interest::WRITABLE;
             poll.registry().register(&mut stream, Token(i), both)?;
-            connections.push(Connection {
-                stream,
-                request: Vec::new(),
-                written: 0,
-                sent: Sent::Nothing,
-                began: Instant::now(),
-                line: Vec::new(),
-                skip: 0,
-                is_in_value: false,
-            });
+            connections.push(Connection::new(stream));
         }
         let mut random = Random(options.seed | 1 << 63);
         Ok(Cache {
@@ -400,16 +395,7 @@ mod tests {
         ];
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let mut c = Connection {
-            stream: Stream::connect(address, None).unwrap(),
-            request: Vec::new(),
-            written: 0,
-            sent: Sent::Nothing,
-            began: Instant::now(),
-            line: Vec::new(),
-            skip: 0,
-            is_in_value: false,
-        };
+        let mut c = Connection::new(Stream::connect(address, None).unwrap());
         for (bytes, reply) in cases {
             for split in 0..bytes.len() {
                 assert_eq!(

@@ -512,10 +512,15 @@ impl Load {
 }
 
 fn flush(c: &mut Connection) -> io::Result<()> {
-    c.stream.push()?;
-    while c.sent < c.batch.len() {
-        match c.stream.write(&c.batch[c.sent..]) {
-            Ok(n) => c.sent += n,
+    send(&mut c.stream, &c.batch, &mut c.sent)
+}
+
+/// Sends the bytes from `sent` on, as many as the socket accepts.
+fn send(stream: &mut tls::Stream, bytes: &[u8], sent: &mut usize) -> io::Result<()> {
+    stream.push()?;
+    while *sent < bytes.len() {
+        match stream.write(&bytes[*sent..]) {
+            Ok(n) => *sent += n,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(e),

@@ -92,11 +92,11 @@ pub fn follow(el: &mut EventLoop<Server>, server: &mut Server) {
     receive::follow(el, server);
     channels::follow(el, server);
     if let Some(upstream) = server.replication.upstream.as_mut().filter(due) {
-        let text = match upstream.reconnects {
+        let text = match upstream.reconnects() {
             true => "Reconnecting to MASTER {}:{}",
             false => "Connecting to MASTER {}:{}",
         };
-        upstream.attempt(now_ms);
+        upstream.attempt();
         let (host, port) = (upstream.host.clone(), upstream.port);
         let words = server.config.words();
         log::info!("{}", words.line(text, &[&host, &port]));

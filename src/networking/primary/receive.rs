@@ -116,7 +116,7 @@ pub fn begin(
     }));
     if let Some(upstream) = &mut server.replication.upstream {
         upstream.phase = Phase::Transfer;
-        upstream.took_snapshot = true;
+        upstream.snapshot_ms = server.clock.now_ms;
         upstream.received = Received {
             last_io_ms: server.clock.now_ms,
             ..Received::default()

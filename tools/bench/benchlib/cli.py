@@ -130,8 +130,8 @@ def run_memory(servers, data_sets, client, report, o):
     return results
 
 
-def run_scenes(servers, scenes, measured, client, report, o):
-    """Run scenes of `measured`, the module that has them."""
+def run_scenes(servers, scenes, measured, client, report, show, o):
+    """Run scenes of `measured`, the module that has them; `show` reports one."""
     results = {}
     for server in servers:
         server.start()
@@ -139,22 +139,7 @@ def run_scenes(servers, scenes, measured, client, report, o):
     for scene in scenes:
         results[scene.name] = measured.measure(servers, scene, client, o.turns, o.seconds, note)
         note("")
-        report.scene(scene, results[scene.name])
-    for server in servers:
-        server.stop()
-    return results
-
-
-def run_cache(servers, scenes, client, report, o):
-    results = {}
-    for server in servers:
-        server.start()
-    report.heading(cache.HEADING)
-    for scene in scenes:
-        results[scene.name] = cache.measure(servers, scene, client, o.turns, o.seconds, note)
-        note("")
-        for row in scene.rows:
-            report.workload(row, results[scene.name], row.field)
+        show(scene, results[scene.name])
     for server in servers:
         server.stop()
     return results
@@ -169,8 +154,7 @@ def run_replication(scenes, cores, client, report, o):
             results[scene.name] = replication.measure(members, scene, client, o.turns, o.seconds,
                                                       note)
             note("")
-            for row in scene.rows:
-                report.workload(row, results[scene.name], row.field)
+            report.rows(scene, results[scene.name])
     return results
 
 
@@ -210,15 +194,15 @@ def run(o):
     if scenes:
         with Fleet(specs_of(o), None) as servers:
             report.servers = servers
-            data["disk"] = run_scenes(servers, scenes, disk, client, report, o)
+            data["disk"] = run_scenes(servers, scenes, disk, client, report, report.scene, o)
     if traced:
         with Fleet(specs_of(o), server_core) as servers:
             report.servers = servers
-            data["trace"] = run_scenes(servers, traced, trace, client, report, o)
+            data["trace"] = run_scenes(servers, traced, trace, client, report, report.scene, o)
     if caches:
         with Fleet(specs_of(o), server_core) as servers:
             report.servers = servers
-            data["cache"] = run_cache(servers, caches, client, report, o)
+            data["cache"] = run_scenes(servers, caches, cache, client, report, report.rows, o)
     if replicas:
         data["replication"] = run_replication(replicas, (server_core, client_core), client,
                                               report, o)

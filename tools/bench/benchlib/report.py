@@ -118,6 +118,11 @@ class Report:
             extra.append(text)
         self.table.row(scene.name, cells, extra + self.reasons(results))
 
+    def rows(self, scene, results):
+        """Each figure of a scene as a row of its own."""
+        for row in scene.rows:
+            self.workload(row, results, row.field)
+
     def elements(self, elements, results, first):
         good = {n: r for n, r in results.items() if isinstance(r, dict)}
         cells = [f"{good[n]['used']:.0f} / {good[n]['rss']:.0f}" if n in good else "-"
