@@ -12,6 +12,10 @@
 //! PFAIL is this node's opinion; FAIL is the opinion of the cluster, and starts elections. Voters
 //! are primaries with slots.
 //!
+//! **Reports.** A voter tells the replicas of a node at once that it has marked the node PFAIL, in
+//! a packet that says nothing else. All others learn it from the next ping. So a replica knows that
+//! its primary failed when the last voter of a majority has lost its patience.
+//!
 //! **FAIL packets.** All nodes find a failure at nearly the same time. If each node sent FAIL to
 //! all others, as in Redis and Valkey, 250 failures among 1,000 nodes would cause 140 million
 //! packets. So this node sends FAIL at once to the replicas of the failed node, and to the others
@@ -68,7 +72,21 @@ impl Cluster {
         self.suspects.push(index);
         self.todo.health = true;
         self.log(log::Level::Debug, text, out);
+        self.report_to_replicas(now, index, out);
         self.decide_failure(now, index, out);
+    }
+
+    /// Reports a suspected primary to its replicas at once: the first that has the reports of a
+    /// majority starts an election. Redis and Valkey report with their next ping, up to
+    /// `cluster-ping-interval` (a second) later.
+    fn report_to_replicas(&mut self, now: Now, index: NodeIndex, out: &mut Vec<Action>) {
+        if !self.nodes[self.me].is_voter() {
+            return;
+        }
+        let replicas: Vec<NodeIndex> = self.nodes.replicas_of(index).map(|(at, _)| at).collect();
+        for replica in replicas {
+            self.send_report(now, replica, index, out);
+        }
     }
 
     /// Marks a suspect as failed if a majority agrees.

@@ -49,7 +49,7 @@ impl Cluster {
         out
     }
 
-    fn gossip_about(&self, now: Now, index: NodeIndex) -> Gossip {
+    pub(super) fn gossip_about(&self, now: Now, index: NodeIndex) -> Gossip {
         let node = &self.nodes[index];
         // Unix time in seconds.
         let wall_s = |ms: u64| match ms {

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use super::event::{Action, LinkId, Now, Wire};
 use super::machine::Cluster;
 use super::nodes::NodeIndex;
-use super::packet::{Body, Extension, Header, Message, PingKind, flag, message_flag};
+use super::packet::{Body, Extension, Gossip, Header, Message, PingKind, flag, message_flag};
 
 /// A connection of the bus.
 #[derive(Clone, Copy, Debug)]
@@ -198,6 +198,19 @@ impl Cluster {
         (kind, reads): (PingKind, bool),
         out: &mut Vec<Action>,
     ) {
+        let gossip = self.choose_gossip(now, to);
+        self.send_gossip_about(now, link, gossip, (kind, reads), out);
+    }
+
+    /// Sends a PING, PONG or MEET with this gossip.
+    fn send_gossip_about(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        gossip: Vec<Gossip>,
+        (kind, reads): (PingKind, bool),
+        out: &mut Vec<Action>,
+    ) {
         let extensions = if reads {
             self.extensions(now)
         } else {
@@ -205,11 +218,26 @@ impl Cluster {
         };
         let body = Body::Ping {
             kind,
-            gossip: self.choose_gossip(now, to),
+            gossip,
             extensions,
         };
         let message = Message::Full(Box::new(self.header()), body);
         self.send(link, Rc::new(message), out);
+    }
+
+    /// Sends a PONG that says how this node sees the node at `about`, and nothing of others.
+    pub(super) fn send_report(
+        &mut self,
+        now: Now,
+        to: NodeIndex,
+        about: NodeIndex,
+        out: &mut Vec<Action>,
+    ) {
+        if let Some(link) = self.nodes[to].link.filter(|_| self.nodes[to].connected) {
+            let gossip = vec![self.gossip_about(now, about)];
+            let reads = self.nodes[to].has(flag::EXTENSIONS);
+            self.send_gossip_about(now, link, gossip, (PingKind::Pong, reads), out);
+        }
     }
 
     /// Sends the state of this node to all nodes in a PONG. All nodes get the same message: with a

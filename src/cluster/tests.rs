@@ -480,3 +480,45 @@ fn slots_of_a_node_known_by_gossip_wait_for_its_answer() {
     node.step(at(40_000), event, &mut Vec::new());
     assert_eq!(node.slots().owner(99), Some(found));
 }
+
+/// A voter that finds that a primary doesn't answer tells the replica of that primary at once.
+#[test]
+fn a_voter_reports_a_suspect_to_its_replicas_at_once() {
+    let mut node = node(1);
+    node.add_slots(at(100), &[2], &mut Vec::new())
+        .expect("a free slot");
+    let mut primary = join(&mut node, b'b');
+    Rc::make_mut(&mut primary.header.slots).insert(1);
+    pass(&mut node, &primary, ping(PingKind::Ping));
+    let mut replica = join(&mut node, b'c');
+    replica.header.flags = flag::REPLICA;
+    replica.header.replica_of = Some(primary.header.sender);
+    let answer = Message::Full(Box::new(replica.header.clone()), ping(PingKind::Pong));
+
+    let suspect = node.nodes().find(&primary.header.sender).expect("a node");
+    let mut ms = 1000;
+    let mut out = Vec::new();
+    while !node.nodes()[suspect].has(flag::PFAIL) {
+        assert!(ms < 60_000, "the primary is never suspected");
+        ms += 100;
+        let event = Event::Packet {
+            link: replica.link,
+            peer: ip(b'c'),
+            local: ip(1),
+            message: &answer,
+        };
+        node.step(at(ms), event, &mut Vec::new());
+        out.clear();
+        node.step(at(ms), Event::Tick, &mut out);
+    }
+    let reports = sent(&out).into_iter().filter(|body| match body {
+        Body::Ping { kind, gossip, .. } => {
+            *kind == PingKind::Pong
+                && gossip.len() == 1
+                && gossip[0].name == primary.header.sender
+                && gossip[0].flags & flag::PFAIL != 0
+        }
+        _ => false,
+    });
+    assert_eq!(reports.count(), 1, "{out:?}");
+}
