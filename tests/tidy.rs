@@ -439,6 +439,7 @@ const CLOCKS: &[(&str, &str)] = &[
         "a log line; the AOF is not recorded",
     ),
     ("src/persist/aof/rewrite.rs", "the AOF is not recorded"),
+    ("src/persist/child/pauses.rs", "the child is not recorded"),
     ("src/persist/child/report.rs", "runs in a child"),
     ("src/persist/loading/mod.rs", "a log line at the start"),
     ("src/persist/slots.rs", "runs in a child"),

@@ -44,6 +44,11 @@ pub fn fork() -> io::Result<Forked> {
     }
 }
 
+/// The pid of the parent of this process.
+pub fn parent() -> i32 {
+    nix::unistd::getppid().as_raw()
+}
+
 /// Called in a child: SIGUSR1 ends the child without an error, since it has nothing else to shut
 /// down.
 pub fn set_up_child_signals() {

@@ -5,6 +5,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{ForkResult, fork, setsid};
@@ -204,6 +205,15 @@ pub fn give_way(steps: i32) {
 pub fn priority() -> i32 {
     // SAFETY: numbers in, a number out.
     unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
+}
+
+/// The time for which the first thread of a process was ready to run but waited for a processor.
+/// `None` if the kernel does not tell.
+pub fn waited(pid: i32) -> Option<Duration> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
+    // Nanoseconds of running, nanoseconds of waiting, time slices.
+    let waited = text.split_ascii_whitespace().nth(1)?;
+    waited.parse().ok().map(Duration::from_nanos)
 }
 
 /// Whether system calls of this process are filtered. Returns true if that can't be found out.

@@ -4,7 +4,8 @@
 //!   parent                                     child (a copy; pages are shared until one side writes)
 //!     forecast: what may it cost?
 //!     fork ──────────────────────────────────> own signals, title, oom score; listeners and clients closed
-//!                                            it gives way: lower priority, or cores of its own
+//!                                            it gives way: lower priority, or cores of its own, and
+//!                                            pauses while the server waits for a processor (pauses.rs)
 //!     no resize, no LRU writes: they would        body(server, pipe): writes a file, or to replicas
 //!     copy pages for nothing                       |
 //!     report_handler  <──────────── pipe ─────── keys and bytes done, memory copied (report.rs)
@@ -22,6 +23,7 @@
 //! in keys (`tests::while_a_child_lives_nothing_moves`).
 
 mod forecast;
+mod pauses;
 pub mod report;
 pub mod wishes;
 
@@ -225,7 +227,7 @@ impl Stall {
 /// client, server and child on two processors, clients wait for the child's time slices. A child
 /// that sends the data set to replicas keeps its priority: until a replica has the data, they are
 /// in one place, and the primary keeps the stream meanwhile. On a machine with other work it would
-/// take many times longer.
+/// take many times longer. Its pauses give the server time (`pauses`).
 const GIVE_WAY: i32 = 10;
 
 /// Forks, and runs `body` in the child; an `Err` of `body` is the exit code. The parent returns at
@@ -251,7 +253,7 @@ pub fn start(
             tape::leave();
             drop(from_child);
             enter_child(server, job);
-            let pipe = Pipe::new(to_parent);
+            let pipe = Pipe::new(to_parent, fork::parent());
             let code = match body(server, &pipe) {
                 Ok(()) => {
                     pipe.finish(job.kind.name());

@@ -10,17 +10,20 @@
 //! report is sent only after some progress, at most once in `REPORT_EVERY`, so a child without
 //! reports makes no progress.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
+use super::pauses::Pauses;
 use crate::persist::loading::delay;
 use crate::sys::fork;
 use crate::sys::tape;
 
 /// The number of keys between two checks whether `REPORT_EVERY` has passed since the last report.
 const KEYS_PER_LOOK: u64 = 1024;
+/// The number of keys between two checks whether the child should pause.
+const KEYS_PER_STEP: u64 = 32;
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// The measurement of the copied memory takes long in a big process, so it may take at most 1 /
 /// `MEASURE_SHARE` of the child's time.
@@ -77,16 +80,19 @@ pub struct Pipe {
     progress: Cell<Progress>,
     next_report: Cell<Instant>,
     next_measure: Cell<Instant>,
+    pauses: RefCell<Pauses>,
 }
 
 impl Pipe {
-    pub(super) fn new(to: PipeWriter) -> Pipe {
+    /// Creates the child's end; `server` is the pid of the parent.
+    pub(super) fn new(to: PipeWriter, server: i32) -> Pipe {
         let first = Instant::now() + REPORT_EVERY;
         Pipe {
             to,
             progress: Cell::default(),
             next_report: Cell::new(first),
             next_measure: Cell::new(first),
+            pauses: RefCell::new(Pauses::new(server)),
         }
     }
 
@@ -97,10 +103,14 @@ impl Pipe {
         progress
     }
 
-    /// Counts a processed key, and sends a report if one is due.
+    /// Counts a processed key, sends a report if one is due, and pauses while the server waits for
+    /// a processor.
     #[inline]
     pub fn key_done(&self) {
         let progress = self.count(|progress| progress.keys += 1);
+        if progress.keys.is_multiple_of(KEYS_PER_STEP) {
+            self.pauses.borrow_mut().step();
+        }
         if progress.keys.is_multiple_of(KEYS_PER_LOOK) {
             self.report_if_due();
         }
@@ -109,6 +119,7 @@ impl Pipe {
     /// Counts `n` written bytes, usually a whole buffer.
     pub fn bytes_done(&self, n: usize) {
         self.count(|progress| progress.bytes += n as u64);
+        self.pauses.borrow_mut().step();
         self.report_if_due();
     }
 
@@ -296,7 +307,7 @@ mod tests {
     fn bytes_are_reported_without_keys() {
         let (from, to) = io::pipe().expect("a pipe");
         sys::set_nonblocking(&from).expect("a flag");
-        let (pipe, mut reports) = (Pipe::new(to), Reports::new(from));
+        let (pipe, mut reports) = (Pipe::new(to, 0), Reports::new(from));
         let meter = Meter {
             pipe: Some(&pipe),
             pause_us: 0,

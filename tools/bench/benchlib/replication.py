@@ -199,17 +199,21 @@ class Peak:
 
 def sync_turn(keys):
     def turn(group, client, seconds, seed):
-        """A full synchronisation while clients write, after the same clients without one, and
-        a second one for the memory: reading the pages' owners takes milliseconds of kernel
-        time on the servers' processors, which the clients of the first one would wait for."""
-        replica = group.replicas[0]
+        """Three full synchronisations while clients write.
+
+        The first is for the time, and the second for the memory: reading the pages' owners takes
+        milliseconds of kernel time on the servers' processors. The third is for the clients, whose
+        p99 is compared with that of the same clients without a synchronisation. Its replica has
+        the lowest priority: it would be on another machine, but runs on the clients' processor."""
+        replica, yielding = group.replicas[:2]
         options = {"pipeline": 1, "keyspace": keys, "seed": seed}
 
         def detach():
             group.attach(0)
             replica.ask("FLUSHALL")
 
-        def synchronise():
+        def synchronise(replica):
+            detach()
             spent = []
 
             def attach():
@@ -223,13 +227,14 @@ def sync_turn(keys):
                 raise ServerError("the replica has not all keys")
             return spent[0], busy["p99_us"]
 
-        detach()
-        idle = client.run(group.primary, SET.command, seconds=seconds, **options)
-        spent, p99 = synchronise()
-        detach()
+        spent, _ = synchronise(replica)
         used = group.primary.memory_with_children()
         with Peak(group.primary.memory_with_children) as peak:
-            synchronise()
+            synchronise(replica)
+        detach()
+        idle = client.run(group.primary, SET.command, seconds=seconds, **options)
+        yielding.lower_priority()
+        _, p99 = synchronise(yielding)
         return {"sync": spent, "p99": p99 / idle["p99_us"], "memory": peak.largest / used}
     return turn
 
