@@ -204,7 +204,7 @@ fn after_an_error_every_reply_is_true() {
                 disk.fail(error);
                 wait_until_set(&mut probe, false);
                 if *error == "short" {
-                    // The command fails, or begins again: both leave the AOF unchanged.
+                    // BGREWRITEAOF fails, or starts a rewrite: neither changes the AOF's data.
                     probe.line("bgrewriteaof");
                 }
                 disk.recover();

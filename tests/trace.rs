@@ -261,7 +261,8 @@ fn drive(_: &Peer, c: &mut Conn) {
     c.line("CONFIG SET appendonly yes");
 }
 
-/// Nested turns and full sockets. The script alone fills the ring.
+/// Nested turns and full sockets. The script records so many events that those of `drive` leave the
+/// ring of the trace.
 fn drive_long_commands(server: &Peer, c: &mut Conn) {
     let mut other = server.connect();
     other.send(&multibulk(&["EVAL", SPIN, "0", "100"]));

@@ -88,7 +88,7 @@ fn timeout_handler(el: &mut Loop, s: &mut Server, id: TimerId) -> Option<Duratio
     None
 }
 
-/// The handler of both directions. That costs nothing: an idle, writable socket is one edge.
+/// Handles both directions. Registering both is free: an idle socket is reported writable once.
 fn io_handler(el: &mut Loop, s: &mut Server, t: Token, _: Mask) -> Io {
     let Some(client) = s.clients.get_mut(&t) else {
         return Io::Drained;

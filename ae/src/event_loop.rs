@@ -367,7 +367,7 @@ impl<S> EventLoop<S> {
         self.files.setsize()
     }
 
-    /// Sets the maximum number of files. Fails if more files are registered.
+    /// Sets the maximum number of registered files. Fails if more are registered now.
     pub fn resize(&mut self, setsize: usize) -> io::Result<()> {
         self.files.resize(setsize)
     }

@@ -319,7 +319,7 @@ impl Cluster {
         self.nodes[self.me].replica_of.unwrap_or(self.me)
     }
 
-    /// Gives a slot to a node, or to none.
+    /// Makes `owner` the owner of a slot; `None`: the slot has no owner.
     pub(super) fn set_owner(&mut self, slot: u16, owner: Option<NodeIndex>) {
         let before = self.slots.replace(slot, owner);
         if before == owner {

@@ -1,9 +1,9 @@
 //! CONFIG REWRITE: updates the files to the present settings and keeps everything else in them.
 //!
-//! The files are read as `load` reads them, includes at their place. For each setting its lines,
-//! wherever they are, are applied to the default. If the result is the present value, the lines
-//! stay as they are (comments, spelling, `100mb`, order). Otherwise the new text replaces the line
-//! that took effect last, in its file:
+//! The files are read as at the start: the lines of an included file stand in the place of its
+//! `include`. The lines of a setting, in all files, are applied to its default in this order. If
+//! the result is the present value, the lines stay as they are (comments, spelling, `100mb`,
+//! order). Otherwise the new text replaces the line that took effect last, in its file:
 //!
 //! ```text
 //!   redis.conf                    common.conf                CONFIG SET maxmemory 2gb, timeout 5, save "60 1"

@@ -21,7 +21,7 @@ use crate::sys::tape;
 /// The maximum number of waiting questions.
 const QUESTIONS_MAX: usize = 1024;
 
-/// Finds the addresses of a host with a port; may wait.
+/// Finds the addresses of a host, each with the port. Blocks until the name server has responded.
 pub type Lookup = fn(&str, u16) -> io::Result<Vec<SocketAddr>>;
 
 struct Question {

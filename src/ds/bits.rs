@@ -252,8 +252,8 @@ impl Field {
         (self.get_unsigned(bytes) << unused) as i64 >> unused
     }
 
-    /// Stores the low bits of `value`. Bits behind the end of the string are dropped, so the caller
-    /// first extends the string to `bytes_needed`.
+    /// Stores the low `width` bits of `value`. Bits behind the end of the string are dropped, so
+    /// the caller first extends the string to `bytes_needed`.
     pub fn set(self, bytes: &mut [u8], value: u64) {
         let (first, shift) = self.place();
         let value = (u128::from(value & self.mask()) << shift).to_be_bytes();

@@ -31,8 +31,8 @@ pub mod zset_tree;
 #[cfg(test)]
 use crate::sys::allocator::ThreadCounters;
 
-/// The number of histories that a property test runs. The number is small under Miri, which is some
-/// ten thousand times slower, and has no files.
+/// The settings of a property test: it runs `n` generated histories. Under Miri, where each takes
+/// far longer, it runs at most four, and a history that fails is not kept in a file.
 #[cfg(test)]
 fn cases(n: u32) -> proptest::test_runner::Config {
     let mut config = proptest::test_runner::Config::with_cases(n);

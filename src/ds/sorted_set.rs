@@ -10,7 +10,8 @@
 //! The dictionary answers ZSCORE and finds the member that ZADD changes with one probe; the tree
 //! serves everything that depends on the order. A set that is computed (ZUNIONSTORE, a file being
 //! loaded) is first a [`MemberTable`], the dictionary alone. The members are then sorted once, and
-//! the tree is built packed, which is several times faster than an insert for each member.
+//! the tree is built from its leaves up, which is several times faster than an insert for each
+//! member.
 //!
 //! **Invariant:** table and tree have the same members. Only `SortedSet` changes table and tree. A
 //! member is added to the table before the tree and freed after its removal from the tree, so the

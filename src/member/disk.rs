@@ -8,7 +8,8 @@
 //! If several jobs wait for the thread, it writes only the text of the last one. A new file is
 //! locked before it is renamed, so a second server never finds nodes.conf unlocked.
 //!
-//! **Limits:** the thread writes no lines to the log, see `persist::aof::disk`.
+//! **Limits:** the thread writes no lines to the server's log: a child that is forked during such a
+//! write would find the log's lock taken for ever.
 
 use std::fs::{self, File};
 use std::io::{self, Write};

@@ -272,7 +272,7 @@ fn advance(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, running:
     }
 }
 
-/// Stops watching the keys that have no reply.
+/// Ends the watch for changes of the keys whose RESTORE or DEL has no reply yet.
 fn forget_due(server: &mut Server, migration: &Migration) {
     for due in &migration.due {
         forget(server, migration.client, migration.db, due);

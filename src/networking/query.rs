@@ -431,8 +431,8 @@ fn trace_batch(server: &mut Server, c: &Client, requests: usize) {
     }
 }
 
-/// Runs the commands of one parse of the primary's stream, in `range` of the buffer. Returns the
-/// position of the first command that did not run.
+/// Runs the commands in `table`, which were parsed from the primary's stream and occupy `range` of
+/// the buffer. Returns the position of the first command that did not run; `None` if all ran.
 fn run_primary_batch(
     server: &mut Server,
     c: &mut Client,

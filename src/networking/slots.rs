@@ -12,9 +12,9 @@
 //! not write.
 //!
 //! **Invariant:** a job has at most one connection, and the connection of a job that has ended is
-//! closed. **Limits:** the changes that are collected while the child runs, and those that the
-//! target does not accept, are limited as those of a replica. The connections of slot moves do not
-//! use TLS.
+//! closed. **Limits:** the changes that are collected while the child runs, and those that wait for
+//! a slow target, are limited by `client-output-buffer-limit replica`. The connections of slot
+//! moves do not use TLS.
 
 use std::collections::HashMap;
 

@@ -99,7 +99,7 @@ impl<'a> Writer<'a> {
         self.flushed + self.buf.len() as u64
     }
 
-    /// Passes all buffered bytes on.
+    /// Writes all buffered bytes to the sink.
     pub fn flush(&mut self) -> io::Result<()> {
         let buf = std::mem::take(&mut self.buf);
         self.pass_on(&buf)?;

@@ -56,7 +56,7 @@ impl Shared {
 /// A file that is being written.
 pub struct Spool {
     pub path: PathBuf,
-    /// The queue to the thread; `None` when no bytes follow.
+    /// The queue to the thread that writes the file; `None` after [`Spool::finish`].
     queue: Option<Sender<Vec<u8>>>,
     shared: Arc<Shared>,
 }

@@ -310,7 +310,7 @@ fn run(path: &Path) -> Result<(), String> {
     let argv = String::from_utf8_lossy(&facts.argv).into_owned();
     let mut server = Server::new(config, argv.split('\0').map(str::to_string).collect());
     start::rename_commands(&mut server, &renames);
-    // A start logs the result; a replay ignores it.
+    // An ordinary start logs a failure of this call; a replay ignores it.
     let _ = server.apply_oom_score_adj();
     let failed = |_| "the start fails".to_string();
     start::load_users(&mut server).map_err(failed)?;

@@ -409,8 +409,9 @@ mod tests {
     use super::*;
     use crate::testing::server_with;
 
-    /// A small snapshot is loaded before its child has ended. The next acknowledgement would come a
-    /// second later.
+    /// A replica may load a small snapshot, and acknowledge it, before the child that writes the
+    /// snapshot has ended. This acknowledgement must count, since the next one would come a second
+    /// later; but not if more bytes of the snapshot were sent after it.
     #[test]
     fn an_acknowledgement_of_all_bytes_counts_before_the_child_has_ended() {
         for last_bytes in [false, true] {

@@ -19,7 +19,8 @@ fn file(parts: &[&[u8]]) -> Vec<u8> {
     [b"REDIS0011", &parts.concat()[..], b"\xff", &[0; 8]].concat()
 }
 
-/// The opcodes for a key `k` of this kind, in database 0.
+/// A key `k` as it is in an RDB file: the selection of database 0, the type byte `kind`, the name
+/// and `value`.
 fn key(kind: u8, value: &[u8]) -> Vec<u8> {
     [b"\xfe\x00", &[kind][..], &text(b"k"), value].concat()
 }

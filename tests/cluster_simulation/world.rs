@@ -20,7 +20,7 @@ use super::checks::Checks;
 use super::faults::Fault;
 
 const SLOTS: usize = 16_384;
-/// The Unix time at the start.
+/// The Unix time at the start, in milliseconds.
 const WALL_START: u64 = 1_700_000_000_000;
 /// How often replication is looked at.
 const REPLICATION_MS: u64 = 200;

@@ -326,7 +326,7 @@ pub fn children(life: &mut Life) {
         "CONFIG SET rdb-key-save-delay 1000",
         "BGSAVE",
     ]);
-    // Pages that both processes have are copied when this one writes them.
+    // The server copies a page that it shares with its child when it writes to the page.
     life.ask.line("DEBUG POPULATE 2000 more 2000");
     life.say(&["BGREWRITEAOF"]);
     life.until(&[

@@ -289,7 +289,7 @@ struct Connection {
     batch: Vec<u8>,
     /// The number of written bytes of the batch; all of them while replies are awaited.
     sent: usize,
-    /// The start of a line whose end has not arrived.
+    /// The first bytes of a reply's line whose end has not arrived.
     partial: Vec<u8>,
     began: Instant,
     open: u64,

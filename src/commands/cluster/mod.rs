@@ -163,7 +163,7 @@ fn asking(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// READONLY: this client reads from a replica that would redirect it.
+/// READONLY: this replica serves this client's reads, which it would redirect otherwise.
 fn readonly(ctx: &mut Ctx) -> CmdResult {
     check_redirected(ctx)?;
     ctx.client.set(flag::READONLY);

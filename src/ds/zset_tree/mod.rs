@@ -504,7 +504,8 @@ impl ZsetTree {
         }
     }
 
-    /// Builds a packed tree in O(n) from sorted members, which must all be different.
+    /// Builds a tree from sorted members, which must all be different. Takes O(n): the leaves are
+    /// built first, then each level of inner nodes.
     ///
     /// # Safety
     /// As for [`ZsetTree::insert`], for each of them.

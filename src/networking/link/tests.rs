@@ -516,7 +516,7 @@ fn a_name_is_resolved_while_the_loop_runs_and_each_of_its_addresses_is_tried() {
     join(peer);
 }
 
-/// The port of the peer of [`reconnect`].
+/// The port to which [`reconnect`] connects.
 static AGAIN: AtomicU16 = AtomicU16::new(0);
 
 /// An owner that connects again after each failure, as a replica does.

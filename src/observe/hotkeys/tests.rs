@@ -158,7 +158,8 @@ fn a_session_adds_up_bytes() {
     assert_eq!(uses(net), [of("a", 0, 64), of("b", 0, 27)]);
 }
 
-/// A script's time is counted for its keys only.
+/// A script's time and bytes are counted for the keys that it declares (KEYS), not for those that
+/// its commands use.
 #[test]
 fn a_script_is_one_command_for_a_session() {
     let mut server = server(&["hotkeys start metrics 2 cpu net"]);

@@ -115,7 +115,7 @@ impl Sim {
         self.states.push_back((self.feed.fed, model));
     }
 
-    /// The index of the feed's front file.
+    /// The index in `files` of the file that the feed writes next.
     fn front_file(&self) -> usize {
         self.files.len() - self.feed.files()
     }

@@ -73,7 +73,7 @@ impl Calls {
         Some((source.to_bytes(), ar.currentline))
     }
 
-    /// What is known of the function at a level.
+    /// What Lua knows of the function at this level of the call stack.
     pub fn caller(&self, level: c_int) -> Option<Caller> {
         let ar = self.info(level, c"Snl")?;
         // SAFETY: the texts of `ar` live as long as the level.

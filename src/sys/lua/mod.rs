@@ -359,7 +359,7 @@ impl Frame<'_> {
     /// The type of the value at an index.
     #[inline]
     pub fn kind(&self, at: i32) -> LuaType {
-        // SAFETY: a place without a value is "none".
+        // SAFETY: for an index without a value, `lua_type` returns `LUA_TNONE`.
         match unsafe { ffi::lua_type(self.l, at) } {
             ffi::LUA_TSTRING => LuaType::String,
             ffi::LUA_TNUMBER => LuaType::Number,

@@ -33,7 +33,7 @@ pub fn select(migration: &Migration) -> Step {
     step.timeout(migration.timeout_ms)
 }
 
-/// ASKING, before a DEL in a slot that moves to the other node.
+/// ASKING, which must precede a DEL: the other node only imports the slot and does not own it yet.
 pub fn asking(migration: &Migration) -> Step {
     let step = Step::new(tag::SELECT, &["ASKING"]).errors(Errors::Tolerated);
     step.timeout(migration.timeout_ms)
