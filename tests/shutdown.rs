@@ -86,7 +86,8 @@ fn now_does_not_wait() {
     assert_eq!(group.primary.wait(), Some(0));
 }
 
-/// Writes wait, reads do not; all callers get the same reply, and the writes go on.
+/// While SHUTDOWN waits for a replica, writes wait and reads do not. After SHUTDOWN ABORT all
+/// callers of SHUTDOWN get the same reply, and the writes go on.
 #[test]
 fn abort_ends_the_wait() {
     let (group, _stopped) = lagging(&["--shutdown-timeout", "100000"]);

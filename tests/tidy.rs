@@ -848,7 +848,7 @@ fn comments_of_other_files_are_plain_and_short() {
 
 #[test]
 fn code_of_the_server_uses_plain_words() {
-    // Texts for the log and names of variables, too.
+    // Comments, texts for the log, and names of variables.
     let mut problems = Vec::new();
     for source in sources(&["src"]) {
         // The warning of an HTTP request is Redis's text. In tests, users have such names.

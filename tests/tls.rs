@@ -263,7 +263,7 @@ fn changed_files_are_loaded_by_interval_and_by_sighup() {
     replace("third");
     until("the interval", || shown() != second);
     let third = shown();
-    // What can't be used changes nothing.
+    // A certificate that can't be used changes nothing.
     std::fs::write(&files.server.certificate, "broken").expect("a file");
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGHUP).expect("a process");
     std::thread::sleep(Duration::from_millis(1500));

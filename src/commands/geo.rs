@@ -365,7 +365,8 @@ impl<'a> Search<'a> {
         Ok(())
     }
 
-    /// Parses the number of corners at `at`, and the corners. Returns the number of arguments.
+    /// Parses the number of corners at `at`, and the corners. Returns the number of parsed
+    /// arguments.
     fn take_polygon(&mut self, ctx: &Ctx, at: usize) -> Result<usize, Error> {
         let corners = ctx.int(at)?;
         let most = ((ctx.argv.len() - at - 1) / 2) as i64;

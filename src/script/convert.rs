@@ -185,7 +185,7 @@ fn push_set(frame: &mut Frame, reader: &mut Reader) -> Result<(), TooDeep> {
     Ok(())
 }
 
-/// Writes the value that a script returned as a reply.
+/// Writes the return value of a script as a reply.
 pub struct Writer<'a> {
     pub reply: &'a mut ReplyBuf,
     pub stats: &'a mut Stats,

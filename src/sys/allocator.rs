@@ -167,7 +167,7 @@ impl SharedCounters {
 fn address(name: &CStr) -> Option<*const u64> {
     let mut address: *const u64 = ptr::null();
     let mut len = size_of_val(&address);
-    // SAFETY: the value of a counter's name is an address, for which there is room.
+    // SAFETY: the value of a counter's name is an address, which `address` has room for.
     let answer = unsafe {
         tikv_jemalloc_sys::mallctl(
             name.as_ptr(),

@@ -188,7 +188,8 @@ fn half_a_transaction_is_not_applied() {
     assert_eq!(server.line("EXISTS n"), ":0\r\n");
 }
 
-/// A script that does not end, in the stream: the server still answers, and can be ended.
+/// The primary's stream contains a script that does not end: the replica still replies to its
+/// clients, and SHUTDOWN NOSAVE ends it.
 #[test]
 fn a_script_that_does_not_end_can_be_ended_with_the_server() {
     let mut server = Server::new(&["--busy-reply-threshold", "50"]);

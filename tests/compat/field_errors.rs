@@ -1,7 +1,7 @@
 //! Which error comes first: the commands for single fields of hashes, with two faults at once.
 //!
-//! A command is a row of slots, each a list of what may stand there; what is right comes first.
-//! Every pair of slots is filled with every pair of its words, the other slots with what is right:
+//! A command is a row of slots; a slot is a list of words, of which the first is valid. Every pair
+//! of slots is filled with every pair of its words, the other slots with their valid words:
 //!
 //! ```text
 //!   HEXPIRE   h    100   NX   FIELDS   1    f

@@ -220,7 +220,7 @@ fn the_wrong_number_of_arguments() {
             lengths.push(least as usize + 1);
         }
         let words: Vec<&str> = name.split('|').collect();
-        // With fewer words than the name of a subcommand it is another command.
+        // A request with fewer words than `name` would be another command.
         for len in lengths.into_iter().filter(|len| *len >= words.len()) {
             let mut argv: Vec<Vec<u8>> =
                 words.iter().map(|word| word.as_bytes().to_vec()).collect();

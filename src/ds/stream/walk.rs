@@ -29,7 +29,7 @@ impl Raw {
     }
 }
 
-/// Reads integers and skips elements, from a position in a listpack on.
+/// Reads integers and skips elements of a listpack, from the position `at` on.
 struct Reader<'a> {
     listpack: &'a Listpack,
     at: Pos,

@@ -271,7 +271,7 @@ struct Pair {
     next: usize,
     /// The expiry time of each pin, and its offset.
     pins: BTreeMap<u64, (i64, u64)>,
-    /// Bytes from here on must be kept.
+    /// The offset from which on all bytes must be kept.
     floor: u64,
 }
 

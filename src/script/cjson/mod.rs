@@ -321,7 +321,7 @@ impl Encoder {
         }
     }
 
-    /// The length of the array if the table is written as an array.
+    /// The length of the array as which the table is written; `None` if it is written as an object.
     fn array_len(&self, table: &Table) -> Result<Option<usize>> {
         let marked = is_marked(table);
         let (mut max, mut items) = (0.0f64, 0i64);

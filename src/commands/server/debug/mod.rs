@@ -180,7 +180,7 @@ fn ok(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// DEBUG SLEEP seconds. Of a time beyond 64 bits of microseconds, nothing is left.
+/// DEBUG SLEEP seconds. Replies at once if the time is 2^63 microseconds or more.
 fn sleep(ctx: &mut Ctx) -> CmdResult {
     let us = parse_f64(ctx.argv[2]).unwrap_or(0.0) * 1e6;
     if us < i64::MAX as f64 {
