@@ -281,7 +281,8 @@ fn story(start: fn(&[&str]) -> Option<Peer>) {
     assert!(line(&servers[1], &ours).starts_with("master"));
     assert!(text(&servers[1], "CLUSTER NODES").contains("ours.example.org"));
 
-    // It follows the first, which is killed; the other two elect it.
+    // The node becomes a replica of the first server, which is killed; the other two elect the
+    // node.
     let primary = Name::parse(names[0].as_bytes()).expect("a name");
     let mut out = Vec::new();
     let clock = now(node.began);

@@ -284,7 +284,7 @@ fn a_background_save_is_a_whole_file() {
     assert_eq!(wanted, digest(&mut us));
 }
 
-/// Every key is deleted and created again.
+/// A reload deletes every key and creates it again.
 #[test]
 fn a_reload_changes_the_keys_that_clients_watch() {
     let ours = Peer::aeris(&["--appendonly", "yes"]);

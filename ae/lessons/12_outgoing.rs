@@ -1,10 +1,10 @@
 //! Lesson 12: an outgoing connection.
 //!
-//! The servers so far were only called. A server also calls: a replica its primary, a node its
-//! cluster. `COPYTO port key` sends a key to another server of these lessons, on this machine. A
-//! plain `connect` would wait for the other side. Here it returns at once, and the socket becomes
-//! writable when it is connected, or has failed, which the first `write` tells. A timer ends the
-//! wait for a peer that never replies. What lesson 11 taught has moved to `parts/worker.rs`.
+//! The servers so far only accepted connections. A server also opens some: a replica to its
+//! primary, a node to other nodes. `COPYTO port key` sends a key to another server of these lessons
+//! on this machine. A plain `connect` would wait for the other side. Here it returns at once, and
+//! the socket becomes writable when it is connected, or has failed: the first `write` returns the
+//! error. A timer ends the wait for a peer that never replies. Lesson 11's code: `parts/worker.rs`.
 //!
 //!     cargo run -p ae --example 12_outgoing &    then    python3 ae/lessons/try.py 12
 

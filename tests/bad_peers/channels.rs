@@ -41,7 +41,7 @@ impl Dialect {
         }
     }
 
-    /// Lines in its place, each with a text that is logged.
+    /// Wrong lines in the place of [`Dialect::begin`], each with a text that the replica logs.
     fn bad_begins(self) -> Vec<(String, &'static str)> {
         let unexpected = "Received unexpected $ENDOFF response";
         let failed = "Dual channel sync failed with error";

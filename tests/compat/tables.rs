@@ -132,7 +132,8 @@ fn add_rows(commands: Reply, rows: &mut Rows) {
     }
 }
 
-/// The fields of our rows that `right` does not have in the same form: (name, field).
+/// The fields that have another value in `right` than in our rows, as (name, field), without those
+/// of `listed`.
 fn differing<'a>(
     ours: &'a Rows,
     right: &Rows,

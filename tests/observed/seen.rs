@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::common::{Conn, Reply, multibulk, parse_reply};
 
 /// Fields that exist once for each database, replica, command, error or listener: a prefix of their
-/// names. The text behind it names the instance.
+/// names. The rest of the name identifies the database, replica and so on.
 const FAMILIES: [&str; 7] = [
     "db",
     "slave",

@@ -76,7 +76,7 @@ pub fn error(text: &str) -> Vec<u8> {
     format!("-ERR {text}\r\n").into_bytes()
 }
 
-/// For a command whose reply comes later, if it could begin.
+/// `None` if a command has begun, whose reply comes later; otherwise the error reply.
 pub fn later(begun: std::io::Result<()>) -> Option<Vec<u8>> {
     begun.err().map(|why| error(&why.to_string()))
 }

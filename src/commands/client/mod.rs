@@ -323,7 +323,7 @@ fn client_help(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// The option of HELP with the list of client types.
+/// The line of [`HELP`] that is replaced by the list of client types in Redis's or Valkey's words.
 const TYPES: &str = "TYPE";
 
 const HELP: &[&str] = &[

@@ -68,8 +68,8 @@ impl ListLimits {
         }
     }
 
-    /// Whether a quicklist of one node is small enough to become a listpack. After a removal it
-    /// must be below half of the limit, so that a list whose size is near the limit is not
+    /// Whether a quicklist of one node is small enough to become a listpack. After a removal the
+    /// node must be at most half of the limit, so that a list whose size is near the limit is not
     /// converted back and forth.
     pub fn fits_listpack(&self, bytes: usize, count: usize, after_removal: bool) -> bool {
         let divisor = 1 + usize::from(after_removal);

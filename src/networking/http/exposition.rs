@@ -90,7 +90,7 @@ pub struct Family<'a> {
     out: &'a mut Exposition,
     name: &'a str,
     kind: MetricKind,
-    /// The lines HELP and TYPE, until the first sample is written.
+    /// The lines HELP and TYPE, which precede the first sample; `None` when they are written.
     head: Option<String>,
     /// The message MetricFamily, in the binary format.
     message: Option<Message>,

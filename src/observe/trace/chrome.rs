@@ -35,7 +35,8 @@ struct Request {
     /// The first command's id, and the number of commands.
     command: Option<u32>,
     commands: u64,
-    /// The end of the last command: commands before it are parts of a script or a transaction.
+    /// The end of the last command. A command that begins before this time is a part of it: of a
+    /// script or a transaction.
     ended: u64,
 }
 
