@@ -1,20 +1,21 @@
-//! Errors of commands, as the texts that clients get.
+//! The error replies of commands.
 //!
-//! A command returns `Err(Error)`. `call()` writes it as a `-` reply, in one place, and counts it
-//! by its first word (`ERR`, `WRONGTYPE`, ...) for INFO's errorstats. Clients compare the texts, so
-//! they are byte for byte those of Redis 7.2. Texts that Valkey spells differently are in `texts`.
+//! The function of a command returns `Err(Error)`. `execute::call` writes the error as a `-` reply
+//! and counts it by its first word (`ERR`, `WRONGTYPE`, ...) for INFO's errorstats. Clients compare
+//! the texts of errors, so the texts are byte for byte those of Redis 7.2. The error texts that
+//! Valkey spells differently are in `src/texts.rs`.
 
 use std::borrow::Cow;
 
 /// An error reply without its leading `-` and its line end, e.g. `ERR syntax error`.
 ///
-/// Each character is one byte of the reply (ISO 8859-1), so that bytes of a request can be part of
-/// the text ([`excerpt`]).
+/// Each character of the text is one byte of the reply (ISO 8859-1), so that bytes of a request can
+/// be part of the text ([`excerpt`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
     text: Cow<'static, str>,
-    /// Whether the error has been counted in the statistics. An error of a script's command is
-    /// counted before the script returns it.
+    /// Whether the error has been counted in the statistics. The error of a command that a script
+    /// calls is counted before the script returns this error.
     counted: bool,
 }
 
@@ -33,7 +34,8 @@ impl Error {
     /// `ERR value is out of range, value must between -2147483648 and 2147483647`
     pub const I32_RANGE: Error =
         Error::of("ERR value is out of range, value must between -2147483648 and 2147483647");
-    /// The error for a count that may be negated, so that the least integer is refused.
+    /// The error for a count argument that a command may negate, so that the least 64-bit integer
+    /// is refused.
     pub const LONG_RANGE: Error = Error::of(
         "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
     );
@@ -101,12 +103,12 @@ impl Error {
         }
     }
 
-    /// The whole text, including the code.
+    /// The whole text, including the code at its beginning (`ERR`, `WRONGTYPE`, ...).
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// Marks the error as counted, so that it is not counted again.
+    /// Marks the error as counted in errorstats, so that it is not counted again.
     pub fn counted(self) -> Error {
         Error {
             counted: true,
@@ -114,7 +116,7 @@ impl Error {
         }
     }
 
-    /// Whether the error has been counted.
+    /// Whether the error has been counted in errorstats.
     pub fn is_counted(&self) -> bool {
         self.counted
     }
@@ -128,7 +130,7 @@ impl Error {
         })
     }
 
-    /// The first word, which is counted in errorstats.
+    /// The code, which is the first word of the text and is counted in errorstats.
     pub fn code(&self) -> &str {
         self.text.split(' ').next().unwrap_or("ERR")
     }
@@ -155,13 +157,13 @@ impl Error {
     }
 }
 
-/// Bytes from a client for an error text; each byte becomes the character with its number. As with
-/// C's `%s`, a NUL ends the text.
+/// Bytes of a request as a part of an error text: each byte becomes the character with its number.
+/// A NUL ends the text, as with C's `%s` in Redis.
 pub fn said(bytes: &[u8]) -> String {
     excerpt(bytes, usize::MAX)
 }
 
-/// At most `max` bytes from a client for an error text, as with C's `%.128s`.
+/// At most `max` bytes of a request as a part of an error text, as with C's `%.128s` in Redis.
 pub fn excerpt(bytes: &[u8], max: usize) -> String {
     let shown = bytes.iter().take(max).take_while(|&&byte| byte != 0);
     shown.map(|&byte| char::from(byte)).collect()

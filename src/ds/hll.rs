@@ -1,6 +1,6 @@
-//! HyperLogLog: estimates the number of different elements within 0.81 %, in at most 12 KB. The
-//! value is a plain string; RDB files and DUMP contain its bytes, so they are equal to those of
-//! Redis.
+//! HyperLogLog: estimates the number of different elements within 0.81 %, in at most 12 KB. A
+//! HyperLogLog is a plain string whose bytes are in RDB files and DUMP payloads, so the bytes are
+//! equal to those of Redis.
 //!
 //! ```text
 //!   "HYLL" | encoding | 0 0 0 | cached cardinality: 8 bytes, little endian | registers
@@ -19,8 +19,8 @@
 //! with its functions sigma and tau.
 //!
 //! A sparse value is changed in place, run by run, exactly as in Redis, including the merging of
-//! neighbours, so that both servers have the same bytes after the same commands. The value becomes
-//! dense when it would exceed `hll-sparse-max-bytes` or a register exceeds 32.
+//! neighbouring runs, so that aeris and Redis have the same bytes after the same commands. A sparse
+//! value becomes dense when it would exceed `hll-sparse-max-bytes` or a register exceeds 32.
 //!
 //! **Invariant:** no string of bytes, however corrupt, makes a function of this file panic (test
 //! `corrupt_values_are_safe`).
@@ -41,7 +41,7 @@ pub enum Encoding {
 
 const REGISTERS: usize = 1 << INDEX_BITS;
 const INDEX_BITS: u32 = 14;
-/// The bits of the hash in which the first one bit is searched.
+/// The number of bits of an element's hash in which the first one bit is searched.
 const COUNTED_BITS: u32 = 64 - INDEX_BITS;
 const HEADER_SIZE: usize = 16;
 const DENSE_SIZE: usize = HEADER_SIZE + REGISTERS * 6 / 8;
@@ -62,7 +62,7 @@ pub fn is_hll(bytes: &[u8]) -> bool {
         }
 }
 
-/// An empty value: sparse, all registers zero, with the cached cardinality 0.
+/// An empty HyperLogLog: sparse, all registers zero, with the cached cardinality 0.
 pub fn create() -> Vec<u8> {
     let mut hll = vec![0; HEADER_SIZE];
     hll[..4].copy_from_slice(MAGIC);
@@ -71,8 +71,8 @@ pub fn create() -> Vec<u8> {
     hll
 }
 
-/// The encoding of a HyperLogLog. This function and all those below require that `is_hll` has
-/// accepted the string.
+/// The encoding of a HyperLogLog. Like all functions after `create` in this file, `encoding`
+/// requires that `is_hll` has accepted the string.
 pub fn encoding(hll: &[u8]) -> Encoding {
     match hll.get(ENCODING_AT) {
         Some(0) => Encoding::Dense,
@@ -86,14 +86,14 @@ pub fn cached_count(hll: &[u8]) -> Option<u64> {
     (cache[7] & STALE == 0).then(|| u64::from_le_bytes(cache))
 }
 
-/// Stores the result of `count` in the value.
+/// Stores the cardinality that `count` has computed as the cached cardinality of the HyperLogLog.
 pub fn set_cached_count(hll: &mut [u8], count: u64) {
     if let Some(cache) = hll.get_mut(CACHE) {
         cache.copy_from_slice(&count.to_le_bytes());
     }
 }
 
-/// Marks the cached cardinality as stale. PFADD and PFMERGE call this once for all their changes.
+/// Marks the cached cardinality as stale, so that the next PFCOUNT computes the cardinality again.
 pub fn invalidate_cache(hll: &mut [u8]) {
     if let Some(byte) = hll.get_mut(CACHE.end - 1) {
         *byte |= STALE;
@@ -115,12 +115,12 @@ pub fn add(hll: &mut Vec<u8>, element: &[u8], sparse_max: usize) -> Result<bool,
 fn place(element: &[u8]) -> (usize, u8) {
     let hash = murmur64a(element, HASH_SEED);
     let index = hash as usize & (REGISTERS - 1);
-    // A one bit is set behind the last counted bit, in case all counted bits are zero.
+    // A one bit is set behind the last counted bit of the hash, in case all counted bits are zero.
     let counted = hash >> INDEX_BITS | 1 << COUNTED_BITS;
     (index, counted.trailing_zeros() as u8 + 1)
 }
 
-/// Raises a register to `value`. Returns whether the register was lower.
+/// Raises a register to `value`. Returns whether the register was lower than `value`.
 fn raise(hll: &mut Vec<u8>, index: usize, value: u8, sparse_max: usize) -> Result<bool, Corrupt> {
     match encoding(hll) {
         Encoding::Dense => Ok(dense::raise(&mut hll[HEADER_SIZE..], index, value)),
@@ -155,20 +155,20 @@ mod dense {
 
     use super::REGISTERS;
 
-    /// The first byte of a register, and the register's shift in it; a register may end in the next
-    /// byte.
+    /// The index of the byte in which a register begins, and the register's shift in this byte; a
+    /// register may end in the next byte.
     fn locate(index: usize) -> (usize, u32) {
         (index * 6 / 8, (index * 6 % 8) as u32)
     }
 
-    /// The value of a register.
+    /// The value of a dense register, 0 to 63.
     pub fn get(registers: &[u8], index: usize) -> u8 {
         let (at, shift) = locate(index);
         let high = registers.get(at + 1).copied().unwrap_or(0);
         (u16::from_le_bytes([registers[at], high]) >> shift) as u8 & 63
     }
 
-    /// Sets a register.
+    /// Sets a dense register to the low six bits of `value`.
     pub fn set(registers: &mut [u8], index: usize, value: u8) {
         let (at, shift) = locate(index);
         let mask = (63u16 << shift).to_le_bytes();
@@ -179,7 +179,7 @@ mod dense {
         }
     }
 
-    /// Raises a register to `value`. Returns whether the register was lower.
+    /// Raises a register to `value`. Returns whether the register was lower than `value`.
     pub fn raise(registers: &mut [u8], index: usize, value: u8) -> bool {
         let higher = value > get(registers, index);
         if higher {
@@ -188,8 +188,8 @@ mod dense {
         higher
     }
 
-    /// Raises each register to the packed register of the same index. Each step unpacks 12 bytes
-    /// into 16 registers.
+    /// Raises each register to the packed register of the same index, if the packed one is higher.
+    /// Each step unpacks 12 bytes into 16 registers.
     #[inline(always)]
     pub fn raise_all(registers: &mut [u8; REGISTERS], packed: &[u8]) {
         let (targets, _) = registers.as_chunks_mut::<16>();
@@ -212,7 +212,7 @@ mod dense {
         }
     }
 
-    /// Packs all registers into a new dense value.
+    /// Packs all registers, given as a byte each, into the registers of six bits of a dense value.
     pub fn pack_all(registers: &[u8; REGISTERS], packed: &mut [u8]) {
         let (fours, _) = registers.as_chunks::<4>();
         let (triples, _) = packed.as_chunks_mut::<3>();
@@ -230,7 +230,7 @@ struct Run {
     /// The value of the run's registers: 0 for ZERO and XZERO.
     value: u8,
     length: usize,
-    /// Whether the run takes two bytes.
+    /// Whether the run's encoding takes two bytes (XZERO).
     wide: bool,
 }
 
@@ -263,8 +263,8 @@ impl Run {
     }
 }
 
-/// Iterates over the runs of a sparse value, with each run's place in the string and first
-/// register.
+/// Iterates over the runs of a sparse value, with the offset of each run in the string and the
+/// index of the run's first register.
 fn runs(hll: &[u8]) -> impl Iterator<Item = Result<(usize, usize, Run), Corrupt>> + '_ {
     let (mut at, mut first) = (HEADER_SIZE, 0);
     std::iter::from_fn(move || {
@@ -307,7 +307,7 @@ fn push_run(out: &mut Vec<u8>, value: u8, length: usize) {
 }
 
 /// Replaces the run that contains the register by up to three runs: the registers before it, the
-/// register, the registers behind it. Then joins equal runs nearby.
+/// register, the registers behind it. Then joins neighbouring runs of equal value.
 fn raise_sparse(
     hll: &mut Vec<u8>,
     index: usize,
@@ -344,8 +344,8 @@ fn raise_sparse(
     Ok(true)
 }
 
-/// Joins equal VAL runs among the five runs from `at` on. An insertion can have changed no other
-/// runs.
+/// Joins equal VAL runs among the five runs from `at` on. The change of one register can have made
+/// no other runs equal.
 fn join_values(hll: &mut Vec<u8>, mut at: usize) {
     let mut looked = 0;
     while looked < 5 {
@@ -368,13 +368,14 @@ fn join_values(hll: &mut Vec<u8>, mut at: usize) {
     }
 }
 
-/// Makes the value dense and raises the register that did not fit the sparse form.
+/// Makes a sparse value dense and raises the register whose new value did not fit the sparse form.
 fn promote(hll: &mut Vec<u8>, index: usize, value: u8) -> Result<bool, Corrupt> {
     to_dense(hll)?;
     Ok(dense::raise(&mut hll[HEADER_SIZE..], index, value))
 }
 
-/// Makes a sparse value dense. Returns whether it was sparse. The cached cardinality stays valid.
+/// Makes a sparse value dense. Returns whether the value was sparse. The cached cardinality stays
+/// valid.
 pub fn to_dense(hll: &mut Vec<u8>) -> Result<bool, Corrupt> {
     if encoding(hll) == Encoding::Dense {
         return Ok(false);
@@ -406,12 +407,13 @@ pub fn decode(hll: &[u8]) -> Option<String> {
     Some(shown.collect::<Vec<_>>().join(" "))
 }
 
-/// Computes the cardinality from the registers.
+/// Estimates the cardinality from the registers.
 pub fn count(hll: &[u8]) -> Result<u64, Corrupt> {
     Ok(Registers::read(hll)?.count())
 }
 
-/// All registers with a byte for each. Several values are merged in this form.
+/// All registers of a HyperLogLog, with a byte for each register. PFCOUNT and PFMERGE merge several
+/// HyperLogLogs in this form.
 pub struct Registers([u8; REGISTERS]);
 
 impl Default for Registers {
@@ -421,19 +423,20 @@ impl Default for Registers {
 }
 
 impl Registers {
-    /// The registers of a value.
+    /// The registers of a HyperLogLog, sparse or dense.
     pub fn read(hll: &[u8]) -> Result<Self, Corrupt> {
         let mut registers = Self::default();
         registers.merge(hll, true)?;
         Ok(registers)
     }
 
-    /// The values of the registers.
+    /// The values of all registers, a byte for each register.
     pub fn values(&self) -> &[u8] {
         &self.0
     }
 
-    /// Raises every register to that of the value. With `simd`, vector instructions are used.
+    /// Raises every register to the register of the same index in `hll`, if that is higher. With
+    /// `simd`, AVX2 instructions are used if the processor has them.
     pub fn merge(&mut self, hll: &[u8], simd: bool) -> Result<(), Corrupt> {
         match encoding(hll) {
             Encoding::Dense => {
@@ -447,7 +450,7 @@ impl Registers {
     fn merge_dense(&mut self, packed: &[u8], simd: bool) {
         #[cfg(target_arch = "x86_64")]
         if simd && is_x86_feature_detected!("avx2") {
-            // SAFETY: the processor has the feature: it was just found.
+            // SAFETY: the processor has AVX2, as `is_x86_feature_detected` has just found.
             return unsafe { raise_all_avx2(&mut self.0, packed) };
         }
         dense::raise_all(&mut self.0, packed);
@@ -472,8 +475,9 @@ impl Registers {
         }
     }
 
-    /// Raises the registers of `hll` to those of this union, the second half of PFMERGE. With
-    /// `dense` the value becomes dense first; otherwise its encoding follows the rules of `add`.
+    /// Raises the registers of `hll` to these registers, which are the union of several
+    /// HyperLogLogs: the second half of PFMERGE. With `dense` the value becomes dense first;
+    /// otherwise its encoding follows the rules of `add`.
     pub fn store(&self, hll: &mut Vec<u8>, dense: bool, sparse_max: usize) -> Result<(), Corrupt> {
         if dense {
             to_dense(hll)?;
@@ -487,9 +491,9 @@ impl Registers {
         Ok(())
     }
 
-    /// The number of registers with each value. The numbers are counted in four tables: a value
-    /// often repeats, and in one table each increment would have to wait for the increment before
-    /// it.
+    /// The number of registers with each value. The registers are counted in four tables: a value
+    /// often repeats, and in a single table each increment would have to wait for the increment
+    /// before it.
     fn histogram(&self) -> [u32; 64] {
         let mut tables = [[0u32; 64]; 4];
         let (fours, _) = self.0.as_chunks::<4>();
@@ -501,7 +505,7 @@ impl Registers {
         std::array::from_fn(|value| tables.iter().map(|table| table[value]).sum())
     }
 
-    /// The estimated cardinality.
+    /// Estimates the cardinality by Ertl's formula.
     pub fn count(&self) -> u64 {
         // The estimator's constant alpha is 1 / (2 ln 2).
         const ALPHA_INF: f64 = 0.721_347_520_444_481_7;
@@ -524,7 +528,7 @@ fn raise_all_avx2(registers: &mut [u8; REGISTERS], packed: &[u8]) {
     dense::raise_all(registers, packed);
 }
 
-/// The correction for registers that are zero: x + sum of x^(2^k) * 2^(k-1).
+/// The estimator's correction for registers that are zero: x + sum of x^(2^k) * 2^(k-1).
 fn sigma(mut x: f64) -> f64 {
     if x == 1.0 {
         return f64::INFINITY;
@@ -541,7 +545,7 @@ fn sigma(mut x: f64) -> f64 {
     }
 }
 
-/// The correction for registers at their largest value.
+/// The estimator's correction for registers at their largest value.
 fn tau(mut x: f64) -> f64 {
     if x == 0.0 || x == 1.0 {
         return 0.0;
@@ -558,8 +562,9 @@ fn tau(mut x: f64) -> f64 {
     }
 }
 
-/// PFSELFTEST: checks that a write changes one register only, and that estimates are within four
-/// standard errors. The elements follow from `seed`.
+/// PFSELFTEST: checks that a write changes one register only, that estimates are within six
+/// standard errors, and that the sparse and the dense form give the same estimate. The elements are
+/// generated from `seed`.
 pub fn self_test(seed: u64) -> Result<(), String> {
     const SPARSE_TESTED: u64 = 1000;
     test_registers(seed)?;
@@ -627,7 +632,7 @@ mod tests {
     use proptest::prelude::*;
 
     const SPARSE_MAX: usize = 3000;
-    /// The registers' values repeat after this number of registers.
+    /// The number of registers after which the registers of a test repeat their values.
     const PERIOD: usize = scaled(REGISTERS, 128);
 
     fn with(elements: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Vec<u8> {
@@ -638,7 +643,7 @@ mod tests {
         hll
     }
 
-    /// The bytes that a real server holds after the same commands.
+    /// Compares HyperLogLogs with the bytes that a real Redis server holds after the same PFADD.
     #[test]
     fn bytes_of_a_real_server() {
         assert_eq!(create(), b"HYLL\x01\0\0\0\0\0\0\0\0\0\0\0\x7f\xff");

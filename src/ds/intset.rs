@@ -1,19 +1,19 @@
 //! Intset: a sorted array of integers, byte for byte as Redis writes it.
 //!
 //! A small set that has only integers has this encoding (`set-max-intset-entries`). RDB files and
-//! DUMP contain these bytes.
+//! DUMP contain the bytes of intsets.
 //!
 //! ```text
 //!   | width u32: 2, 4 or 8 | length u32 | integer | integer | ...      (little endian, ascending)
 //! ```
 //!
-//! All integers have one width, that of the widest integer that was ever added. A wider integer
-//! widens all others, and its place can only be an end of the array. The width never decreases,
-//! even when the set is empty.
+//! All integers have one width, that of the widest integer that was ever added. The insertion of a
+//! wider integer widens all others, and the wider integer's place can only be an end of the array.
+//! The width of an intset never decreases, even when the set is empty.
 //!
 //! **Invariant:** the width is 2, 4 or 8, the block is `8 + width * length` bytes, and the integers
-//! ascend strictly. `from_bytes` accepts no other bytes; the test `histories_match_a_btree` checks
-//! the changes.
+//! ascend strictly. `Intset::from_bytes` refuses all other bytes; the test
+//! `histories_match_a_btree` checks every kind of change.
 //!
 //! Costs: lookup O(log n), change O(n) by one memmove, 2 to 8 bytes for each member.
 
@@ -61,7 +61,7 @@ fn write(body: &mut [u8], width: usize, index: usize, int: i64) {
     body[index * width..][..width].copy_from_slice(&int.to_le_bytes()[..width]);
 }
 
-/// Whether `bytes` are an intset. Only the `deep` check includes the order of the integers.
+/// Whether `bytes` are an intset. Only a `deep` check includes the order of the integers.
 pub fn validate(bytes: &[u8], deep: bool) -> bool {
     let Some((header, body)) = bytes.split_at_checked(HEADER) else {
         return false;
@@ -77,23 +77,23 @@ impl Intset {
     /// An empty set.
     pub fn new() -> Self {
         let mut set = Self(ThinBytes::zeroed(HEADER));
-        // SAFETY: the length is the one just given.
+        // SAFETY: the buffer has just been created with this length.
         let header = unsafe { set.0.slice_mut(HEADER) };
         header[0] = 2;
         set
     }
 
-    /// An intset whose bytes lie in an entry.
+    /// An intset whose bytes lie in the entry of its key, `gap` bytes behind the entry's start.
     ///
-    /// # Safety
-    /// As for `ThinBytes::lent`; the bytes are an intset.
+    /// # Safety The caller promises what `ThinBytes::lent` requires, and that the bytes at `p` are
+    /// an intset.
     #[inline]
     pub(in crate::ds) unsafe fn lent(p: NonNull<u8>, gap: usize) -> Self {
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: the caller promises what `ThinBytes::lent` requires.
         Self(unsafe { ThinBytes::lent(p, gap) })
     }
 
-    /// Whether the intset's bytes are in the entry that lent them.
+    /// Whether the intset's bytes are inside the entry of its key.
     #[inline]
     pub fn is_in_entry(&self) -> bool {
         self.0.is_in_entry()
@@ -107,14 +107,15 @@ impl Intset {
         &mut self.0
     }
 
-    /// A copy of bytes from outside. `None` if the bytes are not an intset.
+    /// An intset that is a copy of bytes from a file or payload. `None` if the bytes are not an
+    /// intset.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         validate(bytes, true).then(|| Self::copy_of(bytes))
     }
 
     fn copy_of(bytes: &[u8]) -> Self {
         let mut thin = ThinBytes::zeroed(bytes.len());
-        // SAFETY: the length is the one just given.
+        // SAFETY: the buffer has just been created with this length.
         unsafe { thin.slice_mut(bytes.len()) }.copy_from_slice(bytes);
         Self(thin)
     }
@@ -149,7 +150,7 @@ impl Intset {
         HEADER + self.width() * self.len()
     }
 
-    /// The size of the allocation.
+    /// The size of the intset's allocation in bytes.
     #[inline]
     pub fn memory_bytes(&self) -> usize {
         size_class(self.0.gap() + self.bytes_len())
@@ -267,7 +268,7 @@ impl Intset {
 
     fn body_mut(&mut self) -> &mut [u8] {
         let len = self.bytes_len();
-        // SAFETY: as in `as_bytes`.
+        // SAFETY: `len` is the length of the block, which its header holds.
         let bytes = unsafe { self.0.slice_mut(len) };
         &mut bytes[HEADER..]
     }
@@ -378,7 +379,7 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
-    /// The bytes of sets in a real server, read with DUMP.
+    /// Compares intsets with those of a real Redis server, read with DUMP.
     #[test]
     fn bytes_are_those_of_a_real_server() {
         let mut set = Intset::new();

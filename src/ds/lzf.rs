@@ -8,19 +8,21 @@
 //!
 //! A copy may overlap its own output: a copy with a distance of one byte and a length of 264 makes
 //! a run. A distance is at most 8,192 bytes. Three bytes expand to at most 264 bytes, so an
-//! announced length beyond that ratio is refused before any allocation.
+//! announced length of more than 88 times the compressed length is refused before any allocation.
 //!
-//! The compressor's table has, for each hash of three bytes, the last position where they occurred.
-//! The table is not cleared between calls: each call numbers its positions from the end of the last
-//! call, so that older positions are too far away to be used. The compressed bytes differ from
-//! those of Redis's compressor, but each decompresses the other's output.
+//! The compressor's table has, for each hash of three bytes, the last position where bytes with
+//! this hash occurred. The table is not cleared between calls: each call numbers the positions of
+//! its input from the end of the last call's numbers, so that positions of earlier inputs are too
+//! far away to be used. The compressed bytes differ from those of Redis's compressor, but aeris and
+//! Redis decompress each other's output.
 //!
 //! **Invariant:** `decompress(compress(x)) == x` (test `what_goes_in_comes_out`).
 
 const MAX_LITERALS: usize = 32;
 const MAX_MATCH: usize = 264;
 const MAX_DISTANCE: usize = 8192;
-/// The maximum factor by which data expand: a copy of 264 bytes takes three bytes.
+/// The maximum factor by which compressed data expand: a copy of 264 bytes is encoded in three
+/// bytes.
 const MAX_EXPANSION: usize = MAX_MATCH / 3;
 
 /// After `1 << HURRY` bytes without a match the compressor tries only every second byte, then every
@@ -31,8 +33,8 @@ const HURRY: u32 = 7;
 /// stack.
 pub struct Lzf<const SLOTS: usize = 16_384> {
     table: [u32; SLOTS],
-    /// The position that the first byte of the next input gets. The number is greater than all
-    /// positions in the table, so positions of earlier inputs need not be erased.
+    /// The number that the position of the next input's first byte gets. This number is greater
+    /// than all positions in the table, so positions of earlier inputs need not be erased.
     base: u32,
 }
 
@@ -59,13 +61,13 @@ impl<const SLOTS: usize> Lzf<SLOTS> {
         }
     }
 
-    /// Compresses `input` and appends the result to `out`. If the result would not be smaller than
-    /// `input`, returns `None` and leaves `out` unchanged.
+    /// Compresses `input`, appends the result to `out` and returns the size of the result. If the
+    /// result would not be smaller than `input`, returns `None` and leaves `out` unchanged.
     pub fn compress(&mut self, input: &[u8], out: &mut Vec<u8>) -> Option<usize> {
         self.compress_within(input, input.len().checked_sub(1)?, out)
     }
 
-    /// Compresses `input` if the result takes at most `limit` bytes.
+    /// Like `compress`, but returns `None` if the result would take more than `limit` bytes.
     pub fn compress_within(
         &mut self,
         input: &[u8],
@@ -81,9 +83,9 @@ impl<const SLOTS: usize> Lzf<SLOTS> {
         done.map(|()| out.len() - before)
     }
 
-    /// The number under which the table has position 0 of this call's input. Numbers continue over
-    /// calls, so that older positions are too far away to match. The table is cleared when the
-    /// numbers run out.
+    /// The number under which the table has position 0 of this call's input. Numbers continue from
+    /// one input to the next, so that positions of earlier inputs are too far away to match. The
+    /// table is cleared when the numbers would exceed 32 bits.
     fn start(&mut self, len: usize) -> Option<u32> {
         let len = u32::try_from(len)
             .ok()?
@@ -124,8 +126,8 @@ impl<const SLOTS: usize> Lzf<SLOTS> {
         put_literals(&input[literals..], end, out)
     }
 
-    /// Adds the first and the last two positions within a copy to the table, which is enough to
-    /// find repetitions.
+    /// Adds the first and the last two positions within a copied range to the compressor's table,
+    /// which is enough to find repetitions.
     #[inline]
     fn remember(&mut self, input: &[u8], base: u32, from: usize, to: usize) {
         for at in [from, to - 2, to - 1] {
@@ -136,8 +138,8 @@ impl<const SLOTS: usize> Lzf<SLOTS> {
     }
 }
 
-/// The number of bytes at `at` that repeat the bytes `distance` before. The first three bytes are
-/// known to be repeated.
+/// The number of bytes at `at` that repeat the bytes `distance` before. The caller has compared the
+/// first three bytes.
 fn match_len(input: &[u8], at: usize, distance: usize) -> usize {
     let longest = (input.len() - at).min(MAX_MATCH);
     let (old, new) = (&input[at - distance..], &input[at..at + longest]);
@@ -177,8 +179,8 @@ fn put_copy(distance: usize, len: usize, end: usize, out: &mut Vec<u8>) -> Optio
     (out.len() <= end).then_some(())
 }
 
-/// Decompresses `input`, which must give `len` bytes. `None` if `input` is damaged or gives another
-/// length.
+/// Decompresses `input`, which must expand to `len` bytes. `None` if `input` is damaged or expands
+/// to another length.
 pub fn decompress(input: &[u8], len: usize) -> Option<Vec<u8>> {
     if len > input.len().checked_mul(MAX_EXPANSION)? {
         return None;
@@ -188,8 +190,8 @@ pub fn decompress(input: &[u8], len: usize) -> Option<Vec<u8>> {
     decompress_into(input, len, &mut out).then_some(out)
 }
 
-/// Decompresses `input` and appends its `len` bytes to `out`. Returns false if `input` is damaged
-/// or gives another length; `out` then contains a part of the bytes.
+/// Decompresses `input` and appends the resulting `len` bytes to `out`. Returns false if `input` is
+/// damaged or expands to another length; `out` then contains a part of the result.
 fn decompress_into(input: &[u8], len: usize, out: &mut Vec<u8>) -> bool {
     let start = out.len();
     let Some(end) = start.checked_add(len) else {
@@ -227,8 +229,9 @@ fn unpack(mut input: &[u8], start: usize, end: usize, out: &mut Vec<u8>) -> Opti
     Some(())
 }
 
-/// Appends `len` bytes that repeat those from `distance` back. Each round copies everything from
-/// there on, so the copied part doubles if the two overlap.
+/// Appends `len` bytes that repeat the bytes of `out` from `distance` bytes before its end. Each
+/// round copies as much as `out` has from that position on, so a copy that overlaps its own output
+/// doubles with each round.
 #[inline]
 fn copy_back(distance: usize, len: usize, out: &mut Vec<u8>) {
     let from = out.len() - distance;
@@ -254,8 +257,8 @@ mod tests {
         Some(out)
     }
 
-    /// The inputs are a value of 1,000 bytes `x`, and a text, as a real server compresses them in
-    /// its RDB files.
+    /// Decompresses a value of 1,000 bytes `x`, and a text, as a real Redis server compresses them
+    /// in its RDB files.
     #[test]
     fn the_output_of_a_real_server_is_understood() {
         let run = b"\x01xx\xe0\xff\0\xe0\xff\0\xe0\xff\0\xe0\xc3\0\x01xx";

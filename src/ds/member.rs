@@ -6,20 +6,21 @@
 //! ```
 //!
 //! A big sorted set answers two questions: "what is the score of this member" (hash table) and
-//! "which members have this score" (tree). Both structures point to the same allocation, so a
-//! member of 16 bytes takes 25 bytes once, plus a pointer in each structure.
+//! "which members have this score" (tree). Hash table and tree point to the same allocation, so a
+//! member of 16 bytes takes 25 bytes once, plus a pointer in the table and one in the tree.
 //!
 //! **Invariants**
 //! - a `MemberPtr` is used only while its `Member` lives: the owner of table and tree removes a
 //!   member from the tree before the table drops it (`zset_tree::tests` runs histories in that
 //!   order);
-//! - the score is never NaN, and changes only through the tree that holds the member, because it is
-//!   the sort key;
-//! - the length never changes after creation: it determines the size of the allocation.
+//! - a member's score is never NaN, and changes only through the tree that holds the member,
+//!   because the score is the sort key;
+//! - a member's length never changes after creation: the length determines the size of the
+//!   allocation.
 //!
-//! Rejected: `Box<(f64, [u8])>`, since it is a fat pointer, 16 bytes in the table and 16 in the
-//! tree. A score that is only in the tree would save 8 bytes, but ZSCORE would need a search of the
-//! tree.
+//! Rejected for members: `Box<(f64, [u8])>`, since this is a fat pointer, 16 bytes in the table and
+//! 16 in the tree. A score that is stored only in the tree would save 8 bytes for each member, but
+//! ZSCORE would need a search of the tree.
 
 use super::counted;
 use super::hashtable::{Element, Place};
@@ -45,8 +46,8 @@ unsafe impl Send for Member {}
 const _: () = assert!(size_of::<Option<Member>>() == 8);
 
 fn layout(len: usize) -> Layout {
-    // A slice never exceeds isize::MAX bytes, so only absurd lengths fail here, before memory is
-    // allocated.
+    // A slice never exceeds isize::MAX bytes, so computing the layout of a member fails only for
+    // absurd lengths, before memory is allocated.
     Layout::from_size_align(SCORE_BYTES + counted::size(len), align_of::<f64>())
         .expect("member longer than the address space")
 }
@@ -56,8 +57,8 @@ impl Member {
     pub fn new(score: f64, bytes: &[u8]) -> Member {
         debug_assert!(!score.is_nan());
         let layout = layout(bytes.len());
-        // SAFETY: the layout is at least 9 bytes; every write below stays inside it, in the order
-        // of the drawing.
+        // SAFETY: the layout is at least 9 bytes; the score, the length and the bytes are written
+        // inside the allocation, in the order of the header's drawing.
         unsafe {
             let Some(start) = NonNull::new(alloc(layout)) else {
                 handle_alloc_error(layout)
@@ -68,13 +69,12 @@ impl Member {
         }
     }
 
-    /// Gives up ownership. The caller frees the member by [`Member::from_raw`].
+    /// Gives up ownership of the member. The caller frees the member by [`Member::from_raw`].
     pub fn into_raw(self) -> NonNull<u8> {
         ManuallyDrop::new(self).0
     }
 
-    /// # Safety
-    /// `raw` comes from [`Member::into_raw`] and is turned back only once.
+    /// # Safety `raw` comes from [`Member::into_raw`] and is turned back into a member only once.
     pub unsafe fn from_raw(raw: NonNull<u8>) -> Member {
         Member(raw)
     }
@@ -84,7 +84,7 @@ impl Member {
         MemberPtr(self.0)
     }
 
-    /// The score.
+    /// The member's score.
     pub fn score(&self) -> f64 {
         // SAFETY: self owns a live allocation.
         unsafe { self.as_ptr().score() }
@@ -96,7 +96,7 @@ impl Member {
         unsafe { self.as_ptr().bytes() }
     }
 
-    /// The size of the allocation.
+    /// The size of the member's allocation in bytes.
     pub fn memory_bytes(&self) -> usize {
         size_class(layout(self.bytes().len()).size())
     }
@@ -118,7 +118,7 @@ impl MemberPtr {
         MemberPtr(raw)
     }
 
-    /// The address of the allocation.
+    /// The address of the member's allocation.
     pub fn as_raw(self) -> NonNull<u8> {
         self.0
     }
@@ -127,14 +127,13 @@ impl MemberPtr {
     /// The member lives.
     #[inline]
     pub unsafe fn score(self) -> f64 {
-        // SAFETY: the caller's promise; the score is the first 8 bytes.
+        // SAFETY: the caller promises that the member lives; the score is its first 8 bytes.
         unsafe { self.0.cast::<f64>().read() }
     }
 
-    /// # Safety
-    /// The member lives. If a tree holds it, the tree makes the change.
+    /// # Safety The member lives. If a tree holds the member, only the tree calls `set_score`.
     pub(super) unsafe fn set_score(self, score: f64) {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that the member lives; the score is its first 8 bytes.
         unsafe { self.0.cast::<f64>().write(score) }
     }
 
@@ -142,13 +141,14 @@ impl MemberPtr {
     /// The member lives for all of `'a`.
     #[inline]
     pub unsafe fn bytes<'a>(self) -> &'a [u8] {
-        // SAFETY: the caller's promise; `new` wrote the bytes there.
+        // SAFETY: the caller promises that the member lives; `new` wrote the length and the bytes
+        // behind the score.
         unsafe { counted::read(self.0.add(SCORE_BYTES)) }
     }
 }
 
-// SAFETY: an allocation's address has 48 bits; `key` is the bytes behind the score, which never
-// change, and all access through a MemberPtr is the caller's promise.
+// SAFETY: an allocation's address has 48 bits; the key is the bytes behind the score, which never
+// change; callers that access a member through a `MemberPtr` promise that the member lives.
 unsafe impl Element for Member {
     type Ref<'a> = MemberPtr;
     type Mut<'a> = MemberPtr;
@@ -158,12 +158,12 @@ unsafe impl Element for Member {
     }
 
     unsafe fn from_raw(raw: NonNull<u8>) -> Member {
-        // SAFETY: the caller's promise is the same.
+        // SAFETY: the caller promises what the called function requires.
         unsafe { Member::from_raw(raw) }
     }
 
     unsafe fn layout(p: NonNull<u8>) -> Layout {
-        // SAFETY: the caller's promise is the same.
+        // SAFETY: the caller promises what the called function requires.
         layout(unsafe { MemberPtr(p).bytes() }.len())
     }
 
@@ -171,7 +171,7 @@ unsafe impl Element for Member {
     where
         Self: 'a,
     {
-        // SAFETY: the caller's promise is the same.
+        // SAFETY: the caller promises what the called function requires.
         unsafe { MemberPtr(raw).bytes() }
     }
 

@@ -31,8 +31,9 @@ pub mod zset_tree;
 #[cfg(test)]
 use crate::sys::allocator::ThreadCounters;
 
-/// The settings of a property test: it runs `n` generated histories. Under Miri, where each takes
-/// far longer, it runs at most four, and a history that fails is not kept in a file.
+/// The settings of a property test: it runs `n` generated histories. Under Miri, where each history
+/// takes far longer, a property test runs at most four, and a history that fails is not kept in a
+/// file.
 #[cfg(test)]
 fn cases(n: u32) -> proptest::test_runner::Config {
     let mut config = proptest::test_runner::Config::with_cases(n);
@@ -43,8 +44,8 @@ fn cases(n: u32) -> proptest::test_runner::Config {
     config
 }
 
-/// Makes a value. Returns the value with the number of bytes that the allocator counted for it;
-/// `None` under an allocator that does not count.
+/// Makes a value by `make`. Returns the value with the number of bytes that the allocator counted
+/// for it; `None` under an allocator that does not count.
 #[cfg(test)]
 fn allocated<T>(make: impl FnOnce() -> T) -> Option<(T, usize)> {
     if cfg!(any(miri, not(feature = "jemalloc"))) {
@@ -57,15 +58,15 @@ fn allocated<T>(make: impl FnOnce() -> T) -> Option<(T, usize)> {
     Some((made, usize::try_from(bytes).ok()?))
 }
 
-/// A size that determines the time of a test, with a smaller one for Miri, in which drawing one
-/// random byte takes 10 ms.
+/// The size of a test's data: `n`, or the smaller `under_miri` under Miri, where drawing one random
+/// byte takes 10 ms.
 #[cfg(test)]
 const fn scaled(n: usize, under_miri: usize) -> usize {
     if cfg!(miri) { under_miri } else { n }
 }
 
-/// Bytes that differ from their neighbours: byte n is `n as u8`. The bytes are made by copying,
-/// which is quick under Miri, too.
+/// Bytes that differ from their neighbours: byte n is `n as u8`. The bytes are copied from a period
+/// of 256 bytes, which is quick under Miri, too.
 #[cfg(test)]
 fn numbered(len: usize) -> Vec<u8> {
     let period: Vec<u8> = (0..=255).collect();

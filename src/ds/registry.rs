@@ -5,17 +5,18 @@
 //!   name ──> first, second, ...       a name under which nothing is registered any more is gone
 //! ```
 //!
-//! The table keeps its memory in a counter, so that a report needs no walk.
+//! A registry counts the memory of its names and values as they change, so that a report of memory
+//! needs no walk.
 //!
-//! **Invariant:** `owned` is the sum of the size classes of the names and of the values'
-//! `heap_bytes`.
+//! **Invariant:** the counter `owned` of a registry is the sum of the size classes of the names and
+//! of the values' `heap_bytes`.
 
 use super::seeded::SeededMap;
 use super::thin_buffer::{heap_bytes, size_class, vec_bytes};
 
 /// The type of the value that is registered under one name.
 pub trait Registered: Default {
-    /// Whether nothing is registered in the value, so that its name is removed.
+    /// Whether nothing is registered any more, so that the name is removed.
     fn is_empty(&self) -> bool;
 
     /// The memory that the value owns, in bytes.
@@ -37,7 +38,8 @@ impl<T> Registry<Vec<T>> {
     pub fn push(&mut self, name: &[u8], value: T) {
         self.change(name, |values| {
             if values.is_empty() {
-                // Most names have one value.
+                // Most names have one value, so the vector begins with room for one instead of
+                // `Vec`'s minimum of four.
                 values.reserve_exact(1);
             }
             values.push(value);
@@ -45,7 +47,7 @@ impl<T> Registry<Vec<T>> {
     }
 }
 
-/// The values by name.
+/// A map from names to the values that are registered under them.
 pub struct Registry<V> {
     table: SeededMap<Box<[u8]>, V>,
     owned: usize,
@@ -62,7 +64,7 @@ impl<V> Default for Registry<V> {
 
 impl<V: Registered> Registry<V> {
     /// Changes the value under a name. A new name begins with an empty value; a name whose value is
-    /// empty afterwards is removed.
+    /// empty after the change is removed.
     pub fn change<R>(&mut self, name: &[u8], change: impl FnOnce(&mut V) -> R) -> R {
         let Registry { table, owned } = self;
         let value = table.entry(name.into()).or_insert_with(|| {
@@ -129,7 +131,7 @@ impl<V: Registered> Registry<V> {
     }
 }
 
-/// Changes a value, and adds the difference of its memory to `owned`.
+/// Changes a registered value, and adds the change of its heap memory to `owned`.
 fn counted<V: Registered, R>(
     owned: &mut usize,
     value: &mut V,
@@ -141,8 +143,9 @@ fn counted<V: Registered, R>(
     result
 }
 
-/// The memory of a hash table of the standard library that takes `capacity` pairs `T` before it
-/// grows: 8 buckets for each 7 pairs, a byte for each bucket, and a group of bytes behind them.
+/// The memory in bytes of a hash map of the standard library that takes `capacity` pairs of type
+/// `T` before it grows: 8 buckets for each 7 pairs, a control byte for each bucket, and 16 control
+/// bytes behind them.
 fn table_bytes<T>(capacity: usize) -> usize {
     const GROUP: usize = 16;
     let buckets = match capacity {
@@ -179,7 +182,8 @@ mod tests {
         assert_eq!(registry.owned, 0);
     }
 
-    /// The memory is compared at sizes before and after the table has grown.
+    /// Compares the memory that a registry reports with the allocator's count, at sizes before and
+    /// after the hash map has grown.
     #[test]
     fn the_memory_is_what_the_allocator_saw() {
         for n in [1, 3, 4, 7, 8, 14, 15, 28, 29, 200] {

@@ -1,4 +1,5 @@
-//! Moves the allocations that a value owns to other places in memory, some elements at a time.
+//! Active defragmentation of one value: moves the allocations that the value owns to other
+//! addresses, some elements at a time.
 //!
 //! ```text
 //!   cursor 0 ──> relocate ──> cursor ──> relocate ──> ... ──> 0
@@ -6,24 +7,27 @@
 //!                   and offers each of their allocations to the mover, which moves some of them
 //! ```
 //!
-//! A cursor is a position in the value's own order: a bucket as in SCAN, a rank, the index of a
-//! node, an ID, a time. Between two steps the value may change in any way, even become another one.
-//! Elements may then be visited twice or not at all, which does no harm.
+//! A cursor is a position in the order of the value's structure: a bucket of a hash table as in
+//! SCAN, a rank in a sorted set, the index of a list's node, an ID in a stream, a time. Between two
+//! steps of a defragmentation the value may change in any way, and even be replaced by another one.
+//! Elements may then be visited twice or not at all, which only leaves some memory fragmented.
 //!
 //! **Invariants**
-//! - After each step the value is equal to the value before (property tests of every structure,
-//!   with a mover that moves everything).
-//! - A step visits at least one element, even if the mover's step is spent already: otherwise the
-//!   end of a value could be taken for its beginning.
-//! - A step visits only a bounded number of elements more than the mover allows: a chain of a
-//!   table, a leaf of a tree, a map that is rebuilt.
-//! - A cursor is below `SECOND`, so that [`in_turn`] can join two parts.
+//! - A step of defragmentation does not change what a value contains (property tests of every
+//!   structure, with a mover that moves everything).
+//! - A step of defragmentation visits at least one element, even if its budget is spent already:
+//!   otherwise a step could return the cursor 0, which means the end, at the beginning of a value.
+//! - A step of defragmentation exceeds the mover's budget by a bounded number of elements only:
+//!   those of a chain in a hash table, of a leaf of a tree, or of a map that is rebuilt.
+//! - The cursor of a part of a value is below `SECOND`, so that [`in_turn`] can join the cursors of
+//!   two parts.
 
 use crate::ds::intset::Intset;
 use crate::ds::listpack::Listpack;
 use crate::sys::mover::Mover;
 
-/// The position at which the next step begins; 0 at the beginning and at the end.
+/// The position in a value at which the next step of its defragmentation begins; 0 at the beginning
+/// and at the end.
 pub type Cursor = u128;
 
 /// The bit that marks the cursors of the second of two parts.
@@ -31,12 +35,13 @@ const SECOND: Cursor = 1 << 127;
 
 /// A value whose allocations can be moved.
 pub trait Relocate {
-    /// Offers the value's allocations to the mover, from `cursor` on, until the mover's step is
-    /// spent. Returns the next cursor, 0 at the end.
+    /// Offers the value's allocations to the mover, from `cursor` on, until the budget of the
+    /// mover's step is spent. Returns the next cursor, 0 at the end.
     fn relocate(&mut self, cursor: Cursor, mover: &mut Mover) -> Cursor;
 }
 
-/// Relocates two parts of a value, one after the other.
+/// Defragments two parts of a value, first the part of `first`, then that of `second`, with one
+/// cursor for both.
 pub fn in_turn<T>(
     value: &mut T,
     cursor: Cursor,
@@ -79,8 +84,8 @@ impl Relocate for Intset {
     }
 }
 
-/// Moves everything that a value owns, in steps that are spent from their beginning. Returns the
-/// number of moved allocations.
+/// Moves every allocation that a value owns, in steps with a budget of 0, each of which visits as
+/// few elements as possible. Returns the number of moved allocations.
 #[cfg(test)]
 pub fn relocate_all(value: &mut impl Relocate) -> u64 {
     let (mut mover, mut cursor) = (Mover::of_everything(), 0);

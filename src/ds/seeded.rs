@@ -1,8 +1,9 @@
-//! Maps of std whose order can be repeated: their hash function has the server's seed instead of a
-//! seed of the process, so that a replay (`sys::tape`) lists the same names in the same order.
+//! Hash maps of the standard library whose order can be repeated: their hash function has the
+//! server's seed instead of a random seed of the process, so that the replay of a recording
+//! (`sys::tape`) iterates over the same names in the same order.
 //!
-//! The hash function is keyed, as that of the keyspace is, so that names can't be chosen to
-//! collide.
+//! The hash function of these maps is keyed with a secret seed, as that of the keyspace is, so that
+//! clients can't choose names that collide.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -12,12 +13,12 @@ use crate::ds::siphash::HashSeed;
 
 static SEED: OnceLock<HashSeed> = OnceLock::new();
 
-/// Sets the seed of all maps. Only the first call has an effect.
+/// Sets the seed of all [`SeededMap`]s of the process. Only the first call has an effect.
 pub fn set_seed(seed: HashSeed) {
     SEED.get_or_init(|| seed);
 }
 
-/// A map with the server's seed.
+/// A hash map whose hash function has the server's seed.
 pub type SeededMap<K, V> = HashMap<K, V, Seeded>;
 
 /// The hash function of a [`SeededMap`].
@@ -42,7 +43,7 @@ impl BuildHasher for Seeded {
     }
 }
 
-/// The hash of one key.
+/// The state of the hash of one key.
 pub struct SeededHasher {
     seed: HashSeed,
     state: u64,
@@ -54,8 +55,8 @@ impl Hasher for SeededHasher {
     }
 
     fn write_usize(&mut self, len: usize) {
-        // The length that precedes a slice is mixed in without a round, since the hash of the slice
-        // depends on it anyway.
+        // `write_usize` gets the length that precedes a slice. The length is mixed in without a
+        // SipHash round, since the hash of the slice depends on it anyway.
         self.state = self.state.rotate_left(23) ^ len as u64;
     }
 

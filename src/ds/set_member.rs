@@ -1,14 +1,16 @@
-//! A member of a big set: one allocation that the set's table owns.
+//! A member of a big set: one allocation that the set's hash table owns.
 //!
 //! ```text
 //! SetMember --> | length 1, 5 or 9 bytes | member bytes |
 //!                 `ds::counted`
 //! ```
 //!
-//! A member of 15 bytes takes 16 bytes, a size class; with its slot in the table that is 27 bytes.
+//! A set member of 15 bytes takes 16 bytes, which is a size class of the allocator; with its slot
+//! in the hash table a member takes 27 bytes.
 //!
-//! **Invariant:** neither the bytes, which the table hashes, nor the length, which is the size of
-//! the allocation, change after `new` (`tests::keeps_bytes_at_every_length_form`).
+//! **Invariant:** neither the bytes of a set member, which the table hashes, nor its length, which
+//! determines the size of the allocation, change after `new`
+//! (`tests::keeps_bytes_at_every_length_form`).
 
 use super::counted;
 use super::hashtable::{Element, Place};
@@ -26,8 +28,8 @@ unsafe impl Send for SetMember {}
 unsafe impl Sync for SetMember {}
 
 fn layout(len: usize) -> Layout {
-    // A slice never exceeds isize::MAX bytes, so only absurd lengths fail here, before memory is
-    // allocated.
+    // A slice never exceeds isize::MAX bytes, so computing the layout of a member fails only for
+    // absurd lengths, before memory is allocated.
     Layout::from_size_align(counted::size(len), 1).expect("a member larger than the address space")
 }
 
@@ -35,8 +37,8 @@ impl SetMember {
     /// Allocates a member.
     pub fn new(member: &[u8]) -> SetMember {
         let layout = layout(member.len());
-        // SAFETY: the layout is never empty; every write stays inside the layout, in the order of
-        // the drawing.
+        // SAFETY: the layout is never empty; the length and the bytes are written inside the
+        // allocation, in the order of the header's drawing.
         unsafe {
             let Some(p) = NonNull::new(alloc(layout)) else {
                 handle_alloc_error(layout)
@@ -53,7 +55,7 @@ impl SetMember {
         unsafe { counted::read(self.0) }
     }
 
-    /// The size of a member's allocation.
+    /// The size in bytes of the allocation of this member.
     pub fn memory_bytes(member: &[u8]) -> usize {
         super::thin_buffer::size_class(layout(member.len()).size())
     }
@@ -68,7 +70,7 @@ impl Drop for SetMember {
     }
 }
 
-// SAFETY: the pointer is the global allocator's, and the bytes never change.
+// SAFETY: a member's pointer comes from the global allocator, and its bytes never change.
 unsafe impl Element for SetMember {
     type Ref<'a> = &'a [u8];
     type Mut<'a> = &'a [u8];
@@ -85,7 +87,7 @@ unsafe impl Element for SetMember {
 
     #[inline]
     unsafe fn layout(p: NonNull<u8>) -> Layout {
-        // SAFETY: the caller's promise is the same.
+        // SAFETY: the caller promises what `counted::read` requires.
         layout(unsafe { counted::read(p) }.len())
     }
 
@@ -94,7 +96,7 @@ unsafe impl Element for SetMember {
     where
         Self: 'a,
     {
-        // SAFETY: the caller's promise is the same.
+        // SAFETY: the caller promises what `counted::read` requires.
         unsafe { counted::read(p) }
     }
 
@@ -103,7 +105,7 @@ unsafe impl Element for SetMember {
     where
         Self: 'a,
     {
-        // SAFETY: the caller's promise is the same.
+        // SAFETY: the caller promises what `counted::read` requires.
         unsafe { counted::read(p) }
     }
 
@@ -112,7 +114,7 @@ unsafe impl Element for SetMember {
     where
         Self: 'a,
     {
-        // SAFETY: the caller's promise is the same.
+        // SAFETY: the caller promises what `counted::read` requires.
         unsafe { counted::read(p) }
     }
 }

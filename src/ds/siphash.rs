@@ -2,17 +2,17 @@
 //!
 //! Clients choose the names of keys. If a client could compute the hash, it could pick a million
 //! names that fall into one bucket, and every look-up would walk over all of them. SipHash with a
-//! random seed makes that impossible without the seed; Rust's own maps use the 1-3 variant, too
-//! (one round for each word, three at the end).
+//! random seed makes the choice of colliding names impossible without the seed; Rust's own maps use
+//! the 1-3 variant, too (one round for each word, three at the end).
 //!
 //! ```text
 //! v0..v3 = seed ^ constants      for each 8 bytes m: v3 ^= m, round, v0 ^= m      the last m: rest of the key, length on top
 //! v2 ^= 0xff, round, round, round                                                 hash = v0 ^ v1 ^ v2 ^ v3
 //! ```
 //!
-//! **Invariants.** The seed of a table never changes: the table recomputes hashes when it rehashes,
-//! and they must be equal to the first ones. The function is SipHash-1-3 to the bit
-//! (`tests::oracle`, against another implementation).
+//! **Invariants.** The seed of a table never changes: a table recomputes the hashes of its keys
+//! when it rehashes, and they must be equal to the hashes under which the keys were inserted.
+//! `HashSeed::hash` is SipHash-1-3 to the bit (`tests::oracle`, against another implementation).
 //!
 //! Source: Aumasson, Bernstein: "SipHash: a fast short-input PRF" (2012).
 
@@ -21,12 +21,12 @@
 pub struct HashSeed([u64; 2]);
 
 impl HashSeed {
-    /// A seed made of these two words.
+    /// A seed made of two words of 64 bits.
     pub const fn new(words: [u64; 2]) -> Self {
         HashSeed(words)
     }
 
-    /// The seed that the text of a setting gives: equal texts give equal seeds.
+    /// The seed that the text of the setting `hash-seed` gives: equal texts give equal seeds.
     pub fn of_text(text: &[u8]) -> Self {
         let word = |n| HashSeed([n, !n]).hash(text);
         HashSeed([word(1), word(2)])
@@ -107,7 +107,7 @@ mod tests {
         }
     }
 
-    /// Measures this implementation and that of the `siphasher` crate. Run with `--release
+    /// Measures the speed of this implementation and of the `siphasher` crate. Run with `--release
     /// --ignored --nocapture`.
     #[test]
     #[ignore = "a measurement"]

@@ -8,14 +8,15 @@
 //! ```
 //!
 //! The dictionary answers ZSCORE and finds the member that ZADD changes with one probe; the tree
-//! serves everything that depends on the order. A set that is computed (ZUNIONSTORE, a file being
-//! loaded) is first a [`MemberTable`], the dictionary alone. The members are then sorted once, and
-//! the tree is built from its leaves up, which is several times faster than an insert for each
-//! member.
+//! serves everything that depends on the order. A sorted set that is computed (ZUNIONSTORE) or
+//! loaded from a file is first a [`MemberTable`], the dictionary alone. Its members are then sorted
+//! once, and the tree is built from its leaves up, which is several times faster than an insert for
+//! each member.
 //!
-//! **Invariant:** table and tree have the same members. Only `SortedSet` changes table and tree. A
-//! member is added to the table before the tree and freed after its removal from the tree, so the
-//! tree never has a pointer to a freed member (`tests::agrees_with_a_map`).
+//! **Invariant:** the table and the tree of a sorted set have the same members. Only `SortedSet`
+//! changes its table and its tree. A member is added to the table before it is inserted into the
+//! tree, and freed after its removal from the tree, so the tree never has a pointer to a freed
+//! member (`tests::agrees_with_a_map`).
 
 use super::hashtable::{Element, HashTable, Slot};
 use super::member::{Member, MemberPtr};
@@ -31,18 +32,18 @@ pub struct SortedSet {
     tree: ZsetTree,
 }
 
-// SAFETY: the tree's pointers lead to members that the table of the same value owns; both move
-// together.
+// SAFETY: the tree's pointers lead to members that the table of the same sorted set owns; tree and
+// table move to another thread together.
 unsafe impl Send for SortedSet {}
 
-/// Members by name, without an order.
+/// The members of a sorted set with their scores, by name, without an order.
 pub struct MemberTable {
     table: HashTable<Member>,
-    /// The bytes of the allocations of all members.
+    /// The sum of the sizes in bytes of all members' allocations.
     bytes: usize,
 }
 
-/// The scores of a member before and after a change.
+/// The score of a member before and after ZADD; `None` if the member was not or is not in the set.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Change {
     pub old: Option<f64>,
@@ -68,7 +69,8 @@ impl MemberTable {
         self.table.is_empty()
     }
 
-    /// Makes room before a load. The caller must bound counts from outside.
+    /// Makes room for `members` members before a load. The caller must bound a count that comes
+    /// from a file or a client.
     pub fn reserve(&mut self, members: usize) {
         self.table.reserve(members);
     }
@@ -76,7 +78,7 @@ impl MemberTable {
     /// The score of a member.
     pub fn score(&self, bytes: &[u8]) -> Option<f64> {
         let member = self.table.find(self.table.hash(bytes), bytes)?;
-        // SAFETY: the table owns the member.
+        // SAFETY: the table owns the member, so the member lives.
         Some(unsafe { member.score() })
     }
 
@@ -86,7 +88,7 @@ impl MemberTable {
         bytes: &[u8],
         decide: impl FnOnce(Option<f64>) -> Option<f64>,
     ) -> Change {
-        // SAFETY: no tree holds members of a bare table.
+        // SAFETY: the members of a `MemberTable` alone are in no tree, so their scores may change.
         let write = |member: MemberPtr, score, is_new: bool| unsafe {
             if !is_new {
                 member.set_score(score);
@@ -95,7 +97,8 @@ impl MemberTable {
         self.upsert_with(bytes, decide, write)
     }
 
-    /// Inserts or updates a member in a single probe; `write` sets a changed score.
+    /// Inserts or updates a member in a single probe of the hash table. `write` gets the member,
+    /// its score and whether it is new.
     fn upsert_with(
         &mut self,
         bytes: &[u8],
@@ -106,7 +109,7 @@ impl MemberTable {
         match self.table.find_slot(hash, bytes) {
             Slot::Occupied(slot) => {
                 let member = slot.get();
-                // SAFETY: the table owns the member.
+                // SAFETY: the table owns the member, so the member lives.
                 let old = Some(unsafe { member.score() });
                 let new = decide(old);
                 if let Some(score) = new {
@@ -126,12 +129,13 @@ impl MemberTable {
         }
     }
 
-    /// Offers a member to the mover. Returns its new address if it was moved.
+    /// Offers a member's allocation to the mover, which defragments memory. Returns the new address
+    /// if the member was moved.
     fn relocate(&mut self, member: MemberPtr, mover: &mut Mover) -> Option<MemberPtr> {
         let old = member.as_raw();
-        // SAFETY: the table owns the member. The member's copy is put in the place of the original,
-        // which is then freed: only the caller's tree has the original's address, and the caller
-        // replaces it.
+        // SAFETY: the table owns the member, so the member lives. The table gets the address of the
+        // member's copy, and the original is freed: only the caller's tree still has the original's
+        // address, and the caller replaces this address.
         unsafe {
             let layout = Member::layout(old);
             let new = mover.copy(old, layout)?;
@@ -175,13 +179,13 @@ impl MemberTable {
 
     /// The members in order of score and bytes.
     fn sorted(&self) -> Vec<MemberPtr> {
-        // SAFETY: the table owns the members.
+        // SAFETY: the table owns the members, so they live.
         let mut pairs: Vec<(u64, MemberPtr)> = self
             .table
             .iter()
             .map(|m| (order(unsafe { m.score() }), m))
             .collect();
-        // SAFETY: the table owns the members.
+        // SAFETY: the table owns the members, so they live.
         let bytes = |m: MemberPtr| unsafe { m.bytes() };
         pairs.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| bytes(a.1).cmp(bytes(b.1))));
         pairs.into_iter().map(|(_, member)| member).collect()
@@ -223,13 +227,13 @@ impl SortedSet {
         }
     }
 
-    /// Prefetches the bucket of a member.
+    /// Prefetches the dictionary's bucket for a member with this hash.
     #[inline]
     pub fn prefetch_bucket(&self, hash: u64) {
         self.members.table.prefetch_bucket(hash);
     }
 
-    /// Prefetches the member that a bucket leads to.
+    /// Prefetches the member to which the bucket of this hash leads.
     #[inline]
     pub fn prefetch_entry(&self, hash: u64) {
         self.members.table.prefetch_entry(hash);
@@ -262,8 +266,8 @@ impl SortedSet {
         decide: impl FnOnce(Option<f64>) -> Option<f64>,
     ) -> Change {
         let tree = &mut self.tree;
-        // SAFETY: a new member is in the table already, and leaves it after it has left the tree;
-        // an old member is in both.
+        // SAFETY: a new member is in the table already, and leaves the table only after it has left
+        // the tree; an old member is in table and tree.
         self.members
             .upsert_with(bytes, decide, |member, score, is_new| unsafe {
                 if is_new {
@@ -282,8 +286,8 @@ impl SortedSet {
         Some(member.score())
     }
 
-    /// Removes the members of these ranks. Each member is first passed to the closure. Returns the
-    /// number of removed members.
+    /// Removes the members whose ranks are in `ranks`. Each member is passed to `removed` before it
+    /// is freed. Returns the number of removed members.
     pub fn remove_range(
         &mut self,
         ranks: Range<usize>,
@@ -304,7 +308,7 @@ impl SortedSet {
         self.members.table.stats()
     }
 
-    /// One call of ZSCAN. Returns the next cursor.
+    /// Visits the members of one bucket for ZSCAN. Returns the next cursor.
     pub fn scan(&self, cursor: u64, mut visit: impl FnMut(&[u8], f64)) -> u64 {
         // SAFETY: the table owns the members that are passed, and is borrowed during the call.
         self.members
@@ -312,7 +316,7 @@ impl SortedSet {
             .scan(cursor, |m| unsafe { visit(m.bytes(), m.score()) })
     }
 
-    /// The bytes of table, tree and members.
+    /// The memory of the sorted set in bytes: table, tree and members.
     pub fn memory_bytes(&self) -> usize {
         size_of::<SortedSet>()
             + self.members.table.memory_bytes()
@@ -320,7 +324,8 @@ impl SortedSet {
             + self.tree.memory_bytes()
     }
 
-    /// An estimate of the memory: only a few nodes of the tree are measured.
+    /// An estimate of the sorted set's memory in bytes, in which only a few nodes of the tree are
+    /// measured.
     pub fn memory_estimate(&self) -> usize {
         size_of::<SortedSet>()
             + self.members.table.memory_bytes()
@@ -329,7 +334,7 @@ impl SortedSet {
     }
 }
 
-/// Moves first the tree with the members, by rank, then the table, by bucket.
+/// Defragments first the tree with the members, by rank, then the table, by bucket.
 impl Relocate for SortedSet {
     fn relocate(&mut self, cursor: Cursor, mover: &mut Mover) -> Cursor {
         let by_rank = |set: &mut SortedSet, cursor: Cursor, mover: &mut Mover| {

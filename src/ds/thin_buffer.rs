@@ -18,34 +18,34 @@
 //!           1 bit 15    48                      |<--- gap --->|
 //! ```
 //!
-//! Such a block is *lent*: it is changed in place while its size class stays, and freeing it does
-//! nothing. When the block needs another class, a new allocation is made with the same gap before
-//! the block, for the entry's bytes, which the entry writes there later; the old block stays as it
-//! is. So a change of a small collection takes one allocation, and its entry is copied once. An
-//! empty listpack has the mark of a lent one, without a gap: its bytes are a static, which the
-//! first write replaces.
+//! A block inside the entry of a key is *lent*: it is changed in place while its size class stays,
+//! and freeing it does nothing. When a lent block needs another class, a new allocation is made
+//! with a gap of the same size before the block, into which the entry's bytes are copied later; the
+//! old block stays as it is. So a change of a small collection takes one allocation, and its entry
+//! is copied once. An empty listpack is marked as lent, but has no gap: its bytes are a static,
+//! which the first write replaces by an allocation.
 //!
-//! Classes grow by an eighth to a quarter, so appending n bytes one by one copies O(n) bytes in
-//! all, and the buffer has no more slack than the allocator's own rounding.
+//! The allocator's size classes grow by an eighth to a quarter, so appending n bytes one by one
+//! copies O(n) bytes in all, and the buffer has no more slack than the allocator's own rounding.
 //!
-//! **Invariant:** gap and buffer together are exactly `size_class(gap + length)` bytes long, and
-//! all bytes of the buffer are initialised. Only the owner knows the length, so the methods are
-//! `unsafe`: they trust the length argument.
+//! **Invariant:** the gap and the thin buffer together are exactly `size_class(gap + length)` bytes
+//! long, and all bytes of the buffer are initialised. Only the owner of a thin buffer knows its
+//! length, so the buffer's methods are `unsafe`: they trust the length argument.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error, realloc};
 use std::ptr::NonNull;
 
 use crate::sys::mover::Mover;
 
-/// The bits of the word that are the address. The table of keys also relies on addresses of 48
-/// bits.
+/// The bits of a thin buffer's word that are its address. The table of keys also relies on
+/// addresses of 48 bits.
 const ADDRESS: usize = (1 << 48) - 1;
 const GAP_SHIFT: u32 = 48;
-/// The size of the largest gap in bytes.
+/// The maximum size in bytes of the gap between the start of an entry and a buffer inside it.
 pub(super) const GAP_MAX: usize = (1 << 15) - 1;
 const LENT: usize = 1 << 63;
-/// The length in bytes above which a block gets no gap when it moves: its entry will hold a pointer
-/// to it.
+/// The length in bytes above which a block gets no gap when it moves: the key's entry will then
+/// hold a pointer to the block.
 pub(super) const PACKED_MAX: usize = 1024;
 
 const _: () = assert!(usize::BITS == 64);
@@ -68,7 +68,7 @@ pub const fn size_class(len: usize) -> usize {
     (len + step - 1) & !(step - 1)
 }
 
-/// The bytes on the heap of a buffer of `len` bytes. An empty buffer has none.
+/// The bytes that the allocator takes for a buffer of `len` bytes; none for an empty buffer.
 #[inline]
 pub const fn heap_bytes(len: usize) -> usize {
     match len {
@@ -77,17 +77,18 @@ pub const fn heap_bytes(len: usize) -> usize {
     }
 }
 
-/// The bytes on the heap of a vector, without what its elements own.
+/// The bytes that the allocator takes for a vector, without the memory that its elements own.
 pub fn vec_bytes<T>(vec: &Vec<T>) -> usize {
     heap_bytes(vec.capacity() * size_of::<T>())
 }
 
-/// The address of the buffer; its upper 16 bits have the gap and the mark of a lent buffer.
+/// A pointer to the buffer; its upper 16 bits are the size of the gap and the mark of a lent
+/// buffer.
 pub(super) struct ThinBytes(NonNull<u8>);
 
-// SAFETY: the buffer owns its bytes, and they are plain data.
+// SAFETY: a thin buffer owns its bytes, which are plain data.
 unsafe impl Send for ThinBytes {}
-// SAFETY: the buffer owns plain data; nothing is written through a shared reference.
+// SAFETY: a thin buffer owns plain data, and nothing is written through a shared reference.
 unsafe impl Sync for ThinBytes {}
 
 impl ThinBytes {
@@ -105,20 +106,19 @@ impl ThinBytes {
         Self(marked(unsafe { base.add(gap) }, gap << GAP_SHIFT))
     }
 
-    /// The buffer at `p`, `gap` bytes (at most [`GAP_MAX`]) behind the start of its allocation,
-    /// which is owned by an entry.
+    /// A lent buffer: the one at `p`, `gap` bytes (at most [`GAP_MAX`]) behind the start of an
+    /// allocation that a key's entry owns.
     ///
-    /// # Safety
-    /// While the result is used, the buffer is as the invariant says, and nothing else accesses it
-    /// if the result is changed.
+    /// # Safety While the returned buffer is used, the invariant of thin buffers holds for the
+    /// bytes at `p`, and nothing else accesses these bytes if the returned buffer is changed.
     #[inline]
     pub(super) unsafe fn lent(p: NonNull<u8>, gap: usize) -> Self {
         debug_assert!(gap <= GAP_MAX);
         Self(marked(p, LENT | gap << GAP_SHIFT))
     }
 
-    /// A buffer that nothing may write. The first change of such a buffer must need another size
-    /// class.
+    /// A buffer of static bytes, which must not be written: its first change must need another size
+    /// class, so that the bytes are copied to an allocation.
     pub(super) fn unwritten(bytes: &'static [u8; 8]) -> Self {
         Self(marked(NonNull::from(bytes).cast(), LENT))
     }
@@ -128,13 +128,13 @@ impl ThinBytes {
         self.0.addr().get() & LENT != 0
     }
 
-    /// Whether the buffer is in an entry.
+    /// Whether the buffer is inside the entry of a key.
     #[inline]
     pub(super) fn is_in_entry(&self) -> bool {
         self.0.addr().get() >> GAP_SHIFT > LENT >> GAP_SHIFT
     }
 
-    /// The bytes between the start of the allocation and the buffer.
+    /// The number of bytes between the start of the allocation and the buffer.
     #[inline]
     pub(super) fn gap(&self) -> usize {
         self.0.addr().get() >> GAP_SHIFT & GAP_MAX
@@ -160,15 +160,15 @@ impl ThinBytes {
         unsafe { std::slice::from_raw_parts(self.ptr(), len) }
     }
 
-    /// # Safety
-    /// As for `slice`.
+    /// # Safety `len` is the length of the last `zeroed` or `resize`, or less.
     #[inline]
     pub(super) unsafe fn slice_mut(&mut self, len: usize) -> &mut [u8] {
-        // SAFETY: as in `slice`, and the borrow is exclusive.
+        // SAFETY: all bytes of the size class are initialised and belong to the buffer, and the
+        // borrow is exclusive.
         unsafe { std::slice::from_raw_parts_mut(self.ptr(), len) }
     }
 
-    /// Resizes the buffer for `new` bytes.
+    /// Resizes the buffer from `old` to `new` bytes.
     ///
     /// # Safety
     /// `old` is the length of the last `zeroed` or `resize`.
@@ -176,7 +176,7 @@ impl ThinBytes {
     pub(super) unsafe fn resize(&mut self, old: usize, new: usize) {
         let gap = self.gap();
         if size_class(gap + old) != size_class(gap + new) {
-            // SAFETY: the caller's promise is passed on.
+            // SAFETY: the caller promises that `old` is the buffer's length.
             unsafe { self.move_to_class(old, new) }
         }
     }
@@ -184,7 +184,7 @@ impl ThinBytes {
     #[cold]
     unsafe fn move_to_class(&mut self, old: usize, new: usize) {
         if self.gap() > 0 || self.is_lent() {
-            // SAFETY: the caller's promise is passed on.
+            // SAFETY: the caller promises that `old` is the buffer's length.
             return unsafe { self.leave(old, new) };
         }
         let (before, after) = (layout(old), layout(new));
@@ -200,16 +200,15 @@ impl ThinBytes {
         }
     }
 
-    /// Copies the buffer to an allocation of its own, with a gap for the entry's bytes if an entry
-    /// may hold the buffer.
+    /// Copies the buffer to an allocation of its own, with a gap for the bytes of the key's entry
+    /// if the entry can hold a buffer of `new` bytes.
     ///
-    /// # Safety
-    /// As for `resize`.
+    /// # Safety `old` is the length of the last `zeroed` or `resize`.
     unsafe fn leave(&mut self, old: usize, new: usize) {
         let gap = if new <= PACKED_MAX { self.gap() } else { 0 };
         let moved = Self::with_gap(new, gap);
-        // SAFETY: both buffers have this number of bytes, in different allocations; the old buffer
-        // is not used again.
+        // SAFETY: the old and the new buffer have at least `old.min(new)` bytes, in different
+        // allocations; the old buffer is not used again.
         unsafe {
             moved
                 .ptr()
@@ -219,7 +218,8 @@ impl ThinBytes {
         *self = moved;
     }
 
-    /// Offers the allocation to the mover, unless the buffer is lent.
+    /// Offers the buffer's allocation to the mover, which defragments memory, unless the buffer is
+    /// lent.
     ///
     /// # Safety
     /// `len` is the length of the last `zeroed` or `resize`.
@@ -258,7 +258,7 @@ fn marked(p: NonNull<u8>, mark: usize) -> NonNull<u8> {
     p.map_addr(|address| address | mark)
 }
 
-/// The alignment of an entry, whose allocation a buffer with a gap may become.
+/// The alignment of a key's entry: the allocation of a buffer with a gap may become an entry.
 const ALIGN: usize = 8;
 
 fn layout(len: usize) -> Layout {
@@ -275,7 +275,7 @@ mod tests {
     proptest! {
         #![proptest_config(crate::ds::cases(64))]
 
-        /// Each step of a history sets a length, then fills the added bytes.
+        /// Each step of a generated history resizes a thin buffer, then fills the added bytes.
         #[test]
         fn histories_match_a_vector(lengths in vec(prop_oneof![0usize..80, 0usize..scaled(3000, 500)], 1..30)) {
             let mut twin = vec![0u8; lengths[0]];
@@ -290,7 +290,7 @@ mod tests {
                     prop_assert_eq!(bytes.slice(len), &twin[..]);
                 }
             }
-            // SAFETY: this is the last length, and the buffer is not used afterwards.
+            // SAFETY: `twin.len()` is the last length of the buffer, which is not used afterwards.
             unsafe { bytes.free(twin.len()) }
         }
     }
@@ -319,7 +319,7 @@ mod tests {
     #[test]
     fn growth_keeps_the_bytes_and_zeroes_the_rest() {
         let mut bytes = ThinBytes::zeroed(5);
-        // SAFETY: the lengths are those that were just given.
+        // SAFETY: each call gets the length that the call before set.
         unsafe {
             bytes.slice_mut(5).copy_from_slice(b"hello");
             bytes.resize(5, 1000);

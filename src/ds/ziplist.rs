@@ -1,8 +1,8 @@
-//! Ziplist: the packed sequence that listpacks replaced. This server only reads ziplists, from
-//! files and payloads written before Redis 7.0.
+//! Ziplist: the packed sequence that listpacks replaced. Aeris only reads ziplists, from RDB files
+//! and DUMP payloads that Redis before 7.0 has written.
 //!
-//! Redis 2.2 to 6.2 kept small lists, hashes and sorted sets in ziplists, and the nodes of big
-//! lists. RDB files of that age contain the bytes as they were in memory.
+//! Redis 2.2 to 6.2 kept small lists, hashes and sorted sets, and the nodes of big lists, in
+//! ziplists. RDB files of these versions contain the bytes of ziplists as they were in memory.
 //!
 //! ```text
 //!   | total bytes u32 | offset of the last entry u32 | entries u16 | entry | entry | ... | 0xFF |   (little endian)
@@ -20,18 +20,19 @@
 //!   11111111                         the end
 //! ```
 //!
-//! A listpack has no "size before". In a ziplist, a changed size of one entry changes this field of
-//! the next entry, whose own size may change by that, and so on through the whole list. An entry
-//! that shrank in such a cascade keeps the five bytes, so the long form may contain a small number.
-//! The count of 65,535 means "unknown", and the offset of the last entry of an empty list is that
-//! of the end.
+//! In a ziplist, unlike in a listpack, each entry begins with the size of the entry before it. A
+//! changed size of one entry changes this field of the next entry, whose own size may change by
+//! that, and so on through the whole ziplist. Redis never shortens this field from five bytes to
+//! one in such a cascade, so the long form may contain a small number. A ziplist's count of 65,535
+//! means "unknown", and the offset of the last entry of an empty ziplist is that of the end mark.
 //!
 //! A ziplist is never changed: a ziplist that is loaded becomes a listpack
 //! ([`Ziplist::to_listpack`]), as in Redis 7.
 //!
-//! **Invariant:** a `Ziplist` was walked from the header to the end mark, so an iterator needs no
-//! error path. Both the check and the iterator decode by one function (`split_entry`); if the check
-//! had a bug, a walk would end early (test `damaged_bytes_do_no_harm`).
+//! **Invariant:** the bytes of a `Ziplist` were checked from the header to the end mark, so an
+//! iterator needs no error path. The check and the iterator decode entries by the same function
+//! (`split_entry`); if the check had a bug, a walk would end early (test
+//! `damaged_bytes_do_no_harm`).
 
 use super::listpack::{Element, Listpack, safe_to_add};
 
@@ -48,7 +49,8 @@ const INT_32: u8 = 0xD0;
 const INT_64: u8 = 0xE0;
 const INT_24: u8 = 0xF0;
 const INT_8: u8 = 0xFE;
-/// The encoding byte of the integer 0; the next bytes, up to `IMMEDIATE_12`, stand for 1 to 12.
+/// The encoding byte of the integer 0; the encoding bytes above it, up to `IMMEDIATE_12`, are the
+/// integers 1 to 12.
 const IMMEDIATE_0: u8 = 0xF1;
 const IMMEDIATE_12: u8 = 0xFD;
 
@@ -61,7 +63,7 @@ pub struct Ziplist<'a> {
 }
 
 impl<'a> Ziplist<'a> {
-    /// Checks `bytes` from end to end. `None` if an entry or the header is wrong.
+    /// Checks a ziplist from end to end. `None` if an entry or the header is wrong.
     pub fn parse(bytes: &'a [u8]) -> Option<Self> {
         let (header, rest) = bytes.split_at_checked(HEADER)?;
         let (&end, entries) = rest.split_last()?;
@@ -91,7 +93,7 @@ impl<'a> Ziplist<'a> {
         self.count
     }
 
-    /// Whether there are no entries.
+    /// Whether the ziplist has no entries.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
@@ -102,8 +104,8 @@ impl<'a> Ziplist<'a> {
         Iter { rest: self.entries }
     }
 
-    /// A listpack with the same elements, in which texts of integers are integers. `None` if the
-    /// listpack would be too large.
+    /// A listpack with the elements of the ziplist, in which texts of integers are stored as
+    /// integers. `None` if the listpack would be too large.
     pub fn to_listpack(&self) -> Option<Listpack> {
         pack(self.iter().map(|element| match element {
             Element::Str(text) => Element::from(text),
@@ -112,7 +114,7 @@ impl<'a> Ziplist<'a> {
     }
 }
 
-/// A listpack of these elements. `None` if the listpack would be too large.
+/// A listpack of `elements`. `None` if the listpack would be too large.
 pub(super) fn pack<'a>(elements: impl Iterator<Item = Element<'a>> + Clone) -> Option<Listpack> {
     let mut listpack = Listpack::new();
     let bytes = elements
@@ -125,8 +127,8 @@ pub(super) fn pack<'a>(elements: impl Iterator<Item = Element<'a>> + Clone) -> O
     Some(listpack)
 }
 
-/// Splits the first entry off `bytes`. Returns the entry's "size before", its element, and the rest
-/// of the bytes.
+/// Splits the first entry of a ziplist off `bytes`. Returns the size of the entry before it, as the
+/// entry says, the entry's element, and the rest of the bytes.
 fn split_entry(bytes: &[u8]) -> Option<(usize, Element<'_>, &[u8])> {
     let (size_before, bytes) = split_size(bytes)?;
     let (&head, rest) = bytes.split_first()?;
@@ -179,7 +181,7 @@ fn split_int(head: u8, bytes: &[u8]) -> Option<(Element<'_>, &[u8])> {
     Some((Element::Int(int), rest))
 }
 
-/// The entries from the first to the last.
+/// An iterator over the entries of a ziplist, from the first to the last.
 #[derive(Clone)]
 pub struct Iter<'a> {
     rest: &'a [u8],
@@ -204,8 +206,8 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
-    /// The bytes of a ziplist with these encoded elements. `long` selects the elements whose "size
-    /// before" has the long form.
+    /// The bytes of a ziplist with these encoded elements. `long` selects the entries that have the
+    /// size of the entry before in the long form of five bytes.
     fn ziplist(elements: &[Vec<u8>], long: impl Fn(usize) -> bool) -> Vec<u8> {
         let (mut entries, mut last, mut size) = (Vec::new(), 0, 0usize);
         for (at, element) in elements.iter().enumerate() {
@@ -235,7 +237,8 @@ mod tests {
         Some(ziplist.iter().next()?.to_vec())
     }
 
-    /// A redis-server 7.0 loads these payloads by RESTORE with these results.
+    /// Reads each encoding of a ziplist's elements. Redis 7.0 loads the same bytes by RESTORE with
+    /// the same results.
     #[test]
     fn each_encoding_as_a_real_server_reads_it() {
         let cases: [(&[u8], &[u8]); 13] = [
@@ -273,8 +276,8 @@ mod tests {
         let good = ziplist(&[b"\x02ab".to_vec(), b"\xf3".to_vec()], |_| false);
         assert_eq!(good, b"\x11\0\0\0\x0e\0\0\0\x02\0\x00\x02ab\x04\xf3\xff");
         assert!(Ziplist::parse(&good).is_some());
-        // The offsets are those of the total, the tail, the count, each "size before", and the end
-        // mark.
+        // The offsets in the ziplist are those of the total, the offset of the last entry, the
+        // count, the two sizes of the entry before, and the end mark.
         for at in [0, 4, 8, 10, 14, 16] {
             let mut bad = good.clone();
             bad[at] ^= 1;
@@ -302,7 +305,8 @@ mod tests {
         assert!(listpack.iter().eq([Element::Int(12), Element::Str(b"012")]));
     }
 
-    /// Generates elements as Redis would write them, or in another form that a reader accepts.
+    /// Generates ziplist elements as Redis would write them, or with a longer length than needed,
+    /// which a reader accepts.
     fn encoded() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
         let head = |text: &[u8], form: u8| match (form, text.len()) {
             (0, len @ 0..64) => vec![len as u8],
@@ -349,7 +353,7 @@ mod tests {
             }
         }
 
-        /// Damaged bytes are refused, or can be read to their end.
+        /// A ziplist with damaged bytes is refused, or can be read to its end.
         #[test]
         fn damaged_bytes_do_no_harm(
             list in vec(encoded(), 0..8),

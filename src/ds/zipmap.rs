@@ -1,5 +1,5 @@
-//! Zipmap: the packed hash of Redis 2.0 to 2.4. This server only reads zipmaps, from RDB files of
-//! that age.
+//! Zipmap: the packed hash of Redis 2.0 to 2.4. Aeris only reads zipmaps, from RDB files of these
+//! versions.
 //!
 //! ```text
 //!   | pairs u8 | length | field | length | free u8 | value | free bytes | length | field | ... | 0xFF |
@@ -7,23 +7,25 @@
 //!   length:  one byte up to 253, or 254 and a u32, little endian; 255 is the end
 //! ```
 //!
-//! A value that was replaced by a shorter one leaves `free` unused bytes behind it. The number of
-//! pairs is exact up to 253; 254 means that a walk must count the pairs, and 255 does not occur. A
-//! length below 254 is never written in five bytes.
+//! In a zipmap, a value that replaced a longer one has `free` unused bytes behind it. A zipmap's
+//! number of pairs is exact up to 253; 254 means that a walk must count the pairs, and 255 does not
+//! occur. A length below 254 is never written in five bytes.
 //!
-//! A look-up in a zipmap is a walk; there are no integers and no walks backwards. Redis 2.6 changed
-//! to ziplists. A zipmap that is loaded becomes a listpack ([`Zipmap::to_listpack`]).
+//! A look-up in a zipmap is a walk; a zipmap has no encoded integers, and can't be walked
+//! backwards. Redis 2.6 changed to ziplists. A zipmap that is loaded becomes a listpack
+//! ([`Zipmap::to_listpack`]).
 //!
-//! **Invariant:** a `Zipmap` was walked up to the end mark, which is its last byte, so an iterator
-//! needs no error path (test `damaged_bytes_do_no_harm`). `types::hash` checks that no field is
-//! repeated.
+//! **Invariant:** the bytes of a `Zipmap` were checked up to the end mark, which is the last byte,
+//! so an iterator needs no error path (test `damaged_bytes_do_no_harm`). `types::hash` checks that
+//! no field of a zipmap is repeated.
 
 use super::listpack::{Element, Listpack};
 use super::ziplist::pack;
 
 const LONG: u8 = 254;
 const END: u8 = 255;
-/// The count that means that a walk must count the pairs.
+/// The number of pairs in a zipmap's first byte that means "254 or more": a walk must count the
+/// pairs.
 const COUNT_UNKNOWN: u8 = 254;
 
 /// A checked zipmap in borrowed bytes.
@@ -35,7 +37,7 @@ pub struct Zipmap<'a> {
 }
 
 impl<'a> Zipmap<'a> {
-    /// Checks `bytes` from end to end. `None` if the bytes are not a zipmap.
+    /// Checks a zipmap from end to end. `None` if the bytes are not a zipmap.
     pub fn parse(bytes: &'a [u8]) -> Option<Self> {
         let (&stored, rest) = bytes.split_first()?;
         let (&end, pairs) = rest.split_last()?;
@@ -56,24 +58,25 @@ impl<'a> Zipmap<'a> {
         self.count
     }
 
-    /// Whether there are no pairs.
+    /// Whether the zipmap has no pairs.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// The fields and their values.
+    /// An iterator over the fields of a zipmap with their values.
     pub fn iter(&self) -> Iter<'a> {
         Iter { rest: self.pairs }
     }
 
-    /// A listpack of fields and values in turn. `None` if the listpack would be too large.
+    /// A listpack with the zipmap's fields and values in turn. `None` if the listpack would be too
+    /// large.
     pub fn to_listpack(&self) -> Option<Listpack> {
         let pairs = self.iter();
         pack(pairs.flat_map(|(field, value)| [Element::from(field), Element::from(value)]))
     }
 }
 
-/// Splits off the first field and value of `bytes`.
+/// Splits the first pair of a zipmap off `bytes`. Returns field, value and the rest of the bytes.
 fn split_pair(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let (len, rest) = split_length(bytes)?;
     let (field, rest) = rest.split_at_checked(len)?;
@@ -97,7 +100,7 @@ fn split_length(bytes: &[u8]) -> Option<(usize, &[u8])> {
     }
 }
 
-/// The fields and their values.
+/// An iterator over the fields of a zipmap with their values.
 #[derive(Clone)]
 pub struct Iter<'a> {
     rest: &'a [u8],
@@ -139,7 +142,7 @@ mod tests {
         (field.to_vec(), value.to_vec())
     }
 
-    /// A redis-server 7.0 loads these payloads by RESTORE with these results.
+    /// Reads several zipmaps. Redis 7.0 loads the same bytes by RESTORE with the same results.
     #[test]
     fn reads_what_a_real_server_reads() {
         let two = vec![pair(b"foo", b"bar"), pair(b"hello", b"world")];
@@ -224,7 +227,7 @@ mod tests {
             prop_assert_eq!(listpack.as_bytes(), texts.as_bytes());
         }
 
-        /// Damaged bytes are refused, or can be read to their end.
+        /// A zipmap with damaged bytes is refused, or can be read to its end.
         #[test]
         fn damaged_bytes_do_no_harm(
             pairs in vec((text(), text(), 0u8..6), 0..6),

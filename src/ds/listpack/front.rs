@@ -1,8 +1,8 @@
 //! A listpack with room in front of it, for LPUSH and LPOP on a long list.
 //!
 //! A listpack begins with its header, so a change of its first entry moves all other entries: 4 KB
-//! for an element of ten bytes. In a `FrontPack` only the header moves, into a gap that is kept in
-//! front of it:
+//! or more in a node of a list, for an element of ten bytes. In a `FrontPack` only the header
+//! moves, into a gap that is kept in front of the listpack:
 //!
 //! ```text
 //!   block:  |  gap  | total, elements | entry | entry | ... | 0xFF |
@@ -11,11 +11,11 @@
 //!   remove_first:   --> the header is written again over the end of what was the first entry
 //! ```
 //!
-//! A `FrontPack` takes more memory than a listpack: this struct, and the gap. A list has at most
-//! one of them, see `quicklist`.
+//! A `FrontPack` takes more memory than a listpack: the struct `FrontPack`, and the gap. A list has
+//! at most one `FrontPack`, see `quicklist`.
 //!
-//! **Invariant:** `block[start..]` is a listpack of `count` elements; its entries begin at `start +
-//! HEADER`.
+//! **Invariant:** in a `FrontPack`, `block[start..]` is a listpack of `count` elements, whose
+//! entries begin at `start + HEADER`.
 
 use crate::sys::mover::Mover;
 
@@ -24,7 +24,7 @@ use super::{
     entry_len,
 };
 
-/// A listpack behind a gap.
+/// A listpack with a gap before it, into which new first elements are written.
 #[derive(Clone)]
 pub struct FrontPack {
     block: Vec<u8>,
@@ -44,8 +44,8 @@ impl FrontPack {
         front
     }
 
-    /// Copies `bytes` to a new block with a gap of at least `room` before them. The gap is half as
-    /// long as `bytes`, so that it grows with them.
+    /// Copies the listpack `bytes` to a new block with a gap of at least `room` bytes before it.
+    /// The gap is half as long as the listpack, so that many insertions share the cost of a copy.
     fn open(&mut self, bytes: &[u8], room: usize) {
         let gap = room.max(bytes.len() / 2);
         let mut block = Vec::with_capacity(gap + bytes.len());
@@ -72,12 +72,12 @@ impl FrontPack {
         self.count
     }
 
-    /// The size of the allocations, including this struct.
+    /// The size of the allocations in bytes, including the struct `FrontPack`.
     pub fn memory_bytes(&self) -> usize {
         size_of::<FrontPack>() + self.block.capacity()
     }
 
-    /// Offers the block to the mover.
+    /// Offers the block to the mover, which defragments memory.
     pub fn relocate(&mut self, mover: &mut Mover) {
         mover.vec(&mut self.block);
     }

@@ -37,7 +37,7 @@ impl<'a> Iterator for Iter<'a> {
         Some(element)
     }
 
-    /// Skips `n` elements, which are not decoded.
+    /// Skips `n` elements of a listpack without decoding them, and returns the next element.
     #[inline]
     fn nth(&mut self, n: usize) -> Option<Element<'a>> {
         for _ in 0..n {

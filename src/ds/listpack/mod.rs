@@ -24,17 +24,18 @@
 //! A text that is a canonical integer (`parse_i64`) is stored as an integer, in the smallest
 //! encoding. An element count of 65,535 means "unknown": `len` then walks over the entries.
 //!
-//! A position (`Pos`) is the offset of an entry; a change moves the entries after it. Before a
-//! listpack grows, `safe_to_add` checks the limit of 1 GB, as in Redis.
+//! A position (`Pos`) is the offset of an entry; a change of an entry's size moves all entries
+//! after it. Before a listpack grows, `safe_to_add` checks the limit of 1 GB, as in Redis.
 //!
 //! **Invariant:** the bytes are well formed, from the header to the end mark, including the
-//! backlens: `from_bytes` accepts no other bytes (`validate`), and every change preserves this
-//! (test `histories_match_a_vector`). So reading needs no error path; a bug in this file would
-//! panic at a bounds check, but not read foreign memory.
-//! **Invariant:** the first four bytes are the length of the block; only `splice` writes them.
+//! backlens: `Listpack::from_bytes` refuses all other bytes (`validate`), and every change keeps a
+//! listpack well formed (test `histories_match_a_vector`). So reading a listpack needs no error
+//! path; a bug in this file would panic at a bounds check, but not read foreign memory.
+//! **Invariant:** the first four bytes of a listpack are its length; only `splice` writes this
+//! length.
 //!
 //! Costs: access at the ends is O(1); access by index or value is O(bytes), but in one block, which
-//! the CPU prefetches. Rejected: keeping a capacity (8 bytes for each small hash, see
+//! the CPU prefetches. Rejected for listpacks: keeping a capacity (8 bytes for each small hash, see
 //! `thin_buffer`); an index of the entries.
 
 use std::collections::HashSet;
@@ -73,7 +74,7 @@ const INT_24: u8 = 0xF2;
 const INT_32: u8 = 0xF3;
 const INT_64: u8 = 0xF4;
 
-/// The content of an entry. A string made by `from` is never the text of an integer.
+/// The content of an entry. A string that `Element::from` makes is never the text of an integer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Element<'a> {
     Int(i64),
@@ -103,7 +104,7 @@ impl<'a> Element<'a> {
         self.text(&mut IntBuf::new()).len()
     }
 
-    /// The integer, if the element's text is one.
+    /// The integer whose text the element has; `None` if the text is no integer.
     pub fn as_int(&self) -> Option<i64> {
         match *self {
             Element::Int(int) => Some(int),
@@ -111,8 +112,8 @@ impl<'a> Element<'a> {
         }
     }
 
-    /// Whether two elements have the same text. A listpack from elsewhere may store `12` as a
-    /// string.
+    /// Whether two elements have the same text. A listpack that another program has written may
+    /// store `12` as a string.
     #[inline]
     pub fn same_text(&self, other: &Element) -> bool {
         match (self, other) {
@@ -154,8 +155,8 @@ impl From<i64> for Element<'_> {
     }
 }
 
-/// An entry to be written: its encoding (and an integer's digits) are in `head`, a string's bytes
-/// in `data`.
+/// A listpack entry to be written: `head` has its encoding byte and, for an integer, the integer's
+/// bytes; `data` has a string's bytes.
 struct ListpackEntry<'a> {
     head: [u8; 9],
     head_len: u8,
@@ -259,8 +260,8 @@ impl<'a> ListpackEntry<'a> {
 }
 
 /// The size of the backlen of an entry whose encoding and data have `body` bytes. Redis compares
-/// with `<` where `<=` would do, so that a body of 16,383 bytes has a backlen of three bytes;
-/// existing files contain this form.
+/// with `<` where `<=` would do, so that an entry of 16,383 bytes has a backlen of three bytes;
+/// existing files contain such backlens.
 #[inline]
 const fn backlen_size(body: usize) -> usize {
     match body {
@@ -286,8 +287,8 @@ fn write_backlen(out: &mut [u8], body: usize) {
     out[0] &= 127;
 }
 
-/// Reads the backlen that ends before `end`. Returns the size of the body, and the size of the
-/// backlen itself.
+/// Reads the backlen that ends before `end`. Returns the size of the entry's encoding and data, and
+/// the size of the backlen itself.
 #[inline]
 fn read_backlen(bytes: &[u8], end: usize) -> (usize, usize) {
     let mut body = 0;
@@ -301,7 +302,8 @@ fn read_backlen(bytes: &[u8], end: usize) -> (usize, usize) {
     unreachable!("a backlen has at most five bytes")
 }
 
-/// The size of the encoding and data of the entry at `at`, whose first `head_size` bytes exist.
+/// The size of the encoding and data of the entry at `at`. The bytes that hold the entry's encoding
+/// and length must exist.
 #[inline]
 fn body_len(bytes: &[u8], at: usize) -> usize {
     match bytes[at] {
@@ -317,9 +319,9 @@ fn body_len(bytes: &[u8], at: usize) -> usize {
     }
 }
 
-/// The size of an entry, including its backlen, by its first byte; 0 if more than the first byte is
-/// needed. Walks do little else than look up sizes, and a look-up in this table (four cache lines)
-/// takes half the time of [`body_len`].
+/// The size of an entry, including its backlen, by its first byte; 0 if the size does not follow
+/// from the first byte. Walks over a listpack do little else than look up the sizes of entries, and
+/// a look-up in this table (four cache lines) takes half the time of [`body_len`].
 static SIZES: [u8; 256] = {
     let mut sizes = [0; 256];
     let mut head = 0;
@@ -356,7 +358,7 @@ fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     *bytes[at..].first_chunk().expect("inside the block")
 }
 
-/// The element at `at`, and the position of the next entry.
+/// Decodes the element of the entry at `at`. Also returns the position of the next entry.
 #[inline]
 fn decode(bytes: &[u8], at: usize) -> (Element<'_>, usize) {
     let head = bytes[at];
@@ -394,13 +396,14 @@ fn decode_int(bytes: &[u8], at: usize) -> i64 {
     }
 }
 
-/// The size of the entry at `at`. `None` if the entry is not well formed or leaves no room for the
-/// end mark.
+/// The size of the entry at `at`, including the backlen. `None` if the entry is not well formed or
+/// leaves no room for the listpack's end mark.
 fn checked_entry_len(bytes: &[u8], at: usize) -> Option<usize> {
     let head = *bytes.get(at)?;
     let size = usize::from(SIZES[usize::from(head)]);
     if size != 0 {
-        // The backlen has one byte, whose value is the size.
+        // The backlen of such an entry has one byte, whose value is the size of the encoding and
+        // data.
         let fits = at + size < bytes.len() && usize::from(bytes[at + size - 1]) == size - 1;
         return fits.then_some(size);
     }
@@ -421,8 +424,9 @@ fn checked_entry_len(bytes: &[u8], at: usize) -> Option<usize> {
     (backlen == &expected[..size]).then_some(body + size)
 }
 
-/// Whether `bytes` are a listpack. The shallow check covers only the header and the end mark. The
-/// deep check also walks over every entry, and must precede any other use of bytes from outside.
+/// Whether `bytes` are a listpack. A shallow check covers only the length in the header and the end
+/// mark. A `deep` check also walks over every entry, and must precede any other use of bytes from
+/// files and clients.
 pub fn validate(bytes: &[u8], deep: bool) -> bool {
     let [a, b, c, d, e, f, .., END] = *bytes else {
         return false;
@@ -445,13 +449,13 @@ pub fn validate(bytes: &[u8], deep: bool) -> bool {
     at == bytes.len() - 1 && (stored == COUNT_UNKNOWN || usize::from(stored) == count)
 }
 
-/// The number of groups up to which fingerprints are compared pairwise, which is cheaper than
-/// sorting them.
+/// The number of keys in a listpack up to which their fingerprints are compared pairwise, which is
+/// cheaper than sorting the fingerprints.
 const FEW: usize = 64;
 
 /// Whether the elements are groups of `stride` elements, and no two groups begin with the same
-/// text. Bytes from outside must have this form to become a set (1), or a hash or a sorted set (2).
-/// Texts are compared only if two fingerprints are equal.
+/// text. A listpack from a file or a client must pass this check to become a set (`stride` 1), or a
+/// hash or a sorted set (`stride` 2). Texts are compared only if two fingerprints are equal.
 pub fn is_keyed(listpack: &Listpack, stride: usize) -> bool {
     let len = listpack.len();
     if !len.is_multiple_of(stride) {
@@ -473,9 +477,9 @@ pub fn is_keyed(listpack: &Listpack, stride: usize) -> bool {
     all_differ || texts_differ(listpack, stride)
 }
 
-/// A number that is equal for equal texts, whatever their encoding is, and seldom equal for
-/// different texts. The fingerprint is made of the first and the last eight bytes and the length of
-/// a text.
+/// The fingerprint of an element: a number that is equal for equal texts, whatever their encoding
+/// is, and seldom equal for different texts. A string's fingerprint is made of the first and the
+/// last eight bytes and the length of a text.
 fn fingerprint(key: Element) -> u64 {
     const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
     let text = match key {
@@ -516,8 +520,8 @@ pub fn safe_to_add(bytes: usize, add: usize) -> bool {
     bytes.saturating_add(add) <= SAFETY_LIMIT
 }
 
-/// The size of a listpack with `count` times the element `int`. Callers decide by it whether to
-/// build a listpack.
+/// The size of a listpack with `count` times the element `int`. Callers compare this size with the
+/// limits of settings before they build a listpack.
 pub fn estimate_bytes(int: i64, count: usize) -> usize {
     EMPTY_BYTES + Element::Int(int).entry_size().saturating_mul(count)
 }
@@ -531,22 +535,23 @@ impl Listpack {
     /// An empty listpack, which allocates when the first element is added.
     pub fn new() -> Self {
         static EMPTY: [u8; 8] = [EMPTY_BYTES as u8, 0, 0, 0, 0, 0, END, 0];
-        // The smallest entry has two bytes, so the first element needs another size class.
+        // The smallest entry of a listpack has two bytes, so adding the first element moves the
+        // listpack from the static bytes to an allocation, in another size class.
         const { assert!(size_class(EMPTY_BYTES) == 8 && size_class(EMPTY_BYTES + 2) > 8) }
         Self(ThinBytes::unwritten(&EMPTY))
     }
 
-    /// A listpack whose bytes lie in an entry.
+    /// A listpack whose bytes lie in the entry of its key, `gap` bytes behind the entry's start.
     ///
-    /// # Safety
-    /// As for `ThinBytes::lent`; the bytes are a listpack.
+    /// # Safety The caller promises what `ThinBytes::lent` requires, and that the bytes at `p` are
+    /// a listpack.
     #[inline]
     pub(in crate::ds) unsafe fn lent(p: NonNull<u8>, gap: usize) -> Self {
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: the caller promises what `ThinBytes::lent` requires.
         Self(unsafe { ThinBytes::lent(p, gap) })
     }
 
-    /// Whether the listpack's bytes are in the entry that lent them.
+    /// Whether the listpack's bytes are inside the entry of its key.
     #[inline]
     pub fn is_in_entry(&self) -> bool {
         self.0.is_in_entry()
@@ -560,8 +565,8 @@ impl Listpack {
         &mut self.0
     }
 
-    /// Moves the listpack into an allocation without room for an entry, so that it can be kept
-    /// outside of the entry that it came from.
+    /// Moves the listpack into an allocation of its own, so that the listpack can be kept outside
+    /// of the key's entry in which it was.
     pub fn into_owned(self) -> Self {
         if self.0.gap() > 0 {
             return self.clone();
@@ -569,14 +574,15 @@ impl Listpack {
         self
     }
 
-    /// A copy of bytes from outside. `None` if the bytes don't pass the deep check.
+    /// A listpack that is a copy of bytes from a file or a client. `None` if the bytes don't pass
+    /// the deep check of `validate`.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         validate(bytes, true).then(|| Self::copy_of(bytes))
     }
 
     fn copy_of(bytes: &[u8]) -> Self {
         let mut thin = ThinBytes::zeroed(bytes.len());
-        // SAFETY: the length is the one just given.
+        // SAFETY: the buffer has just been created with this length.
         unsafe { thin.slice_mut(bytes.len()) }.copy_from_slice(bytes);
         Self(thin)
     }
@@ -591,11 +597,11 @@ impl Listpack {
     #[inline]
     fn bytes_mut(&mut self) -> &mut [u8] {
         let len = self.bytes_len();
-        // SAFETY: as in `as_bytes`.
+        // SAFETY: `len` is the length of the block, which its header holds.
         unsafe { self.0.slice_mut(len) }
     }
 
-    /// The size of the block, including the header and the end mark.
+    /// The size of the listpack in bytes, including the header and the end mark.
     #[inline]
     pub fn bytes_len(&self) -> usize {
         // SAFETY: no block is shorter than a header.
@@ -603,7 +609,7 @@ impl Listpack {
         u32::from_le_bytes(array(header, 0)) as usize
     }
 
-    /// The size of the allocation.
+    /// The size of the listpack's allocation in bytes.
     #[inline]
     pub fn memory_bytes(&self) -> usize {
         size_class(self.0.gap() + self.bytes_len())
@@ -614,8 +620,8 @@ impl Listpack {
         u16::from_le_bytes(array(self.as_bytes(), 4))
     }
 
-    /// The number of elements. The time is O(1) below 65,535 elements; from there on it takes a
-    /// walk.
+    /// The number of elements. The time is O(1) below 65,535 elements; from there on the elements
+    /// are counted by a walk.
     #[inline]
     pub fn len(&self) -> usize {
         match self.stored_count() {
@@ -682,8 +688,8 @@ impl Listpack {
         Some((at - size - body) as Pos)
     }
 
-    /// The entry at `index`; a negative index counts from the end. The walk begins at the nearer
-    /// end.
+    /// The entry at `index`; a negative index counts from the end. The walk to the entry begins at
+    /// the nearer end of the listpack.
     pub fn seek(&self, index: i64) -> Option<Pos> {
         let count = self.stored_count();
         let mut index = index;
@@ -711,7 +717,7 @@ impl Listpack {
         decode(self.as_bytes(), pos as usize).0
     }
 
-    /// The element at `pos` and the position after it. Behind the last element this position is
+    /// The element at `pos` and the position after it. The position after the last element is
     /// `end()`.
     #[inline]
     pub fn get_next(&self, pos: Pos) -> (Element<'_>, Pos) {
@@ -741,8 +747,8 @@ impl Listpack {
         }
     }
 
-    /// The first entry at or after `from` that equals `needle`. After each comparison, `skip`
-    /// entries are passed over.
+    /// The first entry at or after `from` that equals `needle`. After each entry that is compared,
+    /// `skip` entries are passed over.
     pub fn find(&self, from: Pos, needle: &[u8], skip: usize) -> Option<Pos> {
         match parse_i64(needle) {
             Some(int) => self.find_by(from, skip, |bytes, at| match bytes[at] {
@@ -753,7 +759,7 @@ impl Listpack {
                 let head = STR_6 | needle.len() as u8;
                 self.find_by(from, skip, |bytes, at| match bytes[at] {
                     same if same == head => &bytes[at + 1..at + 1 + needle.len()] == needle,
-                    // Bytes from outside may store a short length in a long form.
+                    // Listpacks of other programs may store a short length in a long form.
                     STR_12..=STR_32 => decode(bytes, at).0 == Element::Str(needle),
                     _ => false,
                 })
@@ -791,7 +797,7 @@ impl Listpack {
 /// Methods that change a listpack.
 impl Listpack {
     /// Replaces `removed` bytes at `at` by room for `inserted` bytes, which the caller fills. Only
-    /// this function changes the size of the block.
+    /// `splice` changes the size of a listpack.
     fn splice(&mut self, at: usize, removed: usize, inserted: usize) -> &mut [u8] {
         if removed == 0 && inserted == 0 {
             return &mut [];
@@ -799,7 +805,8 @@ impl Listpack {
         let old = self.bytes_len();
         let new = old - removed + inserted;
         let total = u32::try_from(new).expect("callers ask safe_to_add");
-        // SAFETY: `old` is the length of the block; it has `new` bytes when the header says so.
+        // SAFETY: `old` is the length of the block; it has `new` bytes when the header gets the
+        // length `new`.
         unsafe {
             if new > old {
                 self.0.resize(old, new);
@@ -824,8 +831,8 @@ impl Listpack {
         self.bytes_mut()[4..HEADER].copy_from_slice(&stored.to_le_bytes());
     }
 
-    /// Inserts an element before the entry at `pos`, or at the end for `end()`. The new element's
-    /// position is `pos`.
+    /// Inserts an element before the entry at `pos`, or at the end if `pos` is `end()`. The new
+    /// element's position is `pos`.
     #[inline]
     pub fn insert_before<'e>(&mut self, pos: Pos, element: impl Into<Element<'e>>) {
         let entry = ListpackEntry::new(element.into());
@@ -864,7 +871,7 @@ impl Listpack {
         entry.write(out);
     }
 
-    /// Appends elements with a single change of size.
+    /// Appends elements with a single resize of the listpack's buffer.
     pub fn append_all<'e, I>(&mut self, elements: I)
     where
         I: Iterator<Item = Element<'e>> + Clone,
@@ -872,8 +879,8 @@ impl Listpack {
         self.insert_all(self.end(), elements);
     }
 
-    /// Inserts elements before the entry at `pos` with a single change of size. The first one's
-    /// position is then `pos`.
+    /// Inserts elements before the entry at `pos` with a single resize of the listpack's buffer.
+    /// The position of the first inserted element is then `pos`.
     pub fn insert_all<'e, I>(&mut self, pos: Pos, elements: I)
     where
         I: Iterator<Item = Element<'e>> + Clone,
@@ -891,14 +898,14 @@ impl Listpack {
         self.adjust_count(0, added);
     }
 
-    /// Removes the entry at `pos`. Returns the position of the entry that followed it, if there is
-    /// one.
+    /// Removes the entry at `pos`. Returns the position of the entry that followed the removed one,
+    /// if any.
     pub fn delete(&mut self, pos: Pos) -> Option<Pos> {
         self.delete_n(pos, 1)
     }
 
-    /// Removes up to `n` entries from `pos` on. Returns the position of the entry that followed
-    /// them, if there is one.
+    /// Removes up to `n` entries from `pos` on. Returns the position of the entry that followed the
+    /// removed ones, if any.
     pub fn delete_n(&mut self, pos: Pos, n: usize) -> Option<Pos> {
         let (start, mut end) = (pos as usize, pos as usize);
         let bytes = self.as_bytes();

@@ -1,7 +1,7 @@
 //! Draws random elements of a listpack in one walk, for SRANDMEMBER, HRANDFIELD and ZRANDMEMBER.
 //!
-//! A *record* is `stride` entries: 1 in a set, 2 in a hash or a sorted set. `below(n)` draws a
-//! number below `n`.
+//! A *record* of a listpack is `stride` entries: 1 in a set, 2 in a hash or a sorted set. The
+//! closure `below(n)` draws a random number below `n`.
 
 use super::{Listpack, Pos};
 use crate::util::selection_sampling::Selection;
@@ -11,7 +11,7 @@ impl Listpack {
         self.len() / stride
     }
 
-    /// A random record; all records are equally likely.
+    /// The position of a random record of the listpack; all records are equally likely.
     pub fn random(&self, stride: usize, below: &mut impl FnMut(usize) -> usize) -> Option<Pos> {
         let total = self.records(stride);
         if total == 0 {
@@ -20,8 +20,8 @@ impl Listpack {
         self.seek((below(total) * stride) as i64)
     }
 
-    /// Passes `count` records in the order in which they are drawn. The draws are independent, so a
-    /// record may be drawn again.
+    /// Passes the positions of `count` random records to `visit`, in the order in which they are
+    /// drawn. The draws are independent, so a record may be drawn again.
     pub fn sample(
         &self,
         stride: usize,
@@ -44,7 +44,8 @@ impl Listpack {
         drawn.into_iter().for_each(&mut visit);
     }
 
-    /// Passes `count` different records, or all of them, in the order of the listpack.
+    /// Passes the positions of `count` different random records, or of all records if there are
+    /// fewer, to `visit`, in the order of the listpack.
     pub fn sample_unique(
         &self,
         stride: usize,

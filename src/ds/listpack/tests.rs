@@ -126,7 +126,8 @@ fn an_integer_stored_as_a_string_elsewhere_is_found() {
     assert_eq!(listpack.get(HEADER as Pos).as_int(), Some(12));
 }
 
-/// A real server accepts these listpacks in DUMP payloads, and finds the elements.
+/// A real Redis server accepts listpacks with needlessly long lengths in DUMP payloads, and finds
+/// their elements.
 #[test]
 fn a_short_text_with_a_long_head_is_found() {
     let bytes = b"\x16\0\0\0\x03\0\xe0\x00\x02\xe0\x02hi\x04\xf0\x01\0\0\0x\x06\xff";
@@ -262,7 +263,7 @@ proptest! {
         assert_eq!(listpack.clone().as_bytes(), listpack.as_bytes());
     }
 
-    /// Damaged bytes are refused, or can be read in both directions.
+    /// A listpack with damaged bytes is refused, or can be read in both directions.
     #[test]
     fn damaged_bytes_do_no_harm(
         list in vec(text(), 0..8),
@@ -292,7 +293,7 @@ proptest! {
         keys in prop_oneof![vec(0i64..60, 0..40), vec(0i64..100_000, 60..scaled(200, 80))],
         stride in 1usize..4,
         surplus in 0usize..2,
-        // Texts that differ only in the middle have the same fingerprint.
+        // Keys of a listpack that differ only in the middle have the same fingerprint.
         long in any::<bool>(),
     ) {
         let mut listpack = Listpack::new();

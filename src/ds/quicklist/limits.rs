@@ -1,10 +1,12 @@
 //! The size limits of a list's listpacks: `list-max-listpack-size` and `list-compress-depth`.
 
-/// The bytes that an entry takes besides its text, as the check for room assumes.
+/// The bytes that a listpack entry is assumed to take besides its text when a node is checked for
+/// room.
 const ENTRY_OVERHEAD: usize = 8;
-/// The maximum size in bytes of a node whose number of elements is limited.
+/// The maximum size in bytes of a quicklist node if `list-max-listpack-size` limits its number of
+/// elements.
 const COUNTED_NODE_BYTES: usize = 8192;
-/// The maximum sizes of a node for the settings -1 .. -5.
+/// The maximum sizes in bytes of a quicklist node for `list-max-listpack-size` -1 .. -5.
 const NODE_BYTES: [usize; 5] = [4096, 8192, 16_384, 32_768, 65_536];
 
 /// The size limits of a list.
@@ -16,8 +18,8 @@ pub struct ListLimits {
     /// `list-compress-depth`: the number of nodes at either end that are never compressed; 0
     /// compresses none.
     pub compress_depth: u32,
-    /// An element of this size gets a node of its own; with 0, the size follows from `fill`. Only
-    /// DEBUG sets this threshold.
+    /// The size in bytes from which on an element gets a node of its own; with 0, this size follows
+    /// from `fill`. Only DEBUG QUICKLIST-PACKED-THRESHOLD sets another value than 0.
     pub packed_threshold: usize,
 }
 
@@ -32,7 +34,8 @@ impl Default for ListLimits {
 }
 
 impl ListLimits {
-    /// The byte limit of a node that a negative `fill` selects.
+    /// The maximum size in bytes of a node that a negative `fill` selects; `None` if `fill` is a
+    /// number of elements.
     fn node_bytes(&self) -> Option<usize> {
         let class = usize::try_from(self.fill.checked_neg()?).ok()?;
         let class = class.checked_sub(1)?.min(NODE_BYTES.len() - 1);
@@ -69,8 +72,8 @@ impl ListLimits {
     }
 
     /// Whether a quicklist of one node is small enough to become a listpack. After a removal the
-    /// node must be at most half of the limit, so that a list whose size is near the limit is not
-    /// converted back and forth.
+    /// quicklist's node must be at most half of the limit, so that a list whose size is near the
+    /// limit is not converted back and forth.
     pub fn fits_listpack(&self, bytes: usize, count: usize, after_removal: bool) -> bool {
         let divisor = 1 + usize::from(after_removal);
         match self.node_bytes() {

@@ -2,7 +2,7 @@
 //!
 //! In one listpack, every change in the middle of a long list would move all bytes behind it; a
 //! linked list would need 40 bytes for each element. A row of listpacks of some kilobytes each
-//! avoids both costs.
+//! avoids the long moves of one listpack and the memory of a linked list.
 //!
 //! ```text
 //!   nodes: VecDeque                             each 16 bytes: | kind | count u32 | pointer |
@@ -12,25 +12,28 @@
 //!       <- compress_depth = 2 ->          <- compress_depth = 2 ->
 //! ```
 //!
-//! Most commands work at an end of a list, which is O(1) in a `VecDeque`. An index is found by
-//! adding up the counts of the nodes, which lie side by side: a million elements take some 2,200
-//! nodes, whose records take 35 KB. An insertion of a node in the middle moves at most half of
-//! these bytes. In a linked list of nodes, as in Redis, the insertion is O(1), but the search
-//! before it is a chain of cache misses. A tree was rejected for the same reason.
+//! Most commands work at an end of a list, which is O(1) in a `VecDeque`. The element at an index
+//! is found by adding up the counts of the nodes, whose records lie side by side in memory: a
+//! million elements take some 2,200 nodes, whose records take 35 KB. An insertion of a node in the
+//! middle moves at most half of the nodes' records. In a linked list of nodes, as in Redis, the
+//! insertion of a node is O(1), but the search before it is a chain of cache misses. A tree of
+//! nodes was rejected because its search has such a chain, too.
 //!
-//! `ListLimits` limits the size of a node, and of an element in a listpack; a quicklist keeps the
-//! limits with which it was created. Nodes are split, merged and dropped as in Redis, because
-//! OBJECT ENCODING shows when one node is left: a removal merges nothing, but an insertion that
-//! split a node does.
+//! `ListLimits` limits the size of a quicklist's node, and of an element in a listpack; a quicklist
+//! keeps the limits with which it was created. Nodes are split, merged and dropped as in Redis,
+//! because a quicklist of one small node becomes a listpack, which OBJECT ENCODING shows: a removal
+//! merges no nodes, but an insertion that split a node merges its neighbours.
 //!
-//! A listpack grows and shrinks cheaply at its end only. So the first node of a row is a
-//! `FrontPack` while elements are pushed or popped at the front: the bytes of a listpack, with a
-//! gap before them. The node becomes a plain listpack when it is no longer the first.
+//! A listpack grows and shrinks cheaply at its end only. So the first of several nodes of a
+//! quicklist is a `FrontPack` while elements are pushed or popped at the front: the bytes of a
+//! listpack, with a gap before them. A `FrontPack` becomes an ordinary listpack when it is no
+//! longer the first of several nodes.
 //!
-//! **Invariant:** no node is empty; only the first node of several is a `FrontPack`; `len` is the
-//! sum of the counts (test `histories_match_a_vecdeque`).
-//! **Invariant:** the first and last `compress_depth` nodes are not compressed, and no node is if
-//! `compress_depth` is 0. Every change of the row ends in `settle`, which ensures this (same test).
+//! **Invariant:** no node of a quicklist is empty; only the first of several nodes is a
+//! `FrontPack`; `len` is the sum of the nodes' counts (test `histories_match_a_vecdeque`).
+//! **Invariant:** the first and last `compress_depth` nodes of a quicklist are not compressed, and
+//! no node is compressed if `compress_depth` is 0. Every change of a quicklist's nodes ends in
+//! `settle`, which compresses and decompresses accordingly (test `histories_match_a_vecdeque`).
 
 use std::collections::VecDeque;
 use std::ops::{ControlFlow, Range};
@@ -48,11 +51,11 @@ pub use limits::ListLimits;
 use node::Node;
 pub use node::{remove_matching, walk_listpack};
 
-/// The maximum number of nodes that a change adds: a split makes one more node, with a plain node
-/// between its halves.
+/// The maximum number of nodes that a change adds to a quicklist: the insertion of a big element
+/// into a node makes two halves of this node, and a plain node between them.
 const MOST_ADDED: usize = 2;
 
-/// The number of nodes that an estimate of the memory measures.
+/// The number of a quicklist's nodes that an estimate of its memory measures.
 const NODES_WEIGHED: usize = 16;
 
 /// The ends of a list.
@@ -69,7 +72,7 @@ pub enum Side {
     After,
 }
 
-/// A list of nodes.
+/// A long list, as a row of nodes.
 #[derive(Clone)]
 pub struct Quicklist {
     nodes: VecDeque<Node>,
@@ -77,7 +80,7 @@ pub struct Quicklist {
     limits: ListLimits,
 }
 
-/// The form of a node in an RDB file.
+/// The content of a quicklist node, as an RDB file contains it.
 pub enum NodeView<'a> {
     Packed(&'a [u8]),
     Plain(&'a [u8]),
@@ -125,17 +128,18 @@ impl Quicklist {
         self.nodes.len()
     }
 
-    /// The limits of the nodes.
+    /// The size limits of the nodes.
     pub fn limits(&self) -> &ListLimits {
         &self.limits
     }
 
-    /// DEBUG QUICKLIST-PACKED-THRESHOLD, which applies to existing lists too.
+    /// Sets the threshold of DEBUG QUICKLIST-PACKED-THRESHOLD, in bytes, which applies to existing
+    /// lists too.
     pub fn set_packed_threshold(&mut self, bytes: usize) {
         self.limits.packed_threshold = bytes;
     }
 
-    /// The size of the allocations, found by a walk over the nodes.
+    /// The size of the quicklist's allocations in bytes, found by a walk over all nodes.
     pub fn memory_bytes(&self) -> usize {
         let row = self.nodes.capacity() * size_of::<Node>();
         let contents: usize = self.nodes.iter().map(Node::memory_bytes).sum();
@@ -178,7 +182,8 @@ impl Quicklist {
         })
     }
 
-    /// Appends a whole listpack as a node, as read from an RDB file; an empty one is ignored.
+    /// Appends a whole listpack, which an RDB file contained, as a node; an empty listpack is
+    /// ignored.
     pub fn push_listpack(&mut self, listpack: Listpack) {
         if !listpack.is_empty() {
             self.push_node(End::Tail, Node::packed(listpack));
@@ -190,8 +195,8 @@ impl Quicklist {
         self.push_node(End::Tail, Node::plain(text));
     }
 
-    /// Returns the listpack of a quicklist of one node. `Err` returns the quicklist itself, if it
-    /// has more nodes or a plain one.
+    /// Returns the listpack of a quicklist that has exactly one node. Returns the quicklist itself
+    /// as `Err` if it has several nodes, or if its node is not an uncompressed listpack.
     pub fn into_listpack(mut self) -> Result<Listpack, Self> {
         if self.single_listpack().is_none() {
             return Err(self);
@@ -202,7 +207,7 @@ impl Quicklist {
         }
     }
 
-    /// The listpack of a quicklist that has exactly one node.
+    /// The listpack of a quicklist that has exactly one node; `None` for any other quicklist.
     pub fn single_listpack(&self) -> Option<&Listpack> {
         match self.nodes.front()? {
             Node::Packed { listpack, .. } if self.nodes.len() == 1 => Some(listpack),
@@ -211,7 +216,7 @@ impl Quicklist {
     }
 }
 
-/// Moves the nodes in order; the cursor is a node's index.
+/// Defragments the nodes in order; the cursor is the index of the next node.
 impl Relocate for Quicklist {
     fn relocate(&mut self, cursor: Cursor, mover: &mut Mover) -> Cursor {
         if cursor == 0 {
@@ -230,8 +235,8 @@ impl Relocate for Quicklist {
 
 /// Methods that read a quicklist.
 impl Quicklist {
-    /// The node with the element at `index`, and the element's index in it. The search begins at
-    /// the nearer end.
+    /// The index of the node that has the element at `index`, and the element's index within this
+    /// node. The search begins at the nearer end of the list.
     fn locate(&self, index: usize) -> Option<(usize, usize)> {
         let mut left = index;
         if index < self.len / 2 {
@@ -258,8 +263,8 @@ impl Quicklist {
         self.nodes[n].content().get(at).map(show)
     }
 
-    /// Passes the elements from `index` on, in the direction away from the end `from`, to the
-    /// visitor until it breaks.
+    /// Passes the elements from `index` on, in the direction away from the end `from`, to `visit`
+    /// until it breaks.
     pub fn visit<B>(
         &self,
         index: usize,
@@ -286,7 +291,7 @@ impl Quicklist {
 
 /// Methods that change a quicklist.
 impl Quicklist {
-    /// The index of the node at an end, or the index for a new node if there is none.
+    /// The index of the node at an end of the list; 0 if there are no nodes.
     #[inline]
     fn end_node(&self, end: End) -> usize {
         match end {
@@ -370,8 +375,8 @@ impl Quicklist {
         Some(shown)
     }
 
-    /// Inserts an element beside the one at `index`. Returns false if there is no element at
-    /// `index`.
+    /// Inserts an element before or after the element at `index`. Returns false if there is no
+    /// element at `index`.
     pub fn insert(&mut self, index: usize, side: Side, text: &[u8]) -> bool {
         let Some((n, at)) = self.locate(index) else {
             return false;
@@ -401,8 +406,8 @@ impl Quicklist {
         self.settle(n..n + 1);
     }
 
-    /// Splits node `n` before its element `at`, inserts the new element there, and tries to merge
-    /// small nodes.
+    /// Splits node `n` before its element `at`, inserts the new element between the two halves, and
+    /// merges small neighbouring nodes.
     fn split_and_insert(&mut self, n: usize, at: usize, side: Side, large: bool, text: &[u8]) {
         let tail = self.nodes[n]
             .split_off(at)
@@ -425,7 +430,8 @@ impl Quicklist {
         }
     }
 
-    /// Merges node `n` and its neighbours, two on each side, as far as the limits allow.
+    /// Merges node `n` with its neighbours, up to two on each side, as far as the size limits
+    /// allow.
     fn merge_around(&mut self, n: usize) {
         let mut center = n;
         if center >= 2 && self.merge(center - 2) {
@@ -439,7 +445,8 @@ impl Quicklist {
         self.settle(center.saturating_sub(2)..center + 3);
     }
 
-    /// Merges node `n` and the next node, if both are listpacks and fit into one.
+    /// Merges node `n` and the next node, if the two nodes are listpacks and fit into one. Returns
+    /// whether they were merged.
     fn merge(&mut self, n: usize) -> bool {
         let (Some(first), Some(second)) = (self.nodes.get(n), self.nodes.get(n + 1)) else {
             return false;
@@ -463,7 +470,7 @@ impl Quicklist {
         true
     }
 
-    /// Replaces the element at `index`. Returns false if there is none.
+    /// Replaces the element at `index`. Returns false if there is no element at `index`.
     pub fn replace(&mut self, index: usize, text: &[u8]) -> bool {
         let Some((n, at)) = self.locate(index) else {
             return false;
@@ -484,8 +491,8 @@ impl Quicklist {
         true
     }
 
-    /// Replaces an element of a listpack by a big element, or a big element by one that fits a
-    /// listpack.
+    /// Replaces an element of a listpack by a big element, which gets a node of its own, or a big
+    /// element by an element that fits a listpack.
     fn replace_by_other_kind(&mut self, index: usize, text: &[u8]) {
         self.insert(index, Side::After, text);
         let Some((n, at)) = self.locate(index) else {
@@ -547,7 +554,8 @@ impl Quicklist {
         before - self.len
     }
 
-    /// Does the work of `remove` in one node. Returns false if the node was dropped.
+    /// Removes up to `max` elements equal to `text` in node `n`. Returns false if the node was
+    /// dropped, since it became empty.
     fn remove_in_node(&mut self, n: usize, text: &[u8], max: usize, from: End) -> bool {
         let node = &mut self.nodes[n];
         let before = node.count();
@@ -563,9 +571,9 @@ impl Quicklist {
         !gone
     }
 
-    /// Ends every change of the row: turns a `FrontPack` into a listpack if it is alone or no
-    /// longer the first, decompresses the nodes at the ends, and compresses the touched nodes that
-    /// are not at an end.
+    /// Ends every change of a quicklist's nodes: turns a `FrontPack` into a listpack if it is the
+    /// only node or no longer the first one, decompresses the nodes within `compress_depth` of an
+    /// end, and compresses those of the `touched` nodes that are not near an end.
     #[inline]
     fn settle(&mut self, touched: Range<usize>) {
         let len = self.nodes.len();

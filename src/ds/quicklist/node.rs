@@ -1,4 +1,4 @@
-//! One node of a quicklist: a listpack, one big element, or one of these in compressed form.
+//! One node of a quicklist: a listpack or one big element, compressed or not.
 
 use std::borrow::Cow;
 use std::ops::ControlFlow;
@@ -10,12 +10,13 @@ use crate::ds::relocate::Relocate;
 use crate::ds::thin_buffer::size_class;
 use crate::sys::mover::Mover;
 
-/// The size in bytes below which nodes are not compressed.
+/// The size in bytes below which quicklist nodes are not compressed.
 const MIN_COMPRESS_BYTES: usize = 48;
-/// The size in bytes from which on a first node becomes a `FrontPack` when its front changes. In
-/// tests nearly every first node becomes one, so that short histories include it.
+/// The size in bytes from which on the first node of a quicklist becomes a `FrontPack` when an
+/// element is pushed or popped at its front. In tests the size is so small that even short lists
+/// have a `FrontPack`.
 const MIN_FRONT_BYTES: usize = if cfg!(test) { 16 } else { 512 };
-/// A compression that saves less than this number of bytes is not worth the time of a
+/// The minimum number of bytes that the compression of a node must save to be worth the time of a
 /// decompression.
 const MIN_COMPRESS_GAIN: usize = 8;
 
@@ -24,7 +25,7 @@ pub(super) enum Node {
         count: u32,
         listpack: Listpack,
     },
-    /// The first node of a row, while its front is changed frequently.
+    /// The first of several nodes, while elements are pushed and popped at its front.
     Front(Box<FrontPack>),
     Plain(Box<Box<[u8]>>),
     Lzf {
@@ -78,7 +79,8 @@ impl Node {
         Node::Plain(Box::new(text))
     }
 
-    /// Creates a node with one new element.
+    /// Creates a node with one element: a plain node if the element is `large`, otherwise a
+    /// listpack.
     pub(super) fn of(text: &[u8], large: bool) -> Self {
         if large {
             return Self::plain(text.into());
@@ -109,7 +111,7 @@ impl Node {
         matches!(self, Node::Lzf { .. })
     }
 
-    /// The size of the content when it is not compressed.
+    /// The size in bytes that the node's content has without compression.
     #[inline]
     pub(super) fn raw_len(&self) -> usize {
         match self {
@@ -120,7 +122,7 @@ impl Node {
         }
     }
 
-    /// The size of the allocation of the content.
+    /// The size in bytes of the allocations of the node's content.
     pub(super) fn memory_bytes(&self) -> usize {
         match self {
             Node::Packed { listpack, .. } => listpack.memory_bytes(),
@@ -130,7 +132,7 @@ impl Node {
         }
     }
 
-    /// Offers the content's allocations to the mover.
+    /// Offers the allocations of the node's content to the mover, which defragments memory.
     pub(super) fn relocate(&mut self, mover: &mut Mover) {
         mover.visited(1);
         match self {
@@ -161,15 +163,15 @@ impl Node {
         }
     }
 
-    /// Turns a `FrontPack` into a listpack.
+    /// Turns a node that is a `FrontPack` into a listpack.
     pub(super) fn close(&mut self) {
         if let Node::Front(front) = self {
             *self = Node::packed(front.to_listpack());
         }
     }
 
-    /// The node as a `FrontPack`, into which it is turned if needed. `None` if the node is too
-    /// short for that, or not a listpack.
+    /// The node's `FrontPack`; a listpack node is turned into a `FrontPack` first. `None` if the
+    /// node is shorter than `MIN_FRONT_BYTES`, or is not a listpack.
     #[inline]
     pub(super) fn front(&mut self) -> Option<&mut FrontPack> {
         if let Node::Packed { listpack, .. } = self
@@ -183,7 +185,7 @@ impl Node {
         }
     }
 
-    /// Decompresses the content.
+    /// Decompresses the node's content, if it is compressed.
     pub(super) fn decompress(&mut self) {
         let Node::Lzf { count, packed } = self else {
             return;
@@ -198,7 +200,7 @@ impl Node {
         };
     }
 
-    /// Compresses the content if that saves memory.
+    /// Compresses the node's content if this saves memory.
     pub(super) fn compress(&mut self) {
         let raw: &[u8] = match self {
             Node::Packed { listpack, .. } => listpack.as_bytes(),
@@ -227,8 +229,8 @@ impl Node {
         *self = Node::Lzf { count, packed };
     }
 
-    /// The listpack of a node, which is decompressed if needed, and its count. `None` for a plain
-    /// node.
+    /// The listpack of a node and its number of elements, both for a change; a compressed node is
+    /// decompressed first. `None` for a plain node.
     #[inline]
     pub(super) fn listpack_mut(&mut self) -> Option<(&mut Listpack, &mut u32)> {
         self.decompress();
@@ -239,7 +241,8 @@ impl Node {
         }
     }
 
-    /// Inserts an element before the element at `at`. The node must be a listpack.
+    /// Inserts an element before the element at index `at`. The node must be a listpack, compressed
+    /// or not.
     #[inline]
     pub(super) fn insert(&mut self, at: usize, text: &[u8]) {
         let (listpack, count) = self
@@ -254,7 +257,7 @@ impl Node {
         *count += 1;
     }
 
-    /// Removes `n` elements from `at` on. At least one element must remain.
+    /// Removes `n` elements from index `at` on. At least one element of the node must remain.
     pub(super) fn cut(&mut self, at: usize, n: usize) {
         if let Some((listpack, count)) = self.listpack_mut() {
             listpack.delete_range(at as i64, n);
@@ -262,7 +265,7 @@ impl Node {
         }
     }
 
-    /// Moves the elements from `at` on to a new node.
+    /// Moves the node's elements from index `at` on to a new node.
     pub(super) fn split_off(&mut self, at: usize) -> Option<Node> {
         let (listpack, count) = self.listpack_mut()?;
         let tail = listpack.split_off(listpack.seek(at as i64)?);
@@ -275,8 +278,8 @@ impl Node {
     }
 
     /// Removes up to `max` elements equal to `text`, those nearest to the end `from` first. The
-    /// caller drops the node if all elements were removed. A node without such elements stays
-    /// compressed.
+    /// caller drops the node if all elements were removed. A compressed node without an element
+    /// equal to `text` stays compressed.
     pub(super) fn remove_matching(&mut self, text: &[u8], max: usize, from: End) -> usize {
         if self.is_compressed() && !self.content().contains(text) {
             return 0;
@@ -331,8 +334,8 @@ impl Content<'_> {
         }
     }
 
-    /// Passes the elements from `at` on, in the direction away from the end `from`, to the visitor
-    /// until it breaks.
+    /// Passes the elements from index `at` on, in the direction away from the end `from`, to
+    /// `visit` until it breaks.
     #[inline]
     pub(super) fn walk<B>(
         &self,
@@ -357,7 +360,7 @@ impl Content<'_> {
 }
 
 /// Passes the elements of `listpack` from `pos` on, in the direction away from the end `from`, to
-/// the visitor until it breaks.
+/// `visit` until it breaks.
 #[inline]
 pub fn walk_listpack<B>(
     listpack: &Listpack,

@@ -241,10 +241,11 @@ fn a_big_element_has_a_node_of_its_own() {
     let mut list = filled(ListLimits::default(), 3);
     assert!(list.insert(1, Side::After, &[b'x'; 8193]));
     assert_eq!(list.node_count(), 3);
-    // A small element in the big one's place joins the listpack after it.
+    // A small element that replaces the big one joins the listpack after it.
     assert!(list.replace(2, b"small"));
     assert_eq!(list.node_count(), 2);
-    // The rest of that listpack is merged with the listpack before it.
+    // The rest of the listpack from which the replaced element came is merged with the listpack
+    // before it.
     assert!(list.replace(3, &[b'y'; 9000]));
     let plain = list
         .nodes()

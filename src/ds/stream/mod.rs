@@ -10,29 +10,33 @@
 //!          | flags | ms - node's ms | seq - node's seq | value | value | ..     | elements before |
 //! ```
 //!
-//! Each box is a listpack element. IDs are differences to the node's ID, and an entry with the
-//! master entry's fields stores only values, so that a small entry costs about 18 bytes. The last
-//! element of an entry is the number of its other elements, for walks backwards; the master entry
-//! ends with 0, where such a walk stops. The listpacks are byte for byte those of Redis, because
-//! RDB files, DUMP and replication contain them.
+//! Each box of the drawing is a listpack element. The IDs of entries are stored as differences to
+//! the node's ID, and an entry with the same field names as the master entry stores only values, so
+//! that a small entry costs about 18 bytes. The last element of an entry is the number of its other
+//! elements, for walks backwards; the master entry ends with 0, where a walk backwards stops. The
+//! listpacks of a stream are byte for byte those of Redis, because RDB files, DUMP and replication
+//! contain them.
 //!
-//! A deleted entry gets a flag and stays until its node has only deleted entries: XDEL then removes
-//! the whole node. So XDEL never moves bytes, and approximate trimming, which drops whole nodes, is
-//! O(1) for a hundred entries.
+//! A deleted entry of a stream gets a flag and stays until its node has only deleted entries: XDEL
+//! then removes the whole node. So XDEL never moves bytes, and approximate trimming, which drops
+//! whole nodes, is O(1) for a hundred entries.
 //!
 //! **Invariants** (`tests::agrees_with_a_vector` after each step)
-//! - `count` and `deleted` of a master entry count the entries by flag; only exact trimming leaves
-//!   a node without live entries, as in Redis, and the next trim removes it;
-//! - IDs rise along the log, and no ID is above `last_id`;
-//! - `len` is the sum of the counts; `first_id` is the first live entry's ID, or 0-0;
-//! - bytes from outside are added by [`StreamLog::insert_node`] only, which checks them: reading
-//!   needs no error path.
+//! - `count` and `deleted` of a master entry are the numbers of live and of deleted entries in its
+//!   node; only exact trimming leaves a node without live entries, as in Redis, and the next trim
+//!   removes it;
+//! - the IDs of live entries rise along a stream, and no live entry's ID is above `last_id`;
+//! - the `len` of a stream is the sum of its nodes' counts of live entries; `first_id` is the first
+//!   live entry's ID, or 0-0;
+//! - nodes from files and clients are added by [`StreamLog::insert_node`] only, which checks them,
+//!   so that reading a stream needs no error path.
 //!
-//! **Limits**: a node never exceeds 1 GB, whatever the settings are; a larger entry is refused.
+//! **Limits**: a node of a stream never exceeds 1 GB, whatever the settings are; a larger entry is
+//! refused.
 //!
-//! Rejected: a radix tree (Redis's choice) holds the same 16-byte keys and saves a few bytes for
-//! each node of 4,096 bytes, but needs its own balancing, iterators and proofs; the standard
-//! library's B-tree has them.
+//! Rejected for a stream's nodes: a radix tree (Redis's choice) saves a few bytes of the 16-byte
+//! IDs for each node of 4,096 bytes, but needs code for its changes and iterators, which the
+//! standard library's B-tree has already.
 
 use super::btree_memory::map_bytes;
 use super::listpack::{Element, Iter, Listpack, Pos, SAFETY_LIMIT};
@@ -50,7 +54,7 @@ mod tests;
 pub use walk::Range;
 use walk::{Node, Raw, Walk};
 
-/// The maximum length of an ID's text: the size of Redis's buffer.
+/// The maximum length of a stream ID's text, which is the size of Redis's buffer for it.
 pub const MAX_ID_CHARS: usize = 127;
 
 const DELETED: i64 = 1;
@@ -74,13 +78,13 @@ impl StreamId {
         seq: u64::MAX,
     };
 
-    /// The ID with these parts.
+    /// The ID `ms-seq`.
     pub const fn new(ms: u64, seq: u64) -> StreamId {
         StreamId { ms, seq }
     }
 
     /// Parses `ms-seq`, or `ms`, for which `missing_seq` is the sequence number. Accepts the same
-    /// forms of digits as Redis.
+    /// spellings of a number as Redis.
     pub fn parse(text: &[u8], missing_seq: u64) -> Option<StreamId> {
         if text.len() > MAX_ID_CHARS {
             return None;
@@ -154,22 +158,22 @@ impl Default for IdBuf {
 /// The ID argument of XADD.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NewId {
-    /// `*`: the ID is a new one.
+    /// `*`: milliseconds and sequence number are generated.
     Auto,
-    /// `ms-*`: the sequence number is a new one.
+    /// `ms-*`: only the sequence number is generated.
     AutoSeq(u64),
-    /// `ms-seq`, or `ms`, which means `ms-0`: the ID is this one.
+    /// `ms-seq`, or `ms`, which means `ms-0`: nothing is generated.
     Exact(StreamId),
 }
 
-/// The reason why an entry was not added.
+/// The reason why XADD added no entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddError {
-    /// The log has the highest possible ID.
+    /// The last ID of the stream is the highest possible one.
     Exhausted,
-    /// The ID is not above the last ID.
+    /// The ID of the new entry is not above the last ID of the stream.
     IdTooSmall,
-    /// Fields and values exceed the size of a node.
+    /// Fields and values exceed the maximum size of a node, 1 GB.
     TooLarge,
 }
 
@@ -180,7 +184,7 @@ pub struct NodeLimits {
     pub max_entries: u64,
 }
 
-/// The entries that XTRIM and XADD keep.
+/// The strategy of XTRIM and XADD: the entries that trimming keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trim {
     /// At most this number of entries is kept.
@@ -189,22 +193,22 @@ pub enum Trim {
     MinId(StreamId),
 }
 
-/// The precision of trimming.
+/// The precision of XTRIM and XADD: `=` or `~`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
     Exact,
-    /// Only whole nodes are removed, and at most `limit` entries if there is a limit.
+    /// Trimming removes only whole nodes, and at most `limit` entries if LIMIT is given.
     Approximate {
         limit: Option<u64>,
     },
 }
 
-/// An entry, as walks return it.
+/// An entry of a stream that a walk has reached.
 #[derive(Clone)]
 pub struct StreamEntry<'a> {
     pub id: StreamId,
     fields: usize,
-    /// The names in the master entry, if the entry has the same names.
+    /// The field names in the master entry, if this entry has the same names.
     names: Option<Iter<'a>>,
     body: Iter<'a>,
 }
@@ -215,12 +219,12 @@ impl<'a> StreamEntry<'a> {
         self.fields
     }
 
-    /// Whether there are no fields.
+    /// Whether the entry has no fields.
     pub fn is_empty(&self) -> bool {
         self.fields == 0
     }
 
-    /// Iterates over pairs of a name and a value, in the order of XADD.
+    /// Iterates over the fields as pairs of a name and a value, in the order of XADD's arguments.
     pub fn fields(&self) -> impl Iterator<Item = (Element<'a>, Element<'a>)> + use<'a> {
         let (mut names, mut body) = (self.names.clone(), self.body.clone());
         (0..self.fields).map_while(move |_| {
@@ -244,18 +248,19 @@ pub struct StreamLog {
     entries_added: u64,
 }
 
-/// The listpack element for the low or high half of the difference of two IDs.
+/// The listpack element that stores the difference of the milliseconds, or of the sequence numbers,
+/// of two IDs.
 fn difference(a: u64, b: u64) -> Element<'static> {
     Element::Int(a.wrapping_sub(b) as i64)
 }
 
-/// Moves the nodes in order. The cursor is the upper 127 bits of a node's ID.
+/// Defragments the nodes in order. The cursor is the upper 127 bits of the next node's ID.
 impl Relocate for StreamLog {
     fn relocate(&mut self, cursor: Cursor, mover: &mut Mover) -> Cursor {
         if cursor == 0 {
             mover.map(&mut self.nodes, |_, _, _| ());
         }
-        // A cursor has one bit less than an ID, so a node may be visited twice.
+        // A cursor has one bit less than an ID, so a node may be defragmented twice.
         let place = |id: &StreamId| Cursor::from_be_bytes(id.to_bytes()) >> 1;
         let from = StreamId::from_bytes((cursor << 1).to_be_bytes());
         for (id, node) in self.nodes.range_mut(from..) {
@@ -269,7 +274,7 @@ impl Relocate for StreamLog {
 }
 
 impl StreamLog {
-    /// An empty log.
+    /// An empty stream.
     pub fn new() -> StreamLog {
         StreamLog::default()
     }
@@ -289,7 +294,8 @@ impl StreamLog {
         self.first_id
     }
 
-    /// The highest ID that was ever added, even if its entry was deleted.
+    /// The highest ID that was ever added to the stream, even if its entry was deleted; XSETID can
+    /// set it.
     pub fn last_id(&self) -> StreamId {
         self.last_id
     }
@@ -304,8 +310,8 @@ impl StreamLog {
         self.entries_added
     }
 
-    /// Sets the last ID, for XSETID and the end of a load. The caller has checked that the log has
-    /// no higher ID.
+    /// Sets the last ID, for XSETID and the end of a load. The caller has checked that no live
+    /// entry has a higher ID.
     pub fn set_last_id(&mut self, id: StreamId) {
         self.last_id = id;
     }
@@ -337,7 +343,7 @@ impl StreamLog {
     }
 
     /// An estimate of [`StreamLog::memory_bytes`] from a few nodes at both ends, in O(1). The nodes
-    /// in between were as full when they were the last.
+    /// in between are assumed to be as full, since each was the last node once.
     pub fn memory_estimate(&self) -> usize {
         const WEIGHED: usize = 4;
         let nodes = self.nodes.values();
@@ -347,7 +353,7 @@ impl StreamLog {
         nodes + map_bytes::<StreamId, Listpack>(self.nodes.len())
     }
 
-    /// The ID that XADD would use now.
+    /// The ID that an XADD with the ID argument `wanted` would use at the time `now_ms`.
     pub fn next_id(&self, wanted: NewId, now_ms: u64) -> Result<StreamId, AddError> {
         if self.last_id == StreamId::MAX {
             return Err(AddError::Exhausted);
@@ -372,7 +378,8 @@ impl StreamLog {
         }
     }
 
-    /// Appends an entry. `fields` has names and values in turn, so its length must be even.
+    /// Appends an entry and returns its ID. `fields` has names and values in turn, so its length
+    /// must be even.
     pub fn append(
         &mut self,
         wanted: NewId,
@@ -385,7 +392,8 @@ impl StreamLog {
         let bytes = fields
             .iter()
             .fold(0usize, |sum, field| sum.saturating_add(field.len()));
-        // A new node repeats the names, and each element costs up to 10 bytes besides its text.
+        // Each listpack element of an entry costs up to 10 bytes besides its text; the factor 2
+        // covers the field names in the master entry of a new node.
         let upper_bound = bytes
             .saturating_add(fields.len().saturating_mul(10))
             .saturating_mul(2);
@@ -412,14 +420,14 @@ impl StreamLog {
         Ok(id)
     }
 
-    /// Iterates over the live entries with IDs in this range, including both ends, in ascending
-    /// order.
+    /// Iterates over the live entries whose IDs are from `start` to `end`, both included, in
+    /// ascending order.
     pub fn range(&self, start: StreamId, end: StreamId) -> Range<'_> {
         Range::forwards(&self.nodes, start, end)
     }
 
-    /// Iterates over the live entries with IDs in this range, including both ends, in descending
-    /// order.
+    /// Iterates over the live entries whose IDs are from `start` to `end`, both included, in
+    /// descending order.
     pub fn rev_range(&self, start: StreamId, end: StreamId) -> Range<'_> {
         Range::backwards(&self.nodes, start, end)
     }
@@ -458,7 +466,7 @@ impl StreamLog {
         true
     }
 
-    /// Removes entries from the front. Returns the number of removed entries.
+    /// Removes the oldest entries that `trim` does not keep. Returns the number of removed entries.
     pub fn trim(&mut self, trim: Trim, precision: Precision) -> u64 {
         let before = self.len;
         let limit = match precision {
@@ -494,7 +502,7 @@ impl StreamLog {
         before - self.len
     }
 
-    /// Marks those entries of the first node as deleted that `trim` removes.
+    /// Marks those entries of the first node as deleted that `trim` does not keep.
     fn trim_first_node(&mut self, trim: Trim) {
         let Some(mut first) = self.nodes.first_entry() else {
             return;
@@ -519,12 +527,12 @@ impl StreamLog {
         }
     }
 
-    /// Trims one entry at a time, where `may_go` allows it. Returns the IDs of the removed entries
-    /// in order.
+    /// Trims like `trim`, but keeps the entries that `may_go` refuses. Returns the IDs of the
+    /// removed entries in ascending order.
     ///
-    /// Exact trimming skips entries that must stay and continues behind them. Approximate trimming
-    /// stops at the first node that can't be removed as a whole, so that it removes the same
-    /// entries as exact trimming to the same length.
+    /// Exact trimming skips entries that `may_go` refuses and continues behind them. Approximate
+    /// trimming stops at the first node that can't be removed as a whole, so that it removes the
+    /// same entries as exact trimming to the same length.
     pub fn trim_where(
         &mut self,
         trim: Trim,
@@ -588,9 +596,9 @@ impl StreamLog {
         self.first_id = first.unwrap_or_default();
     }
 
-    /// Adds a node from a file or DUMP, if its bytes have the form in the drawing. Nodes must be
-    /// added in the order of their IDs; `finish_load` is called after the last. Until then
-    /// `last_id` is the ID of the last live entry.
+    /// Adds a node from a file or a DUMP payload. Returns false if the node's bytes are not valid.
+    /// Nodes must be added in the order of their IDs; `finish_load` is called after the last one.
+    /// Before `finish_load`, `last_id` is the ID of the last live entry.
     pub fn insert_node(&mut self, id: StreamId, node: Listpack) -> bool {
         let last_node = self.nodes.last_key_value();
         let behind_last =
@@ -609,8 +617,8 @@ impl StreamLog {
         true
     }
 
-    /// Sets the figures that a file has besides the nodes. Returns false if the figures contradict
-    /// the nodes; then the figures of the nodes are used.
+    /// Sets the figures of the stream that a file has besides its nodes. Returns false if length or
+    /// last ID contradict the nodes; the nodes' own length and highest ID are then used.
     pub fn finish_load(
         &mut self,
         len: u64,
@@ -633,7 +641,7 @@ impl StreamLog {
     }
 }
 
-/// Whether an entry of `bytes` bytes fits into the node.
+/// Whether an entry with `bytes` bytes of fields and values fits into the node.
 fn has_room(node: &Listpack, bytes: usize, limits: NodeLimits) -> bool {
     let max_bytes = if limits.max_bytes == 0 {
         SAFETY_LIMIT
@@ -651,7 +659,7 @@ fn has_room(node: &Listpack, bytes: usize, limits: NodeLimits) -> bool {
     limits.max_entries == 0 || (entries as u64) < limits.max_entries
 }
 
-/// Creates a node that has only the master entry.
+/// Creates a node that has only a master entry, with the names in `fields`.
 fn new_node(fields: &[&[u8]]) -> Listpack {
     let mut node = Listpack::new();
     let head = [
@@ -707,8 +715,8 @@ fn append_entry(node: &mut Listpack, master_id: StreamId, id: StreamId, fields: 
     }
 }
 
-/// Moves `n` entries in the master entry from the count of live entries to that of deleted ones.
-/// Returns the remaining count.
+/// In the node's master entry, subtracts `n` from the count of live entries and adds it to that of
+/// deleted entries. Returns the count of live entries.
 fn count_deleted(node: &mut Listpack, n: i64) -> i64 {
     let Some(at) = node.first() else {
         return 0;

@@ -1,4 +1,4 @@
-//! Compares generated histories of the log with a vector.
+//! Compares generated histories of a stream with a vector.
 
 use super::*;
 use crate::ds;
@@ -148,8 +148,8 @@ proptest! {
         load(StreamId::new(1, 1), node);
     }
 
-    /// A valid node in which some elements were replaced is refused, or all its entries are
-    /// consistent.
+    /// A node of a stream in which some elements were replaced is refused, or its entries are read
+    /// consistently in both directions.
     #[test]
     fn damaged_nodes_do_no_harm(
         entries in proptest::collection::vec((0u8..4, 1usize..4), 1..12),
@@ -197,7 +197,8 @@ fn load(id: StreamId, node: Listpack) {
     assert!(log.is_empty());
 }
 
-/// A node whose elements are given as texts; numbers become integers.
+/// A stream node whose listpack elements are given as words; words that are numbers become
+/// integers.
 fn node(elements: &str) -> Listpack {
     let mut node = Listpack::new();
     let texts = elements.split_whitespace();
@@ -239,7 +240,7 @@ fn each_element_of_a_node_is_checked() {
         assert!(accepts("1 0 1 name 0 2 0 0 a 4"));
         assert!(!accepts(&format!("1 0 1 name 0 {bad}")), "{bad}");
     }
-    // IDs must ascend, except the IDs of deleted entries.
+    // The IDs of a node's entries must ascend, except those of deleted entries.
     assert!(accepts("2 0 1 name 0 2 0 0 a 4 2 0 1 a 4"));
     assert!(!accepts("2 0 1 name 0 2 0 1 a 4 2 0 1 a 4"));
     assert!(accepts("1 1 1 name 0 3 0 1 a 4 2 0 1 a 4"));
@@ -380,14 +381,15 @@ fn a_small_entry_costs_18_bytes() {
     );
 }
 
-/// A number of entries that no trimmed stream in these tests has.
+/// More entries than any stream that these tests trim has.
 const LONG: usize = scaled(60, 20);
 
 proptest! {
     #![proptest_config(ds::cases(128))]
 
-    /// Some entries must stay. Exact trimming removes the first of the other entries; approximate
-    /// trimming removes the same entries as exact trimming to the resulting length.
+    /// Trims streams in which some entries must stay. Exact trimming removes the oldest entries
+    /// that may be removed; approximate trimming removes the same entries as exact trimming to the
+    /// resulting length.
     #[test]
     fn trimming_passes_over_what_must_stay(
         deleted in proptest::collection::vec(any::<bool>(), 1..LONG),

@@ -4,7 +4,7 @@ use super::{SAME_FIELDS, StreamEntry, StreamId};
 use crate::ds::listpack::{Iter, Listpack, Pos};
 use std::collections::{BTreeMap, btree_map};
 
-/// A node whose master entry has been read.
+/// A node of a stream whose master entry has been read.
 #[derive(Clone, Copy)]
 pub(super) struct Node<'a> {
     id: StreamId,
@@ -14,7 +14,7 @@ pub(super) struct Node<'a> {
     names: Pos,
 }
 
-/// The position, the ID and the flags of an entry.
+/// An entry's position in the node's listpack, its ID and its flags.
 #[derive(Clone, Copy)]
 pub(super) struct Raw {
     pub at: Pos,
@@ -50,7 +50,7 @@ impl Reader<'_> {
 }
 
 impl<'a> Node<'a> {
-    /// Reads the master entry.
+    /// Reads the master entry of a node.
     pub fn new(id: StreamId, listpack: &'a Listpack) -> Node<'a> {
         let mut reader = Reader {
             listpack,
@@ -75,8 +75,8 @@ impl<'a> Node<'a> {
 /// A walk over the entries of a node, including deleted ones.
 pub(super) struct Walk<'a> {
     node: Node<'a>,
-    /// In a walk forwards, the position of the next entry; in a walk backwards, the last element of
-    /// the next entry.
+    /// In a walk forwards, the position of the next entry's first element; in a walk backwards,
+    /// that of the next entry's last element.
     at: Option<Pos>,
     backwards: bool,
 }
@@ -106,7 +106,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Reads the entry at `at`. Also returns the position of the next entry.
+    /// Reads the entry at `at`. In a walk forwards, also returns the position of the next entry.
     fn read(&self, at: Pos) -> (Raw, StreamEntry<'a>, Pos) {
         let node = self.node;
         let mut reader = Reader {
@@ -144,7 +144,7 @@ impl<'a> Iterator for Walk<'a> {
         let listpack = self.node.listpack;
         let mut at = self.at?;
         if self.backwards {
-            // The master entry ends with 0, which stops the walk.
+            // The last element of the master entry is 0, which stops a walk backwards.
             let before = listpack.get(at).as_int().filter(|&n| n > 0)?;
             for _ in 0..before {
                 at = listpack.prev(at)?;
@@ -175,7 +175,8 @@ impl<'a> Range<'a> {
         end: StreamId,
         backwards: bool,
     ) -> Range<'a> {
-        // The node that may have `start` is the last one that begins at or before `start`.
+        // The entry with the ID `start` can only be in the last node whose ID is at or below
+        // `start`.
         let first = nodes
             .range(..=start)
             .next_back()
@@ -245,15 +246,16 @@ impl<'a> Iterator for Range<'a> {
     }
 }
 
-/// The result of checking a node.
+/// The figures of a node that was checked.
 pub(super) struct Census {
     pub live: u64,
     /// The IDs of the first and the last live entry.
     pub ends: Option<(StreamId, StreamId)>,
 }
 
-/// Checks whether a listpack from outside is a valid node with the ID `id`: every element is in its
-/// place, the counts are right, and the IDs of live entries ascend from that of the node.
+/// Checks whether a listpack from outside is a valid node with the ID `id`: each entry has all its
+/// elements, the counts of live and of deleted entries are right, and the IDs of live entries
+/// ascend from that of the node.
 pub(super) fn validate(id: StreamId, listpack: &Listpack) -> Option<Census> {
     let mut elements = listpack.iter();
     let (count, deleted) = (elements.next_int()?, elements.next_int()?);
@@ -293,7 +295,8 @@ pub(super) fn validate(id: StreamId, listpack: &Listpack) -> Option<Census> {
     })
 }
 
-/// Skips the fields of an entry. Returns the number of the entry's elements so far.
+/// Skips the fields of an entry. Returns the number of the entry's elements up to there, which must
+/// be the entry's last element.
 fn skip_fields(elements: &mut Iter<'_>, flags: i64, names: usize) -> Option<i64> {
     let before = if flags & SAME_FIELDS != 0 {
         skip(elements, names)?;

@@ -1,27 +1,29 @@
-//! A leaf of the sorted set's tree: up to 168 members in one allocation that grows with them.
+//! A leaf of the sorted set's tree: pointers to up to 168 members, in one allocation that grows
+//! with their number.
 //!
 //! ```text
 //! Leaf --> | base u64 | len u16 | cap u16 | shift u8 | keys: cap x u32 | members: cap x pointer |
 //!            16 bytes of header                          key = ((order(score) - base) >> shift), clamped to u32
 //! ```
 //!
-//! A score and a pointer would take 16 bytes for each member. The leaf needs 12: neighbours' scores
-//! have their high bits in common, so a leaf stores a key for each score: the difference to its
-//! `base`, in units of `1 << shift`. The map from score to key is monotone for *every* base and
-//! shift. So a search among the keys is right unless keys are equal, and only members whose keys
-//! equal the probe's are read. Base and shift affect speed only: they are chosen when a leaf is
-//! built or divided, and again when the leaf grows and many keys are equal.
+//! A score and a pointer would take 16 bytes for each member. A leaf needs 12: the scores in a leaf
+//! have their high bits in common, so a leaf stores a key of four bytes for each score: the
+//! difference to the leaf's `base`, in units of `1 << shift`. The map from score to key is monotone
+//! for *every* base and shift. So a binary search among the keys is right unless keys are equal,
+//! and a search reads only members whose keys equal that of the searched score. The base and the
+//! shift of a leaf affect speed only: they are chosen when the leaf is built or divided, and again
+//! when the leaf grows and many keys are equal.
 //!
-//! Capacities follow the allocator's size classes (8-byte quantum, four classes for each doubling),
-//! so a leaf wastes at most one step, an eighth on average. Leaves of fixed size would waste a
-//! third after random inserts.
+//! The capacities of leaves follow the allocator's size classes (8-byte quantum, four classes for
+//! each doubling), so a leaf wastes at most the difference of two classes, an eighth on average.
+//! Leaves of fixed size would waste a third after random inserts.
 //!
 //! **Invariants**
-//! - members are in order (score, then bytes), and all of them live;
-//! - `keys[i] == key(order(score of members[i]))`, hence keys never fall (`ZsetTree::check`
-//!   compares both);
-//! - cap is even (the pointers stay aligned to 8) and at most MAX, except while two leaves are
-//!   joined and divided again.
+//! - the members of a leaf are in order (score, then bytes), and all of them live;
+//! - `keys[i] == key(order(score of members[i]))`, hence a leaf's keys never fall
+//!   (`ZsetTree::check` compares each key with its member);
+//! - the capacity of a leaf is even, so that its pointers stay aligned to 8 bytes, and at most MAX,
+//!   except while two leaves are joined and divided again.
 
 use super::{Probe, order};
 use crate::ds::member::MemberPtr;
@@ -39,7 +41,7 @@ pub(super) const MIN: usize = MAX / 4;
 const HEADER: usize = size_of::<Header>();
 const ENTRY: usize = size_of::<u32>() + size_of::<MemberPtr>();
 
-/// The allocator's size classes, in bytes, that leaves use.
+/// The size classes of the allocator, in bytes, that leaves fill.
 const CLASSES: [usize; 16] = [
     40, 64, 96, 128, 192, 256, 320, 448, 640, 768, 896, 1024, 1280, 1536, 1792, 2048,
 ];
@@ -58,8 +60,8 @@ const _: () = assert!(((CLASSES[15] - HEADER) / ENTRY) & !1 == MAX);
 /// The owning pointer of a leaf, which owns the arrays but not the members.
 pub(super) struct Leaf(NonNull<Header>);
 
-/// The smallest capacity for `len` members that fills its size class. While two leaves are joined
-/// to be divided again, `len` may exceed MAX.
+/// The smallest capacity for `len` members with which a leaf fills its size class. While two leaves
+/// are joined to be divided again, `len` may exceed MAX.
 fn capacity_for(len: usize) -> usize {
     CLASSES
         .iter()
@@ -80,7 +82,7 @@ fn key(base: u64, shift: u8, order: u64) -> u32 {
 impl Leaf {
     pub(super) fn with_capacity(len: usize) -> Leaf {
         let cap = capacity_for(len);
-        // SAFETY: the layout holds a header at least.
+        // SAFETY: the layout has at least the size of a header, so it is not empty.
         let start = unsafe { alloc(layout(cap)) };
         let Some(start) = NonNull::new(start.cast::<Header>()) else {
             handle_alloc_error(layout(cap))
@@ -97,7 +99,7 @@ impl Leaf {
         Leaf(start)
     }
 
-    /// A leaf of sorted members, with base and shift chosen for them.
+    /// A leaf of sorted members, whose base and shift are chosen for the members' scores.
     pub(super) fn from_sorted(members: &[MemberPtr]) -> Leaf {
         let mut leaf = Leaf::with_capacity(members.len());
         leaf.extend(members);
@@ -169,8 +171,8 @@ impl Leaf {
         low + members[low..high].partition_point(|&m| probe.is_after(order_of(m), m))
     }
 
-    /// Whether a score would lie strictly between the neighbours of the member at `at`. The
-    /// neighbours are read only if keys are equal.
+    /// Whether the score with this `order` would lie strictly between the scores of the neighbours
+    /// of the member at `at`. The neighbours' scores are read only if keys are equal.
     pub(super) fn fits_between(&self, order: u64, at: usize) -> bool {
         let (keys, members, key) = (self.keys(), self.members(), self.key_of(order));
         let (before, after) = (at - 1, at + 1);
@@ -190,8 +192,8 @@ impl Leaf {
             }
         }
         let key = self.key_of(order_of(member));
-        // SAFETY: cap > len, so there is room for one more entry behind the `len - at` entries that
-        // move up.
+        // SAFETY: the capacity is greater than `len`, so there is room for the `len - at` keys and
+        // members that move up by one.
         unsafe {
             let (keys, members) = (self.keys_start().add(at), self.members_start().add(at));
             keys.copy_to(keys.add(1), len - at);
@@ -203,10 +205,10 @@ impl Leaf {
     }
 
     /// Writes the key of the member at `at`, whose score has changed. The caller has checked that
-    /// the member's place is still right.
+    /// the member is still in order.
     pub(super) fn rekey(&mut self, at: usize) {
         let key = self.key_of(order_of(self.members()[at]));
-        // SAFETY: the index in the line above has checked `at`.
+        // SAFETY: indexing `members()` with `at` has checked that `at` is below `len`.
         unsafe { self.keys_start().add(at).write(key) }
     }
 
@@ -214,7 +216,7 @@ impl Leaf {
         let len = self.len();
         assert!(range.start <= range.end && range.end <= len);
         let after = len - range.end;
-        // SAFETY: both ranges lie within the initialised entries.
+        // SAFETY: the moved range and its target lie within the initialised keys and members.
         unsafe {
             let (keys, members) = (self.keys_start(), self.members_start());
             keys.add(range.end).copy_to(keys.add(range.start), after);
@@ -229,15 +231,15 @@ impl Leaf {
         }
     }
 
-    /// Appends members that all follow the leaf's own, and chooses base and shift again.
+    /// Appends members that all follow the leaf's own in order, and chooses base and shift again.
     pub(super) fn extend(&mut self, members: &[MemberPtr]) {
         let len = self.len();
         let cap = capacity_for(len + members.len());
         if cap > self.cap() {
             self.resize(cap);
         }
-        // SAFETY: cap has room for all members; the keys of the new entries are written by
-        // `sharpen` before they are read.
+        // SAFETY: the capacity has room for all members; `sharpen` writes the keys of the new
+        // members before they are read.
         unsafe {
             self.members_start()
                 .add(len)
@@ -260,7 +262,7 @@ impl Leaf {
         right
     }
 
-    /// Moves the leaf to an allocation of `cap` entries.
+    /// Moves the leaf to an allocation for `cap` members.
     fn resize(&mut self, cap: usize) {
         if cap == self.cap() {
             return;
@@ -273,7 +275,8 @@ impl Leaf {
             cap: moved_cap,
             ..*self.header()
         };
-        // SAFETY: the two allocations are different, and both have room for `len` entries.
+        // SAFETY: the old and the new allocation are different, and both have room for `len` keys
+        // and members.
         unsafe {
             moved
                 .keys_start()
@@ -285,8 +288,8 @@ impl Leaf {
         *self = moved;
     }
 
-    /// Offers the leaf and its members to the mover. `moved` returns the new address of a member if
-    /// it has moved the member.
+    /// Offers the leaf's allocation to the mover, which defragments memory, and passes each member
+    /// to `moved`, which returns the new address if it has moved the member.
     pub(super) fn relocate(
         &mut self,
         mover: &mut Mover,
@@ -308,8 +311,8 @@ impl Leaf {
         }
     }
 
-    /// Whether many keys are probably equal although the scores differ, because they are clamped at
-    /// an end of the range, or the range has too few units.
+    /// Whether many keys are probably equal although the scores differ, because they are clamped to
+    /// 0 or `u32::MAX`, or because the leaf's keys span less than 2^20.
     fn is_blunt(&self) -> bool {
         let keys = self.keys();
         let [_, second, .., next_to_last, last] = *keys else {
@@ -320,8 +323,8 @@ impl Leaf {
             || (self.header().shift > 0 && last - second < 1 << 20)
     }
 
-    /// Chooses base and shift so that the present scores take the middle third of the range of
-    /// keys.
+    /// Chooses base and shift so that the keys of the present scores are in the middle third of the
+    /// range of `u32`.
     fn sharpen(&mut self) {
         let (Some(&first), Some(&last)) = (self.members().first(), self.members().last()) else {
             return;
@@ -339,16 +342,17 @@ impl Leaf {
     }
 }
 
-/// The score of a live member as an ordered integer.
+/// The score of a live member, mapped to an integer of the same order.
 pub(super) fn order_of(member: MemberPtr) -> u64 {
-    // SAFETY: by the tree's contract, all members that it has or is given live.
+    // SAFETY: all members that are in a tree, or are passed to its methods, live:
+    // `ZsetTree::insert` demands it.
     order(unsafe { member.score() })
 }
 
 impl Drop for Leaf {
     fn drop(&mut self) {
         let layout = layout(self.cap());
-        // SAFETY: the leaf was allocated with this capacity; members are not owned.
+        // SAFETY: the leaf was allocated with this capacity, and does not own its members.
         unsafe { dealloc(self.0.as_ptr().cast(), layout) }
     }
 }

@@ -10,33 +10,36 @@
 //!    members, owned by the dictionary           | score | length | bytes |, see `ds::member`
 //! ```
 //!
-//! Members are in order of score, then of bytes (memcmp). **All ranges are ranks**: a bound (score,
-//! bytes, or a member) is a [`Probe`], `lower_bound` returns the number of members before the probe
-//! in O(log n), and ranges are iterated, counted and deleted by rank. So ZRANK, ZCOUNT, ZRANGEBYLEX
-//! and ZREMRANGEBYSCORE share one search and one walk. An iterator keeps a leaf and a rank for each
-//! end, and descends again by rank at the end of a leaf. A descent once in a hundred members is
-//! cheaper than sibling pointers, which each insert would have to update.
+//! Members are in order of score, then of bytes (memcmp). **All ranges are ranks**: a bound of a
+//! range (score, bytes, or a member) is a [`Probe`], `lower_bound` returns the number of members
+//! before the probe in O(log n), and ranges are iterated, counted and deleted by rank. So ZRANK,
+//! ZCOUNT, ZRANGEBYLEX and ZREMRANGEBYSCORE share one search and one walk. An iterator keeps a leaf
+//! and a rank for each of its ends, and at the end of a leaf descends from the root again by rank.
+//! A descent from the root once in a hundred members is cheaper than sibling pointers, which each
+//! insert would have to update.
 //!
-//! Cost: a search in 1,000,000 members reads three inner nodes (they stay in the cache), a few
-//! cache lines of a leaf, and the members whose keys are equal: usually only the one that is
-//! searched. Memory: 13 to 14 bytes for each member (`tests::bytes_per_member`); a skip list needs
-//! 32 or more.
+//! Cost: a search in 1,000,000 members reads three inner nodes (which stay in the CPU's cache), a
+//! few cache lines of a leaf, and the members whose keys equal that of the searched score: usually
+//! only one member. Memory: 13 to 14 bytes for each member (`tests::bytes_per_member`); a skip list
+//! needs 32 or more.
 //!
 //! **Invariants** (`ZsetTree::check` verifies them after each step of the generated histories)
-//! - `branch.count` is the number of members below the branch, `branch.first` the first of them,
-//!   and `branch.order` the first one's score;
-//! - leaves are all at one depth; the root is a leaf or has two branches at least; no other node
-//!   falls below a quarter of its maximum;
-//! - every pointer in the tree is to a live member: `insert` is unsafe for this reason alone, and a
-//!   removal passes the pointer on only when the tree does not read it any more.
+//! - `branch.count` is the number of members below the branch, `branch.first` the first of these
+//!   members, and `branch.order` its score, mapped to an integer of the same order;
+//! - the leaves of a tree are all at one depth; the root is a leaf or has at least two branches;
+//!   every other node has at least a quarter of its maximum of branches or members;
+//! - every pointer in a tree leads to a live member: `insert` is unsafe for this reason alone, and
+//!   a removal passes a member to its caller, which may free it, only when the tree does not read
+//!   it any more.
 //!
 //! **Limits**: scores are not NaN (commands refuse it). -0.0 and 0.0 are one score, as in Redis. If
-//! scores differ, the result of a lex range is undefined, as Redis's documentation says, but the
-//! range is harmless.
+//! the scores of a set differ, the result of a range by lex is undefined, as Redis's documentation
+//! says, but the tree reads no invalid memory.
 //!
-//! Rejected: a skip list (a level is a cache miss; 37 bytes of pointers and spans); parent pointers
-//! (a divided inner node would have to touch every child); full scores in the leaves (4 more bytes
-//! for each member, only to avoid reading the member, which a reply reads anyway).
+//! Rejected for sorted sets: a skip list (a cache miss for each level; 37 bytes of pointers and
+//! spans for each member); parent pointers in the tree (the division of an inner node would have to
+//! change every child); full scores in the leaves (4 more bytes for each member, only to avoid
+//! reading the member, which a reply reads anyway).
 
 mod leaf;
 
@@ -50,18 +53,18 @@ use leaf::{Leaf, order_of};
 use std::iter::FusedIterator;
 use std::ops::Range;
 
-/// The maximum number of branches of an inner node. Tests use narrow nodes, so that small histories
-/// make deep trees.
+/// The maximum number of branches of an inner node. Tests use narrow nodes, so that sets of a few
+/// hundred members have deep trees.
 const MAX_BRANCHES: usize = if cfg!(test) { 8 } else { 64 };
 /// The minimum number of branches of an inner node other than the root.
 const MIN_BRANCHES: usize = MAX_BRANCHES / 4;
-/// The number of members of a leaf after a bulk build. The number leaves room to grow, so that few
-/// leaves are divided soon after the build.
+/// The number of members of a leaf after a bulk build. A leaf can have 168, so few leaves are
+/// divided soon after the build.
 const BUILD_LEAF: usize = 126;
 const BUILD_BRANCHES: usize = MAX_BRANCHES / 4 * 3;
 
-/// Maps a score to an integer of the same order: negative scores have all bits flipped, all others
-/// the sign bit.
+/// Maps a score to an integer of the same order: of a negative score all bits are flipped, of any
+/// other score the sign bit.
 pub(super) fn order(score: f64) -> u64 {
     let bits = (score + 0.0).to_bits(); // -0.0 + 0.0 is 0.0
     if bits >> 63 == 1 {
@@ -71,7 +74,7 @@ pub(super) fn order(score: f64) -> u64 {
     }
 }
 
-/// A place between members, defined by the member that follows it.
+/// A position between two members of a sorted set: before or behind a member, a score, or bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Probe<'a>(Place<'a>);
 
@@ -83,12 +86,13 @@ enum Place<'a> {
 }
 
 impl<'a> Probe<'a> {
-    /// The place before this member with this score, or where this member would be.
+    /// The position before the member `bytes` with this score, or where this member would be
+    /// inserted.
     pub fn at(score: f64, bytes: &'a [u8]) -> Probe<'a> {
         Probe(Place::Pair(order(score), bytes))
     }
 
-    /// The place before the first member with this score or a higher one.
+    /// The position before the first member with this score or a higher one.
     pub fn before_score(score: f64) -> Probe<'a> {
         Probe(Place::Score {
             order: order(score),
@@ -96,7 +100,7 @@ impl<'a> Probe<'a> {
         })
     }
 
-    /// The place behind the last member with this score or a lower one.
+    /// The position behind the last member with this score or a lower one.
     pub fn after_score(score: f64) -> Probe<'a> {
         Probe(Place::Score {
             order: order(score),
@@ -104,7 +108,8 @@ impl<'a> Probe<'a> {
         })
     }
 
-    /// The place before the first member that is `bytes` or greater, for sets with equal scores.
+    /// The position before the first member that is `bytes` or greater, for sets in which all
+    /// scores are equal.
     pub fn before_lex(bytes: &'a [u8]) -> Probe<'a> {
         Probe(Place::Lex {
             bytes,
@@ -112,12 +117,14 @@ impl<'a> Probe<'a> {
         })
     }
 
-    /// The place behind the last member that is `bytes` or smaller, for sets with equal scores.
+    /// The position behind the last member that is `bytes` or smaller, for sets in which all scores
+    /// are equal.
     pub fn after_lex(bytes: &'a [u8]) -> Probe<'a> {
         Probe(Place::Lex { bytes, after: true })
     }
 
-    /// The score of the place; `None` for a place by bytes.
+    /// The score of the probe, mapped to an integer of the same order; `None` if the probe is only
+    /// bytes.
     fn order(&self) -> Option<u64> {
         match self.0 {
             Place::Pair(order, _) | Place::Score { order, .. } => Some(order),
@@ -125,10 +132,10 @@ impl<'a> Probe<'a> {
         }
     }
 
-    /// Whether the probe is behind this member. `member` is read only when the scores are equal.
+    /// Whether the probe is behind `member`, whose bytes are read only if the scores are equal.
     #[inline]
     fn is_after(&self, member_order: u64, member: MemberPtr) -> bool {
-        // SAFETY: members in the tree live.
+        // SAFETY: all members in a tree live.
         let bytes = || unsafe { member.bytes() };
         match self.0 {
             Place::Pair(order, probe) => {
@@ -144,10 +151,10 @@ impl<'a> Probe<'a> {
         }
     }
 
-    /// Whether the probe names this member or is behind it.
+    /// Whether the probe has the score and bytes of `member`, or is behind it.
     #[inline]
     fn reaches(&self, member_order: u64, member: MemberPtr) -> bool {
-        // SAFETY: members in the tree live.
+        // SAFETY: all members in a tree live.
         let bytes = || unsafe { member.bytes() };
         match self.0 {
             Place::Pair(order, probe) => {
@@ -157,11 +164,11 @@ impl<'a> Probe<'a> {
         }
     }
 
-    /// Whether the probe names this member.
+    /// Whether the probe has the score and bytes of `member`.
     fn is_at(&self, member: MemberPtr) -> bool {
         match self.0 {
             Place::Pair(order, bytes) => {
-                // SAFETY: members in the tree live.
+                // SAFETY: all members in a tree live.
                 order == order_of(member) && bytes == unsafe { member.bytes() }
             }
             _ => false,
@@ -169,7 +176,7 @@ impl<'a> Probe<'a> {
     }
 }
 
-/// A member and its score, as walks return them.
+/// A member and its score, as an iterator over the tree returns them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Item<'a> {
     pub score: f64,
@@ -203,15 +210,16 @@ impl Branch {
         }
     }
 
-    /// Updates the branch's first member after a change below. Members are rarely in the cache, so
-    /// the member is read only if it is not the same allocation as before.
+    /// Updates the branch's first member and its score after a change below the branch. Members are
+    /// rarely in the CPU's cache, so the first member is read only if its address is not the same
+    /// as before.
     fn refresh_first(&mut self) {
         if let Some(first) = self.node.first().filter(|first| *first != self.first) {
             (self.order, self.first) = (order_of(first), first);
         }
     }
 
-    /// Moves the second half of the node to a new branch, its right sibling.
+    /// Moves the second half of the branch's node to a new branch, the right sibling of the branch.
     fn divide(&mut self) -> Branch {
         let right = Branch::new(match &mut self.node {
             Node::Leaf(leaf) => Node::Leaf(leaf.divide()),
@@ -272,7 +280,8 @@ impl Node {
         }
     }
 
-    /// An estimate of the memory from a few branches of each level, in O(1).
+    /// An estimate of the memory of the node and all nodes below it from a few branches of each
+    /// level, in O(1).
     fn memory_estimate(&self) -> usize {
         const WEIGHED: usize = 4;
         let Node::Inner(branches) = self else {
@@ -296,8 +305,8 @@ impl Node {
         }
     }
 
-    /// Offers three things to the mover: the nodes on the way to the leaf with this rank, the leaf
-    /// and its members. Returns the number of members up to the end of the leaf.
+    /// Offers the nodes on the path to the leaf with this rank, the leaf and its members to the
+    /// mover, which defragments memory. Returns the number of members up to the end of the leaf.
     fn relocate(
         &mut self,
         rank: usize,
@@ -341,7 +350,7 @@ impl Node {
         }
     }
 
-    /// Removes the member that the probe names, if it is below this node.
+    /// Removes the member with the score and bytes of the probe, if it is below this node.
     fn remove_one(&mut self, probe: &Probe) -> Option<MemberPtr> {
         match self {
             Node::Leaf(leaf) => {
@@ -366,8 +375,8 @@ impl Node {
         }
     }
 
-    /// Removes the members of these ranks below this node. Each member is passed to `removed` when
-    /// the tree does not read it any more.
+    /// Removes the members whose ranks, counted from the first member below this node, are in
+    /// `range`. Each member is passed to `removed` when the tree does not read it any more.
     fn remove(&mut self, range: Range<usize>, removed: &mut impl FnMut(MemberPtr)) {
         let branches = match self {
             Node::Leaf(leaf) => {
@@ -400,7 +409,8 @@ impl Node {
                 branch.refresh_first();
             }
         }
-        // The edges are the branches before and behind the emptied ones.
+        // The branches before and behind the emptied ones may have lost members, so they are
+        // balanced with their neighbours.
         let edge = emptied.start;
         branches.drain(emptied);
         for at in [edge + 1, edge, edge.wrapping_sub(1)] {
@@ -412,29 +422,32 @@ impl Node {
     }
 }
 
-/// Makes room for one more branch. The capacity grows by a quarter: doubling would leave a third of
-/// the memory unused.
+/// Makes room for one more branch. The capacity grows by a quarter: `Vec`'s doubling would leave a
+/// third of the memory of inner nodes unused.
 fn reserve_one(branches: &mut Vec<Branch>) {
     if branches.len() == branches.capacity() {
         branches.reserve_exact((branches.len() / 4).max(2));
     }
 }
 
-/// The branch of a probe: the last one whose first member is before it, or the first branch.
+/// The index of the branch in which a probe lies: the last branch whose first member is before the
+/// probe, or 0.
 fn child_for(branches: &[Branch], probe: &Probe) -> usize {
     branches
         .partition_point(|b| probe.is_after(b.order, b.first))
         .saturating_sub(1)
 }
 
-/// The branch with the member that the probe names, if the tree has this member.
+/// The index of the branch that has the member with the score and bytes of the probe, if the tree
+/// has this member.
 fn child_with(branches: &[Branch], probe: &Probe) -> usize {
     branches
         .partition_point(|b| probe.reaches(b.order, b.first))
         .saturating_sub(1)
 }
 
-/// The branch with this rank, and the number of members before that branch.
+/// The index of the branch that has the member with this rank, and the number of members before
+/// this branch.
 fn child_at_rank(branches: &[Branch], rank: usize) -> (usize, usize) {
     let mut passed = 0;
     for (at, branch) in branches.iter().enumerate() {
@@ -446,8 +459,8 @@ fn child_at_rank(branches: &[Branch], rank: usize) -> (usize, usize) {
     unreachable!("rank beyond the members below this node");
 }
 
-/// Joins branch `at` with a neighbour, or balances the two, until the branch has enough members or
-/// is alone.
+/// Joins branch `at` with a neighbour, or balances the two branches, until branch `at` has the
+/// minimum of members or has no siblings.
 fn mend(branches: &mut Vec<Branch>, mut at: usize) {
     while at < branches.len() && branches.len() > 1 && branches[at].node.is_underfull() {
         at = at.saturating_sub(1);
@@ -455,8 +468,8 @@ fn mend(branches: &mut Vec<Branch>, mut at: usize) {
     }
 }
 
-/// Moves the content of branch `left + 1` to branch `left`. If that is too much for one node,
-/// divides it again in halves.
+/// Moves the content of branch `left + 1` to branch `left`. If the joined content is too much for
+/// one node, divides it in halves.
 fn pool(branches: &mut Vec<Branch>, left: usize) {
     let right = branches.remove(left + 1);
     let target = &mut branches[left];
@@ -466,8 +479,8 @@ fn pool(branches: &mut Vec<Branch>, left: usize) {
         (Node::Inner(inner), Node::Inner(more)) => {
             let seam = inner.len();
             inner.extend(more);
-            // A node that was alone in its parent may have had too few branches; now it has
-            // siblings.
+            // A node without siblings may have had too few branches; after the join it has siblings
+            // with which it can be balanced.
             mend(inner, seam);
             mend(inner, seam - 1);
         }
@@ -479,14 +492,14 @@ fn pool(branches: &mut Vec<Branch>, left: usize) {
     }
 }
 
-/// The tree. It borrows its members, so dropping the tree frees none of them.
+/// The tree of a sorted set. The tree borrows its members, so dropping the tree frees none of them.
 pub struct ZsetTree {
     root: Node,
     len: usize,
 }
 
 // SAFETY: the tree owns its nodes. The members belong to the caller of `insert`, which guarantees
-// that they live as long as the tree, and moves both together.
+// that they live as long as the tree, and moves tree and members to another thread together.
 unsafe impl Send for ZsetTree {}
 
 impl Default for ZsetTree {
@@ -507,8 +520,7 @@ impl ZsetTree {
     /// Builds a tree from sorted members, which must all be different. Takes O(n): the leaves are
     /// built first, then each level of inner nodes.
     ///
-    /// # Safety
-    /// As for [`ZsetTree::insert`], for each of them.
+    /// # Safety Each member fulfils what [`ZsetTree::insert`] demands.
     pub unsafe fn from_sorted(members: &[MemberPtr]) -> ZsetTree {
         let len = members.len();
         let parts = even_parts(len, BUILD_LEAF);
@@ -542,13 +554,13 @@ impl ZsetTree {
         self.len == 0
     }
 
-    /// Offers nodes and members to the mover, from a rank on, until the mover's step is spent.
-    /// `moved` returns the new address of a member if it has moved the member. Returns the next
-    /// rank, or the length at the end.
+    /// Offers nodes to the mover, which defragments memory, and members to `moved`, from `rank` on,
+    /// until the budget of the mover's step is spent. `moved` returns the new address of a member
+    /// if it has moved the member. Returns the next rank, which is the number of members at the
+    /// end.
     ///
-    /// # Safety
-    /// The pointer that `moved` returns is to the same member, fulfils what [`ZsetTree::insert`]
-    /// demands, and replaces the pointer that `moved` was given.
+    /// # Safety The pointer that `moved` returns leads to a copy of the member that `moved` was
+    /// given, and fulfils what [`ZsetTree::insert`] demands.
     pub(super) unsafe fn relocate(
         &mut self,
         rank: usize,
@@ -565,12 +577,12 @@ impl ZsetTree {
         rank
     }
 
-    /// The bytes of the nodes, without the members.
+    /// The memory of the tree's nodes in bytes, without the members.
     pub fn memory_bytes(&self) -> usize {
         size_of::<ZsetTree>() + self.root.memory_bytes()
     }
 
-    /// An estimate of [`ZsetTree::memory_bytes`] from a few nodes.
+    /// An estimate of [`ZsetTree::memory_bytes`] from a few nodes of each level.
     pub fn memory_estimate(&self) -> usize {
         size_of::<ZsetTree>() + self.root.memory_estimate()
     }
@@ -581,7 +593,7 @@ impl ZsetTree {
     /// The member lives until it is removed from the tree or the tree is dropped; its score changes
     /// only through [`ZsetTree::update`].
     pub unsafe fn insert(&mut self, member: MemberPtr) {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that the member lives.
         let probe = unsafe { Probe::at(member.score(), member.bytes()) };
         if self.root.is_full() {
             let mut left = Branch::new(std::mem::replace(&mut self.root, Node::Inner(Vec::new())));
@@ -630,7 +642,8 @@ impl ZsetTree {
         }
     }
 
-    /// The leaf with a rank below `len`, and the rank's index in it.
+    /// The leaf that has the member with this rank, and the member's index in the leaf. The rank
+    /// must be below the number of members.
     fn leaf_at(&self, mut rank: usize) -> (&Leaf, usize) {
         let mut node = &self.root;
         loop {
@@ -660,8 +673,8 @@ impl ZsetTree {
         self.get(self.len.checked_sub(1)?)
     }
 
-    /// Iterates over the members of these ranks from either end. Ranks beyond the last member are
-    /// ignored.
+    /// Iterates over the members whose ranks are in `ranks`, from either end. Ranks beyond the last
+    /// member are ignored.
     pub fn range(&self, ranks: Range<usize>) -> Iter<'_> {
         let end = ranks.end.min(self.len);
         let start = ranks.start.min(end);
@@ -687,7 +700,7 @@ impl ZsetTree {
         Some(member)
     }
 
-    /// Replaces a root that has a single branch by this branch.
+    /// Replaces a root that has a single branch by the node of this branch.
     fn lower_root(&mut self) {
         while let Node::Inner(branches) = &mut self.root
             && branches.len() == 1
@@ -696,8 +709,8 @@ impl ZsetTree {
         }
     }
 
-    /// Removes the members of these ranks, and passes each to `removed`, which may free it. Returns
-    /// the number of removed members.
+    /// Removes the members whose ranks are in `ranks`, and passes each to `removed`, which may free
+    /// the member. Returns the number of removed members.
     pub fn remove_range(
         &mut self,
         ranks: Range<usize>,
@@ -719,13 +732,12 @@ impl ZsetTree {
         end - start
     }
 
-    /// Changes the score of a member. Usually the change is small and the member's place stays the
-    /// same, so that nothing moves.
+    /// Changes the score of a member. Usually the change of a score is small and the member's rank
+    /// stays the same, so that no member is moved within the tree.
     ///
-    /// # Safety
-    /// The member is in this tree.
+    /// # Safety The member is in this tree, so it lives.
     pub unsafe fn update(&mut self, member: MemberPtr, score: f64) {
-        // SAFETY: members of the tree live.
+        // SAFETY: all members in a tree live.
         let (old, bytes) = unsafe { (member.score(), member.bytes()) };
         let probe = Probe::at(old, bytes);
         if order(old) == order(score) {
@@ -744,7 +756,7 @@ impl ZsetTree {
         }
     }
 
-    /// Asserts every invariant of the header. Only tests call this.
+    /// Asserts the invariants of the tree that this module's header lists. Only tests call `check`.
     #[cfg(test)]
     fn check(&self) {
         fn walk(node: &Node, is_root: bool) -> usize {
@@ -779,9 +791,9 @@ impl ZsetTree {
     }
 }
 
-/// Sets the score in place if the member stays strictly between its neighbours in the leaf. At the
-/// edges of a leaf the neighbours and the branches above are not known here, so these cases are
-/// left to remove and insert.
+/// Sets the score of a member in place if the member stays strictly between its neighbours in the
+/// leaf. Returns false for a member at an edge of a leaf, whose neighbour is in another leaf and
+/// whose score may be in the branches above: such a member is removed and inserted again.
 fn update_in_place(root: &mut Node, probe: &Probe, member: MemberPtr, score: f64) -> bool {
     let mut node = root;
     let leaf = loop {
@@ -804,7 +816,7 @@ fn update_in_place(root: &mut Node, probe: &Probe, member: MemberPtr, score: f64
     true
 }
 
-/// Divides `total` into parts that are near `target` and differ by at most one.
+/// Divides `total` into parts of at most `target` that differ by at most one.
 fn even_parts(total: usize, target: usize) -> impl Iterator<Item = usize> {
     let parts = total.div_ceil(target);
     (0..parts).map(move |i| total / parts + usize::from(i < total % parts))
@@ -816,10 +828,11 @@ pub struct Iter<'a> {
     tree: &'a ZsetTree,
     start: usize,
     end: usize,
-    /// The members from rank `start` on in the leaf of `next`; empty when the iterator must
-    /// descend.
+    /// The members from rank `start` on in the leaf that `next` reads; empty if `next` must descend
+    /// to another leaf.
     front: &'a [MemberPtr],
-    /// The members up to rank `end` in the leaf of `next_back`.
+    /// The members before rank `end` in the leaf that `next_back` reads; empty if `next_back` must
+    /// descend to another leaf.
     back: &'a [MemberPtr],
 }
 

@@ -1,4 +1,4 @@
-//! Compares generated histories of the tree with a `BTreeSet`.
+//! Compares generated histories of a sorted set's tree with a `BTreeSet`.
 
 use super::*;
 use crate::ds;
@@ -84,7 +84,7 @@ enum Step {
     TakeRange(u16, u16),
 }
 
-/// The number of different names.
+/// The number of different member names in a generated history.
 const NAMES: u16 = scaled(3000, 400) as u16;
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -170,8 +170,8 @@ fn build(scores: impl Iterator<Item = f64>) -> (ZsetTree, Vec<Member>) {
         .map(|(i, score)| Member::new(score, format!("member:{i:09}").as_bytes()))
         .collect();
     for member in &members {
-        // SAFETY: the caller drops the tree and the members together, and the tree reads no member
-        // while it is dropped.
+        // SAFETY: the caller of `build` drops the tree and the members together, and the tree reads
+        // no member while it is dropped.
         unsafe { tree.insert(member.as_ptr()) };
     }
     (tree, members)
