@@ -1,5 +1,5 @@
-//! The file of users is the same as in Valkey 9.1, with permissions for databases: each server
-//! loads what the other saved.
+//! The ACL file (`aclfile`) is the same as in Valkey 9.1, with permissions for databases: aeris
+//! loads what Valkey saved, and the reverse.
 
 mod common;
 
@@ -16,7 +16,7 @@ const USERS: &[&str] = &[
     "parts on nopass +@all db=0 (db=1,2 %R~r* +get) (alldbs ~x +set) (resetdbs ~y +@read)",
 ];
 
-/// Files with errors, of which nothing is applied.
+/// ACL files with an error, of which the server applies no line.
 const FAULTY: &[&str] = &[
     "user x on db=",
     "user x on db=1,",
@@ -35,7 +35,8 @@ struct Server {
 }
 
 impl Server {
-    /// A server with a user file of these lines.
+    /// Starts a server whose ACL file has this text. `None` if this kind of server is not
+    /// installed.
     fn new(start: fn(&[&str]) -> Option<Peer>, name: &str, text: &str) -> Option<Server> {
         let directory = std::env::temp_dir();
         let file = directory.join(format!("aeris-acl-{}-{name}", std::process::id()));
@@ -83,7 +84,7 @@ impl Drop for Server {
     }
 }
 
-/// The arguments of ACL SETUSER for a user; a selector is one argument.
+/// Splits a text of [`USERS`] into the arguments of ACL SETUSER; a selector is one argument.
 fn words(user: &str) -> Vec<String> {
     let mut words = vec!["ACL".to_string(), "SETUSER".to_string()];
     let mut inside = false;
@@ -148,7 +149,8 @@ fn the_file_of_each_is_read_by_the_other() {
     assert_eq!(started.expect("the other server").users(), users);
 }
 
-/// The requests of transactions by users with limited databases, the rules of the user first.
+/// Transactions of users that are limited to some databases: the ACL rules of the user, then the
+/// requests.
 const TRANSACTIONS: &[&[&str]] = &[
     &[
         "on nopass ~* +@all db=0",
@@ -191,7 +193,7 @@ const TRANSACTIONS: &[&[&str]] = &[
     ],
 ];
 
-/// Also the commands after a refused one get the replies of Valkey 9.1.
+/// In a transaction, the commands after a refused one get the replies of Valkey 9.1, too.
 #[test]
 fn transactions_refuse_databases_as_valkey_does() {
     let Some(theirs) = Peer::valkey9(&[]) else {

@@ -1,5 +1,5 @@
-//! Clients and their users: users of the system on the unix socket, places for the
-//! administrator, passwords of a first start, failed logins in the log.
+//! How clients get in: users of the operating system on the unix socket, connections beyond
+//! `maxclients` for the administrator, the password of a first start, failed logins in the log.
 
 mod common;
 
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use common::{Conn, Peer};
 
-/// A directory whose paths are short enough for sockets, removed at the end.
+/// A directory whose paths are short enough for unix sockets; it is removed when it is dropped.
 struct Dir(PathBuf);
 
 impl Dir {
@@ -42,7 +42,7 @@ fn connect(path: &str) -> UnixStream {
     socket
 }
 
-/// Sends a request whose reply is one line.
+/// Sends a request whose reply is one line. Returns the reply.
 fn line(socket: &mut UnixStream, request: &str) -> String {
     let _ = socket.write_all(format!("{request}\r\n").as_bytes());
     let mut reply = Vec::new();
@@ -79,7 +79,8 @@ fn a_user_of_the_system_is_an_acl_user_on_the_unix_socket() {
     ]);
     let mut c = server.connect();
     assert_eq!(c.line("AUTH secret"), "+OK\r\n");
-    // Without such a user the client has to authenticate, and the refusal is counted.
+    // If the ACL user that `unixsocket-users` names does not exist, the client has to authenticate,
+    // and the refusal is counted.
     assert!(line(&mut connect(&socket), "PING").starts_with("-NOAUTH"));
     assert!(
         c.line("INFO stats")
@@ -95,7 +96,7 @@ fn a_user_of_the_system_is_an_acl_user_on_the_unix_socket() {
     assert!(line(&mut local, "GET k").starts_with("-NOPERM"));
     assert_eq!(c.line("ACL SETUSER local off"), "+OK\r\n");
     assert!(line(&mut connect(&socket), "PING").starts_with("-NOAUTH"));
-    // By name, if the system has one for this user.
+    // `unixsocket-users` takes a user of the system by name, too, if the system has a name for it.
     if let Some(user) = nix::unistd::User::from_uid(nix::unistd::getuid())
         .ok()
         .flatten()
@@ -108,7 +109,7 @@ fn a_user_of_the_system_is_an_acl_user_on_the_unix_socket() {
         c.line("CONFIG SET unixsocket-users nonsense")
             .starts_with("-ERR CONFIG SET failed")
     );
-    // Clients over TCP have no user of the system.
+    // Clients over TCP have no user of the operating system, so they have to authenticate.
     assert!(server.connect().line("PING").starts_with("-NOAUTH"));
 }
 
@@ -130,7 +131,7 @@ fn the_administrator_gets_in_when_the_server_is_full() {
         .mode();
     assert_eq!(mode & 0o777, 0o600);
     let mut clients: Vec<Conn> = Vec::new();
-    // The connection of the start may be there for a moment.
+    // The connection by which the test waited for the start may still be open for a moment.
     while clients.len() < 5 {
         let mut next = server.connect();
         next.try_send(b"PING\r\n");

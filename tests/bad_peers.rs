@@ -16,7 +16,7 @@ mod snapshots;
 use common::{Conn, multibulk, parse_reply};
 use fake::{FakePrimary, ID, Server, cut_snapshot, snapshot, wait_for};
 
-/// Replies to PSYNC, each with a text that is logged.
+/// Wrong replies of a primary to PSYNC, each with a text that the replica logs.
 fn bad_replies() -> Vec<(Vec<u8>, &'static str)> {
     let text = |text: &str| text.as_bytes().to_vec();
     let after = |rest: &str| format!("+FULLRESYNC {ID} 1000\r\n{rest}").into_bytes();
@@ -100,7 +100,7 @@ fn a_primary_that_lies_before_its_stream_is_left() {
     assert_eq!(server.line("GET from"), "$8\r\nsnapshot\r\n");
 }
 
-/// A primary that does not know PSYNC, or refuses it, is asked by SYNC.
+/// To a primary that does not know PSYNC, or refuses it, the replica sends SYNC.
 #[test]
 fn a_primary_without_psync_sends_a_snapshot_after_sync() {
     let mut server = Server::new(&[]);
@@ -152,7 +152,8 @@ fn a_primary_without_psync_sends_a_snapshot_after_sync() {
     server.assert_well();
 }
 
-/// A script that never ends, in the bytes right behind the snapshot.
+/// The bytes right behind the snapshot are a script that never ends: the replica still serves
+/// clients.
 #[test]
 fn a_script_behind_the_snapshot_lets_the_loop_turn() {
     for load in ["disabled", "swapdb"] {
@@ -228,7 +229,8 @@ fn a_history_ends_when_its_data_go() {
     assert!(reply.starts_with("+FULLRESYNC"), "{reply}");
 }
 
-/// Line feeds keep a link alive while the snapshot is created: one a second, not thousands.
+/// A primary that creates a snapshot keeps the link alive by line feeds: one a second, not
+/// thousands.
 #[test]
 fn endless_newlines_end_the_link() {
     let mut server = Server::new(&[]);
@@ -250,7 +252,7 @@ fn endless_newlines_end_the_link() {
     assert!(server.memory() < 200 << 20);
 }
 
-/// Streams that are no commands, after a correct snapshot.
+/// Replication streams that are not valid commands, each sent after a correct snapshot.
 const BAD_STREAMS: &[&[u8]] = &[
     b"*3\r\n$-5\r\n",
     b"*3\r\n$3\r\nSET\r\n$-1\r\n",
@@ -311,10 +313,10 @@ fn promised_bytes_take_no_memory() {
     server.assert_well();
 }
 
-/// Ends the server, or stops it for a time.
+/// The commands that the test does not send, because they end the server or stop it for a time.
 const NOT_SENT: [&str; 2] = ["shutdown", "debug"];
 
-/// The arguments of commands that no primary sends in its stream.
+/// Arguments for the commands that the fake primary sends, most of which no primary sends.
 const ARGUMENTS: &[&str] = &[
     "",
     "k",
@@ -376,7 +378,7 @@ fn a_primary_may_send_any_command() {
     server.assert_well();
 }
 
-/// A replica that the test implements.
+/// A replica that the test implements on a connection to the server.
 struct FakeReplica {
     conn: Conn,
 }
@@ -406,7 +408,7 @@ impl FakeReplica {
         offset.parse().expect("an offset")
     }
 
-    /// The next line that is not a keep-alive.
+    /// The next line from the primary that is not empty: empty lines keep the link alive.
     fn line(&mut self) -> String {
         loop {
             let line = self.conn.raw_line();
@@ -440,7 +442,7 @@ fn wait_until_alone(server: &mut Server) {
 }
 
 const DISK: &[&str] = &["--repl-diskless-sync", "no"];
-/// A primary whose timeout for replicas is short.
+/// The settings of a primary whose timeout for replicas is short.
 const DISK_SHORT: &[&str] = &["--repl-diskless-sync", "no", "--repl-timeout", "2"];
 const DISKLESS_SHORT: &[&str] = &["--repl-diskless-sync-delay", "0", "--repl-timeout", "2"];
 
@@ -475,7 +477,7 @@ fn a_replica_that_acknowledges_nothing_is_closed() {
     wait_until_alone(&mut server);
 }
 
-/// A diskless replica that never reports that it has loaded the snapshot.
+/// A replica of a diskless sync that never reports that it has loaded the snapshot is closed.
 #[test]
 fn a_replica_that_never_comes_online_is_closed() {
     let mut server = Server::new(DISKLESS_SHORT);
@@ -485,7 +487,7 @@ fn a_replica_that_never_comes_online_is_closed() {
     wait_until_alone(&mut server);
 }
 
-/// The output for a replica that does not read is limited by its class.
+/// The output for a replica that does not read is limited by `client-output-buffer-limit replica`.
 #[test]
 fn a_replica_that_does_not_read_its_stream_is_closed() {
     let limit = ["--client-output-buffer-limit", "replica 16mb 0 0"];
@@ -523,7 +525,7 @@ fn a_replica_that_acknowledges_the_future_is_closed() {
     }
 }
 
-/// An offset that is no number, or negative, acknowledges nothing.
+/// REPLCONF ACK with an offset that is no number, or negative, acknowledges nothing.
 #[test]
 fn a_wrong_acknowledgement_counts_for_nothing() {
     let mut server = Server::new(DISK);
@@ -561,7 +563,8 @@ fn garbage_from_a_replica_ends_its_link() {
         wait_until_online(&mut server, 1);
         replica.send(&["REPLCONF", "ACK", &offset.to_string()]);
         assert_eq!(server.line("SET k 1"), "+OK\r\n");
-        // The stream has begun: its first command of two words or more is SELECT, behind PINGs.
+        // Waits for the first command of two words in the stream, which is SELECT: only PINGs come
+        // before it.
         while replica.line() != "*2" {}
         replica.conn.try_send(bytes);
         replica.wait_for_end();
@@ -571,7 +574,7 @@ fn garbage_from_a_replica_ends_its_link() {
     }
 }
 
-/// Requests of replicas with arguments that are not valid.
+/// Requests of replicas with arguments that are not valid get error replies.
 #[test]
 fn wrong_requests_are_refused() {
     let long = "a".repeat(300);

@@ -40,10 +40,10 @@ use world::{SERVERS, Setup, World};
 use writer::{Lost, Target, Writer, check_sums, key};
 
 const WRITERS: usize = 3;
-/// The number of disturbances in a round.
+/// The number of failures of links, disks and processes that a round of the test causes.
 const DISTURBANCES: usize = 4;
 
-/// The counters of all rounds.
+/// The counters of the chaos test, over all rounds.
 #[derive(Default)]
 struct Totals {
     rounds: usize,
@@ -53,7 +53,7 @@ struct Totals {
     window: Duration,
 }
 
-/// Ends the clients when it is dropped, also after a failed check.
+/// A guard: when it is dropped, also after a failed check, the writing clients stop.
 struct Stop<'a>(&'a Target);
 
 impl Drop for Stop<'_> {
@@ -69,7 +69,8 @@ fn number(name: &str, otherwise: u64) -> u64 {
         .unwrap_or(otherwise)
 }
 
-/// One FAILOVER, promotion, restart or crash. Returns the port of a primary that was replaced
+/// Does one FAILOVER, promotion, restart or crash of the primary. Returns the port of a primary
+/// that was replaced without coordination.
 /// without coordination.
 fn event(world: &mut World, target: &Target) -> Option<u16> {
     let mut lossy = None;

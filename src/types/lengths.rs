@@ -45,7 +45,7 @@ impl Default for Lengths {
 /// The bin of a length.
 #[inline(always)]
 fn bin(len: usize) -> usize {
-    // A number that is not 0 has a logarithm, which is one instruction.
+    // `len << 1 | 1` is never 0, so it has a logarithm, which is one instruction.
     (len << 1 | 1).ilog2() as usize % BINS
 }
 
@@ -57,7 +57,7 @@ fn is_same_bin(a: usize, b: usize) -> bool {
 }
 
 impl Lengths {
-    /// The histograms of these keys, counted anew.
+    /// Makes new histograms of the lengths of `keys`.
     pub fn of<'a>(keys: impl Iterator<Item = KeyRef<'a>>) -> Lengths {
         let mut lengths = Lengths::default();
         keys.for_each(|entry| lengths.add(entry));
@@ -96,7 +96,7 @@ impl Lengths {
         self.count(type_of(entry.kind()), counted_length(entry), u64::MAX);
     }
 
-    /// Counts the value that replaces an old one.
+    /// Counts a key's new value instead of its old one.
     #[inline(always)]
     pub fn replace(&mut self, old: KeyRef, value: &New) {
         if let (Some(was), New::Str(text)) = (old.short_len(), value)
@@ -127,7 +127,8 @@ impl Lengths {
         self.count(of, len, 1);
     }
 
-    /// Adds `difference`, which wraps around.
+    /// Adds `difference` to the count of the bin of `len`. The sum wraps around: `u64::MAX`
+    /// subtracts 1.
     #[inline(always)]
     fn count(&mut self, of: Type, len: usize, difference: u64) {
         let count = &mut self.counts[of.place()][bin(len)];
@@ -145,7 +146,7 @@ impl Lengths {
     }
 }
 
-/// The length of a value as it is counted.
+/// The length under which the histograms count a value: 0 for a stream, which has no histogram.
 fn counted_length(entry: KeyRef) -> usize {
     match type_of(entry.kind()) {
         Type::Stream => 0,
@@ -153,14 +154,14 @@ fn counted_length(entry: KeyRef) -> usize {
     }
 }
 
-/// An entry that may be changed, and the histograms that count the change.
+/// A key's entry, opened for a change, and the histograms of lengths that count the change.
 pub struct KeyWrite<'a> {
     entry: EntryAt<'a, Value>,
     lengths: Option<&'a mut Lengths>,
 }
 
 impl<'a> KeyWrite<'a> {
-    /// The view of an entry in a table, whose length is counted in `lengths`.
+    /// A view of a key's entry; a change of the value's length is counted in `lengths`.
     #[inline(always)]
     pub fn new(entry: KeyMut<'a>, lengths: Option<&'a mut Lengths>) -> KeyWrite<'a> {
         let entry = EntryAt::of(entry);
@@ -173,7 +174,7 @@ impl<'a> KeyWrite<'a> {
         self.entry.as_ref()
     }
 
-    /// Turns the view into a shared one.
+    /// Turns the view into one that can only read the entry.
     #[inline(always)]
     pub fn into_ref(self) -> KeyRef<'a> {
         self.entry.into_mut().into_ref()
@@ -191,26 +192,28 @@ impl<'a> KeyWrite<'a> {
         self.entry.as_mut().set_lru(lru);
     }
 
-    /// Sets the kind byte to another one of the same type.
+    /// Sets the entry's kind byte (type and encoding of the value). The type must stay the same.
     #[inline]
     pub fn set_kind(&mut self, kind: u8) {
         debug_assert_eq!(type_of(self.as_ref().kind()), type_of(kind));
         self.entry.as_mut().set_kind(kind);
     }
 
-    /// The entry and the histograms, for code that counts the change itself.
+    /// The entry and the histograms of lengths, for a caller that counts a change of the length
+    /// itself.
     #[inline(always)]
     pub(super) fn into_parts(self) -> (KeyMut<'a>, Option<&'a mut Lengths>) {
         (self.entry.into_mut(), self.lengths)
     }
 
-    /// The entry and the histograms, for code that counts the change itself.
+    /// The entry and the histograms of lengths, for a caller that counts a change of the length
+    /// itself.
     #[inline(always)]
     pub(super) fn parts(&mut self) -> (KeyMut<'_>, Option<&mut Lengths>) {
         (self.entry.as_mut(), self.lengths.as_deref_mut())
     }
 
-    /// The value during the lifetime of the view, for a change that keeps its length.
+    /// The value, for a change that keeps the value's length, so that the histograms stay right.
     #[inline]
     pub fn into_value_of_same_length(self) -> ValueMut<'a, Value> {
         self.entry.into_mut().into_value_mut()
@@ -273,8 +276,9 @@ fn digits(n: i64) -> usize {
     digits + usize::from(n < 0)
 }
 
-/// The numbers of leading zeros at which all numbers have texts in one bin. Not among them are
-/// those of 10, 1000, 10^7 and 10^15, where the next bin begins, and that of negative numbers.
+/// One bit for each number of leading zeros of an integer: the bit is set if the decimal texts of
+/// all integers with this many zeros have lengths in one bin. The bits of 10, 1000, 10^7 and 10^15
+/// are not set, because the next bin begins there, nor is the bit of negative numbers.
 const ONE_BIN: u64 = !(1 << 10_i64.leading_zeros()
     | 1 << 1000_i64.leading_zeros()
     | 1 << 10_000_000_i64.leading_zeros()
@@ -285,7 +289,7 @@ const ONE_BIN: u64 = !(1 << 10_i64.leading_zeros()
 /// and succeeds for most numbers near each other.
 #[inline(always)]
 fn have_digits_in_same_bin(a: i64, b: i64) -> bool {
-    // The bit makes the zeros of 0 a number below 64.
+    // `a | 1` has at most 63 leading zeros, also for 0, so the shift is less than 64 bits.
     let zeros = (a | 1).leading_zeros();
     zeros == (b | 1).leading_zeros() && ONE_BIN >> zeros & 1 != 0
 }

@@ -62,7 +62,7 @@ impl Type {
         Type::Stream,
     ];
 
-    /// The index in [`Type::ALL`].
+    /// The index of this type in [`Type::ALL`].
     pub const fn place(self) -> usize {
         match self {
             Type::String => 0,
@@ -135,7 +135,7 @@ pub type Key = Entry<Value>;
 pub type KeyRef<'a> = EntryRef<'a, Value>;
 /// A view of an entry that can change its value.
 pub type KeyMut<'a> = EntryMut<'a, Value>;
-/// A value to be stored.
+/// A value that is about to be stored in an entry.
 pub type New<'a> = NewValue<'a, Value>;
 
 /// A copy of an entry's value, for COPY.
@@ -215,7 +215,7 @@ pub const SAMPLES: usize = 5;
 
 /// Prefetching of elements that are found by their hash; see `networking::prefetch`.
 impl Value {
-    /// Whether elements are found by their hash.
+    /// Whether the value finds elements by their hash: a large set, hash or sorted set.
     #[inline]
     pub fn is_hashed(&self) -> bool {
         matches!(
@@ -224,7 +224,8 @@ impl Value {
         )
     }
 
-    /// The first step: prefetches the bucket.
+    /// Prefetches the bucket in which an element with this hash is looked up: the first of two
+    /// steps.
     #[inline]
     pub fn prefetch_bucket(&self, hash: u64) {
         match self {
@@ -235,7 +236,7 @@ impl Value {
         }
     }
 
-    /// The second step, when the bucket has arrived: prefetches the element.
+    /// Prefetches the element with this hash: the second step, when its bucket is in the cache.
     #[inline(always)]
     pub fn prefetch_element(&self, hash: u64) {
         match self {
@@ -248,7 +249,7 @@ impl Value {
 }
 
 impl Value {
-    /// The type.
+    /// The type of the value.
     pub fn type_of(&self) -> Type {
         match self {
             Value::Str(_) => Type::String,

@@ -12,11 +12,11 @@ use crate::types::set::Set;
 use crate::types::zset::Zset;
 use crate::types::{KeyRef, Type, Value, kind};
 
-/// The type of a collection, or `Value` for any type.
+/// A Rust type for the value of an entry: `List`, `Set`, `Hash`, `Zset`, or `Value` for all types.
 pub trait Part: Payload + Into<Value> {
-    /// The collection in a value, if it has this type.
+    /// The collection in `value`; `None` if it is not a `Self`.
     fn of(value: &Value) -> Option<&Self>;
-    /// The collection in a value, opened for changes, if it has this type.
+    /// The collection in `value`, opened for changes; `None` if it is not a `Self`.
     fn of_mut(value: &mut Value) -> Option<&mut Self>;
 }
 
@@ -32,9 +32,9 @@ impl Part for Value {
     }
 }
 
-/// The type of a collection.
+/// One of the collection types that an entry can hold: `List`, `Set`, `Hash` and `Zset`.
 pub trait Collection: Part {
-    /// The type.
+    /// The type that the command TYPE reports for the collection.
     const TYPE: Type;
 
     /// The number of elements.
@@ -139,7 +139,7 @@ impl Payload for Value {
     }
 }
 
-/// The collection of an entry, to be read.
+/// The collection of an entry, opened for reading.
 pub enum Held<'a, T> {
     There(&'a T),
     Packed(Packed<'a, T>),
@@ -181,7 +181,7 @@ impl<T: Part> Deref for Held<'_, T> {
 /// value is dropped.
 pub struct Opened<'a, T: Collection> {
     part: OpenPart<'a, T>,
-    /// The histograms of lengths, if they are kept.
+    /// The histograms of the lengths of values, if the database keeps them.
     lengths: Option<&'a mut Lengths>,
     /// The number of elements before the change; 0 if there are no histograms.
     was: usize,
@@ -208,8 +208,9 @@ impl<'a, T: Collection> Opened<'a, T> {
     }
 }
 
-/// Changes the collection of an entry, in less instructions than through [`Opened`]: the form of
-/// the entry is tested once, not at each access. WRONGTYPE if the entry has another type.
+/// Changes the collection of an entry, with fewer instructions than through [`Opened`]: whether the
+/// collection lies in the entry is tested once, not at each access. WRONGTYPE if the entry has
+/// another type.
 #[inline(always)]
 pub fn change<T: Collection, R>(
     entry: KeyWrite<'_>,

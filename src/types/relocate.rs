@@ -1,4 +1,4 @@
-//! Moves the allocations of a value, see `ds::relocate`.
+//! Active defragmentation of a value: its allocations are moved, see `ds::relocate`.
 
 use std::sync::Arc;
 
@@ -12,8 +12,9 @@ use crate::types::string::RawStr;
 use crate::types::zset::Zset;
 use crate::types::{KeyMut, Value};
 
-/// Offers the allocations of an entry's value to the mover, from `cursor` on, until the mover's
-/// step is spent. Returns the next cursor, 0 at the end. The table of keys moves the entry itself.
+/// Offers the allocations of an entry's value to the mover of active defragmentation, from `cursor`
+/// on, until the mover's budget for this step is spent. Returns the next cursor, 0 at the end. The
+/// table of keys moves the entry itself.
 pub fn relocate(entry: &mut KeyMut<'_>, cursor: Cursor, mover: &mut Mover) -> Cursor {
     match entry.value_mut() {
         ValueMut::Obj(value) => value.relocate(cursor, mover),
@@ -44,7 +45,7 @@ impl Relocate for Value {
     }
 }
 
-/// Moves a value in a box. The box is moved in the first step.
+/// Moves a boxed value. The box itself is moved in the first step, whose cursor is 0.
 fn boxed<T: Relocate>(value: &mut Box<T>, cursor: Cursor, mover: &mut Mover) -> Cursor {
     if cursor == 0 {
         mover.boxed(value);

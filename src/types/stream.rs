@@ -44,7 +44,7 @@ pub struct Stream {
 const fn is_send<T: Send>() {}
 const _: () = is_send::<Stream>();
 
-/// Moves the log first, by ID, then the groups.
+/// Active defragmentation moves the allocations of the log first, by ID, then those of the groups.
 impl Relocate for Stream {
     fn relocate(&mut self, cursor: Cursor, mover: &mut Mover) -> Cursor {
         let log =
@@ -226,8 +226,8 @@ impl Nack {
 pub struct ConsumerId(u32);
 
 impl ConsumerId {
-    /// The consumer of a pending entry that was loaded before its consumer, which comes later in
-    /// the file.
+    /// The consumer of a pending entry while an RDB file is loaded: the file has the pending
+    /// entries of a group before its consumers.
     const UNKNOWN: ConsumerId = ConsumerId(u32::MAX);
 }
 
@@ -286,7 +286,7 @@ pub struct Group {
 }
 
 impl Group {
-    /// Offers all allocations of the group to the mover, in one step.
+    /// Offers all allocations of the group to the mover of active defragmentation, in one step.
     fn relocate(&mut self, mover: &mut Mover) {
         mover.visited(1 + self.slots.len());
         mover.map(&mut self.pel, |_, _, _| ());
@@ -359,7 +359,8 @@ impl Group {
         Some(consumer.pel.len())
     }
 
-    /// The consumer of an ID from this group. The consumer must not have been deleted.
+    /// The consumer with this ID, which must be from this group. The consumer must not have been
+    /// deleted.
     pub fn consumer(&self, id: ConsumerId) -> &Consumer {
         self.slots[id.0 as usize]
             .as_ref()
@@ -514,8 +515,8 @@ impl Group {
     }
 }
 
-/// Whether XDEL removed an entry at or behind `id` while older entries still exist: then the count
-/// of entries can't be known.
+/// Whether XDEL removed an entry at or behind `id` while older entries still exist: then the number
+/// of entries up to `id` can't be known.
 fn has_tombstones_from(log: &StreamLog, id: StreamId) -> bool {
     let deleted = log.max_deleted_id();
     !log.is_empty() && deleted != StreamId::MIN && log.first_id() <= deleted && id <= deleted
@@ -590,8 +591,8 @@ mod tests {
         assert_eq!(group(0, None).lag(&StreamLog::new()), Some(0));
     }
 
-    /// Entries are read, then some are deleted and trimmed: from then on the count follows from the
-    /// position in the log.
+    /// Entries are read, then some are deleted and trimmed: from then on `entries_read` is computed
+    /// from the group's position in the log.
     #[test]
     fn entries_read_is_counted_on_only_where_nothing_was_lost() {
         let mut log = log_of(7);

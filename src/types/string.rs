@@ -9,7 +9,8 @@ use crate::types::lengths::KeyWrite;
 use crate::types::{KeyRef, New, Type, Value, kind};
 use crate::util::number::{IntBuf, parse_i64};
 
-/// The maximum length of a string that was set whole and is reported as `embstr`.
+/// The maximum length in bytes of a string that OBJECT ENCODING reports as `embstr`, if a command
+/// such as SET stored the whole string.
 pub const EMBSTR_MAX: usize = 44;
 
 /// A string that is too long for its key's entry. While a reply or a request buffer holds the
@@ -130,7 +131,8 @@ pub fn encode<'a>(bytes: &'a [u8], shared: Option<&Arc<Vec<u8>>>) -> (u8, New<'a
     (tag, encode_raw(bytes, shared))
 }
 
-/// The value of a string that was built piece by piece, which is never stored as an integer.
+/// The value of a string that stays a string even if its text is that of an integer, such as the
+/// result of INCRBYFLOAT.
 pub fn encode_raw<'a>(bytes: &'a [u8], shared: Option<&Arc<Vec<u8>>>) -> New<'a> {
     match shared {
         Some(shared) => New::Obj(Value::Str(RawStr::Shared(shared.clone()))),
@@ -171,7 +173,8 @@ pub fn bytes_mut<'a>(entry: &'a mut KeyWrite, len: usize) -> Option<&'a mut [u8]
     }
 }
 
-/// A string that is built to replace another one. A short string is on the stack.
+/// A string that is built to replace the string of a key. Up to `INLINE_MAX` bytes are on the
+/// stack.
 pub struct Grown {
     short: [u8; INLINE_MAX],
     long: Vec<u8>,
@@ -217,7 +220,8 @@ impl Grown {
         }
     }
 
-    /// The value to be stored, with the kind `kind::RAW`. A long string is moved out.
+    /// The value to be stored, with the kind `kind::RAW`. A string above `INLINE_MAX` is moved out
+    /// of `self`.
     pub fn value(&mut self) -> New<'_> {
         if self.len > INLINE_MAX {
             New::Obj(Value::Str(RawStr::Owned(std::mem::take(&mut self.long))))

@@ -3,7 +3,7 @@
 //! The units of settings are Redis's own: `k`, `m`, `g` are powers of 1000, `kb`, `mb`, `gb` powers
 //! of 1024, in either case of letter. INFO counts in 1024 and writes `K`, `M`, `G`, `T`, `P`.
 
-/// The size of the buffer in which Redis collects the digits.
+/// The number of digits for which Redis has a buffer when it reads a size.
 const MAX_DIGITS: usize = 127;
 
 /// Parses a size such as `100mb`, `1k`, `512`. As in Redis, digits that overflow mean the largest

@@ -3,7 +3,7 @@
 //!
 //! Source: Fowler, Noll, Vo; draft-eastlake-fnv.
 
-/// Continues from an earlier hash, or from 0.
+/// Hashes `bytes`. `earlier` is the hash of the bytes before them, or 0 at the start.
 pub const fn hash(earlier: u64, bytes: &[u8]) -> u64 {
     let mut hash = earlier ^ 0xcbf2_9ce4_8422_2325;
     let mut at = 0;
@@ -18,7 +18,7 @@ pub const fn hash(earlier: u64, bytes: &[u8]) -> u64 {
 mod tests {
     use super::hash;
 
-    /// The values that the draft lists.
+    /// The hashes that draft-eastlake-fnv lists.
     #[test]
     fn published_values() {
         assert_eq!(hash(0, b""), 0xcbf2_9ce4_8422_2325);

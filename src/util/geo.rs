@@ -17,8 +17,8 @@
 //! ```
 //!
 //! Latitudes end where Web Mercator's square map does. GEOHASH's text uses the standard -90..90
-//! instead, so the decoded place is encoded anew for it. Distances are haversine distances on a
-//! sphere of Redis's radius.
+//! instead, so GEOHASH encodes the decoded place again in that range. Distances are haversine
+//! distances on a sphere of Redis's radius.
 //!
 //! Formulas keep Redis's order of operations: the last bit of a double shows in GEOPOS, and decides
 //! whether a member on a border is found. Longitude 180 itself overflows into bit 53, as in Redis.
@@ -244,7 +244,8 @@ impl Area {
                 Some(distance(self.center, point)).filter(|meters| meters <= radius)
             }
             Shape::Rectangle { width, height } => {
-                // The parallel's length is taken at the point, not at the center.
+                // The width is measured along the parallel of the point, not along that of the
+                // center.
                 let level = Point {
                     longitude: self.center.longitude,
                     ..point
@@ -272,7 +273,7 @@ impl Area {
             latitude,
         } = self.center;
         let north_south = degrees(height / EARTH_RADIUS);
-        // A degree of longitude is shortest on the side that faces the pole.
+        // A degree of longitude is shortest on the side of the area that faces the pole.
         let widest = if latitude < 0.0 {
             latitude - north_south
         } else {
@@ -345,7 +346,7 @@ impl Area {
         let mut cells = vec![cell];
         for (east, north) in AROUND {
             let neighbor = cell.neighbor(east, north);
-            // On a coarse grid the neighbors on both sides are the same cell.
+            // On a coarse grid, the neighbors of a cell on both sides are the same cell.
             if !outside(east, north) && !cells.contains(&neighbor) {
                 cells.push(neighbor);
             }
@@ -368,7 +369,8 @@ impl Area {
     }
 }
 
-/// The finest step whose cells are about as wide as the radius. The step is coarser near the poles,
+/// The finest step of the grid whose cells are about as wide as the radius. The step is coarser
+/// near the poles, where cells are narrow.
 /// where cells are narrow.
 fn steps_for_radius(mut radius: f64, latitude: f64) -> u32 {
     if radius == 0.0 {
@@ -448,7 +450,7 @@ mod tests {
         &'static str,
     );
 
-    /// Places with the replies of a real server.
+    /// Known places, with the replies of a real Redis about them.
     const KNOWN: &[Known] = &[
         (
             point(-180.0, -85.05112878),

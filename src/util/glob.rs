@@ -10,9 +10,10 @@
 //! (`[a-]`); `\` at the very end is a backslash; the empty string matches only the empty pattern,
 //! not `*`; an escaped byte in a class is compared with its case.
 //!
-//! **Invariant:** the time is at most pattern length times string length. Only the last `*` is ever
-//! tried again: once the part between two stars has matched, a later match of this part can only
-//! leave less of the string for the rest (test `many_stars_end_in_time` would not end otherwise).
+//! **Invariant:** the time of a match is proportional to pattern length times string length at
+//! most. Only the last `*` is ever tried again: once the part between two stars has matched, a
+//! later match of this part can only leave less of the string for the rest (test
+//! `many_stars_end_in_time` would not end otherwise).
 
 use memchr::memchr;
 
@@ -74,7 +75,7 @@ fn matches<const NOCASE: bool>(pattern: &[u8], string: &[u8]) -> bool {
     pattern.iter().all(|byte| *byte == b'*')
 }
 
-/// Skips the bytes that can't match the first element behind a star.
+/// Skips the bytes of the string that can't match the first element of the pattern behind a star.
 fn next_candidate<'a, const NOCASE: bool>(after_star: &[u8], string: &'a [u8]) -> &'a [u8] {
     match after_star.first() {
         Some(byte) if !NOCASE && !matches!(byte, b'*' | b'?' | b'[' | b'\\') => {
@@ -134,8 +135,8 @@ fn same<const NOCASE: bool>(left: u8, right: u8) -> bool {
     }
 }
 
-/// Whether the range has the byte. The ends of the range may come in either order; they are sorted
-/// before the case is folded.
+/// Whether a range of a class, such as `a-z`, has the byte. The ends of the range may come in
+/// either order; they are sorted before the case is folded.
 fn in_range<const NOCASE: bool>(from: u8, to: u8, byte: u8) -> bool {
     let (low, high) = (from.min(to), from.max(to));
     match NOCASE {

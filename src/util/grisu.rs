@@ -13,8 +13,8 @@
 //! The value and its boundaries are multiplied by a power of ten, so that the integer part fits 32
 //! bits. Then digits of `high` are produced until the rest of `high` falls below `high - low`. The
 //! products are off by a unit of their last bit, so the interval is first narrowed by one at each
-//! end. So every result reads back exactly, but one result in four hundred has one digit more than
-//! needed: its shorter form lies outside of the narrowed interval.
+//! end. So every result reads back exactly, but one result in four hundred has more digits than
+//! needed, because its shortest form lies outside of the narrowed interval.
 //!
 //! Newer methods (Ryu, Schubfach, zmij) always find the shortest form. The newer methods were
 //! rejected because Redis 7 and Valkey 8 print with Grisu2, and a client sees the difference: after
@@ -66,7 +66,7 @@ impl Float {
         }
     }
 
-    /// The upper half of the product, rounded.
+    /// The product, whose mantissa is the upper 64 of 128 bits, rounded.
     fn multiply(self, other: Float) -> Self {
         let product = u128::from(self.mantissa) * u128::from(other.mantissa);
         Float {
@@ -90,12 +90,13 @@ static POWERS_OF_TEN: LazyLock<[Float; POWERS]> = LazyLock::new(|| {
     })
 });
 
-/// The exponents of a product whose integer part fits 32 bits and whose digits fit 64.
+/// The binary exponents of a float times a power of ten at which the integer part fits 32 bits and
+/// all digits fit 64 bits.
 const EXPONENTS: std::ops::RangeInclusive<i32> = -60..=-32;
 
-/// A power of ten that brings a normalized float into `EXPONENTS`, and its decimal exponent. If two
-/// powers do so, the choice between them affects the last digit, so the power is chosen as in
-/// Redis: a low estimate, then steps upwards.
+/// The power of ten that brings a normalized float with this binary exponent into `EXPONENTS`, and
+/// the decimal exponent of the power. If two powers do so, the choice between them affects the last
+/// digit, so the power is chosen as in Redis: a low estimate, then steps upwards.
 fn scaling_power(exponent: i32) -> (Float, i32) {
     const LOG10_2: f64 = std::f64::consts::LOG10_2;
     let estimate = (-f64::from(exponent + POWERS as i32) * LOG10_2) as i32;
@@ -131,7 +132,7 @@ pub(super) fn digits(value: f64) -> Decimal {
         exponent: float.exponent - 1,
     }
     .normalized();
-    // Below a power of two the neighbour is only half as far away as above it.
+    // Below a power of two, the neighbouring double is half as far away as the one above it.
     let closer = if float.mantissa == HIDDEN_BIT { 2 } else { 1 };
     let low_exponent = float.exponent - closer;
     let low = Float {
@@ -148,7 +149,8 @@ pub(super) fn digits(value: f64) -> Decimal {
     interval.digits(-decimal_exponent)
 }
 
-/// The scaled value and its narrowed boundaries, as fixed-point numbers with `fraction_bits`.
+/// A double and its narrowed boundaries, multiplied by a power of ten: fixed-point numbers with
+/// `fraction_bits` bits behind the point.
 struct Interval {
     low: u64,
     value: u64,
@@ -204,18 +206,19 @@ impl Interval {
     }
 }
 
-/// The distance from the produced digits to `high`, in the unit of the last digit's place.
+/// Distances below `high`, as integers on one scale: `rest` to the digits produced so far, `width`
+/// to `low`, `to_value` to the double itself.
 struct Remainder {
     rest: u64,
-    /// The value of one unit of the last digit.
+    /// The value of one unit of the last digit, on the same scale as the distances.
     unit: u64,
     width: u64,
     to_value: u64,
 }
 
 impl Decimal {
-    /// Lowers the last digit while this brings the number closer to the value itself and keeps the
-    /// number above `low`.
+    /// Lowers the last digit while this brings the digits closer to the exact value of the double
+    /// and keeps them above `low`.
     fn toward(mut self, at: Remainder) -> Self {
         let mut rest = at.rest;
         while rest < at.to_value
@@ -248,7 +251,7 @@ mod tests {
             (5e-324, "5e-324"),
             (f64::MIN_POSITIVE, "22250738585072014e-324"),
             (f64::MAX, "17976931348623157e292"),
-            // The shortest text for this number has one digit less.
+            // Of these numbers, Grisu2 does not find the shortest or the nearest text.
             (3972.856403, "39728564029999998e-13"),
             (2977.112527, "29771125269999998e-13"),
             (704.3355575832, "7043355575832001e-13"),

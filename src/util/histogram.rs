@@ -16,11 +16,11 @@ const HALF: usize = SUB / 2;
 const MAX: u64 = 1_000_000_000;
 const BUCKETS: usize = SUB + (30 - SUB_BITS as usize) * HALF;
 
-/// Prometheus' number for native buckets of which each ends at 2^(1/8) times the end of the one
-/// before, 9 % more.
+/// The number (schema) of Prometheus' native histograms whose buckets each end at 2^(1/8) times the
+/// end of the previous bucket, which is 9 % more.
 pub const NATIVE_SCHEMA: i32 = 3;
 
-/// Counts of values, by bucket.
+/// Counts of recorded values, by bucket of the histogram.
 pub struct Histogram {
     counts: [u32; BUCKETS],
     total: u64,
@@ -62,7 +62,7 @@ impl Histogram {
         self.total += 1;
     }
 
-    /// The number of values.
+    /// The number of recorded values.
     pub fn total(&self) -> u64 {
         self.total
     }
@@ -169,8 +169,8 @@ mod tests {
         }
     }
 
-    /// A real server showed these figures for sleeps of 3, 10, 20, 50 and 100 ms, and for
-    /// microseconds.
+    /// A real Redis showed these bounds in LATENCY HISTOGRAM for sleeps of 3, 10, 20, 50 and 100
+    /// ms, and for calls of microseconds.
     #[test]
     fn bounds_are_those_of_redis() {
         let mut h = Histogram::default();

@@ -17,7 +17,7 @@
 //! `MIN_EXPONENT` (debug assert in `round`).
 //!
 //! Multiplication and comparison are left out, since no command needs them. A big-number crate
-//! would need more code than the two loops over limbs below.
+//! would need more code than the loops over 64-bit limbs in this file.
 
 use super::number::{
     HexFloat, MAX_FLOAT_CHARS, parse_exponent, round_off, split_sign, write_int, write_padded,
@@ -27,10 +27,10 @@ use super::number::{
 const MIN_EXPONENT: i32 = -16445;
 /// The exponent of the mantissa's last bit in the largest numbers.
 const MAX_EXPONENT: i32 = 16320;
-/// The number of digits after the point in the human form.
+/// The number of digits that INCRBYFLOAT prints after the point, before it drops trailing zeros.
 const DECIMALS: usize = 17;
 const TEN_POW_17: u128 = 10u128.pow(DECIMALS as u32);
-/// The largest power of ten in a limb.
+/// The largest power of ten that fits a limb of 64 bits.
 const TEN_POW_19: u64 = 10u64.pow(19);
 
 /// An 80-bit extended float.
@@ -67,7 +67,7 @@ impl LongDouble {
     };
 
     /// The nearest double. A value beyond a double's range becomes infinite; a value that is too
-    /// small becomes the smallest double.
+    /// small becomes the smallest normal double.
     pub fn to_f64(self) -> f64 {
         let magnitude = match self.kind {
             ValueKind::NotANumber => f64::NAN,
@@ -116,7 +116,8 @@ impl LongDouble {
         matches!(self.kind, ValueKind::Finite { .. })
     }
 
-    /// The 64 bits nearest to a power of ten, with the top bit set, and their exponent.
+    /// The mantissa of 64 bits, with the top bit set, that is nearest to 10^`power`, and its binary
+    /// exponent.
     pub(super) fn power_of_ten(power: i32) -> (u64, i32) {
         let ten = Decimal {
             digits: b"1",
@@ -257,9 +258,9 @@ fn round(negative: bool, bits: u128, exponent: i32, sticky: bool) -> LongDouble 
 struct Decimal<'a> {
     /// The digits from the first nonzero digit on; they may contain a point.
     digits: &'a [u8],
-    /// The number of these digits, without the point.
+    /// The number of digits in `digits`, without the point.
     count: usize,
-    /// The first 19 of the digits, as a number.
+    /// The first 19 digits of `digits`, as a number.
     head: u64,
     exponent: i64,
 }
@@ -359,7 +360,8 @@ impl<'a> Decimal<'a> {
     }
 }
 
-/// A natural number in base 2^64, least limb first, with no zero limb on top.
+/// A natural number in base 2^64: its digits (limbs), the least significant first, with no zero
+/// limb on top.
 ///
 /// Numbers have at most some 34,000 bits, since texts have at most `MAX_FLOAT_CHARS` and a float's
 /// exponents are bounded.
@@ -427,7 +429,8 @@ impl Limbs {
             .iter()
             .rev()
             .fold(0, |bits, limb| bits << 64 | u128::from(*limb));
-        // There are at least 65 bits: the second limb is there whenever limbs are left out.
+        // If limbs are left out, `bits` has two limbs, so it has the 65 bits or more that `round`
+        // needs.
         (bits, below as i32 * 64, low.iter().any(|limb| *limb != 0))
     }
 
@@ -653,7 +656,8 @@ mod tests {
         assert!((read("1.18e4932") + read("1e4900")).is_finite());
     }
 
-    /// The number `digits * 10^exponent` as a text with zeros appended, which the long path reads.
+    /// The number `digits * 10^exponent` as a text with zeros appended, so that `round_long` reads
+    /// it.
     fn long_form(digits: u64, exponent: i32) -> String {
         format!("{digits}{}e{}", "0".repeat(30), exponent - 30)
     }
@@ -695,8 +699,8 @@ mod tests {
             prop_assert_eq!(read(&format!("{value:.1074}")), LongDouble::from(value));
         }
 
-        /// The exact midpoint between two neighbours goes to the even one; with one more digit, to
-        /// the nearer one.
+        /// The text of the exact midpoint between two neighbouring floats is read as the even one;
+        /// with one more digit, as the nearer one.
         #[test]
         fn ties_go_to_even(mantissa: u64) {
             let mantissa = u128::from(mantissa | 1 << 63);

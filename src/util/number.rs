@@ -392,8 +392,7 @@ impl DoubleBuf {
         self.format_shortest(value)
     }
 
-    /// Writes the shortest digits that read back as the value, for integers too: `1e+21`. DEBUG
-    /// DIGEST uses this form.
+    /// Writes the digits that Grisu2 finds, for integers too: `1e+21`. DEBUG DIGEST uses this form.
     pub fn format_shortest(&mut self, value: f64) -> &[u8] {
         if value == 0.0 {
             return if value.is_sign_negative() {
@@ -513,7 +512,7 @@ fn without_trailing_zeros(digits: &str) -> &str {
     }
 }
 
-/// A write position in a `DoubleBuf`, which has room for every form.
+/// A write position in a `DoubleBuf`, which has room for the text of every double.
 struct Cursor<'a> {
     bytes: &'a mut [u8; 32],
     len: usize,

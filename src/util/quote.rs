@@ -151,7 +151,7 @@ pub fn write_repr(out: &mut Vec<u8>, bytes: &[u8]) {
 pub fn repr(bytes: &[u8]) -> String {
     let mut out = Vec::new();
     write_repr(&mut out, bytes);
-    // All bytes are printable ASCII by now.
+    // `write_repr` writes printable ASCII only.
     String::from_utf8_lossy(&out).into_owned()
 }
 

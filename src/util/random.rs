@@ -4,7 +4,7 @@
 use rand::rngs::{SmallRng, SysRng};
 use rand::{Rng, RngExt, SeedableRng, TryRng};
 
-/// The generator.
+/// A generator of random numbers that can be guessed: not for secrets.
 pub struct Random(SmallRng);
 
 impl Random {
@@ -49,7 +49,7 @@ impl Random {
         Some(digits)
     }
 
-    /// `n` hexadecimal digits.
+    /// `n` hexadecimal digits from this generator, which can be guessed.
     pub fn hex(&mut self, n: usize) -> String {
         (0..n)
             .map(|_| char::from(b"0123456789abcdef"[self.below(16) as usize]))

@@ -1,6 +1,6 @@
 //! Limits how frequently a line is written to the server's log.
 
-/// The time at which the line was last written.
+/// Remembers when a line was last written to the server's log.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct RateLimit {
     last_ms: Option<i64>,
@@ -42,7 +42,7 @@ mod tests {
         assert!(limit.allows(5, 100));
         limit = RateLimit::default();
         assert!(limit.allows(i64::MIN, 100));
-        // The difference overflows, which counts as a long time.
+        // The difference between the two times overflows, which counts as longer than any interval.
         assert!(limit.allows(i64::MAX, 100));
     }
 }

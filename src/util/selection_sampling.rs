@@ -5,7 +5,7 @@
 //! Computer Programming, volume 2, 3.4.2, algorithm S). When all of the remaining elements are
 //! wanted, the probability is one, so exactly the wanted number is taken.
 
-/// The state of one walk.
+/// The state of one walk over a sequence of which some elements are chosen.
 pub struct Selection {
     wanted: usize,
     to_come: usize,
@@ -25,8 +25,8 @@ impl Selection {
         self.wanted == 0
     }
 
-    /// Whether the next element is taken. `below(n)` returns a uniformly distributed number in
-    /// 0..n. After the last element the answer is false.
+    /// Whether the next element is taken; false after the last element. `below(n)` returns a
+    /// uniformly distributed number in 0..n.
     pub fn takes(&mut self, below: &mut impl FnMut(usize) -> usize) -> bool {
         let takes = self.wanted > 0 && below(self.to_come) < self.wanted;
         self.wanted -= usize::from(takes);
@@ -53,8 +53,8 @@ mod tests {
 
     #[test]
     fn each_choice_is_as_likely() {
-        // All sequences of random numbers: below 3 for the first element, below 2 for the second,
-        // and 0 for the third.
+        // The test runs through all sequences of random numbers: below 3 for the first element,
+        // below 2 for the second, and 0 for the third.
         let mut times = [0; 3];
         for (first, second) in (0..3).flat_map(|first| (0..2).map(move |second| (first, second))) {
             let mut dice = [first, second, 0].into_iter();

@@ -1,10 +1,11 @@
-//! What replicas announce by REPLCONF, and replies of a primary that are no answers to it.
+//! Wrong values that replicas announce by REPLCONF, and wrong replies of a primary.
 
 use crate::common::{Conn, free_port};
 use crate::fake::{FakePrimary, Server};
 use crate::{DISK, FakeReplica, wait_until_online};
 
-/// The first nine bytes of the snapshot for a replica that announces this.
+/// The first nine bytes of the snapshot, `REDIS` and the version, for a replica that sends
+/// `announcement`.
 fn magic(server: &Server, announcement: &str) -> String {
     let mut conn = server.peer.connect();
     assert_eq!(conn.line(announcement), "+OK\r\n");
@@ -15,8 +16,8 @@ fn magic(server: &Server, announcement: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// `capa rdb<version>` of a replica of our own kind: what is below or above all versions that there
-/// are is not written.
+/// A replica that is an aeris announces by `capa rdb<version>` the RDB version that it reads. For a
+/// version below or above all versions that exist, the server writes one that exists.
 #[test]
 fn a_version_that_is_none_is_not_written() {
     let server = Server::new(DISK);
@@ -37,7 +38,8 @@ fn a_version_that_is_none_is_not_written() {
     }
 }
 
-/// INFO and ROLE show the address that a replica announces: it must not end its field or its line.
+/// INFO and ROLE show the address that a replica announces: the address must not end its field or
+/// its line.
 #[test]
 fn an_address_can_not_forge_a_line() {
     let mut server = Server::new(DISK);
@@ -66,7 +68,7 @@ fn an_address_can_not_forge_a_line() {
     }
 }
 
-/// A replica that requests its sync again and again, in one piece, gets it once.
+/// A replica that sends PSYNC many times at once gets one snapshot.
 #[test]
 fn a_replica_gets_one_snapshot() {
     let mut server = Server::new(DISK);
@@ -114,7 +116,7 @@ fn a_second_connection_needs_a_first() {
     server.assert_well();
 }
 
-/// Replies that are larger or deeper than any of a primary.
+/// Replies that are larger, or more deeply nested, than any reply of a primary end the link.
 #[test]
 fn a_reply_without_an_end_ends_the_link() {
     let mut server = Server::new(&[]);
@@ -137,7 +139,7 @@ fn a_reply_without_an_end_ends_the_link() {
     assert!(server.memory() < 200 << 20);
 }
 
-/// `set-cluster-node-id` names a node that is known, as in Valkey.
+/// `REPLCONF set-cluster-node-id` must name a known node of the cluster, as in Valkey.
 #[test]
 fn a_replica_names_a_node_of_the_cluster() {
     let announce = |server: &mut Server, name: &str| {

@@ -1,9 +1,10 @@
-//! Primaries that break the protocol of a full sync over two connections, in both dialects.
+//! Primaries that break the protocol of a full sync over two connections, in the dialects of Redis
+//! (RDB channel) and of Valkey (dual channel).
 
 use crate::common::multibulk;
 use crate::fake::{FakePrimary, ID, Link, Server, snapshot, wait_for};
 
-/// The offset of the snapshots here.
+/// The replication offset of the snapshots in these tests.
 const OFFSET: u64 = 1000;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,7 +34,7 @@ impl Dialect {
         }
     }
 
-    /// The line before the snapshot.
+    /// The line that the primary sends on the second connection before the snapshot.
     fn begin(self) -> String {
         match self {
             Dialect::Valkey => format!("$ENDOFF:{OFFSET} {ID} 0 7\r\n"),
@@ -78,7 +79,8 @@ impl Dialect {
         lines
     }
 
-    /// The replica's requests on the main connection once the snapshot has begun.
+    /// Reads the replica's request on the main connection, which Valkey's dialect has once the
+    /// snapshot has begun.
     fn read_main_request(self, main: &mut Link) {
         if self == Dialect::Valkey {
             main.read_request();
@@ -87,7 +89,8 @@ impl Dialect {
         }
     }
 
-    /// Like the function above, with the reply after which the stream begins.
+    /// Reads the replica's request on the main connection, and sends the reply after which the
+    /// stream of commands begins.
     fn begin_stream(self, main: &mut Link) {
         self.read_main_request(main);
         if self == Dialect::Valkey {
@@ -96,7 +99,8 @@ impl Dialect {
     }
 }
 
-/// The connections of a sync, up to the request on the second one.
+/// Begins a sync. Returns the main connection and the second one, on which the replica has sent its
+/// request.
 fn lead(primary: &FakePrimary, server: &mut Server, dialect: Dialect) -> [Link; 2] {
     let mut main = primary.lead(server);
     main.send(dialect.split().as_bytes());
@@ -107,7 +111,7 @@ fn bulk(bytes: &[u8]) -> Vec<u8> {
     [format!("${}\r\n", bytes.len()).as_bytes(), bytes].concat()
 }
 
-/// The replica works with a correct primary.
+/// Checks that the replica can still sync with a correct primary.
 fn assert_syncs(server: &mut Server, dialect: Dialect) {
     let primary = FakePrimary::new();
     let [mut main, mut second] = lead(&primary, server, dialect);
@@ -122,7 +126,7 @@ fn assert_syncs(server: &mut Server, dialect: Dialect) {
     server.assert_well();
 }
 
-/// No line of the log is long, and none has bytes that a terminal acts on.
+/// Checks that no line of the log is long, and that none has bytes that a terminal acts on.
 fn assert_clean_log(server: &Server) {
     let log = server.log();
     assert!(log.lines().all(|line| line.len() < 2000), "a line is long");
@@ -183,7 +187,7 @@ fn a_bad_snapshot_on_the_second_link_ends_both() {
     }
 }
 
-/// The end of one link ends the other, and the data set stays.
+/// If one of the two connections of a sync ends, the replica closes the other; its data set stays.
 #[test]
 fn one_link_does_not_outlive_the_other() {
     for dialect in DIALECTS {
@@ -209,17 +213,17 @@ fn one_link_does_not_outlive_the_other() {
     }
 }
 
-/// A primary that accepts the second connection and is silent at one of its replies.
+/// The replica gives up a primary that stops sending at some step of the second connection.
 #[test]
 fn a_second_link_that_is_silent_ends_at_the_time_limit() {
     for dialect in DIALECTS {
         let mut server = dialect.server(&["--repl-timeout", "2"]);
-        // The connection is not even accepted.
+        // The primary does not even accept the second connection.
         let primary = FakePrimary::new();
         let mut main = primary.lead(&mut server);
         main.send(dialect.split().as_bytes());
         main.wait_for_end();
-        // No line before the snapshot, and no snapshot.
+        // The primary sends no line before the snapshot, or the line but no snapshot.
         for begins in [false, true] {
             let primary = FakePrimary::new();
             let [mut main, mut second] = lead(&primary, &mut server, dialect);
@@ -237,7 +241,8 @@ fn a_second_link_that_is_silent_ends_at_the_time_limit() {
     }
 }
 
-/// The name of the main connection is whatever the primary says; the next sync has another one.
+/// The replica repeats the client id of the main connection as the primary sent it; the next sync
+/// has another id.
 #[test]
 fn a_wrong_name_of_the_main_link_is_the_primary_s_affair() {
     let mut server = Dialect::Redis.server(&[]);
@@ -257,7 +262,8 @@ fn a_wrong_name_of_the_main_link_is_the_primary_s_affair() {
     assert_syncs(&mut server, Dialect::Redis);
 }
 
-/// Replies in place of `+CONTINUE`, after which the stream would follow the snapshot.
+/// Replies on the main connection in the place of `+CONTINUE`, after which the stream would follow
+/// the snapshot, end the sync.
 #[test]
 fn a_main_link_that_does_not_continue_ends_the_sync() {
     let dialect = Dialect::Valkey;
@@ -293,7 +299,7 @@ fn a_main_link_that_does_not_continue_ends_the_sync() {
     assert_syncs(&mut server, dialect);
 }
 
-/// The snapshot comes, but no reply on the main connection.
+/// The primary sends the snapshot, but no reply on the main connection.
 #[test]
 fn a_main_link_that_is_silent_ends_at_the_time_limit() {
     let dialect = Dialect::Valkey;
@@ -309,8 +315,8 @@ fn a_main_link_that_is_silent_ends_at_the_time_limit() {
     assert_syncs(&mut server, dialect);
 }
 
-/// The stream on the main connection is collected up to the limit; the rest stays with the primary
-/// until the snapshot is loaded.
+/// The replica collects the stream on the main connection up to `replica-full-sync-buffer-limit`;
+/// the rest stays with the primary until the snapshot is loaded.
 #[test]
 fn a_stream_beyond_the_limit_waits_for_the_snapshot() {
     const LIMIT: u64 = 1 << 20;
@@ -350,7 +356,7 @@ fn a_stream_beyond_the_limit_waits_for_the_snapshot() {
     }
 }
 
-/// What was collected is no sequence of commands.
+/// The stream that the replica collected during the snapshot is no sequence of commands.
 #[test]
 fn a_collected_stream_that_is_not_of_commands_ends_the_link() {
     for dialect in DIALECTS {

@@ -9,7 +9,7 @@ use crate::common::{Conn, Peer};
 
 pub const ID: &str = "0123456789012345678901234567890123456789";
 
-/// Waits for a condition. The time limit is never reached in a test that passes.
+/// Waits until `condition` is true. The time limit is never reached in a test that passes.
 pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     for _ in 0..12_000 {
         if condition() {
@@ -20,7 +20,7 @@ pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     panic!("{what}: it does not happen");
 }
 
-/// A server whose log is a file.
+/// An aeris server under test, whose log is a file, and a connection to it.
 pub struct Server {
     pub peer: Peer,
     pub conn: Conn,
@@ -88,7 +88,7 @@ pub fn snapshot() -> &'static [u8] {
     })
 }
 
-/// A reply to PSYNC with a snapshot that lacks its last bytes, but has its key.
+/// A reply to PSYNC with a snapshot that lacks its last `lacks` bytes, but has its key.
 pub fn cut_snapshot(lacks: usize) -> Vec<u8> {
     let cut = &snapshot()[..snapshot().len() - lacks];
     let header = format!("+FULLRESYNC {ID} 7\r\n${}\r\n", cut.len());
@@ -100,13 +100,13 @@ pub struct FakePrimary {
     pub listener: TcpListener,
 }
 
-/// An open link of a replica to it.
+/// An open connection from a replica to a [`FakePrimary`].
 pub struct Link {
     pub stream: TcpStream,
     pub input: BufReader<TcpStream>,
-    /// The commands before PSYNC, without PING.
+    /// The commands that the replica sent before PSYNC, without PING.
     pub announced: Vec<Vec<String>>,
-    /// The arguments of PSYNC or SYNC.
+    /// The arguments of the PSYNC or SYNC that the replica sent.
     pub psync: Vec<String>,
 }
 
@@ -121,21 +121,22 @@ impl FakePrimary {
         self.listener.local_addr().expect("an address").port()
     }
 
-    /// Makes a server its replica, accepts the link, and replies to all commands before PSYNC.
+    /// Makes `server` a replica of this primary, accepts its connection, and replies to all
+    /// commands before PSYNC.
     pub fn lead(&self, server: &mut Server) -> Link {
         let reply = server.line(&format!("REPLICAOF 127.0.0.1 {}", self.port()));
         assert_eq!(reply, "+OK\r\n");
         self.accept()
     }
 
-    /// Accepts a connection, and replies to all commands before PSYNC or SYNC.
+    /// Accepts a replica's connection, and replies to all commands before PSYNC or SYNC.
     pub fn accept(&self) -> Link {
         let mut link = self.accept_silently();
         link.read_request();
         link
     }
 
-    /// Accepts a connection, and sends `bytes` whatever it requests.
+    /// Accepts a replica's connection, and sends `bytes` whatever the replica requests.
     pub fn accept_with(&self, bytes: &[u8]) -> Link {
         let mut link = self.accept_silently();
         link.send(bytes);
@@ -157,7 +158,7 @@ impl FakePrimary {
 }
 
 impl Link {
-    /// Replies to all commands before PSYNC or SYNC, and reads that.
+    /// Replies to all commands of the replica before PSYNC or SYNC, and reads the PSYNC or SYNC.
     pub fn read_request(&mut self) {
         loop {
             let argv = read_command(&mut self.input).expect("a command");
@@ -176,7 +177,7 @@ impl Link {
         }
     }
 
-    /// The next line that is not empty, of a request that is one line.
+    /// Reads the next line from the replica that is not empty, which is a request of one line.
     pub fn line(&mut self) -> String {
         loop {
             let mut line = String::new();
@@ -188,12 +189,12 @@ impl Link {
         }
     }
 
-    /// Sends bytes; the replica may close the link meanwhile.
+    /// Sends bytes. Returns false if the replica has closed the link meanwhile.
     pub fn send(&mut self, bytes: &[u8]) -> bool {
         self.stream.write_all(bytes).is_ok()
     }
 
-    /// A full resync from `snapshot`, at this offset.
+    /// Sends a full resync with the file of [`snapshot`], at this offset.
     pub fn full_resync(&mut self, offset: u64) {
         let body = snapshot();
         self.send(format!("+FULLRESYNC {ID} {offset}\r\n${}\r\n", body.len()).as_bytes());
@@ -210,7 +211,8 @@ impl Link {
         }
     }
 
-    /// Whether the replica acknowledges something; false if it closes the link or sends nothing.
+    /// Whether the replica sends REPLCONF ACK; false if it closes the link or sends nothing for a
+    /// second.
     pub fn acknowledges(&mut self) -> bool {
         let timeout = Some(Duration::from_secs(1));
         self.stream.set_read_timeout(timeout).expect("a timeout");

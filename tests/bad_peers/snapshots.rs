@@ -1,20 +1,21 @@
-//! Snapshots that announce what they do not have, and functions that do not end: the load fails,
-//! the memory stays small, and with `swapdb` the old data set stays.
+//! Snapshots that announce more than they contain, and functions whose code never ends: the
+//! replica's load fails, its memory stays small, and with `repl-diskless-load swapdb` the old data
+//! set stays.
 
 use crate::fake::{FakePrimary, ID, Link, Server, wait_for};
 
-/// A length of 64 bits.
+/// A length in the RDB format's form of 64 bits.
 fn long(n: u64) -> Vec<u8> {
     [&[0x81][..], &n.to_be_bytes()].concat()
 }
 
-/// A string with its length, of up to 16,383 bytes.
+/// A string in the RDB format, behind a length of 14 bits: up to 16,383 bytes.
 fn text(bytes: &[u8]) -> Vec<u8> {
     let len = (bytes.len() as u16 | 0x4000).to_be_bytes();
     [&len[..], bytes].concat()
 }
 
-/// A file of these opcodes, without checksum.
+/// An RDB file of these opcodes, without checksum.
 fn file(parts: &[&[u8]]) -> Vec<u8> {
     [b"REDIS0011", &parts.concat()[..], b"\xff", &[0; 8]].concat()
 }
@@ -25,7 +26,7 @@ fn key(kind: u8, value: &[u8]) -> Vec<u8> {
     [b"\xfe\x00", &[kind][..], &text(b"k"), value].concat()
 }
 
-/// A name, the file, and a text that is logged.
+/// RDB files with errors: a name for the test, the file, and a text that the replica logs.
 fn bad_files() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     const ENDS: &str = "Unexpected EOF reading RDB file";
     let good = key(0, &text(b"v"));
@@ -76,7 +77,7 @@ fn bad_files() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     ]
 }
 
-/// How the end of a snapshot is found.
+/// How a replica recognizes the end of a snapshot on the link.
 #[derive(Clone, Copy, Debug)]
 enum End {
     /// The snapshot ends after its length, which is sent first.
@@ -85,7 +86,7 @@ enum End {
     Mark,
 }
 
-/// Sends a full resync with this file.
+/// Sends a full resync whose snapshot is `file`.
 fn send(link: &mut Link, file: &[u8], end: End) {
     let (header, mark) = match end {
         End::Length => (format!("${}\r\n", file.len()), ""),
@@ -96,7 +97,7 @@ fn send(link: &mut Link, file: &[u8], end: End) {
     link.send(mark.as_bytes());
 }
 
-/// The log line about each stream that can't be loaded.
+/// The line that a replica logs about each snapshot that it can't load.
 const FAILED: &str = "Failed trying to load the MASTER synchronization DB from socket";
 
 #[test]
@@ -117,7 +118,7 @@ fn a_snapshot_that_promises_too_much_fails() {
             let mut link = primary.lead(&mut server);
             send(&mut link, &bytes, end);
             link.wait_for_end();
-            // A stream whose length is not known is read until its bytes make no sense.
+            // A snapshot whose length is not known is read until its bytes make no sense.
             let unchecked = load == "swapdb" && matches!(end, End::Mark);
             server.wait_for_log(from, if unchecked { FAILED } else { logged });
             server.assert_well();
@@ -130,7 +131,8 @@ fn a_snapshot_that_promises_too_much_fails() {
     }
 }
 
-/// The announced number of keys only prepares tables, so a wrong one does not matter.
+/// The number of keys that an RDB file announces only sets the size of tables, so a wrong number
+/// does not matter.
 #[test]
 fn a_wrong_number_of_keys_takes_no_memory() {
     for end in [End::Length, End::Mark] {
@@ -146,7 +148,8 @@ fn a_wrong_number_of_keys_takes_no_memory() {
     }
 }
 
-/// A position in the snapshot that can't be is not taken over.
+/// A replica ignores impossible values of `repl-id`, `repl-offset` and `repl-stream-db` in a
+/// snapshot.
 #[test]
 fn a_wrong_position_in_a_snapshot_is_ignored() {
     let mut server = Server::new(&[]);
@@ -168,7 +171,7 @@ fn a_wrong_position_in_a_snapshot_is_ignored() {
     assert_eq!(server.info("slave_repl_offset"), "34");
 }
 
-/// The stream of a primary that is cut inside of a transaction: none of it is applied.
+/// If the stream of a primary is cut inside of a transaction, the replica applies no command of it.
 #[test]
 fn half_a_transaction_is_not_applied() {
     let mut server = Server::new(&[]);
@@ -189,7 +192,7 @@ fn half_a_transaction_is_not_applied() {
 }
 
 /// The primary's stream contains a script that does not end: the replica still replies to its
-/// clients, and SHUTDOWN NOSAVE ends it.
+/// clients, and SHUTDOWN NOSAVE ends the replica.
 #[test]
 fn a_script_that_does_not_end_can_be_ended_with_the_server() {
     let mut server = Server::new(&["--busy-reply-threshold", "50"]);

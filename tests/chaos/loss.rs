@@ -1,4 +1,4 @@
-//! The writes that a promotion without coordination loses: measured for this server and for the
+//! The writes that a promotion without coordination loses: measured for aeris, Redis and Valkey.
 //! real ones.
 //!
 //! A client writes to a primary with one replica, one write after the other. The primary is killed,
@@ -20,7 +20,8 @@ struct Loss {
     window: Duration,
 }
 
-/// Writes 1, 2, 3 .. until the server ends. Returns the time at which each write was acknowledged.
+/// Sets a key to 1, 2, 3 .. until the server ends. Returns the time at which each write was
+/// acknowledged.
 fn write_until_the_end(port: u16) -> Vec<Instant> {
     let mut c = Conn::new(port);
     let mut acked = Vec::new();
@@ -66,7 +67,7 @@ fn round(kind: ServerKind, dice: &mut Dice) -> Option<Loss> {
     })
 }
 
-/// Prints a line for each server.
+/// Prints a line for each kind of server: the acknowledged writes that promotions lost.
 pub fn report() {
     for kind in [
         ServerKind::Aeris,

@@ -16,14 +16,16 @@ use std::time::Duration;
 /// The present failures of a proxy's link.
 #[derive(Default)]
 pub struct Faults {
-    /// The present generation; connections of earlier ones are closed.
+    /// The number of times that the proxy has cut its connections; those from before the last cut
+    /// are closed.
     generation: AtomicU64,
-    /// New connections are closed at once.
+    /// Whether new connections are closed at once.
     refuse: AtomicBool,
-    /// Directions in which no bytes are carried, while the connections stay open.
+    /// Whether no bytes are carried to the server (here) or to the client (the next field), while
+    /// the connections stay open.
     hold_requests: AtomicBool,
     hold_replies: AtomicBool,
-    /// The delay of each piece in milliseconds.
+    /// The delay, in milliseconds, of the bytes of each read.
     delay_ms: AtomicU64,
     /// The maximum number of bytes per millisecond; 0 is no limit.
     throttle: AtomicU64,
@@ -32,14 +34,14 @@ pub struct Faults {
     server: AtomicU16,
 }
 
-/// A kind of failure.
+/// A failure of the link between two servers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
     /// All connections end.
     Cut,
     /// All connections end, and new ones are refused.
     Refuse,
-    /// The connections stay open and carry nothing.
+    /// The connections stay open and carry no bytes in either direction.
     HalfOpen,
     /// No byte reaches the server.
     NoRequests,
@@ -57,7 +59,7 @@ pub struct Proxy {
 
 const PATIENCE: Duration = Duration::from_millis(20);
 /// A proxy reads at most this number of bytes at a time, so that a delay or a limit applies to each
-/// piece.
+/// read.
 const PIECE: usize = 16 * 1024;
 
 impl Proxy {
@@ -109,7 +111,7 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         self.faults.ended.store(true, Ordering::SeqCst);
         self.fail(Fault::Refuse);
-        // This connection wakes the thread that accepts, which then ends.
+        // A connection wakes the proxy's thread, which waits in `accept` and then ends.
         let _ = TcpStream::connect(("127.0.0.1", self.port));
     }
 }

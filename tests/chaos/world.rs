@@ -1,4 +1,4 @@
-//! Five servers that replicate through proxies, and the failures that are done to them.
+//! Five servers that replicate through proxies, and failures of their links, disks and processes.
 //!
 //! ```text
 //!   server 0 (primary) <── proxy 0 <──┬── server 1
@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Each server announces the port of its proxy, so FAILOVER goes through proxies, too. Servers 1
-//! and 3 may be real ones.
+//! and 3 may be Redis or Valkey.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -24,27 +24,29 @@ use crate::proxy::{Fault, Proxy};
 pub const SERVERS: usize = 5;
 /// The time after which a condition that is not met fails the test, on a machine that others use.
 const PATIENCE: Duration = Duration::from_secs(240);
-/// `repl-timeout`, while the machine is not so busy that a full sync takes longer than
-/// [`LONG_SYNC`]: then a child that saves may be silent for this time.
+/// The setting `repl-timeout`, in seconds. If a full sync takes longer than [`LONG_SYNC`] because
+/// the machine is busy, the test raises the setting, because a child that saves may then be silent
+/// for this time.
 const REPL_TIMEOUT_S: &str = "2";
 const LONG_SYNC: Duration = Duration::from_secs(30);
-/// The longest fault: longer than `repl-timeout`.
+/// The longest fault in milliseconds, which is longer than `repl-timeout`.
 const LONG_MS: u64 = 2500;
 
-/// The size of a value of the ballast. The child that saves it sleeps once for each, which takes
-/// much longer on a busy machine, so they are few.
+/// The size of a value of the ballast, which is the data set that makes a full sync long. The child
+/// that saves sleeps once for each value, which takes much longer on a busy machine, so the values
+/// are few.
 const BALLAST_VALUE: usize = 10_000;
 
-/// What differs between runs.
+/// The parameters of a run of the chaos test.
 pub struct Setup {
     pub seed: u64,
-    /// The kind of the servers 1 and 3.
+    /// The program (aeris, Redis or Valkey) of the servers 1 and 3.
     pub peer: ServerKind,
     /// The size of the data set that every full sync carries, in megabytes.
     pub ballast_mb: u64,
 }
 
-/// A server, its proxy and its disk.
+/// A server of the chaos test, its proxy and its disk.
 pub struct Member {
     pub kind: ServerKind,
     pub peer: Peer,
@@ -55,12 +57,12 @@ pub struct Member {
     stopped: bool,
 }
 
-/// All servers, and a record of the actions.
+/// All servers of the chaos test, and a record of what was done to them.
 pub struct World {
     pub members: Vec<Member>,
     pub primary: usize,
     pub dice: Dice,
-    /// The number of times that each action was taken.
+    /// How often each action, such as a cut link or a restart, was taken.
     pub counts: BTreeMap<&'static str, usize>,
     history: Vec<String>,
     began: Instant,
@@ -117,7 +119,7 @@ impl Member {
         ];
         args.extend_from_slice(OWN[at]);
         if setup.ballast_mb > 0 {
-            // A full sync takes seconds.
+            // With these settings, a full sync takes seconds.
             args.extend(["--rdbcompression", "no", "--rdb-key-save-delay", "500"]);
         }
         let peer = match kind {
@@ -150,7 +152,7 @@ impl Member {
         conn.and_then(|mut c| c.try_line(line)).unwrap_or_default()
     }
 
-    /// The value of a field of INFO replication.
+    /// The value of a field of INFO; empty if there is no such field.
     pub fn info(&self, field: &str) -> String {
         let text = self.line("INFO everything");
         let value = |line: &str| Some(line.strip_prefix(field)?.strip_prefix(':')?.to_string());
@@ -172,7 +174,7 @@ impl Member {
         nix::sys::signal::kill(pid, signal).expect("it runs");
     }
 
-    /// The children of the process: those that save.
+    /// The process ids of the server's children, which save snapshots or an AOF.
     fn children(&self) -> Vec<i32> {
         let pid = self.peer.pid();
         let path = format!("/proc/{pid}/task/{pid}/children");
@@ -209,7 +211,7 @@ impl World {
         world
     }
 
-    /// Gives the primary a data set of this size.
+    /// Gives the primary a data set of this size in megabytes.
     fn fill(&mut self, megabytes: u64) {
         let mut c = self.members[self.primary].conn();
         let value = "x".repeat(BALLAST_VALUE);
@@ -243,7 +245,7 @@ impl World {
         text
     }
 
-    /// Waits for a condition of the settled servers.
+    /// Waits until `condition` is true, and starts servers again that end meanwhile.
     fn wait_for(&mut self, what: &str, mut condition: impl FnMut(&mut World) -> bool) {
         let began = Instant::now();
         while !condition(self) {
@@ -311,7 +313,7 @@ impl World {
         member.peer.start_again(&["--replicaof", &replicaof]);
     }
 
-    /// One failure, chosen at random.
+    /// Causes one failure of a link, disk or process, chosen at random.
     pub fn disturb(&mut self) {
         let (any, replica) = (self.dice.below(SERVERS as u64) as usize, self.any_replica());
         let names = format!("{any}/{replica}");
@@ -369,7 +371,7 @@ impl World {
         }
     }
 
-    /// Kills the child that saves, which may create the snapshot for a replica.
+    /// Kills the saving child of a server, which may be creating the snapshot for a replica.
     fn kill_children(&mut self, at: usize) {
         self.note("kill child", &at.to_string());
         self.members[at].line("BGSAVE");
@@ -396,7 +398,7 @@ impl World {
         }
     }
 
-    /// Gives a replica another primary, which is not a replica of it.
+    /// Gives a replica another primary, one that does not replicate from this replica.
     fn move_replica(&mut self, at: usize) {
         let to = self.dice.below(SERVERS as u64) as usize;
         let mut up = Some(to);
@@ -410,7 +412,8 @@ impl World {
         self.follow(at, to);
     }
 
-    /// All links work again, and all servers follow the primary's history.
+    /// Ends all failures, and waits until all links work and all servers follow the primary's
+    /// history.
     pub fn heal(&mut self) {
         for at in 0..SERVERS {
             self.members[at].proxy.heal();
@@ -438,12 +441,12 @@ impl World {
         }
     }
 
-    /// Checks that all servers have the same data, while no client writes.
+    /// Waits until all servers have the same data. No client may write meanwhile.
     pub fn settle(&mut self) {
         self.heal();
         self.wait_for("all have the same data", |world| {
-            // The digests of a large data set take longer than the time between two PINGs, which
-            // the stream has, too.
+            // The offsets are compared before the digests: the digests of a large data set take
+            // longer than the time between two PINGs, which increase the offsets.
             let end = world.members[world.primary].offset();
             if world.members.iter().any(|m| m.offset() != end) {
                 return false;
@@ -454,7 +457,7 @@ impl World {
         });
     }
 
-    /// FAILOVER to a direct replica of the primary. Returns whether it took place.
+    /// Does a FAILOVER to a direct replica of the primary. Returns whether the roles have changed.
     pub fn fail_over(&mut self) -> bool {
         let old = self.primary;
         let direct: Vec<usize> = (0..SERVERS)
@@ -500,7 +503,7 @@ impl World {
         self.members[new].upstream = None;
         self.primary = new;
         for at in 0..SERVERS {
-            // Replicas of the promoted server stay; the others become its replicas.
+            // Replicas of the promoted server stay; all other servers become its replicas.
             if at != new && at != old && self.members[at].upstream != Some(new) {
                 self.follow(at, new);
             }
@@ -521,8 +524,8 @@ impl World {
         self.start(at);
     }
 
-    /// Whether the primary has an AOF, so that a restart keeps what it acknowledged. A real server
-    /// replies before its AOF has the write if an fsync is running.
+    /// Whether the primary is an aeris with an AOF, so that a restart keeps all acknowledged
+    /// writes. Redis and Valkey reply before their AOF has the write if an fsync is running.
     pub fn primary_has_aof(&self) -> bool {
         let primary = &self.members[self.primary];
         primary.kind == ServerKind::Aeris && primary.line("CONFIG GET appendonly").contains("yes")

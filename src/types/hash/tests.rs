@@ -13,7 +13,7 @@ fn limits() -> HashLimits {
 }
 
 impl FieldTable {
-    /// Checks that the index of expiry times and the fields agree.
+    /// Checks that the index of expiry times has exactly the times that the fields have.
     fn check(&self) {
         let mut from_fields: Vec<(i64, u64)> = self
             .fields
@@ -48,7 +48,8 @@ enum Op {
     Remove(Vec<u8>),
     Expire(Vec<u8>, Option<i64>),
     Advance(i64),
-    /// Hide the fields that expire before a time, and remove a number of them.
+    /// Hides the fields that expire before the first number (a time in ms), then removes up to the
+    /// second number of hidden fields.
     Hide(i64, usize),
 }
 
@@ -87,7 +88,8 @@ proptest! {
         let mut hidden_before = i64::MIN;
         for op in ops {
             match op {
-                // No command sets an expiry time that is past.
+                // Commands delete a field instead of giving it an expiry time that is past, so the
+                // test leaves this case out.
                 Op::Set(_, _, FieldTtl::At(at)) | Op::Expire(_, Some(at)) if at < hidden_before => {}
                 Op::Set(field, value, ttl) => {
                     let was = twin.get(&field).and_then(|(_, at)| *at);

@@ -201,7 +201,7 @@ impl Set {
         }
     }
 
-    /// Whether the set has this member, given in the form in which sets pass their members.
+    /// Whether the set has this member, given as a listpack element.
     pub fn contains_element(&self, member: Element) -> bool {
         match (self, member) {
             (Set::Intset(ints), Element::Int(int)) => ints.contains(int),
@@ -240,7 +240,8 @@ impl Set {
 
 /// Methods that change a set.
 impl Set {
-    /// Makes room for `more` members.
+    /// Prepares for the addition of `more` members: a set that might not hold them in its present
+    /// encoding becomes a table at once.
     pub fn expect(&mut self, more: usize, limits: &SetLimits) {
         let too_many = match self {
             Set::Intset(_) => more > limits.intset(),
@@ -348,8 +349,8 @@ impl Set {
         *self = Set::Table(Box::new(table));
     }
 
-    /// Turns a finished result into an intset if all members are integers and their number is
-    /// within the limit.
+    /// Turns the result of SINTERSTORE, SUNIONSTORE or SDIFFSTORE into an intset if all members are
+    /// integers and their number is within `set-max-intset-entries`.
     pub fn pack(&mut self, limits: &SetLimits) {
         if matches!(self, Set::Intset(_)) || self.len() > limits.intset() {
             return;
@@ -363,7 +364,7 @@ impl Set {
             None => ControlFlow::Break(()),
         });
         if ints.len() == self.len() {
-            // In ascending order, each insertion appends.
+            // Integers in ascending order are appended to the intset, so none has to be moved.
             ints.sort_unstable();
             let mut packed = Intset::new();
             ints.into_iter().for_each(|int| {
@@ -495,14 +496,14 @@ impl Clone for Set {
     }
 }
 
-/// Members that are being looked up in the other sets, with their hashes.
+/// Members of the smallest set that SINTER looks up in the other sets together, with their hashes.
 struct Batch<'a> {
     members: [(&'a [u8], u64); BATCH],
     len: usize,
 }
 
 impl<'a> Batch<'a> {
-    /// Keeps the members that are also in `set`.
+    /// Drops the members that are not in `set`.
     fn retain(&mut self, set: &Set, seed: HashSeed) {
         let mut kept = 0;
         let members = &mut self.members[..self.len];

@@ -570,8 +570,8 @@ impl Zset {
         n
     }
 
-    /// Removes up to `count` members from the low or the high end. Each member is passed on in the
-    /// order of removal.
+    /// Removes up to `count` members from the low or the high end. Each member is passed to
+    /// `popped`, in the order of removal.
     pub fn pop(
         &mut self,
         from_max: bool,
@@ -598,8 +598,8 @@ impl Zset {
         }
     }
 
-    /// Passes `count` random members, drawn independently. `below(n)` returns a uniformly
-    /// distributed number in 0..n.
+    /// Passes `count` random members, drawn independently, to `visit`. `below(n)` returns a
+    /// uniformly distributed number in 0..n.
     pub fn sample(
         &self,
         count: usize,
@@ -615,7 +615,7 @@ impl Zset {
         }
     }
 
-    /// Passes `count` different random members, or all members if there are fewer.
+    /// Passes `count` different random members to `visit`, or all members if there are fewer.
     pub fn sample_unique(
         &self,
         count: usize,
@@ -641,7 +641,7 @@ impl Zset {
         }
     }
 
-    /// The members as a dictionary.
+    /// A dictionary with all members and their scores.
     fn members(&self, seed: HashSeed) -> MemberTable {
         let mut members = MemberTable::new(seed);
         members.reserve(self.len());
