@@ -1,13 +1,13 @@
-//! Bits of `Server::armed`, one for each feature that must check every command. The word is usually
-//! zero, so that all features which are off together cost one branch.
+//! Bits of `Server::armed`, one for each feature that must check every command. `Server::armed` is
+//! usually zero, so that all features which are off cost one branch together.
 
 /// A client runs MONITOR.
 pub const MONITOR: u32 = 1 << 0;
-/// Changes are propagated: there is an AOF or a replication stream.
+/// Changes of the data set are propagated: there is an AOF or a replication stream.
 pub const PROPAGATE: u32 = 1 << 1;
 /// A client has CLIENT TRACKING on.
 pub const TRACKING: u32 = 1 << 2;
-/// Clients are paused.
+/// Clients are paused, by CLIENT PAUSE or by a failover.
 pub const PAUSED: u32 = 1 << 3;
 /// The rights of some user are limited.
 pub const ACL: u32 = 1 << 4;
@@ -17,13 +17,13 @@ pub const BIGKEYS: u32 = 1 << 5;
 pub const UNSYNCED: u32 = 1 << 6;
 /// This server is a replica.
 pub const REPLICA: u32 = 1 << 7;
-/// A trace is recorded.
+/// TRACE records the turns of the event loop.
 pub const TRACE: u32 = 1 << 8;
 /// `import-mode` is on, on a primary: whether a client sees expired keys depends on the client.
 pub const IMPORT: u32 = 1 << 9;
 /// This server is the node of a cluster.
 pub const CLUSTER: u32 = 1 << 10;
-/// Commands are charged to their slots.
+/// The costs of commands are counted for their cluster slots (`cluster-slot-stats-enabled`).
 pub const SLOT_STATS: u32 = 1 << 11;
 /// The eviction policy is LRM: the time of each change is recorded in its key.
 pub const LRM: u32 = 1 << 12;

@@ -1,5 +1,5 @@
-//! The server's clock. The wall clock is read once a turn; the processor's time stamp counter times
-//! commands.
+//! The server's clock. The wall clock is read once a turn; the execution time of commands is
+//! measured with the processor's time stamp counter.
 //!
 //! A turn can be long, so `call()` reads the wall clock again when the counter shows that more than
 //! a millisecond has passed. Within a command, expiry, LRU and replies use the same `now_ms`.
@@ -9,14 +9,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::sys::tape::{self, Input};
 use crate::sys::ticks::{self, Ticks};
 
-/// The time of the present turn or command, and the speed of the counter.
+/// The time of the present turn or command, and the speed of the time stamp counter.
 pub struct Clock {
     /// The Unix time in milliseconds at the last reading of the wall clock.
     pub now_ms: i64,
     pub now_us: i64,
-    /// The counter at the last reading of the wall clock.
+    /// The value of the time stamp counter at the last reading of the wall clock.
     read_at: u64,
-    /// The counter at the end of the last command, at which the next command of a pipeline begins.
+    /// The value of the time stamp counter at the end of the last command, at which the next
+    /// command of a pipeline begins.
     pub last: u64,
     ticks: Ticks,
     millisecond: u64,
@@ -24,7 +25,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// Measures the counter's speed and reads the clock.
+    /// Measures the speed of the time stamp counter and reads the wall clock.
     pub fn start() -> Clock {
         let ticks = Ticks::calibrate();
         let mut clock = Clock {
@@ -59,34 +60,35 @@ impl Clock {
         }
     }
 
-    /// Unix time in seconds.
+    /// The Unix time of the present turn or command, in seconds.
     pub fn now_s(&self) -> i64 {
         self.now_ms / 1000
     }
 
-    /// The counter's speed.
+    /// The speed of the time stamp counter.
     pub fn ticks(&self) -> Ticks {
         self.ticks
     }
 
-    /// The microseconds of a difference between two readings of the counter.
+    /// The microseconds between two readings of the time stamp counter that differ by `ticks`.
     #[inline]
     pub fn us(&self, ticks: u64) -> u64 {
         self.ticks.to_us(ticks)
     }
 
-    /// The nanoseconds of a difference between two readings of the counter.
+    /// The nanoseconds between two readings of the time stamp counter that differ by `ticks`.
     #[inline]
     pub fn ns(&self, ticks: u64) -> u64 {
         self.ticks.to_ns(ticks)
     }
 
-    /// The difference between two readings of the counter that are `us` microseconds apart.
+    /// The difference between two readings of the time stamp counter that are `us` microseconds
+    /// apart.
     pub fn ticks_of_us(&self, us: u64) -> u64 {
         self.ticks.per_us(us)
     }
 
-    /// The name of the counter or clock that times commands, for INFO.
+    /// The name of the counter or clock that measures commands, for INFO.
     pub fn source(&self) -> String {
         match self.is_counter {
             true => format!("X86 TSC @ {} ticks/us", self.ticks.per_us(1)),

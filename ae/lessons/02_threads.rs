@@ -1,7 +1,7 @@
 //! Lesson 2: a thread for each client.
 //!
-//! Lesson 1 served one client at a time. Here each client has a thread that waits for it. That
-//! serves many clients with no change to `serve`; the price is a stack and a scheduler's entry for
+//! Lesson 1 served one client at a time. Here each client has a thread that waits for it. Threads
+//! serve many clients with no change to `serve`; the price is a stack and a scheduler's entry for
 //! each idle client, and, as soon as two clients share data, a lock round the data.
 //!
 //!     cargo run -p ae --example 02_threads &    then    python3 ae/lessons/try.py 2

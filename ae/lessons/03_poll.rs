@@ -1,9 +1,9 @@
 //! Lesson 3: one thread that asks about every client.
 //!
 //! Lesson 2 used a thread for each client. Here one thread waits for all of them: `poll` gets the
-//! list of all sockets and marks those that can be read, so no `read` waits. The price is the list.
-//! The kernel passes over it in each call, and the program after it, even if one client of ten
-//! thousand has sent a byte. (`select` of 1983 works likewise, with at most 1,024 sockets.)
+//! list of all sockets and marks those that can be read, so no `read` waits. The price is the list:
+//! in each call the kernel and then the program walk all of it, even if one client of ten thousand
+//! has sent a byte. (`select` of 1983 also gets such a list, of at most 1,024 sockets.)
 //!
 //!     cargo run -p ae --example 03_poll &    then    python3 ae/lessons/try.py 3
 
@@ -20,7 +20,7 @@ fn main() -> io::Result<()> {
     let listener = port::listen(3)?;
     let mut clients: Vec<TcpStream> = Vec::new();
     loop {
-        // From the end: a client that is removed moves only clients that were served.
+        // From the last client to the first: a removal then moves only clients that were served.
         for index in readable(&listener, &clients)?.into_iter().rev() {
             if index == 0 {
                 clients.extend(net::accept(&listener));
@@ -31,7 +31,8 @@ fn main() -> io::Result<()> {
     }
 }
 
-/// Which sockets can be read without waiting: 0 is the listener, 1 the first client.
+/// The indexes of the sockets that can be read without waiting: 0 is the listener, 1 the first
+/// client.
 fn readable(listener: &TcpListener, clients: &[TcpStream]) -> io::Result<Vec<usize>> {
     let mut fds = vec![PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
     fds.extend(
@@ -44,7 +45,7 @@ fn readable(listener: &TcpListener, clients: &[TcpStream]) -> io::Result<Vec<usi
     Ok((0..fds.len()).filter(|&i| is_ready(&fds[i])).collect())
 }
 
-/// One read and one write; an error when the client is to be closed.
+/// Echoes what one `read` returns; an error means that the client is to be closed.
 fn echo(stream: &mut TcpStream) -> io::Result<()> {
     let mut buffer = [0; 16 * 1024];
     match stream.read(&mut buffer)? {
@@ -53,7 +54,7 @@ fn echo(stream: &mut TcpStream) -> io::Result<()> {
     }
 }
 
-/// A socket that is full accepts nothing more. The bytes that did not fit are lost: lesson 7.
+/// Ignores that a socket is full: the bytes that did not fit are lost until lesson 7 keeps them.
 fn lose_the_rest(written: io::Result<()>) -> io::Result<()> {
     match written {
         Err(error) if net::would_block(&error) => Ok(()),

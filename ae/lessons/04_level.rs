@@ -19,7 +19,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 mod parts;
 use parts::{net, port};
 
-/// The number of the listener's events; those of a client have the number of its fd.
+/// The number in epoll's events of the listener; a client's events have the number of its fd.
 const LISTENER: u64 = u64::MAX;
 const INTEREST: EpollFlags = EpollFlags::EPOLLIN;
 
@@ -48,7 +48,7 @@ fn main() -> io::Result<()> {
     }
 }
 
-/// One read and one write; an error when the client is to be closed.
+/// Echoes what one `read` returns; an error means that the client is to be closed.
 fn echo(stream: &mut TcpStream) -> io::Result<()> {
     let mut buffer = [0; 16 * 1024];
     match stream.read(&mut buffer)? {
@@ -57,7 +57,7 @@ fn echo(stream: &mut TcpStream) -> io::Result<()> {
     }
 }
 
-/// A socket that is full accepts nothing more. The bytes that did not fit are lost: lesson 7.
+/// Ignores that a socket is full: the bytes that did not fit are lost until lesson 7 keeps them.
 fn lose_the_rest(written: io::Result<()>) -> io::Result<()> {
     match written {
         Err(error) if net::would_block(&error) => Ok(()),

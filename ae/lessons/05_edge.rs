@@ -1,10 +1,10 @@
 //! Lesson 5: edges, and the wake-up that is lost.
 //!
 //! Lesson 4 got a report of a socket in every turn. With `EPOLLET` the kernel reports an *edge*:
-//! bytes have arrived, once. This program changes that one flag, and is wrong. A client that sends
-//! 64 KB at once gets 16 KB back: `echo` reads one buffer, the rest stays in the socket, and as
-//! nothing new arrives, nothing is reported. Client and server wait for each other for ever. (The
-//! listener still reports levels, or two clients that connect together would be one.)
+//! bytes have arrived, once. This program adds `EPOLLET` to lesson 4, and is wrong. A client that
+//! sends 64 KB at once gets 16 KB back: `echo` reads one buffer, the rest stays in the socket, and
+//! as nothing new arrives, nothing is reported. Client and server wait for each other for ever.
+//! (The listener still reports levels, or two clients that connect together would make one edge.)
 //!
 //!     cargo run -p ae --example 05_edge &    then    python3 ae/lessons/try.py 5
 
@@ -19,7 +19,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 mod parts;
 use parts::{net, port};
 
-/// The number of the listener's events; those of a client have the number of its fd.
+/// The number in epoll's events of the listener; a client's events have the number of its fd.
 const LISTENER: u64 = u64::MAX;
 const INTEREST: EpollFlags = EpollFlags::EPOLLIN.union(EpollFlags::EPOLLET);
 
@@ -48,7 +48,7 @@ fn main() -> io::Result<()> {
     }
 }
 
-/// One read and one write; an error when the client is to be closed.
+/// Echoes what one `read` returns; an error means that the client is to be closed.
 fn echo(stream: &mut TcpStream) -> io::Result<()> {
     let mut buffer = [0; 16 * 1024];
     match stream.read(&mut buffer)? {
@@ -57,7 +57,7 @@ fn echo(stream: &mut TcpStream) -> io::Result<()> {
     }
 }
 
-/// A socket that is full accepts nothing more. The bytes that did not fit are lost: lesson 7.
+/// Ignores that a socket is full: the bytes that did not fit are lost until lesson 7 keeps them.
 fn lose_the_rest(written: io::Result<()>) -> io::Result<()> {
     match written {
         Err(error) if net::would_block(&error) => Ok(()),

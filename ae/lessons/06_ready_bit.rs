@@ -1,10 +1,10 @@
 //! Lesson 6: a bit that remembers.
 //!
 //! Lesson 5 lost what it did not read at once. The cure is memory: the loop keeps a *ready bit* for
-//! each fd and direction. An edge sets it; the handler's return value decides about it. `Drained`:
-//! the last read would have waited, so the bit is cleared and the next edge sets it. `More`: there
-//! may be more, so the bit stays and the handler is called in the next turn, without a system call.
-//! That loop is `ae::EventLoop`; `src/files.rs` keeps the bits.
+//! each fd and direction. An edge sets the bit; the handler's return value keeps or clears it.
+//! `Drained`: the last read would have waited, so the bit is cleared and the next edge sets it.
+//! `More`: bytes may be left, so the bit stays and the handler is called in the next turn, without
+//! a system call. `ae::EventLoop` is such a loop; `ae/src/files.rs` keeps its ready bits.
 //!
 //!     cargo run -p ae --example 06_ready_bit &    then    python3 ae/lessons/try.py 6
 
@@ -38,7 +38,7 @@ fn main() -> io::Result<()> {
     })
 }
 
-/// One client for each call: one edge stands for any number of new clients.
+/// Accepts one client in each call: one edge stands for any number of new clients.
 fn accept_handler(el: &mut Loop, s: &mut Server, _: Token, _: Mask) -> Io {
     let Some(stream) = net::accept(&s.listener) else {
         return Io::Drained;
@@ -61,8 +61,8 @@ fn io_handler(el: &mut Loop, s: &mut Server, t: Token, _: Mask) -> Io {
     }
 }
 
-/// One read and one write; `WouldBlock` when the socket is empty, another error when the client is
-/// to be closed.
+/// Echoes what one `read` returns; `WouldBlock` means that the socket is empty, another error that
+/// the client is to be closed.
 fn echo(stream: &mut TcpStream) -> io::Result<()> {
     let mut buffer = [0; 16 * 1024];
     match stream.read(&mut buffer)? {
@@ -71,7 +71,7 @@ fn echo(stream: &mut TcpStream) -> io::Result<()> {
     }
 }
 
-/// A socket that is full accepts nothing more. The bytes that did not fit are lost: lesson 7.
+/// Ignores that a socket is full: the bytes that did not fit are lost until lesson 7 keeps them.
 fn lose_the_rest(written: io::Result<()>) -> io::Result<()> {
     match written {
         Err(error) if net::would_block(&error) => Ok(()),
@@ -79,7 +79,7 @@ fn lose_the_rest(written: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// The loop forgets the fd before it is closed: the kernel gives the number to the next socket.
+/// Removes the fd from the loop, then closes it: the kernel gives its number to the next socket.
 fn close_client(el: &mut Loop, s: &mut Server, t: Token) -> Io {
     el.remove_file(t);
     s.clients.remove(&t);

@@ -43,7 +43,7 @@ fn main() -> io::Result<()> {
     })
 }
 
-/// One client for each call: one edge stands for any number of new clients.
+/// Accepts one client in each call: one edge stands for any number of new clients.
 fn accept_handler(el: &mut Loop, s: &mut Server, _: Token, _: Mask) -> Io {
     let Some(stream) = net::accept(&s.listener) else {
         return Io::Drained;
@@ -62,7 +62,7 @@ fn accept_handler(el: &mut Loop, s: &mut Server, _: Token, _: Mask) -> Io {
     Io::More
 }
 
-/// Handles both directions. Registering both is free: an idle socket is reported writable once.
+/// Reads and writes. A write handler costs nothing: an idle socket is reported as writable once.
 fn io_handler(el: &mut Loop, s: &mut Server, t: Token, _: Mask) -> Io {
     let Some(client) = s.clients.get_mut(&t) else {
         return Io::Drained;
@@ -73,8 +73,8 @@ fn io_handler(el: &mut Loop, s: &mut Server, t: Token, _: Mask) -> Io {
     }
 }
 
-/// Writes and reads until one of the two would wait, which is `WouldBlock`: an edge in either
-/// direction continues. `Ok` when the client has closed its connection.
+/// Writes and reads until a call would wait, which is `WouldBlock`: an edge in either direction
+/// lets it go on. Returns `Ok` when the client has closed its connection.
 fn echo(c: &mut Client) -> io::Result<()> {
     let mut buffer = [0; 16 * 1024];
     loop {
@@ -89,7 +89,7 @@ fn echo(c: &mut Client) -> io::Result<()> {
     }
 }
 
-/// The loop forgets the fd before it is closed: the kernel gives the number to the next socket.
+/// Removes the fd from the loop, then closes it: the kernel gives its number to the next socket.
 fn close_client(el: &mut Loop, s: &mut Server, t: Token) -> Io {
     el.remove_file(t);
     s.clients.remove(&t);

@@ -1,9 +1,9 @@
 //! Lesson 8: timers.
 //!
 //! Lesson 7 kept a client that sends nothing, or never reads its reply, for ever. Here each client
-//! has a timer, whose number is the client's token. Traffic does not move the timer: the handlers
-//! note the time, and the timer, when it fires, closes an idle client or sets itself for the rest
-//! of the time. A busy client costs one timer call in ten seconds, not one for each request.
+//! has a timer, whose number is the client's token. Traffic does not move a timer: the handlers
+//! note the time, and a timer that fires closes an idle client or is set for the rest of the time.
+//! A busy client costs one timer call in ten seconds, not one for each request.
 //!
 //!     cargo run -p ae --example 08_timers &    then    python3 ae/lessons/try.py 8
 
@@ -48,7 +48,7 @@ fn main() -> io::Result<()> {
     })
 }
 
-/// One client for each call: one edge stands for any number of new clients.
+/// Accepts one client in each call: one edge stands for any number of new clients.
 fn accept_handler(el: &mut Loop, s: &mut Server, _: Token, _: Mask) -> Io {
     let Some(stream) = net::accept(&s.listener) else {
         return Io::Drained;
@@ -71,7 +71,7 @@ fn accept_handler(el: &mut Loop, s: &mut Server, _: Token, _: Mask) -> Io {
     Io::More
 }
 
-/// `None` ends the timer; `Some` is the time until its next call.
+/// Returns the time until the next call of the timer; `None` ends the timer.
 fn timeout_handler(el: &mut Loop, s: &mut Server, id: TimerId) -> Option<Duration> {
     let token = Token::from_raw(el.timer_data(id)?);
     let idle = s.clients.get(&token)?.last_interaction.elapsed();
@@ -82,7 +82,7 @@ fn timeout_handler(el: &mut Loop, s: &mut Server, id: TimerId) -> Option<Duratio
     None
 }
 
-/// Handles both directions. Registering both is free: an idle socket is reported writable once.
+/// Reads and writes. A write handler costs nothing: an idle socket is reported as writable once.
 fn io_handler(el: &mut Loop, s: &mut Server, t: Token, _: Mask) -> Io {
     let Some(client) = s.clients.get_mut(&t) else {
         return Io::Drained;
@@ -93,8 +93,8 @@ fn io_handler(el: &mut Loop, s: &mut Server, t: Token, _: Mask) -> Io {
     }
 }
 
-/// Writes and reads until one of the two would wait, which is `WouldBlock`: an edge in either
-/// direction continues. `Ok` when the client has closed its connection.
+/// Writes and reads until a call would wait, which is `WouldBlock`: an edge in either direction
+/// lets it go on. Returns `Ok` when the client has closed its connection.
 fn echo(c: &mut Client) -> io::Result<()> {
     let mut buffer = [0; 16 * 1024];
     loop {
@@ -111,7 +111,7 @@ fn echo(c: &mut Client) -> io::Result<()> {
     }
 }
 
-/// The loop forgets the fd before it is closed: the kernel gives the number to the next socket.
+/// Removes the fd from the loop, then closes it: the kernel gives its number to the next socket.
 fn close_client(el: &mut Loop, s: &mut Server, t: Token) -> Io {
     el.remove_file(t);
     if let Some(client) = s.clients.remove(&t) {

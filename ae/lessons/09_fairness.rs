@@ -2,8 +2,8 @@
 //!
 //! Lesson 8 served a client until its socket was empty, and the socket of a fast client never is:
 //! one client could occupy the loop. Here a handler moves at most `el.budget()` bytes, returns
-//! `More`, and is called again after all others were served. And some connections matter more: the
-//! operator's port (the lesson's port + 100) is in `Class::First`, which is served first in each
+//! `More`, and is called again after all other ready clients were served. Connections to the
+//! operator's port (the lesson's port + 100) matter more: `Class::First` is served first in each
 //! turn.
 //!
 //!     cargo run -p ae --example 09_fairness &    then    python3 ae/lessons/try.py 9
@@ -53,7 +53,7 @@ fn main() -> io::Result<()> {
     })
 }
 
-/// One client for each call: one edge stands for any number of new clients.
+/// Accepts one client in each call: one edge stands for any number of new clients.
 fn accept_handler(el: &mut Loop, s: &mut Server, t: Token, _: Mask) -> Io {
     let (listener, class) = &s.listeners[&t];
     let Some(stream) = net::accept(listener) else {
@@ -77,7 +77,7 @@ fn accept_handler(el: &mut Loop, s: &mut Server, t: Token, _: Mask) -> Io {
     Io::More
 }
 
-/// `None` ends the timer; `Some` is the time until its next call.
+/// Returns the time until the next call of the timer; `None` ends the timer.
 fn timeout_handler(el: &mut Loop, s: &mut Server, id: TimerId) -> Option<Duration> {
     let token = Token::from_raw(el.timer_data(id)?);
     let idle = s.clients.get(&token)?.last_interaction.elapsed();
@@ -88,7 +88,7 @@ fn timeout_handler(el: &mut Loop, s: &mut Server, id: TimerId) -> Option<Duratio
     None
 }
 
-/// Handles both directions. Registering both is free: an idle socket is reported writable once.
+/// Reads and writes. A write handler costs nothing: an idle socket is reported as writable once.
 fn io_handler(el: &mut Loop, s: &mut Server, t: Token, _: Mask) -> Io {
     let Some(client) = s.clients.get_mut(&t) else {
         return Io::Drained;
@@ -100,9 +100,9 @@ fn io_handler(el: &mut Loop, s: &mut Server, t: Token, _: Mask) -> Io {
     }
 }
 
-/// Writes and reads until one of the two would wait, which is `WouldBlock`: an edge in either
-/// direction continues. `Ok` when the budget is used up; another error when the client is to be
-/// closed.
+/// Writes and reads until a call would wait, which is `WouldBlock`: an edge in either direction
+/// lets it go on. Returns `Ok` when the budget is used up, and another error when the client is to
+/// be closed.
 fn echo(c: &mut Client, budget: usize) -> io::Result<()> {
     let mut buffer = [0; 16 * 1024];
     let mut moved = 0;
@@ -124,7 +124,7 @@ fn echo(c: &mut Client, budget: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// The loop forgets the fd before it is closed: the kernel gives the number to the next socket.
+/// Removes the fd from the loop, then closes it: the kernel gives its number to the next socket.
 fn close_client(el: &mut Loop, s: &mut Server, t: Token) -> Io {
     el.remove_file(t);
     if let Some(client) = s.clients.remove(&t) {

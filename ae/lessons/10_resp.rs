@@ -3,8 +3,8 @@
 //! Lesson 9 had no protocol. Bytes arrive in portions of any size, so they are collected until a
 //! request is complete; a portion may also hold a thousand requests, a *pipeline*. Replies are not
 //! sent by the handler that makes them, but together, by `before_sleep`: a pipeline costs one read
-//! and one write. What lessons 6 to 9 taught has moved to `parts/clients.rs`, which also holds the
-//! two buffers of each client, and the limits of both. Two commands take long, and stop all clients
+//! and one write. The code of lessons 6 to 9 has moved to `parts/clients.rs`, which also holds the
+//! two buffers of each client, with their limits. Two commands take long, and stop all clients
 //! meanwhile: PRIMES, which needs no data, and SPIN, which stands for a script (lessons 11 and 13).
 //!
 //!     cargo run -p ae --example 10_resp &    then    python3 ae/lessons/try.py 10
@@ -37,7 +37,7 @@ fn main() -> io::Result<()> {
     el.run(&mut Server { clients, data })
 }
 
-/// What is to be done in each turn before the loop waits.
+/// The work that each turn of the loop does before the poll.
 fn before_sleep(el: &mut Loop, s: &mut Server) {
     clients::flush(el, s);
 }
@@ -68,7 +68,7 @@ impl Program for Server {
     }
 }
 
-/// How many primes are below `limit`, slowly.
+/// Counts the primes below `limit` by trial division, which is slow on purpose.
 fn primes(limit: u64) -> u64 {
     let is_prime = |n: &u64| {
         (2..*n)
@@ -78,7 +78,7 @@ fn primes(limit: u64) -> u64 {
     (2..limit).filter(is_prime).count() as u64
 }
 
-/// Works for `ms` milliseconds; returns how often it looked at the clock.
+/// Reads the clock for `ms` milliseconds without a pause; returns the number of readings.
 fn spin(ms: u64) -> u64 {
     let end = Instant::now() + Duration::from_millis(ms);
     (0..).take_while(|_| Instant::now() < end).count() as u64

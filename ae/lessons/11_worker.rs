@@ -4,8 +4,8 @@
 //! needs none of the loop's data can be done elsewhere: `PRIMES n` is a message to a thread, and
 //! the client waits for its reply while the loop goes on. The thread sends its result and wakes the
 //! loop with a `Waker`, the one door of the loop for other threads. `before_sleep` takes the
-//! results. By then the client may be gone and its fd may be another client's: the *token* in the
-//! message has a generation, so it names this client or none.
+//! results. When a result arrives, its client may be gone and the fd another client's: the *token*
+//! in the message has a generation, so it names the same client or none.
 //!
 //!     cargo run -p ae --example 11_worker &    then    python3 ae/lessons/try.py 11
 
@@ -42,8 +42,8 @@ fn main() -> io::Result<()> {
     })
 }
 
-/// What is to be done in each turn before the loop waits. The results come first, as they make
-/// replies.
+/// The work that each turn of the loop does before the poll. The worker's results come first, as
+/// each of them makes a reply.
 fn before_sleep(el: &mut Loop, s: &mut Server) {
     while let Ok((client, count)) = s.worker.results.try_recv() {
         clients::answer(el, s, client, &resp::integer(count));
@@ -51,7 +51,7 @@ fn before_sleep(el: &mut Loop, s: &mut Server) {
     clients::flush(el, s);
 }
 
-/// The two ends of the channels that the loop's thread holds.
+/// The loop thread's ends of the two channels between it and the worker thread.
 struct Worker {
     requests: Sender<(Token, u64)>,
     results: Receiver<(Token, u64)>,
@@ -72,7 +72,7 @@ impl Worker {
     }
 }
 
-/// How many primes are below `limit`, slowly.
+/// Counts the primes below `limit` by trial division, which is slow on purpose.
 fn primes(limit: u64) -> u64 {
     let is_prime = |n: &u64| {
         (2..*n)

@@ -2,9 +2,10 @@
 //!
 //! The servers so far only accepted connections. A server also opens some: a replica to its
 //! primary, a node to other nodes. `COPYTO port key` sends a key to another server of these lessons
-//! on this machine. A plain `connect` would wait for the other side. Here it returns at once, and
-//! the socket becomes writable when it is connected, or has failed: the first `write` returns the
-//! error. A timer ends the wait for a peer that never replies. Lesson 11's code: `parts/worker.rs`.
+//! on this machine. A plain `connect` would wait for the peer. A non-blocking one returns at once,
+//! and the socket becomes writable when the connection stands or has failed: the first `write`
+//! returns the error. A timer ends the wait for a peer that never replies. `parts/worker.rs` has
+//! lesson 11's code.
 //!
 //!     cargo run -p ae --example 12_outgoing &    then    python3 ae/lessons/try.py 12
 
@@ -47,8 +48,8 @@ fn main() -> io::Result<()> {
     })
 }
 
-/// What is to be done in each turn before the loop waits. The results come first, as they make
-/// replies.
+/// The work that each turn of the loop does before the poll. The worker's results come first, as
+/// each of them makes a reply.
 fn before_sleep(el: &mut Loop, s: &mut Server) {
     while let Ok((client, count)) = s.worker.results.try_recv() {
         clients::answer(el, s, client, &resp::integer(count));
@@ -56,7 +57,7 @@ fn before_sleep(el: &mut Loop, s: &mut Server) {
     clients::flush(el, s);
 }
 
-/// A request on its way to another server, and the client that waits for its reply.
+/// A connection for one request to another server, and the client that waits for the reply.
 struct Link {
     stream: mio::net::TcpStream,
     output: Vec<u8>,
@@ -106,7 +107,7 @@ fn link_handler(el: &mut Loop, s: &mut Server, t: Token, _: Mask) -> Io {
     Io::Drained
 }
 
-/// Sends the request and reads the reply, a line; `WouldBlock` until all of that has happened.
+/// Sends the request and reads the reply, one line; `WouldBlock` until the reply is complete.
 fn exchange(link: &mut Link) -> io::Result<Vec<u8>> {
     while !link.output.is_empty() {
         let n = link.stream.write(&link.output)?;
@@ -122,7 +123,7 @@ fn exchange(link: &mut Link) -> io::Result<Vec<u8>> {
     Ok(std::mem::take(&mut link.reply))
 }
 
-/// The reply is the client's. A link that has ended already is not in the table.
+/// Ends a link, unless it has ended already, and passes `reply` to the client that waits for it.
 fn end_link(el: &mut Loop, s: &mut Server, t: Token, reply: &[u8]) {
     if let Some(link) = s.links.remove(&t) {
         el.remove_file(t);

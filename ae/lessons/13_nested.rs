@@ -1,12 +1,12 @@
 //! Lesson 13: a command that takes long, in the loop.
 //!
-//! Lesson 11's work needed none of the loop's data. A script does: it must run in the loop's
-//! thread, and so far all clients waited for it. `SPIN ms` stands for it. From time to time it now
-//! runs a whole turn of the loop itself, a *nested turn*, without sleeping: clients are accepted,
-//! read and answered, with `-BUSY` for everything but `KILL`, which ends the long command. Two
-//! things make that safe. Nothing is borrowed while a handler runs, and the loop never calls a
-//! handler that is running. The order of replies is safe as well: SPIN's own client waits, so its
-//! next request does too.
+//! Lesson 11's work needed none of the loop's data. A script needs the data, so it must run in the
+//! loop's thread, and so far all clients waited for it. `SPIN ms` stands for a script. From time to
+//! time SPIN runs a whole turn of the loop itself, a *nested turn*, without sleeping: clients are
+//! accepted, read and answered, with `-BUSY` for everything but `KILL`, which ends the long
+//! command. Two rules make nested turns safe. Nothing is borrowed while a handler runs, and the
+//! loop never calls a handler that is running. The order of replies is safe as well: SPIN's own
+//! client waits, so its next request does too.
 //!
 //!     cargo run -p ae --example 13_nested &    then    python3 ae/lessons/try.py 13
 
@@ -50,8 +50,8 @@ fn main() -> io::Result<()> {
     })
 }
 
-/// What is to be done in each turn before the loop waits. The results come first, as they make
-/// replies.
+/// The work that each turn of the loop does before the poll. The worker's results come first, as
+/// each of them makes a reply.
 fn before_sleep(el: &mut Loop, s: &mut Server) {
     while let Ok((client, count)) = s.worker.results.try_recv() {
         clients::answer(el, s, client, &resp::integer(count));
@@ -62,7 +62,7 @@ fn before_sleep(el: &mut Loop, s: &mut Server) {
     clients::flush(el, s);
 }
 
-/// The long command: the client and the milliseconds of the next one, and the state of this one.
+/// SPIN: the client and the milliseconds of the next SPIN, and the state of the one that runs.
 #[derive(Default)]
 struct Spin {
     next: Option<(Token, u64)>,
@@ -71,7 +71,7 @@ struct Spin {
 }
 
 const SPIN_MS_MAX: usize = 60_000;
-/// The time without a nested turn.
+/// The time between two nested turns.
 const DEAF: Duration = Duration::from_millis(10);
 const NESTED: Events = Events::ALL
     .union(Events::DONT_WAIT)
@@ -91,7 +91,7 @@ fn spin(el: &mut Loop, s: &mut Server) {
     while Instant::now() < end && !s.spin.is_killed {
         spins += 1;
         if last_turn.elapsed() > DEAF {
-            let _ = el.process_events(s, NESTED); // an error of the poll comes again in `run`
+            let _ = el.process_events(s, NESTED); // a poll that fails, fails again in `run`
             last_turn = Instant::now();
         }
     }

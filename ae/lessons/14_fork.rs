@@ -3,9 +3,9 @@
 //! Lesson 13 let clients in while a command ran, but a snapshot must not see half of what they
 //! write. `fork` makes a second process with the same memory: the kernel shares the pages and
 //! copies a page when one of the two writes to it (*copy on write*). `SAVE` forks; the child writes
-//! the data set as it was in that moment, while the parent goes on, and a timer asks for its end.
-//! The reply is the number of pages that the kernel copied or mapped meanwhile. The child never
-//! touches the loop, whose kernel part it shares. Lesson 13's step has moved to `parts/spin.rs`.
+//! the data set as it was at the fork, while the parent goes on and a timer asks whether the child
+//! has ended. SAVE's reply is the number of pages copied or mapped meanwhile. The child never
+//! touches the loop: its epoll is the parent's. `parts/spin.rs` has lesson 13's code.
 //!
 //!     cargo run -p ae --example 14_fork &    then    python3 ae/lessons/try.py 14
 
@@ -55,8 +55,8 @@ fn main() -> io::Result<()> {
     })
 }
 
-/// What is to be done in each turn before the loop waits. The results come first, as they make
-/// replies.
+/// The work that each turn of the loop does before the poll. The worker's results come first, as
+/// each of them makes a reply.
 fn before_sleep(el: &mut Loop, s: &mut Server) {
     while let Ok((client, count)) = s.worker.results.try_recv() {
         clients::answer(el, s, client, &resp::integer(count));
@@ -65,7 +65,7 @@ fn before_sleep(el: &mut Loop, s: &mut Server) {
     clients::flush(el, s);
 }
 
-/// A child that writes the data set, the client that waits for it, and the page faults before it.
+/// A child that writes the data set, the client that waits, and the page faults before the fork.
 struct Save {
     child: Pid,
     client: Token,
@@ -74,7 +74,7 @@ struct Save {
 
 const ASK: Duration = Duration::from_millis(10);
 
-/// `SAVE`: the child sees the data set as it is now, whatever the parent does.
+/// `SAVE`: the child sees the data set as at the fork, whatever the parent changes later.
 fn save(el: &mut Loop, s: &mut Server, client: Token) -> io::Result<()> {
     let mut file = File::create("lesson.snapshot")?;
     let data = &s.data;

@@ -41,13 +41,13 @@ use crate::tap::Tap;
 use crate::timers::{TimeProc, TimerId, Timers};
 use crate::waker::Waker;
 
-/// Called before or after the poll.
+/// A function that the loop calls before or after the poll.
 pub type SleepProc<S> = fn(&mut EventLoop<S>, &mut S);
 
-/// Called at the beginning and at the end of each phase. Calls nest like brackets: all phases of a
-/// turn are between the two calls for the turn, and those of a nested turn between the two calls of
-/// the `File` or `Timer` phase that runs it. The loop reads no clock for the observer, which must
-/// use its own.
+/// A function that the loop calls at the beginning and at the end of each phase of a turn. The
+/// observer's calls nest like brackets: all phases of a turn are between the two calls for the
+/// turn, and the phases of a nested turn are between the two calls of the `File` or `Timer` phase
+/// that runs it. The loop reads no clock for the observer, which must use its own.
 pub type Observer<S> = fn(&EventLoop<S>, &mut S, Phase, Moment);
 
 /// The side of a phase at which the observer is called.
@@ -57,25 +57,25 @@ pub enum Moment {
     End,
 }
 
-/// The number of bytes that one handler call should move: a few dozen microseconds of copying, so
-/// that a turn with a thousand busy fds takes some ten milliseconds.
+/// The default of the number of bytes that one handler call should move: a few dozen microseconds
+/// of copying, so that a turn with a thousand busy fds takes some ten milliseconds.
 pub const DEFAULT_BUDGET: usize = 64 * 1024;
 
 /// The part of a turn that is passed to the observer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Phase {
-    /// One call of `process_events`, which contains the other phases. The phase has no end if the
-    /// poll fails.
+    /// One call of `process_events`, which contains all other phases. A turn whose poll fails has
+    /// no end.
     Turn,
     BeforeSleep,
-    /// The poll, including its sleep. At the poll's end the value is the number of fds that
+    /// The poll, including its sleep. At the end of the poll the value is the number of fds that
     /// changed.
     Poll(usize),
     AfterSleep,
-    /// One handler call for this fd, which was `READABLE` or `WRITABLE`. The handler may have
-    /// removed the fd.
+    /// One handler call for the fd with this token, which was `READABLE` or `WRITABLE`. The handler
+    /// may have removed the fd.
     File(Token, Mask),
-    /// One call of this timer.
+    /// One call of the timer with this id.
     Timer(TimerId),
 }
 
@@ -92,9 +92,9 @@ impl Events {
     pub const ALL: Events = Events(1 | 2);
     /// The poll does not sleep.
     pub const DONT_WAIT: Events = Events(4);
-    /// The turn calls the function before the poll.
+    /// The turn calls the function of `set_before_sleep` before the poll.
     pub const CALL_BEFORE_SLEEP: Events = Events(8);
-    /// The turn calls the function after the poll.
+    /// The turn calls the function of `set_after_sleep` after the poll.
     pub const CALL_AFTER_SLEEP: Events = Events(16);
 
     /// Whether all flags of `other` are set.
@@ -198,8 +198,8 @@ impl<S> EventLoop<S> {
         }
     }
 
-    /// The timeout of the poll; `None` waits for ever. The clock is read only if the poll may have
-    /// to wait for a timer.
+    /// The timeout of the poll; `None` means that the poll waits for ever. The clock is read only
+    /// if the poll may have to wait for a timer.
     fn poll_timeout(&mut self, what: Events) -> Option<Duration> {
         if what.contains(Events::DONT_WAIT)
             || std::mem::take(&mut self.dont_wait)
@@ -318,8 +318,8 @@ impl<S> EventLoop<S> {
         self.files.set_handler(t, mask, proc);
     }
 
-    /// Clears the handlers of `mask`. Readiness is remembered for the next `set_handler`. Clearing
-    /// `WRITABLE` also clears `BARRIER`.
+    /// Clears the handlers for the directions in `mask`. Readiness is remembered for the next
+    /// `set_handler`. Clearing `WRITABLE` also clears `BARRIER`.
     pub fn clear_handler(&mut self, t: Token, mask: Mask) {
         self.files.clear_handler(t, mask);
     }
@@ -329,7 +329,7 @@ impl<S> EventLoop<S> {
         self.files.mask(t)
     }
 
-    /// The number that was given to `add_file` or `set_data`.
+    /// The program's own number for an fd, as given to `add_file` or `set_data`.
     pub fn data(&self, t: Token) -> Option<u64> {
         self.files.data(t)
     }
@@ -386,7 +386,7 @@ impl<S> EventLoop<S> {
         self.timers.delete(id)
     }
 
-    /// The number that was given to `add_timer`.
+    /// The program's own number for a timer, as given to `add_timer`.
     pub fn timer_data(&self, id: TimerId) -> Option<u64> {
         self.timers.data(id)
     }
@@ -411,8 +411,8 @@ impl<S> EventLoop<S> {
         self.observer = observer;
     }
 
-    /// Passes the loop's inputs through a tap. A tap whose files do not exist must be set before
-    /// the first file is added.
+    /// Passes the reports of the kernel and the clock through a tap, to record or replay them. A
+    /// tap whose files do not exist must be set before the first file is added.
     pub fn set_tap(&mut self, tap: Option<&'static dyn Tap>) {
         self.poller.tap = tap;
         self.timers.tap = tap;
@@ -423,7 +423,7 @@ impl<S> EventLoop<S> {
         self.waker.clone()
     }
 
-    /// With true, the next poll that could sleep returns at once. The setting applies to one poll
+    /// With true, the next poll that could sleep returns at once. `dont_wait` applies to one poll
     /// only.
     pub fn set_dont_wait(&mut self, dont_wait: bool) {
         self.dont_wait = dont_wait;

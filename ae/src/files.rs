@@ -1,4 +1,4 @@
-//! The file events: which fds there are, their handlers, and which of them are ready.
+//! The file events: the registered fds, their handlers, and the ready bits.
 //!
 //! ```text
 //!   Token = generation:32 | slot:32
@@ -11,8 +11,8 @@
 //! ```
 //!
 //! An fd is *due* when `mask & ready` is not empty, and then its token is in the queue of its
-//! class. The kernel reports an edge, the moment when an fd becomes ready, once, so `ready`
-//! remembers it. A handler's return value updates the bit:
+//! class. The kernel reports an edge, the moment when an fd becomes ready, once, so the ready bit
+//! remembers it. A handler's return value updates the ready bit:
 //!
 //! ```text
 //!   poll reports an edge ------------> ready = 1
@@ -24,7 +24,8 @@
 //! A new socket is writable at once. The writable bit stays set until a handler writes, which may
 //! be much later. A bit that is set wrongly is harmless: the handler's read returns `WouldBlock`,
 //! the handler returns `Drained`, and the bit is cleared. A bit that is lost would block a
-//! connection for ever. Hence the order above, and the second call after a hang-up:
+//! connection for ever. Hence the ready bit is cleared before the handler is called, and a hang-up
+//! causes a second call:
 //!
 //! **After a short read a handler may return `Drained`**, which saves a second `read` that would
 //! only return `WouldBlock`. But a peer may send its last bytes and close: the bytes and the close
@@ -34,7 +35,7 @@
 //! **Invariants**
 //! - A token is valid only while its generation equals the slot's; removal increments the
 //!   generation. So no handler is called for an event of an fd that was closed in this turn, even
-//!   when its number or its slot is in use again (`stale_event_calls_no_handler`).
+//!   when the number of the fd or its slot is in use again (`stale_event_calls_no_handler`).
 //! - A live file's token is queued at most once (`queued`), and never while its own handler runs
 //!   (`busy`): a handler is not re-entered by a nested turn
 //!   (`nested_turn_does_not_reenter_a_handler`).
@@ -45,8 +46,8 @@
 //! shrinks.
 //!
 //! **Rejected.** Indexing by fd, as Redis does: the number of an fd does not identify a connection.
-//! A hash map: a probe for each event. Walking all slots: the cost of a turn should depend on the
-//! ready fds, not on all connections.
+//! A hash map of fds: a probe for each event. Walking all slots to find the ready fds: the cost of
+//! a turn should depend on the ready fds, not on all connections.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -56,7 +57,7 @@ use std::os::fd::RawFd;
 
 use crate::EventLoop;
 
-/// Called when the fd is ready; `mask` is the direction, `READABLE` or `WRITABLE`.
+/// A handler, which is called when its fd is ready; the `Mask` is `READABLE` or `WRITABLE`.
 pub type FileProc<S> = fn(&mut EventLoop<S>, &mut S, Token, Mask) -> Io;
 
 /// Identifies one registration of an fd. An fd that is closed and opened again gets another token,
@@ -68,12 +69,13 @@ pub struct Token {
 }
 
 impl Token {
-    /// The token as a number; `from_raw` turns the number back into the token.
+    /// The token as a number, which [`Token::from_raw`] turns back into the token.
     pub const fn to_raw(self) -> u64 {
         (self.generation as u64) << 32 | self.slot as u64
     }
 
-    /// The token of a number. A number that was never a token gives a token that is not valid.
+    /// The token that [`Token::to_raw`] made the number of. Another number gives a token that is
+    /// not valid.
     pub const fn from_raw(raw: u64) -> Self {
         Self {
             slot: raw as u32,
@@ -86,7 +88,7 @@ impl Token {
     }
 }
 
-/// A set of directions.
+/// A set of the directions readable and writable, with the flag `BARRIER`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Mask(u8);
 
@@ -98,10 +100,10 @@ impl Mask {
     /// The direction of writing.
     pub const WRITABLE: Mask = Mask(2);
     /// Together with `WRITABLE`: in a turn in which both directions are due, the write handler is
-    /// called first. Handlers use this that must not reply in the turn in which they read, because
-    /// something (an fsync in `before_sleep`) must happen in between.
+    /// called first. `BARRIER` is for handlers that must not reply in the turn in which they read,
+    /// because something (an fsync in `before_sleep`) must happen in between.
     pub const BARRIER: Mask = Mask(4);
-    /// Used only in a file's `ready`: the last edge had a hang-up, and the handler has not been
+    /// A flag of the ready bits only: the last edge had a hang-up, and the handler has not been
     /// called twice since.
     pub(crate) const READ_CLOSED: Mask = Mask(8);
 
@@ -112,12 +114,12 @@ impl Mask {
         self.0 & other.0 == other.0
     }
 
-    /// The set as a number; `from_raw` turns the number back into the set.
+    /// The set as a number, which [`Mask::from_raw`] turns back into the set.
     pub const fn to_raw(self) -> u8 {
         self.0
     }
 
-    /// The set of a number; unknown bits are left out.
+    /// The set that [`Mask::to_raw`] made the number of; unknown bits are left out.
     pub const fn from_raw(raw: u8) -> Self {
         Mask(raw & 15)
     }
@@ -173,7 +175,7 @@ impl fmt::Debug for Mask {
     }
 }
 
-/// The result of a handler for its direction.
+/// The result of a handler: whether its fd may still be ready in the handler's direction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Io {
     /// The handler waits for the next edge: its last system call would have blocked, or moved fewer
@@ -230,9 +232,9 @@ impl<S> File<S> {
     }
 }
 
-/// The tokens to be served, oldest first. `popped` numbers the entries for ever, so that a turn can
-/// stop at the entries that were queued at its beginning, even if a nested turn removes entries
-/// meanwhile.
+/// A queue of the tokens of due fds, oldest first. `popped` counts all entries that were ever
+/// taken, so that a turn can stop at the entries that were queued at its beginning, even if a
+/// nested turn removes entries meanwhile.
 struct ReadyQueue {
     tokens: VecDeque<Token>,
     popped: u64,
@@ -356,8 +358,8 @@ impl<S> Files<S> {
         self.queue_if_due(token);
     }
 
-    /// Clears the handlers of `mask`. A barrier without a write handler has no meaning, so
-    /// `BARRIER` is cleared, too.
+    /// Clears the handlers for the directions in `mask`. A barrier without a write handler has no
+    /// meaning, so `BARRIER` is cleared, too.
     pub(crate) fn clear_handler(&mut self, token: Token, mask: Mask) {
         let Some(file) = self.get_mut(token) else {
             return;
@@ -395,8 +397,8 @@ impl<S> Files<S> {
         }
     }
 
-    /// Marks directions as ready: for the kernel's reports, and for handlers that know of bytes
-    /// that the kernel does not report.
+    /// Marks directions as ready: the kernel has reported them, or a handler knows of bytes that
+    /// the kernel does not report.
     pub(crate) fn mark_ready(&mut self, token: Token, ready: Mask) {
         if let Some(file) = self.get_mut(token) {
             file.ready |= ready;
@@ -408,8 +410,7 @@ impl<S> Files<S> {
         self.ready.iter().any(|queue| !queue.tokens.is_empty())
     }
 
-    /// The present end of the queue of `class`. Entries that are queued later belong to the next
-    /// turn.
+    /// The present end of the queue of `class`. Entries behind this end belong to the next turn.
     pub(crate) fn turn_end(&self, class: Class) -> u64 {
         self.ready[class as usize].end()
     }
@@ -436,8 +437,8 @@ impl<S> Files<S> {
         }
     }
 
-    /// Returns the handler for `direction`, unless another handler has cleared it or removed the
-    /// file since `enter`. Clears the ready bit.
+    /// Returns the file's handler for `direction`, unless another handler has cleared that handler
+    /// or removed the file since `enter`. `take` clears the ready bit of `direction`.
     pub(crate) fn take(&mut self, token: Token, direction: Mask) -> Option<FileProc<S>> {
         let file = self.get_mut(token)?;
         if !file.due().contains(direction) {
@@ -464,7 +465,8 @@ impl<S> Files<S> {
         }
     }
 
-    /// Ends `enter`: a file that is still due, or due again, is queued for the next turn.
+    /// Ends the handling of a file that `enter` returned: a file that is still due is queued for
+    /// the next turn.
     pub(crate) fn leave(&mut self, token: Token) {
         if let Some(file) = self.get_mut(token) {
             file.busy = false;

@@ -1,9 +1,9 @@
 //! # ae: an event loop small enough to read
 //!
-//! One thread waits for many file descriptors and a few timers, and calls a plain function when one
-//! of them is ready. The design is that of Redis's `ae.c`; the kernel is accessed through [mio]
-//! (epoll on Linux, kqueue on macOS and the BSDs). `ae` has fds, timers and callbacks, and does not
-//! know what they are used for.
+//! One thread waits for many file descriptors and a few timers, and calls a plain function when a
+//! descriptor is ready or a timer is due. The design is that of Redis's `ae.c`; the kernel is
+//! accessed through [mio] (epoll on Linux, kqueue on macOS and the BSDs). `ae` has fds, timers and
+//! callbacks, and knows nothing of the program that uses them.
 //!
 //! ```text
 //!   event_loop.rs   process_events: one iteration, box by box
@@ -40,12 +40,12 @@
 //!
 //! **Handlers are `fn` pointers and the state is passed in.** The loop owns no data of the program:
 //! every callback gets `&mut EventLoop<S>` and `&mut S`. So a callback may add, change and delete
-//! anything, itself included, without a cell, a lock or a box. Each fd and timer has a number,
-//! `data: u64`, in place of the captured variables of a closure.
+//! any fd and timer, its own included, without a cell, a lock or a box. Each fd and timer has a
+//! number, `data: u64`, in place of the captured variables of a closure.
 //!
-//! **Limits.** Unix, 64-bit: a token travels through the kernel in one machine word.
-//! Single-threaded: only a [`Waker`] may be sent to another thread. After `fork` the child shares
-//! the kernel's part of the loop and must not use it.
+//! **Limits.** The loop needs a 64-bit Unix: a token travels through the kernel in one machine
+//! word. The loop runs in one thread: only a [`Waker`] may be sent to another thread. After `fork`
+//! the child shares the epoll instance of the parent's loop and must not use the loop.
 
 mod event_loop;
 mod files;

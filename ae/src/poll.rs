@@ -1,4 +1,4 @@
-//! The kernel's part: which fds have changed since the last poll.
+//! The interface to epoll and kqueue: which fds have changed since the last poll.
 //!
 //! ```text
 //!     add_file ---- register(fd, token) ---->  +--------+
@@ -14,11 +14,12 @@
 //! writing is a bit in our own memory, and no system call is made for it between accept and close.
 //!
 //! **Invariant:** a token from [`Poller::poll`] was registered by [`Poller::register`], but its fd
-//! may have been removed since. Code that uses the token compares generations.
+//! may have been removed since. Code that uses a token compares its generation with that of the
+//! slot.
 //!
 //! **Limit:** mio hands epoll whole milliseconds, rounded up. A poll may end up to 1 ms after a
-//! timer is due and never before, so the loop does not spin through the last fraction. kqueue keeps
-//! nanoseconds.
+//! timer is due and never before, so the loop does not spin through the last fraction of a
+//! millisecond. kqueue keeps nanoseconds.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -41,7 +42,7 @@ const _: () = assert!(
 const WAKER: mio::Token = mio::Token(usize::MAX);
 
 /// The maximum number of events of one poll. Further events stay in the kernel for the next turn,
-/// so this limits the memory and the length of a turn, not the number of fds.
+/// so `MAX_EVENTS` limits the memory and the length of a turn, not the number of fds.
 const MAX_EVENTS: usize = 4096;
 
 /// The name of the kernel interface in use.
@@ -145,8 +146,8 @@ impl Poller {
     }
 }
 
-/// The directions of an event. An error or a hang-up makes a direction ready: the handler's own
-/// read or write then returns the error.
+/// The directions that an event makes ready. An error or a hang-up makes a direction ready: the
+/// handler's own read or write then returns the error.
 fn what_became_ready(event: &mio::event::Event) -> Mask {
     let mut ready = Mask::NONE;
     if event.is_readable() {

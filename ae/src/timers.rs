@@ -25,18 +25,19 @@
 //! - Timers that are due at the same time fire in the order in which they were scheduled.
 //!
 //! **Rejected.** A list, as in Redis: fine for one cron timer, but the next timer is found by a
-//! scan. A `BTreeMap`: the same costs, but it allocates. A timing wheel: best for millions of
+//! scan. A `BTreeMap`: the costs of a heap, but it allocates. A timing wheel: best for millions of
 //! timeouts, but it rounds all times to a tick.
 //!
-//! Time is a `u64` of nanoseconds since the loop was made, from the monotonic clock. The number
-//! saturates after 584 years.
+//! Time is a `u64` of nanoseconds since the loop was made, from the monotonic clock. The
+//! nanoseconds saturate after 584 years.
 
 use std::time::{Duration, Instant};
 
 use crate::EventLoop;
 use crate::tap::Tap;
 
-/// Called when the timer is due. `None` deletes the timer; `Some(d)` calls it again after `d`.
+/// A handler, which is called when its timer is due. Returning `None` deletes the timer; `Some(d)`
+/// lets the timer fire again after `d`.
 pub type TimeProc<S> = fn(&mut EventLoop<S>, &mut S, TimerId) -> Option<Duration>;
 
 /// Identifies a timer until it is deleted.
@@ -46,7 +47,7 @@ pub struct TimerId {
     generation: u32,
 }
 
-/// The position of a timer that is not in the heap: its handler runs, or its slot is free.
+/// The heap position of a timer that is not in the heap: its handler runs, or its slot is free.
 const OUTSIDE: u32 = u32::MAX;
 
 struct Timer<S> {
@@ -57,7 +58,8 @@ struct Timer<S> {
     position: u32,
 }
 
-/// An entry of the heap. The order of the fields is the order in the heap.
+/// An entry of the heap. Entries of the heap are ordered by their fields, from the first field to
+/// the last.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Due {
     when: u64,
@@ -65,8 +67,7 @@ struct Due {
     slot: u32,
 }
 
-/// One walk over the due timers: those that are due by `now` and were scheduled before the walk
-/// began.
+/// One walk over the timers that are due by `now` and were scheduled before the walk began.
 #[derive(Clone, Copy)]
 pub(crate) struct Pass {
     now: u64,
@@ -159,7 +160,7 @@ impl<S> Timers<S> {
         })
     }
 
-    /// Takes the next timer of this pass off the heap. The timer stays out of the heap until
+    /// Takes the next due timer of `pass` off the heap. The timer stays out of the heap until
     /// `again` or `delete`.
     ///
     /// A timer that was scheduled during the pass is due at `now` or later and has a later sequence
@@ -281,7 +282,8 @@ mod tests {
         }
     }
 
-    /// The twin is a list of (when, order of adding, id), searched from end to end.
+    /// The naive twin of the heap is a list of (when, order of adding, id), searched from end to
+    /// end.
     #[test]
     fn heap_agrees_with_naive_twin() {
         let mut timers = Timers::new();

@@ -8,7 +8,7 @@
 use std::io;
 use std::sync::Arc;
 
-/// Ends a poll from another thread. A clone is cheap.
+/// Ends the loop's poll from another thread. Cloning a `Waker` copies one reference.
 #[derive(Clone, Debug)]
 pub struct Waker {
     inner: Arc<mio::Waker>,
@@ -21,8 +21,8 @@ impl Waker {
         }
     }
 
-    /// Wakes the loop. What was written before this call is visible to the woken loop, provided
-    /// that the memory is shared properly (a channel, a mutex, an atomic).
+    /// Wakes the loop. What the calling thread wrote before this call is visible to the woken loop,
+    /// provided that the memory is shared properly (a channel, a mutex, an atomic).
     pub fn wake(&self) -> io::Result<()> {
         self.inner.wake()
     }

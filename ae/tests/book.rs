@@ -1,5 +1,5 @@
-//! The book in `ae/book`: what it names exists, its figures are the recorded ones, and its drawings
-//! are those of `tools/book`.
+//! Checks the book in `ae/book`: what the book names exists, its figures are the recorded ones, and
+//! its drawings are those of `tools/book`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -54,13 +54,13 @@ fn report(problems: Vec<String>) {
     assert!(problems.is_empty(), "\n{}\n", problems.join("\n"));
 }
 
-/// The text without its code blocks.
+/// The text of a page without its code blocks.
 fn prose(text: &str) -> String {
     let pieces = text.split("\n```");
     pieces.step_by(2).collect::<Vec<_>>().join("\n")
 }
 
-/// What stands between single backquotes.
+/// The texts of a page that stand between single backquotes.
 fn quoted(text: &str) -> Vec<String> {
     let text = prose(text);
     let pieces = text.split('`').skip(1).step_by(2);
@@ -138,12 +138,12 @@ fn every_chapter_ends_in_the_server() {
     report(problems);
 }
 
-/// Whether this is an identifier, and not a mode or a setting.
+/// Whether `text` is the name of a function, and not a mode or a setting.
 fn is_name(text: &str) -> bool {
     text.chars().all(|c| c.is_alphanumeric() || c == '_') && text != "no"
 }
 
-/// Elsewhere a chapter names functions of the loop as `EventLoop::name` or `Waker::name`.
+/// In its prose a chapter names functions of the loop as `EventLoop::name` or `Waker::name`.
 #[test]
 fn every_method_exists() {
     let loop_code = read(root().join("ae/src/event_loop.rs"));
@@ -267,7 +267,8 @@ fn the_steps_of_before_sleep_are_those_of_the_code() {
     assert_eq!(numbered.collect::<Vec<_>>(), expected);
 }
 
-/// A line of `data/constants.txt`: a figure and its origin, a text in a file or a reason.
+/// The figures in `ae/book/data/constants.txt`: each line has a figure, and a text in a file or a
+/// reason.
 fn constants() -> BTreeSet<String> {
     let text = read(root().join("ae/book/data/constants.txt"));
     let lines = text.lines().filter(|line| !line.starts_with('#'));
@@ -284,8 +285,8 @@ fn constants() -> BTreeSet<String> {
     lines.map(check).collect()
 }
 
-/// Each time and size that was measured is marked, so that the program can compare it. A figure
-/// without a mark is one of the constants.
+/// Each measured time and size in a chapter is marked, so that `tools/book` can compare it. A
+/// figure without a mark must be in `ae/book/data/constants.txt`.
 #[test]
 fn measured_figures_are_marked() {
     let constants = constants();
@@ -307,7 +308,8 @@ fn measured_figures_are_marked() {
     report(problems);
 }
 
-/// A comment at the beginning of a line ends the paragraph, and between backquotes it is shown.
+/// A mark at the beginning of a line would end the paragraph, and a mark between backquotes would
+/// be shown.
 #[test]
 fn marks_do_not_break_paragraphs() {
     let mut problems = Vec::new();
@@ -322,7 +324,7 @@ fn marks_do_not_break_paragraphs() {
     report(problems);
 }
 
-/// The text without the marked figures.
+/// The text of a page without its marked figures.
 fn without_figures(text: &str) -> String {
     let mut pieces = text.split("<!--f:");
     let first = pieces.next().unwrap_or_default().to_string();
@@ -360,7 +362,7 @@ fn drawings_and_figures_are_those_of_the_program() {
     );
 }
 
-/// The check can fail: a figure, a drawing and a mark that are wrong are found.
+/// `tools/book/book check` finds a figure, a drawing and a mark that are wrong.
 #[test]
 fn the_check_finds_what_is_wrong() {
     let copy = std::env::temp_dir().join(format!("ae-book-{}", std::process::id()));

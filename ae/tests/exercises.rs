@@ -1,8 +1,8 @@
 //! The exercises of the lessons: each test fails until its lesson is changed as
 //! `lessons/README.md` asks. `make exercise N=5` runs one of them.
 //!
-//! All are ignored in a plain run, where `every_exercise_is_open` checks that each does fail: an
-//! exercise that passes by itself teaches nothing.
+//! A plain run ignores all exercises, and `every_exercise_is_open` checks that each of them fails:
+//! an exercise that passes by itself teaches nothing.
 
 mod lesson;
 
@@ -58,7 +58,7 @@ fn exercise_01() {
     panic!("{rest} further bytes were echoed");
 }
 
-/// At most 100 clients: the one after them is closed at once.
+/// The server has at most 100 clients: the next client is closed at once.
 #[test]
 #[ignore = "an exercise"]
 fn exercise_02() {
@@ -66,7 +66,7 @@ fn exercise_02() {
     let mut clients: Vec<Client> = (0..100).map(|_| lesson.connect()).collect();
     assert!(clients.iter_mut().all(|client| client.echoes(b"x")));
     assert!(!lesson.connect().is_silent(), "one more was let in");
-    // One leaves, the next is let in.
+    // One client leaves, and the next client is let in.
     clients.pop();
     while lesson.connect().line("x") != "x" {}
 }
@@ -104,7 +104,7 @@ fn exercise_05() {
     assert!(came >= 64 * 1024 - 1, "{came} bytes came back");
 }
 
-/// At most 100 clients, as in exercise 2, without a thread that could block.
+/// The server has at most 100 clients, as in exercise 2, but without a thread that could block.
 #[test]
 #[ignore = "an exercise"]
 fn exercise_06() {
@@ -137,7 +137,7 @@ fn exercise_08() {
     assert!(known.echoes(b"x"), "closed with the other one");
 }
 
-/// The operator's port lets three clients in; a fourth is closed at once.
+/// The operator's port lets three clients in; a fourth client is closed at once.
 #[test]
 #[ignore = "an exercise"]
 fn exercise_09() {
@@ -174,8 +174,8 @@ fn exercise_11() {
     }
 }
 
-/// `MOVETO port key`: as COPYTO, and the key is removed when the other server has replied `+OK`,
-/// and only then.
+/// `MOVETO port key`: does what COPYTO does, and removes the key when the other server has replied
+/// `+OK`, and only then.
 #[test]
 #[ignore = "an exercise"]
 fn exercise_12() {

@@ -1,4 +1,4 @@
-//! In a process of its own, because the test must know the fd number of the next socket.
+//! A test in a process of its own, because it must know the fd number of the next socket.
 
 use std::io::Write;
 use std::os::fd::{AsRawFd, RawFd};
@@ -13,8 +13,8 @@ struct World {
     served: Vec<Token>,
 }
 
-/// Removes and closes the other file, which is due in the same turn, and opens a new one with its
-/// number.
+/// Handler of two files that are due in the same turn: it removes and closes the other file, and
+/// opens a new one, which gets the same fd number.
 fn replace_the_other(el: &mut EventLoop<World>, w: &mut World, t: Token, _: Mask) -> Io {
     w.served.push(t);
     if w.fresh.is_none() {

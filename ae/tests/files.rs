@@ -6,8 +6,8 @@ use std::os::unix::net::UnixStream;
 
 use ae::{Class, EventLoop, Events, Io, Mask, Token};
 
-/// A set of connected pairs; `data` of a token is its index. The loop watches `ours`, the test uses
-/// `peer`.
+/// A set of connected socket pairs; the `data` of a token is the index of its pair. The loop
+/// watches the sockets in `ours`, the test writes to those in `peer`.
 #[derive(Default)]
 struct World {
     ours: Vec<Option<UnixStream>>,
@@ -163,7 +163,7 @@ fn more_keeps_firing_without_new_edges() {
     let (mut el, mut w) = setup(1);
     el.set_handler(w.tokens[0], Mask::READABLE, one_byte);
     w.peer[0].write_all(b"abc").unwrap();
-    // Without DONT_WAIT: the poll does not sleep while a file is due.
+    // The turn has no DONT_WAIT, because the poll does not sleep while a file is due.
     for _ in 0..3 {
         el.process_events(&mut w, Events::ALL).unwrap();
         assert_eq!(w.take_log(), [("byte", 0)]);
@@ -193,8 +193,8 @@ fn more_is_kept_while_the_handler_is_away() {
     assert_eq!(w.turn(&mut el), [("read", 0)]);
 }
 
-/// A client that sends much and a client that sends little: each is served in every turn, and no
-/// call moves more than the budget.
+/// A client that sends much and a client that sends little: both clients are served in every turn,
+/// and no handler call moves more than the budget.
 #[test]
 fn budget_is_shared_out_turn_by_turn() {
     fn within_budget(el: &mut Loop, w: &mut World, t: Token, _: Mask) -> Io {
@@ -239,8 +239,8 @@ fn first_class_is_served_before_the_others() {
     assert_eq!(w.turn(&mut el), [("read", 1), ("read", 0), ("read", 2)]);
 }
 
-/// Bytes and FIN are one edge. The handler returns `Drained` after a short read, and is still
-/// called for the end of file.
+/// Bytes and a FIN that arrive together are one edge. The handler returns `Drained` after a short
+/// read, and is still called for the end of file.
 #[test]
 fn end_of_file_behind_a_short_read_is_seen() {
     let (mut el, mut w) = setup(1);
@@ -265,7 +265,7 @@ fn marked_ready_fires_without_the_kernel() {
     assert_eq!(w.turn(&mut el), []);
 }
 
-/// Each handler removes both files, so only the first one is called.
+/// Each of two handlers removes both files, so only the first handler is called.
 #[test]
 fn handler_removes_itself_and_a_file_that_is_due() {
     fn remove_all(el: &mut Loop, w: &mut World, t: Token, _: Mask) -> Io {

@@ -1,4 +1,4 @@
-//! The lessons: what each of them claims, and that each is a small step from the one before.
+//! Checks what each lesson claims, and that each lesson is a small step from the one before.
 
 mod lesson;
 
@@ -8,12 +8,12 @@ use std::process::Command;
 
 use lesson::{Client, Lesson, programs, sources};
 
-/// Lines of a program.
+/// The length limit of a lesson's program, in lines.
 const LINES_MAX: usize = 150;
-/// Lines that a lesson adds to the one before.
+/// The most lines that a lesson may add to the one before.
 const NEW_LINES_MAX: usize = 90;
 const LESSONS: usize = 14;
-/// The lessons that echo, and those that speak Redis's protocol.
+/// The lessons whose servers echo; those in `RESP` speak Redis's protocol.
 const ECHO: std::ops::RangeInclusive<usize> = 1..=9;
 const RESP: std::ops::RangeInclusive<usize> = 10..=LESSONS;
 
@@ -115,7 +115,8 @@ fn lesson_5_loses_a_wake_up_and_the_others_do_not() {
     let lesson = Lesson::start(5);
     let mut client = lesson.connect();
     client.send(&bytes);
-    // The kernel may have reported the bytes in several portions, but not in four of 16 KB.
+    // The kernel may have reported the bytes in several portions, but hardly in four portions of 16
+    // KB, which lesson 5 would echo completely.
     let mut came = 0;
     while !client.is_silent() {
         came += 1;
@@ -168,7 +169,8 @@ fn from_lesson_7_on_a_client_that_never_reads_is_harmless_and_loses_nothing() {
             grown < 8 << 20,
             "lesson {number} has grown by {grown} bytes"
         );
-        // Another client is served meanwhile, and the deaf one gets all its replies later.
+        // Another client is served meanwhile, and the client that did not read gets all its replies
+        // later.
         let mut other = lesson.connect();
         other.send(b"PING\r\n");
         assert_eq!(other.receive(6).len(), 6, "lesson {number}");
@@ -285,11 +287,11 @@ fn lesson_14_saves_what_was_there() {
     fs::remove_file(file).expect("the snapshot");
 }
 
-/// `try.py` shows for each lesson what the one before it lacks: it prints a figure of both, and
-/// fails if the second is not the better one (in lesson 5, the worse).
+/// `try.py` shows for each lesson what the one before it lacks: `try.py` prints a figure of both
+/// lessons, and fails if the second figure is not the better one (in lesson 5, the worse).
 #[test]
 fn each_lesson_mends_what_try_py_shows_of_the_one_before() {
-    // The lessons are in place: `Lesson::start` explains how they are built.
+    // Fails with an explanation if the programs of the lessons were not built.
     drop(Lesson::start(1));
     let run = Command::new("python3")
         .arg("-B")

@@ -49,7 +49,8 @@ fn read(el: &mut Loop, w: &mut World, t: Token, _: Mask) -> Io {
     Io::Drained
 }
 
-/// Reads, then runs a nested turn, in which its own fd gets more bytes, then returns `Drained`.
+/// A handler that reads, then runs a nested turn, before which its own fd gets more bytes, then
+/// returns `Drained`.
 fn read_and_nest(el: &mut Loop, w: &mut World, t: Token, mask: Mask) -> Io {
     let io = read(el, w, t, mask);
     let index = el.data(t).unwrap();
@@ -70,7 +71,7 @@ fn nested_turn_does_not_reenter_a_handler() {
     for peer in &mut w.peer {
         peer.write_all(b"x").unwrap();
     }
-    // The nested turn serves the others, and the outer turn does not serve them again.
+    // The nested turn serves fds 1 and 2, and the outer turn does not serve them again.
     let first = [
         ("read", 0),
         ("nest", 0),
@@ -79,7 +80,8 @@ fn nested_turn_does_not_reenter_a_handler() {
         ("back", 0),
     ];
     assert_eq!(turn(&mut el, &mut w), first);
-    // The edge that the nested poll reported for fd 0 is not lost by its `Drained`.
+    // The edge that the nested poll reported for fd 0 is not lost when the handler of fd 0 then
+    // returns `Drained`.
     assert_eq!(turn(&mut el, &mut w), [("read", 0)]);
     assert_eq!(turn(&mut el, &mut w), []);
 }
@@ -106,7 +108,7 @@ fn nested_turn_removes_the_file_that_nests() {
     assert_eq!(turn(&mut el, &mut w), []);
 }
 
-/// The observer's calls are brackets: an end closes the latest phase that is open.
+/// The observer's calls nest like brackets: an end closes the latest phase that is open.
 #[test]
 fn the_observer_can_distinguish_a_nested_turn_from_the_turn_around_it() {
     thread_local!(static SEEN: RefCell<Vec<(Phase, Moment)>> = RefCell::default());

@@ -1,4 +1,4 @@
-//! In a process of its own, because the test stops and continues the process.
+//! A test in a process of its own, because the test stops and continues the process.
 
 use std::process::Command;
 use std::time::Duration;

@@ -113,7 +113,7 @@ fn a_turn_depends_on_its_inputs_only() {
     });
     let files = live.calls.iter().filter(|call| call.contains("77")).count();
     assert!((1..=7).contains(&files) && files < live.calls.len());
-    // No kernel watches this number, and no file has it.
+    // In the replay, fd 9999 is no open file, and the kernel does not watch it.
     let mut again = Calls::default();
     turns(&Plays, 9999, &mut again, |_| ());
     assert_eq!(again.calls, live.calls);

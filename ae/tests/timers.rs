@@ -1,4 +1,4 @@
-//! Tests of timers, the hooks around the poll, and the ways to end it.
+//! Tests of timers, of the functions called before and after the poll, and of what ends a poll.
 
 use std::time::Duration;
 
@@ -96,8 +96,8 @@ fn handler_deletes_itself_and_a_timer_that_is_due() {
     assert_eq!(turn(&mut el, &mut w), [4]);
 }
 
-/// The slot of a timer that deleted itself may be reused before its handler returns. The return
-/// value must not affect the new timer.
+/// The slot of a timer that deleted itself may be reused before its handler returns. The handler's
+/// return value must not affect the new timer in the slot.
 #[test]
 fn deleted_timer_does_not_come_again_in_a_reused_slot() {
     fn replace_itself(el: &mut Loop, w: &mut World, id: TimerId) -> Option<Duration> {
@@ -205,7 +205,8 @@ fn dont_wait_holds_for_one_poll() {
     el.set_dont_wait(true);
     let now = Events::ALL | Events::DONT_WAIT;
     el.process_events(&mut w, now).unwrap();
-    // This would sleep for ever if the poll above had consumed the flag.
+    // This poll would sleep for ever if the poll with DONT_WAIT had consumed the flag of
+    // `set_dont_wait`.
     el.process_events(&mut w, Events::ALL).unwrap();
     el.add_timer(Duration::from_millis(1), 1, note);
     assert_eq!(

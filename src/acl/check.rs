@@ -1,4 +1,4 @@
-//! Whether a user may make a call.
+//! Checks whether the ACL rights of a user allow the call of a command.
 //!
 //! ```text
 //!   command      one bit of the selector, or the first argument (+select|0); AUTH, HELLO and so on need no right
@@ -7,9 +7,10 @@
 //!   channels     what is subscribed to or published to; leaving a channel needs no right
 //! ```
 //!
-//! The root selector is checked first, then the other selectors in their order. A call is allowed
-//! if one selector allows all of it; the rights of two selectors don't add up. If all selectors
-//! refuse the call, the error names the check that failed last, over all selectors.
+//! The user's root selector is checked first, then the other selectors in their order. A call is
+//! allowed if one selector allows its command, keys, channels and databases; the rights of two
+//! selectors don't add up. If all selectors refuse the call, the error names the check that failed
+//! last, over all selectors.
 //!
 //! A key spec that does not fit the arguments (a number of keys that is too large) finds no keys:
 //! the command itself refuses such arguments.
@@ -30,28 +31,30 @@ use crate::state::Server;
 use crate::util::glob::glob_match;
 use crate::util::number::parse_i64;
 
-/// The kind of right that was missing, in the order of the checks: the later a check fails, the
-/// more of the call was allowed.
+/// The right that a refused call lacked. The variants are in the order of the checks: the later a
+/// check fails, the more of the call was allowed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Reason {
     Database,
     Command,
     Key,
     Channel,
-    /// A wrong name or password. ACL LOG records it; it is no reason to refuse a call.
+    /// A wrong name or password. ACL LOG records such a failed login; a call is never refused for
+    /// this reason.
     Auth,
-    /// A client's certificate names no user. ACL LOG records it; it is no reason to refuse a call.
+    /// A client's certificate names no user. ACL LOG records such a failed login; a call is never
+    /// refused for this reason.
     Certificate,
 }
 
-/// Why a call is refused.
+/// The first check that a refused call failed, and the argument that was not allowed.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Denied {
     pub reason: Reason,
-    /// The index in argv of what was not allowed; 0 for the command itself.
+    /// The index in argv of the argument that was not allowed; 0 if the command itself was not.
     at: usize,
     /// The full name of the command, the key, the channel, or the database as the call spells it.
-    /// If the current database is not allowed: the full name of the command.
+    /// If the client's current database is not allowed, `object` is the full name of the command.
     pub object: Vec<u8>,
 }
 
@@ -64,7 +67,8 @@ impl Denied {
         }
     }
 
-    /// The reason as an error message; with `dry_run`, the call, in the form of ACL DRYRUN.
+    /// The text of the NOPERM error; with `dry_run`, the arguments of the call, the text of ACL
+    /// DRYRUN.
     pub fn text(&self, user: &User, dry_run: Option<&[&[u8]]>) -> Vec<u8> {
         let (verb, kind) = match self.reason {
             Reason::Command | Reason::Auth | Reason::Certificate => ("run", "command"),
@@ -94,7 +98,8 @@ impl Denied {
         parts.concat()
     }
 
-    /// The reason in EXEC's reply, when rights were removed after the command was queued.
+    /// The text of the refusal in EXEC's reply, when rights were removed after the command was
+    /// queued.
     pub fn text_in_exec(&self) -> &'static str {
         match self.reason {
             Reason::Command => "no permission to execute the command or subcommand",
@@ -105,7 +110,7 @@ impl Denied {
     }
 }
 
-/// A call to be checked.
+/// A call of a command whose rights are to be checked.
 pub struct Call<'a> {
     pub table: &'a CommandTable,
     /// The id of the command's row.
@@ -113,7 +118,7 @@ pub struct Call<'a> {
     pub argv: &'a [&'a [u8]],
     /// The database that the call would run in.
     db: u32,
-    /// The number of databases.
+    /// The server's number of databases.
     databases: usize,
     /// The keys of the call, computed when the first selector needs them.
     keys: Option<Vec<KeyRef>>,
@@ -147,14 +152,14 @@ impl<'a> Call<'a> {
         let row = self.table.row(self.id);
         self.keys.get_or_insert_with(|| {
             let mut found = Vec::new();
-            // The command itself refuses arguments in which no keys can be found.
+            // Arguments in which no keys can be found are refused by the command itself.
             let _ = keys::get_keys(row, self.argv, &mut found);
             found
         })
     }
 }
 
-/// Whether the user may make the call; `Err` has what was denied.
+/// Whether the user may make the call; `Err` has the right that was missing.
 pub fn check(user: &User, call: &mut Call) -> Result<(), Denied> {
     if user.is_unlimited() {
         return Ok(());
@@ -187,7 +192,8 @@ pub fn check_reading_all_keys(user: &User, call: &mut Call) -> bool {
 
 fn check_selector(selector: &Selector, call: &mut Call) -> Result<(), Denied> {
     let row = call.row();
-    // A selector for other databases does not change the reason of the refusal.
+    // The database is checked first: a selector that does not allow it must not add a reason about
+    // commands or keys.
     if let Some(allowed) = &selector.databases {
         check_databases(allowed, call)?;
     }
@@ -224,8 +230,9 @@ fn check_keys(patterns: &[KeyPattern], call: &mut Call) -> Result<(), Denied> {
     Ok(())
 }
 
-/// The rights that a key needs: R to return or copy its data, W to change or delete it. A command
-/// that only checks whether a key exists needs no particular right, but any right to the key.
+/// The rights that a key needs: R to return or copy the key's data, W to change or delete the key.
+/// A command that only checks whether a key exists needs no particular right, but any right to the
+/// key.
 fn rights_needed(flags: KeyFlags) -> u8 {
     let mut needed = 0;
     if flags & ACCESS != 0 {
@@ -238,7 +245,7 @@ fn rights_needed(flags: KeyFlags) -> u8 {
 }
 
 /// Whether a channel, or the pattern of a PSUBSCRIBE, is allowed. A pattern must be equal to an
-/// allowed pattern: a pattern that an allowed pattern only matches could cover more channels.
+/// allowed pattern: a pattern that is only matched by an allowed pattern could cover more channels.
 pub fn allows_channel(patterns: &[Box<[u8]>], channel: &[u8], is_pattern: bool) -> bool {
     patterns.iter().any(|allowed| match is_pattern {
         true => **allowed == *channel,
@@ -286,7 +293,7 @@ fn check_databases(allowed: &[u32], call: &Call) -> Result<(), Denied> {
             return Err(Denied::new(Reason::Database, at, call.argv[at]));
         }
     }
-    // SWAPDB uses only the databases that it names.
+    // SWAPDB uses only the databases that its arguments name, not the client's current database.
     let elsewhere = row.get_databases.is_some() && !row.has_keys();
     if !elsewhere && touches_keyspace(row) && !allowed.contains(&call.db) {
         return current_denied();
@@ -294,7 +301,7 @@ fn check_databases(allowed: &[u32], call: &Call) -> Result<(), Denied> {
     Ok(())
 }
 
-/// Whether a user may read a key in one of `databases`, and so may learn its name.
+/// Whether a user may read `key` in one of `databases`, and so may learn the key's name.
 pub fn may_read(user: &User, key: &[u8], databases: &[u32]) -> bool {
     user.selectors().iter().any(|selector| {
         let gives = |p: &KeyPattern| p.rights & READ != 0 && glob_match(&p.pattern, key);

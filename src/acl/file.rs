@@ -5,11 +5,11 @@
 //!   user default on nopass ~* &* +@all
 //! ```
 //!
-//! Users are defined in one place: with an `aclfile` there must be no `user` lines in redis.conf.
-//! ACL LOAD applies the whole file or nothing of it, and its error lists everything that is wrong.
-//! Users that are not in the file are deleted; `default`, if it is not in the file, gets its
-//! initial rights. ACL SAVE writes a temporary file and renames it, so that a crash leaves either
-//! the old file or the new one.
+//! Users are defined either in the ACL file or in redis.conf: with an `aclfile` there must be no
+//! `user` lines in redis.conf. ACL LOAD applies the whole file or nothing of it, and its error
+//! lists all faults of the file. Users that are not in the file are deleted; `default`, if it is
+//! not in the file, gets its initial rights. ACL SAVE writes a temporary file and renames it, so
+//! that a crash leaves either the old file or the new one.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -26,11 +26,11 @@ use crate::state::Server;
 use crate::sys::{self, error_text};
 use crate::texts;
 
-/// A longer file is refused: it is a data file that was named by mistake.
+/// The most bytes of an ACL file. A longer file is refused: `aclfile` names a data file by mistake.
 const MAX_BYTES: u64 = 64 << 20;
 
 /// Checks a `user` line while redis.conf is read: everything except whether its commands exist.
-/// `Err` is a line for the user.
+/// `Err` is an error message for the administrator.
 pub fn check_line(terms: &Terms, args: &[Text]) -> Result<(), String> {
     let words: Vec<&[u8]> = args.iter().map(|arg| &arg[..]).collect();
     let error = |rule: &[u8], text: &str| {
@@ -52,7 +52,7 @@ pub fn check_line(terms: &Terms, args: &[Text]) -> Result<(), String> {
     Ok(())
 }
 
-/// Loads the users at start, from redis.conf or from `aclfile`. `Err` is the reason, for the
+/// Loads the users at start, from redis.conf or from `aclfile`. `Err` is an error message for the
 /// server's log.
 pub fn load_at_start(server: &mut Server) -> Result<(), String> {
     if server.config.aclfile.is_empty() {
@@ -92,8 +92,8 @@ fn load_config_lines(server: &mut Server) -> Result<(), String> {
     Ok(())
 }
 
-/// ACL LOAD: the users of the file replace the existing ones. `Err` has all faults of the file;
-/// then no user was changed.
+/// ACL LOAD: the users of the file replace the existing ones. `Err` lists all faults of the file;
+/// if the file has a fault, no user is changed.
 pub fn load(server: &mut Server, current: &mut Client) -> Result<(), String> {
     let users = read(server)?;
     let before: Vec<Box<[u8]>> = server.acl.users().map(|user| user.name.clone()).collect();
@@ -108,7 +108,8 @@ pub fn load(server: &mut Server, current: &mut Client) -> Result<(), String> {
 
 type Users = BTreeMap<Box<[u8]>, User>;
 
-/// Reads the users of the file, `default` among them. `Err` lists everything that is wrong.
+/// Reads the users of the ACL file; `default` is added if the file lacks it. `Err` lists all faults
+/// of the file.
 fn read(server: &Server) -> Result<Users, String> {
     let path = &server.config.aclfile;
     let text = File::open(path.as_path())
@@ -189,8 +190,8 @@ fn parse_line(
                     RuleError::Unknown.text()
                 );
             }
-            // Of a line's malformed rules only the first is reported, as it may have caused the
-            // others.
+            // Of a line's malformed rules only the first is reported, as the first malformed rule
+            // may have caused the others.
             Err(_) if malformed => {}
             Err(e) => {
                 malformed = true;
@@ -206,7 +207,7 @@ fn parse_line(
     }
 }
 
-/// ACL SAVE: writes all users to the file.
+/// ACL SAVE: writes all users to the file that `aclfile` names.
 pub fn save(server: &Server) -> io::Result<()> {
     let mut text = Vec::new();
     for user in server.acl.users() {
@@ -219,7 +220,7 @@ pub fn save(server: &Server) -> io::Result<()> {
     let temporary = PathBuf::from(temporary);
     let replaced = replace(path, &temporary, &text);
     if replaced.is_err() {
-        // An error is ignored: the temporary file may not exist.
+        // An error of the removal is ignored: the temporary file may not exist.
         let _ = fs::remove_file(&temporary);
     }
     replaced

@@ -7,20 +7,20 @@
 //!
 //! A client that repeats a refused call in a loop makes one entry. Only the first few entries are
 //! compared with a new refusal, so that a refusal costs little. `acllog-max-len` bounds the list
-//! when an entry is added: changing the setting alone removes nothing.
+//! when an entry is added: changing the setting alone removes no entry.
 
 use std::collections::VecDeque;
 
 use crate::acl::check::Reason;
 use crate::util::rate_limit::RateLimit;
 
-/// Equal refusals within this time make one entry.
+/// The time, in milliseconds, within which equal refusals make one entry of ACL LOG.
 const GROUPING_MS: i64 = 60_000;
 
-/// The number of entries that are compared with a new refusal.
+/// The number of entries of ACL LOG that are compared with a new refusal.
 const LOOKED_AT: usize = 10;
 
-/// How the refused call was made.
+/// From where the refused call came: from a client directly, from a transaction, or from a script.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Context {
     TopLevel,
@@ -29,7 +29,7 @@ pub enum Context {
 }
 
 impl Context {
-    /// The name in ACL LOG's reply.
+    /// The name of the variant in ACL LOG's reply.
     pub fn name(self) -> &'static str {
         match self {
             Context::TopLevel => "toplevel",
@@ -40,7 +40,7 @@ impl Context {
 }
 
 impl Reason {
-    /// The name in ACL LOG's reply.
+    /// The name of the variant in ACL LOG's reply.
     pub fn name(self) -> &'static str {
         match self {
             Reason::Command => "command",
@@ -53,7 +53,7 @@ impl Reason {
     }
 }
 
-/// A refusal.
+/// One refusal of a call or a login, as ACL LOG shows it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Event {
     pub reason: Reason,
@@ -65,7 +65,7 @@ pub struct Event {
 /// An entry of the log: equal refusals within [`GROUPING_MS`].
 pub struct AclLogEntry {
     pub event: Event,
-    /// The number of equal refusals that the entry stands for.
+    /// The number of equal refusals that were grouped into this entry.
     pub count: u64,
     pub id: u64,
     pub created_ms: i64,
@@ -74,7 +74,7 @@ pub struct AclLogEntry {
     pub client: String,
 }
 
-/// The failed logins since the server's log had its last line about them.
+/// The failed logins since the last line about failed logins in the server's log.
 #[derive(Default)]
 pub struct FailedLogins {
     limit: RateLimit,
@@ -96,17 +96,17 @@ impl FailedLogins {
     }
 }
 
-/// The entries of ACL LOG.
+/// ACL LOG: the refused calls and logins.
 #[derive(Default)]
 pub struct Log {
-    /// Newest first.
+    /// The entries of ACL LOG, newest first.
     pub entries: VecDeque<AclLogEntry>,
     next_id: u64,
 }
 
 impl Log {
-    /// Adds a refusal. `client` describes the refused client; it is called only if the entry is
-    /// kept.
+    /// Adds a refusal. `client` returns the description of the refused client; it is called only if
+    /// `max` is not 0.
     pub fn add(&mut self, event: Event, now_ms: i64, max: u64, client: impl FnOnce() -> String) {
         let max = usize::try_from(max).unwrap_or(usize::MAX);
         if max == 0 {
@@ -162,7 +162,7 @@ mod tests {
         }
     }
 
-    /// (object, count, id), the newest first.
+    /// The entries of ACL LOG as (object, count, id), the newest first.
     fn shown(log: &Log) -> Vec<(String, u64, u64)> {
         let object = |e: &AclLogEntry| String::from_utf8(e.event.object.clone()).unwrap();
         log.entries

@@ -16,14 +16,14 @@
 //! allowed everything. Users come from redis.conf, from the file that `aclfile` names (`file.rs`),
 //! or from ACL SETUSER.
 //!
-//! **Invariant:** `users[0]` is `default`; it can't be deleted.
+//! **Invariant:** `users[0]` is the user `default`, which can't be deleted.
 //! **Invariant:** a [`UserRef`] that a client holds names a user that exists: deleting a user
 //! disconnects its clients ([`delete`]). Test: `clients_of_a_deleted_user_are_cut_off`.
 //! **Invariant:** `armed::ACL` is set exactly when some user is limited: code that changes users
 //! calls [`Server::update_armed`]. Test: `the_switch_is_on_while_a_user_is_limited`.
 //!
 //! Rejected: sharing a user between its clients by counted references. A change of a user would
-//! have to find all references, and each check would follow one more pointer.
+//! have to find all references to it, and each check of a call would follow one more pointer.
 
 use std::collections::BTreeMap;
 
@@ -63,7 +63,7 @@ pub struct Acl {
 }
 
 impl Acl {
-    /// One user, `default`, which is allowed everything.
+    /// The users at the start of the server: only `default`, which is allowed everything.
     pub fn new(terms: &Terms) -> Acl {
         let mut acl = Acl {
             users: Vec::new(),
@@ -75,7 +75,8 @@ impl Acl {
         acl
     }
 
-    /// What a rule refers to: the commands, and the setting `acl-pubsub-default`.
+    /// The context in which ACL rules are parsed: the table of commands, and the setting
+    /// `acl-pubsub-default`.
     pub fn terms<'a>(commands: &'a CommandTable, config: &Config) -> Terms<'a> {
         Terms {
             commands,
@@ -83,7 +84,7 @@ impl Acl {
         }
     }
 
-    /// Add a user, or replace the one of this name.
+    /// Adds a user, or replaces the user of the same name.
     fn put(&mut self, user: User) {
         let slot = self.by_name.get(&user.name).copied().unwrap_or_else(|| {
             let free = self.users.iter().position(Option::is_none);
@@ -97,13 +98,13 @@ impl Acl {
         self.users[slot as usize] = Some(user);
     }
 
-    /// The user behind a reference; `None` for the server itself.
+    /// The user that a reference names; `None` for the server itself.
     #[inline]
     pub fn user(&self, r: UserRef) -> Option<&User> {
         self.users.get(r.0 as usize)?.as_ref()
     }
 
-    /// The user of this name.
+    /// The user whose name is `name`; `None` if there is none.
     pub fn lookup(&self, name: &[u8]) -> Option<&User> {
         self.user(self.reference(name)?)
     }
@@ -112,7 +113,7 @@ impl Acl {
         self.by_name.get(name).copied().map(UserRef)
     }
 
-    /// The user's name in CLIENT LIST.
+    /// The name of a client's user in CLIENT LIST.
     pub fn name_of(&self, r: UserRef) -> &[u8] {
         self.user(r).map_or(b"(superuser)", |user| &user.name)
     }
@@ -124,7 +125,7 @@ impl Acl {
             .filter_map(|&slot| self.user(UserRef(slot)))
     }
 
-    /// The user `default`.
+    /// The user `default`, which always exists.
     pub fn default_user(&self) -> &User {
         self.users[0].as_ref().expect("default can't be deleted")
     }
@@ -161,8 +162,8 @@ impl Acl {
     }
 }
 
-/// ACL SETUSER, ACL LOAD: adds or replaces a user. Clients with subscriptions that the user may no
-/// longer have are disconnected.
+/// ACL SETUSER, ACL LOAD: adds or replaces a user. Clients of the user with subscriptions that its
+/// new rights do not allow are disconnected.
 pub fn set_user(server: &mut Server, current: &mut Client, user: User) {
     let r = server.acl.reference(&user.name);
     let was = r.and_then(|r| server.acl.user(r)).cloned();
@@ -214,8 +215,8 @@ fn cut_off(server: &mut Server, current: &mut Client, mut wanted: impl FnMut(&mu
     }
 }
 
-/// Whether the user had no channel rights before a change. In this case the user's clients keep
-/// their subscriptions, which they made before AUTH as another user.
+/// Whether a user had no right to any channel before a change. The clients of such a user keep
+/// their subscriptions, which they made before AUTH, as another user.
 fn had_no_channels(was: &User) -> bool {
     let none = |channels: &Option<_>| channels.as_ref().is_some_and(Vec::is_empty);
     was.selectors()
@@ -223,7 +224,7 @@ fn had_no_channels(was: &User) -> bool {
         .all(|selector| none(&selector.channels))
 }
 
-/// Whether a user may have all of these subscriptions.
+/// Whether the rights of a user allow all subscriptions in `subscriptions`.
 fn may_keep(user: &User, subscriptions: &Subscriptions) -> bool {
     let allows = |name: &[u8], is_pattern| {
         user.selectors().iter().any(|selector| {
@@ -239,8 +240,8 @@ fn may_keep(user: &User, subscriptions: &Subscriptions) -> bool {
         && subscriptions.shards.iter().all(|name| allows(name, false))
 }
 
-/// AUTH: the client becomes this user; WRONGPASS if there is no such user or password. `argv` is
-/// the command, for ACL LOG.
+/// AUTH: logs the client in as the user `name`; WRONGPASS if the user does not exist, is off, or
+/// has another password. `argv` is the client's command, for ACL LOG.
 pub fn log_in(
     server: &mut Server,
     c: &mut Client,
@@ -268,8 +269,8 @@ pub fn log_in(
     Ok(())
 }
 
-/// Logs the client in as the first user of `names` that exists and is on. Each name before it is
-/// counted and logged as a refusal.
+/// Logs the client in as the first user of `names` that exists and is on. Each name before that
+/// user is counted and logged as a refusal.
 pub fn log_in_by_certificate(server: &mut Server, c: &mut Client, names: &[Vec<u8>]) {
     for name in names {
         if become_user(server, c, name) {
@@ -356,8 +357,8 @@ fn report_failed_login(server: &mut Server, c: &Client, name: &[u8]) {
     ::log::warn!("Failed login as {} from {peer}{others}", repr(shown));
 }
 
-/// Whether this user may make this call in this database. Nothing is counted or logged: for ACL
-/// DRYRUN and `redis.acl_check_cmd`.
+/// Whether a user may call a command in the database `db`, for ACL DRYRUN and
+/// `redis.acl_check_cmd`: a refusal is neither counted nor logged.
 pub fn check_without_log(
     server: &Server,
     r: UserRef,
@@ -371,8 +372,8 @@ pub fn check_without_log(
     }
 }
 
-/// Whether this client may run this command on these keys. A refusal is counted and logged, and is
-/// a NOPERM error.
+/// Whether the client's user may call the command with the arguments `argv`. A refusal is counted,
+/// logged in ACL LOG and returned as a NOPERM error.
 #[inline]
 pub fn check_command(
     server: &mut Server,
@@ -387,7 +388,7 @@ pub fn check_command(
 }
 
 /// Checks a command of a script, as [`check_command`] does. `caller` is the client that runs the
-/// script; ACL LOG describes it.
+/// script and that ACL LOG describes.
 pub fn check_script(
     server: &mut Server,
     caller: &Client,
@@ -454,14 +455,14 @@ fn refuse(
     })
 }
 
-/// Whether this client may run this command and read every existing key.
+/// Whether the client's user may call the command and also read every existing key.
 pub fn may_read_all_keys(server: &Server, c: &Client, argv: &[&[u8]], id: u16) -> bool {
     let call = &mut Call::new(server, id, argv, c.db);
     let user = server.acl.user(c.user);
     user.is_none_or(|user| check::check_reading_all_keys(user, call))
 }
 
-/// The users as `user` lines of redis.conf; none if an `aclfile` holds them.
+/// The users as `user` lines of redis.conf; no lines if the users are in an `aclfile`.
 pub fn config_lines(server: &Server) -> Vec<Vec<Text>> {
     if !server.config.aclfile.is_empty() {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! The text form of rules, and the reasons to refuse one.
+//! The text form of ACL rules, and the reasons to refuse a rule.
 //!
 //! ```text
 //!   on >secret ~cache:* %R~stats:* &news db=0,1 +@read -keys +client|id (+set ~log:*)
@@ -17,7 +17,7 @@ use std::borrow::Cow;
 
 use crate::command::table::CommandTable;
 
-/// What rules refer to.
+/// The context in which ACL rules are parsed.
 #[derive(Clone, Copy)]
 pub struct Terms<'a> {
     pub commands: &'a CommandTable,
@@ -25,11 +25,11 @@ pub struct Terms<'a> {
     pub all_channels: bool,
 }
 
-/// Why a rule is refused.
+/// The reason why ACL SETUSER or an ACL file's rule is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RuleError {
     Syntax,
-    /// A command or category that does not exist.
+    /// The rule names a command or a category that does not exist.
     Unknown,
     AfterAllKeys,
     AfterAllChannels,
@@ -40,7 +40,7 @@ pub enum RuleError {
 }
 
 impl RuleError {
-    /// The error message.
+    /// Redis's error message for the reason.
     pub fn text(self) -> &'static str {
         match self {
             RuleError::Syntax => "Syntax error",
@@ -67,12 +67,13 @@ impl RuleError {
     }
 }
 
-/// Whether a rule is this word, in any case.
+/// Whether an ACL rule is the word `word`, in upper or lower case.
 pub fn is(rule: &[u8], word: &str) -> bool {
     rule.eq_ignore_ascii_case(word.as_bytes())
 }
 
-/// Whether a pattern has neither spaces nor zero bytes: users are written to files as words.
+/// Whether a pattern has neither spaces nor zero bytes: users are written to files as words
+/// separated by spaces.
 pub fn is_word(pattern: &[u8]) -> bool {
     !pattern
         .iter()

@@ -1,5 +1,6 @@
-//! A selector: one set of rights. A user has a root selector and any number of others, written in
-//! parentheses. A call is allowed if one selector allows all of it.
+//! A selector: one set of rights. A user has a root selector and any number of other selectors,
+//! which are written in parentheses. A call is allowed if one selector allows its command, keys,
+//! channels and databases.
 //!
 //! ```text
 //!   commands   a bit for each id of the command table, subcommands included      1 bit test for a call
@@ -11,11 +12,11 @@
 //! ```
 //!
 //! A call is checked against the bits; ACL LIST shows the rules. A rule about commands changes the
-//! bits when it is applied, so it does not affect commands that are added to a category later. The
-//! rule is also kept as text, in place of earlier rules about the same command, its subcommands, or
-//! the same category; `@all` replaces all rules.
+//! bits of the selector when the rule is applied, so it does not affect commands that are added to
+//! a category later. A rule about commands is also kept as text, in place of earlier rules about
+//! the same command, its subcommands, or the same category; `@all` replaces all rules.
 //!
-//! **Invariant:** the rules applied to a new selector give the same bits. Test:
+//! **Invariant:** the rules of a selector, applied to a new selector, give the same bits. Test:
 //! `descriptions_say_the_same`.
 //! **Invariant:** `databases` is sorted without repetition.
 //!
@@ -37,16 +38,17 @@ pub const WRITE: u8 = 1 << 1;
 /// A pattern of keys, and the rights to them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyPattern {
-    /// Bits: reading and writing.
+    /// The bits [`READ`] and [`WRITE`].
     pub rights: u8,
     pub pattern: Box<[u8]>,
 }
 
-/// One set of rights.
+/// A selector: one set of rights of a user, to commands, keys, channels and databases.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selector {
     commands: Box<[u64]>,
-    /// Commands that are allowed only with this first argument, in lower case.
+    /// Commands that are allowed only with a certain first argument: the command's id, and the
+    /// argument in lower case.
     first_args: Vec<(u16, Box<[u8]>)>,
     rules: CommandRules,
     pub keys: Option<Vec<KeyPattern>>,
@@ -58,12 +60,12 @@ pub struct Selector {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct CommandRules {
     all: bool,
-    /// (allowed, name): `get`, `client|id`, `select|0`, `@read`.
+    /// Rules as (allowed, name), with names such as `get`, `client|id`, `select|0`, `@read`.
     list: Vec<(bool, Box<[u8]>)>,
 }
 
 impl CommandRules {
-    /// Adds a rule and removes those that it overrides.
+    /// Adds a rule and removes the earlier rules that the new rule overrides.
     fn update(&mut self, allowed: bool, name: &[u8]) {
         let name = name.to_ascii_lowercase();
         self.list.retain(|(_, old)| {
@@ -99,7 +101,7 @@ impl Selector {
         Ok(selector)
     }
 
-    /// Whether everything is allowed.
+    /// Whether the selector allows all commands, keys, channels and databases.
     pub fn is_unlimited(&self) -> bool {
         self.commands.iter().all(|&bits| bits == u64::MAX)
             && self.keys.is_none()
@@ -107,14 +109,14 @@ impl Selector {
             && self.databases.is_none()
     }
 
-    /// Whether a command is allowed with any arguments.
+    /// Whether the selector allows a command whatever its arguments are.
     #[inline]
     pub fn allows_command(&self, id: u16) -> bool {
         let bits = self.commands.get(id as usize / 64).copied().unwrap_or(0);
         bits >> (id % 64) & 1 != 0
     }
 
-    /// Whether a command is allowed because of its first argument.
+    /// Whether the selector allows a command because of the command's first argument (`+select|0`).
     pub fn allows_first_arg(&self, id: u16, argv: &[&[u8]]) -> bool {
         let said = |(of, word): &(u16, Box<[u8]>)| {
             *of == id
@@ -125,7 +127,7 @@ impl Selector {
         self.first_args.iter().any(said)
     }
 
-    /// Applies one rule.
+    /// Applies one ACL rule to the selector.
     pub fn apply(&mut self, terms: &Terms, rule: &[u8]) -> Result<(), RuleError> {
         match rule {
             _ if is(rule, "allkeys") || rule == b"~*" => self.keys = None,
@@ -208,7 +210,7 @@ impl Selector {
         Ok(())
     }
 
-    /// Applies `%R~pattern`; `rest` comes without the percent sign.
+    /// Applies `%R~pattern`; `rest` is the rule without the percent sign.
     fn add_keys_with_rights(&mut self, rest: &[u8]) -> Result<(), RuleError> {
         if self.keys.is_none() {
             return Err(RuleError::AfterAllKeys);
@@ -217,7 +219,7 @@ impl Selector {
         let mut rest = rest;
         loop {
             let (right, tail) = match rest {
-                // Without a tilde the pattern is empty. Redis accepts this.
+                // A rule `%R` without a tilde has an empty pattern, which Redis accepts.
                 [] => break,
                 [b'~', tail @ ..] => {
                     rest = tail;
@@ -284,7 +286,7 @@ impl Selector {
             let sign: &[u8] = match key.rights {
                 READ => b"%R~",
                 WRITE => b"%W~",
-                // `~*` would be read as all keys, and no pattern may follow that.
+                // `~*` would be read as all keys, and no pattern may follow a rule for all keys.
                 _ if *key.pattern == *b"*" && keys.len() > 1 => b"%RW~",
                 _ => b"~",
             };
@@ -319,7 +321,7 @@ impl Selector {
         text
     }
 
-    /// The rules that turn a new selector into an equal one.
+    /// The selector's description: the rules that turn a new selector into an equal one.
     pub fn describe(&self) -> Vec<u8> {
         let mut words = Vec::new();
         if self.keys.as_ref().is_none_or(|keys| !keys.is_empty()) {
@@ -360,7 +362,8 @@ fn command_of_first_arg(table: &CommandTable, name: &[u8]) -> Result<u16, RuleEr
     }
 }
 
-/// Parses `0,1,5`. The databases need not exist: `databases` may be larger at the next start.
+/// Parses the list of databases in a rule such as `db=0,1,5`. The databases need not exist:
+/// `databases` may be larger at the next start.
 fn parse_databases(list: &[u8]) -> Result<Vec<u32>, RuleError> {
     let mut databases = list
         .split(|&b| b == b',')

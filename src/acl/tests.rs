@@ -20,7 +20,7 @@ fn user(server: &Server, rules: &str) -> Result<User, RuleError> {
     Ok(user)
 }
 
-/// The command of a call, its subcommand resolved.
+/// The id of the command that `argv` calls; of the subcommand, if it names one.
 fn lookup(server: &Server, argv: &[&[u8]]) -> u16 {
     let table = &server.commands;
     let id = table.lookup(argv[0]).expect("a command");
@@ -179,8 +179,8 @@ fn databases_by_the_current_one_and_those_named() {
     }
 }
 
-/// `COPY k k2 DB 0 DB 1` copies to the last DB, but the check of the rights once looked at the
-/// first only.
+/// `COPY k k2 DB 0 DB 1` copies to the last DB option, but the check of the rights once looked only
+/// at the first one.
 #[test]
 fn a_db_given_twice_is_checked_twice() {
     let mut server = testing::server_with(1);
@@ -209,7 +209,8 @@ fn a_db_given_twice_is_checked_twice() {
     assert_eq!(reply, ":1\r\n");
 }
 
-/// The check reads repeated options, and values that look like options, as the command does.
+/// The check of rights reads repeated options, and values that look like options, as the command
+/// does.
 #[test]
 fn the_last_option_is_the_one_that_counts() {
     let rules = "+@all ~in (~out %R~in +@all) %R~r";
@@ -510,7 +511,8 @@ fn clients_of_a_deleted_user_are_cut_off() {
     assert!(!is_closing(&mut server, refs[1]));
     assert!(own.has(flag::CLOSE_AFTER_REPLY));
     assert!(own.user == UserRef::DEFAULT && !own.authenticated);
-    // The next user takes the slot; the references of deleted users do not resolve to it.
+    // A new user takes the slot of the deleted user; references to the deleted user do not resolve
+    // to the new user.
     let mut carol = user(&server, "on").unwrap();
     carol.name = b"carol"[..].into();
     set_user(&mut server, &mut own, carol);
@@ -596,7 +598,7 @@ fn a_refusal_is_counted_and_logged() {
     assert_eq!(ask(&mut server, &c, b"b"), Ok(()));
 }
 
-/// Rules, most of them valid.
+/// Generates ACL rules, most of them valid.
 fn rule() -> impl Strategy<Value = String> {
     let simple = prop::sample::select(vec![
         "on",
@@ -663,7 +665,7 @@ proptest! {
         let terms = Acl::terms(&server.commands, &server.config);
         let mut user = User::new(&terms, b"alice");
         for rule in &rules {
-            // A refused rule changes nothing.
+            // A rule that is refused leaves the user unchanged.
             let before = user.clone();
             if user.apply(&terms, rule.as_bytes()).is_err() {
                 prop_assert_eq!(&user, &before);

@@ -1,4 +1,4 @@
-//! A user: a name, passwords, and selectors that hold its rights.
+//! An ACL user: a name, passwords, and selectors with the user's rights.
 //!
 //! ```text
 //!   user alice on nopass sanitize-payload #2bd8… ~a:* resetchannels -@all +get (~b:* resetchannels -@all +set)
@@ -6,11 +6,11 @@
 //! ```
 //!
 //! Passwords are kept as SHA-256 hashes, as in Redis. Passwords are shared secrets of programs,
-//! long and random, so a slow hash would only slow AUTH down. A comparison takes the same time for
-//! wrong and right passwords.
+//! long and random, so a slow hash would only slow AUTH down. The comparison of hashes takes the
+//! same time for wrong and right passwords.
 //!
-//! **Invariant:** `unlimited` holds exactly when a selector allows everything: it is computed after
-//! each rule.
+//! **Invariant:** `unlimited` is true exactly when a selector allows everything, as it is computed
+//! after each rule.
 //! **Invariant:** parsing a user's description gives an equal user. Test:
 //! `descriptions_say_the_same`.
 
@@ -22,13 +22,14 @@ use crate::acl::selector::Selector;
 /// SHA-256 of a password.
 pub type Hash = [u8; 32];
 
-/// A user and its rights.
+/// An ACL user with its passwords and its rights.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     pub name: Box<[u8]>,
-    /// Whether AUTH works. Clients that are connected already stay connected.
+    /// Whether clients can log in as the user (rule `on`). Clients of the user that are connected
+    /// already stay connected.
     pub enabled: bool,
-    /// Whether every password is accepted.
+    /// Whether AUTH accepts every password for the user (rule `nopass`).
     pub no_password: bool,
     /// Whether the payloads of this user's RESTORE are checked in depth (`sanitize-dump-payload
     /// clients`).
@@ -69,22 +70,22 @@ impl User {
         self.unlimited
     }
 
-    /// The selector of the rules outside of parentheses.
+    /// The root selector, which has the user's rules outside of parentheses.
     pub fn root(&self) -> &Selector {
         &self.selectors[0]
     }
 
-    /// All selectors, the root first.
+    /// All selectors of the user, the root selector first.
     pub fn selectors(&self) -> &[Selector] {
         &self.selectors
     }
 
-    /// The selectors in parentheses.
+    /// The user's selectors other than the root selector, which are written in parentheses.
     pub fn added_selectors(&self) -> &[Selector] {
         &self.selectors[1..]
     }
 
-    /// Applies one rule. On an error the user is unchanged.
+    /// Applies one ACL rule to the user. A rule that is refused leaves the user unchanged.
     pub fn apply(&mut self, terms: &Terms, rule: &[u8]) -> Result<(), RuleError> {
         match rule {
             b"" => {}
@@ -107,7 +108,8 @@ impl User {
         Ok(())
     }
 
-    /// Applies all rules, up to the first that is refused.
+    /// Applies the rules in order, up to the first rule that is refused; `Err` has that rule's
+    /// index.
     pub fn apply_all<R: AsRef<[u8]>>(
         &mut self,
         terms: &Terms,
@@ -137,7 +139,7 @@ impl User {
         Ok(())
     }
 
-    /// Whether a client can log in as this user with this password.
+    /// Whether a client can log in as the user with `password`.
     pub fn accepts(&self, password: &[u8]) -> bool {
         if !self.enabled {
             return false;
@@ -154,7 +156,7 @@ impl User {
         known | self.no_password
     }
 
-    /// The flags of ACL GETUSER: `on`, `nopass`, `sanitize-payload`.
+    /// The user's flags in the reply to ACL GETUSER: `on`, `nopass`, `sanitize-payload`.
     pub fn flags(&self) -> Vec<&'static str> {
         let mut flags = vec![if self.enabled { "on" } else { "off" }];
         if self.no_password {
@@ -168,7 +170,7 @@ impl User {
         flags
     }
 
-    /// The rules that turn a new user into an equal one, without the name.
+    /// The user's description without its name: the rules that turn a new user into an equal one.
     pub fn describe(&self) -> Vec<u8> {
         let mut words: Vec<Vec<u8>> = self
             .flags()
@@ -191,12 +193,12 @@ fn hash(password: &[u8]) -> Hash {
     Sha256::digest(password).into()
 }
 
-/// A hash as 64 hexadecimal digits.
+/// The hash of a password as 64 hexadecimal digits.
 pub fn hex(hash: &Hash) -> String {
     hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Parses 64 hexadecimal digits in lower case.
+/// Parses the hash of a password: 64 hexadecimal digits in lower case.
 fn parse_hash(digits: &[u8]) -> Result<Hash, RuleError> {
     let value = |digit: u8| match digit {
         b'0'..=b'9' => Ok(digit - b'0'),

@@ -1,9 +1,10 @@
-//! What a blocked client waits for: a key, an acknowledgement, the end of a pause.
+//! The state of a client in a blocking command: the keys, the acknowledgement or the end of a pause
+//! for which it waits.
 
 use crate::client::OwnedArgv;
 use crate::ds::thin_buffer::{heap_bytes, size_class, vec_bytes};
 
-/// The reason why a client is blocked.
+/// What a blocked client waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BlockKind {
     /// An element of a list: BLPOP, BRPOP, BLMOVE, BLMPOP.
@@ -15,36 +16,38 @@ pub enum BlockKind {
     /// WAIT.
     Wait,
     WaitAof,
-    /// CLUSTER SETSLOT, until this number of replicas has acknowledged it.
+    /// CLUSTER SETSLOT, until `replicas` replicas have acknowledged the change of the slot.
     SetSlot {
         replicas: usize,
     },
-    /// FLUSHALL SYNC, until the background thread has done the job of this number.
+    /// FLUSHALL SYNC, until the background thread has freed the keys, which is its job number
+    /// `job`.
     Freed {
         job: u64,
     },
-    /// MIGRATE, while another server gets the keys.
+    /// MIGRATE, while the keys are sent to another server.
     Migrate,
     /// SHUTDOWN, while it waits for replicas.
     Shutdown,
 }
 
-/// The state of a blocked client, see `execute::blocked`.
+/// The state of a client in a blocking command; `execute::blocked` serves such clients.
 pub struct Blocked {
     pub kind: BlockKind,
-    /// Unix time in milliseconds, 0 for never.
+    /// The Unix time in milliseconds at which the client's timeout ends the wait; 0 for no timeout.
     pub deadline_ms: i64,
-    /// The client's place among all waiting clients.
+    /// A number that grows with each client that blocks: clients are served in this order.
     pub ticket: u64,
     pub keys: Vec<Box<[u8]>>,
-    /// The command, which runs again when the client is served.
+    /// The blocking command, which runs again when the client is served.
     pub argv: OwnedArgv,
-    /// Whether the command also runs again when a key is deleted or changes its type (XREADGROUP).
+    /// Whether the blocking command also runs again when a key is deleted or changes its type
+    /// (XREADGROUP).
     pub on_nokey: bool,
 }
 
 impl Blocked {
-    /// The heap bytes, this structure included.
+    /// The heap bytes of the structure, itself included.
     pub fn memory(&self) -> usize {
         let keys = self.keys.iter().map(|key| heap_bytes(key.len()));
         size_class(size_of::<Blocked>())

@@ -1,6 +1,6 @@
 //! A client: the state of one connection, or of a client without a socket (scripts, the AOF being
-//! loaded, the link to a primary). This module has data and simple queries; the operations are in
-//! other modules.
+//! loaded, the link to a primary). `src/client/` has the data of a client and simple queries; the
+//! operations on clients are in other modules.
 
 pub mod announced;
 pub mod blocked;
@@ -25,7 +25,7 @@ use crate::ds::thin_buffer::{heap_bytes, size_class, vec_bytes};
 pub mod flag {
     /// The client is in the list of clients with something to write.
     pub const PENDING_WRITE: u64 = 1 << 0;
-    /// The client is closed when its reply has been sent; nothing more is read.
+    /// The client is closed when its reply has been sent; no further request of it is read.
     pub const CLOSE_AFTER_REPLY: u64 = 1 << 1;
     /// The client is closed at the end of this turn, even if replies are unsent.
     pub const CLOSE_ASAP: u64 = 1 << 2;
@@ -37,7 +37,7 @@ pub mod flag {
     pub const DIRTY_EXEC: u64 = 1 << 5;
     /// The client waits in a blocking command.
     pub const BLOCKED: u64 = 1 << 6;
-    /// The client is no longer blocked; its buffered requests run before the loop sleeps.
+    /// The client has just been unblocked; its buffered requests run before the loop sleeps.
     pub const UNBLOCKED: u64 = 1 << 7;
     /// The client runs MONITOR.
     pub const MONITOR: u64 = 1 << 8;
@@ -49,25 +49,26 @@ pub mod flag {
     pub const REPLY_OFF: u64 = 1 << 11;
     /// CLIENT REPLY SKIP was the last command: the reply of the next command is skipped.
     pub const REPLY_SKIP_NEXT: u64 = 1 << 12;
-    /// This command's reply is skipped.
+    /// CLIENT REPLY SKIP applies to the command that runs: its reply is dropped.
     pub const REPLY_SKIP: u64 = 1 << 13;
     /// CLIENT NO-EVICT is on: the client is not closed to save memory.
     pub const NO_EVICT: u64 = 1 << 14;
     /// CLIENT NO-TOUCH is on: commands do not change when keys were last used.
     pub const NO_TOUCH: u64 = 1 << 15;
-    /// The client of a script.
+    /// The client without a socket that runs the commands of a script.
     pub const SCRIPT: u64 = 1 << 16;
     /// The client has subscriptions (RESP2 allows few commands then).
     pub const PUBSUB: u64 = 1 << 17;
     /// The client is connected through the unix socket.
     pub const UNIX_SOCKET: u64 = 1 << 18;
-    /// The commands come from the AOF, from a primary, or from EXEC: they must not block.
+    /// The client's commands come from the AOF, from a primary, or from EXEC, so they must not
+    /// block.
     pub const DENY_BLOCKING: u64 = 1 << 19;
     /// CLIENT TRACKING is on: the client gets invalidations.
     pub const TRACKING: u64 = 1 << 20;
-    /// The client to which invalidations are redirected is gone.
+    /// The client to which this client's invalidations are redirected is gone.
     pub const TRACKING_BROKEN_REDIR: u64 = 1 << 21;
-    /// CLIENT TRACKING with BCAST: invalidations by prefix of the key.
+    /// CLIENT TRACKING with BCAST: the client gets invalidations of all keys with certain prefixes.
     pub const TRACKING_BCAST: u64 = 1 << 22;
     /// CLIENT TRACKING with OPTIN: keys are remembered only after CLIENT CACHING YES.
     pub const TRACKING_OPTIN: u64 = 1 << 23;
@@ -75,21 +76,21 @@ pub mod flag {
     pub const TRACKING_OPTOUT: u64 = 1 << 24;
     /// CLIENT CACHING YES (OPTIN) or NO (OPTOUT) applies to the next command.
     pub const TRACKING_CACHING: u64 = 1 << 25;
-    /// CLIENT TRACKING with NOLOOP: no invalidations for changes by the client itself.
+    /// CLIENT TRACKING with NOLOOP: the client gets no invalidations for its own changes.
     pub const TRACKING_NOLOOP: u64 = 1 << 26;
     /// The command must be run by `process_command` again when the client is unblocked.
     pub const REEXECUTE: u64 = 1 << 27;
-    /// READONLY was called (cluster).
+    /// The client has called READONLY: a replica of a cluster answers its reads.
     pub const READONLY: u64 = 1 << 28;
-    /// ASKING was called (cluster).
+    /// The client has called ASKING: its next command may use a slot that this node imports.
     pub const ASKING: u64 = 1 << 29;
-    /// The command in flight must not reach replicas or the AOF.
+    /// The command that runs must not be propagated to replicas or the AOF.
     pub const PREVENT_PROPAGATION: u64 = 1 << 30;
-    /// The client whose commands are read from the AOF at start.
+    /// The client without a socket that runs the commands of the AOF at start.
     pub const AOF_LOADER: u64 = 1 << 31;
     /// EXEC runs the client's queued commands.
     pub const IN_EXEC: u64 = 1 << 32;
-    /// The output has exceeded a soft limit since `soft_limit_since_ms`.
+    /// The client's output has exceeded its soft limit since `soft_limit_since_ms`.
     pub const OVER_SOFT_LIMIT: u64 = 1 << 33;
     /// CLIENT IMPORT-SOURCE is on: the client imports a data set (Valkey).
     pub const IMPORT_SOURCE: u64 = 1 << 34;
@@ -102,11 +103,11 @@ pub mod flag {
     pub const EVER_AUTHENTICATED: u64 = 1 << 38;
     /// SCRIPT DEBUG: the next EVAL is a session of the debugger, in a fork.
     pub const SCRIPT_DEBUG: u64 = 1 << 39;
-    /// SCRIPT DEBUG SYNC: the session is in the server's process.
+    /// SCRIPT DEBUG SYNC: the debugger's session runs in the server's process, not in a fork.
     pub const SCRIPT_DEBUG_SYNC: u64 = 1 << 40;
     /// DEBUG MARK-INTERNAL-CLIENT was called: the client counts as a part of the server.
     pub const INTERNAL: u64 = 1 << 41;
-    /// A pause holds the primary's stream back: it is received, not applied.
+    /// The primary's stream is received but not applied, as clients are paused.
     pub const HELD: u64 = 1 << 42;
     /// The connection over which this node gives slots away.
     pub const SLOT_EXPORT: u64 = 1 << 43;
@@ -119,7 +120,7 @@ pub mod flag {
 /// [`Client::hash_slot`] of a command without keys.
 pub const NO_SLOT: u16 = u16::MAX;
 
-/// The user that a client acts as.
+/// The ACL user as which a client acts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct UserRef(pub u32);
 
@@ -139,7 +140,7 @@ pub struct OwnedArgv {
 }
 
 impl OwnedArgv {
-    /// Copies the arguments.
+    /// Copies the arguments `argv` into one block of memory.
     pub fn new<A: AsRef<[u8]>>(argv: &[A]) -> OwnedArgv {
         let mut bytes = Vec::with_capacity(argv.iter().map(|a| a.as_ref().len()).sum());
         let mut ends = Vec::with_capacity(argv.len());
@@ -153,12 +154,12 @@ impl OwnedArgv {
         }
     }
 
-    /// Heap bytes.
+    /// The heap bytes of the copy.
     pub fn memory(&self) -> usize {
         heap_bytes(self.bytes.len()) + heap_bytes(size_of_val(&*self.ends))
     }
 
-    /// The arguments.
+    /// The arguments of the copied command.
     pub fn slices(&self) -> Vec<&[u8]> {
         let mut start = 0;
         let mut out = Vec::with_capacity(self.ends.len());
@@ -170,17 +171,17 @@ impl OwnedArgv {
     }
 }
 
-/// A client.
+/// The state of one client.
 pub struct Client {
-    /// Unique, ascending, never reused: CLIENT ID.
+    /// The number that CLIENT ID returns: ascending and never used again.
     pub id: u64,
     /// The client's index in `Clients`; `u32::MAX` for a client without a socket.
     pub slot: u32,
-    /// Bits of [`flag`].
+    /// The client's state, as bits of [`flag`].
     pub flags: u64,
     /// The number of the selected database.
     pub db: u32,
-    /// The connection; `None` for a client without a socket.
+    /// The client's connection; `None` for a client without a socket.
     pub conn: Option<Connection>,
     pub token: Option<Token>,
 
@@ -193,14 +194,14 @@ pub struct Client {
     pub hash_slot: u16,
     /// The row of the last command: the next command is usually the same.
     pub last_cmd: Option<u16>,
-    /// The last command, its subcommand resolved: CLIENT LIST's `cmd`.
+    /// The client's last command or subcommand, for `cmd` of CLIENT LIST.
     pub shown_cmd: Option<u16>,
     /// The user that the client acts as: `default`, the user of AUTH, or the server itself for a
     /// client without a connection.
     pub user: UserRef,
     pub authenticated: bool,
-    /// CLIENT SETNAME. The client of a script shares this name, and `peer`, with the client that
-    /// runs the script.
+    /// The name set by CLIENT SETNAME. The client of a script shares its name and `peer` with the
+    /// client that called the script.
     pub name: Option<Rc<[u8]>>,
     pub lib_name: Option<Box<[u8]>>,
     pub lib_ver: Option<Box<[u8]>>,
@@ -211,44 +212,46 @@ pub struct Client {
 
     pub peer: Rc<str>,
     pub local: Box<str>,
-    /// Unix time in milliseconds, by the server's clock.
+    /// The Unix time in milliseconds at which the client was made.
     pub created_ms: i64,
     pub last_interaction_ms: i64,
     pub soft_limit_since_ms: i64,
     /// The AOF offset after this client's last write and, under `appendfsync always`, after the
-    /// last write that it has seen. Its replies wait until the AOF is safe up to this offset
-    /// (`gate::safe_offset`); WAITAOF waits until the AOF is on the disk up to this offset.
+    /// last write that the client has seen. The client's replies wait until the AOF is safe up to
+    /// this offset (`gate::safe_offset`); WAITAOF waits until the AOF is on the disk up to this
+    /// offset.
     pub aof_offset: u64,
-    /// The offset of the replication stream after this client's last write, for WAIT.
+    /// The offset of the replication stream after the client's last write, which WAIT compares.
     pub repl_offset: u64,
-    /// The announcements of a replica, see REPLCONF.
+    /// The options that a replica has announced with REPLCONF.
     pub announced: Option<Box<Announced>>,
-    /// Bytes received, for CLIENT LIST.
+    /// The bytes received from the client, for CLIENT LIST.
     pub net_in: u64,
-    /// Bytes sent, for CLIENT LIST.
+    /// The bytes sent to the client, for CLIENT LIST.
     pub net_out: u64,
-    /// The number of commands that were run, for CLIENT LIST.
+    /// The number of commands that the client has run, for CLIENT LIST.
     pub commands: u64,
     /// The largest recent size of the query buffer, for `qbuf` and client eviction.
     pub querybuf_peak: usize,
-    /// The reply buffer's size class, see `networking::write::resize_reply_buffer`.
+    /// The size of the client's reply buffer, which `networking::write::resize_reply_buffer`
+    /// adapts.
     pub reply_class: ReplyClass,
-    /// The part of `Net::memory` that is this client's.
+    /// The client's last counted memory, which is included in the sums of `Net::memory`.
     pub counted: Counted,
 }
 
 /// A client's share in the sums of `ClientMemory`.
 #[derive(Clone, Copy, Default)]
 pub struct Counted {
-    /// The memory that was counted for the client, in bytes.
+    /// The client's memory in bytes when it was last counted.
     pub bytes: usize,
-    /// The index of the class of clients under which the client was counted.
+    /// The client's class (normal, replica, pubsub) when its memory was last counted, as an index.
     pub class: usize,
     pub evictable: bool,
 }
 
-/// The size of the reply buffer that a busy client gets: it grows at once with the replies, and
-/// shrinks when they have been smaller for a while.
+/// The size of the reply buffer that a busy client gets: the size grows at once with the replies,
+/// and shrinks when the replies have been smaller for a while.
 #[derive(Clone, Copy)]
 pub struct ReplyClass {
     /// The capacity of the buffer in bytes, as INFO and CLIENT LIST show it.
@@ -258,13 +261,13 @@ pub struct ReplyClass {
     pub peak_reset_ms: i64,
 }
 
-/// The smallest buffer, in bytes.
+/// The smallest size of a reply buffer, in bytes.
 pub const REPLY_CLASS_MIN: u32 = 1024;
-/// The largest buffer, in bytes.
+/// The largest size of a reply buffer, in bytes.
 pub const REPLY_CLASS_MAX: u32 = 16 * 1024;
 
 impl Client {
-    /// A client without a socket.
+    /// Makes a client without a socket, such as that of a script or of the AOF.
     pub fn detached(id: u64, now_ms: i64) -> Client {
         Client {
             id,
@@ -309,26 +312,26 @@ impl Client {
         }
     }
 
-    /// Whether any of these flags is set.
+    /// Whether the client has at least one of the flags `flags`.
     #[inline]
     pub fn has(&self, flags: u64) -> bool {
         self.flags & flags != 0
     }
 
-    /// Sets flags.
+    /// Sets the flags `flags` of the client.
     #[inline]
     pub fn set(&mut self, flags: u64) {
         self.flags |= flags;
     }
 
-    /// Clears flags.
+    /// Clears the flags `flags` of the client.
     #[inline]
     pub fn clear(&mut self, flags: u64) {
         self.flags &= !flags;
     }
 
-    /// Removes what was written after `from` if CLIENT REPLY is OFF, or SKIP applies to this
-    /// command.
+    /// Removes the reply bytes written after `from` if CLIENT REPLY is OFF, or if SKIP applies to
+    /// the command that runs.
     #[inline]
     pub fn drop_unwanted_reply(&mut self, from: Mark) {
         if self.has(flag::REPLY_OFF | flag::REPLY_SKIP) {
@@ -336,7 +339,7 @@ impl Client {
         }
     }
 
-    /// The class, which selects the output buffer limit.
+    /// The client's class, which selects its output buffer limit.
     pub fn class(&self) -> ClientClass {
         if self.has(flag::REPLICA | flag::SLOT_EXPORT) && !self.has(flag::MONITOR) {
             ClientClass::Replica
@@ -347,8 +350,8 @@ impl Client {
         }
     }
 
-    /// Whether the client's commands come from the primary or from the AOF: they were executed
-    /// already, with all checks.
+    /// Whether the client's commands come from the primary or from the AOF: such commands were
+    /// executed before, with all checks.
     #[inline]
     pub fn replays(&self) -> bool {
         self.has(flag::PRIMARY | flag::AOF_LOADER)
@@ -356,13 +359,14 @@ impl Client {
 
     /// Whether the client's commands are executed without the checks for disk, role and expired
     /// keys: clients that replay ([`Client::replays`]), and the connection over which slots of
-    /// another node arrive. For the latter, rights, memory, payloads and slots are checked.
+    /// another node arrive. For the connection of slots, rights, memory, payloads and slots are
+    /// checked.
     #[inline]
     pub fn must_obey(&self) -> bool {
         self.has(flag::PRIMARY | flag::AOF_LOADER | flag::SLOT_IMPORT)
     }
 
-    /// A reference that finds this client in a later turn.
+    /// A reference by which later turns find the client, unless it was closed.
     pub fn reference(&self) -> ClientRef {
         ClientRef {
             slot: self.slot,
@@ -375,31 +379,31 @@ impl Client {
         self.conn.as_ref().is_none_or(Connection::is_local)
     }
 
-    /// Whether there is no connection, so that replies are not sent.
+    /// Whether the client has no connection, so that its replies are not sent.
     pub fn is_detached(&self) -> bool {
         self.conn.is_none()
     }
 
-    /// Bytes received and not run yet; while a big argument is received, the bytes of that
-    /// argument.
+    /// The bytes of requests that were received and have not run yet; while a big argument is
+    /// received, the bytes of that argument.
     pub fn querybuf_len(&self) -> usize {
         let big = self.open.as_ref().and_then(|open| open.big.as_ref());
         big.map_or(self.querybuf.len(), |big| big.bytes.len())
     }
 
-    /// Spare bytes of the query buffer.
+    /// The unused bytes of the query buffer's capacity.
     pub fn querybuf_free(&self) -> usize {
         let big = self.open.as_ref().and_then(|open| open.big.as_ref());
         let buffer = big.map_or(&self.querybuf, |big| &big.bytes);
         buffer.capacity() - buffer.len()
     }
 
-    /// Bytes of arguments of an incomplete command.
+    /// The bytes of the arguments that were received of an incomplete command.
     pub fn argv_bytes(&self) -> usize {
         self.open.as_ref().map_or(0, |open| open.argv_len())
     }
 
-    /// Heap bytes that this client holds, its own structure included. Unsent replies count as the
+    /// The heap bytes of the client, the structure `Client` included. Unsent replies count as the
     /// output limits count them, so that CLIENT LIST's `omem` is a part of its `tot-mem`.
     pub fn memory(&self) -> usize {
         let text = |text: &Option<Box<[u8]>>| text.as_ref().map_or(0, |t| heap_bytes(t.len()));
@@ -424,15 +428,15 @@ impl Client {
     }
 }
 
-/// The two counts before the content of an `Rc`.
+/// The bytes of the two reference counts that an `Rc` stores before its content.
 const RC_COUNTS: usize = 2 * size_of::<usize>();
 
-/// Identifies a client in later turns: the slot finds it, the id proves that the slot has not been
-/// given to another client.
+/// Identifies a client in later turns: the slot finds the client, and the id proves that the slot
+/// has not been given to another client.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub struct ClientRef {
     /// The index in the table of clients.
     pub slot: u32,
-    /// The client's id, which no other client ever gets.
+    /// The id of the client, which no other client ever gets.
     pub id: u64,
 }

@@ -1,7 +1,8 @@
 //! The reply buffer: the bytes to be sent to a client, in its protocol version.
 //!
 //! Commands write their reply straight into `buf`. A string of 16 KB or more is not copied: `buf`
-//! is sealed into `nodes` and the value follows by reference, so a reply is
+//! becomes an entry of the list `nodes`, and the value follows as an entry by reference, so a reply
+//! is
 //!
 //! ```text
 //!   nodes:  [ bytes ][ shared value ][ bytes ] ...   then   buf: the tail that commands append to
@@ -22,24 +23,24 @@ use crate::error::Error;
 use crate::sys::ticks;
 use crate::util::number::{DoubleBuf, IntBuf, double_to_i64};
 
-/// A value of at least this length is sent from where it lies, without a copy.
+/// The smallest length in bytes of a value that is sent by reference, without a copy.
 pub const ZERO_COPY_MIN: usize = 16 * 1024;
-/// `buf` becomes a node when it has this length and would have to grow.
+/// The length in bytes at which the buffer `buf` becomes a node, instead of growing.
 const SEAL_MIN: usize = 64 * 1024;
-/// An unsent `buf` becomes a node if it has this length.
+/// The length in bytes at which the buffer `buf` becomes a node when the socket is full.
 const SEAL_UNSENT_MIN: usize = 16 * 1024;
 /// The capacity of the list of nodes that is kept when all nodes have been sent.
 const KEEP_NODES: usize = 64;
-/// An empty buffer larger than this is freed.
+/// The largest capacity in bytes of an empty reply buffer that is kept.
 const KEEP_MAX: usize = 16 * 1024;
-/// An aggregate of at least this many elements is long: its building is a step of its own in the
-/// trace.
+/// The number of elements from which an array, a set or a map is long: its building is a step of
+/// its own in the trace.
 const LONG: usize = 32;
 
-/// Whether a trace is recorded, so that the beginning of a long aggregate is noted.
+/// Whether TRACE is on, so that the time at which a long aggregate begins is noted.
 static TRACED: AtomicBool = AtomicBool::new(false);
 
-/// Sets whether the beginning of a long aggregate is noted.
+/// Sets whether the time at which a long aggregate begins is noted, for the trace.
 pub fn set_traced(on: bool) {
     TRACED.store(on, Ordering::Relaxed);
 }
@@ -65,14 +66,14 @@ impl Node {
     }
 }
 
-/// The place for the header of an aggregate whose length is not known yet.
+/// The position of the header of an aggregate whose length is not known yet.
 #[must_use]
 pub struct Deferred {
     nodes: usize,
     offset: usize,
 }
 
-/// A position in the reply, for [`ReplyBuf::truncate`].
+/// A position in the unsent replies, to which [`ReplyBuf::truncate`] can return.
 #[derive(Clone, Copy)]
 pub struct Mark {
     nodes: usize,
@@ -80,7 +81,7 @@ pub struct Mark {
     queued: usize,
 }
 
-/// The replies of one client.
+/// The replies to one client that have not been sent.
 #[derive(Default)]
 pub struct ReplyBuf {
     /// Whether the client has chosen RESP3 by HELLO 3.
@@ -88,7 +89,7 @@ pub struct ReplyBuf {
     buf: Vec<u8>,
     nodes: VecDeque<Node>,
     sent: usize,
-    /// Bytes in `nodes`.
+    /// The number of bytes in `nodes`.
     queued: usize,
     /// The hard output limit in bytes, 0 for none; see [`ReplyBuf::overflowed`].
     pub limit: usize,
@@ -98,7 +99,7 @@ pub struct ReplyBuf {
 }
 
 impl ReplyBuf {
-    /// An empty buffer.
+    /// An empty reply buffer.
     pub fn new(resp3: bool) -> ReplyBuf {
         ReplyBuf {
             resp3,
@@ -106,22 +107,22 @@ impl ReplyBuf {
         }
     }
 
-    /// The number of bytes to be sent.
+    /// The number of reply bytes that have not been sent.
     pub fn bytes(&self) -> usize {
         self.queued + self.buf.len() - self.sent
     }
 
-    /// Whether there is nothing to be sent.
+    /// Whether there are no unsent reply bytes.
     pub fn is_empty(&self) -> bool {
         self.buf.is_empty() && self.nodes.is_empty()
     }
 
-    /// The number of sealed pieces, for CLIENT LIST's `oll`.
+    /// The number of nodes of the reply, for `oll` of CLIENT LIST.
     pub fn node_count(&self) -> usize {
         self.nodes.len()
     }
 
-    /// Bytes that would fit Redis's fixed buffer: CLIENT LIST's `obl`.
+    /// The reply bytes that would fit into Redis's fixed buffer, for `obl` of CLIENT LIST.
     pub fn fixed_len(&self) -> usize {
         if self.nodes.is_empty() {
             self.buf.len().min(FIXED)
@@ -131,8 +132,8 @@ impl ReplyBuf {
     }
 
     /// The bytes beyond [`ReplyBuf::fixed_len`], for CLIENT LIST's `omem` and for the output
-    /// limits. A reply that fits the fixed buffer is never over a limit; the rest counts in whole
-    /// chunks, as Redis allocates it.
+    /// limits. A reply that fits the fixed buffer is never over a limit; the bytes beyond it count
+    /// in whole chunks, as Redis allocates them.
     pub fn queued_memory(&self) -> usize {
         let beyond = self.queued + self.buf.len() - self.fixed_len();
         beyond.div_ceil(CHUNK) * CHUNK_MEMORY
@@ -144,14 +145,15 @@ impl ReplyBuf {
         self.nodes.is_empty() && self.buf.len() <= FIXED && !self.overflowed
     }
 
-    /// Heap bytes held, shared values counted in full.
+    /// The heap bytes of the unsent replies, with shared values counted in full.
     pub fn memory(&self) -> usize {
         self.queued + self.buf.capacity() + self.nodes.len() * size_of::<Node>()
     }
 
-    /// Whether the reply exceeded the hard limit. Everything written after the limit was exceeded
-    /// is dropped, so that a huge reply can't use more memory than the limit allows; the client is
-    /// closed at the end of its turn. Commands with very long replies check this and stop.
+    /// Whether the reply exceeded the hard limit. The bytes written after the hard limit was
+    /// exceeded are dropped, so that a huge reply can't use more memory than the limit allows; the
+    /// client is closed at the end of its turn. Commands with very long replies check `overflowed`
+    /// and stop.
     pub fn overflowed(&self) -> bool {
         self.overflowed
     }
@@ -168,7 +170,8 @@ impl ReplyBuf {
     #[cold]
     fn make_room(&mut self, more: usize) {
         if self.overflowed || self.limit != 0 && self.queued + self.buf.len() > self.limit {
-            // Nothing more is stored, and the pieces that wait are not going to be sent.
+            // No more bytes are stored, and the unsent nodes are dropped, as the client is going to
+            // be closed.
             self.overflowed = true;
             self.nodes.clear();
             self.buf.clear();
@@ -201,7 +204,7 @@ impl ReplyBuf {
         self.line(b'+', text.as_bytes());
     }
 
-    /// `-text`; line breaks in the text become spaces.
+    /// `-text`, an error reply; line breaks in the text become spaces.
     pub fn error(&mut self, error: &Error) {
         self.raw(b"-");
         self.buf.extend(error.bytes());
@@ -227,13 +230,13 @@ impl ReplyBuf {
         }
     }
 
-    /// `:n`
+    /// `:n`, an integer reply.
     #[inline]
     pub fn integer(&mut self, n: i64) {
         self.header(b':', n);
     }
 
-    /// `$len` and the bytes.
+    /// A bulk string: `$len` and the bytes.
     #[inline]
     pub fn bulk(&mut self, bytes: &[u8]) {
         if self.buf.capacity() - self.buf.len() < bytes.len() + 32 {
@@ -260,7 +263,7 @@ impl ReplyBuf {
         self.raw(b"\r\n");
     }
 
-    /// Encoded bytes that other clients get too: encoded once, shared by all.
+    /// Appends a message that other clients get too: encoded once, and shared by all of them.
     pub fn raw_shared(&mut self, message: &Arc<Vec<u8>>) {
         if message.len() < 512 || self.overflowed {
             return self.raw(message);
@@ -276,7 +279,7 @@ impl ReplyBuf {
         self.raw(if self.resp3 { b"_\r\n" } else { b"$-1\r\n" });
     }
 
-    /// Null instead of an array: `*-1`, in RESP3 `_`.
+    /// The null of a reply that is otherwise an array: `*-1`, in RESP3 `_`.
     pub fn null_array(&mut self) {
         self.raw(if self.resp3 { b"_\r\n" } else { b"*-1\r\n" });
     }
@@ -301,7 +304,7 @@ impl ReplyBuf {
         }
     }
 
-    /// The header of a set; in RESP2 an array.
+    /// The header of a set of `len` elements; in RESP2 of an array.
     pub fn set(&mut self, len: usize) {
         self.aggregate(if self.resp3 { b'~' } else { b'*' }, len);
     }
@@ -314,7 +317,7 @@ impl ReplyBuf {
     }
 
     /// Notes, for the trace, that a long aggregate or one of unknown length begins. An aggregate
-    /// within it is a part of it.
+    /// within a noted aggregate is a part of it.
     #[inline(never)]
     fn note_build(&mut self) {
         if TRACED.load(Ordering::Relaxed) && self.build_began == 0 {
@@ -322,13 +325,14 @@ impl ReplyBuf {
         }
     }
 
-    /// The time noted since the last call; 0 if there is none.
+    /// Takes the time in ticks at which a long aggregate began; 0 if none began since the last
+    /// call.
     #[inline]
     pub fn take_build(&mut self) -> u64 {
         std::mem::take(&mut self.build_began)
     }
 
-    /// The header of a push message; in RESP2 an array.
+    /// The header of a push message of `len` elements; in RESP2 of an array.
     pub fn push(&mut self, len: usize) {
         self.header(if self.resp3 { b'>' } else { b'*' }, len as i64);
     }
@@ -338,7 +342,7 @@ impl ReplyBuf {
         self.header(b'|', len as i64);
     }
 
-    /// `#t` or `#f`; in RESP2 `:1` or `:0`.
+    /// A boolean: `#t` or `#f`; in RESP2 `:1` or `:0`.
     pub fn boolean(&mut self, yes: bool) {
         match (self.resp3, yes) {
             (true, true) => self.raw(b"#t\r\n"),
@@ -347,7 +351,7 @@ impl ReplyBuf {
         }
     }
 
-    /// `,1.5`; in RESP2 a bulk string.
+    /// A double such as `,1.5`; in RESP2 a bulk string.
     #[inline]
     pub fn double(&mut self, value: f64) {
         match double_to_i64(value) {
@@ -375,7 +379,7 @@ impl ReplyBuf {
         }
     }
 
-    /// Text with a three-letter format; in RESP2 a bulk string.
+    /// A verbatim string: a text with a three-letter format; in RESP2 a bulk string.
     pub fn verbatim(&mut self, format: &[u8; 3], text: &[u8]) {
         if !self.resp3 {
             return self.bulk(text);
@@ -422,7 +426,7 @@ impl ReplyBuf {
         self.end_deferred(at, kind, n);
     }
 
-    /// Inserts the header where the aggregate began. This moves the bytes that follow, at most one
+    /// Inserts the header where the aggregate began, which moves the bytes that follow in the same
     /// buffer.
     fn end_deferred(&mut self, at: Deferred, kind: u8, n: usize) {
         if self.overflowed {
@@ -439,7 +443,7 @@ impl ReplyBuf {
                 bytes
             }
             Some(Node::Shared(_)) => {
-                // The aggregate began at an empty buffer and a shared value followed: the header
+                // The aggregate began in an empty buffer and a shared value followed, so its header
                 // becomes a node.
                 self.queued += header.len();
                 return self.nodes.insert(at.nodes, Node::Owned(header));
@@ -448,7 +452,7 @@ impl ReplyBuf {
         target.splice(at.offset..at.offset, header);
     }
 
-    /// The present position; [`ReplyBuf::truncate`] removes what was written after it.
+    /// The present end of the reply; [`ReplyBuf::truncate`] removes the bytes written after it.
     pub fn mark(&self) -> Mark {
         Mark {
             nodes: self.nodes.len(),
@@ -457,13 +461,14 @@ impl ReplyBuf {
         }
     }
 
-    /// The number of bytes written since `mark`.
+    /// The number of reply bytes written since `mark`.
     #[inline]
     pub fn bytes_since(&self, mark: Mark) -> u64 {
         (self.queued + self.buf.len()).wrapping_sub(mark.queued + mark.offset) as u64
     }
 
-    /// Removes what was written after `mark`: CLIENT REPLY OFF, and clients without a connection.
+    /// Removes the reply bytes written after `mark`, for CLIENT REPLY OFF and clients without a
+    /// connection.
     pub fn truncate(&mut self, mark: Mark) {
         if self.nodes.len() > mark.nodes {
             let first = self.nodes.drain(mark.nodes..).next();
@@ -476,7 +481,7 @@ impl ReplyBuf {
         self.buf.truncate(mark.offset);
     }
 
-    /// A copy of what was written after `mark`, for a reply that goes to no socket.
+    /// A copy of the reply bytes written after `mark`, for a reply that goes to no socket.
     pub fn bytes_from(&self, mark: Mark) -> Vec<u8> {
         let skip: usize = self
             .nodes
@@ -493,7 +498,7 @@ impl ReplyBuf {
         all[(skip + mark.offset).min(all.len())..].to_vec()
     }
 
-    /// Takes the whole reply as one string, for callers that read it themselves.
+    /// Takes the whole reply as one string, for callers that use the reply instead of sending it.
     pub fn take_bytes(&mut self) -> Vec<u8> {
         if self.nodes.is_empty() && self.sent == 0 {
             return std::mem::take(&mut self.buf);
@@ -508,7 +513,7 @@ impl ReplyBuf {
         all
     }
 
-    /// Moves the content of `other` behind that of this buffer.
+    /// Moves the reply bytes of `other` to the end of this buffer.
     pub fn append(&mut self, other: &mut ReplyBuf) {
         if other.nodes.is_empty() {
             self.raw(&other.buf);
@@ -523,13 +528,13 @@ impl ReplyBuf {
         other.buf.clear();
     }
 
-    /// The unsent bytes, if they are one piece in the buffer; `None` if there are nodes.
+    /// The unsent bytes, if all of them are in `buf`; `None` if there are nodes.
     pub fn single_piece(&self) -> Option<&[u8]> {
         self.nodes.is_empty().then(|| &self.buf[self.sent..])
     }
 
-    /// The pieces to send, in order, for one `writev` of up to `limit` bytes. Returns the number of
-    /// elements of `out` that were set.
+    /// Fills `out` with the unsent bytes in order, for one `writev` of up to `limit` bytes. Returns
+    /// the number of elements of `out` that were set.
     pub fn io_slices<'a>(&'a self, limit: usize, out: &mut [IoSlice<'a>]) -> usize {
         let pieces = self
             .nodes
@@ -576,16 +581,16 @@ impl ReplyBuf {
         }
     }
 
-    /// Called when the socket is full. A long rest becomes a node, so that memory is freed piece by
-    /// piece as the rest is sent. A short rest stays in the buffer: a client that sends a request
-    /// in each turn and does not read would otherwise have a node for each reply.
+    /// Called when the socket is full. Many unsent bytes in `buf` become a node, so that memory is
+    /// freed node by node as the nodes are sent. A few bytes stay in the buffer: a client that
+    /// sends a request in each turn and does not read would otherwise have a node for each reply.
     pub fn seal_unsent(&mut self) {
         if self.buf.len() >= SEAL_UNSENT_MIN {
             self.seal();
         }
     }
 
-    /// Gives an allocated buffer to an empty reply; see `networking::write`.
+    /// Gives a reply without memory one of the server's spare buffers, see `networking::write`.
     pub fn lend(&mut self, spare: &mut Vec<Vec<u8>>) {
         if self.buf.capacity() == 0
             && let Some(buf) = spare.pop()
@@ -594,7 +599,8 @@ impl ReplyBuf {
         }
     }
 
-    /// Takes the empty buffer back, so that an idle client holds none.
+    /// Takes the buffer of an empty reply back into `spare`, so that an idle client holds no
+    /// buffer.
     pub fn give_back(&mut self, spare: &mut Vec<Vec<u8>>) {
         if self.is_empty() && self.buf.capacity() > 0 {
             let buf = std::mem::take(&mut self.buf);
@@ -609,7 +615,7 @@ impl ReplyBuf {
 mod tests {
     use super::*;
 
-    /// The socket is full, and each turn adds a short reply.
+    /// A socket stays full, and each turn adds a short reply.
     #[test]
     fn many_short_replies_that_are_not_read_are_few_nodes() {
         let mut reply = ReplyBuf::new(false);
@@ -620,7 +626,7 @@ mod tests {
         assert_eq!(reply.bytes(), 500_000);
         assert!(reply.node_count() <= 500_000 / SEAL_UNSENT_MIN);
         assert!(reply.memory() < 700_000, "{}", reply.memory());
-        // Sent in pieces, the bytes are the same.
+        // Sent in pieces of 7,001 bytes, the replies are complete and in order.
         let mut all = Vec::new();
         while !reply.is_empty() {
             let mut pieces = [IoSlice::new(&[]); 8];

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::ds::btree_memory;
 use crate::ds::thin_buffer::{heap_bytes, size_class};
 
-/// The kinds of subscriptions.
+/// What a subscription names: a channel, a pattern of channels, or a shard channel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ChannelKind {
     Channel,
@@ -42,7 +42,7 @@ pub struct Subscriptions {
 }
 
 impl Subscriptions {
-    /// The names of one kind.
+    /// The names to which the client has subscriptions of the kind `kind`.
     pub fn of(&mut self, kind: ChannelKind) -> &mut BTreeSet<Box<[u8]>> {
         match kind {
             ChannelKind::Channel => &mut self.channels,
@@ -56,7 +56,8 @@ impl Subscriptions {
         self.channels.is_empty() && self.patterns.is_empty() && self.shards.is_empty()
     }
 
-    /// The heap bytes, this structure included. The server's tables of channels are not included.
+    /// The heap bytes of the structure, itself included. The server's tables of channels are not
+    /// included.
     pub fn memory(&self) -> usize {
         let sets = [&self.channels, &self.patterns, &self.shards];
         let nodes = sets.map(|set| btree_memory::map_bytes::<Box<[u8]>, ()>(set.len()));
@@ -66,8 +67,8 @@ impl Subscriptions {
             + names.map(|name| heap_bytes(name.len())).sum::<usize>()
     }
 
-    /// The third element of a subscribe message: channels and patterns count together, shard
-    /// channels alone.
+    /// The number of subscriptions in the third element of a subscribe message: channels and
+    /// patterns count together, shard channels alone.
     pub fn count(&self, kind: ChannelKind) -> usize {
         match kind {
             ChannelKind::Shard => self.shards.len(),

@@ -1,4 +1,5 @@
-//! The table of connected clients, and the network's part of the server's state.
+//! The table of connected clients, and the rest of the server's network state: listeners, lists of
+//! clients to be served, shared buffers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,15 +14,15 @@ use crate::ds::btree_memory;
 use crate::ds::thin_buffer::{heap_bytes, vec_bytes};
 use crate::util::rate_limit::RateLimit;
 
-/// The clients by slot. While a client's command runs, the client is moved out of its slot (a
-/// `Box`, so only a pointer moves), so that the command can borrow it and the server at the same
-/// time.
+/// The connected clients; a slot is an index into the table. While a client's command runs, the
+/// client is moved out of its slot (a `Box`, so only a pointer moves), so that the command can
+/// borrow the client and the server at the same time.
 #[derive(Default)]
 pub struct Clients {
     slots: Vec<Option<Box<Client>>>,
     free: Vec<u32>,
-    /// Id to slot, in order of connection. The map also contains clients that are moved out of
-    /// their slot.
+    /// The slots of all clients by id, which is their order of connection. `by_id` also contains
+    /// clients that are moved out of their slot.
     by_id: BTreeMap<u64, u32>,
     next_id: u64,
 }
@@ -75,40 +76,40 @@ impl Clients {
         self.slots[slot] = Some(client);
     }
 
-    /// Removes a client that was taken out: it is being freed.
+    /// Removes a client that is being freed and was moved out of its slot before.
     pub fn forget(&mut self, client: &Client) {
         self.by_id.remove(&client.id);
         self.free.push(client.slot);
     }
 
-    /// The client in a slot; `None` while it is moved out.
+    /// The client in a slot; `None` while its command runs, as it is moved out of the slot.
     pub fn get(&self, slot: u32) -> Option<&Client> {
         self.slots.get(slot as usize)?.as_deref()
     }
 
-    /// As [`Clients::get`], to be changed.
+    /// The client in a slot, as [`Clients::get`] returns it, mutable.
     #[inline]
     pub fn get_mut(&mut self, slot: u32) -> Option<&mut Client> {
         self.slots.get_mut(slot as usize)?.as_deref_mut()
     }
 
-    /// The client of a reference; `None` if it was closed or its command runs.
+    /// The client that a reference names; `None` if the client was closed or its command runs.
     #[inline]
     pub fn resolve(&mut self, r: ClientRef) -> Option<&mut Client> {
         self.get_mut(r.slot).filter(|c| c.id == r.id)
     }
 
-    /// The slot of a client id, even if its command runs.
+    /// The slot of the client with this id, even if the client's command runs.
     pub fn slot_of(&self, id: u64) -> Option<u32> {
         self.by_id.get(&id).copied()
     }
 
-    /// A reference to the client of this id, even if its command runs.
+    /// A reference to the client with this id, even if the client's command runs.
     pub fn reference_of(&self, id: u64) -> Option<ClientRef> {
         self.slot_of(id).map(|slot| ClientRef { slot, id })
     }
 
-    /// All clients in order of connection, without the one whose command runs.
+    /// All clients in order of connection, without the client whose command runs.
     pub fn iter(&self) -> impl Iterator<Item = &Client> {
         self.by_id.values().filter_map(|&slot| self.get(slot))
     }
@@ -121,8 +122,8 @@ impl Clients {
             .collect()
     }
 
-    /// The heap bytes of the table, without the clients, and of the loop's table of files, which
-    /// grows with it.
+    /// The heap bytes of the table, without the clients, and of the event loop's table of files,
+    /// which grows with the number of clients.
     pub fn table_memory(&self) -> usize {
         vec_bytes(&self.slots)
             + vec_bytes(&self.free)
@@ -130,7 +131,8 @@ impl Clients {
             + btree_memory::map_bytes::<u64, u32>(self.by_id.len())
     }
 
-    /// The client that connected next after `id`: for walks in steps.
+    /// The client that connected next after the client `id`, so that a walk over all clients can be
+    /// done in steps.
     pub fn after(&self, id: u64) -> Option<ClientRef> {
         self.by_id
             .range(id + 1..)
@@ -139,7 +141,7 @@ impl Clients {
     }
 }
 
-/// Sockets and clients.
+/// The network's part of the server's state: listeners, clients and shared buffers.
 pub struct Net {
     pub clients: Clients,
     /// Listeners of all kinds. Replaced listeners stay in this list until the loop has stopped
@@ -149,10 +151,10 @@ pub struct Net {
     pub pending_write: Vec<u32>,
     /// Clients that are not read, because too many of their writes wait for the AOF's disk.
     pub unread: Vec<u32>,
-    /// Clients to be closed at the end of this turn.
+    /// Clients that are closed at the end of the turn.
     pub close_asap: Vec<ClientRef>,
-    /// Messages for clients whose own command runs at the moment: sent after the reply, see
-    /// [`send_later`]. The bytes are encoded for RESP3.
+    /// Messages for clients whose own command runs at the moment: they are sent after the reply,
+    /// see [`send_later`]. The messages are encoded for RESP3.
     pub later: Vec<(ClientRef, Arc<Vec<u8>>)>,
     /// Clients that run MONITOR.
     pub monitors: Vec<ClientRef>,
@@ -163,14 +165,15 @@ pub struct Net {
     pub parsed_memory: usize,
     /// Reply buffers that no client uses at the moment.
     pub spare_replies: Vec<Vec<u8>>,
-    /// Whether listeners changed: the loop must watch the new ones and stop watching the old ones.
+    /// Whether listeners changed: the loop must watch the new listeners and stop watching the old
+    /// ones.
     pub relisten: bool,
     /// Whether a timer is set to accept again, after an accept failed because a resource was
     /// missing.
     pub accept_retry: bool,
     /// Limits the warnings about failed accepts.
     pub accept_warning: RateLimit,
-    /// `maxclients` changed: the loop must be resized.
+    /// Whether `maxclients` changed, so that the event loop's table must be resized.
     pub resize: bool,
     /// The id of the client that the cron's walk over clients visited last.
     pub cron_cursor: u64,
@@ -180,10 +183,10 @@ pub struct Net {
     pub memory: ClientMemory,
 }
 
-/// Sums over all clients, each with its last counted size.
+/// Sums of the memory of all clients, each with the size at which it was last counted.
 #[derive(Default, Clone, Copy)]
 pub struct ClientMemory {
-    /// By class of output limit.
+    /// The bytes of the clients of each class: normal, replica, pubsub.
     pub by_class: [usize; 3],
     /// Bytes of the clients that may be evicted.
     pub evictable: usize,
@@ -192,7 +195,7 @@ pub struct ClientMemory {
 }
 
 impl Net {
-    /// No listeners and no clients.
+    /// The network's state at the start: no listeners and no clients.
     pub fn new() -> Net {
         Net {
             clients: Clients::default(),
@@ -223,7 +226,7 @@ impl Net {
         self.parsed_memory + spare
     }
 
-    /// Whether there is a listener of this kind.
+    /// Whether the server listens on a port or socket of the kind `kind`.
     pub fn listens(&self, kind: ListenerKind) -> bool {
         self.listeners.iter().any(|l| l.kind == kind && !l.retired)
     }
@@ -249,7 +252,7 @@ impl Net {
         }
     }
 
-    /// Closes a client at the end of this turn.
+    /// Marks a client to be closed at the end of the turn.
     pub fn close_asap(close: &mut Vec<ClientRef>, client: &mut Client) {
         if !client.has(flag::CLOSE_ASAP) {
             client.set(flag::CLOSE_ASAP);
@@ -267,17 +270,18 @@ impl Default for Net {
     }
 }
 
-/// Called when a client's command is over: sends the messages that arrived for the client
-/// meanwhile, in order, after its reply.
+/// Called when a client's command is over: sends, after the reply, the messages that other code
+/// queued for the client while its command ran.
 ///
 /// A client that closes after its reply gets nothing more, and a primary that subscribes in its
 /// stream gets nothing at all, as a primary expects acknowledgements only.
 ///
-/// A push and an array differ in their first byte only, so one encoding serves both protocols.
+/// A push of RESP3 and an array of RESP2 differ in their first byte only, so one encoding serves
+/// both protocols.
 #[cold]
 ///
-/// The messages are sent only when the AOF is safe up to `offset`, since some may report changes
-/// that other clients made meanwhile.
+/// The messages are sent only when the AOF is safe up to `offset`, since a message may report
+/// changes that other clients made meanwhile.
 pub fn send_later(net: &mut Net, c: &mut Client, offset: u64) {
     if net.later.iter().any(|(r, _)| r.id == c.id) {
         c.aof_offset = c.aof_offset.max(offset);

@@ -1,9 +1,9 @@
-//! A client's part of a transaction: the commands that MULTI queued and the keys that WATCH
+//! The state of a client's transaction: the commands that MULTI queued and the keys that WATCH
 //! watches.
 
 use crate::ds::thin_buffer::{size_class, vec_bytes};
 
-/// Commands queued by MULTI, in three pieces of memory however many they are:
+/// The commands that MULTI queued, in three vectors however many commands there are:
 ///
 /// ```text
 ///   commands: [set, 3 arguments] [get, 5]      each with the end of its arguments in `ends`
@@ -15,15 +15,15 @@ pub struct MultiState {
     pub commands: Vec<Queued>,
     /// The union of the flags of all queued commands.
     pub flags: u32,
-    /// The flags that at least one of the commands lacks.
+    /// The flags that at least one of the queued commands lacks.
     pub lacks: u32,
     /// The database that the last queued SELECT will choose: commands that are queued after it are
     /// checked for this database.
     pub db: Option<u32>,
     ends: Vec<usize>,
     bytes: Vec<u8>,
-    /// The figures of the queue while EXEC runs it, as the queue is moved out then; for CLIENT
-    /// INFO.
+    /// The figures of the queue for CLIENT INFO while EXEC runs the queue, which is then moved out
+    /// of the client.
     running: Option<MultiFigures>,
 }
 
@@ -58,7 +58,7 @@ impl MultiState {
         }
     }
 
-    /// The state that stays in the client while EXEC runs its queue.
+    /// The state that stays in the client while EXEC runs the queue of commands.
     pub fn running(queue: &MultiState) -> MultiState {
         MultiState {
             running: Some(queue.figures()),
@@ -66,7 +66,7 @@ impl MultiState {
         }
     }
 
-    /// The figures for CLIENT LIST.
+    /// The figures of the transaction for CLIENT LIST.
     pub fn figures(&self) -> MultiFigures {
         self.running.unwrap_or(MultiFigures {
             commands: self.commands.len(),
@@ -74,7 +74,7 @@ impl MultiState {
         })
     }
 
-    /// Queues a command.
+    /// Queues a command with its arguments and the flags of its row.
     pub fn push(&mut self, id: u16, flags: u32, argv: &[&[u8]]) {
         self.flags |= flags;
         self.lacks |= !flags;
@@ -86,7 +86,7 @@ impl MultiState {
         self.commands.push(Queued { id, args_end });
     }
 
-    /// The arguments of all commands, one after the other.
+    /// The arguments of all queued commands, one after the other.
     pub fn slices(&self) -> Vec<&[u8]> {
         let starts = std::iter::once(&0).chain(&self.ends);
         let ranges = starts.zip(&self.ends);
@@ -95,12 +95,12 @@ impl MultiState {
             .collect()
     }
 
-    /// Bytes of all arguments.
+    /// The bytes of the arguments of all queued commands.
     pub fn argv_len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// The heap bytes, this structure included.
+    /// The heap bytes of the structure, itself included.
     pub fn memory(&self) -> usize {
         size_class(size_of::<MultiState>())
             + vec_bytes(&self.commands)
@@ -109,7 +109,7 @@ impl MultiState {
     }
 }
 
-/// A key that a client watches.
+/// A key that a client watches with WATCH.
 pub struct WatchedKey {
     pub db: u32,
     pub key: Box<[u8]>,

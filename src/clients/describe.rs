@@ -6,7 +6,7 @@ use crate::client::{Client, flag};
 use crate::clients::memory;
 use crate::state::Server;
 
-/// The letter of each flag, in Redis's order.
+/// The letter of each client flag in CLIENT LIST, in Redis's order.
 const LETTERS: [(u64, char); 21] = [
     (flag::MONITOR, 'O'),
     (flag::REPLICA, 'S'),
@@ -31,7 +31,7 @@ const LETTERS: [(u64, char); 21] = [
     (flag::SLOT_IMPORT, 'i'),
 ];
 
-/// The letters of a client's flags; `N` when there are none.
+/// The letters of a client's flags in CLIENT LIST; `N` when the client has none of these flags.
 pub fn flags_text(c: &Client) -> String {
     let text: String = LETTERS
         .iter()
@@ -41,7 +41,7 @@ pub fn flags_text(c: &Client) -> String {
     if text.is_empty() { "N".into() } else { text }
 }
 
-/// Whether a letter stands for a flag.
+/// Whether a letter stands for a client flag in CLIENT LIST.
 pub fn is_flag_letter(letter: u8) -> bool {
     letter == b'N'
         || LETTERS
@@ -49,7 +49,7 @@ pub fn is_flag_letter(letter: u8) -> bool {
             .any(|(_, known)| *known == char::from(letter))
 }
 
-/// The events that the loop reports for this client.
+/// The events for which the loop watches the client's socket, `events` in CLIENT LIST.
 fn events_text(c: &Client) -> &'static str {
     match (c.conn.is_some(), c.has(flag::WAITS_TO_WRITE)) {
         (false, _) => "",
@@ -69,7 +69,7 @@ pub fn describe(server: &Server, c: &Client) -> String {
     describe_with(server, c, c.argv_bytes())
 }
 
-/// [`describe`] for the client whose command runs, with these arguments.
+/// Does what [`describe`] does, for the client whose command runs with the arguments `argv`.
 pub fn describe_running(server: &Server, c: &Client, argv: &[&[u8]]) -> String {
     describe_with(server, c, argv.iter().map(|arg| arg.len()).sum())
 }
@@ -80,7 +80,7 @@ fn describe_with(server: &Server, c: &Client, argv_bytes: usize) -> String {
         (p.channels.len(), p.patterns.len(), p.shards.len())
     });
     let multi = c.multi.as_ref().map(|m| m.figures());
-    // In a transaction, EXEC is what the client has sent.
+    // While EXEC runs a queue, the client's last request is EXEC.
     let argv_bytes = match c.has(flag::IN_EXEC) {
         true => "exec".len(),
         false => argv_bytes,
@@ -141,7 +141,7 @@ mod tests {
     use crate::state::Server;
     use crate::testing::{heard, say, server_with};
 
-    /// The value of one word of a description.
+    /// The value of the word `name=value` in a client's description.
     fn word(line: &str, name: &str) -> String {
         let mut words = line
             .split_whitespace()

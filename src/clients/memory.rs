@@ -2,9 +2,9 @@
 //! are closed.
 //!
 //! The memory of a client is counted after each of its turns, and after each message to it; the
-//! sums are updated by the difference, so that checking the limit costs one comparison. Only when
-//! the limit is exceeded, a heap of all clients is built, and the largest clients are closed until
-//! the sum is below the limit.
+//! sums over all clients are updated by the difference, so that checking the limit costs one
+//! comparison. Only when `maxmemory-clients` is exceeded, a heap of all clients is built, and the
+//! largest clients are closed until the sum is below the limit.
 //!
 //! **Invariant:** `Net::memory` is the sum of all clients' `counted`
 //! (`the_sums_follow_each_client`). Rejected: lists of clients by size that are always up to date.
@@ -13,7 +13,7 @@
 use crate::client::{Client, Counted, flag};
 use crate::state::Server;
 
-/// The memory of a client, including its prefixes in the tracking table.
+/// The memory of a client in bytes, including its prefixes in the tracking table.
 pub fn memory_of(server: &Server, c: &Client) -> usize {
     let tracking = c.has(flag::TRACKING_BCAST);
     c.memory()
@@ -24,7 +24,7 @@ pub fn memory_of(server: &Server, c: &Client) -> usize {
         }
 }
 
-/// Updates the counted memory of a client.
+/// Counts the memory of a client again and updates the sums over all clients.
 pub fn update_memory(server: &mut Server, c: &mut Client) {
     let exempt = flag::NO_EVICT | flag::REPLICA | flag::PRIMARY | flag::SLOT_LINK;
     let new = Counted {
@@ -43,7 +43,7 @@ pub fn note_turn(server: &mut Server, c: &mut Client) {
     }
 }
 
-/// Subtracts the memory of a client that is being closed.
+/// Subtracts the memory of a client that is being closed from the sums over all clients.
 pub fn forget(server: &mut Server, c: &mut Client) {
     replace(server, c, Counted::default());
 }

@@ -1,6 +1,6 @@
 //! Operations on clients that every feature above needs: describing a client, counting its memory,
-//! and closing it when its replies pile up. `client` holds the data and does not use `Server`; this
-//! module does.
+//! and closing it when its replies pile up. `src/client/` holds the data of clients and does not
+//! use `Server`; `src/clients/` does.
 
 pub mod describe;
 pub mod memory;

@@ -1,7 +1,7 @@
 //! `client-output-buffer-limit`: a client that does not read its replies is closed before they fill
 //! the memory.
 //!
-//! The hard limit closes at once; the soft limit closes a client that has been above it for some
+//! A client above the hard limit is closed at once, a client above the soft limit after some
 //! seconds. A client that has never authenticated has a small fixed limit. For a replica, the part
 //! of the replication stream that has not been sent to it counts too.
 
@@ -15,24 +15,26 @@ use crate::state::Server;
 /// authenticated.
 const STRANGER_MAX: u64 = 1024;
 
-/// The hard limit of replicas; 0 without one.
+/// The hard limit of a replica's output in bytes; 0 for no limit.
 fn hard_limit_of_replicas(server: &Server) -> u64 {
     match server.config.client_output_buffer_limit[ClientClass::Replica as usize].hard {
         0 => 0,
-        // The backlog holds its bytes anyway, so a partial resync must not exceed the limit.
+        // At least the size of the backlog, so that a partial resync of the whole backlog does not
+        // exceed the limit.
         hard => hard.max(server.config.repl_backlog_size),
     }
 }
 
-/// Whether `lag`, the bytes of the stream that a replica lacks, reaches the hard limit of replicas.
+/// Whether `lag`, the number of bytes of the replication stream that a replica lacks, reaches the
+/// hard limit of replicas.
 pub fn exceeds_replica_limit(server: &Server, lag: u64) -> bool {
     let hard = hard_limit_of_replicas(server);
     hard != 0 && lag >= hard
 }
 
 /// Closes a client whose unread replies are over the hard limit, or have been over the soft limit
-/// for longer than its seconds. Returns early, without a call, for the many clients that have no
-/// bytes to count.
+/// for longer than the seconds of that limit. Most clients have no unread replies, and for them the
+/// check is inlined.
 #[inline]
 pub fn check_output_limit(server: &mut Server, c: &mut Client) -> bool {
     let counts_otherwise = c.has(flag::REPLICA | flag::SLOT_EXPORT | flag::OVER_SOFT_LIMIT);

@@ -1,6 +1,6 @@
-//! What lessons 6 to 9 taught, for the lessons that come after them: the ready bit, partial writes
-//! with backpressure, timers, budgets and classes. New is that input is collected until a request
-//! is complete, and that replies are sent by `flush`, before the loop sleeps.
+//! The code of lessons 6 to 9, which the lessons from 10 on use: the ready bit, partial writes with
+//! backpressure, timers, budgets and classes. New in lesson 10 is that input is collected until a
+//! request is complete, and that replies are sent by `flush`, before the loop sleeps.
 //!
 //! ```text
 //!   read_handler --> input --> Program::execute --> output --> flush, write_handler
@@ -23,13 +23,13 @@ use super::{net, port, resp};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 const OUTPUT_MAX: usize = 64 * 1024;
-/// One request of the largest size and the budget of one read.
+/// The most bytes of input that a client may have: one request of the largest size and one budget.
 const INPUT_MAX: usize = 2 * 1024 * 1024;
 
-/// The reply to a request; `None`: it comes later, by `answer`.
+/// The reply to a request; `None` means that the reply comes later, by `answer`.
 pub type Reply = Option<Vec<u8>>;
 
-/// A program with clients.
+/// A lesson's program, whose clients these functions serve.
 pub trait Program: Sized + 'static {
     fn clients(&mut self) -> &mut Clients;
 
@@ -49,14 +49,14 @@ struct Client {
     /// The bytes of `input` that were executed already.
     executed: usize,
     output: Vec<u8>,
-    /// A reply is outstanding; the requests behind it wait.
+    /// Whether a reply is outstanding; the client's further requests wait for it.
     is_waiting: bool,
     last_interaction: Instant,
     timer: TimerId,
 }
 
 impl Client {
-    /// Whether the client may be read and its requests executed: backpressure.
+    /// Backpressure: whether the client may be read and its requests executed.
     fn is_served(&self) -> bool {
         !self.is_waiting && self.output.len() < OUTPUT_MAX
     }
@@ -71,7 +71,7 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// The lesson's port, and the operator's in `Class::First`.
+    /// Listens on the lesson's port, and on the operator's port in `Class::First`.
     pub fn listen<P: Program>(el: &mut EventLoop<P>, lesson: u16) -> io::Result<Clients> {
         let mut clients = Clients::default();
         let operator = port::listen_for_operator(lesson)?;
@@ -92,7 +92,7 @@ impl Clients {
         match self.connected.get_mut(&t) {
             Some(c) if c.is_served() => {
                 let Some((arguments, length)) = resp::parse(&c.input[c.executed..])? else {
-                    // Only the incomplete rest stays.
+                    // The input keeps only the bytes of the incomplete request.
                     c.input.drain(..std::mem::take(&mut c.executed));
                     return Ok(None);
                 };
@@ -138,7 +138,7 @@ fn timeout_handler<P: Program>(el: &mut EventLoop<P>, s: &mut P, id: TimerId) ->
     None
 }
 
-/// Reads up to the budget and executes what is complete.
+/// Reads up to `budget()` bytes and executes all complete requests.
 fn read_handler<P: Program>(el: &mut EventLoop<P>, s: &mut P, t: Token, _: Mask) -> Io {
     let Some(c) = s.clients().connected.get_mut(&t) else {
         return Io::Drained;
@@ -204,15 +204,15 @@ fn append(clients: &mut Clients, t: Token, reply: &[u8]) {
     }
 }
 
-/// The outstanding reply of a client. The client may be gone: its token then names none, even if
-/// the kernel has given its fd to another one.
+/// Sends the outstanding reply of a client. The client may be gone: its token then names no client,
+/// even if the kernel has given its fd to another client.
 pub fn answer<P: Program>(el: &mut EventLoop<P>, s: &mut P, t: Token, reply: &[u8]) {
     set_waiting(s.clients(), t, false);
     append(s.clients(), t, reply);
     resume(el, s, t);
 }
 
-/// Executes the requests that have waited, and lets the loop read the client again.
+/// Executes the client's requests that have waited, and lets the loop read the client again.
 fn resume<P: Program>(el: &mut EventLoop<P>, s: &mut P, t: Token) {
     process_input(el, s, t);
     if s.clients().connected.contains_key(&t) {
@@ -229,7 +229,7 @@ pub fn flush<P: Program>(el: &mut EventLoop<P>, s: &mut P) {
     }
 }
 
-/// Writes what the socket accepts. A rest waits for the edge of a writable socket.
+/// Writes what the socket accepts. Bytes that it does not accept wait for the next writable edge.
 fn write_handler<P: Program>(el: &mut EventLoop<P>, s: &mut P, t: Token, _: Mask) -> Io {
     let Some(c) = s.clients().connected.get_mut(&t) else {
         return Io::Drained;

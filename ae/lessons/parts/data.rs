@@ -1,5 +1,4 @@
-//! What lesson 10 taught: the commands of a data set. PRIMES is not here, since it needs no data:
-//! lesson 11.
+//! The code of lesson 10: the commands of a data set. PRIMES needs no data; it is in `worker.rs`.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -8,7 +7,7 @@ use super::resp;
 
 pub type Data = HashMap<Vec<u8>, Vec<u8>>;
 
-/// Executes a command of the data set; any other one is an error.
+/// Executes a command of the data set; the reply to an unknown command is an error.
 pub fn execute(data: &mut Data, name: &[u8], args: &[Vec<u8>]) -> Vec<u8> {
     match (name, args) {
         (b"ping", []) => resp::status("PONG"),
@@ -25,7 +24,7 @@ pub fn execute(data: &mut Data, name: &[u8], args: &[Vec<u8>]) -> Vec<u8> {
     }
 }
 
-/// Works for `ms` milliseconds; returns how often it looked at the clock.
+/// Reads the clock for `ms` milliseconds without a pause; returns the number of readings.
 fn spin(ms: u64) -> u64 {
     let end = Instant::now() + Duration::from_millis(ms);
     (0..).take_while(|_| Instant::now() < end).count() as u64

@@ -7,22 +7,23 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 
-/// Runs `child` in a child process, which ends with it: 0 if it succeeds.
+/// Runs `child` in a child process, which then exits with status 0 if `child` succeeded.
 pub fn in_child(child: impl FnOnce() -> io::Result<()>) -> io::Result<Pid> {
-    // SAFETY: the child of a process with threads may call what is safe in a signal handler, until
-    // it ends. The only other thread of the lessons holds no lock that `child` needs: it computes,
-    // and allocates when it sends a result. So `child` must not allocate.
+    // SAFETY: the child of a process with threads may call only functions that are safe in a signal
+    // handler. The only other thread of the lessons holds no lock that `child` needs: that thread
+    // computes, and allocates when it sends a result. So `child` must not allocate.
     match unsafe { fork() }? {
         ForkResult::Parent { child } => Ok(child),
         ForkResult::Child => {
             let status = i32::from(child().is_err());
-            // SAFETY: `_exit` runs no destructor and no handler of `exit`: those are the parent's.
+            // SAFETY: `_exit` runs no destructor and no handler of `exit`: destructors and handlers
+            // are the parent's.
             unsafe { nix::libc::_exit(status) }
         }
     }
 }
 
-/// Whether the child has ended, and then whether it succeeded.
+/// `None` while the child runs; then whether it exited with status 0.
 pub fn has_ended(child: Pid) -> Option<bool> {
     match waitpid(child, Some(WaitPidFlag::WNOHANG)) {
         Ok(WaitStatus::StillAlive) => None,

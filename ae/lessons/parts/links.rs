@@ -1,4 +1,4 @@
-//! What lesson 12 taught: outgoing connections.
+//! The code of lesson 12: outgoing connections.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -11,13 +11,13 @@ use ae::{Class, EventLoop, Io, Mask, TimerId, Token};
 use super::clients::{self, Program, Reply};
 use super::{net, resp};
 
-/// A program that calls other servers.
+/// A lesson's program that connects to other servers.
 pub trait Caller: Program {
     fn links(&mut self) -> &mut HashMap<Token, Link>;
     fn value(&self, key: &[u8]) -> Option<&[u8]>;
 }
 
-/// A request on its way to another server, and the client that waits for its reply.
+/// A connection for one request to another server, and the client that waits for the reply.
 pub struct Link {
     stream: mio::net::TcpStream,
     output: Vec<u8>,
@@ -86,7 +86,7 @@ fn link_handler<P: Caller>(el: &mut EventLoop<P>, s: &mut P, t: Token, _: Mask) 
     Io::Drained
 }
 
-/// Sends the request and reads the reply, a line; `WouldBlock` until all of that has happened.
+/// Sends the request and reads the reply, one line; `WouldBlock` until the reply is complete.
 fn exchange(link: &mut Link) -> io::Result<Vec<u8>> {
     while !link.output.is_empty() {
         let n = link.stream.write(&link.output)?;
@@ -102,7 +102,7 @@ fn exchange(link: &mut Link) -> io::Result<Vec<u8>> {
     Ok(std::mem::take(&mut link.reply))
 }
 
-/// The reply is the client's. A link that has ended already is not in the table.
+/// Ends a link, unless it has ended already, and passes `reply` to the client that waits for it.
 fn end_link<P: Caller>(el: &mut EventLoop<P>, s: &mut P, t: Token, reply: &[u8]) {
     if let Some(link) = s.links().remove(&t) {
         el.remove_file(t);

@@ -1,6 +1,6 @@
-//! Parts of the lessons that a reader has seen already. A lesson that needs what an earlier one
-//! taught takes it from here, and has the new step in its own file.
-#![allow(dead_code)] // each lesson uses some of it
+//! Code of the lessons that a reader has seen in an earlier lesson. A lesson imports the code of
+//! earlier lessons from this module, and has its new step in its own file.
+#![allow(dead_code)] // each lesson uses some of the functions
 
 pub mod clients;
 pub mod data;

@@ -11,13 +11,13 @@
 const ARGUMENTS_MAX: usize = 1024;
 const LENGTH_MAX: usize = 512 * 1024;
 
-/// Bytes that are no request.
+/// The error for bytes that are no request in Redis's protocol.
 pub struct Invalid;
 
 /// The arguments of a request and the number of its bytes.
 pub type Request = (Vec<Vec<u8>>, usize);
 
-/// The first request; `None` while it is incomplete.
+/// Parses the first request in `query`; `None` while the request is incomplete.
 pub fn parse(query: &[u8]) -> Result<Option<Request>, Invalid> {
     let Some((line, mut at)) = read_line(query)? else {
         return Ok(None);
@@ -48,7 +48,7 @@ pub fn parse(query: &[u8]) -> Result<Option<Request>, Invalid> {
     Ok(Some((arguments, at)))
 }
 
-/// The bytes before the line end, and the number of bytes with it.
+/// The first line of `query` without its line end, and its length with the line end.
 fn read_line(query: &[u8]) -> Result<Option<(&[u8], usize)>, Invalid> {
     match query.iter().take(LENGTH_MAX).position(|&b| b == b'\n') {
         Some(end) => {
@@ -60,7 +60,7 @@ fn read_line(query: &[u8]) -> Result<Option<(&[u8], usize)>, Invalid> {
     }
 }
 
-/// A number of at most `max`.
+/// Parses a number of at most `max`.
 pub fn number(digits: &[u8], max: usize) -> Result<usize, Invalid> {
     let number = std::str::from_utf8(digits)
         .ok()
@@ -76,7 +76,7 @@ pub fn error(text: &str) -> Vec<u8> {
     format!("-ERR {text}\r\n").into_bytes()
 }
 
-/// `None` if a command has begun, whose reply comes later; otherwise the error reply.
+/// `None` if a command has begun and its reply comes later; the error reply if it has not begun.
 pub fn later(begun: std::io::Result<()>) -> Option<Vec<u8>> {
     begun.err().map(|why| error(&why.to_string()))
 }
@@ -97,7 +97,7 @@ pub fn bulk(value: Option<&[u8]>) -> Vec<u8> {
     }
 }
 
-/// A request for another server.
+/// Encodes a request to another server.
 pub fn request(arguments: &[&[u8]]) -> Vec<u8> {
     let mut out = format!("*{}\r\n", arguments.len()).into_bytes();
     for argument in arguments {

@@ -1,4 +1,4 @@
-//! What lesson 13 taught: a command that takes long, and nested turns.
+//! The code of lesson 13: a command that takes long, and nested turns.
 
 use std::time::{Duration, Instant};
 
@@ -7,12 +7,12 @@ use ae::{EventLoop, Events, Token};
 use super::clients::{self, Program, Reply};
 use super::resp;
 
-/// A program with a long command.
+/// A lesson's program that has the long command SPIN.
 pub trait Spinner: Program {
     fn spin(&mut self) -> &mut Spin;
 }
 
-/// The long command: the client and the milliseconds of the next one, and the state of this one.
+/// SPIN: the client and the milliseconds of the next SPIN, and the state of the one that runs.
 #[derive(Default)]
 pub struct Spin {
     pub next: Option<(Token, u64)>,
@@ -21,13 +21,13 @@ pub struct Spin {
 }
 
 const SPIN_MS_MAX: usize = 60_000;
-/// The time without a nested turn.
+/// The time between two nested turns.
 const DEAF: Duration = Duration::from_millis(10);
 const NESTED: Events = Events::ALL
     .union(Events::DONT_WAIT)
     .union(Events::CALL_BEFORE_SLEEP);
 
-/// Runs the long command that waits, if none runs.
+/// Runs the SPIN that waits, if there is one and no other SPIN runs.
 pub fn spin<P: Spinner>(el: &mut EventLoop<P>, s: &mut P) {
     if s.spin().is_running {
         return;
@@ -45,7 +45,7 @@ pub fn spin<P: Spinner>(el: &mut EventLoop<P>, s: &mut P) {
     while Instant::now() < end && !s.spin().is_killed {
         spins += 1;
         if last_turn.elapsed() > DEAF {
-            let _ = el.process_events(s, NESTED); // an error of the poll comes again in `run`
+            let _ = el.process_events(s, NESTED); // a poll that fails, fails again in `run`
             last_turn = Instant::now();
         }
     }

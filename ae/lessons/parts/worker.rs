@@ -1,11 +1,11 @@
-//! What lesson 11 taught: work on another thread, whose results wake the loop.
+//! The code of lesson 11: work on another thread, whose results wake the loop.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
 use ae::{Token, Waker};
 
-/// The two ends of the channels that the loop's thread holds.
+/// The loop thread's ends of the two channels between it and the worker thread.
 pub struct Worker {
     pub requests: Sender<(Token, u64)>,
     pub results: Receiver<(Token, u64)>,
@@ -26,7 +26,7 @@ impl Worker {
     }
 }
 
-/// How many primes are below `limit`, slowly.
+/// Counts the primes below `limit` by trial division, which is slow on purpose.
 fn primes(limit: u64) -> u64 {
     let is_prime = |n: &u64| {
         (2..*n)

@@ -14,11 +14,11 @@ pub const NOT_NOW: Duration = Duration::from_millis(300);
 pub struct Lesson {
     process: Child,
     pub port: u16,
-    /// The operator's port, from lesson 9 on.
+    /// The operator's port, which lessons have from lesson 9 on; otherwise 0.
     pub operator: u16,
 }
 
-/// The files of the lessons, in their order.
+/// The source files of the lessons, in the order of the lessons.
 pub fn sources() -> Vec<PathBuf> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("lessons");
     let entries = std::fs::read_dir(folder).expect("the folder of the lessons");
@@ -30,7 +30,7 @@ pub fn sources() -> Vec<PathBuf> {
     files
 }
 
-/// The folder of the programs: `cargo test -p ae` builds them.
+/// The folder of the lessons' programs, which `cargo test -p ae` builds.
 pub fn programs() -> PathBuf {
     let tests = std::env::current_exe().expect("the path of this test");
     let folder = tests
@@ -41,7 +41,7 @@ pub fn programs() -> PathBuf {
 }
 
 impl Lesson {
-    /// Starts the program of this lesson on ports that the kernel chooses.
+    /// Starts the program of lesson `number` on ports that the kernel chooses.
     pub fn start(number: usize) -> Lesson {
         let name = sources()[number - 1]
             .file_stem()
@@ -109,13 +109,13 @@ impl Client {
         self.stream.write_all(bytes).expect("a server that reads");
     }
 
-    /// Sends, if the server has not closed the connection.
+    /// Sends `bytes`; false if the server has closed the connection.
     #[allow(dead_code)]
     pub fn try_send(&mut self, bytes: &[u8]) -> bool {
         self.stream.write_all(bytes).is_ok()
     }
 
-    /// What arrives, up to `size` bytes; less if the server closes.
+    /// Waits until `size` bytes arrive and returns them; fewer if the server closes the connection.
     pub fn receive(&mut self, size: usize) -> Vec<u8> {
         let mut bytes = vec![0; size];
         let mut filled = 0;
@@ -131,19 +131,20 @@ impl Client {
         bytes
     }
 
-    /// Whether these very bytes come back.
+    /// Sends `bytes`; whether the same bytes come back.
     pub fn echoes(&mut self, bytes: &[u8]) -> bool {
         self.send(bytes);
         self.receive(bytes.len()) == bytes
     }
 
-    /// The reply to a line, without its end; empty if the connection is closed.
+    /// Sends a line; returns the reply without its line end, or an empty text if the connection is
+    /// closed.
     pub fn line(&mut self, line: &str) -> String {
         self.send(format!("{line}\r\n").as_bytes());
         self.next_line()
     }
 
-    /// The line that comes without a request; empty if none comes for a moment.
+    /// The line that the server sends without a request; empty if no line comes within `NOT_NOW`.
     #[allow(dead_code)]
     pub fn first_line(&mut self) -> String {
         let first = self.peek();
@@ -166,7 +167,7 @@ impl Client {
         String::from_utf8_lossy(&line).trim_end().to_string()
     }
 
-    /// Whether nothing comes for a moment; takes the byte that does come.
+    /// Whether the server sends nothing within `NOT_NOW`; a byte that does come is taken.
     #[allow(dead_code)]
     pub fn is_silent(&mut self) -> bool {
         self.stream.set_read_timeout(Some(NOT_NOW)).expect("a time");
@@ -175,7 +176,7 @@ impl Client {
         matches!(result, Err(error) if error.kind() == ErrorKind::WouldBlock)
     }
 
-    /// Whether a byte or the end of the stream comes within a moment.
+    /// Whether a byte or the end of the stream comes within `NOT_NOW`.
     fn peek(&mut self) -> bool {
         self.stream.set_read_timeout(Some(NOT_NOW)).expect("a time");
         let result = self.stream.peek(&mut [0; 1]);

@@ -9,11 +9,11 @@
 //!
 //! `parse` takes *all complete commands* of a buffer. An incomplete command is described by
 //! [`Open`], so that a command of a million arguments which arrives in small pieces is still walked
-//! once. A bulk of 32 KB or more is not collected in the buffer: the socket is read straight into
-//! `Open::big`, which becomes the value.
+//! once. A bulk of 32 KB or more is not collected in the query buffer: the socket is read straight
+//! into `Open::big`, which becomes the stored value.
 //!
-//! **Invariant:** ranges lie inside the buffer or name an element of `bigs` (held by the tests that
-//! feed every message split at every byte, and by the fuzz target).
+//! **Invariant:** argument ranges lie inside the query buffer or name an element of `bigs` (checked
+//! by the tests that split each message at every byte, and by the fuzz target).
 //! **Limits:** an inline request and a count line end within 64 KB; a multibulk has at most 2^31 -
 //! 1 arguments; a bulk at most `proto-max-bulk-len`; before AUTH 10 arguments of 16 KB.
 
@@ -24,24 +24,24 @@ use memchr::memchr2;
 use crate::util::number::{is_c_space, parse_i64};
 use crate::util::quote::split_args;
 
-/// The longest inline request, and the longest line of a header.
+/// The longest inline request, and the longest header line (`*3`, `$5`), in bytes.
 pub const INLINE_MAX: usize = 64 * 1024;
-/// A bulk at least this long gets a buffer of its own.
+/// The smallest length in bytes of a bulk that gets a buffer of its own.
 pub const BIG_ARG_MIN: usize = 32 * 1024;
 /// The bytes that are allocated for a big argument before any of it has arrived.
 const BIG_ARG_FIRST: usize = 1024 * 1024;
 
-/// The limits that the settings and the state of the client impose.
+/// The limits of requests, from the settings and from whether the client has authenticated.
 #[derive(Clone, Copy)]
 pub struct Limits {
     pub max_bulk_len: u64,
-    /// Whether the client has not authenticated yet: it may send only small requests.
+    /// Whether the client has not authenticated yet, so that it may send only small requests.
     pub unauthenticated: bool,
     /// The number of commands after which the parser stops.
     pub max_commands: usize,
 }
 
-/// The place of an argument: in the buffer, or, when `start` is [`BIG`], in `bigs[len]`.
+/// The bytes of an argument: a range of the query buffer, or, if `start` is [`BIG`], `bigs[len]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Range {
     pub start: usize,
@@ -50,7 +50,8 @@ pub struct Range {
 
 const BIG: usize = usize::MAX;
 
-/// One complete command: `argc` ranges from `first` on, in `start..end` of the buffer.
+/// One complete command: `argc` argument ranges from `first` on, at `start..end` of the query
+/// buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parsed {
     pub first: usize,
@@ -60,37 +61,38 @@ pub struct Parsed {
 }
 
 /// The bytes of a request as received, for code that is faster with bytes than with arguments.
-/// Empty for a command of a script, of the AOF, or of a client that was blocked.
+/// `Sent` is empty for a command of a script, of the AOF, or of a client that was blocked.
 #[derive(Clone, Copy, Default)]
 pub struct Sent<'a> {
-    /// The whole request. Empty if some of the arguments lie outside of the query buffer.
+    /// The bytes of the whole request; empty if some of its arguments lie outside of the query
+    /// buffer.
     pub bytes: &'a [u8],
-    /// The buffers of arguments of [`BIG_ARG_MIN`] bytes and more.
+    /// The buffers of the request's arguments of [`BIG_ARG_MIN`] bytes and more.
     pub bigs: &'a [Arc<Vec<u8>>],
 }
 
-/// The table keeps room for up to this number of arguments from one read to the next.
+/// The most arguments for which the parse table keeps its memory from one read to the next.
 const KEEP_ARGS: usize = 16 * 1024;
 
-/// The result of a parse; its memory is reused.
+/// The complete commands that the parser found; the memory of the table is reused.
 #[derive(Default)]
 pub struct ParseTable {
     pub args: Vec<Range>,
     pub commands: Vec<Parsed>,
-    /// Arguments that are not in the buffer: big arguments, and arguments of inline requests with
-    /// escapes.
+    /// Arguments that are not in the query buffer: big arguments, and arguments of inline requests
+    /// with escapes.
     pub bigs: Vec<Arc<Vec<u8>>>,
 }
 
 impl ParseTable {
-    /// Removes the content and keeps the memory.
+    /// Removes all commands from the table and keeps its memory.
     pub fn clear(&mut self) {
         self.args.clear();
         self.commands.clear();
         self.bigs.clear();
     }
 
-    /// Removes the content, and the memory that a command with very many arguments needed.
+    /// Removes all commands, and frees the memory that a command with very many arguments needed.
     pub fn finish(&mut self) {
         self.clear();
         if self.args.capacity() > KEEP_ARGS {
@@ -98,12 +100,12 @@ impl ParseTable {
         }
     }
 
-    /// The heap bytes that the table keeps from one read to the next.
+    /// The heap bytes that the parse table keeps from one read to the next.
     pub fn memory(&self) -> usize {
         self.args.capacity() * size_of::<Range>() + self.commands.capacity() * size_of::<Parsed>()
     }
 
-    /// The bytes of an argument.
+    /// The bytes of the argument at `range`.
     #[inline]
     pub fn slice<'a>(&'a self, buffer: &'a [u8], range: Range) -> &'a [u8] {
         if range.start == BIG {
@@ -113,7 +115,7 @@ impl ParseTable {
         }
     }
 
-    /// The bytes of one of the commands.
+    /// The bytes of one command of the table, as received.
     #[inline]
     pub fn sent<'a>(&'a self, buffer: &'a [u8], command: &Parsed) -> Sent<'a> {
         let bytes = if self.bigs.is_empty() {
@@ -134,17 +136,17 @@ impl ParseTable {
     }
 }
 
-/// An incomplete multibulk command. The positions count from the command's first byte, where the
-/// buffer starts.
+/// An incomplete multibulk command. The positions in `Open` count from the command's first byte,
+/// where the query buffer starts.
 #[derive(Default)]
 pub struct Open {
-    /// Arguments still to come.
+    /// The number of arguments that have not been received completely.
     pub remaining: usize,
-    /// The length of the bulk whose header was read.
+    /// The length of the bulk whose header was parsed and whose bytes are incomplete.
     bulk_len: Option<usize>,
     args: Vec<Range>,
     bigs: Vec<Arc<Vec<u8>>>,
-    /// The end of what has been parsed.
+    /// The position behind the last parsed byte of the incomplete command.
     pos: usize,
     /// A big argument that is being received.
     pub big: Option<BigArg>,
@@ -153,19 +155,19 @@ pub struct Open {
 /// A big argument that is being received.
 pub struct BigArg {
     pub bytes: Vec<u8>,
-    /// The full length, without the line end.
+    /// The full length of the argument, without the line end.
     pub len: usize,
 }
 
 impl BigArg {
-    /// Bytes still to be received, line end included.
+    /// The bytes of the argument that have not been received, its line end included.
     pub fn missing(&self) -> usize {
         self.len + 2 - self.bytes.len()
     }
 }
 
 impl Open {
-    /// The heap bytes, this structure included.
+    /// The heap bytes of the structure, itself included.
     pub fn memory(&self) -> usize {
         size_of::<Open>()
             + self.args.capacity() * size_of::<Range>()
@@ -173,7 +175,7 @@ impl Open {
             + self.big.as_ref().map_or(0, |b| b.bytes.capacity())
     }
 
-    /// Bytes of arguments received so far.
+    /// The bytes of the arguments that were received completely.
     pub fn argv_len(&self) -> usize {
         let in_buffer = self
             .args
@@ -185,14 +187,14 @@ impl Open {
     }
 }
 
-/// How a parse ended.
+/// How the parser ended: it needs more bytes, reached its limit, or found an invalid request.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Status {
-    /// All complete commands were taken; more bytes are needed for the next command.
+    /// All complete commands were parsed; more bytes are needed for the next command.
     Partial,
-    /// `max_commands` were found.
+    /// The parser stopped because it found `max_commands` commands.
     Full,
-    /// The request breaks the protocol: the text after `-ERR Protocol error: `.
+    /// The request breaks the protocol; the value is the error text after `-ERR Protocol error: `.
     Invalid(String),
 }
 
@@ -234,8 +236,9 @@ pub fn parse(
     Status::Partial
 }
 
-/// A header of one or two digits, `$5\r\n` or `*16\r\n`: its number and the position behind it.
-/// `None` for every other header (longer, incomplete or wrong), which the full parser handles.
+/// Parses a header of one or two digits, `$5\r\n` or `*16\r\n`: its number and the position behind
+/// it. `None` for every other header (longer, incomplete or wrong), which [`count_header`] and
+/// [`bulk_header`] parse.
 #[inline(always)]
 fn short_header(buffer: &[u8], at: usize, kind: u8) -> Option<(usize, usize)> {
     let &[first, tens, ones, end, _] = buffer.get(at..)?.first_chunk()?;
@@ -251,7 +254,7 @@ fn short_header(buffer: &[u8], at: usize, kind: u8) -> Option<(usize, usize)> {
     }
 }
 
-/// The number of a header; fast for a few digits.
+/// Parses the number of a header; fast for up to 9 digits.
 #[inline]
 fn short_number(line: &[u8]) -> Option<i64> {
     if line.is_empty() || line.len() > 9 || line[0] == b'0' && line.len() > 1 {
@@ -268,9 +271,9 @@ fn short_number(line: &[u8]) -> Option<i64> {
     Some(n)
 }
 
-/// The line from `from` on, without its `\r\n`; `None` when its end has not arrived. As in Redis a
-/// line ends at the `\r`, and the next byte is skipped unread. A line with a NUL has no end, see
-/// [`end_of_line`].
+/// The line from `from` on, without its `\r\n`; `None` when the line's end has not arrived. As in
+/// Redis a line ends at the `\r`, and the next byte is skipped unread. A line with a NUL has no
+/// end, see [`end_of_line`].
 #[inline]
 fn line(buffer: &[u8], from: usize) -> Option<(&[u8], usize)> {
     let rest = &buffer[from..];
@@ -283,14 +286,14 @@ fn line(buffer: &[u8], from: usize) -> Option<(&[u8], usize)> {
     (at + 1 < rest.len()).then(|| (&rest[..at], from + at + 2))
 }
 
-/// The position of the first `end`. A NUL hides the rest, as it ends a C string: such a line is
-/// never complete, and is an error when it is longer than [`INLINE_MAX`].
+/// The position of the first `end`. A NUL hides the bytes behind it, as it ends a C string in
+/// Redis: such a line is never complete, and is an error when it is longer than [`INLINE_MAX`].
 fn end_of_line(end: u8, bytes: &[u8]) -> Option<usize> {
     memchr2(end, 0, bytes).filter(|&at| bytes[at] == end)
 }
 
-/// Parses one multibulk command at `*pos`. `Ok(false)`: the command is incomplete and described by
-/// `open`.
+/// Parses one multibulk command at `*pos`. `Ok(false)` means that the command is incomplete and
+/// described by `open`.
 fn multibulk(
     buffer: &[u8],
     pos: &mut usize,
@@ -353,8 +356,8 @@ fn multibulk(
     Ok(true)
 }
 
-/// The header of a command: the number of arguments and the position of the first. `None` if the
-/// header has not arrived.
+/// Parses the header of a command: the number of arguments, and the position of the first argument.
+/// `None` if the header has not arrived.
 #[inline]
 fn count_header(buffer: &[u8], at: usize) -> Result<Option<(usize, usize)>, String> {
     if let short @ Some(_) = short_header(buffer, at, b'*') {
@@ -383,8 +386,8 @@ fn relative(range: Range, start: usize) -> Range {
     }
 }
 
-/// The header of a bulk: its length and the position of its bytes. `None` if the header has not
-/// arrived. A wrong first byte is refused at once, except a control character: a stray line end
+/// Parses the header of a bulk: its length, and the position of its bytes. `None` if the header has
+/// not arrived. A wrong first byte is refused at once, except a control character: a stray line end
 /// (`*1\r\r\n`) is parsed with the line that it begins, as in Redis.
 #[inline]
 fn bulk_header(buffer: &[u8], at: usize, limits: Limits) -> Result<Option<(usize, usize)>, String> {
@@ -418,8 +421,8 @@ fn expected_dollar(got: u8) -> String {
     format!("expected '$', got '{}'", got as char)
 }
 
-/// Continues an open command at `buffer[start..]`. `Ok(true)`: the command is complete and in the
-/// table.
+/// Continues an open command at `buffer[start..]`. `Ok(true)` means that the command is complete
+/// and in `table`.
 fn resume(
     buffer: &[u8],
     start: usize,
@@ -482,8 +485,8 @@ fn resume(
 }
 
 impl Open {
-    /// If the bulk at `pos` is a big one, moves its bytes that have arrived into a buffer of their
-    /// own. The caller truncates the query buffer at `kept()`.
+    /// If the bulk at `pos` has at least [`BIG_ARG_MIN`] bytes, moves the bytes that have arrived
+    /// into a buffer of their own. The caller truncates the query buffer at `kept()`.
     fn begin_big(&mut self, buffer: &[u8], start: usize) {
         let Some(len) = self.bulk_len.filter(|&len| len >= BIG_ARG_MIN) else {
             return;

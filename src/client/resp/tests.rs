@@ -1,5 +1,5 @@
-//! Every message, split at every byte, gives the same commands; invalid messages give Redis's error
-//! texts.
+//! Tests of the request parser: messages that are split at every byte give the same commands, and
+//! invalid messages give Redis's error texts.
 
 use crate::client::resp::*;
 
@@ -9,8 +9,8 @@ const LIMITS: Limits = Limits {
     max_commands: 128,
 };
 
-/// Feeds pieces as `networking::query` does: keeps what is not consumed, and reads big arguments
-/// into their own buffers.
+/// Feeds `pieces` to the parser as `networking::query` feeds what it reads: unparsed bytes are
+/// kept, and big arguments get buffers of their own.
 fn run(pieces: &[&[u8]], limits: Limits) -> Result<Vec<Vec<Vec<u8>>>, String> {
     let (mut buffer, mut open, mut out) = (Vec::new(), None, Vec::new());
     for piece in pieces {
@@ -159,13 +159,14 @@ fn a_stray_line_end_is_judged_with_the_line_that_it_begins() {
     }
     let text = run(&[b"*1\r\n\nAAAA\r\n"], LIMITS).expect_err("invalid");
     assert_eq!(text, "expected '$', got '\n'");
-    // An empty line is complete.
+    // A line that is only a line end is complete, and no header of a bulk.
     assert_eq!(run(&[b"*1\r\n\r"], LIMITS), Ok(Vec::new()));
     let text = run(&[b"*1\r\n\r\n"], LIMITS).expect_err("invalid");
     assert_eq!(text, "expected '$', got '\r'");
 }
 
-/// The line ends at the NUL, as a C string does: no line end is found behind it, up to the limit.
+/// A header line with a NUL ends at the NUL, as a C string does: no line end is found behind it,
+/// until the line is longer than `INLINE_MAX`.
 #[test]
 fn a_line_with_a_nul_is_never_complete() {
     let bytes: &[&[u8]] = &[
