@@ -1,5 +1,5 @@
-//! A set of hash slots, as packets carry it: 2,048 bytes, the bit of slot 0 in the lowest bit of
-//! the first byte.
+//! A set of hash slots, as packets of the cluster bus carry it: 2,048 bytes, slot 0 in the lowest
+//! bit of the first byte.
 
 use std::fmt;
 
@@ -7,10 +7,10 @@ use crate::db::slot::SLOTS;
 
 const WORDS: usize = SLOTS / 64;
 
-/// The size of a set of slots in a packet.
+/// The size in bytes of a set of slots in a packet of the cluster bus.
 pub const BITMAP_LEN: usize = SLOTS / 8;
 
-/// A set of slots.
+/// A set of hash slots, a bit for each slot.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Bitmap(Box<[u64; WORDS]>);
 
@@ -21,7 +21,7 @@ impl Default for Bitmap {
 }
 
 impl Bitmap {
-    /// Reads the set from its form in a packet.
+    /// Reads the set from its bytes in a packet of the cluster bus.
     pub fn from_bytes(bytes: &[u8; BITMAP_LEN]) -> Bitmap {
         let mut bitmap = Bitmap::default();
         let (words, _) = bytes.as_chunks::<8>();
@@ -31,17 +31,17 @@ impl Bitmap {
         bitmap
     }
 
-    /// Appends the set in its form in a packet.
+    /// Appends the set to a packet of the cluster bus.
     pub fn append_to(&self, out: &mut Vec<u8>) {
         out.extend(self.0.iter().flat_map(|word| word.to_le_bytes()));
     }
 
-    /// Adds a slot. The slot must be below [`SLOTS`].
+    /// Adds a slot, which must be below [`SLOTS`], to the set.
     pub fn insert(&mut self, slot: u16) {
         self.0[usize::from(slot) / 64] |= 1 << (slot % 64);
     }
 
-    /// Removes a slot.
+    /// Removes a slot from the set.
     pub fn remove(&mut self, slot: u16) {
         self.0[usize::from(slot) / 64] &= !(1 << (slot % 64));
     }
@@ -51,7 +51,7 @@ impl Bitmap {
         self.0[usize::from(slot) / 64] >> (slot % 64) & 1 == 1
     }
 
-    /// The number of slots.
+    /// The number of slots in the set.
     pub fn len(&self) -> usize {
         self.0.iter().map(|word| word.count_ones() as usize).sum()
     }
@@ -61,7 +61,7 @@ impl Bitmap {
         self.0.iter().all(|word| *word == 0)
     }
 
-    /// The slots in order. Words without slots cost one test for 64 slots.
+    /// The slots of the set in ascending order. 64 slots that are not in the set cost one test.
     pub fn iter(&self) -> impl Iterator<Item = u16> {
         let words = self.0.iter().enumerate().filter(|(_, word)| **word != 0);
         words.flat_map(|(at, word)| {

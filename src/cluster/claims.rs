@@ -1,13 +1,14 @@
 //! Claims of slots, and config epochs.
 //!
 //! The head of each PING has the slots of a primary and its config epoch. A claim with a higher
-//! epoch than the owner's takes the slot; a claim with a lower one is answered with an UPDATE that
-//! has the owner's claim. So all views become equal to the claim with the highest epoch, in
-//! whatever order packets arrive.
+//! epoch than that of the slot's owner takes the slot; a claim with a lower epoch is answered with
+//! an UPDATE that has the owner's claim. So the views of all nodes become equal to the claim with
+//! the highest epoch, in whatever order packets arrive.
 //!
-//! Two primaries with one epoch could both keep a slot. The primary with the smaller name takes a
-//! new epoch. Taking a new epoch needs no votes: an epoch that is higher than all others
-//! contradicts no vote, as votes are about claims of the slots of a failed primary.
+//! Two primaries with the same config epoch could both keep a slot, so the primary with the smaller
+//! name takes a new epoch. A primary may take a new config epoch without votes: an epoch that is
+//! higher than all others contradicts no vote, as votes are about claims of the slots of a failed
+//! primary.
 
 use std::rc::Rc;
 
@@ -19,7 +20,7 @@ use super::nodes::NodeIndex;
 use super::packet::{Body, Header, Message};
 
 impl Cluster {
-    /// Executes the claims in the head of a packet.
+    /// Executes the claims of slots in the head of a packet.
     pub(super) fn receive_claims(
         &mut self,
         sender: NodeIndex,
@@ -41,7 +42,8 @@ impl Cluster {
         if primary == sender {
             self.take_claims(sender, header.config_epoch, &header.slots, out);
         }
-        // A claim with a lower epoch than the owner's is out of date: send the owner's claim.
+        // A claim with a lower epoch than that of the slot's owner is out of date, so send the
+        // owner's claim.
         let newer = header.slots.iter().find_map(|slot| {
             let owner = self.slots.owner(slot)?;
             let stale = owner != sender
@@ -54,7 +56,7 @@ impl Cluster {
         }
     }
 
-    /// Whether the claimed slots are exactly those that the primary has in this view.
+    /// Whether the claimed slots are exactly those that the primary has in this node's view.
     fn is_known_claim(&self, primary: NodeIndex, claimed: &Bitmap) -> bool {
         let own = |slot| self.slots.owner(slot) == Some(primary);
         let known = usize::from(self.nodes[primary].slot_count);
@@ -107,8 +109,8 @@ impl Cluster {
         self.take_claims(node, config_epoch, slots, out);
     }
 
-    /// Takes over what a primary claims. If this node loses its last slot to the claimant, it
-    /// becomes a replica of the claimant.
+    /// Makes the claimant the owner of the slots that it claims with a higher epoch. If this node
+    /// loses its last slot to the claimant, it becomes a replica of the claimant.
     pub(super) fn take_claims(
         &mut self,
         claimant: NodeIndex,
@@ -156,7 +158,8 @@ impl Cluster {
             }
         }
         let all_gone = self.nodes[mine].slot_count == 0;
-        // A failover takes all slots with one claim, the move of slots takes a part.
+        // The new primary of a failover claims all slots of this node at once, a move of slots only
+        // a part.
         let is_failover = claimed.len() == lost.len() || self.share_shard(self.me, claimant);
         if taken_from_mine && all_gone && (self.settings.allow_replica_migration || is_failover) {
             let (name, lost) = (self.nodes[claimant].called(), lost.len());
@@ -186,8 +189,8 @@ impl Cluster {
         self.nodes[one].shard == self.nodes[other].shard
     }
 
-    /// If the sender and this node are primaries with the same config epoch, the one with the
-    /// smaller name takes a new epoch.
+    /// If the sender and this node are primaries with the same config epoch, and this node has the
+    /// smaller name, this node takes a new config epoch.
     pub(super) fn resolve_collision(
         &mut self,
         sender: NodeIndex,
@@ -208,21 +211,21 @@ impl Cluster {
         self.log(log::Level::Debug, text, out);
     }
 
-    /// Takes an epoch that is higher than all others, without votes.
+    /// Sets this node's config epoch to a new one that is higher than all others, without votes.
     pub(super) fn new_config_epoch(&mut self) {
         self.current_epoch = self.highest_epoch() + 1;
         self.nodes[self.me].config_epoch = self.current_epoch;
         self.hold(Held::Claim);
     }
 
-    /// The highest epoch that this node knows.
+    /// The highest config epoch or current epoch that this node knows.
     pub(super) fn highest_epoch(&self) -> u64 {
         let epochs = self.nodes.iter().map(|(_, node)| node.config_epoch);
         epochs.max().unwrap_or(0).max(self.current_epoch)
     }
 
-    /// Takes a higher epoch unless this node has the highest alone. Returns whether the epoch
-    /// changed.
+    /// Sets this node's config epoch to a new one, unless it is the highest already. Returns
+    /// whether the epoch changed.
     pub(super) fn bump_epoch(&mut self) -> bool {
         let own = self.nodes[self.me].config_epoch;
         if own != 0 && own == self.highest_epoch() {

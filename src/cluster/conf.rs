@@ -1,4 +1,5 @@
-//! Builds the cluster's state from nodes.conf, and nodes.conf from the state.
+//! Builds the cluster's state from the parsed nodes.conf, and the content of nodes.conf from the
+//! cluster's state.
 
 use super::config_file::{NodeLine, NodesConf, OpenSlot};
 use super::event::{Now, Settings, Texts};
@@ -8,7 +9,7 @@ use super::nodes::{Node, NodeIndex};
 use super::packet::flag;
 use crate::util::random::Random;
 
-/// Flags that are written to nodes.conf.
+/// The flags of nodes that are written to nodes.conf.
 const KEPT: u16 = flag::MYSELF
     | flag::PRIMARY
     | flag::REPLICA
@@ -30,7 +31,7 @@ impl Cluster {
         }
     }
 
-    /// The line of each node, also of those in handshake.
+    /// The lines of nodes.conf and CLUSTER NODES for all nodes, also for those in handshake.
     pub fn lines(&self, now: Now) -> Vec<NodeLine> {
         // Collect the slots of all nodes in one walk.
         let mut slots = std::collections::HashMap::<NodeIndex, Vec<(u16, u16)>>::new();
@@ -45,7 +46,7 @@ impl Cluster {
         indices.map(|index| line(*index)).collect()
     }
 
-    /// The line of a node, without its slots.
+    /// The line of nodes.conf for a node, without the node's slots.
     pub fn line_of(&self, now: Now, index: NodeIndex) -> NodeLine {
         let node = &self.nodes[index];
         let wall_ms = |ms: u64| match ms {
@@ -129,7 +130,7 @@ impl Cluster {
         migrating.chain(importing).collect()
     }
 
-    /// Builds the cluster's state from nodes.conf at a start.
+    /// Builds the cluster's state from nodes.conf when the server starts.
     pub fn load(now: Now, settings: Settings, mut random: Random, conf: &NodesConf) -> Cluster {
         let own = conf
             .nodes
@@ -146,7 +147,7 @@ impl Cluster {
         for line in &conf.nodes {
             cluster.load_relations(line);
         }
-        // An edited file may have a vote or a claim of a later epoch.
+        // An edited nodes.conf may have a vote or a claim of a later epoch than `currentEpoch`.
         cluster.current_epoch = cluster.highest_epoch().max(cluster.last_vote_epoch);
         cluster.todo.health = true;
         cluster.announce();
@@ -175,8 +176,8 @@ impl Cluster {
             }
         }
         if is_me {
-            // This node's texts and ports come from the settings. This node's address comes from
-            // the file if the settings have none.
+            // This node's texts and ports come from the settings, and its IP address from
+            // nodes.conf if the settings have none.
             let me = &mut self.nodes[self.me];
             me.flags = line.flags & KEPT & !flag::NO_FAILOVER | me.flags & flag::NO_FAILOVER;
             me.config_epoch = line.config_epoch;
@@ -195,7 +196,7 @@ impl Cluster {
         if texts != Texts::default() {
             node.texts = Some(Box::new(texts));
         }
-        // The times of pings and pongs in the file are not read: they say nothing about the
+        // The times of pings and pongs in nodes.conf are ignored: they say nothing about the
         // present.
         if node.has(flag::FAIL) {
             node.failed_at = now.ms;
@@ -208,7 +209,8 @@ impl Cluster {
         }
     }
 
-    /// Reads the primary, the slots and the open slots of a line, after all nodes were added.
+    /// Takes the primary, the slots and the open slots from a line of nodes.conf, after the nodes
+    /// of all lines were added.
     fn load_relations(&mut self, line: &NodeLine) {
         let Some(index) = self.nodes.find(&line.name) else {
             return;

@@ -8,17 +8,17 @@
 //!   vars currentEpoch <n> lastVoteEpoch <n>
 //! ```
 //!
-//! Keys: `shard-id nodename tcp-port tls-port`, and in Valkey 9 `availability-zone` and
-//! `client-ipv4 client-ipv6 client-tcp-port client-tls-port`. Redis 7.0 writes no keys. Keys that
-//! this server does not know are kept and written again.
+//! Keys of the fields behind the host name: `shard-id nodename tcp-port tls-port`, and in Valkey 9
+//! `availability-zone` and `client-ipv4 client-ipv6 client-tcp-port client-tls-port`. Redis 7.0
+//! writes no keys. Fields with keys that aeris does not know are kept and written again.
 //!
-//! The file is replaced by a rename, so an incomplete file is a fault of the disk or of an editor.
-//! The line `vars` is the last one and ends with a newline: a file without that line was cut, and
-//! is refused: read as it is, it would be a smaller cluster with lower epochs.
+//! nodes.conf is replaced by a rename, so an incomplete file is a fault of the disk or of an
+//! editor. The line `vars` is the last line of nodes.conf and ends with a newline. A file without
+//! that line was cut, and is refused: it would describe a smaller cluster with lower epochs.
 //!
-//! **Invariant:** [`NodesConf::parse`] reads what [`NodesConf::render`] writes to the same value,
-//! and refuses each proper prefix of that text (`tests::no_prefix_of_a_file_is_read`, fuzz target
-//! `nodes_conf`).
+//! **Invariant:** [`NodesConf::parse`] turns the text that [`NodesConf::render`] writes into an
+//! equal value, and refuses each proper prefix of that text (`tests::no_prefix_of_a_file_is_read`,
+//! fuzz target `nodes_conf`).
 //! **Limits:** a cluster has at most [`NODES_MAX`] nodes.
 
 use std::collections::HashSet;
@@ -28,43 +28,44 @@ use super::name::{Ip, Name, is_valid_text};
 use super::packet::flag;
 use crate::db::slot::SLOTS;
 
-/// The maximum number of nodes of a cluster: an owner of a slot is a number of two bytes.
+/// The maximum number of nodes of a cluster: the table of slots stores the owner of a slot in two
+/// bytes.
 pub const NODES_MAX: usize = 65_000;
 
-/// A slot that is being moved.
+/// A slot that is being moved to or from this node, as nodes.conf has it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct OpenSlot {
     pub slot: u16,
-    /// Whether the slot moves to this node; if not, it moves from this node.
+    /// Whether the slot moves to this node; otherwise the slot moves from this node.
     pub importing: bool,
     /// The other node of the move.
     pub node: Name,
 }
 
-/// The line of a node.
+/// The line of a node in nodes.conf.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NodeLine {
     pub name: Name,
     pub ip: Ip,
     pub port: u16,
     pub bus_port: u16,
-    /// The host name; `None` if the field is not there or empty.
+    /// The host name of the node; `None` if the field is not there or empty.
     pub host_name: Option<Box<[u8]>>,
     /// The `key=value` fields behind the host name, in order.
     pub fields: Vec<(Box<str>, Box<str>)>,
-    /// A set of [`flag`]s.
+    /// The flags of the node, as bits of [`flag`].
     pub flags: u16,
     pub primary: Option<Name>,
     pub ping_sent_ms: u64,
     pub pong_received_ms: u64,
     pub config_epoch: u64,
     pub connected: bool,
-    /// Ranges of slots, both ends included.
+    /// The node's slots as ranges, both ends included.
     pub slots: Vec<(u16, u16)>,
     pub open: Vec<OpenSlot>,
 }
 
-/// The content of the file.
+/// The content of nodes.conf.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct NodesConf {
     pub nodes: Vec<NodeLine>,
@@ -72,10 +73,10 @@ pub struct NodesConf {
     pub last_vote_epoch: u64,
 }
 
-/// Why a file is not accepted.
+/// The reason why a nodes.conf is refused, with the line.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ConfError {
-    /// The number of the line, from 1.
+    /// The number of the invalid line, from 1.
     pub line: usize,
     pub reason: &'static str,
 }
@@ -86,7 +87,7 @@ impl fmt::Display for ConfError {
     }
 }
 
-/// The words of the flags, in the order of Redis and Valkey.
+/// The words of the node flags in nodes.conf, in the order of Redis and Valkey.
 const FLAG_WORDS: [(u16, &str); 8] = [
     (flag::MYSELF, "myself"),
     (flag::PRIMARY, "master"),
@@ -98,7 +99,7 @@ const FLAG_WORDS: [(u16, &str); 8] = [
     (flag::NO_FAILOVER, "nofailover"),
 ];
 
-/// The flags as a text: `myself,master`.
+/// The flags of a node as a text such as `myself,master`.
 pub fn flag_words(flags: u16) -> String {
     let words = FLAG_WORDS.iter().filter(|(bit, _)| flags & bit != 0);
     let words: Vec<&str> = words.map(|(_, word)| *word).collect();
@@ -110,7 +111,7 @@ pub fn flag_words(flags: u16) -> String {
 }
 
 impl NodesConf {
-    /// Parses a whole file.
+    /// Parses the text of a nodes.conf.
     pub fn parse(text: &[u8]) -> Result<NodesConf, ConfError> {
         let at = |line: usize| move |reason| ConfError { line, reason };
         let text = std::str::from_utf8(text).map_err(|_| at(1)("not a text"))?;
@@ -152,14 +153,14 @@ impl NodesConf {
             match *key {
                 "currentEpoch" => self.current_epoch = value,
                 "lastVoteEpoch" => self.last_vote_epoch = value,
-                // Ignore a variable of a newer version.
+                // A variable of a newer version is ignored.
                 _ => {}
             }
         }
         Ok(())
     }
 
-    /// Checks what must hold for all lines together.
+    /// Checks that one line has the flag `myself`, and that no node and no slot occurs twice.
     fn check(&self) -> Result<(), &'static str> {
         if self.nodes.len() > NODES_MAX {
             return Err("too many nodes");
@@ -183,7 +184,7 @@ impl NodesConf {
         Ok(())
     }
 
-    /// The text of the file.
+    /// The text of nodes.conf.
     pub fn render(&self) -> String {
         let mut out = String::new();
         for node in &self.nodes {
@@ -257,7 +258,8 @@ impl NodeLine {
         Ok(node)
     }
 
-    /// Appends the line without a newline. CLUSTER NODES replies these lines with `fields` empty.
+    /// Appends the node's line to `out`, without a newline. CLUSTER NODES replies such lines with
+    /// `fields` empty.
     pub fn render(&self, out: &mut String) {
         let (ip, host) = (self.ip.as_str(), self.host_name.as_deref().unwrap_or(b""));
         let _ = write!(out, "{} {ip}:{}@{}", self.name, self.port, self.bus_port);
@@ -292,7 +294,7 @@ impl NodeLine {
     }
 }
 
-/// Parses `ip:port@bus port`; a missing bus port is 10,000 above the port.
+/// Parses the address of a node, `ip:port@bus port`; a missing bus port is 10,000 above the port.
 fn parse_address(text: &str) -> Result<(Ip, u16, u16), &'static str> {
     const INVALID: &str = "an invalid address";
     let (ip, ports) = text.rsplit_once(':').ok_or(INVALID)?;
@@ -341,7 +343,7 @@ fn parse_range(text: &str) -> Result<(u16, u16), &'static str> {
     }
 }
 
-/// Parses `slot->-target]` or `slot-<-source]`.
+/// Parses an open slot behind its `[`: `slot->-target]` or `slot-<-source]`.
 fn parse_open(text: &str) -> Result<OpenSlot, &'static str> {
     const INVALID: &str = "an invalid open slot";
     let text = text.strip_suffix(']').ok_or(INVALID)?;
@@ -362,7 +364,7 @@ fn parse_open(text: &str) -> Result<OpenSlot, &'static str> {
 mod tests {
     use super::*;
 
-    /// Files that real servers wrote: Redis 7.0 and 8.2, Valkey 8.0 and 9.1.
+    /// The nodes.conf files that Redis 7.0 and 8.2 and Valkey 8.0 and 9.1 wrote.
     const GOLDEN: [&str; 4] = [
         include_str!("golden/redis-7.0.conf"),
         include_str!("golden/redis-8.2.conf"),

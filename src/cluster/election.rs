@@ -1,4 +1,5 @@
-//! Elections: a replica replaces its failed primary, and voters answer it.
+//! Elections: a replica asks for votes to replace its failed primary, and the primaries with slots,
+//! the voters, answer.
 //!
 //! ```text
 //!            the primary failed              the time came         a majority      slots are claimed
@@ -10,26 +11,27 @@
 //!
 //! A voter votes once in each epoch, so of all elections that run at once only one wins in an
 //! epoch. In Redis, a failed election is repeated after four node timeouts. When hundreds of
-//! primaries fail together, most elections collide, and shards stay down for minutes. This server
-//! differs:
+//! primaries fail together, most elections collide, and shards stay down for minutes. The elections
+//! of aeris differ:
 //!
-//! - The delay grows with two ranks: that of the failed primary among all failed primaries, by the
-//!   names of their shards, so that elections follow each other at short intervals; and that of the
-//!   replica among the replicas of its primary, by their offsets.
-//! - The best replica of the first shard begins at once if all of its siblings agree that the
-//!   primary failed. Voters that do not know of the failure yet refuse, so a request is repeated in
-//!   its epoch: a voter that has refused may still vote, and one that has voted repeats its vote,
-//!   which counts once.
-//! - If the epoch was taken by another election, or the votes were split, a new election begins
-//!   after a random wait that doubles each time. The new election contradicts no vote, since it has
-//!   an epoch of its own.
-//! - A voter that voted for a replica does not vote for another one of the same shard within two
-//!   node timeouts, so that the winner can announce itself; but it may vote for the same replica
-//!   again.
+//! - The delay of a replica's election grows with two ranks: the rank of the failed primary among
+//!   all failed primaries, by the names of their shards, so that elections follow each other at
+//!   short intervals; and the rank of the replica among the replicas of its primary, by their
+//!   offsets.
+//! - The replica with the highest offset of the first failed shard begins at once if all other
+//!   replicas of its primary agree that the primary failed. Voters that do not know of the failure
+//!   yet refuse, so a request for votes is repeated in the same epoch: a voter that has refused may
+//!   still vote, and a voter that has voted repeats its vote, which counts once.
+//! - If the epoch of an election was taken by another election, or the votes were split, a new
+//!   election begins after a random wait that doubles each time. A new election contradicts no
+//!   vote, since it has a new epoch.
+//! - A voter that voted for a replica does not vote for another replica of the same shard within
+//!   two node timeouts, so that the winner can announce itself; but the voter may vote for the same
+//!   replica again.
 //!
 //! **Invariant:** a vote, and the epoch of a request, are on the disk before they are sent
 //! ([`Held`]). A vote carries the epoch of its election in the head, not the epoch known when it is
-//! sent, and counts only if that is the epoch of the request.
+//! sent, and counts only if that epoch is the epoch of the candidate's request.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -40,13 +42,13 @@ use super::name::Name;
 use super::nodes::{Node, NodeIndex};
 use super::packet::{Body, Header, Message, flag, message_flag};
 
-/// The progress of an election of this node.
+/// The progress of the election in which this node is the candidate.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 enum Phase {
     #[default]
     Idle,
-    /// The request is sent at the time `at`, or at `earliest` if all siblings agree that the
-    /// primary failed and this replica has the highest offset.
+    /// The request for votes is sent at the time `at`, or at `earliest` if this replica has the
+    /// highest offset and all other replicas of the primary agree that it failed.
     Scheduled { at: u64, earliest: u64 },
     Asking {
         epoch: u64,
@@ -56,33 +58,35 @@ enum Phase {
         repeat_at: Option<u64>,
         votes: BTreeSet<NodeIndex>,
     },
-    /// The next election may be scheduled at this time.
+    /// The election failed; the next election of this node may be scheduled at the time `until`.
     Failed { until: u64 },
-    /// The manual failover that this election belonged to has timed out. The election gets no more
-    /// votes.
+    /// The manual failover to which the election belonged has timed out, so its votes do not count
+    /// any more.
     Abandoned { epoch: u64 },
 }
 
-/// The election in which this node is a candidate; idle if none runs.
+/// The election in which this node is a candidate; `Idle` if there is none.
 #[derive(Clone, Default, Debug)]
 pub(super) struct Election {
     phase: Phase,
-    /// The rank by offset among the siblings that the scheduled time includes.
+    /// This replica's rank by offset among the replicas of its primary, which the scheduled time
+    /// includes.
     rank: u64,
-    /// The number of tries that ended without a majority; each such try doubles the longest wait
-    /// before the next try.
+    /// The number of elections of this node that ended without a majority; each of them doubles the
+    /// longest wait before the next election.
     collisions: u32,
 }
 
 impl Election {
-    /// Drops the vote of a node that is removed.
+    /// Drops the vote of a node that is removed from the cluster.
     pub(super) fn forget(&mut self, index: NodeIndex) {
         if let Phase::Asking { votes, .. } = &mut self.phase {
             votes.remove(&index);
         }
     }
 
-    /// Ends an election whose manual failover has timed out: later votes for it don't count.
+    /// Ends an election whose manual failover has timed out: later votes for that election don't
+    /// count.
     pub(super) fn abandon(&mut self) {
         self.phase = match self.phase {
             Phase::Asking { epoch, .. } | Phase::Abandoned { epoch } => Phase::Abandoned { epoch },
@@ -91,12 +95,13 @@ impl Election {
     }
 }
 
-/// The maximum of the unit of the delay. Without ranks, the delay is one to two units.
+/// The maximum, in milliseconds, of the unit of an election's delay. For a replica and a shard of
+/// rank 0, the delay is one to two units.
 const DELAY_MAX_MS: u64 = 500;
 const SHARD_STEP_MS: [u64; 2] = [5, 50];
-/// The minimum of the time within which an election must succeed.
+/// The minimum of the time, in milliseconds, within which an election must succeed.
 const AUTH_TIMEOUT_MIN_MS: u64 = 2000;
-/// The longest wait before another try doubles at most this number of times.
+/// The number of times that the longest wait before another election can double.
 const COLLISIONS_MAX: u32 = 6;
 
 impl Cluster {
@@ -108,7 +113,7 @@ impl Cluster {
         (self.settings.node_timeout_ms * 2).max(AUTH_TIMEOUT_MIN_MS)
     }
 
-    /// The time at which [`Cluster::run_election`] must be called.
+    /// The time at which [`Cluster::run_election`] must be called next.
     pub(super) fn election_deadline(&self) -> Option<u64> {
         match &self.election.phase {
             Phase::Idle | Phase::Failed { .. } | Phase::Abandoned { .. } => None,
@@ -142,7 +147,8 @@ impl Cluster {
         }
     }
 
-    /// Drops the election that runs: a manual failover begins with an election of its own.
+    /// Drops the election that runs, since a new manual failover begins with an election of its
+    /// own.
     pub(super) fn reset_election(&mut self, out: &mut Vec<Action>) {
         let election = std::mem::take(&mut self.election);
         if let Phase::Asking { epoch, .. } | Phase::Abandoned { epoch } = election.phase {
@@ -154,8 +160,8 @@ impl Cluster {
         }
     }
 
-    /// Begins to ask for votes when the scheduled time has come. The time changes with this
-    /// replica's rank by offset.
+    /// Begins to ask for votes when the scheduled time of the election has come. The scheduled time
+    /// changes with this replica's rank by offset.
     fn await_turn(
         &mut self,
         now: Now,
@@ -179,14 +185,15 @@ impl Cluster {
         }
     }
 
-    /// Whether each other replica that could be elected has found that the primary failed.
+    /// Whether each other replica of the primary that could be elected has found that the primary
+    /// failed.
     fn siblings_agree(&self, primary: NodeIndex) -> bool {
         self.nodes.replicas_of(primary).all(|(index, node)| {
             index == self.me || node.has(flag::PRIMARY_FAILED | flag::FAIL | flag::NO_FAILOVER)
         })
     }
 
-    /// The primary that this node may replace.
+    /// The primary that this node may replace by an election; `None` if it may not be elected.
     fn may_be_elected(&self, now: Now, manual: bool) -> Option<NodeIndex> {
         let primary = self.nodes[self.me].replica_of?;
         let node = &self.nodes[primary];
@@ -196,7 +203,8 @@ impl Cluster {
 
     fn has_recent_data(&self, now: Now) -> bool {
         let (settings, replication) = (&self.settings, &self.replication);
-        // A failed primary was silent for the node timeout at least, so that time does not count.
+        // A failed primary was silent for at least the node timeout, so the node timeout is
+        // subtracted from the age of the data.
         let age = now.ms.saturating_sub(replication.heard_ms);
         let age = age.saturating_sub(settings.node_timeout_ms);
         let limit = settings
@@ -206,7 +214,8 @@ impl Cluster {
             || replication.heard_ms != 0 && age <= limit.saturating_add(settings.repl_ping_ms)
     }
 
-    /// The number of siblings with a higher offset; of equal ones, the name decides.
+    /// The number of other replicas of the primary with a higher offset; of replicas with equal
+    /// offsets, the one with the smaller name comes first.
     fn rank_by_offset(&self, primary: NodeIndex) -> u64 {
         let offset = self.replication.offset;
         let name = self.nodes[self.me].name;
@@ -217,7 +226,8 @@ impl Cluster {
         better.count() as u64
     }
 
-    /// The number of failed primaries with slots whose shard has a smaller name.
+    /// The number of failed primaries with slots whose shard has a smaller name than the shard of
+    /// `primary`.
     fn rank_of_primary(&self, primary: NodeIndex) -> u64 {
         let own = &self.nodes[primary].shard;
         let failed = self.nodes.iter().map(|(_, node)| node);
@@ -247,7 +257,7 @@ impl Cluster {
         let line =
             "Start of election delayed for {} milliseconds (rank #{}, MASTER rank #{}, offset {}).";
         self.line(line, &[&delay, &rank, &shard_rank, &offset], out);
-        // Siblings need this replica's offset for their own rank.
+        // The other replicas of the primary need this replica's offset for their own rank.
         self.announce();
         self.tell_siblings(now, primary, out);
         if delay == 0 {
@@ -268,8 +278,8 @@ impl Cluster {
     fn begin_asking(&mut self, now: Now, out: &mut Vec<Action>) {
         self.current_epoch = self.highest_epoch() + 1;
         let epoch = self.current_epoch;
-        // This node has voted in this epoch, for itself: as the winner it must not vote for another
-        // one.
+        // This node has voted in this epoch, for itself: if it wins, it must not vote for another
+        // candidate in this epoch.
         self.last_vote_epoch = epoch;
         self.election.phase = Phase::Asking {
             epoch,
@@ -305,7 +315,7 @@ impl Cluster {
         let message = Rc::new(Message::Full(Box::new(header), Body::AuthRequest));
         for at in 0..self.nodes.count() {
             let index = self.nodes.indices()[at];
-            // Replicas have no vote.
+            // Replicas have no vote, so only primaries are asked.
             if index != self.me && self.nodes[index].is_primary() {
                 self.send_to(index, &message, out);
             }
@@ -361,7 +371,7 @@ impl Cluster {
         }
     }
 
-    /// Whether another election has won this epoch, or a later epoch has begun.
+    /// Whether a primary has won another election with `epoch`, or a later epoch has begun.
     fn is_epoch_taken(&self, epoch: u64) -> bool {
         let won = |node: &Node| node.is_primary() && node.config_epoch >= epoch;
         self.current_epoch > epoch || self.nodes.iter().any(|(_, node)| won(node))
@@ -378,7 +388,8 @@ impl Cluster {
         }
     }
 
-    /// Becomes the primary of the slots of the present primary. The config epoch must be set.
+    /// Makes this replica the primary of its primary's slots. This node's config epoch must be set
+    /// before.
     pub(super) fn take_over(&mut self, out: &mut Vec<Action>) {
         let Some(primary) = self.nodes[self.me].replica_of else {
             return;
@@ -388,7 +399,8 @@ impl Cluster {
         for slot in self.slots.of(primary).iter() {
             self.set_owner(slot, Some(self.me));
         }
-        // Siblings and the old primary become replicas of this node when they receive its claim.
+        // The other replicas and the old primary become replicas of this node when they receive its
+        // claim.
         self.hold(Held::Claim);
         self.election = Election::default();
         self.reset_manual(out);
@@ -397,7 +409,7 @@ impl Cluster {
         out.push(Action::Promote);
     }
 
-    /// Answers a request for a vote.
+    /// Answers a candidate's request for a vote.
     pub(super) fn vote(
         &mut self,
         now: Now,
@@ -410,8 +422,8 @@ impl Cluster {
         }
         let (name, epoch) = (self.nodes[candidate].name, header.current_epoch);
         if self.last_vote == Some((name, epoch)) {
-            // The request is a repetition: the vote was lost on its way, or still waits for the
-            // disk.
+            // The candidate repeats its request: this node's vote was lost on its way, or still
+            // waits for the disk.
             let held = |(_, held): &(u64, Held)| {
                 *held
                     == Held::Vote {
@@ -445,7 +457,8 @@ impl Cluster {
         }
     }
 
-    /// The primary that the candidate may replace; an error is the reason of the refusal.
+    /// The primary that the candidate may replace; `Err` is the reason why this node does not vote
+    /// for it.
     fn may_vote(
         &self,
         now: Now,
@@ -483,8 +496,7 @@ impl Cluster {
         }
     }
 
-    /// Sends a vote that is on the disk. The vote is dropped if this node has no right to vote any
-    /// more.
+    /// Sends a vote that is on the disk, unless this node has lost its right to vote.
     pub(super) fn send_vote(&mut self, candidate: Name, epoch: u64, out: &mut Vec<Action>) {
         if let Some(candidate) = self.nodes.find(&candidate)
             && self.nodes[self.me].is_voter()

@@ -1,4 +1,4 @@
-//! The events and settings that the cluster's machine takes, and the actions that it returns.
+//! The input of the cluster's state machine (events, settings) and its output (actions).
 
 use std::rc::Rc;
 
@@ -6,79 +6,85 @@ use super::name::{Ip, Name};
 use super::packet::{Message, Publish};
 use crate::texts::Words;
 
-/// The time of an event.
+/// The time of an event of the cluster's state machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Now {
-    /// Milliseconds that never decrease; not 0. All decisions use this time.
+    /// Milliseconds of a clock that never goes back; not 0. All decisions of the cluster use this
+    /// clock.
     pub ms: u64,
-    /// Unix time in milliseconds, which may jump. Only gossip and nodes.conf use the Unix time.
+    /// Unix time in milliseconds, which may jump. In the cluster, only gossip and nodes.conf use
+    /// the Unix time.
     pub wall_ms: u64,
 }
 
-/// The number of a connection of the bus. A number is used once.
+/// The number of a connection of the cluster bus; no number is used twice.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct LinkId(pub u64);
 
-/// The address of a node.
+/// The IP address of a cluster node and its ports.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Address {
     pub ip: Ip,
-    /// The port for clients without TLS; 0: none.
+    /// The node's port for clients without TLS; 0 if it has none.
     pub tcp_port: u16,
-    /// The port for clients with TLS; 0: none.
+    /// The node's port for clients with TLS; 0 if it has none.
     pub tls_port: u16,
     pub bus_port: u16,
 }
 
-/// The state of replication of this node, as far as elections need it.
+/// The replication state of this node, as far as elections need it.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Replication {
     /// The offset of a primary's stream, or the offset up to which a replica has applied it.
     pub offset: u64,
     /// On a replica: whether the link to the primary is up and in sync.
     pub connected: bool,
-    /// On a replica: the time ([`Now::ms`]) of the last byte of the primary; 0: never.
+    /// On a replica: the time ([`Now::ms`]) of the last byte from the primary; 0 before the first
+    /// byte.
     pub heard_ms: u64,
 }
 
-/// What happened outside of the machine.
+/// An event of the outside world, which is passed to the cluster's state machine.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// The time of [`super::Cluster::deadline`] has come: a tenth of a second has passed, or an
-    /// election or a FAIL packet is due.
+    /// The time of [`super::Cluster::deadline`] has come: the tick of a tenth of a second, a step
+    /// of an election, or a FAIL packet is due.
     Tick,
-    /// A connection that the machine asked for with [`Wire::Connect`] is up.
+    /// A connection that [`Wire::Connect`] asked for is up.
     Connected(LinkId),
-    /// A peer connected; the number is from [`super::Cluster::new_link`].
+    /// Another node connected to the bus port; the link's number is from
+    /// [`super::Cluster::new_link`].
     Accepted(LinkId),
-    /// A connection ended, or could not be made. The machine does not send [`Wire::Close`] for
-    /// this link.
+    /// A connection of the bus ended, or could not be made. The state machine returns no
+    /// [`Wire::Close`] for such a link.
     Closed(LinkId),
-    /// A packet was received.
+    /// A packet was received over the bus.
     Packet {
         link: LinkId,
-        /// The IP address of the connection's other end.
+        /// The IP address of the other end of the packet's connection.
         peer: Ip,
         local: Ip,
         message: &'a Message,
     },
-    /// The state of replication changed.
+    /// The replication state of this node changed.
     Replication(Replication),
-    /// The configuration of the save with this token, and of all saves before, is on the disk.
+    /// The nodes.conf of the [`Action::Save`] with this token, and of all earlier saves, is on the
+    /// disk.
     Saved(u64),
 }
 
-/// What the owner of the machine must do, in order.
+/// What the server must do for the cluster's state machine; actions are executed in their order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Action {
-    /// Change or use a connection of the bus.
+    /// Open, close or write to a connection of the bus.
     Wire(Wire),
-    /// Write [`super::Cluster::conf`] to nodes.conf, later [`Event::Saved`]. `durable`: sync the
-    /// file, since a vote or an epoch is held back until it is on the disk. A save includes the
-    /// changes of all earlier ones.
+    /// Write [`super::Cluster::conf`] to nodes.conf, then pass [`Event::Saved`] to the state
+    /// machine. With `durable` the file must be synced, since a vote or an epoch is held back until
+    /// it is on the disk. A save includes the changes of all earlier saves.
     Save { token: u64, durable: bool },
-    /// This node is a replica of `primary` now, or its primary has another address. Unless
-    /// `keeps_data`, the data are those of another shard, and have no offset until a sync.
+    /// Replicate from `primary`, the new primary of this node or its primary at a new address.
+    /// Without `keeps_data`, this node's data are those of another shard, and have no offset until
+    /// a sync.
     Follow {
         primary: Name,
         address: Address,
@@ -86,45 +92,46 @@ pub enum Action {
     },
     /// Stop replicating and keep the data, since this node is a primary now.
     Promote,
-    /// Remove all data: a replica was reset.
+    /// Remove all data, since this node was a replica and was reset (CLUSTER RESET).
     Flush,
-    /// Hold back writes until this time, for a manual failover; later [`Action::Resume`].
+    /// Pause the writes of clients up to the time `until_ms`, for a manual failover;
+    /// [`Action::Resume`] can end the pause earlier.
     Pause { until_ms: u64 },
-    /// Stop holding back writes.
+    /// End the pause of clients' writes that [`Action::Pause`] began.
     Resume,
-    /// Delete the keys of these slots, which have another owner now.
+    /// Delete the keys of slots that have another owner now.
     DeleteKeys(Vec<u16>),
     /// The owners of slots, roles or addresses changed: cached replies are stale, and blocked
     /// clients must be redirected.
     TopologyChanged,
-    /// The cluster is up or down in the view of this node.
+    /// Note whether the cluster is up or down in the view of this node.
     State { up: bool },
-    /// Publish a message to the subscribers of this node.
+    /// Publish a message that came over the bus to the subscribers of this node.
     Publish(Publish),
-    /// Write a line to the log.
+    /// Write a line to the server's log.
     Log(log::Level, String),
 }
 
-/// What the bus must do with a connection, in order.
+/// An operation on a connection of the cluster bus; operations are executed in their order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Wire {
-    /// Connect to a bus port; later [`Event::Connected`] or [`Event::Closed`].
+    /// Connect to the bus port of a node; the result is [`Event::Connected`] or [`Event::Closed`].
     Connect { link: LinkId, ip: Ip, port: u16 },
-    /// Send a packet. A message may be shared by many sends: encode it once.
+    /// Send a packet. A message that is sent to many nodes is shared, so that it is encoded once.
     Send { link: LinkId, message: Rc<Message> },
-    /// Close a connection, without an event.
+    /// Close a connection of the bus; no event reports the end of this connection.
     Close(LinkId),
 }
 
-/// The settings that the machine reads.
+/// The settings that the cluster's state machine uses.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settings {
-    /// `cluster-node-timeout` in milliseconds, at least 1.
+    /// The setting `cluster-node-timeout` in milliseconds, at least 1.
     pub node_timeout_ms: u64,
     /// The setting `cluster-ping-interval`.
     pub ping_interval_ms: u64,
-    /// The setting `cluster-replica-validity-factor`; 0: a replica may be elected however old its
-    /// data are.
+    /// The setting `cluster-replica-validity-factor`; with 0 a replica may be elected however old
+    /// its data are.
     pub validity_factor: u64,
     /// The setting `repl-ping-replica-period`.
     pub repl_ping_ms: u64,
@@ -142,11 +149,12 @@ pub struct Settings {
     pub blacklist_ms: u64,
     /// The setting `cluster-message-gossip-perc`.
     pub gossip_percent: usize,
-    /// Whether nodes talk to each other with TLS.
+    /// The setting `tls-cluster`: whether the links between nodes use TLS.
     pub tls_cluster: bool,
-    /// The announced address. With an empty IP, peers take the address of the connection.
+    /// The address that this node announces. If its IP is empty, peers use the address of the
+    /// connection.
     pub announced: Address,
-    /// The announced texts: names, zone, addresses for clients.
+    /// The texts that this node announces: names, availability zone, addresses for clients.
     pub texts: Texts,
     pub words: Words,
 }
@@ -173,7 +181,8 @@ impl Default for Settings {
     }
 }
 
-/// What a node announces beside its address, in the form of [`super::packet::Extension`]s.
+/// The texts and client ports that a node announces beside its address, in
+/// [`super::packet::Extension`]s of its packets.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Texts {
     pub host_name: Option<Box<[u8]>>,
@@ -183,6 +192,6 @@ pub struct Texts {
     pub client_ipv6: Option<Box<[u8]>>,
     pub client_port: u16,
     pub client_tls_port: u16,
-    /// Fields of nodes.conf with keys that this server does not know.
+    /// Fields of the node's line in nodes.conf with keys that aeris does not know.
     pub other: Vec<(Box<str>, Box<str>)>,
 }

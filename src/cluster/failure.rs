@@ -1,4 +1,4 @@
-//! Failure detection, and whether the cluster is up.
+//! Failure detection of cluster nodes, and the decision whether the cluster is up.
 //!
 //! ```text
 //!                no answer for the node timeout        reports of a majority of the voters,
@@ -12,23 +12,23 @@
 //! PFAIL is this node's opinion; FAIL is the opinion of the cluster, and starts elections. Voters
 //! are primaries with slots.
 //!
-//! **Reports.** A voter tells the replicas of a node at once that it has marked the node PFAIL, in
-//! a packet that says nothing else. All others learn it from the next ping. So a replica knows that
-//! its primary failed when the last voter of a majority has lost its patience.
+//! **Reports.** A voter that marks a node PFAIL reports this to the node's replicas at once, in a
+//! packet that says nothing else. All other nodes learn of the PFAIL from the voter's next ping. So
+//! a replica knows that its primary failed when the last voter of a majority has marked it PFAIL.
 //!
 //! **FAIL packets.** All nodes find a failure at nearly the same time. If each node sent FAIL to
 //! all others, as in Redis and Valkey, 250 failures among 1,000 nodes would cause 140 million
-//! packets. So this node sends FAIL at once to the replicas of the failed node, and to the others
+//! packets. So a node sends FAIL at once to the replicas of the failed node, and to all other nodes
 //! after a random delay that grows with the cluster (half a millisecond a node), unless it has
-//! received the same FAIL meanwhile. A replica of the failed node sends FAIL to all at once: voters
-//! refuse a candidate until they have marked its primary FAIL.
+//! received a FAIL about the same node meanwhile. A replica of the failed node sends FAIL to all
+//! nodes at once: voters refuse a candidate until they have marked its primary FAIL.
 //!
-//! **Up or down.** The cluster is down in the view of this node if a slot has no owner or a failed
-//! one (`cluster-require-full-coverage`), or if this node can't reach a majority of the voters. A
-//! voter counts as reached if it answered within the node timeout: Redis and Valkey count voters
-//! without PFAIL, which is set up to half a timeout later, so there a cut-off primary takes writes
-//! for longer. A primary that comes back from a minority takes no writes for a while: it may have
-//! been replaced, and has to receive the claim of its successor first.
+//! **Up or down.** The cluster is down in a node's view if a slot has no owner or a failed owner
+//! (`cluster-require-full-coverage`), or if the node can't reach a majority of the voters. A voter
+//! counts as reached if it answered within the node timeout. Redis and Valkey count voters without
+//! PFAIL, which is set up to half a timeout later, so a cut-off primary of Redis takes writes for
+//! longer. A primary that comes back from a minority takes no writes for a while: a replica may
+//! have replaced it, and it has to receive the claim of that replica first.
 
 use std::rc::Rc;
 
@@ -41,16 +41,17 @@ use crate::db::slot::SLOTS;
 
 /// The longest random delay of a FAIL packet, in milliseconds.
 const NOTICE_MAX_MS: u64 = 500;
-/// Bounds of the time in which a primary takes no writes after it was cut off.
+/// The minimum and maximum of the time, in milliseconds, in which a primary takes no writes after
+/// it was cut off from a majority.
 const REJOIN_MS: [u64; 2] = [500, 5000];
 
-/// Why the cluster is down, as Valkey logs it.
+/// The reasons why the cluster is down, as Valkey logs them.
 const MINORITY: &str = "I am part of a minority partition.";
 const NOT_COVERED: &str = "At least one hash slot is not served by any available node. Please check the \
                            'cluster-require-full-coverage' configuration.";
 
 impl Cluster {
-    /// The number of votes that is a majority.
+    /// The number of voters (primaries with slots) that is a majority.
     pub(super) fn majority(&self) -> usize {
         self.size / 2 + 1
     }
@@ -76,9 +77,9 @@ impl Cluster {
         self.decide_failure(now, index, out);
     }
 
-    /// Reports a suspected primary to its replicas at once: the first that has the reports of a
-    /// majority starts an election. Redis and Valkey report with their next ping, up to
-    /// `cluster-ping-interval` (a second) later.
+    /// Reports a suspected primary to its replicas at once, since a replica starts an election when
+    /// it has the reports of a majority. Redis and Valkey report a suspect with their next ping, up
+    /// to `cluster-ping-interval` (a second) later.
     fn report_to_replicas(&mut self, now: Now, index: NodeIndex, out: &mut Vec<Action>) {
         if !self.nodes[self.me].is_voter() {
             return;
@@ -89,7 +90,7 @@ impl Cluster {
         }
     }
 
-    /// Marks a suspect as failed if a majority agrees.
+    /// Marks a suspected node (PFAIL) as failed (FAIL) if a majority of the voters suspects it.
     pub(super) fn decide_failure(&mut self, now: Now, index: NodeIndex, out: &mut Vec<Action>) {
         if !self.nodes[index].has(flag::PFAIL) {
             return;
@@ -109,7 +110,7 @@ impl Cluster {
         }
     }
 
-    /// Sends FAIL to the replicas of a failed node, and to all others a little later.
+    /// Sends FAIL to the replicas of a failed node, and to all other nodes after a random delay.
     fn plan_notice(&mut self, now: Now, index: NodeIndex, out: &mut Vec<Action>) {
         let body = Body::Fail(self.nodes[index].name);
         let message = Rc::new(Message::Full(Box::new(self.header()), body));
@@ -138,8 +139,8 @@ impl Cluster {
         }
     }
 
-    /// Reads a FAIL packet. The sender of a FAIL packet sends it to all nodes, so this node does
-    /// not.
+    /// Reads a FAIL packet. As its sender sends it to all nodes, this node does not send FAIL about
+    /// the same node.
     pub(super) fn read_fail(&mut self, now: Now, name: &Name, out: &mut Vec<Action>) {
         let index = self.nodes.find(name).filter(|index| *index != self.me);
         if let Some(index) = index {
@@ -169,8 +170,8 @@ impl Cluster {
         }
     }
 
-    /// A node has answered: it is no longer suspected (PFAIL), and no longer failed (FAIL) unless a
-    /// replica of it may be about to win an election.
+    /// Clears PFAIL of a node that has answered, and its FAIL unless a replica of the node may be
+    /// about to win an election.
     pub(super) fn answered(&mut self, now: Now, index: NodeIndex, out: &mut Vec<Action>) {
         let timeout = self.settings.node_timeout_ms;
         let node = &mut self.nodes[index];
@@ -215,7 +216,8 @@ impl Cluster {
     pub(super) fn update_health(&mut self, now: Now, out: &mut Vec<Action>) {
         let timeout = self.settings.node_timeout_ms;
         let (mut size, mut reached, mut failed) = (0, 0, false);
-        // Only pongs count: another packet may have waited in a buffer while this node was paused.
+        // Only pongs count: a packet of another type may have waited in a buffer while this node
+        // was stopped.
         let heard = |node: &Node| {
             let age = now.ms.saturating_sub(node.pong_received);
             node.pong_received != 0 && age <= timeout + super::tick::TICK_MS
@@ -249,7 +251,7 @@ impl Cluster {
         out.push(Action::State { up });
     }
 
-    /// Logs why the cluster is down, when the reason changes.
+    /// Logs the reason why the cluster is down, when the reason changes.
     fn explain(&mut self, reason: Option<&'static str>, out: &mut Vec<Action>) {
         if reason == self.down_reason {
             return;

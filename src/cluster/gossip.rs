@@ -1,9 +1,9 @@
 //! Gossip: what PING and PONG packets say about nodes other than sender and receiver.
 //!
-//! Each PING and PONG has the state of some other nodes: a random tenth of the cluster, at least
-//! three, and all that the sender can't reach. So each node learns of a failed node within two
-//! timeouts, and of a new node within a few rounds. The size of a packet grows with a tenth of the
-//! cluster.
+//! Each PING and PONG has the state of some other nodes: a random tenth of the cluster's nodes, at
+//! least three, and all nodes that the sender can't reach. Through gossip, each node learns of a
+//! failed node within two node timeouts, and of a new node within a few rounds. The size of a PING
+//! grows with the number of nodes in the cluster.
 
 use super::event::{Action, Now, Texts};
 use super::machine::Cluster;
@@ -11,15 +11,15 @@ use super::name::Name;
 use super::nodes::{Node, NodeIndex};
 use super::packet::{Extension, Gossip, flag};
 
-/// The least number of nodes in a packet.
+/// The least number of nodes about which a packet gossips.
 const GOSSIP_MIN: usize = 3;
-/// The maximum by which a peer's clock may be ahead, in milliseconds. Times of a clock that is
+/// The milliseconds by which a peer's clock may be ahead of this node's; times of a clock that is
 /// further ahead are ignored.
 const CLOCK_AHEAD_MS: u64 = 500;
 
 impl Cluster {
     pub(super) fn choose_gossip(&mut self, now: Now, to: Option<NodeIndex>) -> Vec<Gossip> {
-        // Gossip is about all nodes but this one and the receiver.
+        // Gossip is about all nodes except this node and the receiver.
         let others = self.nodes.count().saturating_sub(2);
         let wanted = self.nodes.count() * self.settings.gossip_percent / 100;
         let wanted = wanted.max(GOSSIP_MIN).min(others);
@@ -33,8 +33,8 @@ impl Cluster {
             let at = self.random.below(self.nodes.count() as u64) as usize;
             let index = self.nodes.indices()[at];
             let node = &mut self.nodes[index];
-            // A node without link and slots is not worth the space. Nodes with PFAIL are appended
-            // below.
+            // A node to which there is no link and that has no slots is left out. Nodes with PFAIL
+            // are appended after this loop.
             let skip = node.has(flag::HANDSHAKE | flag::NO_ADDR | flag::PFAIL)
                 || !node.connected && node.slot_count == 0;
             if skip || index == self.me || Some(index) == to || node.gossip_mark == round {
@@ -51,7 +51,7 @@ impl Cluster {
 
     pub(super) fn gossip_about(&self, now: Now, index: NodeIndex) -> Gossip {
         let node = &self.nodes[index];
-        // Unix time in seconds.
+        // Converts a time of `Now::ms` into Unix time in seconds; 0 stays 0.
         let wall_s = |ms: u64| match ms {
             0 => 0,
             ms => (now.wall_ms.saturating_sub(now.ms.saturating_sub(ms)) / 1000) as u32,
@@ -72,7 +72,7 @@ impl Cluster {
         }
     }
 
-    /// Reads the gossip of a known node.
+    /// Reads the gossip in a packet of a known node.
     pub(super) fn read_gossip(
         &mut self,
         now: Now,
@@ -123,7 +123,8 @@ impl Cluster {
         let node = &mut self.nodes[index];
         let fails_there = entry.flags & (flag::FAIL | flag::PFAIL) != 0;
         let fails_here = node.has(flag::FAIL | flag::PFAIL);
-        // If another node received a pong of this node recently, a ping is not needed.
+        // If another node has recently received a pong of the node in the gossip entry, this node
+        // needs to send it no ping.
         if !fails_there && !fails_here && node.ping_sent == 0 && node.reports.is_empty() {
             let pong_wall = u64::from(entry.pong_received_s) * 1000;
             let ahead = pong_wall > now.wall_ms + CLOCK_AHEAD_MS;
@@ -133,7 +134,8 @@ impl Cluster {
                 node.pong_received = pong;
             }
         }
-        // The node fails for this node but answers the sender at another address, so it has moved.
+        // A node that does not answer this node, but answers the sender at another address, has
+        // moved.
         let address = self.address(entry.ip, [entry.port, entry.second_port, entry.bus_port]);
         let has_address = entry.flags & flag::NO_ADDR == 0 && !entry.ip.is_empty();
         if fails_here && !fails_there && has_address && self.nodes[index].address != address {
@@ -141,7 +143,8 @@ impl Cluster {
         }
     }
 
-    /// Adds the nodes that are not known, except those that were forgotten.
+    /// Adds the nodes in `gossip` that this node does not know, except nodes that were forgotten by
+    /// CLUSTER FORGET.
     pub(super) fn add_from_gossip(&mut self, now: Now, gossip: &[Gossip], out: &mut Vec<Action>) {
         for entry in gossip {
             let known = self.nodes.find(&entry.name).is_some();
@@ -168,7 +171,7 @@ impl Cluster {
         }
     }
 
-    /// Ignores gossip about a node for this time, at most `cluster-blacklist-ttl`.
+    /// Ignores gossip about a node for `ttl_ms`, at most for `cluster-blacklist-ttl`.
     pub(super) fn blacklist(&mut self, now: Now, name: &Name, ttl_ms: u64) {
         self.blacklist.retain(|_, until| *until > now.ms);
         let ttl_ms = ttl_ms.min(self.settings.blacklist_ms);
@@ -231,7 +234,8 @@ impl Cluster {
         }
     }
 
-    /// Forgets a node for which the sender got CLUSTER FORGET.
+    /// Forgets a node that CLUSTER FORGET, sent to another node, has removed there; that node's
+    /// packet says so.
     fn read_forgotten(
         &mut self,
         now: Now,
@@ -242,7 +246,7 @@ impl Cluster {
         let Some(index) = self.nodes.find(name) else {
             return;
         };
-        // The sender is not forgotten because of its own packet, which is still being read.
+        // The sender is not forgotten, because its packet is still being read.
         if index == self.me || index == sender || self.nodes[self.me].replica_of == Some(index) {
             return;
         }

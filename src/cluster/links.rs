@@ -1,9 +1,9 @@
 //! The links of the bus, and the packets that this node sends over them.
 //!
-//! Each pair of nodes has two links: each side opens one. A node sends all packets but answers on
-//! the link that it opened: PING, MEET, FAIL and so on. The PONG to a PING comes back on the link
-//! of the PING. So from a link that a peer opened, a node reads packets, and sends only answers on
-//! it. The peer of an accepted link is known when the link's first packet has a known sender.
+//! Each pair of nodes has two links: each side opens one. A node sends all packets except answers
+//! on the link that it opened itself: PING, MEET, FAIL and so on. The PONG to a PING comes back on
+//! the link of the PING. So on a link that a peer opened, a node reads packets and sends only
+//! answers. The peer of an accepted link is known when the link's first packet has a known sender.
 
 use std::rc::Rc;
 
@@ -15,12 +15,13 @@ use super::packet::{Body, Extension, Gossip, Header, Message, PingKind, flag, me
 /// A connection of the bus.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Link {
-    /// The node on the other side, if it is known.
+    /// The node at the other end of the link, if it is known.
     pub(super) node: Option<NodeIndex>,
     pub(super) inbound: bool,
 }
 
-/// The longest wait after the first failed attempt to connect, and the longest after any attempt.
+/// The longest wait, in milliseconds, after the first failed attempt to connect to a node;
+/// `CONNECT_MAX_MS` is the longest wait after later attempts.
 const CONNECT_FIRST_MS: u64 = 100;
 const CONNECT_MAX_MS: u64 = 2000;
 
@@ -100,7 +101,7 @@ impl Cluster {
         node.next_connect = now.ms + wait;
     }
 
-    /// Ends the link that this node opened; the next tick opens a new one.
+    /// Closes the link that this node opened to a node; the next tick opens a new link.
     pub(super) fn close_outbound(&mut self, index: NodeIndex, out: &mut Vec<Action>) {
         let node = &mut self.nodes[index];
         if let Some(link) = node.link.take() {
@@ -137,7 +138,8 @@ impl Cluster {
         }
     }
 
-    /// Sends a packet on the link that this node opened. Returns whether that link is connected.
+    /// Sends a packet on the link that this node opened to the node `index`. Returns whether the
+    /// link is connected.
     pub(super) fn send_to(
         &mut self,
         index: NodeIndex,
@@ -159,7 +161,7 @@ impl Cluster {
         out.push(Action::Wire(Wire::Send { link, message }));
     }
 
-    /// Sends a packet to all nodes with a name.
+    /// Sends a packet to all nodes except those in handshake, whose names are not known.
     pub(super) fn broadcast(&mut self, body: Body, out: &mut Vec<Action>) {
         let message = Rc::new(Message::Full(Box::new(self.header()), body));
         for at in 0..self.nodes.count() {
@@ -189,7 +191,8 @@ impl Cluster {
         self.send_gossip(now, link, Some(index), (kind, reads), out);
     }
 
-    /// Sends a PING, PONG or MEET on a link, with extensions if the peer reads them.
+    /// Sends a PING, PONG or MEET with chosen gossip on a link, and with extensions if the peer
+    /// reads them.
     pub(super) fn send_gossip(
         &mut self,
         now: Now,
@@ -202,7 +205,7 @@ impl Cluster {
         self.send_gossip_about(now, link, gossip, (kind, reads), out);
     }
 
-    /// Sends a PING, PONG or MEET with this gossip.
+    /// Sends a PING, PONG or MEET with the given gossip on a link.
     fn send_gossip_about(
         &mut self,
         now: Now,
@@ -225,7 +228,7 @@ impl Cluster {
         self.send(link, Rc::new(message), out);
     }
 
-    /// Sends a PONG that says how this node sees the node at `about`, and nothing of others.
+    /// Sends a PONG whose gossip is only about the node `about`: whether this node can reach it.
     pub(super) fn send_report(
         &mut self,
         now: Now,
