@@ -14,25 +14,26 @@
 
 use crate::client::announced::Announced;
 
-/// The part of a primary's history that the decision needs.
+/// The part of a primary's replication history that the decision on a PSYNC needs.
 #[derive(Clone, Copy, Debug)]
 pub struct History<'a> {
-    /// 40 hexadecimal digits.
+    /// The replication id, 40 hexadecimal digits.
     pub id: &'a str,
-    /// 40 hexadecimal digits; zeros without a second id.
+    /// The second replication id, 40 hexadecimal digits; zeros without a second id.
     pub second_id: &'a str,
-    /// The first byte for which `second_id` is not valid; -1 without a second id.
+    /// The number of the stream's first byte for which `second_id` is not valid; -1 without a
+    /// second id.
     pub second_offset: i64,
-    /// The number of the first byte in the backlog; 0 without a backlog.
+    /// The number of the stream's first byte in the backlog; 0 without a backlog.
     pub first_byte: u64,
-    /// The number of the last byte: `master_repl_offset`.
+    /// The number of the stream's last byte: `master_repl_offset`.
     pub end: u64,
 }
 
 /// The decision on a PSYNC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Answer {
-    /// The replica continues after this number of bytes of the stream, where its cursor is placed.
+    /// A partial resync: the replica gets the stream behind its first `offset` bytes.
     Continue { offset: u64 },
     /// The replica needs a snapshot.
     Full(Reason),
@@ -43,11 +44,12 @@ pub enum Answer {
 pub enum Reason {
     /// `PSYNC ? -1`: the replica has no history.
     Requested,
-    /// The replica has another history.
+    /// The replica's replication id is neither of the two ids of this server.
     UnknownId,
     /// The replica has more of the second id's history than this server.
     BeyondSecondId,
-    /// The byte is not in the backlog. `future`: the byte does not exist yet.
+    /// The byte that PSYNC requests is not in the backlog. `future`: the stream has not reached
+    /// that byte yet.
     NotHeld { future: bool },
 }
 
@@ -72,7 +74,7 @@ pub struct Offered {
 }
 
 /// Whether a replica that needs a snapshot gets it over a second connection. A replica that
-/// announces the RDB version it reads is an aeris server. Such a replica gets Valkey's dialect
+/// announces the RDB version it reads is an aeris server. An aeris replica gets Valkey's dialect
 /// only, as it announces Redis's dialect by default, too.
 pub fn two_channels(announced: &Announced, offered: Offered) -> Option<Dialect> {
     let is_second = announced.rdb_channel || announced.rdb_only;

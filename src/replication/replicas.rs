@@ -26,8 +26,8 @@ use crate::replication::psync::Dialect;
 pub enum State {
     /// The replica waits until a child can be started for its snapshot.
     WaitsForSnapshot { since_ms: i64 },
-    /// The child that creates the replica's snapshot runs. If the snapshot comes through a pipe,
-    /// the replica receives it already.
+    /// The child that creates the replica's snapshot runs. If the child writes the snapshot into a
+    /// pipe, the replica already receives the snapshot.
     SnapshotRunning,
     /// The replica receives a snapshot from a file.
     Receiving(Box<Transfer>),
@@ -42,7 +42,7 @@ pub enum State {
     Online,
 }
 
-/// The use of a connection of a replica.
+/// Whether a connection of a replica is for the snapshot, for the stream, or for both of these.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Channel {
     /// The replica's only connection: snapshot and stream.
@@ -63,14 +63,14 @@ pub struct Transfer {
     pub file: File,
     /// The size of the file in bytes.
     pub size: u64,
-    /// The number of bytes of the file that have been read.
+    /// The number of bytes of the snapshot file that have been read.
     pub read: u64,
     /// Bytes that were read from the file but not sent; at first the header `$<size>`.
     pub unsent: Vec<u8>,
 }
 
 impl Transfer {
-    /// A transfer that begins with the header.
+    /// The transfer of a snapshot file, before the header `$<size>` is sent.
     pub fn new(file: File, size: u64) -> Transfer {
         Transfer {
             file,
@@ -81,7 +81,7 @@ impl Transfer {
     }
 }
 
-/// A client that follows this server.
+/// A client that is a replica of this server: it has sent PSYNC or SYNC.
 pub struct Replica {
     pub client: ClientRef,
     pub state: State,
@@ -89,7 +89,8 @@ pub struct Replica {
     /// The position in the stream of the first byte that the socket has not accepted; `None` before
     /// a snapshot was started.
     pub cursor: Option<Cursor>,
-    /// Whether the snapshot, or the first byte of the stream, has been sent: no reply may follow.
+    /// Whether the snapshot, or the first byte of the stream, has been sent: from then on no reply
+    /// to a command may be sent to the replica.
     pub began: bool,
     /// Whether the stream is held back until the first REPLCONF ACK: a snapshot through a pipe has
     /// no length, so the replica reports that it has read the end.
@@ -116,7 +117,7 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// A client that has requested a sync. `ip` is the client's address.
+    /// A replica that has just requested a sync over `client`. `ip` is the client's address.
     pub fn new(client: ClientRef, announced: Announced, ip: &str, now_ms: i64) -> Replica {
         Replica {
             client,
@@ -172,7 +173,7 @@ impl Replica {
         self.channel != Channel::Snapshot
     }
 
-    /// The use of the replica's connection, for INFO.
+    /// The word for the use of the replica's connection in INFO (`type=`).
     pub fn type_name(&self) -> &'static str {
         match (self.channel, &self.state) {
             (Channel::Snapshot, _) => "rdb-channel",
@@ -233,7 +234,8 @@ impl Replicas {
         self.all.get(at).map(|replica| replica.client)
     }
 
-    /// All clients, for a walk during which the table changes.
+    /// The clients of all replicas, copied for a loop during which replicas may be added or
+    /// removed.
     pub fn clients(&self) -> Vec<ClientRef> {
         self.all.iter().map(|replica| replica.client).collect()
     }
@@ -243,7 +245,7 @@ impl Replicas {
         self.all.iter()
     }
 
-    /// The replica of this client.
+    /// The replica whose connection is `client`.
     pub fn get(&self, client: ClientRef) -> Option<&Replica> {
         self.all.iter().find(|replica| replica.client == client)
     }
@@ -262,7 +264,7 @@ impl Replicas {
         self.all.iter().find(is).map(|replica| replica.client)
     }
 
-    /// The replica of this client, to be changed.
+    /// The replica whose connection is `client`, for changes.
     pub fn get_mut(&mut self, client: ClientRef) -> Option<&mut Replica> {
         self.all.iter_mut().find(|replica| replica.client == client)
     }

@@ -10,7 +10,8 @@
 //! If the replicas have second connections for the snapshot, the child writes to these itself, and
 //! this process only notices when they are closed (`sync::channels`).
 //!
-//! The slowest replica determines the speed; one that accepts nothing for `repl-timeout` is closed.
+//! The slowest replica determines the speed of the snapshot; the connection of a replica that
+//! accepts nothing for `repl-timeout` is closed.
 
 use std::io::PipeReader;
 use std::net::TcpStream;
@@ -20,7 +21,8 @@ use ae::Token;
 use crate::client::ClientRef;
 use crate::client::announced::Contents;
 
-/// The content and the version of a snapshot: replicas that need the same form share one.
+/// The content and the version of a snapshot: replicas that need the same content and version share
+/// one snapshot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Form {
     pub contents: Contents,
@@ -40,8 +42,9 @@ pub struct Snapshot {
 
 /// How a snapshot comes from the child to the replicas.
 pub enum Way {
-    /// The snapshot is written to the disk and sent to the replicas from there. `useless`: the
-    /// replicas have left, and the child has been killed.
+    /// The snapshot is written to the disk and sent to the replicas from there. `useless`: all
+    /// replicas that waited for the snapshot have left, and the child that writes it has been
+    /// killed.
     Disk {
         useless: bool,
     },
@@ -52,18 +55,18 @@ pub enum Way {
 
 /// The connections to which a child writes.
 pub struct Sockets {
-    /// The connections, in the child's order.
+    /// The connections, in the order of the sockets that the child has.
     pub targets: Vec<Target>,
-    /// The Unix time in milliseconds at which the last of their clients was gone; the child is then
-    /// useless.
+    /// The Unix time in milliseconds at which the last of the replicas closed its connection; the
+    /// child's work is useless from then on.
     pub useless_since_ms: Option<i64>,
 }
 
-/// A connection to which a child writes.
+/// A replica's connection to which a child writes the snapshot.
 pub struct Target {
     pub client: ClientRef,
-    /// A duplicate of the socket. The socket is shut down when the client is gone, since the child
-    /// would keep the connection open otherwise; after that the field is `None`.
+    /// A duplicate of the client's socket. The socket is shut down when the client is gone, since
+    /// the child would keep the connection open otherwise; after that the field is `None`.
     pub socket: Option<TcpStream>,
 }
 
@@ -72,10 +75,10 @@ pub struct Broadcast {
     pub pipe: PipeReader,
     /// The pipe's registration in the loop.
     pub token: Option<Token>,
-    /// The bytes that were read from the pipe last.
+    /// The bytes of the snapshot that were last read from the child's pipe.
     pub chunk: Vec<u8>,
     pub receivers: Vec<Receiver>,
-    /// Whether the pipe has ended.
+    /// Whether the end of the child's pipe has been read.
     pub ended: bool,
     /// Whether the child has succeeded; `None` while it runs.
     pub succeeded: Option<bool>,
@@ -84,14 +87,14 @@ pub struct Broadcast {
 /// A replica that receives the snapshot.
 pub struct Receiver {
     pub client: ClientRef,
-    /// The number of the chunk's bytes that its socket has accepted.
+    /// The number of bytes of the broadcast's present chunk that the replica's socket has accepted.
     pub sent: usize,
     /// Whether the replica has sent REPLCONF ACK since its last byte was sent.
     pub loaded: bool,
 }
 
 impl Broadcast {
-    /// A broadcast of which nothing was read from the pipe yet.
+    /// A broadcast for which nothing has been read from the child's pipe yet.
     pub fn new(pipe: PipeReader, receivers: Vec<ClientRef>) -> Broadcast {
         let receivers = receivers.into_iter();
         Broadcast {
@@ -110,9 +113,9 @@ impl Broadcast {
         }
     }
 
-    /// Notes a REPLCONF ACK of a replica. If the replica was sent all bytes so far, these may be
-    /// the whole snapshot, which the replica has then loaded: the end of the child is often noticed
-    /// later.
+    /// Notes a REPLCONF ACK of a replica. If all bytes read from the pipe so far were sent to the
+    /// replica, they may be the whole snapshot, which the replica then has loaded: this server
+    /// often notices the end of the child later.
     pub fn acknowledged(&mut self, client: ClientRef) {
         let sent = self.chunk.len();
         let mut receivers = self.receivers.iter_mut();
@@ -121,8 +124,8 @@ impl Broadcast {
         }
     }
 
-    /// Notes that more bytes of the snapshot have followed, so that no replica has loaded all of
-    /// them.
+    /// Notes that more bytes of the snapshot have followed, so that earlier acknowledgements of
+    /// replicas are not about the whole snapshot.
     pub fn goes_on(&mut self) {
         self.receivers.iter_mut().for_each(|r| r.loaded = false);
     }

@@ -9,7 +9,7 @@ use crate::testing::{say, server_with};
 /// A reference to a client that does not exist.
 const READER: ClientRef = ClientRef { slot: 9, id: 9 };
 
-/// Adds the reader as a replica that gets the stream from `offset` on.
+/// Adds the client `READER` as a replica that gets the stream from `offset` on.
 fn attach(server: &mut Server, offset: u64) -> bool {
     server.replication.add(Replica {
         state: State::Online,
@@ -144,7 +144,8 @@ fn a_released_backlog_is_fed_nothing() {
     assert!(aof.contains("$1 w") && stream.is_empty());
     assert_eq!(server.replication.stream.end(), end);
     server.replication.remove(READER);
-    // The next reader does not know which database is selected.
+    // A replica that attaches to the new backlog does not know which database is selected, so the
+    // stream begins with SELECT.
     ensure_backlog(&mut server);
     assert!(attach(&mut server, end));
     say(&mut server, 0, &["SET k x"]);
@@ -196,12 +197,12 @@ fn info_shows_the_backlog_and_debug_opens_it() {
     assert_eq!(server.replication.stream.backlog_size(), 1 << 20);
     assert_eq!(say(&mut server, 0, &["DEBUG REPL-BACKLOG 0"]), "+OK\r\n");
     assert_eq!(info(&mut server, &fields)[0], 0);
-    // The offset does not change.
+    // Releasing the backlog does not change the replication offset.
     assert!(server.replication.stream.end() > 50_000);
 }
 
-/// A script's commands run with a client of their own, which has written nothing: its offset would
-/// be 0.
+/// WAIT in a script must wait for the offset of the script's caller: a script's commands run with a
+/// client of their own, which has written nothing, so its offset is 0.
 #[test]
 fn a_script_waits_for_the_writes_of_its_caller() {
     let mut server = server_with_both_sinks();

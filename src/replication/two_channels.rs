@@ -6,10 +6,11 @@
 //!                       └ up to the limit; then the rest stays in the socket, and with the primary
 //! ```
 //!
-//! **Invariant:** pieces are applied in the order of arrival, and only after the snapshot: the
-//! stream begins at the snapshot's offset.
-//! **Limit:** at most `replica-full-sync-buffer-limit` bytes are collected. Beyond that the socket
-//! is not read, so the stream waits at the primary, whose output limit applies.
+//! **Invariant:** pieces of the stream are applied in the order of arrival, and only after the
+//! snapshot: the stream begins at the snapshot's offset.
+//! **Limit:** at most `replica-full-sync-buffer-limit` bytes are collected. While that many bytes
+//! are collected, the socket is not read, so the stream waits at the primary, whose output limit
+//! applies.
 
 use std::collections::VecDeque;
 
@@ -21,7 +22,7 @@ use crate::propagate::stream::START_MAX;
 pub struct End {
     /// The replication offset of the snapshot.
     pub offset: u64,
-    /// 40 hexadecimal digits.
+    /// The replication id of the primary, 40 hexadecimal digits.
     pub id: String,
     /// The id of the client, at the primary, over which the snapshot is sent.
     pub client: u64,
@@ -33,8 +34,8 @@ impl End {
         let text = std::str::from_utf8(line.strip_prefix(b"$ENDOFF:")?).ok()?;
         let mut words = text.split(' ');
         let (offset, id) = (words.next()?.parse().ok()?, words.next()?.to_string());
-        // The database is not used, as the snapshot has it, too. The database is -1 if none is
-        // selected.
+        // The database in the line is not used, as the snapshot has it, too. It is -1 if no
+        // database is selected.
         let _db: i64 = words.next()?.parse().ok()?;
         let client = words.next()?.parse().ok()?;
         let end = End { offset, id, client };
@@ -48,14 +49,14 @@ impl End {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Sync {
     pub dialect: Dialect,
-    /// Whether the snapshot is loaded. The stream is applied when the main connection has its
-    /// reply, too.
+    /// Whether the snapshot is loaded. The collected stream is applied when the main connection has
+    /// the reply to its PSYNC, too.
     pub loaded: bool,
     /// Whether the snapshot's connection is lost, and a reply on the main connection is due.
     pub lost: bool,
 }
 
-/// Bytes of the stream that can't be applied yet.
+/// Bytes of the stream that can't be applied before the snapshot is loaded.
 #[derive(Default, Debug)]
 pub struct Collected {
     pieces: VecDeque<Vec<u8>>,
@@ -64,8 +65,8 @@ pub struct Collected {
 }
 
 impl Collected {
-    /// Adds bytes to the end. Small pieces are copied into the unused capacity of the last piece,
-    /// since a read reserves more room than a slow stream fills.
+    /// Adds bytes of the stream behind those that are collected. Small pieces are copied into the
+    /// unused capacity of the last piece, since a read reserves more room than a slow stream fills.
     pub fn push(&mut self, piece: Vec<u8>) {
         if piece.is_empty() {
             return;
@@ -80,14 +81,14 @@ impl Collected {
         }
     }
 
-    /// Removes the first piece.
+    /// Removes and returns the oldest piece of the collected stream.
     pub fn pop(&mut self) -> Option<Vec<u8>> {
         let piece = self.pieces.pop_front()?;
         self.bytes -= piece.len() as u64;
         Some(piece)
     }
 
-    /// Drops all pieces and the state, for another sync.
+    /// Drops all collected bytes and sets the figures about them to 0, for another sync.
     pub fn clear(&mut self) {
         *self = Collected::default();
     }
@@ -102,8 +103,8 @@ impl Collected {
         self.peak
     }
 
-    /// The maximum size of the next piece within the limit, at most `piece`. A limit of 0 means no
-    /// limit.
+    /// The number of bytes that the next read of the stream may add: at most `piece`, and at most
+    /// what is left of `limit` (0: no limit).
     pub fn room(&self, limit: u64, piece: usize) -> usize {
         match limit {
             0 => piece,

@@ -25,7 +25,7 @@ pub enum Phase {
     /// No connection exists; an attempt to connect follows.
     Connect,
     Connecting,
-    /// Connected, up to the reply to PSYNC.
+    /// The connection to the primary exists, and the reply to PSYNC has not arrived.
     Handshake,
     /// A snapshot is being received or loaded.
     Transfer,
@@ -34,7 +34,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// The name in ROLE's reply.
+    /// The name of the link's state in ROLE's reply.
     pub fn name(self) -> &'static str {
         match self {
             Phase::Connect => "connect",
@@ -64,11 +64,11 @@ pub struct Upstream {
     pub host: Box<str>,
     pub port: u16,
     pub phase: Phase,
-    /// A number that no other upstream of this process has.
+    /// A number that no other primary that this process followed has had.
     pub number: u64,
     /// The client that applies the stream, while the link works.
     pub client: Option<ClientRef>,
-    /// The end of the stream when `client` was created.
+    /// The replication offset at which `client` was created.
     pub attached_at: u64,
     /// The number of bytes that `client` has read and that INFO counts already.
     pub counted: u64,
@@ -99,15 +99,15 @@ pub struct Upstream {
     pub connect_at_ms: i64,
     /// The Unix time at which the last snapshot began to arrive, in milliseconds.
     pub snapshot_ms: i64,
-    /// Whether the primary has replied to PSYNC. One that has not was sent SYNC, and knows no
-    /// acknowledgements.
+    /// Whether the primary has replied to PSYNC. A primary that has not replied to PSYNC was sent
+    /// SYNC, and does not know REPLCONF ACK.
     pub speaks_psync: bool,
     /// Whether the primary was set by an operator and has not been synchronised since: its data set
     /// is then accepted even if it is empty.
     pub is_new: bool,
     /// Whether the last sync was refused, because the primary had no keys and this server has.
     pub refused_empty: bool,
-    /// The Unix time at which the refusal was logged, in milliseconds.
+    /// The Unix time at which the refusal of an empty primary was last logged, in milliseconds.
     pub refused_logged_ms: i64,
 }
 
@@ -161,7 +161,7 @@ impl Upstream {
         self.connect_at_ms = self.snapshot_ms + RETRY_MS;
     }
 
-    /// Whether the next attempt is the first one after a link that worked.
+    /// Whether the next attempt to connect is the first one after a link that worked.
     pub fn reconnects(&self) -> bool {
         self.attempts == 0 && self.down_since_s != 0
     }

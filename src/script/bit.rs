@@ -10,7 +10,7 @@ use mlua::{Lua, MultiValue, Result, StdLib, Table, Value};
 
 use crate::script::native::{self, Args, one};
 
-/// The functions of LuaJIT's own library that become functions of `bit`.
+/// The functions of LuaJIT's built-in `bit` that scripts get unchanged.
 const BUILT_IN: [&str; 11] = [
     "arshift", "band", "bnot", "bor", "bswap", "bxor", "lshift", "rol", "ror", "rshift", "tobit",
 ];

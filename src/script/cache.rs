@@ -13,7 +13,7 @@
 //! Of the scripts of EVAL at most [`EVAL_MAX`] are kept; the least recently used one is removed
 //! first (Redis 7.4). Scripts of SCRIPT LOAD stay until SCRIPT FLUSH.
 //!
-//! **Invariant:** a place is in the list of EVAL's scripts if and only if its `by_eval` is set.
+//! **Invariant:** a script is in the list of EVAL's scripts if and only if its `by_eval` is set.
 
 use std::collections::HashMap;
 
@@ -24,7 +24,7 @@ use crate::sys::mover::Mover;
 
 /// The maximum number of scripts of EVAL that are kept.
 pub const EVAL_MAX: usize = 500;
-/// Marks the end of the list, in place of an index.
+/// Marks the end of the list of EVAL's scripts, instead of the index of a script.
 const NONE: u32 = u32::MAX;
 /// The approximate memory of a script beside its source: two entries of hash maps.
 const OVERHEAD: usize = size_of::<Script>() + 2 * 48;
@@ -90,7 +90,8 @@ impl Cache {
         self.source_bytes + self.len() * OVERHEAD
     }
 
-    /// Offers the scripts' sources to the mover, see `ds::relocate`; the cursor is an index.
+    /// Lets active defragmentation move the scripts' sources, from the index `cursor` on
+    /// (`ds::relocate`).
     pub fn relocate(&mut self, cursor: Cursor, mover: &mut Mover) -> Cursor {
         let first = usize::try_from(cursor).unwrap_or(usize::MAX);
         for (at, script) in self.scripts.iter_mut().enumerate().skip(first) {
@@ -105,7 +106,7 @@ impl Cache {
         0
     }
 
-    /// The script at an index.
+    /// The script at this index of the cache.
     pub fn get(&self, place: u32) -> Option<&Script> {
         self.scripts.get(place as usize)?.as_ref()
     }
@@ -154,8 +155,8 @@ impl Cache {
         place
     }
 
-    /// Adds a new script of EVAL to the list. Returns the script that was removed to make room, if
-    /// any.
+    /// Adds a new script to the list of EVAL's scripts. Returns the script that was removed to make
+    /// room, if any.
     pub fn enlist(&mut self, place: u32) -> Option<Script> {
         if let Some(script) = self.at(place) {
             script.by_eval = true;
@@ -168,7 +169,8 @@ impl Cache {
         None
     }
 
-    /// Makes a script that was just used the last one to be removed.
+    /// Moves a script of EVAL that was just used to the newest end of the list, so that it is
+    /// removed last.
     #[inline]
     pub fn touch(&mut self, place: u32) {
         if place != self.newest && self.get(place).is_some_and(|script| script.by_eval) {
@@ -177,7 +179,8 @@ impl Cache {
         }
     }
 
-    /// SCRIPT LOAD: takes the script off the list, so that it stays until SCRIPT FLUSH.
+    /// SCRIPT LOAD: takes the script off the list of EVAL's scripts, so that it stays until SCRIPT
+    /// FLUSH.
     pub fn pin(&mut self, place: u32) {
         if self.get(place).is_some_and(|script| script.by_eval) {
             self.unlink(place);

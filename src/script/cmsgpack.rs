@@ -9,8 +9,8 @@
 //! ```
 //!
 //! A number is written in the shortest form that keeps its value: as an integer if it is one, as a
-//! float if that is exact. A table is an array when its keys are 1..n and no others. Binary strings
-//! and extensions (c4..c9, d4..d8) are not read, as in Redis's library.
+//! float of 4 bytes if that is exact. A table is an array when its keys are 1..n and no others.
+//! Binary strings and extensions (c4..c9, d4..d8) are not read, as in Redis's library.
 //!
 //! Tables deeper than [`PACK_DEPTH`] are written as nil, which also ends the output of a table that
 //! contains itself.
@@ -25,8 +25,8 @@ use crate::script::native::{self, Args, VALUES_MAX, cast, one, raise, raise_with
 
 /// The depth to which nested tables are written.
 const PACK_DEPTH: usize = 16;
-/// The depth to which nested tables are read. Each level holds a table and a key that waits for its
-/// value.
+/// The depth to which nested tables are read. Each level holds two Lua values: a table, and the key
+/// of a map whose value is not read yet.
 const UNPACK_DEPTH: usize = VALUES_MAX / 3;
 
 /// Creates the table `cmsgpack`.
@@ -68,8 +68,8 @@ fn pack_value(out: &mut Vec<u8>, value: &Value, depth: usize) -> Result<()> {
     Ok(())
 }
 
-/// Writes a length: in the marker if the length is small, otherwise in 1 (if there is such a
-/// marker), 2 or 4 bytes.
+/// Writes the length of a string, an array or a map: in the marker byte if the length is small,
+/// otherwise after the marker in 1 (strings only), 2 or 4 bytes.
 fn pack_length(out: &mut Vec<u8>, len: usize, small: (u8, usize), wide: [Option<u8>; 3]) {
     let [one, two, four] = wide;
     match (u8::try_from(len), u16::try_from(len)) {
@@ -183,7 +183,8 @@ fn unpack_generic(lua: &Lua, args: &Args, limit: i64, offset: i64) -> Result<Mul
     let text = args.string(lua, 1)?;
     let text = text.as_bytes();
     let len = text.len();
-    // Redis prints these arguments as a C int.
+    // As in Redis, the text of the error has the length of the input in the place of the limit, and
+    // the numbers are ints of C.
     if offset < 0 || limit < 0 {
         return raise(format!(
             "Invalid request to unpack with offset of {} and limit of {}.",
@@ -231,11 +232,11 @@ struct Open {
 enum Filled {
     /// An array; the value is the number of elements set so far.
     Array(usize),
-    /// A map; the value is the key whose value comes next, or `None` if a key comes next.
+    /// A map; the field holds the key whose value is read next, or `None` if a key is read next.
     Map(Option<Value>),
 }
 
-/// The meaning of a marker.
+/// What a marker byte begins: a whole value, or an array or a map with this number of elements.
 enum Item {
     Value(Value),
     Array(usize),
@@ -302,8 +303,8 @@ impl Reader<'_> {
         Ok(Item::Value(value))
     }
 
-    /// Reads one value with everything in it. `room` is the maximum number of Lua values held at a
-    /// time.
+    /// Reads one value with all values that are nested in it. `room` is the maximum number of Lua
+    /// values held at a time.
     fn value(&mut self, room: usize) -> Result<Value> {
         let mut open: Vec<Open> = Vec::new();
         loop {

@@ -16,8 +16,8 @@
 //!                      {verbatim_string={format=, string=}}
 //! ```
 //!
-//! The reply buffer of the script's client is read once, from front to back. Attributes are
-//! skipped.
+//! The reply buffer of the script's client is read once, from front to back. The attributes of
+//! RESP3 are skipped.
 
 use crate::client::reply::ReplyBuf;
 use crate::error::{Error, said};
@@ -25,12 +25,12 @@ use crate::observe::stats::Stats;
 use crate::sys::lua::{Frame, LuaType};
 use crate::util::number::parse_i64;
 
-/// The number of values on Lua's stack for one level of nesting.
+/// The number of places of Lua's stack that the conversion needs for one level of nesting.
 const LEVEL: usize = 6;
 /// Doubles of this size and above can't be converted to an integer.
 const INTEGER_BOUND: f64 = 9_223_372_036_854_775_808.0;
 
-/// The reply could not become a value, because Lua's stack is full.
+/// The reply could not become a Lua value, because Lua's stack is full.
 #[derive(Debug)]
 pub struct TooDeep;
 
@@ -59,7 +59,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Pushes a reply as a value. Returns whether the reply is an error.
+/// Pushes a reply onto Lua's stack as a Lua value. Returns whether the reply is an error.
 pub fn push_reply(frame: &mut Frame, bytes: &[u8]) -> Result<bool, TooDeep> {
     let mut reader = Reader { bytes, at: 0 };
     let is_error = bytes.first() == Some(&b'-');
@@ -112,7 +112,8 @@ fn push_field(frame: &mut Frame, name: &str, value: &[u8]) {
     frame.set_field(name);
 }
 
-/// Pushes an error. `ERR` is put before an error of a single word.
+/// Pushes an error reply onto Lua's stack as a table with the field `err`. `ERR` is put before an
+/// error of a single word.
 fn push_error_reply(frame: &mut Frame, text: &[u8]) {
     if text.contains(&b' ') {
         push_field(frame, "err", text);
@@ -122,8 +123,8 @@ fn push_error_reply(frame: &mut Frame, text: &[u8]) {
     mark_counted(frame);
 }
 
-/// Marks the error on top of the stack as counted: it was counted when the command ran, so it is
-/// not counted again when the script returns it.
+/// Marks the error on top of the stack as counted: INFO errorstats counts an error when the command
+/// runs, so it must not be counted again when the script returns it.
 pub fn mark_counted(frame: &mut Frame) {
     frame.push_boolean(true);
     frame.set_field("ignore_error_stats_update");
@@ -191,17 +192,18 @@ pub struct Writer<'a> {
     pub stats: &'a mut Stats,
     /// Whether the script called setresp(3).
     pub resp3: bool,
-    /// The number of tables that were nested too deeply.
+    /// The number of tables that were not written because they were nested too deeply.
     pub overflows: u32,
 }
 
-/// After this number of overflows no table is written: a table that contains itself twice would be
-/// written for ever.
+/// After this number of tables that were nested too deeply, no further table is written: a table
+/// that contains itself twice would be written for ever.
 const OVERFLOWS_MAX: u32 = 100;
 
 impl Writer<'_> {
-    /// Writes the topmost value and pops it. Tables can be nested thousands of levels deep, so code
-    /// that needs much of the stack is in functions of its own, which are not inlined.
+    /// Writes the value on top of Lua's stack as a reply and pops it. Tables can be nested
+    /// thousands of levels deep, so code that needs much of the thread's stack is in functions of
+    /// its own, which are not inlined.
     pub fn write(&mut self, frame: &mut Frame) {
         let tables_end = self.overflows >= OVERFLOWS_MAX;
         if tables_end && frame.kind(-1) == LuaType::Table || !frame.room(LEVEL) {
@@ -240,8 +242,8 @@ impl Writer<'_> {
         true
     }
 
-    /// Writes a table. The table's first special field determines the type of the reply; a table
-    /// without special fields is an array.
+    /// Writes the table on top of Lua's stack. The table's first special field (`err`, `ok`, `map`
+    /// ...) determines the type of the reply; a table without special fields is an array.
     fn table(&mut self, frame: &mut Frame) {
         let special = self.error(frame)
             || self.status(frame)
@@ -260,7 +262,7 @@ impl Writer<'_> {
         let found = frame.get_field(-1, "ok") == LuaType::String;
         if found {
             let text = frame.bytes(-1).unwrap_or_default();
-            // The text ends at a zero byte, as in Redis.
+            // The text of a status reply ends at its first zero byte, as in Redis.
             let end = memchr::memchr(0, text).unwrap_or(text.len());
             let text = one_line(&text[..end]);
             self.reply.raw(b"+");
@@ -303,7 +305,8 @@ impl Writer<'_> {
         found
     }
 
-    /// Writes the keys of the topmost table, and with `values` their values. Returns their number.
+    /// Writes the keys of the topmost table, and with `values` their values. Returns the number of
+    /// keys.
     fn members(&mut self, frame: &mut Frame, values: bool) -> usize {
         let mut len = 0;
         frame.push_nil();
@@ -363,7 +366,7 @@ impl Writer<'_> {
     }
 }
 
-/// The error in the table on top of the stack, if the table is an error.
+/// The error in the table on top of Lua's stack, if the table has the field `err`.
 pub fn error_of(frame: &mut Frame) -> Option<Error> {
     if frame.get_field(-1, "err") != LuaType::String {
         frame.pop(1);
@@ -378,13 +381,14 @@ pub fn error_of(frame: &mut Frame) -> Option<Error> {
     Some(if counted { error.counted() } else { error })
 }
 
-/// The text without the line ends at its end, which Redis removes.
+/// The text of an error without the line ends at its end, which Redis removes.
 pub fn without_line_end(text: &[u8]) -> &[u8] {
     let end = text.iter().rposition(|b| !b"\r\n".contains(b));
     &text[..end.map_or(0, |last| last + 1)]
 }
 
-/// Converts as a C compiler for x86 does: a double out of range becomes the smallest integer.
+/// Converts a Lua number to an integer as a C compiler for x86 does: a double out of range becomes
+/// the smallest integer.
 fn integer_of(value: f64) -> i64 {
     if (-INTEGER_BOUND..INTEGER_BOUND).contains(&value) {
         value as i64
@@ -393,14 +397,14 @@ fn integer_of(value: f64) -> i64 {
     }
 }
 
-/// Replaces line ends, which would break the protocol.
+/// Replaces line ends by spaces, as a line end would end the reply too early.
 fn one_line(text: &[u8]) -> Vec<u8> {
     let space = |&b: &u8| if b == b'\r' || b == b'\n' { b' ' } else { b };
     text.iter().map(space).collect()
 }
 
-/// The format of a verbatim string, always three letters. As in Redis, the format ends at a zero
-/// byte.
+/// The format of a verbatim string, always three letters. As in Redis, the format that the script
+/// gives ends at its first zero byte.
 fn three_letters(format: &[u8]) -> [u8; 3] {
     let mut letters = [b' '; 3];
     let given = format.iter().take_while(|&&b| b != 0);

@@ -1,4 +1,4 @@
-//! Creates interpreters: libraries, the `redis` table, the sandbox.
+//! Creates Lua interpreters for scripts: libraries, the `redis` table, the sandbox.
 
 use std::cell::Cell;
 use std::ffi::CStr;
@@ -47,7 +47,7 @@ pub mod api {
     pub const REGISTER_FUNCTION: u8 = 12;
 }
 
-/// The functions that all scripts have.
+/// The functions of the `redis` table in all scripts.
 const COMMON: &[(&str, u8)] = &[
     ("call", api::CALL),
     ("pcall", api::PCALL),
@@ -59,13 +59,13 @@ const COMMON: &[(&str, u8)] = &[
     ("set_repl", api::SET_REPL),
     ("acl_check_cmd", api::ACL_CHECK_CMD),
 ];
-/// The functions that only scripts of EVAL have.
+/// The functions of the `redis` table in scripts of EVAL only.
 const EVAL_ONLY: &[(&str, u8)] = &[
     ("replicate_commands", api::REPLICATE_COMMANDS),
     ("breakpoint", api::BREAKPOINT),
     ("debug", api::DEBUG),
 ];
-/// The functions that only libraries have while they are loaded.
+/// The functions of the `redis` table in a library of functions while its code is loaded.
 const LOADING: &[(&str, u8)] = &[
     ("log", api::LOG),
     ("register_function", api::REGISTER_FUNCTION),
@@ -81,26 +81,26 @@ pub const LOG_LEVELS: [&str; 4] = ["LOG_DEBUG", "LOG_VERBOSE", "LOG_NOTICE", "LO
 pub mod repl {
     use crate::propagate::sink;
 
-    /// The commands are propagated nowhere.
+    /// The script's later commands are propagated nowhere.
     pub const NONE: u8 = 0;
-    /// The commands are propagated to the AOF.
+    /// The script's later commands are propagated to the AOF only.
     pub const AOF: u8 = sink::AOF;
-    /// The commands are propagated to the replicas.
+    /// The script's later commands are propagated to the replicas only.
     pub const REPLICA: u8 = sink::REPLICAS;
-    /// The commands are propagated to the AOF and the replicas.
+    /// The script's later commands are propagated to the AOF and the replicas.
     pub const ALL: u8 = sink::AOF | sink::REPLICAS;
 }
 
 /// `REDIS_VERSION` as a number with a byte for each part.
 const VERSION_NUM: u32 = 0x0007_0204;
-/// The kilobytes that one step of garbage collection should free, and the percentage by which
-/// memory grows before the next cycle begins.
+/// The kilobytes that one step of Lua's garbage collection should free, and the percentage by which
+/// Lua's memory grows before the next collection begins.
 const COLLECTION_SIZE: i32 = 50;
 const GROWTH_PERCENT: usize = 40;
 /// The modulus of the random numbers in `math.random`.
 const RANDOM_MAX: u64 = i32::MAX as u64;
 
-/// An interpreter with the sandbox.
+/// A Lua interpreter with the sandbox of scripts.
 pub struct Engine {
     pub vm: Vm,
     /// The Lua function that sets whether a library is loaded now, which determines the available
@@ -110,8 +110,8 @@ pub struct Engine {
     collect_at: usize,
 }
 
-/// Compiles code of the sandbox, without the line numbers and the names of variables, which would
-/// take a third of an interpreter's memory.
+/// Compiles the Lua code of the sandbox, without the line numbers and the names of variables, which
+/// would take a third of an interpreter's memory.
 fn sandbox(lua: &Lua, code: &str) -> mlua::Result<Function> {
     let text = lua.load(code).set_name(SANDBOX);
     let stripped = text.into_function()?.dump(true);
@@ -119,7 +119,7 @@ fn sandbox(lua: &Lua, code: &str) -> mlua::Result<Function> {
 }
 
 impl Engine {
-    /// Creates an interpreter. `insecure` gives it the globals that `lua-enable-insecure-api`
+    /// Creates a Lua interpreter. `insecure` gives it the globals that `lua-enable-insecure-api`
     /// allows.
     pub fn new(kind: ScriptKind, insecure: bool) -> Result<Box<Engine>, Error> {
         Engine::build(kind, insecure)
@@ -170,9 +170,9 @@ impl Engine {
         })
     }
 
-    /// Collects a part of the garbage after each run. The number of values that outlive a script
-    /// hardly grows, so a walk over all values after every few short scripts would take a tenth of
-    /// their time.
+    /// Collects a part of Lua's garbage after each run of a script. The number of values that
+    /// outlive a script hardly grows, so a walk over all values after every few short scripts would
+    /// take a tenth of their time.
     #[inline]
     pub fn tidy_up(&mut self) {
         if self.vm.memory() >= self.collect_at {
@@ -193,7 +193,8 @@ impl Engine {
         self.vm.compile(&syntax::translate(source, &shown)?, name)
     }
 
-    /// Shows the registration API to a library's code while it is loaded, or hides it.
+    /// Sets whether scripts see the `redis` table with `register_function`, as a library's code
+    /// does while the library is loaded.
     pub fn set_loading(&mut self, loading: bool) -> Result<(), Error> {
         self.loading
             .call::<()>(loading)
@@ -229,7 +230,7 @@ fn replication_constants(table: &Table) -> mlua::Result<()> {
     table.set("REPL_ALL", repl::ALL)
 }
 
-/// Registers the libraries other than Lua's own.
+/// Registers the libraries that Lua itself does not have: `bit`, `cjson`, `cmsgpack`, `struct`.
 fn register_libraries(lua: &Lua) -> mlua::Result<()> {
     let globals = lua.globals();
     globals.set("bit", bit::register(lua)?)?;
@@ -238,7 +239,8 @@ fn register_libraries(lua: &Lua) -> mlua::Result<()> {
     globals.set("struct", structs::register(lua)?)
 }
 
-/// For `load` and `loadstring`: the source in the form for LuaJIT's compiler, or nil and the error.
+/// For `load` and `loadstring` of scripts: the source as translated for LuaJIT's compiler, or nil
+/// and the error.
 fn translate(lua: &Lua, (source, name): (LuaString, LuaString)) -> mlua::Result<MultiValue> {
     let shown = syntax::shown_name(&name.as_bytes());
     match syntax::translate(&source.as_bytes(), &shown) {
@@ -261,8 +263,8 @@ fn add_names(vm: &Vm, options: &Table) -> mlua::Result<()> {
     options.set("line_at", line_at)
 }
 
-/// The time of a processor that the process has used, for `os.clock`. An input of the loop: a
-/// replay takes it from its recording.
+/// The CPU time that the process has used, in seconds, for `os.clock`. It is an input of the event
+/// loop, so a replay takes it from its recording.
 fn processor_seconds() -> f64 {
     let us = tape::number(Input::Fact, || {
         let used = ClockId::CLOCK_PROCESS_CPUTIME_ID.now();

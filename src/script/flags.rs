@@ -38,8 +38,8 @@ pub fn by_name(name: &[u8]) -> Option<Flags> {
     Some(1 << bit)
 }
 
-/// The flags of a script, and the position of its code. The code begins with the end of the first
-/// line, so that line numbers remain correct.
+/// The flags of a script, and the position of its code. The code begins with the line end after
+/// `#!...`, so that line numbers in error messages remain correct.
 pub fn of_script(source: &[u8], words: Words) -> Result<(Flags, usize), Error> {
     if !source.starts_with(b"#!") {
         return Ok((COMPATIBILITY, 0));
@@ -67,7 +67,7 @@ pub fn of_script(source: &[u8], words: Words) -> Result<(Flags, usize), Error> {
                 excerpt(option, 128)
             )));
         };
-        // Redis splits an empty list into no names.
+        // The empty list `flags=` has no names, as in Redis.
         for name in list.split(|&b| b == b',').filter(|_| !list.is_empty()) {
             flags |= by_name(name).ok_or_else(|| {
                 Error::new(format!(
@@ -80,7 +80,8 @@ pub fn of_script(source: &[u8], words: Words) -> Result<(Flags, usize), Error> {
     Ok((flags, end))
 }
 
-/// The length of the first line, without its end. `None` if it has no end or holds a NUL.
+/// The length in bytes of a script's first line, without its line end. `None` if the line has no
+/// end or holds a NUL.
 pub fn first_line(source: &[u8]) -> Option<usize> {
     let end = source.iter().position(|&b| b == b'\n' || b == 0)?;
     (source[end] == b'\n').then_some(end)

@@ -26,7 +26,7 @@ use crate::sys::ticks;
 use crate::texts::{self, Words};
 use crate::util::quote::split_args;
 
-/// The time limit for the source of a library.
+/// The time limit in milliseconds for running the source of a library.
 const LOAD_TIMEOUT_MS: u64 = 500;
 /// The name that error messages of a library begin with.
 const CHUNK_NAME: &std::ffi::CStr = c"@user_function";
@@ -41,7 +41,7 @@ pub struct Library {
 /// A registered function.
 #[derive(Clone)]
 pub struct Function {
-    /// The name as it was registered.
+    /// The function's name as the library registered it, in upper and lower case.
     pub name: Box<[u8]>,
     pub description: Option<Box<[u8]>>,
     pub function: FunctionRef,
@@ -59,9 +59,9 @@ pub struct Libraries {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Policy {
     Flush,
-    /// A library with an existing name is an error.
+    /// APPEND: a library whose name exists already is an error.
     Append,
-    /// A library with an existing name replaces the old one.
+    /// REPLACE: a library whose name exists already replaces the existing one.
     Replace,
 }
 
@@ -74,7 +74,7 @@ impl Libraries {
         self.functions.get(name)
     }
 
-    /// The memory in bytes, without the interpreter's.
+    /// The memory of the sources and the tables in bytes, without that of the Lua interpreter.
     pub fn memory(&self) -> usize {
         let sources: usize = self.libraries.values().map(|l| l.source.len()).sum();
         sources
@@ -127,10 +127,11 @@ impl Libraries {
     }
 }
 
-/// The first line of a library.
+/// The contents of a library's first line, `#!lua name=mylib`.
 struct Metadata {
     name: Box<[u8]>,
-    /// The position of the code: the end of the first line, so that line numbers remain correct.
+    /// The position of the library's code: the end of the first line, so that line numbers in error
+    /// messages remain correct.
     begin: usize,
 }
 
@@ -294,7 +295,7 @@ fn named_arguments(frame: &mut Frame, words: Words) -> Result<Function, Refusal>
     })
 }
 
-/// The flags in the table on top of the stack.
+/// The function flags whose names are in the table on top of Lua's stack.
 fn flags_of(frame: &mut Frame, words: Words) -> Result<Flags, Refusal> {
     if frame.kind(-1) != LuaType::Table {
         return Err(texts::REGISTER_FLAGS.of(words));
@@ -317,7 +318,7 @@ fn flags_of(frame: &mut Frame, words: Words) -> Result<Flags, Refusal> {
 #[derive(Default)]
 pub struct Functions {
     pub all: Libraries,
-    /// The interpreter, created when it is needed; `None` while a function runs or a library is
+    /// The Lua interpreter, created when it is needed; `None` while a function runs or a library is
     /// loaded.
     pub engine: Option<Box<Engine>>,
 }
@@ -331,7 +332,7 @@ pub struct LoadRules {
 }
 
 impl LoadRules {
-    /// The rules in the server's settings.
+    /// The rules that follow from the server's settings.
     pub fn of(server: &Server) -> LoadRules {
         LoadRules {
             words: server.config.words(),
@@ -360,7 +361,7 @@ impl Functions {
         Ok(name)
     }
 
-    /// Loads all of the libraries, or none.
+    /// FUNCTION RESTORE: loads the libraries of all `sources`, or, with an error, none of them.
     fn restore(
         &mut self,
         rules: LoadRules,
@@ -394,7 +395,8 @@ impl Functions {
         }
     }
 
-    /// Loads libraries into the interpreter without adding them to the existing ones.
+    /// Compiles and runs libraries in the Lua interpreter without adding them to the existing
+    /// libraries.
     fn load_aside(&mut self, rules: LoadRules, sources: &[&[u8]]) -> Result<Libraries, Error> {
         let mut engine = self.take_engine(rules.insecure_api)?;
         let mut loaded = Libraries::default();
@@ -413,7 +415,7 @@ impl Functions {
         Ok(loaded)
     }
 
-    /// Takes the interpreter, which is created if there is none.
+    /// Takes the Lua interpreter out of its field; one is created if there is none.
     fn take_engine(&mut self, insecure_api: bool) -> Result<Box<Engine>, Error> {
         match self.engine.take() {
             Some(engine) => Ok(engine),
@@ -421,7 +423,8 @@ impl Functions {
         }
     }
 
-    /// Adds loaded libraries to the existing ones, or drops them if there is a conflict.
+    /// Adds libraries that were loaded to the existing libraries, or drops them if one of their
+    /// names is in use.
     fn join(&mut self, loaded: Libraries, policy: Policy) -> Result<(), Error> {
         let here = &self.all;
         let same: Vec<Box<[u8]>> = loaded
@@ -479,7 +482,8 @@ impl Server {
         self.data.functions.delete_library(name)
     }
 
-    /// Loads all libraries again into a new interpreter, whose globals may differ.
+    /// Loads all libraries again into a new Lua interpreter, whose globals may differ
+    /// (`lua-enable-insecure-api`).
     pub fn reload_libraries(&mut self) -> Result<(), String> {
         let sources: Vec<Vec<u8>> = self.function_sources().map(<[u8]>::to_vec).collect();
         let sources: Vec<&[u8]> = sources.iter().map(Vec::as_slice).collect();
@@ -496,14 +500,14 @@ impl Server {
         self.data.functions = Functions::default();
     }
 
-    /// Takes the interpreter of functions, which is created if there is none.
+    /// Takes the Lua interpreter of functions out of its field; one is created if there is none.
     pub fn take_function_engine(&mut self) -> Result<Box<Engine>, Error> {
         self.refuse_while_running()?;
         let insecure_api = self.config.lua_enable_insecure_api;
         self.data.functions.take_engine(insecure_api)
     }
 
-    /// Returns an error while a function runs: its interpreter must not be replaced.
+    /// Returns an error while a script or a function runs, as its interpreter must not be replaced.
     pub fn refuse_while_running(&self) -> Result<(), Error> {
         match self.scripting.running {
             Some(_) => Err(Error::of("ERR A script is running already")),

@@ -13,14 +13,15 @@
 //!
 //! There are two interpreters, created when they are first needed: one for EVAL, which SCRIPT FLUSH
 //! drops, and one for functions. In each interpreter all scripts share one sealed set of globals
-//! (`sandbox.lua`), so that a script can't leave anything for the next one.
+//! (`sandbox.lua`), so that a script can't leave variables for the next script.
 //!
 //! A script acts through a client without a socket, so its commands go through `call()` like those
-//! of other clients. These commands are propagated as one transaction; the script itself is not.
+//! of other clients. The commands of a script are propagated as one transaction; the script itself
+//! is not propagated.
 //!
 //! **Invariants**
 //! - The interpreter of a running script is moved out of [`Scripting`]: the script's commands can't
-//!   reach it, and scripts do not nest.
+//!   reach the interpreter, and scripts do not nest.
 //! - `Scripting::running` is set exactly while a script runs, also when it fails.
 
 pub mod bit;
@@ -55,10 +56,10 @@ pub struct Scripting {
     pub scripts: cache::Cache,
     /// EVAL's interpreter; `None` while a script runs.
     pub eval: Option<Box<Engine>>,
-    /// The client of scripts, kept between runs.
+    /// The client that runs the commands of scripts; it has no socket, and is kept between scripts.
     pub client: Option<Box<Client>>,
     pub running: Option<Running>,
-    /// Whether the last script may use keys of several slots.
+    /// Whether the last script may use keys of several slots of the cluster.
     pub crosses_slots: bool,
     /// The debugger session for the script that is about to run.
     pub debugger: Option<Box<debug::Debugger>>,
@@ -66,7 +67,7 @@ pub struct Scripting {
     pub debugging: Vec<i32>,
 }
 
-/// What an interpreter is for.
+/// Whether a Lua interpreter runs scripts of EVAL or functions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ScriptKind {
     Eval,
@@ -83,7 +84,7 @@ pub struct Running {
     /// Whether the script has called a command that writes; such a script can't be killed.
     pub wrote: bool,
     /// The time that TIME returns in a script that runs for very long: the moment when other
-    /// clients were last served. All other clocks stand still.
+    /// clients were last served. For all other commands of a script the clock stands still.
     pub time_us: Option<i64>,
     /// Whether SCRIPT KILL or FUNCTION KILL was called.
     pub killed: bool,
@@ -100,7 +101,7 @@ impl Running {
 }
 
 impl ScriptKind {
-    /// The error for other clients while a script of this kind is busy.
+    /// The error for other clients while a script of EVAL, or a function, is busy.
     pub fn busy_error(self, config: &Config) -> Error {
         Error::of(config.text(match self {
             ScriptKind::Eval => texts::BUSY_SCRIPT,
@@ -158,7 +159,8 @@ impl Scripting {
         Ok(())
     }
 
-    /// The flags of a command that runs a script; the script may declare flags of its own.
+    /// The command flags of EVAL, FCALL or a variant: those of its row, changed by the flags that
+    /// the script declares.
     pub fn command_flags(
         &self,
         functions: &functions::Functions,
@@ -169,7 +171,8 @@ impl Scripting {
             return cmd.flags;
         }
         let said = match cmd.name {
-            // The error is dropped, so its spelling does not matter.
+            // An error in the script's first line is dropped here, so it does not matter whether
+            // its text is Redis's or Valkey's.
             "eval" | "eval_ro" => flags::of_script(argv[1], Words::Redis)
                 .ok()
                 .map(|(flags, _)| flags),
@@ -187,7 +190,8 @@ impl Scripting {
         }
     }
 
-    /// The memory of the cache in bytes: sources and the tables that find them.
+    /// The memory of the script cache in bytes: the sources and the tables by which scripts are
+    /// found.
     pub fn cache_memory(&self) -> usize {
         self.scripts.memory()
     }
@@ -198,18 +202,19 @@ impl Scripting {
     }
 }
 
-/// Called when EVAL, FCALL or a variant begins: feeds the command to monitors, before those that
-/// the script runs.
+/// Called when EVAL, FCALL or a variant begins: feeds the command to monitors, before the commands
+/// that the script runs.
 pub fn begin(server: &mut Server, c: &Client, argv: &[&[u8]]) -> Result<(), Error> {
     check_enabled(server)?;
     if server.armed & armed::MONITOR != 0 {
-        // The script's changes are not known yet.
+        // Whether the script will change data is not known yet, so the line for monitors waits for
+        // the AOF as if it did.
         monitor::feed(server, c, argv, true);
     }
     Ok(())
 }
 
-/// The error with `lua-enabled no`.
+/// Returns an error if the setting `lua-enabled` is `no`.
 pub fn check_enabled(server: &Server) -> Result<(), Error> {
     if server.config.lua_enabled {
         return Ok(());

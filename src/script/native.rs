@@ -32,8 +32,8 @@ pub fn raise<T>(text: impl Into<String>) -> Result<T> {
     Err(Error::RuntimeError(text.into()))
 }
 
-/// As [`raise`], but without the place of the call, for errors that Lua itself would raise in a C
-/// function.
+/// As [`raise`], but the text does not begin with the script's name and line, for errors that Lua
+/// itself would raise in a C function.
 pub fn raise_without_place<T>(text: &'static str) -> Result<T> {
     Err(Error::external(text))
 }
@@ -50,8 +50,8 @@ impl std::fmt::Display for BadArgument {
 
 impl std::error::Error for BadArgument {}
 
-/// What the wrapper needs of an error that scripts see as a string: the text, the level for Lua's
-/// `error`, and the number of the argument that the text is about.
+/// What the Lua wrapper of a Rust function needs of an error that scripts see as a string: the
+/// text, the level for Lua's `error`, and the number of the argument that the text is about.
 fn parts(error: &Error) -> Option<(String, i64, Option<usize>)> {
     if let Some(BadArgument(at, why)) = error.downcast_ref() {
         return Some((why.clone(), 2, Some(*at)));
@@ -77,7 +77,7 @@ pub fn type_name(value: &Value) -> &'static str {
     }
 }
 
-/// The value of a number, or of a string that contains one.
+/// The value of a number, or of a string that contains a number.
 pub fn to_number(value: &Value) -> Option<f64> {
     match value {
         Value::Integer(n) => Some(*n as f64),
@@ -94,7 +94,7 @@ fn string_to_number(text: &[u8]) -> Option<f64> {
     (len == text.len()).then_some(number)
 }
 
-/// The arguments of a call.
+/// The arguments with which a script calls a Rust function.
 pub struct Args {
     values: MultiValue,
 }
@@ -136,7 +136,7 @@ impl Args {
         self.bad(at, &format!("{wanted} expected, got {got}"))
     }
 
-    /// The argument as a number; a string that contains one is converted.
+    /// The argument at this index as a number; a string that contains a number is converted.
     pub fn number(&self, at: usize) -> Result<f64> {
         match to_number(self.get(at)) {
             Some(number) => Ok(number),
@@ -144,7 +144,7 @@ impl Args {
         }
     }
 
-    /// The argument as a number, converted to an integer as in C.
+    /// The argument at this index as a number, converted to an integer as in C.
     pub fn integer(&self, at: usize) -> Result<i64> {
         Ok(cast(self.number(at)?))
     }
@@ -157,7 +157,7 @@ impl Args {
         }
     }
 
-    /// The argument as a string; a number is converted to its text.
+    /// The argument at this index as a string; a number is converted to its text.
     pub fn string(&self, lua: &Lua, at: usize) -> Result<LuaString> {
         match self.get(at) {
             Value::String(text) => Ok(text.clone()),
@@ -184,7 +184,7 @@ pub fn cast(number: f64) -> i64 {
     }
 }
 
-/// Creates a function for scripts.
+/// Creates a Lua function that scripts can call and that runs `body`.
 pub fn function<F>(lua: &Lua, body: F) -> Result<Function>
 where
     F: Fn(&Lua, Args) -> Result<MultiValue> + 'static,
@@ -251,7 +251,7 @@ return function(text, level, at)
 end
 ";
 
-/// A single return value.
+/// The results of a Rust function that returns one Lua value.
 pub fn one(value: Value) -> MultiValue {
     MultiValue::from_vec(vec![value])
 }
@@ -339,7 +339,7 @@ fn decimal(text: &[u8]) -> Option<(f64, usize)> {
     Some((number, len))
 }
 
-/// The length of an exponent; 0 if there is none.
+/// The length in bytes of the exponent at the start of `text`; 0 if there is none.
 fn exponent(text: &[u8], letter: u8) -> usize {
     if !text
         .first()

@@ -33,7 +33,8 @@ const FEW: usize = 16;
 
 const RETURN: Outcome = Outcome::Return(1);
 
-/// Runs a function that the script called.
+/// Runs the function of the `redis` table with this number (`engine::api`), which the script
+/// called.
 pub fn call(run: &mut Run, function: u8, frame: &mut Frame) -> Outcome {
     match function {
         api::CALL => command(run, frame, true),
@@ -66,7 +67,7 @@ pub fn call(run: &mut Run, function: u8, frame: &mut Frame) -> Outcome {
     }
 }
 
-/// Pushes an error table; its code is `ERR` unless the text begins with a code.
+/// Pushes an error table onto Lua's stack; the error's code is `ERR`.
 pub fn push_error(frame: &mut Frame, text: &str) {
     push_coded_error(frame, &[b"ERR ", text.as_bytes()].concat());
 }
@@ -77,7 +78,7 @@ fn push_coded_error(frame: &mut Frame, text: &[u8]) {
     frame.set_field("err");
 }
 
-/// Pushes an error table and raises it.
+/// Pushes an error table onto Lua's stack and raises the error in the script.
 pub fn raise(frame: &mut Frame, text: &str) -> Outcome {
     push_error(frame, text);
     Outcome::Raise
@@ -98,7 +99,7 @@ impl Unfit {
     }
 }
 
-/// Converts all arguments to strings, and returns their number.
+/// Converts all arguments of `redis.call` on Lua's stack to strings, and returns their number.
 fn prepare_arguments(frame: &mut Frame) -> Result<usize, Unfit> {
     let count = frame.len();
     if count == 0 {
@@ -124,7 +125,7 @@ fn prepare_arguments(frame: &mut Frame) -> Result<usize, Unfit> {
     Ok(count)
 }
 
-/// Passes the arguments of a call to a closure.
+/// Passes the arguments of `redis.call` to the closure `then`, as slices of Lua's stack.
 fn with_arguments<R>(frame: &Frame, count: usize, then: impl FnOnce(&[&[u8]]) -> R) -> R {
     let argument = |at: usize| frame.bytes(at as i32 + 1).unwrap_or_default();
     if count <= FEW {
@@ -163,7 +164,8 @@ fn command(run: &mut Run, frame: &mut Frame, raises: bool) -> Outcome {
     if let Some(debugger) = &mut run.debugger {
         debugger.note_reply(&run.client.reply.bytes_from(start));
     }
-    // The maximum number of arguments leaves no room on the stack for a reply.
+    // The arguments are removed first, since the maximum number of arguments leaves no room on
+    // Lua's stack for a reply.
     frame.clear();
     let is_error = match run.client.reply.single_piece() {
         Some(bytes) => convert::push_reply(frame, bytes),
@@ -184,13 +186,13 @@ fn outcome(is_error: bool, raises: bool) -> Outcome {
     }
 }
 
-/// Pushes an error that has already been counted.
+/// Pushes the error of a refused command onto Lua's stack, marked as counted by INFO errorstats.
 fn push_refusal(frame: &mut Frame, error: &Error) {
     push_coded_error(frame, &error.bytes().collect::<Vec<u8>>());
     convert::mark_counted(frame);
 }
 
-/// Checks and runs a command, whose reply is then in the client's buffer.
+/// Checks and runs a command of a script; its reply is then in the buffer of the script's client.
 pub fn run_command(run: &mut Run, argv: &[&[u8]]) -> Result<(), Error> {
     let id = lookup(run, argv);
     let checked = match id {
@@ -228,7 +230,7 @@ fn lookup(run: &Run, argv: &[&[u8]]) -> Option<u16> {
     commands.lookup_subcommand(id, argv[1])
 }
 
-/// Checks a command; the checks have Redis's order.
+/// Checks whether the script may run a command; the checks are in Redis's order.
 fn check(run: &mut Run, argv: &[&[u8]], id: u16) -> Result<(), Error> {
     let cmd = run.server.commands.row(id);
     if !cmd.check_arity(argv.len()) {
@@ -265,15 +267,15 @@ fn check(run: &mut Run, argv: &[&[u8]], id: u16) -> Result<(), Error> {
     )
 }
 
-/// Whether the script has written. Such a script may continue, so that its changes are complete:
-/// only its own errors stop it.
+/// Whether the script has written. A script that has written may continue when the disk fails or
+/// memory is full, so that its changes are complete: only its own errors stop it.
 fn wrote(run: &Run) -> bool {
     let running = run.server.scripting.running.as_ref();
     running.is_some_and(|running| running.wrote)
 }
 
-/// Refuses writes that could not be saved. The disk may begin to fail while the script is busy and
-/// the loop turns.
+/// Refuses a script's command that writes if its change could not be saved or replicated. The disk
+/// may begin to fail while the script is busy and the loop turns.
 fn check_disk(run: &mut Run, cmd: &Command) -> Result<(), Error> {
     if cmd.flags & command::WRITE == 0 || wrote(run) || obeyed(run) {
         return Ok(());
@@ -292,8 +294,8 @@ fn check_disk(run: &mut Run, cmd: &Command) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether the command that began the script came from a primary or the AOF: the script then runs
-/// without checks.
+/// Whether the command that began the script came from a primary or the AOF: the script's commands
+/// then run without checks of disk and memory.
 fn obeyed(run: &Run) -> bool {
     run.caller.must_obey()
 }
@@ -334,7 +336,7 @@ pub fn log(frame: &mut Frame, words: Words) -> Outcome {
     Outcome::Return(0)
 }
 
-/// The text of a string or number.
+/// The text of the string or number at an index of Lua's stack; `None` for other types.
 pub fn text_of(frame: &Frame, at: i32) -> Option<Vec<u8>> {
     match frame.kind(at) {
         LuaType::String => frame.bytes(at).map(<[u8]>::to_vec),
@@ -369,7 +371,7 @@ fn error_reply(frame: &mut Frame) -> Outcome {
     let text = frame.bytes(1).unwrap_or_default();
     // `-CODE text` and `CODE text` are the same error; a single word is not a code.
     let text = text.strip_prefix(b"-").unwrap_or(text);
-    // The text ends at a zero byte, as in Redis.
+    // The text of the error ends at its first zero byte, as in Redis.
     let text = text.split(|b| *b == 0).next().unwrap_or_default();
     let (code, message) = match memchr::memchr(b' ', text) {
         Some(space) => text.split_at(space + 1),

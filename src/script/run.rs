@@ -121,7 +121,7 @@ pub fn run(ctx: &mut Ctx, engine: &mut Engine, job: &Job) -> CmdResult {
     result
 }
 
-/// Whether commands that need memory would be refused now.
+/// Whether commands with the flag `denyoom` would be refused now.
 fn out_of_memory(server: &mut Server) -> bool {
     server.config.maxmemory != 0 && !evict::perform_evictions(server)
 }
@@ -228,7 +228,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Counts an error of a script by its code, which the script may have chosen.
+    /// Counts an error of a script in INFO errorstats by its code, which the script may have
+    /// chosen.
     fn count(&mut self, error: Error) -> Error {
         if !error.is_counted() {
             self.server.stats.count_script_error(counted_code(&error));
@@ -236,12 +237,13 @@ impl Run<'_> {
         error.counted()
     }
 
-    /// The error on top of the stack, with the place where it was raised.
+    /// The error of a script that failed, which is on top of Lua's stack, with the line that raised
+    /// it.
     fn failure(&self, frame: &mut Frame) -> Error {
         if frame.kind(-1) != LuaType::Table {
             let text = said(frame.bytes(-1).unwrap_or(b"execution failure"));
             let name = self.job.name;
-            // After a stack overflow Lua may have no room to call the error handler: then the place
+            // After a stack overflow Lua may have no room to call the error handler: then the line
             // of the error is not known.
             return Error::new(match &*text {
                 "stack overflow" => format!("ERR {text} script: {name}."),
@@ -283,8 +285,8 @@ impl Run<'_> {
         }
     }
 
-    /// Moves the time that TIME returns forwards. Keys don't expire meanwhile, since the clock of
-    /// all other commands stands still.
+    /// Moves the time that TIME returns in a long script forwards to the present. Keys don't expire
+    /// while a script runs, since the clock of all other commands stands still.
     fn move_time(&mut self) {
         let began = self.server.clock.now_us;
         if let Some(running) = &mut self.server.scripting.running {
@@ -329,8 +331,8 @@ impl Host for Run<'_> {
             .us(ticks::now().wrapping_sub(running.started))
             / 1000;
         if limit_ms == 0 {
-            // Other clients are not served in this script, but a script that waits by TIME must
-            // end.
+            // With `busy-reply-threshold 0` other clients are not served while a script runs, but a
+            // script that calls TIME until a certain time must end.
             self.move_time();
             return false;
         }

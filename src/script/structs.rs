@@ -22,9 +22,9 @@ use mlua::{Lua, MultiValue, Result, Table, Value};
 
 use crate::script::native::{self, Args, VALUES_MAX, cast, one, raise, to_number};
 
-/// The widest integer, in bytes.
+/// The maximum size of an integer in a format, in bytes.
 const INT_SIZE_MAX: usize = 32;
-/// The alignment of `!` without a number.
+/// The alignment in bytes that `!` without a number sets in a format.
 const NATURAL_ALIGNMENT: usize = 8;
 /// The longest result of `pack`: the maximum length of a Lua string in Redis.
 const PACKED_MAX: usize = i32::MAX as usize;
@@ -45,7 +45,7 @@ struct Format<'a> {
     align: usize,
 }
 
-/// One option of a format.
+/// One option of a format, such as `i4`.
 #[derive(Clone, Copy)]
 struct Item {
     option: u8,
@@ -63,7 +63,7 @@ impl<'a> Format<'a> {
         }
     }
 
-    /// The number at the present place of the format, or `default` if there is none.
+    /// Reads the number at the present position of the format; `default` if there is none.
     fn number(&mut self, default: usize) -> Result<usize> {
         if !self.rest.first().is_some_and(u8::is_ascii_digit) {
             return Ok(default);
@@ -80,7 +80,7 @@ impl<'a> Format<'a> {
         Ok(number as usize)
     }
 
-    /// The next option, aligned behind `position` bytes.
+    /// Reads the next option of the format, whose value follows `position` bytes of data.
     fn next(&mut self, position: usize) -> Result<Option<Item>> {
         let Some((&option, rest)) = self.rest.split_first() else {
             return Ok(None);
@@ -95,7 +95,8 @@ impl<'a> Format<'a> {
         }))
     }
 
-    /// The size of an option; 0 for an option without a size of its own, and for unknown options.
+    /// The size in bytes of a format option's value; 0 for an option without a fixed size, and for
+    /// unknown options.
     fn size_of(&mut self, option: u8) -> Result<usize> {
         Ok(match option {
             b'b' | b'B' | b'x' => 1,
@@ -120,13 +121,13 @@ impl<'a> Format<'a> {
         if size == 0 || option == b'c' {
             return 0;
         }
-        // For an integer of three bytes this is not a useful alignment, but Redis's library uses
-        // it.
+        // The size of a value is its alignment: not a useful one for an integer of three bytes, but
+        // Redis's library uses it.
         let to = size.min(self.align);
         (to - (position & (to - 1))) & (to - 1)
     }
 
-    /// Applies an option that changes how the later ones are read.
+    /// Applies an option of the format that changes how later options are read.
     fn control(&mut self, option: u8) -> Result<()> {
         match option {
             b'>' => self.big_endian = true,
@@ -209,7 +210,7 @@ fn pack(lua: &Lua, args: Args) -> Result<MultiValue> {
     Ok(one(Value::String(lua.create_string(&out)?)))
 }
 
-/// Whether an option takes an argument.
+/// Whether an option of the format stands for a value.
 fn is_value(option: u8) -> bool {
     b"bBhHlLTiIfdsc".contains(&option)
 }
@@ -252,7 +253,7 @@ fn pack_value(
     Ok(())
 }
 
-/// A missing argument counts as nil.
+/// Reads an argument of `pack`; the error about a missing argument says nil, as in Redis.
 fn padded<T>(
     args: &Args,
     at: usize,
@@ -288,7 +289,7 @@ fn unpack(lua: &Lua, args: Args) -> Result<MultiValue> {
     }
     let (format, text) = (format.as_bytes(), text.as_bytes());
     let mut format = Format::new(&format);
-    // As in C, a negative position wraps to one far behind the end.
+    // As in C, a negative position wraps to a position far behind the end of the text.
     let mut pos = start.wrapping_sub(1) as usize;
     let mut values: Vec<Value> = Vec::new();
     while let Some(item) = format.next(pos)? {
@@ -349,7 +350,7 @@ fn number_in(format: &Format, option: u8, bytes: &[u8]) -> f64 {
     }
 }
 
-/// The size for `c0`: the previous value, which is then not returned.
+/// The size for the format option `c0`: the value unpacked before, which is then not returned.
 fn previous_size(values: &mut Vec<Value>) -> Result<usize> {
     let size = values.last().and_then(to_number);
     let Some(size) = size else {

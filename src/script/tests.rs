@@ -1,5 +1,5 @@
 //! Scripts as clients see them. `tests/transcripts/scripting.txt` compares replies of every form;
-//! these tests need access to the server.
+//! these tests need access to the server's state.
 
 use crate::client::Client;
 use crate::config::Config;
@@ -199,7 +199,8 @@ fn nothing_that_all_scripts_share_can_be_changed() {
     );
 }
 
-/// The test of a returned call looks the method up; the error must name the script's own line.
+/// Before a returned call `script::syntax` inserts a test that looks the method up; the error about
+/// a missing method must name the script's own line.
 #[test]
 fn a_missing_method_of_the_globals_is_missed_by_the_script() {
     let mut peer = Peer::new();
@@ -287,7 +288,7 @@ fn errors_are_counted_once() {
     peer.eval("return {err='MINE x'}");
     assert_eq!(peer.server.stats.errors["MINE"], 1);
     assert_eq!(peer.server.stats.error_replies, 4);
-    // A text that is no code is counted as ERR.
+    // An error whose text does not begin with a code is counted as ERR in INFO errorstats.
     peer.eval("return {err='nocode'}");
     peer.eval("return {err=string.rep('A', 31) .. ' x'}");
     assert_eq!(peer.server.stats.errors["ERR"], 5);
@@ -347,8 +348,8 @@ fn scripting_can_be_switched_off() {
     assert!(peer.server.scripting.eval.is_none());
 }
 
-/// The clock stands still in a script until other clients are served; after that the time of TIME
-/// moves, and no other clock does.
+/// The clock stands still in a script until other clients are served; after that the time that TIME
+/// returns moves, but keys do not expire.
 #[test]
 fn a_script_that_waits_by_time_comes_to_its_end() {
     const WAIT: &str = "local function now() local t = redis.call('TIME') return t[1] * 1000000 + t[2] end \
@@ -365,8 +366,8 @@ fn a_script_that_waits_by_time_comes_to_its_end() {
     assert_eq!(peer.eval(still), "*2\r\n:1\r\n:1\r\n");
 }
 
-/// The place of an error is in the script, not in LuaJIT's library functions that are written in
-/// Lua.
+/// The line that an error names is in the script, not in LuaJIT's library functions that are
+/// written in Lua.
 #[test]
 fn errors_of_libraries_in_tail_position_name_function_and_line() {
     let mut peer = Peer::new();
@@ -395,8 +396,9 @@ fn errors_of_libraries_in_tail_position_name_function_and_line() {
     }
 }
 
-/// Lua 5.1 says where the stack overflowed and whether it was C's stack. LuaJIT leaves both out,
-/// and some depths leave no room for the handler that adds them: then the place is missing.
+/// Lua 5.1 says where the stack overflowed and whether it was C's stack. LuaJIT's message leaves
+/// both out; the server's error handler adds them, and at some depths there is no room on the stack
+/// to call the handler: then the line is missing.
 #[test]
 fn a_stack_overflow_names_its_place() {
     let mut peer = Peer::new();
@@ -423,7 +425,7 @@ fn a_stack_overflow_names_its_place() {
         let expected = format!("-ERR {}\r\n", expected.replace("SHA", &sha));
         assert_eq!(peer.eval(code), expected, "{code}");
     }
-    // The name of a chunk may be any text.
+    // The name of a chunk, with which the error begins, may be any text.
     for (name, start) in [
         (", ''", "[string \"\"]:1: stack overflow script: "),
         ("", "[string \"local function f() return 1 + f()"),
@@ -449,7 +451,8 @@ fn a_stack_overflow_names_its_place() {
     assert_eq!(peer.eval("return 1"), ":1\r\n");
 }
 
-/// 5.1 drops the frame of a caller only if the called function is written in Lua.
+/// In a returned call, Lua 5.1 drops the caller's stack frame only if the called function is
+/// written in Lua.
 #[test]
 fn a_field_or_method_that_is_a_library_function_keeps_the_frame_of_its_caller() {
     let mut peer = Peer::new();
@@ -517,7 +520,7 @@ fn a_field_or_method_that_is_a_library_function_keeps_the_frame_of_its_caller() 
             "{reply}"
         );
     }
-    // A recursive method of the script does not run out of stack.
+    // A method of the script that returns a call of itself does not run out of stack.
     let deep = "local o = {n = 0} function o:find() self.n = self.n + 1 \
          if self.n == 300000 then return self.n end return self:find() end return o:find()";
     assert_eq!(peer.eval(deep), ":300000\r\n");
@@ -553,7 +556,8 @@ fn an_element_without_a_name_is_called_a_question_mark() {
             "return t[7]()",
             "call field '?' (a string value)".to_string(),
         ),
-        // Values with a name, and values that have no name in Lua 5.1 either.
+        // Values that have a name in Lua 5.1's error messages, and a value that has no name there
+        // either.
         (
             "return t['x'] .. 'x'",
             "concatenate field 'x' (a nil value)".to_string(),
@@ -569,7 +573,7 @@ fn an_element_without_a_name_is_called_a_question_mark() {
         let expected = format!("-ERR user_script:1: attempt to {text} script: ");
         let reply = peer.eval(&source);
         assert!(reply.starts_with(&expected), "{code}: {reply}");
-        // pcall and xpcall return the same error.
+        // pcall and xpcall return the error with the same text.
         let inner = format!("{before} return select(2, pcall(function() {code} end))");
         let expected = format!("user_script:1: attempt to {text}\r\n");
         assert!(peer.eval(&inner).ends_with(&expected), "{code}");
@@ -609,7 +613,7 @@ fn a_loop_with_a_step_of_zero() {
     );
 }
 
-/// `struct.unpack` overflowed: as a start, 0/0 is the least integer.
+/// `struct.unpack` overflowed: as a start position, 0/0 is converted to the least integer.
 #[test]
 fn a_start_that_is_no_number() {
     let mut peer = Peer::new();
@@ -661,7 +665,7 @@ fn what_is_no_number_is_read_and_compared_as_in_lua_5_1() {
     );
 }
 
-/// With a base, a number is unsigned: a negative number wraps at 64 bits.
+/// `tonumber` with a base reads an unsigned number: a negative number wraps at 64 bits.
 #[test]
 fn a_negative_number_with_a_base() {
     let mut peer = Peer::new();
@@ -685,14 +689,15 @@ fn a_negative_number_with_a_base() {
     reads("'-1', 10", "-1");
     reads("'-0x10'", "-16");
     reads("'7fff', 16", "32767");
-    // No digit is lost in the conversion, and the base is an int of C.
+    // `tonumber` with a base loses no digit of a number of 64 bits, and takes the base as an int of
+    // C.
     reads("'-ffffffffffffffff', 16", "1");
     reads("'-fffffffffffffff1', 16", "15");
     reads("'-3w5e11264sgsf', 36", "1");
     reads("'-0x', 16", "nil");
     reads("'--1', 8", "nil");
     reads("'10', 2 ^ 32 + 16", "16");
-    // The text ends at a zero byte.
+    // `tonumber` with a base reads the text up to its first zero byte.
     reads("'7\\0x'", "7");
     // LuaJIT has binary numbers, and Lua 5.1 has none.
     reads("'0b1'", "nil");
@@ -716,7 +721,8 @@ fn a_copy_of_cjson_has_its_own_settings() {
     );
 }
 
-/// Both interpreters draw from one sequence, as in Redis, and a new one does not begin it again.
+/// The Lua interpreters of EVAL and of functions draw random numbers from one sequence, as in
+/// Redis, and a new interpreter does not begin the sequence again.
 #[test]
 fn random_numbers_are_one_sequence() {
     let mut peer = Peer::new();
@@ -725,21 +731,22 @@ fn random_numbers_are_one_sequence() {
         peer.eval("return tostring(math.random())"),
         "$16\r\n0.52483957937213\r\n"
     );
-    // A call with wrong arguments draws a number, too.
+    // A call of `math.random` with wrong arguments draws a number, too.
     peer.eval("math.random({})");
     peer.ask(&[b"SCRIPT", b"FLUSH"]);
     let third = peer.eval("return math.random(1000000)");
     peer.eval("math.randomseed(5)");
     let again = peer.eval("math.random() math.random() return math.random(1000000)");
     assert_eq!(third, again);
-    // A seed is cut to an int, as in C.
+    // The seed of `math.randomseed` is cut to an int, as in C.
     for seed in ["1e20", "2 ^ 63", "1 / 0", "0 / 0", "2 ^ 32"] {
         peer.eval(&format!("math.randomseed({seed})"));
         assert_eq!(peer.eval("return math.random(1000000)"), ":170829\r\n");
     }
 }
 
-/// A format that is not text was longer than its length in the reply, found by fuzzing.
+/// Found by fuzzing: the format of a verbatim string, if it was not UTF-8, took more bytes in the
+/// reply than the reply's length said.
 #[test]
 fn the_format_of_a_verbatim_string_has_three_bytes() {
     let mut peer = Peer::new();

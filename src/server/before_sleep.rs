@@ -28,7 +28,7 @@
 //!   21 end_turn                    how long the turn took, last
 //! ```
 //!
-//! A step for which no order is given may stand anywhere.
+//! A step for which the drawing gives no order may be anywhere in the list.
 //!
 //! **Invariant:** the drawing and the function have the same steps in the same order
 //! (`tests/drawings.rs`).
@@ -55,7 +55,7 @@ use crate::sync::{acks, failover};
 use crate::sys::ticks;
 use crate::tracking;
 
-/// The steps' names for the trace, in the drawing's order.
+/// The names of the steps for the trace of the loop, in the order of the drawing above.
 pub const STEPS: [&str; 21] = [
     "handle_timeouts",
     "fast_cycle",
@@ -168,7 +168,8 @@ fn evict_clients(el: &mut EventLoop<Server>, server: &mut Server) {
 /// Writes what the turn's commands fed to the AOF, and releases replies and clients that waited for
 /// this write.
 pub fn write_aof(server: &mut Server) {
-    // Changes that were propagated outside of any command form a unit of their own.
+    // Changes that were propagated outside of any command, such as expired keys, are closed as a
+    // unit of their own, as the changes of a command are.
     server.end_unit();
     if server.aof.feed.is_open() {
         let (began, bytes) = (ticks::now(), server.aof.feed.pending());
@@ -234,7 +235,7 @@ fn eviction_timer(_: &mut EventLoop<Server>, server: &mut Server, _: TimerId) ->
     server.evict.timer.then_some(Duration::ZERO)
 }
 
-/// Applies changes of settings that need the loop.
+/// Applies changes of settings that need the event loop, such as new listening sockets.
 fn follow_settings(el: &mut EventLoop<Server>, server: &mut Server) {
     if std::mem::take(&mut server.net.relisten) {
         accept::rewatch(el, server);

@@ -11,7 +11,8 @@ use crate::networking::{bus, close, write};
 use crate::server::{before_sleep, defrag, shutdown, supervisor};
 use crate::state::Server;
 
-/// The maximum number of turns in one call, even if sockets are still ready.
+/// The maximum number of nested turns in one call of `nested_turns`, even if sockets are still
+/// ready.
 const TURNS: usize = 4;
 
 /// Serves the sockets that are ready: a few turns, without waiting.

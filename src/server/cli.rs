@@ -45,7 +45,7 @@ Sentinel mode:
        ./redis-server /etc/sentinel.conf --sentinel
 ";
 
-/// Arguments as text, for INFO and titles.
+/// The arguments of the command line as text, for INFO and the titles of processes.
 pub fn lossy(argv: &[OsString]) -> Vec<String> {
     argv.iter()
         .map(|arg| arg.to_string_lossy().into_owned())
@@ -63,7 +63,8 @@ pub fn tool(argv: &[OsString]) -> Option<ExitCode> {
     }
 }
 
-/// Refuses to start as a sentinel, by name or by option, since this program has none.
+/// Refuses to start as a sentinel, by the program's name or by `--sentinel`, since Sentinel is not
+/// built.
 fn refuse_sentinel(words: &[String]) -> Option<ExitCode> {
     let (name, rest) = words.split_first()?;
     if !name.contains("redis-sentinel") && !rest.iter().any(|word| word == "--sentinel") {
@@ -105,7 +106,7 @@ pub fn answer(argv: &[OsString]) -> Option<ExitCode> {
     Some(ExitCode::SUCCESS)
 }
 
-/// `--check-system`: the settings say what the machine must have.
+/// `--check-system`: checks whether the machine has what the server's settings need.
 fn check_system(args: &[String]) -> ExitCode {
     let (options, settings) = check_system::CheckSystemOptions::parse(args);
     let mut config = Config::default();
@@ -196,10 +197,11 @@ fn test_memory(megabytes: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Renamed commands in the order of their lines: (old, new).
+/// The commands that `rename-command` renames, in the order of its lines: (old name, new name).
 pub type Renames = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// The `rename-command` lines are tried on a separate table, as the server does not exist yet.
+/// The `rename-command` lines are tried on a separate command table, as the server does not exist
+/// yet.
 struct Renaming {
     table: CommandTable,
     done: Renames,

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use crate::config::{HIDDEN, SettingKind, TABLE};
 use crate::sys::print::print_error;
 
-/// An argument: its name, and its values if there are few.
+/// An argument of the server's command line: its name, and its values if there are few.
 struct Argument {
     name: &'static str,
     values: Vec<&'static str>,
@@ -47,7 +47,7 @@ fn arguments() -> Vec<Argument> {
     others.into_iter().chain(settings).collect()
 }
 
-/// `--completion SHELL`: prints the script.
+/// `--completion SHELL`: prints the script that completes arguments in this shell.
 pub fn print(shell: &str) -> ExitCode {
     let arguments = arguments();
     let script = match shell {

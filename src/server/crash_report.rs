@@ -21,7 +21,7 @@ use crate::sys::crash::{self, Crash, log_line};
 use crate::util::quote::repr;
 use crate::{REDIS_VERSION, VERSION};
 
-/// The number of arguments in a report, and of bytes of an argument.
+/// The maximum number of the running command's arguments in a report, and of bytes of an argument.
 const ARGC_MAX: usize = 32;
 const ARG_MAX: usize = 1024;
 
@@ -68,7 +68,7 @@ fn begin() {
     ));
 }
 
-/// Writes a line with the usual head, without allocation.
+/// Writes a line with the head of a log line (process id, time), without allocation.
 macro_rules! line {
     ($($text:tt)*) => { log_line(format_args!("{WarningHead}{}\n", format_args!($($text)*))) };
 }
@@ -97,8 +97,8 @@ fn report_crash(c: &Crash) {
     end();
 }
 
-/// Writes the addresses first, because this needs no memory. The functions' names need the
-/// allocator, and more stack than a background thread has for signals.
+/// Writes the stack trace: first the functions' addresses, because they need no memory. The
+/// functions' names need the allocator, and more stack than a background thread has for signals.
 fn stack_trace() {
     log_line(format_args!("\n------ STACK TRACE ------\n"));
     crash::log_symbols();
@@ -147,7 +147,7 @@ fn end() {
     );
 }
 
-/// Writes the server's data, in the state at the crash.
+/// Writes the part of the report about the server's data, in their state at the crash.
 ///
 /// The running command comes first: it is the likeliest cause, and the later parts read more of a
 /// server that may be broken.

@@ -17,11 +17,12 @@ use crate::sys::signals;
 use crate::sys::tape;
 use crate::sys::ticks;
 
-/// The minimum number of clients checked in each call. Every client is checked about once a second.
+/// The minimum number of clients checked in each call of the cron. Every client is checked about
+/// once a second.
 const CLIENTS_MIN_PER_TICK: usize = 5;
 /// The time in milliseconds after which a busy client's reply buffer may shrink.
 const REPLY_PEAK_RESET_MS: i64 = 5000;
-/// The time in each call of the cron for moving buckets of tables that are being resized.
+/// The time in each call of the cron for moving buckets of hash tables that are being resized.
 const REHASH_BUDGET: Duration = Duration::from_millis(1);
 
 /// The handler of the cron's timer.
@@ -81,8 +82,8 @@ pub(super) fn clients_cron(server: &mut Server) {
     }
 }
 
-/// `timeout`: closes a client that has sent nothing for this time, except replicas, the primary,
-/// and clients that are blocked or subscribed.
+/// `timeout`: closes a client that has sent nothing for the time of this setting, except replicas,
+/// the primary, and clients that are blocked or subscribed.
 fn close_if_idle(server: &mut Server, c: &mut Client) {
     let exempt = flag::REPLICA | flag::PRIMARY | flag::BLOCKED | flag::PUBSUB | flag::SLOT_LINK;
     let idle_s = (server.clock.now_ms - c.last_interaction_ms) / 1000;
@@ -110,8 +111,8 @@ pub(super) fn databases_cron(server: &mut Server) {
     if !server.config.activerehashing || server.debug.no_resize || server.child.is_some() {
         return;
     }
-    // The loader has reserved room for all keys: a table that is still almost empty must not
-    // shrink.
+    // Before it loads keys, the loader has reserved room for all of them in the tables: a table
+    // that is still almost empty must not shrink.
     if server.loading.is_in_place() {
         return;
     }
@@ -151,7 +152,7 @@ mod tests {
         assert!(after.main.buckets > before.main.buckets);
     }
 
-    /// The room that a load has reserved is kept until the keys are there.
+    /// The room that a load has reserved in a table is kept until the keys are loaded.
     #[test]
     fn a_table_does_not_shrink_during_a_load() {
         let mut server = Server::new(Config::default(), Vec::new());

@@ -12,11 +12,12 @@
 //!
 //! The CPU share lies between `active-defrag-cycle-min` and `-max`, as the fragmentation does
 //! between `active-defrag-threshold-lower` and `-upper`. The share never falls during a pass. A
-//! timer that fires late gets more time, up to [`STEP_MAX`].
+//! step whose timer fires late gets more time, up to [`STEP_MAX`].
 //!
 //! # Invariants
 //!
-//! - Nothing moves while a child lives: moved pages would be copied.
+//! - No allocation is moved while a forked child lives: the kernel would copy the pages that are
+//!   written.
 //! - A step visits at most [`VISITS`] elements, or `active-defrag-max-scan-fields` of a big value,
 //!   between two readings of the clock.
 //! - A pass that moved next to nothing ends defragmentation until more memory can be won
@@ -51,11 +52,12 @@ const FIELDS_MAX: u64 = 4096;
 const STEP_MAX: Duration = Duration::from_millis(1);
 /// The longest time of a step while a data set is loaded.
 const STEP_WHILE_LOADING: Duration = Duration::from_millis(20);
-/// The time between two looks at the fragmentation.
+/// The time between two measurements of the fragmentation.
 const CHECK: Duration = Duration::from_millis(100);
 /// A pass was in vain if it moved less than 1 / `IN_VAIN` of the allocations that it saw.
 const IN_VAIN: u64 = 200;
-/// After a pass in vain, the time until the next one, unless the holes grow by an eighth before.
+/// After a pass in vain, the time until the next pass, unless the fragmented bytes grow by an
+/// eighth before.
 const REST: Duration = Duration::from_secs(60);
 
 /// The state of defragmentation.
@@ -64,11 +66,11 @@ pub struct Defrag {
     /// The mover, which is created when it is first needed.
     mover: Option<Mover>,
     pass: Option<Pass>,
-    /// The beginning of the first of the passes that run one after the other.
+    /// The time at which the present defragmentation began, which may be several passes ago.
     running_since: Option<Instant>,
-    /// Whether the timer of the steps is set.
+    /// Whether the timer that runs the steps of a pass is set.
     timer: bool,
-    /// The end of the last step.
+    /// The time at which the last step of a pass ended.
     stepped: Option<Instant>,
     checked: Option<Instant>,
     /// Set if the last pass was in vain: the fragmented bytes that it left, and the time of its
@@ -77,7 +79,7 @@ pub struct Defrag {
     cpu: u32,
     key_hits: u64,
     key_misses: u64,
-    /// The duration of all earlier passes.
+    /// The duration of all earlier passes of defragmentation.
     earlier: Duration,
 }
 
@@ -89,10 +91,10 @@ struct Holes {
     percent: u32,
 }
 
-/// One walk over all data that can be moved.
+/// One pass of defragmentation: a walk over all data that can be moved.
 #[derive(Default)]
 struct Pass {
-    /// The mover's counts when the pass began.
+    /// The mover's counts of moved and unmoved allocations when the pass began.
     hits: u64,
     misses: u64,
     /// The highest percentage of fragmentation during the pass.
@@ -142,7 +144,7 @@ impl Holes {
     }
 }
 
-/// The share of the CPU for this percentage of fragmentation.
+/// The share of the CPU, in percent, that defragmentation gets at this percentage of fragmentation.
 fn cpu_percent(percent: u32, config: &Config) -> u32 {
     let (least, most) = (
         config.active_defrag_cycle_min,
@@ -158,27 +160,27 @@ fn cpu_percent(percent: u32, config: &Config) -> u32 {
 }
 
 impl Defrag {
-    /// The share of the CPU while a pass runs, 0 otherwise.
+    /// Defragmentation's share of the CPU in percent while a pass runs, 0 otherwise.
     pub fn cpu_percent(&self) -> u32 {
         if self.pass.is_some() { self.cpu } else { 0 }
     }
 
-    /// The number of allocations that were moved.
+    /// The number of allocations that defragmentation has moved.
     pub fn hits(&self) -> u64 {
         self.mover.as_ref().map_or(0, |mover| mover.hits)
     }
 
-    /// The number of allocations that were looked at and left.
+    /// The number of allocations that defragmentation has looked at and not moved.
     pub fn misses(&self) -> u64 {
         self.mover.as_ref().map_or(0, |mover| mover.misses)
     }
 
-    /// The number of visits to keys of which something was moved.
+    /// The number of defragmentation's visits to keys of which an allocation was moved.
     pub fn key_hits(&self) -> u64 {
         self.key_hits
     }
 
-    /// The number of visits to keys of which nothing was moved.
+    /// The number of defragmentation's visits to keys of which nothing was moved.
     pub fn key_misses(&self) -> u64 {
         self.key_misses
     }
@@ -247,7 +249,7 @@ impl Defrag {
         }
     }
 
-    /// Ends the pass, and begins another one if more memory can be won.
+    /// Ends the pass, and begins another pass if more memory can be won.
     fn end_pass(&mut self, config: &Config) {
         let pass = self.pass.take().unwrap_or_default();
         // CONFIG RESETSTAT may have reset the counts during the pass.
@@ -276,7 +278,8 @@ impl Defrag {
         self.cpu = cpu_percent(pass.percent, config);
     }
 
-    /// The duration of the next step, so that the steps have their share of the CPU.
+    /// The duration of the next step of a pass, so that the steps have defragmentation's share of
+    /// the CPU.
     fn budget(&self, config: &Config, most: Duration) -> Duration {
         let cycle = Duration::from_micros(config.active_defrag_cycle_us.into());
         let waited = self.stepped.map_or(Duration::ZERO, |at| at.elapsed());
@@ -284,7 +287,7 @@ impl Defrag {
         due.clamp(cycle.min(most), most.max(cycle))
     }
 
-    /// The time between two steps.
+    /// The pause between two steps of a pass.
     fn pause(&self, config: &Config) -> Duration {
         let cycle = Duration::from_micros(config.active_defrag_cycle_us.max(100).into());
         cycle * (100 - self.cpu.min(99)) / self.cpu.max(1)
@@ -300,7 +303,7 @@ pub fn cron(server: &mut Server) {
     server.defrag.check(&server.config);
 }
 
-/// Sets the timer of the steps.
+/// Sets the timer that runs the steps of defragmentation.
 pub fn start_timer(el: &mut EventLoop<Server>, server: &mut Server) {
     server.defrag.timer = true;
     let pause = server.defrag.pause(&server.config);
@@ -320,7 +323,7 @@ fn timer(_: &mut EventLoop<Server>, server: &mut Server, _: TimerId) -> Option<D
     Some(server.defrag.pause(&server.config))
 }
 
-/// Steps while a data set is loaded, when no timer fires.
+/// Runs steps of defragmentation while a data set is loaded, since no timer fires then.
 pub fn while_loading(server: &mut Server) {
     if !server.config.activedefrag || !server.loading.is_in_place() || server.child.is_some() {
         return;
@@ -334,7 +337,7 @@ pub fn while_loading(server: &mut Server) {
     }
 }
 
-/// Runs steps for about `budget`.
+/// Runs steps of the pass for about the time `budget`.
 fn work(server: &mut Server, budget: Duration) {
     let began = Instant::now();
     while began.elapsed() < budget {
@@ -351,7 +354,7 @@ fn work(server: &mut Server, budget: Duration) {
         .add_if_needed("active-defrag-cycle", ms, now_s);
 }
 
-/// One step of the pass. Returns false if no pass runs any more.
+/// Runs one step of the defragmentation pass. Returns false if no pass runs any more.
 fn step(server: &mut Server) -> bool {
     let Server {
         data,
@@ -388,8 +391,8 @@ fn step(server: &mut Server) -> bool {
 }
 
 impl Pass {
-    /// Visits the next elements. Returns the numbers of keys with and without moved allocations;
-    /// `None` at the end of the pass.
+    /// Visits the next elements of the data set. Returns the numbers of keys with and without moved
+    /// allocations; `None` at the end of the pass.
     fn walk(
         &mut self,
         data: &mut DataSet,
@@ -440,7 +443,7 @@ impl Pass {
                         cursor,
                     });
                 }
-                // The mover moved the entry itself before this call.
+                // The mover has moved the key's entry, if at all, before the call of this closure.
                 let moved = mover.hits != moved_before;
                 moved_before = mover.hits;
                 keys.0 += u64::from(moved);

@@ -30,8 +30,8 @@ pub fn print_password() -> ExitCode {
 }
 
 /// `--init-acl FILE`: if the file does not exist, writes users with a random password for the
-/// default user. The password is written to `FILE.password`, which only this user and root may
-/// read.
+/// default user. The password is written to `FILE.password`, which only the user that runs the
+/// program, and root, may read.
 pub fn write_users(file: &str) -> ExitCode {
     let path = Path::new(file);
     if path.exists() {
@@ -73,7 +73,7 @@ fn write_both(users: &Path, beside: &Path, password: &str) -> io::Result<()> {
 }
 
 fn write_secret(path: &Path, text: &str) -> io::Result<()> {
-    // A file of an earlier attempt may be readable by others.
+    // A file of an earlier attempt may be readable by other users.
     match std::fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         _ => {}

@@ -35,9 +35,11 @@ use crate::sys::tape::{self, Input};
 use crate::tracking::Tracking;
 use crate::util::random::Random;
 
-/// File descriptors that are not for clients: the log, listeners, the AOF, children's pipes.
+/// The number of file descriptors that are kept free of clients, for the log, listeners, the AOF,
+/// children's pipes.
 pub const RESERVED_FDS: usize = 32;
-/// Further fds in the loop: sockets that are about to be refused, links, children.
+/// The number of fds of the event loop beside those of clients: sockets that are about to be
+/// refused, links, children.
 const LOOP_INCREMENT: usize = RESERVED_FDS + 96;
 
 /// The number of fds that the loop needs for `maxclients`.
@@ -160,7 +162,7 @@ impl Server {
         self.update_armed();
     }
 
-    /// Recomputes the bits of `armed`.
+    /// Recomputes the bits of `armed`: the features that must check every command now.
     pub fn update_armed(&mut self) {
         self.armed = [
             (!self.net.monitors.is_empty(), armed::MONITOR),
@@ -219,7 +221,7 @@ impl Server {
     }
 }
 
-/// The key of the tables' hashes: that of `hash-seed`, or a random one.
+/// The secret key of the hash function of keys: made of the setting `hash-seed`, or random.
 fn seed_of(config: &Config, rng: &mut Random) -> HashSeed {
     let seed = match config.hash_seed.is_empty() {
         true => HashSeed::new([rng.next_u64(), rng.next_u64()]),
@@ -256,7 +258,8 @@ fn executable() -> PathBuf {
     OsString::from_vec(path).into()
 }
 
-/// Creates a loop with the server's timer and hooks, which watches its listening sockets.
+/// Creates the event loop, with the server's timer and hooks; the loop watches the listening
+/// sockets.
 pub fn event_loop(server: &mut Server) -> io::Result<EventLoop<Server>> {
     let mut el = EventLoop::new(event_loop_size(&server.config))?;
     record::tap(&mut el);
@@ -272,7 +275,8 @@ pub fn event_loop(server: &mut Server) -> io::Result<EventLoop<Server>> {
         Teach::SlowCommand => server.event_loop.turns = None,
         Teach::RehashAtOnce => server.follow_resize_policy(),
         Teach::SampledExpiry => server.debug.no_active_expire = true,
-        // The remaining modes of `teach` are compared where they matter, off the fast path.
+        // The remaining modes of `teach` are checked by the code that they change, off the fast
+        // path.
         _ => {}
     }
     accept::watch_listeners(&mut el, server)?;

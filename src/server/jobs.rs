@@ -24,8 +24,8 @@
 //! ```
 //!
 //! A job with a period of 0 runs in every call of the cron (`hz` times a second); any other job
-//! runs when its period has passed since its last run. A job for which no order is given may stand
-//! anywhere.
+//! runs when its period has passed since its last run. A job for which the drawing gives no order
+//! may be anywhere in the table.
 //!
 //! **Invariant:** the drawing has the names of the table in its order
 //! (`tests::the_drawing_is_the_table`).
@@ -44,7 +44,7 @@ use crate::sync;
 use crate::sys::ticks;
 use crate::tracking;
 
-/// A recurring job.
+/// A job that the cron runs at regular times.
 struct Job {
     name: &'static str,
     /// Milliseconds between two runs; 0 for every call of the cron.
@@ -83,18 +83,18 @@ const JOBS: &[Job] = &[
     job("databases", 0, cron::databases_cron),
 ];
 
-/// The names of the jobs, in the table's order.
+/// The names of the cron's jobs, in the order in which they run.
 pub fn names() -> Vec<&'static str> {
     JOBS.iter().map(|job| job.name).collect()
 }
 
-/// The Unix time in milliseconds at which each job is due.
+/// The Unix time in milliseconds at which each job of the cron is due.
 #[derive(Default)]
 pub struct Schedule {
     due_ms: [i64; JOBS.len()],
 }
 
-/// Runs the jobs that are due, in the table's order.
+/// Runs the cron's jobs that are due, in the order of their table.
 pub fn run_due(server: &mut Server) {
     for (at, job) in JOBS.iter().enumerate() {
         if server.schedule.due_ms[at] <= server.clock.now_ms {

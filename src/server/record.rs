@@ -1,5 +1,5 @@
 //! `trace-record` and `--replay`: a recording of the loop's inputs from the start of the server on,
-//! and the same turns again from the file.
+//! and the replay of the same turns from the file.
 //!
 //! ```text
 //!   record   settings ─ facts ─> Server::new ─> sockets ─> data set ─> loop ─> shutdown
@@ -46,7 +46,7 @@ use crate::util::fnv;
 /// The number of bytes of a snapshot in one entry of the recording.
 const CHUNK: usize = 1 << 20;
 
-/// Connects the loop's inputs to the tape.
+/// Connects the event loop's inputs to the tape, which records or replays them.
 struct LoopTap;
 
 impl Tap for LoopTap {
@@ -64,12 +64,12 @@ impl Tap for LoopTap {
     }
 }
 
-/// Passes the loop's inputs through the tape while the tape is on.
+/// Passes the event loop's inputs through the tape while it records or replays.
 pub fn tap(el: &mut EventLoop<Server>) {
     el.set_tap(tape::is_on().then_some(&LoopTap));
 }
 
-/// The facts that the start depends on.
+/// The facts that the start of a recorded server depends on.
 struct Facts {
     /// The version and the build of the program.
     program: String,
@@ -88,7 +88,8 @@ impl Facts {
         let field =
             |of: fn(&Facts) -> &[u8]| tape::text(|| live.as_ref().map_or(&[][..], of).to_vec());
         let program = String::from_utf8_lossy(&field(|f| f.program.as_bytes())).into_owned();
-        // Before the other facts: another program may have others.
+        // The warning comes before the other facts are read, as another version of the program may
+        // have recorded others.
         warn_of_another_program(&program);
         Facts {
             program,
@@ -105,7 +106,8 @@ impl Facts {
 }
 
 /// The version, and a hash of the executable file: builds of one version differ in what they read.
-/// Any change moves most of the code behind it, so a sample of the bytes is enough.
+/// Any change of the source moves most of the machine code behind it, so a sample of the file's
+/// bytes is enough.
 fn program() -> String {
     const EACH: usize = 61;
     let executable = std::fs::read("/proc/self/exe").unwrap_or_default();
@@ -128,7 +130,7 @@ fn warn_of_another_program(recorded: &str) {
     }
 }
 
-/// Why a server with these settings can't be recorded.
+/// Why a server with these settings can't be recorded; `None` if it can.
 fn refusal(config: &Config, sources: &Sources) -> Option<&'static str> {
     let reasons = [
         (config.appendonly, "appendonly yes"),
@@ -152,7 +154,7 @@ fn is_in_working_directory(path: &Path) -> bool {
 }
 
 /// TRACE RECORD: saves the data set, then starts the server again with `trace-record`. The client
-/// gets a reply only if that can't begin. `may_leave_dir`: the file may be in any directory.
+/// gets a reply only if the restart can't begin. `may_leave_dir`: the file may be in any directory.
 pub fn restart(
     server: &mut Server,
     c: &mut Client,
@@ -170,7 +172,7 @@ pub fn restart(
         return Err("a file outside of dir needs enable-protected-configs".into());
     }
     let mut further = changed_settings(&server.config, &sources)?;
-    // A new process that can't write the file would not start.
+    // The new process would not start if it could not write the recording.
     tape::check_file(&path).map_err(|e| sys::error_text(&e))?;
     let path = path.to_str().ok_or("the name is not UTF-8")?.to_string();
     further.extend(["--trace-record".into(), path]);
@@ -188,8 +190,8 @@ pub fn restart(
 }
 
 /// The settings that CONFIG SET has changed, as arguments: those that differ from what a start
-/// would read now. The settings of a start are read in the start's directory, in which relative
-/// paths begin.
+/// would read now. A start's settings are read in the directory in which the server was started, in
+/// which relative paths begin.
 fn changed_settings(config: &Config, sources: &Sources) -> Result<Vec<String>, String> {
     let here = std::env::current_dir().map_err(|e| sys::error_text(&e))?;
     let enter = |dir: &Path| std::env::set_current_dir(dir).map_err(|e| sys::error_text(&e));
@@ -243,7 +245,8 @@ pub fn begin(config: &Config, argv: &[std::ffi::OsString]) -> Result<(), ExitCod
     Ok(())
 }
 
-/// Loads the data set of the last run, whose file the recording carries.
+/// Loads the data set from the RDB file, which is put into the recording; a replay takes it from
+/// there.
 pub fn load(server: &mut Server) -> Result<(), ExitCode> {
     let path = server.config.dbfilename.as_path().to_path_buf();
     let snapshot = pass_snapshot(&path).map_err(|e| {
@@ -258,7 +261,8 @@ pub fn load(server: &mut Server) -> Result<(), ExitCode> {
     loaded
 }
 
-/// The RDB file, empty if there is none, through the tape.
+/// The bytes of the RDB file, empty if there is no file; they are recorded, and a replay takes them
+/// from the recording.
 fn pass_snapshot(path: &Path) -> io::Result<Vec<u8>> {
     let mut file = match tape::replays() {
         true => None,
@@ -310,7 +314,7 @@ fn run(path: &Path) -> Result<(), String> {
     let argv = String::from_utf8_lossy(&facts.argv).into_owned();
     let mut server = Server::new(config, argv.split('\0').map(str::to_string).collect());
     start::rename_commands(&mut server, &renames);
-    // An ordinary start logs a failure of this call; a replay ignores it.
+    // An ordinary start logs a failure to set oom_score_adj; a replay ignores it.
     let _ = server.apply_oom_score_adj();
     let failed = |_| "the start fails".to_string();
     start::load_users(&mut server).map_err(failed)?;
@@ -321,7 +325,8 @@ fn run(path: &Path) -> Result<(), String> {
     el.run(&mut server).map_err(|e| sys::error_text(&e))
 }
 
-/// The settings of the recording. Neither the working directory nor the log is changed.
+/// Reads the settings that the recording carries. Neither the working directory nor the log is
+/// changed.
 fn settings(facts: &Facts) -> Result<(Config, cli::Renames), String> {
     let sources = Sources {
         options: facts.settings.clone(),

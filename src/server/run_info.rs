@@ -6,7 +6,7 @@ use crate::server::supervisor::Sent;
 
 /// Facts about this process.
 pub struct RunInfo {
-    /// 40 hexadecimal digits, new at each start.
+    /// The `run_id` of INFO: 40 hexadecimal digits, new at each start.
     pub run_id: String,
     pub pid: u32,
     pub executable: PathBuf,
@@ -23,6 +23,6 @@ pub struct ProcessState {
     pub oom_score_base: i32,
     /// Whether the settings have changed `oom_score_adj`.
     pub oom_score_changed: bool,
-    /// The last messages to the supervisor.
+    /// The messages that were last sent to the supervisor, such as systemd.
     pub sent: Sent,
 }

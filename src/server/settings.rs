@@ -7,11 +7,12 @@
 //!                          fields as before, the steps done so far once more, the error
 //! ```
 //!
-//! A step that can fail does its work at once, so that the client gets the error: sockets are
-//! opened here and handed to the loop later (`Net::relisten`), since commands never touch the
-//! loop.
+//! A step that can fail to apply its setting does its work at once, so that the client gets the
+//! error: sockets are opened here and handed to the loop later (`Net::relisten`), since commands
+//! never touch the loop.
 //!
-//! **Invariant:** a step can be repeated at any time: it depends on the present settings only.
+//! **Invariant:** a step that applies a setting can be repeated at any time, since it depends on
+//! the present settings only.
 
 use crate::acl::Acl;
 use crate::config::{Access, Apply, OomScoreAdj, SetError};
@@ -40,7 +41,7 @@ const BIND_REFUSED: &str = "Failed to bind to specified addresses.";
 /// The error if the sockets of `port` or `tls-port` can't be opened.
 const PORT_REFUSED: &str = "Unable to listen on this port. Check server logs.";
 
-/// Why a step can't be done: the text for the client.
+/// Why a new value of a setting can't be applied: the error text for the client.
 type Refusal = String;
 
 /// CONFIG SET: sets all of the settings, or, with an error, none.
@@ -141,7 +142,7 @@ fn apply(server: &mut Server, step: Apply) -> Result<(), Refusal> {
 
 fn follow_max_memory(server: &mut Server) {
     warn_if_over_memory(server);
-    // Evicts between the turns, without waiting for a command.
+    // Makes the loop evict keys between its turns, without waiting for a command.
     server.evict.unfinished = server.config.maxmemory != 0;
     if server.config.maxmemory == 0 {
         server.evict.exceeded.note(false, server.clock.now_ms);

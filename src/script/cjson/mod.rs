@@ -14,8 +14,8 @@
 //! `decode_array_with_array_mt(true)` makes `decode` give arrays such a metatable, so that an empty
 //! array is encoded as an array again.
 //!
-//! The order of an object's keys is the iteration order of LuaJIT's tables; Redis's Lua has another
-//! one.
+//! The order of an object's keys is the iteration order of LuaJIT's tables; Redis's Lua iterates
+//! over a table in another order.
 //!
 //! **Invariant:** reading and writing recurse at most [`NESTING_MAX`] levels deep, whatever a
 //! script sets (`tests::nesting_is_bounded`).
@@ -44,7 +44,7 @@ enum Invalid {
 struct Settings {
     /// Whether an array with too many holes becomes an object instead of an error.
     sparse_convert: bool,
-    /// The maximum number of places for each value; 0 is no limit.
+    /// The maximum of an array's length divided by the number of its values; 0 is no limit.
     sparse_ratio: i64,
     /// Arrays up to this length may have any number of holes.
     sparse_safe: i64,
@@ -74,7 +74,7 @@ impl Default for Settings {
     }
 }
 
-/// A metatable with this field marks an array.
+/// A table whose metatable has this field is encoded as an array.
 const ARRAY_MARK: &str = "__is_cjson_array";
 const INT_MAX: i64 = i32::MAX as i64;
 
@@ -134,7 +134,7 @@ fn int_setting(args: &Args, at: usize, min: i64, max: i64) -> Result<Option<i64>
     if args.get(at).is_nil() {
         return Ok(None);
     }
-    // The setting is an int in C, so it wraps at 32 bits.
+    // In lua-cjson the setting is an int of C, so it wraps at 32 bits.
     let given = i64::from(args.integer(at)? as i32);
     if !(min..=max).contains(&given) {
         return args.bad(1, &format!("expected integer between {min} and {max}"));
@@ -142,7 +142,8 @@ fn int_setting(args: &Args, at: usize, min: i64, max: i64) -> Result<Option<i64>
     Ok(Some(given))
 }
 
-/// `true`, `false`, or one of `options`, whose index is returned; the booleans are 1 and 0.
+/// The index of the argument's word in `options`; for the booleans `true` and `false` it is 1 and
+/// 0.
 fn option_setting(lua: &Lua, args: &Args, at: usize, options: &[&str]) -> Result<Option<usize>> {
     match args.get(at) {
         Value::Nil => Ok(None),
@@ -161,7 +162,7 @@ fn option_setting(lua: &Lua, args: &Args, at: usize, options: &[&str]) -> Result
     }
 }
 
-/// A text in an error ends at a zero byte, as in Redis.
+/// Cuts a text for an error message at its first zero byte, as in Redis.
 fn up_to_nul(text: &str) -> &str {
     text.split('\0').next().unwrap_or_default()
 }
@@ -430,7 +431,7 @@ impl Encoder {
     }
 }
 
-/// The letter that stands for this byte after a backslash.
+/// The letter that stands for this byte after the backslash of a JSON escape.
 fn escape(b: u8) -> Option<u8> {
     match b {
         b'"' | b'\\' | b'/' => Some(b),
@@ -500,7 +501,7 @@ enum TokenKind {
     Colon,
     Comma,
     End,
-    /// The text is not a token; the value is the reason.
+    /// The JSON text is invalid at this position; the value is the reason.
     Error(&'static str),
 }
 
@@ -525,7 +526,7 @@ impl TokenKind {
 
 struct Token {
     kind: TokenKind,
-    /// The position where the token begins, from 0 on.
+    /// The position of the token's first byte in the JSON text, from 0 on.
     at: usize,
 }
 
@@ -544,12 +545,12 @@ struct Decoder<'a> {
     settings: Settings,
     array_mt: Option<&'a Table>,
     depth: i64,
-    /// The string of the last token.
+    /// The unescaped bytes of the last token that is a string.
     scratch: Vec<u8>,
 }
 
 impl Decoder<'_> {
-    /// The byte at `at`; a NUL stands for the end, as in C.
+    /// The byte at the position `at` of the JSON text; a NUL stands for the end, as in C.
     fn byte(&self, at: usize) -> u8 {
         self.text.get(at).copied().unwrap_or(0)
     }
@@ -575,7 +576,8 @@ impl Decoder<'_> {
         Token { kind, at }
     }
 
-    /// A number or a name, and its length.
+    /// The token at the start of `rest`: a number, `true`, `false` or `null`, and its length in
+    /// bytes.
     fn word(&self, rest: &[u8]) -> (TokenKind, usize) {
         let accept = self.settings.decode_invalid;
         let number = || match strtod(rest) {
@@ -773,7 +775,8 @@ fn is_invalid_number(text: &[u8]) -> bool {
     first > b'9' && (begins(b"inf") || begins(b"nan"))
 }
 
-/// Each level of nesting holds a Lua table, and in an object a key.
+/// Each level of nesting holds a Lua table, and in an object a key, as values that Rust has on a
+/// stack of `VALUES_MAX` places.
 const _: () = assert!(4 * NESTING_MAX as usize <= VALUES_MAX);
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The commands of the debugger, by full name or first letter.
+//! The commands of the script debugger, which have a full name and a name of one letter.
 
 use super::{ABORTED, BREAKPOINTS_MAX, Debugger, Next, SHOWN_LEAST, show};
 use crate::script::engine::USER_SCRIPT;
@@ -8,7 +8,7 @@ use crate::script::syntax;
 use crate::sys::lua::{Frame, LuaType};
 use crate::util::number::parse_i64;
 
-/// The number of lines shown before and after a line.
+/// The number of source lines that `list` shows before and after a line by default.
 const CONTEXT: usize = 5;
 /// Lua's name for its own temporary variables.
 const TEMPORARY: &[u8] = b"(*temporary)";
@@ -131,7 +131,7 @@ impl Debugger {
         }
     }
 
-    /// Appends the value on top of the stack to the reply, and pops it.
+    /// Appends the value on top of Lua's stack to the debugger's reply, and pops it.
     fn append_top(&mut self, frame: &mut Frame, before: &[u8]) {
         let mut line = before.to_vec();
         show::value(frame, -1, &mut line);
@@ -222,8 +222,8 @@ impl Debugger {
 /// not visible.
 fn evaluate(debugger: &mut Debugger, run: &mut Run, frame: &mut Frame, code: &[u8]) {
     let expression = [b"return ", code].concat();
-    // A text that is not an expression is tried as statements, so the error of this first try is
-    // dropped.
+    // Code that is not an expression is compiled as statements next, so the error of its
+    // translation as an expression is dropped.
     let expression =
         syntax::translate(&expression, b"@ldb_eval").unwrap_or(expression.as_slice().into());
     let ok = frame.evaluate(&expression, code, c"@ldb_eval", run);

@@ -1,4 +1,5 @@
-//! The debugger of scripts: SCRIPT DEBUG, then EVAL, then a conversation on the same connection.
+//! The debugger of scripts: SCRIPT DEBUG, then EVAL, then commands for the debugger on the same
+//! connection.
 //!
 //! ```text
 //!   client            server
@@ -16,9 +17,9 @@
 //! Lua calls [`Debugger::line`] before each line of the script. If the script must stop there,
 //! commands are read from the socket until one of them continues the script.
 //!
-//! LuaJIT announces a line again after each call in it. The depth of the stack distinguishes such a
-//! return from the beginning of a line. The depth also distinguishes the code that `syntax` has
-//! written into a line.
+//! LuaJIT announces a line again after each call in it. The depth of the call stack distinguishes a
+//! return into a line from the beginning of the line. Functions that `script::syntax` has inserted
+//! into a line are recognised by the line's source, which has no word `function`.
 //!
 //! **Invariants**
 //! - A child never returns to the event loop: it ends by `exit_now`, and nothing that it holds is
@@ -26,10 +27,11 @@
 //! - A child writes no file: it has no threads that would write the AOF, and its settings have no
 //!   save points.
 //!
-//! Limits: functions are not debugged (nor are they in Redis), and while the debugger evaluates an
-//! expression it can't be interrupted. A trace gives a function that took the frame of its caller,
-//! by `return f()`, the caller's name; LuaJIT does not record which frames these are. A loop that
-//! is on one line may stop there less often than in Redis, if functions are called in it.
+//! Limits: functions of FUNCTION LOAD are not debugged (nor are they in Redis), and an expression
+//! that the debugger evaluates can't be interrupted. The command `trace` shows a function that was
+//! called by `return f()` under the name of its caller, whose frame it has taken; LuaJIT does not
+//! record tail calls. At a loop of a single line that calls functions, the debugger may stop less
+//! often than Redis's.
 
 mod commands;
 mod show;
@@ -63,7 +65,8 @@ const BREAKPOINTS_MAX: usize = 64;
 /// The maximum size of a command in bytes, and the maximum number of its arguments.
 const COMMAND_MAX: usize = 1 << 20;
 const ARGUMENTS_MAX: i64 = 1024;
-/// A script that loops for this time is stopped, if `busy-reply-threshold` is not set.
+/// The time in milliseconds after which the debugger stops a script that may be in an infinite
+/// loop, if `busy-reply-threshold` is 0.
 const LOOP_MS: u64 = 5000;
 
 /// One session of the debugger.
@@ -75,10 +78,10 @@ pub struct Debugger {
     /// Bytes read from the socket that are not parsed yet.
     input: Vec<u8>,
     breakpoints: Vec<usize>,
-    /// The line that runs, or runs next, counted from 1.
+    /// The source line that runs, or runs next, counted from 1.
     current: usize,
-    /// For each depth of the stack, the line that was announced last; 0 for code that is no line of
-    /// the script.
+    /// For each depth of the call stack, the line that LuaJIT announced last; 0 for code that is
+    /// not in the script's source.
     announced: Vec<usize>,
     /// Whether to stop at the next line.
     step: bool,
@@ -86,17 +89,17 @@ pub struct Debugger {
     called: bool,
     /// The maximum number of bytes of a shown value; 0 for no limit.
     shown_max: usize,
-    /// Whether the hint about longer values was sent.
+    /// Whether the hint that a value was cut off, which is given once, was sent.
     hinted: bool,
     /// Whether the client has aborted the script, or broken the protocol.
     aborted: bool,
     /// Whether the client has disconnected; the script then runs to its end without stops.
     alone: bool,
-    /// The time at which the script last continued, in ticks.
+    /// The time at which the script last continued, in ticks of the processor's counter.
     resumed: u64,
 }
 
-/// What the script does next.
+/// What the script does after a stop of the debugger.
 pub enum Next {
     GoOn,
     /// The script fails with this error.
@@ -156,7 +159,7 @@ impl Debugger {
         self.alone |= !write_all(c, &out);
     }
 
-    /// `redis.debug(...)`: appends values to the reply.
+    /// `redis.debug(...)`: appends the arguments to the debugger's next reply.
     pub fn note(&mut self, frame: &mut Frame) {
         let mut line = format!("<debug> line {}:", self.current).into_bytes();
         for at in 1..=frame.len() as i32 {
@@ -171,14 +174,15 @@ impl Debugger {
         self.called = true;
     }
 
-    /// Appends a command of the script to the reply, while the script is stepped through.
+    /// Appends a command that the script calls to the debugger's next reply, in step mode only.
     pub fn note_command(&mut self, argv: &[&[u8]]) {
         if self.step {
             self.append_line([b"<redis> ", argv.join(&b' ').as_slice()].concat());
         }
     }
 
-    /// Appends the reply to a command of the script.
+    /// Appends what a command of the script replied to the debugger's next reply, in step mode
+    /// only.
     pub fn note_reply(&mut self, reply: &[u8]) {
         if self.step {
             let mut line = b"<reply> ".to_vec();
@@ -187,7 +191,7 @@ impl Debugger {
         }
     }
 
-    /// Appends the error of a command that was refused.
+    /// Appends the error of a script's command that was refused to the debugger's next reply.
     pub fn note_refusal(&mut self, error: &Error) {
         if self.step {
             let text = error.text();
@@ -196,7 +200,7 @@ impl Debugger {
         }
     }
 
-    /// The reason to stop before this line, if there is one.
+    /// The reason to stop the script before its present line, if there is one.
     fn reason(&self, looping: bool, words: Words) -> Option<&'static str> {
         match () {
             () if self.alone => None,
@@ -209,8 +213,8 @@ impl Debugger {
     }
 }
 
-/// Called when the script is about to run a line; or, with `count`, when it has run many
-/// instructions. Returns whether the topmost value is raised as an error.
+/// Lua's hook: called when the script is about to run a line; or, with `count`, when it has run
+/// many instructions. Returns whether Lua must raise the value on top of its stack as an error.
 pub fn line(run: &mut Run, frame: &mut Frame, count: bool) -> bool {
     let Some(mut debugger) = run.debugger.take() else {
         return false;
@@ -229,7 +233,8 @@ pub fn line(run: &mut Run, frame: &mut Frame, count: bool) -> bool {
 impl Debugger {
     fn line(&mut self, run: &mut Run, frame: &mut Frame, count: bool) -> Next {
         if self.aborted {
-            // The script has caught the error, so it is raised again.
+            // The script has caught the error that aborts it (by pcall), so the error is raised
+            // again.
             return Next::Raise(ABORTED);
         }
         let Some(place) = frame.place(0) else {
@@ -259,7 +264,7 @@ impl Debugger {
         next
     }
 
-    /// Whether the script begins this line, rather than returns to it after a call.
+    /// Whether the script begins the line of `place`, rather than returns to it after a call.
     fn begins_line(&mut self, depth: usize, place: &Place) -> bool {
         let line = match place.line as usize {
             line if place.source == USER_SCRIPT && !self.is_inserted(line, place) => line,
@@ -273,7 +278,7 @@ impl Debugger {
         line > 0 && !(called && before == Some(line))
     }
 
-    /// Whether a function was written into this line by `syntax`.
+    /// Whether the code at `place` is a function that `script::syntax` has inserted into this line.
     fn is_inserted(&self, line: usize, place: &Place) -> bool {
         let text = line.checked_sub(1).and_then(|at| self.source.get(at));
         let word = b"function";
@@ -289,7 +294,7 @@ impl Debugger {
         !self.step && server.clock.us(ticks::now().wrapping_sub(self.resumed)) / 1000 >= limit_ms
     }
 
-    /// Runs the client's commands until one lets the script continue.
+    /// Runs the client's debugger commands until one of them continues or ends the script.
     fn converse(&mut self, run: &mut Run, frame: &mut Frame) -> Next {
         loop {
             let argv = match self.read_command(run.caller) {
@@ -314,7 +319,7 @@ impl Debugger {
         }
     }
 
-    /// Waits for a command. Returns `None` if the client has disconnected.
+    /// Waits for a debugger command from the client. Returns `None` if the client has disconnected.
     fn read_command(&mut self, c: &mut Client) -> Result<Option<Vec<Vec<u8>>>, &'static str> {
         loop {
             if let Some((argv, used)) = parse(&self.input)? {
@@ -338,7 +343,8 @@ impl Debugger {
     }
 }
 
-/// Waits for the socket. Returns false if the connection failed or the server must stop.
+/// Waits until the socket can be read or, with `to_write`, written. Returns false if the connection
+/// failed or the server must stop.
 fn wait_for(conn: &Connection, to_write: bool) -> bool {
     loop {
         match sys::wait_for(conn.raw_fd(), to_write) {
@@ -353,11 +359,11 @@ fn wait_for(conn: &Connection, to_write: bool) -> bool {
 const ABORTED: &str = "script aborted for user request";
 const PROTOCOL_ERROR: &str = "protocol error";
 
-/// The arguments of a command, and the bytes that they took.
+/// The arguments of a debugger command, and the number of input bytes that the command takes.
 type Parsed = (Vec<Vec<u8>>, usize);
 
-/// Parses one command. Returns the command's arguments and its length in bytes; `None` if the
-/// command is incomplete.
+/// Parses one debugger command. Returns the command's arguments and its length in bytes; `None` if
+/// the command is incomplete.
 fn parse(input: &[u8]) -> Result<Option<Parsed>, &'static str> {
     let mut at = 0;
     let number = |kind: u8, at: &mut usize| {
@@ -395,7 +401,8 @@ fn parse(input: &[u8]) -> Result<Option<Parsed>, &'static str> {
     Ok((at <= input.len()).then_some((argv, at)))
 }
 
-/// Sends all bytes, waiting for the socket. Returns false if the client has disconnected.
+/// Sends all bytes to the client, and waits while its socket is full. Returns false if the client
+/// has disconnected.
 fn write_all(c: &mut Client, mut bytes: &[u8]) -> bool {
     let Some(conn) = &mut c.conn else {
         return false;
@@ -415,7 +422,7 @@ fn send_replies(c: &mut Client) {
     write_all(c, &bytes);
 }
 
-/// The modes that SCRIPT DEBUG sets.
+/// The flags of a client that SCRIPT DEBUG sets.
 const MODES: u64 = flag::SCRIPT_DEBUG | flag::SCRIPT_DEBUG_SYNC;
 
 /// SCRIPT DEBUG: sets the mode of the client's next EVAL.
@@ -474,11 +481,11 @@ fn enter_child(server: &mut Server, c: &Client) {
     fork::set_up_child_signals();
     let own = c.conn.as_ref().map(|conn| conn.raw_fd());
     fork::close_sockets(own.as_slice());
-    // Without save points FLUSHALL does not save.
+    // Without save points FLUSHALL does not write an RDB file.
     server.config.save.clear();
 }
 
-/// The cron's step: collects the children of ended sessions.
+/// A step of the cron: waits for the child processes of debugger sessions that have ended.
 pub fn reap(server: &mut Server) {
     server
         .scripting
@@ -486,7 +493,7 @@ pub fn reap(server: &mut Server) {
         .retain(|&pid| fork::try_wait(pid).is_none());
 }
 
-/// Ends all sessions when the server stops.
+/// Ends the child processes of all debugger sessions when the server stops.
 pub fn end_sessions(server: &mut Server) {
     for pid in server.scripting.debugging.drain(..) {
         fork::end(pid);

@@ -9,17 +9,17 @@ use crate::sys::lua::{Frame, LuaType};
 use crate::util::number::{parse_i64, write_g};
 use crate::util::quote::write_repr;
 
-/// The maximum depth of nested tables.
+/// The maximum depth to which nested tables are shown.
 const DEPTH_MAX: usize = 10;
 
-/// Appends the value at an index.
+/// Appends the text of the value at an index of Lua's stack.
 pub fn value(frame: &mut Frame, at: i32, out: &mut Vec<u8>) {
     frame.push_value(at);
     top(frame, out, 0);
     frame.pop(1);
 }
 
-/// Appends the value on top of the stack, which stays there.
+/// Appends the text of the value on top of Lua's stack, where the value stays.
 fn top(frame: &mut Frame, out: &mut Vec<u8>, depth: usize) {
     if depth == DEPTH_MAX || !frame.room(8) {
         out.extend_from_slice(b"<max recursion level reached! Nested table?>");
@@ -41,7 +41,8 @@ fn pointer(kind: &str, frame: &Frame) -> Vec<u8> {
     format!("\"{kind}@{:#x}\"", frame.address(-1)).into_bytes()
 }
 
-/// Appends a table. The table's keys are left out if they are 1, 2, 3 and so on, in this order.
+/// Appends the text of a table. The table's keys are left out if they are 1, 2, 3 and so on, in
+/// this order.
 fn table(frame: &mut Frame, out: &mut Vec<u8>, depth: usize) {
     let (mut with_keys, mut without) = (Vec::new(), Vec::new());
     let mut next = 1.0;
@@ -68,7 +69,7 @@ fn table(frame: &mut Frame, out: &mut Vec<u8>, depth: usize) {
     out.push(b'}');
 }
 
-/// Appends a reply of either protocol version.
+/// Appends the text of a reply in RESP2 or RESP3.
 pub fn reply(bytes: &[u8], out: &mut Vec<u8>) {
     Reply { bytes, at: 0 }.show(out);
 }
@@ -111,7 +112,7 @@ impl<'a> Reply<'a> {
         }
     }
 
-    /// Appends the elements of an aggregate reply, or its pairs if `each` is 2.
+    /// Appends the text of an aggregate reply's elements, or of its pairs if `each` is 2.
     fn several(&mut self, out: &mut Vec<u8>, ends: (&[u8], &[u8]), len: usize, each: usize) {
         out.extend_from_slice(ends.0);
         for n in 0..len {

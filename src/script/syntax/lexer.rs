@@ -1,7 +1,7 @@
 //! Splits a source into the tokens of Lua 5.1, with the errors that its compiler reports.
 //!
-//! A message ends with the token at which reading stopped. For names, strings and numbers the
-//! message has the text read so far, with escapes resolved, up to the first zero byte.
+//! An error message ends with the token at which reading stopped. For names, strings and numbers
+//! the message has the text read so far, with escapes resolved, up to the first zero byte.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use crate::script::native::strtod;
 /// An error message about the source: `user_script:1: unexpected symbol near '~'`.
 pub type Message = Vec<u8>;
 
-/// The kind of a token. Reserved words and operators carry their text.
+/// The kind of a token of Lua. Reserved words and operators carry their text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TokenKind {
     End,
@@ -18,15 +18,15 @@ pub enum TokenKind {
     Number,
     String,
     Word(&'static str),
-    /// Any other character, whether Lua uses it or not.
+    /// Any other character of the source, whether Lua uses it or not.
     Other(u8),
 }
 
-/// A token.
+/// A token of Lua source.
 #[derive(Clone, Copy, Debug)]
 pub struct Token {
     pub kind: TokenKind,
-    /// The token's beginning and end in the source.
+    /// The positions of the token's beginning and end in the source, in bytes.
     pub start: usize,
     pub end: usize,
 }
@@ -43,7 +43,7 @@ const RESERVED: [&str; 21] = [
     "nil", "not", "or", "repeat", "return", "then", "true", "until", "while",
 ];
 
-/// Whether a text can be the name of a variable.
+/// Whether a text can be the name of a variable in Lua.
 pub fn is_name(text: &[u8]) -> bool {
     let begins = text.first().is_some_and(|b| !b.is_ascii_digit());
     let is_reserved = || RESERVED.iter().any(|word| word.as_bytes() == text);
@@ -55,9 +55,9 @@ pub struct Lexer<'a> {
     pub source: &'a [u8],
     chunk: &'a [u8],
     at: usize,
-    /// The line of the next character.
+    /// The number of the source line in which the next character is.
     pub line: usize,
-    /// The text of the last name, string or number.
+    /// The text of the last token that is a name, a string or a number.
     text: Vec<u8>,
     pub edits: Vec<Edit>,
 }
@@ -91,7 +91,8 @@ impl<'a> Lexer<'a> {
         found
     }
 
-    /// An error with its place in the source, and with a token if there is one.
+    /// The text of an error: the name of the source, the line, `text`, and the token `near` if
+    /// there is one.
     pub fn error(&self, text: &str, near: Option<TokenKind>) -> Message {
         let mut message = self.chunk.to_vec();
         message.extend_from_slice(format!(":{}: {text}", self.line).as_bytes());
@@ -110,7 +111,7 @@ impl<'a> Lexer<'a> {
         message
     }
 
-    /// The next token.
+    /// Reads the next token of the source.
     pub fn next(&mut self) -> Result<Token, Message> {
         loop {
             let start = self.at;
@@ -199,8 +200,9 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// Letters that follow a number belong to it and make it invalid. Lua 5.1 takes a zero byte for
-    /// the letter of an exponent or for its sign, and reads the number up to that byte.
+    /// Reads a number; letters that follow a number belong to it and make it invalid. Lua 5.1 takes
+    /// a zero byte for the letter of an exponent or for its sign, and reads the number up to that
+    /// byte.
     fn number(&mut self) -> Result<TokenKind, Message> {
         let start = self.at;
         self.skip(|b| b.is_ascii_digit() || b == b'.');
@@ -224,7 +226,7 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// Skips a line end; `\r\n` and `\n\r` are one.
+    /// Skips a line end; `\r\n` and `\n\r` are one line end.
     fn line_end(&mut self) {
         let first = self.source[self.at];
         self.at += 1;
@@ -246,7 +248,8 @@ impl<'a> Lexer<'a> {
         Ok(())
     }
 
-    /// The number of `=` between the two brackets at this position, if they open a long string.
+    /// The number of `=` between the two brackets at the lexer's position, if they open a long
+    /// string (`[==[`).
     fn level(&self) -> Option<usize> {
         let rest = &self.source[self.at + 1..];
         let level = rest.iter().take_while(|&&b| b == b'=').count();
@@ -311,8 +314,8 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// Lua 5.1 reads an unknown escape as the character itself. LuaJIT gives some of these escapes
-    /// a meaning and refuses the others, so the backslash is removed.
+    /// Lua 5.1 reads an unknown escape as the character itself. LuaJIT gives some of the escapes
+    /// unknown to 5.1 a meaning and refuses the rest, so the backslash is removed.
     fn escape(&mut self) -> Result<(), Message> {
         let start = self.at;
         self.at += 1;
@@ -367,7 +370,7 @@ impl<'a> Lexer<'a> {
     }
 }
 
-/// The text by which messages name a kind of token.
+/// The text by which error messages name a kind of token.
 pub fn spelled(kind: TokenKind) -> Vec<u8> {
     match kind {
         TokenKind::End => b"<eof>".to_vec(),

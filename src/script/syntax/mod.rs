@@ -7,7 +7,7 @@
 //!                        scope
 //! ```
 //!
-//! There are six changes:
+//! The parser changes the source in six cases:
 //!
 //! - `"\."` and `"\x41"` become `"."` and `"x41"`: 5.1 has no such escapes.
 //! - `return string.rep({})` is a tail call, for which LuaJIT drops the frame of the caller even if
@@ -32,8 +32,8 @@
 //!
 //! - The step of a loop, unless it is a number other than 0, goes through a function: with a step
 //!   of 0 LuaJIT counts upwards for ever.
-//! - For any other returned call, the function and the arguments are passed to a function that
-//!   makes the same test; see `tail`.
+//! - For any other returned call, the called function and its arguments are passed to a function
+//!   that tests whether a library function is called; see `tail`.
 //!
 //! - A function with `...` that uses the variable `arg` gets this variable, as 5.1 defines it:
 //!
@@ -54,9 +54,9 @@ use lexer::{Edit, Lexer, Message, Token, TokenKind, spelled};
 use scope::{Path, Scope, TooMany};
 use tail::{Label, Site};
 
-/// The maximum nesting of blocks and expressions.
+/// The maximum nesting of blocks and expressions in a script, as in Lua 5.1.
 const LEVELS_MAX: usize = 200;
-/// The precedence of `not`, `-` and `#`.
+/// The precedence of the unary operators `not`, `-` and `#`.
 const UNARY: u8 = 8;
 
 /// Changes the source to the form for LuaJIT's compiler, or returns the error of Lua 5.1. `chunk`
@@ -120,16 +120,16 @@ fn apply(source: &[u8], mut edits: Vec<Edit>) -> Cow<'_, [u8]> {
     Cow::Owned(out)
 }
 
-/// The kind of an expression, as far as the grammar distinguishes them.
+/// The kinds of expressions that the grammar of assignments and calls distinguishes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Shape {
-    /// A variable, which can be assigned to.
+    /// A variable or a field, to which a value can be assigned.
     Variable,
     Call,
     Value,
 }
 
-/// An expression that was parsed.
+/// A Lua expression that was parsed.
 #[derive(Clone, Copy)]
 struct Expression<'a> {
     shape: Shape,
@@ -138,7 +138,7 @@ struct Expression<'a> {
     /// The position of the variable or of the called function in the source, if it consists of
     /// names only and is not known to be written in Lua.
     callee: Option<(usize, usize)>,
-    /// The variable's name and kind in error messages.
+    /// The name and kind (`local`, `field` ...) by which error messages call the variable.
     label: Option<Label<'a>>,
     /// The parts of the call, if the expression is a call.
     site: Option<Site<'a>>,
@@ -155,7 +155,7 @@ const VALUE: Expression = Expression {
     is_text: false,
 };
 
-/// Turns a step of 0 into -0, with which LuaJIT counts downwards as Lua 5.1 does.
+/// Turns a loop's step of 0 into -0, with which LuaJIT counts downwards as Lua 5.1 does with 0.
 const DOWNWARDS: &[u8] = b"(function(s)return s==0 and-0 or s end)(";
 
 type Parsed<T = ()> = Result<T, Message>;
@@ -224,7 +224,8 @@ impl<'a> Parser<'a> {
         self.advance()
     }
 
-    /// Consumes the token that closes what `opened` began at `line`.
+    /// Consumes the token `kind`, such as `end`, which closes what the token `opened` began at
+    /// `line`.
     fn close(&mut self, kind: TokenKind, opened: &str, line: usize) -> Parsed {
         if self.is(kind) || line == self.lexer.line {
             return self.expect(kind);
@@ -363,7 +364,8 @@ impl<'a> Parser<'a> {
         self.scope.open_block(true);
         self.advance()?;
         let first = self.name()?;
-        // The loop has three hidden variables in Lua 5.1.
+        // A `for` loop has three hidden variables in Lua 5.1, which count against the limit of
+        // local variables.
         match self.token.kind {
             TokenKind::Other(b'=') => {
                 self.hidden_locals()?;
@@ -396,8 +398,8 @@ impl<'a> Parser<'a> {
         (0..3).try_for_each(|_| self.declare(b"(for)"))
     }
 
-    /// Parses the range of a loop. With a step of 0 Lua 5.1 counts downwards, as LuaJIT does with
-    /// -0.
+    /// Parses the range of a numeric `for` loop. With a step of 0 Lua 5.1 counts downwards, as
+    /// LuaJIT does with -0.
     fn numeric_range(&mut self) -> Parsed {
         self.advance()?;
         self.expression()?;
@@ -484,8 +486,8 @@ impl<'a> Parser<'a> {
         } else if site.is_lua_function
             || matches!(only.path, Some((_, None))) && self.last_line == line
         {
-            // A global that is no library function does not exist, or can't be called, so nothing
-            // is changed.
+            // A global that is not a library function does not exist, or can't be called, so its
+            // returned call is not changed.
         } else if let Some(callee) = only.callee.filter(|_| can_be_copied) {
             let source = self.lexer.source;
             let copy = tail::copied(&source[callee.0..callee.1], &source[start..self.last_end]);
@@ -544,7 +546,8 @@ impl<'a> Parser<'a> {
         self.operation(0)
     }
 
-    /// Parses operations whose operators bind tighter than `limit`.
+    /// Parses an operand and the binary operators behind it that have a higher precedence than
+    /// `limit`.
     fn operation(&mut self, limit: u8) -> Parsed<Expression<'a>> {
         self.enter()?;
         let mut read = match self.token.kind {
@@ -593,7 +596,8 @@ impl<'a> Parser<'a> {
         resolved.map_err(|problem| self.too_many(&problem))
     }
 
-    /// Parses a name or an expression in parentheses, with the fields, indexes and calls behind it.
+    /// Parses a name, or an expression in parentheses, with the fields, indexes and calls that
+    /// follow.
     fn primary(&mut self) -> Parsed<Expression<'a>> {
         let start = self.token.start;
         let mut is_lua_function;
@@ -645,8 +649,8 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// Parses an expression in parentheses. Also returns whether the expression is a function
-    /// written in Lua.
+    /// Parses an expression in parentheses. Also returns whether the expression begins with
+    /// `function`, so is written in Lua.
     fn parenthesised(&mut self) -> Parsed<(Expression<'a>, bool)> {
         let line = self.lexer.line;
         self.advance()?;
@@ -674,7 +678,7 @@ impl<'a> Parser<'a> {
         })
     }
 
-    /// Parses the arguments of a call, and before them the method's name, if there is one.
+    /// Parses the arguments of a call, preceded by `:` and a method's name in a call of a method.
     fn call(
         &mut self,
         read: &Expression<'a>,
@@ -710,7 +714,7 @@ impl<'a> Parser<'a> {
         })
     }
 
-    /// Parses an index, and returns the element's name in error messages.
+    /// Parses an index in brackets, and returns the name by which error messages call the element.
     fn index(&mut self) -> Parsed<Label<'a>> {
         self.advance()?;
         let key = self.token;
@@ -792,7 +796,7 @@ impl<'a> Parser<'a> {
     }
 
     /// Gives the function whose body begins at `begin` the variable `arg`, if the function uses
-    /// `arg`. In Lua 5.1 the variable is nil where `...` is used.
+    /// `arg`. In Lua 5.1 `arg` is nil in a function that uses `...`.
     fn define_arg(&mut self, begin: usize, has_select: bool) {
         let function = self.scope.function();
         if !function.uses_arg {
@@ -827,7 +831,7 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// The precedence of an operator to its left and to its right.
+/// The precedence of a binary operator over operators to its left and to its right.
 fn binding(kind: TokenKind) -> Option<(u8, u8)> {
     Some(match kind {
         TokenKind::Other(b'+' | b'-') => (6, 6),

@@ -1,13 +1,13 @@
 //! The variables that are visible at the parser's position: counts them against Lua 5.1's limits,
 //! and knows which of them are library functions.
 
-/// A name, possibly with a field: `string.rep`, `error`.
+/// The name of a global variable, possibly with a field: `string.rep`, `error`.
 pub type Path<'a> = Option<(&'a [u8], Option<&'a [u8]>)>;
 
 const LOCALS_MAX: usize = 200;
 const UPVALUES_MAX: usize = 60;
 
-/// There are more variables than Lua 5.1 allows.
+/// The error that a script has more variables than Lua 5.1 allows.
 pub struct TooMany {
     limit: usize,
     what: &'static str,
@@ -16,7 +16,7 @@ pub struct TooMany {
 }
 
 impl TooMany {
-    /// The error for too many variables in one assignment.
+    /// The error about too many variables in one assignment (`a, b, c = ...`).
     pub fn targets(limit: usize, function: &Function) -> TooMany {
         TooMany {
             limit,
@@ -25,7 +25,7 @@ impl TooMany {
         }
     }
 
-    /// The text of the error.
+    /// The error's text, as Lua 5.1 words it.
     pub fn text(&self) -> String {
         let TooMany { limit, what, line } = self;
         match line {
@@ -40,42 +40,43 @@ struct Local<'a> {
     name: &'a [u8],
     /// Whether the variable was declared as a function (`local function f`).
     function: bool,
-    /// The name, or the field of a name, with which the variable was initialised.
+    /// The global variable, or the field of one, with which the local variable was initialised.
     origin: Path<'a>,
 }
 
 struct Block {
-    /// The number of local variables before the block.
+    /// The function's number of local variables before the block.
     locals: usize,
     is_loop: bool,
 }
 
-/// A function that is being parsed.
+/// A Lua function that is being parsed.
 pub struct Function<'a> {
     line: usize,
     pub variadic: bool,
     /// Whether the function's body contains `...`.
     pub reads_arguments: bool,
-    /// The place among the local variables of `arg`, which Lua 5.1 adds to the parameters of a
+    /// The index, in `locals`, of the variable `arg`, which Lua 5.1 adds to the parameters of a
     /// function with `...`.
     arg: Option<usize>,
     pub uses_arg: bool,
     locals: Vec<Local<'a>>,
     /// Local variables that are declared but not visible yet.
     pending: Vec<Local<'a>>,
-    /// For each outer local variable that is used: the index of its function, and its index there.
+    /// The local variables of outer functions that this function uses (upvalues): the index of the
+    /// outer function, and the variable's index in it.
     upvalues: Vec<(usize, usize)>,
     blocks: Vec<Block>,
 }
 
-/// The functions around the parser's position, the innermost last.
+/// The Lua functions around the parser's position, the innermost last.
 pub struct Scope<'a> {
     functions: Vec<Function<'a>>,
     opened: usize,
 }
 
 impl<'a> Scope<'a> {
-    /// The scope of a whole script.
+    /// The scope at the beginning of a script.
     pub fn new() -> Scope<'a> {
         let mut scope = Scope {
             functions: Vec::new(),
@@ -86,7 +87,7 @@ impl<'a> Scope<'a> {
         scope
     }
 
-    /// Enters a function that begins at this line.
+    /// Enters a Lua function that begins at this line.
     pub fn open_function(&mut self, line: usize) {
         self.opened += 1;
         self.functions.push(Function {
@@ -107,24 +108,24 @@ impl<'a> Scope<'a> {
         self.opened
     }
 
-    /// Leaves the innermost function.
+    /// Leaves the innermost Lua function at the parser's position.
     pub fn close_function(&mut self) {
         self.functions.pop();
     }
 
-    /// The innermost function.
+    /// The innermost Lua function around the parser's position.
     pub fn function(&mut self) -> &mut Function<'a> {
         self.functions.last_mut().expect("there is always one")
     }
 
-    /// Enters a block.
+    /// Enters a block of statements, which may be the body of a loop.
     pub fn open_block(&mut self, is_loop: bool) {
         let function = self.function();
         let locals = function.locals.len();
         function.blocks.push(Block { locals, is_loop });
     }
 
-    /// Leaves a block.
+    /// Leaves a block of statements, whose local variables are then forgotten.
     pub fn close_block(&mut self) {
         let function = self.function();
         if let Some(block) = function.blocks.pop() {
@@ -132,7 +133,7 @@ impl<'a> Scope<'a> {
         }
     }
 
-    /// Whether the position is in a loop of the innermost function.
+    /// Whether the parser's position is in a loop of the innermost function.
     pub fn is_in_loop(&mut self) -> bool {
         self.function().blocks.iter().any(|block| block.is_loop)
     }
@@ -155,7 +156,8 @@ impl<'a> Scope<'a> {
         Ok(())
     }
 
-    /// Makes the declared local variables visible; `origins` are their initial values.
+    /// Makes the declared local variables visible; `origins` are the global variables, or fields,
+    /// with which they were initialised.
     pub fn show(&mut self, origins: &[Path<'a>]) {
         let function = self.function();
         for (local, origin) in function.pending.iter_mut().zip(origins) {
@@ -186,7 +188,7 @@ impl<'a> Scope<'a> {
         found.is_some_and(|local| local.function)
     }
 
-    /// The kind of a name in error messages: local, upvalue or global.
+    /// The word by which error messages call a variable of this name: local, upvalue or global.
     pub fn kind(&self, name: &[u8]) -> &'static str {
         let knows = |function: &Function| function.locals.iter().any(|local| local.name == name);
         let innermost = self.functions.len() - 1;
@@ -197,8 +199,8 @@ impl<'a> Scope<'a> {
         }
     }
 
-    /// The path of a name: the name itself if it is global, otherwise the origin of the local
-    /// variable.
+    /// What a variable's name stands for: the name itself if the variable is global, otherwise the
+    /// global variable with which the local variable was initialised.
     pub fn resolve(&mut self, name: &'a [u8]) -> Result<Path<'a>, TooMany> {
         let innermost = self.functions.len() - 1;
         for depth in (0..=innermost).rev() {

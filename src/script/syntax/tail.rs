@@ -1,7 +1,9 @@
-//! Returned calls, which must not lose the caller's frame if a library function is called.
+//! Rewrites returned calls (`return f(x)`): if `f` is a library function, the caller's stack frame
+//! must not be lost.
 //!
-//! If it is known only at run time whether a library function is called, the call is passed to a
-//! function that finds out. The function's parameter has the name that error messages show:
+//! If it is known only at run time whether a library function is called, the called function and
+//! its arguments are passed to a function that tests it. The parameter of the testing function has
+//! the name that error messages show:
 //!
 //! ```text
 //!   return t.f(function() end)   ->   return (function(f, ...)              (all on the same line)
@@ -12,15 +14,16 @@
 //!                                     end)(t.f, function() end)
 //! ```
 //!
-//! `native` raises the error if the value can't be called, since 5.1 names what the script has
-//! called, and not the parameter.
+//! `native` raises the error about a value that can't be called, since the text of Lua 5.1 has the
+//! name that the script used, not that of the parameter.
 
 use std::borrow::Cow;
 
 use super::lexer::{Edit, is_name};
 use super::scope::Path;
 
-/// The libraries whose functions are all recognised, and the functions without a library.
+/// The libraries whose functions are all recognised as library functions, and the recognised
+/// functions without a library.
 const LIBRARIES: [&[u8]; 11] = [
     b"bit",
     b"cjson",
@@ -60,7 +63,7 @@ const FUNCTIONS: [&[u8]; 24] = [
     b"xpcall",
     b"print",
 ];
-/// Frequently called functions that always return exactly one value.
+/// Frequently called library functions that always return exactly one value.
 const SINGLE: [(&[u8], &[u8]); 12] = [
     (b"redis", b"call"),
     (b"redis", b"pcall"),
@@ -86,14 +89,14 @@ const KEEP: &[u8] = b"(function(...)return ... end)(";
 #[derive(Clone, Copy)]
 pub struct Label<'a> {
     kind: &'static str,
-    /// The variable's name; empty if Lua 5.1 knows none and writes a question mark.
+    /// The variable's name; empty if Lua 5.1 knows no name and writes a question mark.
     name: &'a [u8],
-    /// The key of an element as the source has it, if it is a string.
+    /// The key of an element (`t["a b"]`) as it is written in the source, if the key is a string.
     key: Option<&'a [u8]>,
 }
 
 impl<'a> Label<'a> {
-    /// The label of a variable of this kind.
+    /// The label of a variable, of which `kind` is `local`, `upvalue` or `global`.
     pub fn variable(name: &'a [u8], kind: &'static str) -> Label<'a> {
         Label {
             kind,
@@ -102,16 +105,17 @@ impl<'a> Label<'a> {
         }
     }
 
-    /// The label of a field.
+    /// The label of a field: `field 'x'`.
     pub fn field(name: &'a [u8]) -> Label<'a> {
         Label::variable(name, "field")
     }
 
-    /// The label of an element. `key` is a string as the source has it, or nothing for any other
-    /// key.
+    /// The label of an element `t[key]`. `key` is a string as it is written in the source, or
+    /// `None` for any other key.
     pub fn element(key: Option<&'a [u8]>) -> Label<'a> {
         let plain = |b: &u8| b.is_ascii_graphic() && !b"\\\"'".contains(b) || *b == b' ';
-        // A long string, or one with escapes, is written in another way than its text.
+        // A long string, or a string with escapes, is written in the source in another way than its
+        // text.
         let quoted = key.filter(|key| key.len() > 2 && b"\"'".contains(&key[0]));
         let key = quoted.filter(|key| key[1..key.len() - 1].iter().all(plain));
         let name = key.map(|key| &key[1..key.len() - 1]).unwrap_or_default();
@@ -126,10 +130,11 @@ impl<'a> Label<'a> {
     }
 }
 
-/// The parts of a call in the source.
+/// The parts of a call in a script's source.
 #[derive(Clone, Copy)]
 pub struct Site<'a> {
-    /// The end of the called function, or of the value whose method is called.
+    /// The position in the source at which the called function, or the value whose method is
+    /// called, ends.
     pub head_end: usize,
     /// The name in error messages of the called function, or of the value whose method is called.
     pub label: Option<Label<'a>>,
@@ -140,12 +145,12 @@ pub struct Site<'a> {
     pub is_lua_function: bool,
 }
 
-/// Writes the test for a returned call of a library function, in front of the call itself: `if
+/// Writes a test, which a script runs before a returned call, for a call of a library function: `if
 /// native(callee) then return (…)(call) end`.
 pub fn copied(callee: &[u8], call: &[u8]) -> Vec<u8> {
     let colon = |&b: &u8| if b == b':' { b'.' } else { b };
     let callee: Vec<u8> = callee.iter().map(colon).collect();
-    // An environment that a script has made may lack the function `native`.
+    // An environment that a script has made (`setfenv`) may lack the function `native`.
     let text: [&[u8]; 10] = [
         b"if ",
         NATIVE,
@@ -184,8 +189,8 @@ pub fn pass_on(site: &Site, start: usize, source: &[u8], edits: &mut Vec<Edit>) 
     edit(site.head_end, begin + 1 - site.head_end, separator.to_vec());
 }
 
-/// The beginning of the code: the function to which the callee and the arguments are passed, and a
-/// parenthesis.
+/// The Lua code that is inserted before a returned call: the function to which the callee and the
+/// arguments are passed, and a parenthesis.
 fn opening(site: &Site) -> Vec<u8> {
     let name = site.label.map(|label| label.name).unwrap_or_default();
     let label = match site.label {
@@ -202,7 +207,8 @@ fn opening(site: &Site) -> Vec<u8> {
             [b",\"", method, b"\""].concat(),
             [b"o:", method].concat(),
         ),
-        // A key that is no name stays the key of a table; a number has no name in messages.
+        // A callee whose key is not a valid name is called as an element with this key, so that
+        // messages show the key; a number has no name in messages.
         (None, Some(key)) => (
             b"f",
             Vec::new(),
@@ -237,7 +243,7 @@ fn opening(site: &Site) -> Vec<u8> {
     text.concat()
 }
 
-/// Whether a function certainly returns a string, or an error.
+/// Whether a call of this function returns a string if it does not fail.
 pub fn gives_text(function: Path) -> bool {
     let Some((name, field)) = function else {
         return false;
@@ -259,7 +265,8 @@ pub fn gives_text(function: Path) -> bool {
     }
 }
 
-/// The code in front of a call of a library function that keeps the caller's frame.
+/// The Lua code that is inserted before a returned call of a library function, so that the caller's
+/// stack frame is kept; `None` for other functions.
 pub fn kept_frame(function: Path) -> Option<&'static [u8]> {
     let (name, field) = function?;
     let known = match field {

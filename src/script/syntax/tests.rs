@@ -1,4 +1,4 @@
-//! Errors of real servers: redis-server 7.0 and 8.2 gave each of these texts.
+//! Error texts about scripts that can't be compiled: redis-server 7.0 and 8.2 gave each of them.
 
 use super::*;
 
@@ -28,7 +28,7 @@ fn newer_syntax_is_refused_as_lua_5_1_refuses_it() {
     }
 }
 
-/// The variable `arg` of a variadic function, which is nil where `...` is used.
+/// In Lua 5.1 the variable `arg` of a variadic function is nil if the function uses `...`.
 #[test]
 fn a_variadic_function_has_its_arguments_in_arg() {
     let table = " local arg={n=select('#',...),...};";
@@ -230,7 +230,7 @@ fn what_is_called_elsewise_is_passed_on() {
     }
 }
 
-/// `for i = 1, 3, 0` ran for ever.
+/// The bug: the Lua loop `for i = 1, 3, 0` ran for ever.
 #[test]
 fn a_step_of_zero_counts_downwards() {
     const DOWNWARDS: &str = "(function(s)return s==0 and-0 or s end)(";

@@ -15,7 +15,8 @@ use crate::sys;
 const WRITES: usize = 32;
 const MEASURING: Duration = Duration::from_secs(2);
 
-/// The slowest acceptable fsync: with `appendfsync always` each turn waits for one.
+/// The slowest acceptable fsync: with `appendfsync always` each turn of the loop that writes waits
+/// for an fsync.
 const FSYNC_MAX: Duration = Duration::from_millis(10);
 
 /// The directory of the AOF and the RDB: the settings have been read, so `dir` is the working

@@ -26,7 +26,7 @@ pub fn open_files(machine: &Machine, config: &Config) -> Finding {
     }
 }
 
-/// `lock-memory` needs an infinite limit: with a finite limit, an allocation beyond it fails.
+/// `lock-memory` needs an infinite limit of locked memory: beyond a finite limit, allocations fail.
 pub fn locked_memory(machine: &Machine, config: &Config) -> Finding {
     if !config.lock_memory {
         return Finding::fine("not wanted (lock-memory no)");
@@ -89,7 +89,8 @@ fn compare_with_maxmemory(available: u64, config: &Config) -> Finding {
     }
 }
 
-/// A quota stops the loop for the rest of each period in which it is used up.
+/// A CPU quota of the cgroup stops the loop for the rest of each period in which the quota is used
+/// up.
 pub fn cgroup_cpu(machine: &Machine, _: &Config) -> Finding {
     let quotas = machine.cgroups("cpu").into_iter().filter_map(|folder| {
         let (quota, period) = cpu_quota(machine, &folder)?;
@@ -119,7 +120,7 @@ fn cpu_quota(machine: &Machine, folder: &std::path::Path) -> Option<(u128, u128)
         let (quota, period) = line.split_once(' ')?;
         return Some((quota.parse().ok()?, period.parse().ok()?));
     }
-    // `number` returns `None` for -1, which means no limit.
+    // `Machine::number` returns `None` for -1, with which a cgroup of version 1 means no limit.
     let quota = machine.number(folder.join("cpu.cfs_quota_us"))?;
     let period = machine.number(folder.join("cpu.cfs_period_us"))?;
     Some((quota.into(), period.into()))

@@ -1,11 +1,12 @@
-//! The machine as the kernel shows it: files below /proc and /sys, under a root that a test makes.
+//! The machine as the kernel shows it: files below /proc and /sys, below a root directory that a
+//! test can choose.
 
 use std::path::{Path, PathBuf};
 
 /// The root of the kernel's files, and the process whose limits are read.
 pub struct Machine {
     root: PathBuf,
-    /// `self`, or a process id.
+    /// The name of the process's folder in /proc: `self`, or a process id.
     process: String,
 }
 
@@ -57,7 +58,7 @@ impl Machine {
             .is_some_and(|mode| mode.contains("[always]"))
     }
 
-    /// The online memory nodes; one where the kernel does not say.
+    /// The number of online memory (NUMA) nodes; 1 if the kernel does not show it.
     pub fn memory_nodes(&self) -> usize {
         let list = self.read("sys/devices/system/node/online");
         list.map_or(1, |list| numbers_in(&list))

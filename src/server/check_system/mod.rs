@@ -206,7 +206,7 @@ pub fn set_up_memory(config: &Config) {
     }
 }
 
-/// The server's log has the texts of Redis, which tools look for.
+/// Warnings at start; they have the texts of Redis, which tools look for in the log.
 const OVERCOMMIT_AT_START: &str = "Memory overcommit must be enabled! Without it, a background save or replication \
     may fail under low memory condition. Being disabled, it can also cause failures without low memory condition, \
     see https://github.com/jemalloc/jemalloc/issues/1328. To fix this issue add 'vm.overcommit_memory = 1' \

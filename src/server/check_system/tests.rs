@@ -105,7 +105,8 @@ fn what_the_kernel_does_not_show_is_fine() {
     }
 }
 
-/// One file of the healthy machine is changed: (check, file, text, what is, what mends it).
+/// Each case changes one file of the healthy machine: (check, file, text, level, what is found,
+/// part of the line that mends it).
 #[test]
 fn each_fault_is_found_with_the_line_that_mends_it() {
     let cases = [
