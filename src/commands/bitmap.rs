@@ -35,7 +35,7 @@ use crate::types::string::{Grown, RawStr, StrView, bytes_mut};
 use crate::types::{New, Value, kind};
 use crate::util::number::{IntBuf, parse_i64};
 
-/// The rows of the commands in this group.
+/// The commands of this group as rows of the command table: name, function, arity, flags, keys.
 pub const TABLE: &[Command] = &[
     cmd("bitcount", bitcount, -2, READONLY, BITMAP).keys(&[key_at(1, RO | ACCESS)]),
     cmd("bitfield", bitfield, -2, WRITE | DENYOOM, BITMAP)

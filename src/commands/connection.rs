@@ -16,10 +16,10 @@ use crate::tracking;
 use crate::util::number::parse_i64;
 
 const AT_ONCE: Flags = NOSCRIPT | LOADING | STALE | FAST | NO_AUTH | ALLOW_BUSY;
-/// Ends the connection or its state, whatever that is.
+/// The flags of QUIT and RESET, which MULTI does not queue and subscribe mode does not refuse.
 const END: Flags = AT_ONCE | RUNS_IN_MULTI | IN_SUBSCRIBED;
 
-/// The rows of the commands in this group.
+/// The commands of this group as rows of the command table: name, function, arity, flags, keys.
 pub const TABLE: &[Command] = &[
     cmd("auth", auth, -2, AT_ONCE, CONNECTION),
     cmd("echo", echo, 2, LOADING | STALE | FAST, CONNECTION),
@@ -58,7 +58,7 @@ fn echo(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// The options of HELLO.
+/// AUTH and SETNAME, the options of HELLO.
 #[derive(Default)]
 struct Hello<'a> {
     auth: Option<(&'a [u8], &'a [u8])>,
@@ -125,8 +125,8 @@ fn hello(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Replies with the map of HELLO. Client libraries check the server's name, so it is a name that
-/// they accept.
+/// Replies with the map of HELLO. Client libraries check the server's name, so the reply contains a
+/// name that they accept.
 fn introduce(ctx: &mut Ctx) {
     let mode: &[u8] = if ctx.server.config.cluster_enabled {
         b"cluster"
@@ -183,7 +183,8 @@ fn ping(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Updates the lag from a PING of the primary that contains its time (`repl-ping-timestamps`).
+/// Updates this replica's lag from a PING of the primary that contains its time
+/// (`repl-ping-timestamps`).
 fn note_stamp(server: &mut Server, message: Option<&[u8]>) {
     let now_ms = server.clock.now_ms;
     let stamp_ms = message.and_then(parse_i64);
@@ -210,7 +211,8 @@ fn reset(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Resets a client to the state of a new connection. The library's name and version stay.
+/// Resets a client to the state of a new connection. The name and the version of the client
+/// library, from CLIENT SETINFO, stay.
 fn reset_connection(server: &mut Server, c: &mut Client) {
     discard_transaction(server, c);
     pubsub::forget_client(server, c);

@@ -27,7 +27,7 @@ use crate::types::hash::{FieldTtl, Hash, HashLimits};
 use crate::util::number::{IntBuf, parse_i64};
 use std::collections::HashSet;
 
-/// The rows of the commands in this group.
+/// The commands of this group as rows of the command table: name, function, arity, flags, keys.
 pub const TABLE: &[Command] = &[
     cmd("hexpire", hexpire, -6, WRITE | FAST, HASH).keys(&[key_at(1, RW | UPDATE)]),
     cmd("hexpireat", hexpireat, -6, WRITE | FAST, HASH).keys(&[key_at(1, RW | UPDATE)]),
@@ -43,7 +43,7 @@ pub const TABLE: &[Command] = &[
     cmd("httl", httl, -5, READONLY | FAST, HASH).keys(&[key_at(1, RO | ACCESS)]),
 ];
 
-/// The unit of an argument, in milliseconds.
+/// The length of a second, the unit of HEXPIRE's argument, in milliseconds.
 const SECONDS: i64 = 1000;
 const MILLISECONDS: i64 = 1;
 /// The latest expiry time of a field.
@@ -56,7 +56,7 @@ const DONE: i64 = 1;
 const DELETED: i64 = 2;
 
 /// Parses `FIELDS numfields field [field ...]` from `at` to the end; `few` is the error for a
-/// number that is invalid or below 1.
+/// `numfields` that is not a number or below 1.
 fn parse_fields<'a>(
     argv: &'a [&'a [u8]],
     at: usize,
@@ -92,7 +92,7 @@ fn check_type(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// An argument as a Unix time in milliseconds.
+/// Parses a number of `unit`s since `base_ms`. Returns it as a Unix time in milliseconds.
 fn parse_time(ctx: &Ctx, at: usize, unit: i64, base_ms: i64) -> Result<i64, Error> {
     let amount = ctx.int(at)?;
     if amount < 0 {
@@ -120,7 +120,7 @@ enum Condition {
 }
 
 impl Condition {
-    /// Parses the condition at `at`. Also returns the index of the next argument.
+    /// Parses NX, XX, GT or LT at `argv[at]`. Also returns the index of the next argument.
     fn parse(argv: &[&[u8]], at: usize) -> (Condition, usize) {
         let on = match argv[at].to_ascii_lowercase().as_slice() {
             b"nx" => Condition::Nx,
@@ -190,7 +190,8 @@ fn hexpire_generic(ctx: &mut Ctx, unit: i64, base_ms: i64) -> CmdResult {
     Ok(())
 }
 
-/// Sets the expiry time of one field, or deletes the field if that is past.
+/// Sets the expiry time of one field, or deletes the field if that time is past. Returns the number
+/// with which the command replies for the field.
 fn expire_field(
     hash: &mut Hash,
     limits: &HashLimits,
@@ -213,8 +214,8 @@ fn expire_field(
     }
 }
 
-/// Counts, notifies and propagates that `fields` got this expiry time, or were deleted because it
-/// is past.
+/// Counts, notifies and propagates that `fields` got the expiry time `at`, or were deleted because
+/// `at` is past.
 fn ttl_changed(ctx: &mut Ctx, key: &[u8], at: i64, fields: &[&[u8]], emptied: bool) {
     if fields.is_empty() {
         return;
@@ -236,7 +237,7 @@ fn ttl_changed(ctx: &mut Ctx, key: &[u8], at: i64, fields: &[&[u8]], emptied: bo
     propagate(ctx, &head, fields);
 }
 
-/// Propagates `head` and the fields in place of the command.
+/// Propagates the command that consists of `head` and `fields` in place of the client's command.
 fn propagate(ctx: &mut Ctx, head: &[&[u8]], fields: &[&[u8]]) {
     if ctx.server.propagation.wanted() {
         ctx.rewrite(&[head, fields].concat());
@@ -265,7 +266,8 @@ fn hpexpiretime(ctx: &mut Ctx) -> CmdResult {
     httl_generic(ctx, |at| at)
 }
 
-/// Replies with each field's time in the form of `show`.
+/// Replies with a number for each field: -2 without the field, -1 without an expiry time, otherwise
+/// the expiry time as `show` converts it.
 fn httl_generic(ctx: &mut Ctx, show: impl Fn(i64) -> i64) -> CmdResult {
     check_type(ctx)?;
     let fields = parse_fields(ctx.argv, 2, FEW)?;
@@ -365,13 +367,13 @@ struct ExArgs<'a> {
     key_exists: Option<bool>,
     /// HSETEX: only if none of the fields exists, or only if all do.
     fields_exist: Option<bool>,
-    /// Fields, or fields with values.
+    /// The fields of HGETEX, or the fields and values of HSETEX.
     fields: &'a [&'a [u8]],
 }
 
 impl<'a> ExArgs<'a> {
-    /// Parses options in any order, then the `FIELDS` block, which ends the command. HSETEX
-    /// `sets` fields, each with a value.
+    /// Parses options in any order, then the `FIELDS` block, which ends the command. `sets` is true
+    /// for HSETEX, in which a value follows each field.
     fn parse(ctx: &Ctx<'a>, sets: bool) -> Result<ExArgs<'a>, Error> {
         let argv = ctx.argv;
         let mut args = ExArgs {
@@ -536,8 +538,8 @@ fn hgetex(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Changes fields one by one; returns those for which `change` is true, and whether the key was
-/// deleted.
+/// Changes the fields of a hash one by one. Returns the fields for which `change` returned true,
+/// and whether the key was deleted.
 fn change_fields<'a>(
     ctx: &mut Ctx,
     key: &[u8],
@@ -573,7 +575,8 @@ fn hsetex(ctx: &mut Ctx) -> CmdResult {
     if done {
         ctx.dirty(pairs.len() as u64);
         ctx.changed(key, events::HASH, "hset");
-        // A new key whose fields are all past was created and deleted: its `del` is notified, too.
+        // With an expiry time in the past, HSETEX creates a key that is deleted at once: its `del`
+        // is notified, too.
         finish_hsetex(ctx, key, &args, past, emptied || past && !existed);
     }
     ctx.client.reply.integer(done as i64);

@@ -10,11 +10,11 @@
 //! positions of argv.
 //!
 //! Found places are kept as [`Hit`]s, with their names in one buffer: a search allocates twice, not
-//! once for each place. With COUNT, only the requested number is sorted; with ANY the walk itself
-//! ends.
+//! once for each place. With COUNT, only the requested number is sorted; with ANY, the search ends
+//! when it has found that number.
 //!
 //! Limit: the number of corners of a polygon is bounded only by the number of arguments; each place
-//! near it is compared with every corner.
+//! near the polygon is compared with every corner.
 
 use std::cmp::Ordering;
 use std::ops::{ControlFlow, Range};
@@ -29,7 +29,7 @@ use crate::types::zset::{Accumulator, Aggregate, ScoreRange, Zset, ZsetLimits};
 use crate::util::geo::{self, Area, Point, Shape};
 use crate::util::number::{parse_f64, write_fixed};
 
-/// The rows of the commands in this group.
+/// The commands of this group as rows of the command table: name, function, arity, flags, keys.
 pub const TABLE: &[Command] = &[
     cmd("geoadd", geoadd, -5, WRITE | DENYOOM, GEO).keys(&[key_at(1, RW | UPDATE)]),
     cmd("geodist", geodist, -4, READONLY, GEO).keys(&[key_at(1, RO | ACCESS)]),
@@ -69,7 +69,7 @@ pub const TABLE: &[Command] = &[
         .keys(&[key_at(1, OW | UPDATE), key_at(2, RO | ACCESS)]),
 ];
 
-/// The longitude and latitude at `at`.
+/// Parses a longitude and a latitude, the arguments `at` and `at + 1`.
 fn point(ctx: &Ctx, at: usize) -> Result<Point, Error> {
     let point = Point {
         longitude: ctx.float(at)?,
@@ -86,7 +86,7 @@ fn point(ctx: &Ctx, at: usize) -> Result<Point, Error> {
     Err(Error::new(text))
 }
 
-/// A unit of length, in meters.
+/// Parses a unit of length (m, km, ft or mi), and returns its length in meters.
 fn unit(ctx: &Ctx, at: usize) -> Result<f64, Error> {
     match () {
         _ if ctx.is(at, "m") => Ok(1.0),
@@ -99,7 +99,8 @@ fn unit(ctx: &Ctx, at: usize) -> Result<f64, Error> {
     }
 }
 
-/// The cell of a score. Scores that GEOADD did not create wrap around as on a 64-bit x86.
+/// The cell of the grid for a score of the sorted set. A score that GEOADD did not create becomes
+/// an integer as in C on a 64-bit x86.
 fn cell_of(score: f64) -> u64 {
     const END: f64 = (1u128 << 64) as f64;
     match score {
@@ -214,7 +215,7 @@ fn geopos(ctx: &mut Ctx) -> CmdResult {
     })
 }
 
-/// What the name of a command determines about a search.
+/// The command of a search, which determines the positions of its arguments and its options.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
     /// GEORADIUS, which may store, and its `_RO` form.
@@ -249,23 +250,23 @@ enum Sort {
     Desc,
 }
 
-/// The center of a search.
+/// The option that gave the center of a search: FROMMEMBER or FROMLONLAT.
 #[derive(Clone, Copy, PartialEq)]
 enum Center {
     Member,
     Point,
 }
 
-/// The parsed arguments of a search.
+/// The parsed arguments of GEOSEARCH, GEORADIUS and their variants.
 struct Search<'a> {
     from: Option<Center>,
-    /// `None` also if there is no set with the member.
+    /// The coordinates of the center; `None` also if the sorted set does not exist.
     center: Option<Point>,
     shape: Option<Shape>,
-    /// The unit of the replied distances, in meters.
+    /// The length in meters of the unit in which distances are replied.
     unit: f64,
     sort: Sort,
-    /// 0 for no limit.
+    /// The maximum number of replied places, from COUNT; 0 for no limit.
     count: usize,
     any: bool,
     with_dist: bool,
@@ -276,7 +277,8 @@ struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    /// Parses the arguments. The set is at `argv[key_at]`; `exists`: whether the set exists.
+    /// Parses the arguments of a search. The key of the sorted set is `argv[key_at]`; `exists` says
+    /// whether the key exists.
     fn parse(
         ctx: &mut Ctx<'a>,
         key_at: usize,
@@ -310,14 +312,15 @@ impl<'a> Search<'a> {
             at += taken;
         }
         search.check(ctx, form)?;
-        // With a limit and no order, the nearest places are returned.
+        // With COUNT, but without ASC, DESC and ANY, the nearest places are returned.
         if search.count > 0 && search.sort == Sort::None && !search.any {
             search.sort = Sort::Asc;
         }
         Ok(search)
     }
 
-    /// Parses the arguments at fixed positions. Returns the index of the first option.
+    /// Parses the arguments of a search that stand before its options. Returns the index of the
+    /// first option.
     fn take_fixed(&mut self, ctx: &mut Ctx<'a>, form: Form, exists: bool) -> Result<usize, Error> {
         match form {
             Form::Search => Ok(2),
@@ -331,7 +334,7 @@ impl<'a> Search<'a> {
                 Ok(6)
             }
             Form::RadiusOfMember { .. } => {
-                // Without a set not even the radius is parsed.
+                // If the sorted set does not exist, not even the radius is parsed.
                 if exists {
                     self.center = Some(place_of_member(ctx, 1, ctx.argv[2])?);
                     self.take_radius(ctx, 3)?;
@@ -365,8 +368,8 @@ impl<'a> Search<'a> {
         Ok(())
     }
 
-    /// Parses the number of corners at `at`, and the corners. Returns the number of parsed
-    /// arguments.
+    /// Parses BYPOLYGON's number of corners, the argument `at`, and the corners. Returns the number
+    /// of parsed arguments.
     fn take_polygon(&mut self, ctx: &Ctx, at: usize) -> Result<usize, Error> {
         let corners = ctx.int(at)?;
         let most = ((ctx.argv.len() - at - 1) / 2) as i64;
@@ -383,8 +386,8 @@ impl<'a> Search<'a> {
         Ok(taken)
     }
 
-    /// Parses an option that all forms have. Returns the option's number of arguments, 0 if the
-    /// word is no such option.
+    /// Parses an option that all commands of searches have. Returns the option's number of
+    /// arguments, 0 if the word is no such option.
     fn take_option(&mut self, ctx: &Ctx<'a>, at: usize, form: Form) -> Result<usize, Error> {
         let has_value = at + 1 < ctx.argv.len();
         match ctx.argv[at].to_ascii_lowercase().as_slice() {
@@ -460,7 +463,7 @@ impl<'a> Search<'a> {
         Ok(0)
     }
 
-    /// Refuses contradictory or missing options.
+    /// Refuses a search with contradictory or missing options.
     fn check(&self, ctx: &Ctx, form: Form) -> CmdResult {
         if self.store.is_some() && (self.with_dist || self.with_hash || self.with_coord) {
             return Err(Error::of(if form == Form::SearchStore {
@@ -490,7 +493,7 @@ fn length(ctx: &Ctx, at: usize, text: &'static str) -> Result<f64, Error> {
     parse_f64(ctx.argv[at]).ok_or(Error::of(text))
 }
 
-/// The place of a member of the set at `argv[key_at]`.
+/// The coordinates of a member of the sorted set with the key `argv[key_at]`.
 fn place_of_member(ctx: &mut Ctx, key_at: usize, member: &[u8]) -> Result<Point, Error> {
     let entry = ctx.server.lookup_no_touch(ctx.client, ctx.argv[key_at]);
     let score = entry.and_then(|entry| Zset::of(entry).ok()?.score(member));
@@ -515,7 +518,7 @@ struct Hits {
 }
 
 impl Hits {
-    /// All members in the area; if `enough` is above 0, at most `enough` of them.
+    /// All members of the sorted set in the area; if `enough` is above 0, at most `enough` members.
     fn find(zset: &Zset, area: &Area, enough: usize) -> Hits {
         let mut found = Hits::default();
         for (from, to) in area.score_ranges() {
@@ -556,8 +559,8 @@ impl Hits {
         });
     }
 
-    /// Sorts, and keeps the first `count`; 0 keeps all. Places at the same distance keep their
-    /// order.
+    /// Sorts the found places by distance, and keeps the first `count`; a `count` of 0 keeps all.
+    /// Places at the same distance keep their order.
     fn arrange(&mut self, sort: Sort, count: usize) {
         let keep = if count == 0 {
             self.hits.len()
@@ -608,7 +611,8 @@ impl Hits {
         }
     }
 
-    /// A sorted set of the places, with their own scores or with the distances as scores.
+    /// The found places as a sorted set, with their own scores or, for STOREDIST, with the
+    /// distances as scores.
     fn into_zset(self, search: &Search, limits: &ZsetLimits) -> Zset {
         let mut result = Accumulator::new(limits.seed, Aggregate::Max);
         for hit in &self.hits {
@@ -623,7 +627,7 @@ impl Hits {
     }
 }
 
-/// Searches the set at `argv[key_at]`.
+/// Searches the sorted set with the key `argv[key_at]`, and replies or stores.
 fn search_generic(ctx: &mut Ctx, key_at: usize, form: Form) -> CmdResult {
     let key = ctx.argv[key_at];
     let exists = read_zset(ctx.server, ctx.client, key)?.is_some();
@@ -647,7 +651,8 @@ fn search_generic(ctx: &mut Ctx, key_at: usize, form: Form) -> CmdResult {
     Ok(())
 }
 
-/// Stores the places. Each place counts as a change, whereas ZUNIONSTORE counts one in all.
+/// Stores the found places. Each place counts as a change of the data set, whereas ZUNIONSTORE
+/// counts as one change.
 fn store(ctx: &mut Ctx, destination: &[u8], hits: Hits, search: &Search, form: Form) {
     let limits = ZsetLimits::of(ctx.server);
     let is_search = form == Form::SearchStore;

@@ -23,7 +23,7 @@ use crate::types::{New, Value, kind};
 use crate::util::long_double::LongDouble;
 use crate::util::number::IntBuf;
 
-/// The rows of the commands in this group.
+/// The commands of this group as rows of the command table: name, function, arity, flags, keys.
 pub const TABLE: &[Command] = &[
     cmd("hdel", hdel, -3, WRITE | FAST, HASH)
         .elements(2, 1)
@@ -80,7 +80,7 @@ pub const TABLE: &[Command] = &[
 ];
 
 impl HashLimits {
-    /// The limits in the server's settings.
+    /// The settings `hash-max-listpack-*`, and the server's hash seed.
     pub fn of(server: &Server) -> HashLimits {
         HashLimits {
             max_entries: server.config.hash_max_listpack_entries,
@@ -129,8 +129,8 @@ pub(super) fn write_hash<R>(
         ctx.db().fields_moved(hash, was, at);
     }
     if empty && hidden {
-        // Only expired fields are left: their deletion has not been propagated yet, or is up to the
-        // primary.
+        // Only expired fields are left in the hash: their deletion has not been propagated yet, or
+        // is up to the primary.
         empty = ctx.server.expiry_policy() == ExpiryPolicy::Delete;
         if empty {
             ctx.server.propagate_deletion(db, key, false);
@@ -142,7 +142,7 @@ pub(super) fn write_hash<R>(
     Ok((result, empty))
 }
 
-/// Writes a field or a value.
+/// Replies with a field or a value of a hash.
 pub(super) fn bulk(reply: &mut ReplyBuf, element: Element) {
     reply.bulk(element.text(&mut IntBuf::new()));
 }
@@ -161,7 +161,7 @@ fn hmset(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Sets all pairs; returns the number of new fields.
+/// Sets the fields of HSET or HMSET; returns the number of new fields.
 fn hset_generic(ctx: &mut Ctx) -> Result<i64, Error> {
     let (pairs, rest) = ctx.argv[2..].as_chunks::<2>();
     if !rest.is_empty() {
@@ -252,7 +252,7 @@ fn hvals(ctx: &mut Ctx) -> CmdResult {
     reply_halves(ctx, |_, value| value)
 }
 
-/// Replies with the half of each pair that `half` chooses.
+/// Replies with the fields or the values of a hash: `half` returns one of the two.
 #[inline(always)]
 fn reply_halves(
     ctx: &mut Ctx,
@@ -317,7 +317,8 @@ fn hdel(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Notifies that fields were deleted, and the key with the last one.
+/// Notifies that fields of a hash were deleted; if `emptied`, also that the key was deleted with
+/// its last field.
 pub(super) fn fields_removed(ctx: &mut Ctx, key: &[u8], emptied: bool) {
     ctx.changed(key, events::HASH, "hdel");
     if emptied {
@@ -349,7 +350,8 @@ fn hincrby(ctx: &mut Ctx) -> CmdResult {
 
 /// HINCRBYFLOAT key field increment
 ///
-/// Propagated as the resulting value: a replica's arithmetic could differ in the last digit.
+/// HINCRBYFLOAT is propagated as HSET of the resulting value: a replica's arithmetic could differ
+/// in the last digit.
 fn hincrbyfloat(ctx: &mut Ctx) -> CmdResult {
     let (key, field) = (ctx.argv[1], ctx.argv[2]);
     let increment = LongDouble::parse(ctx.argv[3]).ok_or(Error::NOT_FLOAT)?;

@@ -27,7 +27,7 @@ use crate::keyspace::events;
 use crate::types::string::{RawStr, StrView};
 use crate::types::{KeyRef, New, Value, kind};
 
-/// The rows of the commands in this group.
+/// The commands of this group as rows of the command table: name, function, arity, flags, keys.
 pub const TABLE: &[Command] = &[
     cmd("pfadd", pfadd, -2, WRITE | DENYOOM | FAST, HYPERLOGLOG).keys(&[key_at(1, RW | INSERT)]),
     cmd(
@@ -59,7 +59,7 @@ impl From<Corrupt> for Error {
     }
 }
 
-/// The bytes of a HyperLogLog.
+/// The bytes of a key's value, which must be a HyperLogLog.
 fn view(entry: KeyRef<'_>) -> Result<&[u8], Error> {
     match StrView::of(entry)? {
         StrView::Bytes(bytes) if hll::is_hll(bytes) => Ok(bytes),
@@ -95,7 +95,7 @@ fn edit<T>(
     Ok(Some(result))
 }
 
-/// Stores a value that is new or does not fit its entry any more.
+/// Stores the HyperLogLog of a new key, or one that has grown beyond the space in its key's entry.
 fn store(ctx: &mut Ctx, key: &[u8], hll: Vec<u8>) {
     let value = match hll.len() {
         ..=INLINE_MAX => New::Str(&hll),
@@ -128,8 +128,8 @@ fn pfadd(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Adds elements and returns the number of those that changed a register. Stops if the value is
-/// corrupt.
+/// Adds elements to a HyperLogLog, and returns the number of elements that changed a register.
+/// Stops if the HyperLogLog is corrupt.
 fn add_all(hll: &mut Vec<u8>, elements: &[&[u8]], sparse_max: usize) -> (u64, Result<(), Corrupt>) {
     let mut changed = 0;
     for element in elements {
@@ -166,8 +166,8 @@ fn pfcount(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Stores `count` in the value as its cached cardinality. No event is sent: for subscribers this is
-/// a read.
+/// Stores `count` in the value as its cached cardinality. No keyspace event is sent, as PFCOUNT is
+/// a read for its subscribers.
 fn cache_count(ctx: &mut Ctx, key: &[u8], count: u64) {
     let (hash, db) = (ctx.server.hash_key(key), ctx.client.db);
     let entry = ctx.db().find_mut(hash, key);
@@ -260,7 +260,8 @@ fn pfdebug_simd(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Makes a sparse value dense. Returns whether the value was sparse. The new form is propagated.
+/// Converts a sparse HyperLogLog to the dense representation. Returns whether it was sparse: then
+/// the command is propagated.
 fn make_dense(ctx: &mut Ctx, key: &[u8]) -> Result<bool, Error> {
     let Some(converted) = edit(ctx, key, hll::to_dense)?.transpose()? else {
         return Ok(false);

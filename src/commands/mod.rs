@@ -1,4 +1,5 @@
-//! The commands: a row for each (`command`), all rows in one table, one file for each group.
+//! The commands. Each has a row with its name, function, arity, flags and keys (see `command`); all
+//! rows are in one table; each group of commands is one file or folder.
 //!
 //! A command appends to its client's reply, changes the keyspace and sets flags. A command does no
 //! I/O and does not use the event loop: `before_sleep` and the cron write, close and connect
@@ -29,7 +30,7 @@ pub mod zset;
 use crate::command::Command;
 use crate::command::table::CommandTable;
 
-/// The rows of all groups.
+/// The rows of all commands, by groups.
 pub const TABLE: &[&[Command]] = &[
     server::acl::TABLE,
     server::bigkeys::TABLE,
@@ -69,7 +70,7 @@ pub const TABLE: &[&[Command]] = &[
     zset::TABLE,
 ];
 
-/// The table in which the server looks up names.
+/// The table in which the server looks up commands by their names.
 pub fn table() -> CommandTable {
     CommandTable::new(TABLE)
 }

@@ -22,7 +22,7 @@ use crate::keyspace::watch::{settle_touched, unwatch_all, watch_key, watched_exp
 /// `extended-redis-compatibility yes`, the command itself replies with the error.
 const ANSWERS_IN_MULTI: Flags = NO_MULTI | MULTI_IN_REDIS | RUNS_IN_MULTI;
 
-/// The rows of the commands in this group.
+/// The commands of this group as rows of the command table: name, function, arity, flags, keys.
 pub const TABLE: &[Command] = &[
     cmd(
         "discard",
@@ -114,7 +114,7 @@ fn exec(ctx: &mut Ctx) -> CmdResult {
     charge::queue(ctx.server, ctx.client, &state);
     run_queue(ctx, &state);
     ctx.client.multi = None;
-    // The queued commands have been propagated already.
+    // EXEC itself is not propagated, as each queued command has been propagated already.
     ctx.prevent_propagation();
     Ok(())
 }
@@ -129,7 +129,7 @@ fn run_queue(ctx: &mut Ctx, state: &MultiState) {
         let argv = &args[start..queued.args_end];
         start = queued.args_end;
         let reply_from = ctx.client.reply.mark();
-        // Rights may have been removed since the command was queued.
+        // The user may have lost the right to the command since the command was queued.
         if let Err(error) = acl::check_command(ctx.server, ctx.client, argv, queued.id) {
             ctx.client.reply.error(&error);
             ctx.client.drop_unwanted_reply(reply_from);
@@ -155,7 +155,7 @@ fn watch(ctx: &mut Ctx) -> CmdResult {
     if ctx.client.has(flag::MULTI) {
         return Err(Error::of("ERR WATCH inside MULTI is not allowed"));
     }
-    // If the transaction has failed already, nothing needs to be watched.
+    // If a watched key has changed already, EXEC will fail, so no further key needs to be watched.
     if !ctx.client.has(flag::DIRTY_CAS) {
         for at in 1..ctx.argv.len() {
             watch_key(ctx.server, ctx.client, ctx.argv[at]);

@@ -1,7 +1,8 @@
-//! Publish and subscribe: the commands over `crate::pubsub`.
+//! The commands of publish and subscribe; `crate::pubsub` keeps the subscriptions and delivers
+//! messages.
 //!
 //! SUBSCRIBE and similar commands send no reply but a message for each channel, in RESP3 a push. So
-//! one command sends several messages, even under CLIENT REPLY OFF.
+//! one SUBSCRIBE of several channels sends several messages, even under CLIENT REPLY OFF.
 
 use crate::client::flag;
 use crate::client::subscriptions::ChannelKind;
@@ -18,7 +19,7 @@ const ASK: Flags = PUBSUB | LOADING | STALE;
 /// A published message is propagated to replicas, so CLIENT PAUSE WRITE holds it back.
 const PUBLISH: Flags = PUBSUB | LOADING | STALE | FAST | MAY_REPLICATE;
 
-/// The rows of the commands in this group.
+/// The commands of this group as rows of the command table: name, function, arity, flags, keys.
 pub const TABLE: &[Command] = &[
     cmd("psubscribe", psubscribe, -2, SUBSCRIBE, NONE_CAT),
     cmd("publish", publish, 3, PUBLISH, NONE_CAT),
@@ -125,8 +126,8 @@ fn publish(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Sends the message to the other nodes of the cluster, which include the replicas; without a
-/// cluster to the replicas.
+/// Sends a published message to the other nodes of the cluster, which include the replicas; without
+/// a cluster to the replicas.
 fn spread(ctx: &mut Ctx, sharded: bool) {
     if ctx.server.cluster.is_some() {
         return member::publish(ctx.server, sharded, ctx.argv[1], ctx.argv[2]);

@@ -10,12 +10,13 @@ use crate::client::reply::{Mark, ReplyBuf};
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::error::Error;
 
-/// The number of elements that are drawn in one walk through a packed value.
+/// The number of elements that are drawn in one walk through a listpack.
 const BATCH: usize = 1024;
-/// The length of the shortest element, an empty string, in a reply.
+/// The length in bytes of the shortest element, an empty string, in a reply.
 const SHORTEST: usize = b"$0\r\n\r\n".len();
 
-/// Parses the count. The number without its sign must be valid, too.
+/// Parses the count of SRANDMEMBER, HRANDFIELD or ZRANDMEMBER. The number without its sign must be
+/// valid, too.
 pub fn parse_count(ctx: &Ctx) -> Result<i64, Error> {
     match ctx.int(2)? {
         i64::MIN => Err(Error::LONG_RANGE),
@@ -23,7 +24,8 @@ pub fn parse_count(ctx: &Ctx) -> Result<i64, Error> {
     }
 }
 
-/// As [`parse_count`]; with the option each element has a value, which doubles the reply.
+/// Parses the count, and the `option` (WITHVALUES or WITHSCORES) that adds a value to each element,
+/// which doubles the reply.
 pub fn parse_count_of_pairs(ctx: &Ctx, option: &str) -> Result<(i64, bool), Error> {
     let count = parse_count(ctx)?;
     let with_values = ctx.is(3, option);
@@ -36,7 +38,7 @@ pub fn parse_count_of_pairs(ctx: &Ctx, option: &str) -> Result<(i64, bool), Erro
     Ok((count, with_values))
 }
 
-/// A reply with draws that must not exceed `limit`.
+/// A reply with randomly drawn elements, which must not exceed `limit` bytes.
 pub struct Draws<'a> {
     reply: &'a mut ReplyBuf,
     start: Mark,
@@ -44,7 +46,7 @@ pub struct Draws<'a> {
 }
 
 impl Draws<'_> {
-    /// Appends one more draw, unless the limit is exceeded.
+    /// Appends one more drawn element to the reply, unless the reply exceeds its limit.
     pub fn show(&mut self, element: impl FnOnce(&mut ReplyBuf)) {
         if !self.too_long() {
             element(self.reply);
@@ -56,8 +58,8 @@ impl Draws<'_> {
     }
 }
 
-/// Replies with `count` draws; `draw` appends the number of draws in its argument. `limit` is in
-/// bytes.
+/// Replies with `count` randomly drawn elements. `draw` is called for batches: it draws and appends
+/// the number of elements in its argument. `limit` is in bytes.
 pub fn reply_draws(
     reply: &mut ReplyBuf,
     (count, with_values): (usize, bool),
@@ -81,7 +83,7 @@ pub fn reply_draws(
         let batch = left.min(BATCH);
         draw(&mut draws, batch);
         left -= batch;
-        // Over its output limit the client is closed, so the reply does not matter.
+        // A client over its output limit is closed, so its reply need not be complete.
         if draws.reply.overflowed() {
             return Ok(());
         }

@@ -19,7 +19,7 @@ use crate::types::set::{Set, SetLimits};
 use crate::types::{New, Value, kind};
 use crate::util::number::{IntBuf, parse_i64};
 
-/// The rows of the commands in this group.
+/// The commands of this group as rows of the command table: name, function, arity, flags, keys.
 pub const TABLE: &[Command] = &[
     cmd("sadd", sadd, -3, WRITE | DENYOOM | FAST, SET)
         .elements(2, 1)
@@ -50,11 +50,11 @@ pub const TABLE: &[Command] = &[
         .tips(&["nondeterministic_output"]),
 ];
 
-/// The maximum number of members in a SREM that propagates a SPOP.
+/// SPOP with a count is propagated as SREM commands with at most this number of members each.
 const PROPAGATE_BATCH: usize = 1024;
 
 impl SetLimits {
-    /// The limits in the server's settings.
+    /// The settings `set-max-intset-entries` and `set-max-listpack-*`, and the server's hash seed.
     pub fn of(server: &Server) -> SetLimits {
         SetLimits {
             max_intset: server.config.set_max_intset_entries,
@@ -92,7 +92,7 @@ fn write_set<R>(
     Ok(Some((result, empty)))
 }
 
-/// Adds members and creates the set if it is absent. Returns the number of new members.
+/// Adds members to a set, which is created if it is absent. Returns the number of new members.
 fn add_members(ctx: &mut Ctx, key: &[u8], members: &[&[u8]]) -> Result<usize, Error> {
     let limits = SetLimits::of(ctx.server);
     let add_all = |set: &mut Set| {
@@ -116,7 +116,7 @@ fn add_members(ctx: &mut Ctx, key: &[u8], members: &[&[u8]]) -> Result<usize, Er
     Ok(added)
 }
 
-/// Notifies that the key was deleted with its last member.
+/// Notifies that the key of a set was deleted with its last member.
 fn key_removed(ctx: &mut Ctx, key: &[u8]) {
     let db = ctx.client.db;
     ctx.server.notify(events::GENERIC, "del", key, db);
@@ -313,7 +313,7 @@ fn spop_count(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// The size of a set that is about to be changed, 0 if there is none.
+/// The number of members of a set that is about to be changed; 0 if the key does not exist.
 fn read_for_write(ctx: &mut Ctx, key: &[u8]) -> Result<usize, Error> {
     match ctx.server.lookup_write(ctx.client, key) {
         Some(entry) => Ok(Set::of(entry.into_ref())?.len()),
@@ -363,7 +363,7 @@ fn spop_some(ctx: &mut Ctx, key: &[u8], count: usize) -> CmdResult {
     Ok(())
 }
 
-/// Propagates SREM commands of at most `PROPAGATE_BATCH` members each.
+/// Propagates a SPOP as SREM commands of at most `PROPAGATE_BATCH` members each.
 fn propagate_srem(ctx: &mut Ctx, key: &[u8], members: &[Vec<u8>]) {
     let batches = members.chunks(PROPAGATE_BATCH).map(|batch| {
         let mut argv: Vec<&[u8]> = vec![b"SREM", key];

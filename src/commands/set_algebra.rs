@@ -1,6 +1,6 @@
 //! Unions, intersections and differences of sets.
 //!
-//! The algorithm depends on the sizes:
+//! The algorithm depends on the sizes of the sets:
 //!
 //! ```text
 //!   intersection   each member of the smallest set is looked up in the others; SINTERCARD only counts them
@@ -30,7 +30,7 @@ use crate::types::set::{Set, SetLimits, intersect};
 use crate::types::{New, Value, kind};
 use crate::util::number::{IntBuf, parse_i64};
 
-/// The rows of the commands in this group.
+/// The commands of this group as rows of the command table: name, function, arity, flags, keys.
 pub const TABLE: &[Command] = &[
     cmd("sdiff", sdiff, -2, READONLY, SET)
         .keys(&[key(RO | ACCESS, index(1), range(-1, 1, 0))])
@@ -56,8 +56,8 @@ pub const TABLE: &[Command] = &[
     ]),
 ];
 
-/// Looks up each key, for expiry, statistics and type. Returns their hashes, `None` for missing
-/// keys.
+/// Looks up each key, which expires keys, counts hits and misses, and checks that the values are
+/// sets. Returns the hash of each key, `None` for a missing key.
 fn lookup_sets(ctx: &mut Ctx, keys: &[&[u8]]) -> Result<Vec<Option<u64>>, Error> {
     let lookup = |key: &&[u8]| {
         let hash = ctx.server.hash_key(key);
@@ -86,8 +86,8 @@ fn views<'s>(found: &'s [Option<Held<'_, Set>>]) -> Vec<Option<&'s Set>> {
     found.iter().map(Option::as_deref).collect()
 }
 
-/// The sets from the smallest to the largest; no sets if one does not exist, as the intersection is
-/// then empty.
+/// The sets from the smallest to the largest; no sets if one of them does not exist, as the
+/// intersection is then empty.
 fn smallest_first<'s>(sets: &[Option<&'s Set>]) -> Vec<&'s Set> {
     let mut sets: Vec<&Set> = sets
         .iter()
@@ -98,10 +98,11 @@ fn smallest_first<'s>(sets: &[Option<&'s Set>]) -> Vec<&'s Set> {
     sets
 }
 
-/// Passes the members of a result to a function, one by one.
+/// A function that computes a union, intersection or difference, and passes its members one by one
+/// to another function.
 type Show = fn(&[Option<&Set>], &mut dyn FnMut(Element), &SetLimits);
 
-/// Writes a result whose size is known only at its end.
+/// Replies with the members that `show` computes; their number is written last, when it is known.
 fn reply_members(ctx: &mut Ctx, keys: &[&[u8]], show: Show) -> CmdResult {
     let hashes = lookup_sets(ctx, keys)?;
     let limits = SetLimits::of(ctx.server);
@@ -122,7 +123,8 @@ fn reply_members(ctx: &mut Ctx, keys: &[&[u8]], show: Show) -> CmdResult {
     Ok(())
 }
 
-/// Stores a result at argv[1]; an empty one deletes the key.
+/// Stores a union, intersection or difference under the key `argv[1]`; an empty result deletes the
+/// key.
 fn store(ctx: &mut Ctx, result: Set, event: &'static str) {
     let (key, db) = (ctx.argv[1], ctx.client.db);
     let len = result.len();
@@ -140,7 +142,7 @@ fn store(ctx: &mut Ctx, result: Set, event: &'static str) {
     ctx.client.reply.integer(len as i64);
 }
 
-/// Adds a member of another set.
+/// Adds a member of another set to `set`. Returns whether it is a new member.
 fn add(set: &mut Set, member: Element, limits: &SetLimits) -> bool {
     set.add(member.text(&mut IntBuf::new()), limits)
 }
@@ -202,7 +204,7 @@ fn sintercard(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// `[LIMIT limit]`, any number of times; 0 is none.
+/// Parses `[LIMIT limit]` of SINTERCARD, which may be repeated; 0 means no limit.
 fn parse_limit(options: &[&[u8]]) -> Result<i64, Error> {
     let (options, rest) = options.as_chunks::<2>();
     let mut limit = 0;
@@ -297,8 +299,9 @@ fn sdiffstore(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Whether looking up members is quicker than removing them from a copy. A search of the other sets
-/// is assumed to look into half of them, as it stops at the first set that has the member.
+/// Whether SDIFF is quicker by looking up each member of the first set in the others than by
+/// removing the others' members from a copy of the first. A member is assumed to be looked up in
+/// half of the other sets, as the search stops at the first set that has it.
 fn looking_up_pays(first: &Set, others: &[Option<&Set>]) -> bool {
     let others = others.iter().copied().flatten();
     let (lookups, copies) = others.fold((first.len(), first.len()), |(lookups, copies), set| {

@@ -1,5 +1,5 @@
-//! SORT and SORT_RO: the elements of a list, set or sorted set in another order, with values of
-//! other keys.
+//! SORT and SORT_RO: sort the elements of a list, set or sorted set, possibly by the values of
+//! other keys, and reply with the elements or with values of other keys.
 //!
 //! ```text
 //!   SORT ids BY weight_* GET # GET name_*->first
@@ -10,12 +10,13 @@
 //! ```
 //!
 //! Looking up other keys may remove expired ones, so the elements are first copied into one buffer,
-//! followed by the texts of BY. An item is two ranges of that buffer and a number, and sorting
-//! moves items only. With LIMIT, the items up to the last one in the reply are selected, and only
-//! these are sorted.
+//! followed by the texts of BY. For each element there is an item of two ranges of that buffer and
+//! a number, and sorting moves items only. With LIMIT, the items up to the last item in the reply
+//! are selected, and only these items are sorted.
 //!
-//! Texts are compared by `locale-collate`, which compares bytes in the C locale; for STORE always
-//! by bytes. Equal elements keep their order; in Redis that is undefined.
+//! Texts are compared by `locale-collate`, which compares bytes in the C locale; with STORE, texts
+//! are always compared by bytes. Equal elements keep their order; in Redis their order is
+//! undefined.
 
 use std::cmp::Ordering;
 use std::ops::Range;
@@ -40,7 +41,7 @@ use crate::types::string::{StrView, type_of};
 use crate::types::{KeyRef, Type, Value};
 use crate::util::number::{IntBuf, is_c_space, parse_f64};
 
-/// The rows of the commands in this group.
+/// The commands of this group as rows of the command table: name, function, arity, flags, keys.
 pub const TABLE: &[Command] = &[
     cmd("sort", sort, -2, WRITE | DENYOOM, SET | SORTEDSET | LIST | DANGEROUS)
         .keys(&[
@@ -64,7 +65,7 @@ pub const TABLE: &[Command] = &[
     ]),
 ];
 
-/// The parsed options.
+/// The parsed options of SORT.
 struct SortOptions<'a> {
     desc: bool,
     alpha: bool,
@@ -73,7 +74,7 @@ struct SortOptions<'a> {
     by: Option<Pattern<'a>>,
     get: Vec<Pattern<'a>>,
     offset: i64,
-    /// The number of elements to reply with; negative for all.
+    /// The number of elements to reply with, from LIMIT; negative for all.
     count: i64,
     store: Option<&'a [u8]>,
 }
@@ -87,11 +88,12 @@ enum Pattern<'a> {
         suffix: &'a [u8],
         field: Option<&'a [u8]>,
     },
-    /// A pattern without `*` names no key.
+    /// A pattern of BY or GET without `*`, which names no key.
     Nothing,
 }
 
-/// The index of the `*` in a pattern. The search ends at a NUL, as in C.
+/// The index of the `*` in a pattern of BY or GET; a `*` after a NUL byte does not count, as in
+/// Redis.
 fn star_in(pattern: &[u8]) -> Option<usize> {
     memchr::memchr2(b'*', 0, pattern).filter(|&at| pattern[at] == b'*')
 }
@@ -119,8 +121,8 @@ impl<'a> Pattern<'a> {
         }
     }
 
-    /// Appends the pattern's value for `element` to `out`. Returns false if there is no value, or
-    /// if it does not have the right type.
+    /// Appends the value of the key that the pattern forms with `element` to `out`. Returns false
+    /// if there is no such key, or its value does not have the right type.
     fn look_up(&self, ctx: &mut Ctx, element: &[u8], out: &mut Vec<u8>) -> bool {
         let (prefix, suffix, field) = match *self {
             Pattern::Element => {
@@ -213,7 +215,7 @@ impl<'a> SortOptions<'a> {
         Ok(options)
     }
 
-    /// The part of `len` elements that LIMIT selects.
+    /// The range that LIMIT selects of `len` sorted elements.
     fn window(&self, len: usize) -> Range<usize> {
         let start = usize::try_from(self.offset.max(0)).map_or(len, |start| start.min(len));
         let count = usize::try_from(self.count).unwrap_or(usize::MAX);
@@ -233,8 +235,8 @@ fn check_slot_of_pattern(ctx: &Ctx, option: &str, pattern: &[u8]) -> CmdResult {
     )))
 }
 
-/// Patterns build key names from stored values, so only a user that may read every key may use
-/// them.
+/// BY and GET build key names from stored values, so only a user with the right to read every key
+/// may use them.
 fn check_patterns_allowed(ctx: &Ctx, option: &str) -> CmdResult {
     if ctx.server.armed & armed::ACL == 0 {
         return Ok(());
@@ -249,14 +251,14 @@ fn check_patterns_allowed(ctx: &Ctx, option: &str) -> CmdResult {
     )))
 }
 
-/// An element to be sorted: ranges of `Items::bytes`.
+/// An element to be sorted; its texts are ranges of `Items::bytes`.
 struct Item {
     text: Range<usize>,
-    /// The text to compare, with ALPHA and BY.
+    /// With ALPHA and BY: the text by which the element is compared.
     alpha: Option<Range<usize>>,
-    /// The number to compare, without ALPHA and BY.
+    /// Without ALPHA: the number by which the element is compared.
     score: f64,
-    /// The element's index in the collection.
+    /// The index that the element had in the list, set or sorted set.
     at: usize,
 }
 
@@ -313,7 +315,8 @@ impl Items {
         Ok(())
     }
 
-    /// Sorts, at least the elements in `window`.
+    /// Sorts the elements; those after the end of `window`, which the reply does not need, may stay
+    /// unsorted.
     fn sort(&mut self, options: &SortOptions, window: &Range<usize>) {
         let bytes = &self.bytes;
         let text = |range: &Range<usize>| &bytes[range.clone()];
@@ -380,15 +383,15 @@ fn sort_generic(ctx: &mut Ctx, read_only: bool) -> CmdResult {
     Ok(())
 }
 
-/// The elements, sorted at least in the window.
+/// The elements of the key, sorted, and the range of them that LIMIT selects.
 fn collect_sorted(
     ctx: &mut Ctx,
     options: &mut SortOptions,
 ) -> Result<(Items, Range<usize>), Error> {
     let mut items = Items::default();
     if let Some(entry) = ctx.server.lookup_read(ctx.client, ctx.argv[1]) {
-        // A set has no order: a result that is stored, or used by a script, must be the same on a
-        // replica.
+        // A set has no order of its own, so BY without `*` sorts it all the same if the result is
+        // stored or used by a script: the result must be the same on a replica.
         let lasting = options.store.is_some() || ctx.client.has(flag::SCRIPT);
         if options.keep_order && lasting && type_of(entry) == Type::Set {
             (options.keep_order, options.alpha, options.by) = (false, true, None);
@@ -403,8 +406,8 @@ fn collect_sorted(
     Ok((items, window))
 }
 
-/// Copies the elements in the order of the collection; DESC reverses elements that are not sorted
-/// but have an order.
+/// Copies the elements in the order of the list, set or sorted set; DESC reverses the elements of a
+/// list or sorted set that is not to be sorted.
 fn collect(entry: KeyRef, items: &mut Items, options: &SortOptions) -> CmdResult {
     match Held::of(entry).as_deref() {
         Some(Value::List(list)) => {
@@ -465,7 +468,8 @@ fn reply_text(reply: &mut ReplyBuf, text: Option<&[u8]>) {
     }
 }
 
-/// STORE: stores the elements of the reply as a list; null becomes the empty string.
+/// STORE: stores the elements, or the values of GET, as a list; a missing value becomes the empty
+/// string.
 fn store_items(ctx: &mut Ctx, items: &Items, window: Range<usize>, get: &[Pattern], key: &[u8]) {
     let limits = list_limits(ctx.server);
     let len = window.len() * get.len().max(1);

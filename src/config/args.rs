@@ -1,12 +1,13 @@
 //! The command line: `aeris-server [file] [--name value ...] [-]`.
 //!
-//! Options become lines of configuration, appended to the file's text, so that one parser reads
-//! both and a later line overrides an earlier one. `--port 7777 --save 900 1` is `port "7777"` and
-//! `save "900" "1"`.
+//! Options of the command line become lines of configuration, which are appended to the text of the
+//! file. So one parser reads file and options, and a later line overrides an earlier one. `--port
+//! 7777 --save 900 1` is `port "7777"` and `save "900" "1"`.
 //!
 //! An argument that starts with `--` is a name, except directly after a name without a value: then
-//! it is the value (`--proc-title-template --x--`). A name and its values may share one argument
-//! (`"--maxmemory 1gb"`). `--save`, followed by another option or by nothing, means `save ""`.
+//! the argument is that option's value (`--proc-title-template --x--`). A name and its values may
+//! share one argument (`"--maxmemory 1gb"`). `--save`, followed by another option or by nothing,
+//! means `save ""`.
 
 use crate::util::quote::{split_args, write_repr};
 use std::ffi::OsStr;
@@ -17,10 +18,10 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sources {
     pub file: Option<PathBuf>,
-    /// `-`: standard input is read to its end.
+    /// Whether `-` was given: configuration is read from standard input.
     pub stdin: bool,
-    /// The options as lines; the first line is empty, so that line numbers in error texts are
-    /// Redis's.
+    /// The options as lines of configuration; the first line is empty, so that line numbers in
+    /// error texts are equal to Redis's.
     pub options: Vec<u8>,
 }
 
@@ -31,7 +32,8 @@ pub fn parse_args<T: AsRef<OsStr>>(args: &[T]) -> Sources {
     let mut sources = Sources::default();
     let mut rest = 0;
     if let Some(first) = args.first().filter(|first| !first.starts_with(b"-")) {
-        // An empty name counts as none: scripts pass `"$CONFIG"`.
+        // An empty name of a file counts as none, as scripts pass `"$CONFIG"` even if that variable
+        // is empty.
         sources.file = Some(PathBuf::from(OsStr::from_bytes(first))).filter(|_| !first.is_empty());
         rest = 1;
     }

@@ -1,8 +1,8 @@
-//! The types of values that settings have beyond numbers and yes/no.
+//! The types of the values of settings, besides numbers and yes/no.
 //!
 //! An enumeration here is a plain Rust `enum` with a table of names (`Choice`): the first name of a
 //! value is what CONFIG GET and CONFIG REWRITE print, and names are matched without regard to case.
-//! The order of the table is the order of the list in the error text ("argument(s) must be one of
+//! The order of the table is the order of the names in the error text ("argument(s) must be one of
 //! the following: ..."), which test suites of clients compare.
 //!
 //! Texts are bytes (`Text`), not `String`: a password or a path may have any bytes, UTF-8 or not.
@@ -14,12 +14,12 @@ use std::ops::Deref;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// The value of a text setting. Empty means "not set" where it does in Redis.
+/// The value of a text setting. For most settings the empty text means "not set", as in Redis.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Text(Vec<u8>);
 
 impl Text {
-    /// The bytes.
+    /// The text as bytes, which need not be UTF-8.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -107,7 +107,8 @@ pub trait Choice: Copy + PartialEq + 'static {
     }
 }
 
-/// Declares an enumeration and its names together. The first value is the default.
+/// Declares an enumeration of a setting's values together with their names. The first value is the
+/// default of the type.
 macro_rules! choice {
     ($(#[$doc:meta])* $name:ident { $($value:ident = $text:literal),+ $(,)? }) => {
         $(#[$doc])*
@@ -226,12 +227,13 @@ choice! {
 }
 choice! {
     /// `enable-debug-command`, `enable-module-command` and `enable-protected-configs`: `Local`
-    /// allows clients of this machine only.
+    /// allows only clients on this machine.
     Enable { No = "no", Yes = "yes", Local = "local" }
 }
 
 impl Enable {
-    /// Whether a client may use what the setting enables. `is_local`: it is on this machine.
+    /// Whether a client may use the commands or settings that the setting enables. `is_local` says
+    /// whether the client is on this machine.
     pub fn allows(self, is_local: bool) -> bool {
         match self {
             Enable::Yes => true,
@@ -251,7 +253,7 @@ choice! {
 }
 
 impl RdbVersion {
-    /// The version number in the file's header.
+    /// The version number in the header of an RDB file.
     pub fn number(self) -> u32 {
         match self {
             RdbVersion::V10 => 10,
@@ -263,34 +265,35 @@ impl RdbVersion {
 }
 
 /// `shutdown-on-sigterm` and `shutdown-on-sigint`: the modifiers of SHUTDOWN. The value `default`
-/// sets none of them.
+/// sets no modifier.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ShutdownFlags {
     pub save: bool,
     pub nosave: bool,
     pub now: bool,
     pub force: bool,
-    /// A primary of a cluster gives its slots to a replica before it exits.
+    /// The modifier FAILOVER: a primary of a cluster gives its slots to a replica before it exits.
     pub failover: bool,
 }
 
 /// One `save` rule: a snapshot is due after `seconds` when at least `changes` writes happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SavePoint {
-    /// Seconds since the last save.
+    /// The minimum number of seconds since the last save.
     pub seconds: u64,
-    /// The number of changes since the last save.
+    /// The minimum number of changes since the last save.
     pub changes: u64,
 }
 
 /// One class of `client-output-buffer-limit`; zero means no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ObufLimit {
-    /// Bytes at which a client is closed at once; 0 is no limit.
+    /// The number of bytes of output at which a client is closed at once; 0 is no limit.
     pub hard: u64,
-    /// Bytes at which a client is closed after `soft_seconds`; 0 is no limit.
+    /// The number of bytes of output at which a client is closed after `soft_seconds`; 0 is no
+    /// limit.
     pub soft: u64,
-    /// Seconds for which the output may exceed `soft`.
+    /// The number of seconds for which a client's output may exceed `soft`.
     pub soft_seconds: u64,
 }
 
@@ -328,7 +331,7 @@ impl ClientsLimit {
     }
 }
 
-/// `replicaof`: where the primary listens.
+/// The value of `replicaof`: the address of the primary.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostPort {
     pub host: Text,
@@ -351,23 +354,23 @@ impl NotifyFlags {
     pub const KEYSPACE: u32 = 1 << 0;
     /// `E`: publish on `__keyevent@<db>__:<event>`.
     pub const KEYEVENT: u32 = 1 << 1;
-    /// `g`: commands for any type.
+    /// `g`: events of commands for any type, such as DEL and EXPIRE.
     pub const GENERIC: u32 = 1 << 2;
-    /// `$`: strings.
+    /// `$`: events of string commands.
     pub const STRING: u32 = 1 << 3;
-    /// `l`: lists.
+    /// `l`: events of list commands.
     pub const LIST: u32 = 1 << 4;
-    /// `s`: sets.
+    /// `s`: events of set commands.
     pub const SET: u32 = 1 << 5;
-    /// `h`: hashes.
+    /// `h`: events of hash commands.
     pub const HASH: u32 = 1 << 6;
-    /// `z`: sorted sets.
+    /// `z`: events of sorted set commands.
     pub const ZSET: u32 = 1 << 7;
     /// `x`: a key has expired.
     pub const EXPIRED: u32 = 1 << 8;
     /// `e`: a key was evicted.
     pub const EVICTED: u32 = 1 << 9;
-    /// `t`: streams.
+    /// `t`: events of stream commands.
     pub const STREAM: u32 = 1 << 10;
     /// `m`: a key was not found; not part of `A`.
     pub const KEY_MISS: u32 = 1 << 11;
@@ -401,12 +404,12 @@ impl NotifyFlags {
         (b'd', Self::MODULE),
     ];
 
-    /// Whether one of these classes is on.
+    /// Whether at least one of the event classes in the mask `classes` is on.
     pub fn contains(self, classes: u32) -> bool {
         self.0 & classes != 0
     }
 
-    /// Parses the letters; `None` if a letter names no class.
+    /// Parses the letters of `notify-keyspace-events`; `None` if a letter names no event class.
     pub fn parse(text: &[u8]) -> Option<NotifyFlags> {
         let mut flags = 0;
         for &letter in text {
@@ -424,7 +427,8 @@ impl NotifyFlags {
 }
 
 impl fmt::Display for NotifyFlags {
-    /// Starts with `A` when all its classes are on. As in Redis, `n` is printed only without `A`.
+    /// Prints `A` for its classes if all of them are on. As in Redis, `n` is printed only if `A` is
+    /// not.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all = self.0 & Self::ALL == Self::ALL;
         if all {

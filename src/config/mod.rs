@@ -12,21 +12,22 @@
 //! names of settings. The defaults are stated once, in the rows: `Config::default()` starts from
 //! zeroes, and every row writes its default.
 //!
-//! A change that needs more than a new value in a field (another listening socket, a smaller
-//! backlog) is named by the row's [`Apply`]. [`Config::set`] changes the fields and returns a
-//! [`Change`] with the steps to be done; the server does them and calls [`Config::rollback`] when
-//! one fails.
+//! If a changed setting needs more than a new value in its field (another listening socket, a
+//! smaller backlog), its row names the step that the server must do, an [`Apply`]. [`Config::set`]
+//! changes the fields and returns a [`Change`] with these steps; the server does the steps, and
+//! calls [`Config::rollback`] if a step fails.
 //!
 //! **Invariants**
 //! - Every row's default and the ends of its range survive a write and a read
 //!   (`table::tests::values_survive_their_text`).
-//! - CONFIG SET is all or nothing: no field changes unless every value is valid
+//! - CONFIG SET sets all given settings or none: no field changes unless every value is valid
 //!   (`tests::set_is_all_or_nothing`).
 //! - redis.conf documents every row that is not hidden, with its default
 //!   (`tests::redis_conf_documents_every_setting_with_its_default`).
 //!
-//! Limits: `dir` changes the working directory of the process, as in Redis: relative paths of later
-//! lines and includes start there. A name is looked up by a scan of the table, as CONFIG is rare.
+//! Limits: `dir` changes the working directory of the process, as in Redis: relative paths in later
+//! lines of the configuration start in the new directory. The name of a setting is looked up by a
+//! scan of the table, as CONFIG is a rare command.
 //!
 //! Rejected: a map from names to strings, which each use would parse again; and a macro that
 //! generates struct and table together, in which `grep` would not find a field.
@@ -54,8 +55,9 @@ use std::path::PathBuf;
 
 use crate::texts::{self, Words};
 
-/// Declares the struct and `blank()`, which sets all fields to zero, empty or none. The rows then
-/// write their defaults, so that a default is stated in one place only.
+/// Declares the struct [`Config`] and `blank()`, which sets all fields to zero, empty or `None`.
+/// The rows of the settings table then write the defaults, so that a default is stated only in its
+/// row.
 macro_rules! blank_struct {
     ($(#[$doc:meta])* pub struct $name:ident { $($(#[$field_doc:meta])* pub $field:ident: $kind:ty,)+ }) => {
         $(#[$doc])*
@@ -71,8 +73,8 @@ macro_rules! blank_struct {
 }
 
 blank_struct! {
-/// Every setting. A field has its setting's name with underscores; redis.conf documents the
-/// settings.
+/// The values of all settings. A field has its setting's name with underscores; redis.conf
+/// documents the settings.
 pub struct Config {
     // Network
     pub bind: Vec<String>,
@@ -83,7 +85,7 @@ pub struct Config {
     pub tcp_keepalive: u32,
     pub timeout: u32,
     pub unixsocket: Text,
-    /// The mode bits; zero leaves them to the umask.
+    /// The mode bits of the Unix socket's file; zero leaves the bits to the umask.
     pub unixsocketperm: u32,
     pub unixsocketgroup: Text,
     pub unixsocket_users: Text,
@@ -155,7 +157,7 @@ pub struct Config {
     pub enable_debug_assert: bool,
     pub debug_context: Text,
     pub watchdog_period: u32,
-    /// The working directory, absolute.
+    /// The server's working directory, as an absolute path.
     pub dir: Text,
 
     // Snapshots
@@ -165,16 +167,18 @@ pub struct Config {
     pub rdbchecksum: bool,
     pub rdb_version: RdbVersion,
     pub rdb_version_check: RdbVersionCheck,
-    /// Values of types that this server does not have are left out, instead of ending the load.
+    /// Whether values of types that this server does not have are left out when an RDB file is
+    /// loaded, instead of ending the load.
     pub rdb_skip_unknown: bool,
     pub rdb_del_sync_files: bool,
     pub rdb_save_incremental_fsync: bool,
     /// Seconds without progress after which a saving child is ended; 0 is never.
     pub child_stall_timeout: u32,
-    /// Microseconds of sleep after each saved key, for tests. A negative value `-n` sleeps one
-    /// microsecond after every `n` keys.
+    /// For tests: the microseconds of sleep after each key that a saving child has written. A
+    /// negative value `-n` sleeps one microsecond after every `n` keys.
     pub rdb_key_save_delay: i32,
-    /// As `rdb_key_save_delay`, for loading.
+    /// For tests: the microseconds of sleep after each loaded key; a negative value `-n` sleeps one
+    /// microsecond after every `n` keys.
     pub key_load_delay: i32,
     pub loading_process_events_interval_bytes: u32,
     pub sanitize_dump_payload: SanitizeDumpPayload,
@@ -200,7 +204,7 @@ pub struct Config {
     pub shutdown_on_sigterm: ShutdownFlags,
 
     // Replication
-    /// None on a primary. REPLICAOF changes it too.
+    /// The address of the primary; `None` on a primary. REPLICAOF changes this setting, too.
     pub replicaof: Option<HostPort>,
     pub masterauth: Text,
     pub masteruser: Text,
@@ -239,11 +243,11 @@ pub struct Config {
     pub aclfile: Text,
     pub acllog_max_len: u64,
     pub acl_pubsub_default: AclPubsubDefault,
-    /// The arguments of the `user` lines. Before CONFIG REWRITE the server stores its present users
-    /// here.
+    /// The arguments of the `user` lines, one list for each user. Before CONFIG REWRITE the server
+    /// stores its present users here.
     pub user: Vec<Vec<Text>>,
     pub rename_command: Vec<RenameCommand>,
-    /// The `loadmodule` lines: path and arguments.
+    /// The `loadmodule` lines, each as the module's path and arguments.
     pub loadmodule: Vec<Vec<Text>>,
 
     // Memory
@@ -253,7 +257,7 @@ pub struct Config {
     pub maxmemory_eviction_tenacity: u32,
     pub maxmemory_clients: ClientsLimit,
     pub client_query_buffer_limit: u64,
-    /// Indexed by [`ClientClass`].
+    /// The limits of output for each class of clients, indexed by [`ClientClass`].
     pub client_output_buffer_limit: [ObufLimit; 3],
     pub proto_max_bulk_len: u64,
     pub tracking_table_max_keys: u64,
@@ -278,7 +282,7 @@ pub struct Config {
     pub disable_thp: bool,
     pub lock_memory: bool,
     pub oom_score_adj: OomScoreAdj,
-    /// The values for a primary, a replica and a background child.
+    /// The values of `oom_score_adj` for a primary, a replica and a background child.
     pub oom_score_adj_values: [i32; 3],
 
     // Threads
@@ -303,30 +307,33 @@ pub struct Config {
     pub busy_reply_threshold: u64,
 
     // Observation
-    /// Microseconds; -1 is off.
+    /// The duration in microseconds from which on a command is logged as slow; -1 logs no command.
     pub slowlog_log_slower_than: i64,
     pub slowlog_max_len: u64,
     pub commandlog_request_larger_than: i64,
     pub commandlog_large_request_max_len: u64,
     pub commandlog_reply_larger_than: i64,
     pub commandlog_large_reply_max_len: u64,
-    /// Milliseconds; zero is off.
+    /// The duration in milliseconds from which on the latency monitor records an event; zero is
+    /// off.
     pub latency_monitor_threshold: u64,
     pub latency_tracking: bool,
     pub latency_tracking_info_percentiles: Vec<f64>,
     pub bigkeys_tracking: bool,
     pub key_size_histograms: bool,
     pub hotkeys_tracking: bool,
-    /// One command in `hotkeys_sample_ratio` is sampled.
+    /// The tracking of hot keys counts one command in `hotkeys_sample_ratio`.
     pub hotkeys_sample_ratio: u64,
-    /// Seconds after which an access counts half.
+    /// The number of seconds after which the tracking of hot keys counts an access half.
     pub hotkeys_half_life: u32,
     pub trace_recorder: bool,
-    /// Microseconds; zero is off.
+    /// The duration in microseconds from which on a turn of the event loop is written as a trace;
+    /// zero is off.
     pub trace_slow_turn_us: u64,
-    /// A trace of the server's whole run is written to this file.
+    /// The file to which a trace of the server's whole run is written; empty is off.
     pub trace_out: Text,
-    /// The loop's inputs are recorded into this file from the start on.
+    /// The file into which the event loop's inputs are recorded from the start on, for a replay;
+    /// empty is off.
     pub trace_record: Text,
     /// The maximum size of a recording in bytes.
     pub trace_record_max_size: u64,
@@ -359,7 +366,9 @@ pub struct Config {
     pub cluster_compatibility_sample_ratio: u32,
     pub cluster_message_gossip_perc: u32,
     pub cluster_slot_migration_log_max_len: u64,
-    /// -1 is no limit.
+    /// When slots move to another node: the maximum number of unsent bytes of changes with which
+    /// clients that write to these slots are held back, so that the slots can be handed over; -1 is
+    /// any number.
     pub slot_migration_max_failover_repl_bytes: i64,
     pub cluster_announce_client_port: u16,
     pub cluster_announce_client_tls_port: u16,
@@ -388,9 +397,11 @@ pub struct Config {
     pub cluster_slot_stats_enabled: bool,
     pub cluster_manual_failover_timeout: u32,
 
-    /// The configuration file, absolute; None when the server started without one.
+    /// The absolute path of the configuration file; `None` if the server was started without a
+    /// file.
     pub file: Option<PathBuf>,
-    /// The working directory at start: relative includes start there until a `dir` line.
+    /// The working directory at the start of the server: the paths of relative includes start there
+    /// until a `dir` line.
     pub start_dir: PathBuf,
     /// Whether a `save` line was read: the first `save` line replaces the default, later lines add
     /// to it.
@@ -416,18 +427,19 @@ impl Config {
         parse::check_logfile(self)
     }
 
-    /// The reason why the server can't start with these settings: one setting needs another.
+    /// The reason why the server can't start with these settings, if one setting needs another that
+    /// is missing.
     pub fn refused(&self) -> Option<&'static str> {
         parse::refused(self)
     }
 
-    /// Whether files of full syncs are removed. With persistence these files stay, as they are the
-    /// server's snapshots.
+    /// Whether the RDB files of full syncs are removed (`rdb-del-sync-files`). With persistence
+    /// these files stay, as they are the server's snapshots.
     pub fn removes_sync_files(&self) -> bool {
         self.rdb_del_sync_files && self.save.is_empty() && !self.appendonly
     }
 
-    /// The server whose texts are used, Redis or Valkey.
+    /// The server whose error texts are used, Redis or Valkey.
     #[inline]
     pub fn words(&self) -> Words {
         if self.extended_redis_compatibility {
@@ -437,7 +449,7 @@ impl Config {
         }
     }
 
-    /// A text, as Redis or Valkey spells it.
+    /// A text of a reply, as Redis or Valkey spells it; `extended-redis-compatibility` decides.
     #[inline]
     pub fn text(&self, text: texts::Text) -> &'static str {
         text.of(self.words())

@@ -6,12 +6,13 @@
 //!   name := a row of TABLE or its alias | include | rename-command | user | loadmodule
 //! ```
 //!
-//! `include` reads another file (or all that a pattern matches) at that place, relative to the
-//! working directory at that line. [`Directives`] checks the lines that are more than settings
-//! (does a command exist, is a user's rule valid), so that this module needs neither commands nor
-//! ACLs.
+//! `include` inserts another file, or all files that a pattern matches, in the place of its line;
+//! relative paths start in the working directory at that line. [`Directives`] checks the lines that
+//! are more than settings (`rename-command`: does the command exist; `user`: are the rules valid),
+//! so that this module needs neither commands nor ACLs.
 //!
-//! The first bad line stops the start with Redis's text; see [`StartError`].
+//! The first invalid line ends the start of the server, with Redis's error text; see
+//! [`StartError`].
 
 use super::Config;
 use super::args::Sources;
@@ -36,7 +37,7 @@ pub enum StartError {
         line: String,
         reason: Reason,
     },
-    /// Each line is valid, but not all of them together.
+    /// Each line of the configuration is valid, but the lines contradict each other.
     Whole(Reason),
     Open {
         path: PathBuf,
@@ -73,7 +74,8 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
-/// Checks lines that are more than settings. A default method accepts its line.
+/// Checks the lines of a configuration that are more than settings. The default of each method
+/// accepts the line.
 pub trait Directives {
     /// `rename-command`: checks that the command exists and the new name is free. Called in the
     /// order of the lines.
@@ -92,17 +94,18 @@ impl Directives for () {}
 /// The maximum depth of includes, so that files which include each other are an error.
 const MAX_INCLUDE_DEPTH: usize = 32;
 
-/// A longer file is refused: it is a data file that was named by mistake.
+/// The maximum size of a configuration file: a longer file is probably a data file that was named
+/// by mistake.
 const MAX_CONFIG_BYTES: u64 = 64 << 20;
 
-/// Old names that are accepted with one argument and have no effect.
+/// Old names of settings, which are accepted with one argument and have no effect.
 const DEPRECATED: [&str; 3] = [
     "list-max-ziplist-entries",
     "list-max-ziplist-value",
     "lua-replicate-commands",
 ];
 
-/// Reads all sources into `config`, which has the defaults.
+/// Reads the configuration file, standard input and options into `config`, which has the defaults.
 pub fn load(
     config: &mut Config,
     sources: &Sources,
@@ -141,7 +144,8 @@ pub fn load(
 /// The lines of all sources but standard input, with included files in their place and without
 /// `dir`: for a recording, as its replay reads no files and keeps its working directory.
 ///
-/// Names are relative to `start_dir`, and behind a line `dir` to what that names.
+/// Relative paths of includes start in `start_dir`, and after a line `dir` in the directory that
+/// this line names.
 pub fn expanded_text(sources: &Sources, start_dir: &Path) -> Result<Vec<u8>, StartError> {
     let mut cwd = start_dir.to_path_buf();
     let mut text = match &sources.file {
@@ -185,8 +189,8 @@ pub(super) fn refused(config: &Config) -> Option<&'static str> {
     None
 }
 
-/// Checks that the server's log file can be opened. Logging opens the file for each line and drops
-/// a line that can't be written.
+/// Checks that the server's log file can be opened. The check is needed since logging opens the
+/// file for each log line, and drops a log line that can't be written.
 pub(super) fn check_logfile(config: &Config) -> Result<(), StartError> {
     if config.logfile.is_empty() {
         return Ok(());
@@ -215,7 +219,7 @@ struct Loader<'a> {
     depth: usize,
 }
 
-/// The error of a line: its own, or that of an included file.
+/// The error of a line of the configuration: its own error, or that of the file that it includes.
 enum Failure {
     Here(Reason),
     Included(StartError),
@@ -315,8 +319,8 @@ impl Loader<'_> {
     }
 }
 
-/// Applies a setting's line. A single argument of a setting that takes several is split: `save "900
-/// 1"`.
+/// Applies the line of a setting. If a setting takes several arguments and has a single one, that
+/// is split: `save "900 1"`.
 pub(super) fn apply_line(config: &mut Config, name: &[u8], args: &[&[u8]]) -> Result<(), Reason> {
     let Some(row) = lookup(name) else {
         return Err("Bad directive or wrong number of arguments".into());

@@ -3,7 +3,8 @@
 use crate::config::Config;
 
 impl Config {
-    /// The title of this process, or of a child, whose `name` replaces that of the executable.
+    /// The title of this process or of a child; `name` stands where the template has the title,
+    /// such as the path of the executable.
     pub fn process_title(&self, name: &str) -> String {
         let address = self
             .bind

@@ -1,8 +1,8 @@
 //! The rows of the settings table: name, kind, flags, and the step that a change needs.
 //!
-//! A kind reads and writes its field by two plain `fn`s, so that the table is a constant. A kind
-//! also parses a text, prints the value, and has the error texts, which are Redis's, as people
-//! search for them.
+//! The kind of a setting (yes/no, number, text, choice, special) reads and writes the setting's
+//! field by two plain `fn`s, so that the table is a constant. The kind also parses a text, prints
+//! the value, and has the error texts, which are those of Redis, as people search for them.
 
 use super::Config;
 use super::enums::Text;
@@ -11,22 +11,23 @@ use crate::util::byte_size::parse_memory;
 use crate::util::number::parse_i64;
 use crate::util::quote::repr;
 
-/// The reason why a value was refused: Redis's error text.
+/// The reason why the value of a setting was refused: Redis's error text.
 pub type Reason = String;
 
-/// The origin of a value. Some settings (`save`) add to their value when they are read from a file.
+/// The origin of a setting's value. Some settings (`save`) add to their value when they are read
+/// from a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// redis.conf, standard input or the command line.
+    /// The value comes from redis.conf, standard input or the command line.
     Load,
-    /// CONFIG SET: the new value replaces the old one.
+    /// The value comes from CONFIG SET, and replaces the old value.
     Set,
 }
 
 /// The step that the server must do after a setting changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Apply {
-    /// None: the field is read each time it is used.
+    /// No step: the field is read each time the setting is used.
     None,
     /// Listen on other addresses.
     Bind,
@@ -44,17 +45,17 @@ pub enum Apply {
     LocaleCollate,
     WatchdogPeriod,
     Hz,
-    /// Evict keys down to the new limit; warn if more than that is in use.
+    /// Evict keys down to the new `maxmemory`; warn if more memory than that is in use.
     MaxMemory,
     MaxMemoryPolicy,
-    /// Evict clients down to the new limit.
+    /// Evict clients down to the new `maxmemory-clients`.
     MaxMemoryClients,
     OomScoreAdj,
     JemallocBgThread,
     /// Start the AOF with a rewrite, or stop it.
     AppendOnly,
     AutoAofRewrite,
-    /// Delete the AOF's old files, if they are not kept any more.
+    /// Delete the AOF's old files, if `aof-disable-auto-gc` does not keep them any more.
     AofAutoGc,
     RequirePass,
     AclPubsubDefault,
@@ -76,13 +77,13 @@ pub enum Apply {
 
 /// CONFIG SET refuses the setting; only a file or the command line sets it.
 pub const IMMUTABLE: u16 = 1 << 0;
-/// A secret: never logged, never in MONITOR or crash reports.
+/// The setting is a secret, which never appears in the log, in MONITOR or in crash reports.
 pub const SENSITIVE: u16 = 1 << 1;
 /// CONFIG GET shows the setting only for its exact name.
 pub const HIDDEN: u16 = 1 << 2;
 /// CONFIG SET needs `enable-protected-configs`.
 pub const PROTECTED: u16 = 1 << 3;
-/// For tests and debugging.
+/// The setting is for tests and debugging.
 pub const DEBUG: u16 = 1 << 4;
 /// The setting has several arguments; CONFIG SET splits its single value at spaces.
 pub const MULTI_ARG: u16 = 1 << 5;
@@ -94,15 +95,17 @@ pub const NO_EFFECT: u16 = 1 << 7;
 /// CONFIG SET refuses the setting while another data set is loaded beside the one that clients
 /// read.
 pub const DENY_ASYNC_LOADING: u16 = 1 << 9;
-/// CONFIG SET with the present value does the step, too: the named file may have changed.
+/// The server does the setting's step even if CONFIG SET sets the present value, as the named file
+/// (such as a certificate) may have changed.
 pub const REAPPLY: u16 = 1 << 10;
 /// CONFIG REWRITE removes the line of an empty value, since empty means "not set".
 pub const EMPTY_IS_UNSET: u16 = 1 << 8;
 
-/// One setting.
+/// One setting: a row of the settings table.
 pub struct Row {
     pub name: &'static str,
-    /// Older names, and Valkey's. Aliases can be used in place of the name everywhere.
+    /// The setting's other names: older names, and Valkey's. An alias can be used in place of the
+    /// name everywhere.
     pub aliases: &'static [&'static str],
     pub flags: u16,
     pub kind: SettingKind,
@@ -118,18 +121,18 @@ pub enum Unit {
     Octal,
 }
 
-/// The kind of a value, with its access functions and its default.
+/// The kind of a setting's value, with the functions that access the field, and the default.
 pub enum SettingKind {
     Bool {
         get: fn(&Config) -> bool,
         set: fn(&mut Config, bool),
         default: bool,
-        /// The error for `yes`, if `yes` is refused.
+        /// The error text for the value `yes`, if this server refuses it.
         refuse_yes: Option<&'static str>,
     },
     Number {
         get: fn(&Config) -> i128,
-        /// The field's type must hold `min..=max`.
+        /// Writes the field, whose type must hold all numbers of `min..=max`.
         set: fn(&mut Config, i128),
         default: i128,
         min: i128,
@@ -144,7 +147,8 @@ pub enum SettingKind {
     },
     Choice {
         get: fn(&Config) -> &'static str,
-        /// Returns false if no value has this name.
+        /// Sets the field to the value with the given name. Returns false if no value has this
+        /// name.
         set: fn(&mut Config, &[u8]) -> bool,
         default: &'static str,
         names: fn() -> Vec<&'static str>,
@@ -153,7 +157,7 @@ pub enum SettingKind {
 }
 
 impl Row {
-    /// A row without aliases, flags and step.
+    /// A row of a setting without aliases, flags, and step after a change.
     pub const fn new(name: &'static str, kind: SettingKind) -> Row {
         Row {
             name,
@@ -164,30 +168,30 @@ impl Row {
         }
     }
 
-    /// Adds aliases.
+    /// Sets the aliases of the setting.
     pub const fn aliases(mut self, aliases: &'static [&'static str]) -> Row {
         self.aliases = aliases;
         self
     }
 
-    /// Adds flags.
+    /// Sets the flags of the setting, such as [`IMMUTABLE`].
     pub const fn flags(mut self, flags: u16) -> Row {
         self.flags = flags;
         self
     }
 
-    /// Sets the step that a change needs.
+    /// Sets the step that the server must do after a change of the setting.
     pub const fn apply(mut self, apply: Apply) -> Row {
         self.apply = apply;
         self
     }
 
-    /// Whether a flag is set.
+    /// Whether the setting has a flag, such as [`IMMUTABLE`].
     pub fn is(&self, flag: u16) -> bool {
         self.flags & flag != 0
     }
 
-    /// The name and the aliases.
+    /// The name of the setting and its aliases.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         std::iter::once(self.name).chain(self.aliases.iter().copied())
     }
@@ -208,8 +212,8 @@ impl Row {
         }
     }
 
-    /// Sets the field from the arguments of a line. `Err` is the reason of a refusal; the field is
-    /// then unchanged.
+    /// Sets the field from the arguments of a line of the configuration, or from CONFIG SET. `Err`
+    /// is the reason why the value was refused; the field is then unchanged.
     pub fn set(&self, config: &mut Config, args: &[&[u8]], origin: Origin) -> Result<(), Reason> {
         if let SettingKind::Special(special) = &self.kind {
             return (special.set)(config, args, origin);
@@ -244,8 +248,8 @@ impl Row {
         Ok(())
     }
 
-    /// The values that CONFIG REWRITE writes behind the name, one for each line; none if the
-    /// setting is left out.
+    /// The values that CONFIG REWRITE writes after the setting's name, one for each line; empty if
+    /// the setting gets no line.
     pub(super) fn lines(&self, config: &Config) -> Vec<Vec<u8>> {
         match &self.kind {
             SettingKind::Special(special) => (special.lines)(config),
@@ -275,12 +279,12 @@ impl Row {
     }
 }
 
-/// `yes` or `no`.
+/// The text of a yes/no setting in CONFIG GET.
 pub fn yes_no(value: bool) -> &'static str {
     if value { "yes" } else { "no" }
 }
 
-/// The error text for a value that is none of these names.
+/// The error text for a value of a setting that is not one of `names`.
 pub fn not_one_of(names: &[&str]) -> Reason {
     format!(
         "argument(s) must be one of the following: {}",
@@ -335,7 +339,7 @@ fn parse_octal(text: &[u8]) -> Option<i128> {
     i64::from_str_radix(text, 8).ok().map(i128::from)
 }
 
-/// A number of bytes with the largest unit that divides it.
+/// Formats a number of bytes with the largest unit (gb, mb or kb) that divides it.
 fn show_memory(bytes: i128) -> Vec<u8> {
     let units = [(1 << 30, "gb"), (1 << 20, "mb"), (1 << 10, "kb")];
     let unit = units

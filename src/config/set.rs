@@ -20,18 +20,19 @@ use crate::util::glob::{glob_match_nocase, is_literal};
 use std::fmt;
 use std::os::unix::ffi::OsStringExt;
 
-/// What this client may change at this moment.
+/// The conditions of a CONFIG SET: settings that this client may change at this moment.
 #[derive(Clone, Copy, Debug)]
 pub struct Access {
     /// `enable-protected-configs` lets this client change protected settings.
     pub protected: bool,
-    /// The data set is being loaded, or a script runs for too long.
+    /// Whether the data set is being loaded, or a script has run for longer than
+    /// `busy-reply-threshold`.
     pub loading: bool,
-    /// Another data set is being loaded beside the one that clients read.
+    /// Whether another data set is being loaded while clients read the present data set.
     pub loading_aside: bool,
 }
 
-/// The text of an error reply, without its `-`.
+/// An error reply of CONFIG SET.
 #[derive(Debug, PartialEq, Eq)]
 pub enum SetError {
     Unknown { name: Text },
@@ -40,7 +41,8 @@ pub enum SetError {
 }
 
 impl SetError {
-    /// The error of a step that failed.
+    /// The error of a step, such as listening on another port, that failed after a setting was
+    /// changed.
     pub fn apply_failed(step: &Step, reason: impl Into<Reason>) -> SetError {
         SetError::Failed {
             name: step.name.into(),
@@ -48,9 +50,10 @@ impl SetError {
         }
     }
 
-    /// The reply as bytes: a name may contain any byte.
+    /// The text of the error reply without its `-`, as bytes, since the name of a setting may
+    /// contain any byte.
     pub fn to_bytes(&self) -> Vec<u8> {
-        // A text ends at a NUL, as with C's `%s`.
+        // A name in the error text ends at its first NUL byte, as with C's `%s`.
         let shown = |name: &[u8]| name.split(|b| *b == 0).next().unwrap_or_default().to_vec();
         match self {
             SetError::Unknown { name } => {
@@ -72,24 +75,27 @@ impl fmt::Display for SetError {
     }
 }
 
-/// A step for the server to do, and the setting to name if the step fails.
+/// A step that the server must do after CONFIG SET, and the setting that the error names if the
+/// step fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
     pub apply: Apply,
     pub name: &'static str,
 }
 
-/// A change that has been made to the fields and whose steps must still be done.
+/// The result of CONFIG SET: the fields have been changed, and the server must still do the steps.
 #[must_use = "the steps are the server's to do"]
 pub struct Change {
     before: Box<Config>,
-    /// Each step once, in the order of the settings; only for values that really changed.
+    /// The steps of the settings whose values really changed, in the order of the settings, each
+    /// step once.
     pub steps: Vec<Step>,
 }
 
 impl Config {
-    /// The settings that match a pattern, under the names that matched: an alias is an entry of its
-    /// own. A hidden setting is returned only for its exact name. No name is repeated.
+    /// CONFIG GET: the names that match a pattern, with the values of their settings. An alias that
+    /// matches is returned, too. A hidden setting is returned only for its exact name. No name is
+    /// repeated.
     pub fn get(&self, patterns: &[&[u8]]) -> Vec<(Text, Vec<u8>)> {
         let mut found: Vec<(Text, Vec<u8>)> = Vec::new();
         let mut add = |name: &[u8], row: &Row| {
@@ -117,7 +123,7 @@ impl Config {
         found
     }
 
-    /// Sets all of the settings, or none of them.
+    /// Sets all of the given settings, or, if one value is refused, none of them.
     pub fn set(&mut self, pairs: &[(&[u8], &[u8])], access: Access) -> Result<Change, SetError> {
         let targets = find_targets(pairs, access, self.words())?;
         let mut change = Change {
@@ -166,7 +172,8 @@ impl Config {
         let moved = self.dir != change.before.dir;
         *self = (*change.before).clone();
         if moved {
-            // If the old directory was removed meanwhile, there is nothing to return to.
+            // The error is ignored: if the old directory was removed, there is no directory to
+            // return to.
             let _ = std::env::set_current_dir(&self.dir);
         }
     }
@@ -174,12 +181,12 @@ impl Config {
 
 struct Target {
     row: &'static Row,
-    /// The name or alias that was used, as the table spells it.
+    /// The name or alias by which CONFIG SET named the setting, as the table spells it.
     name: &'static str,
 }
 
-/// Looks up all names before anything is set. A name and its alias may both be given, as two
-/// settings.
+/// Looks up all names of a CONFIG SET before any setting is changed. The name of a setting and its
+/// alias may both be given.
 fn find_targets(
     pairs: &[(&[u8], &[u8])],
     access: Access,
@@ -221,7 +228,7 @@ fn find_targets(
     }
 }
 
-/// Changes to `config.dir` and makes it absolute.
+/// Changes the working directory of the process to `config.dir`, and makes that path absolute.
 pub(super) fn change_dir(config: &mut Config) -> Result<(), Reason> {
     tape::outcome(|| std::env::set_current_dir(&config.dir)).map_err(|error| error_text(&error))?;
     let cwd = || {

@@ -1,7 +1,7 @@
-//! The settings whose values have a form of their own: lists, rules, masks. Each has functions that
-//! print the value, parse it and set the default.
+//! The settings whose values have a form of their own: lists, rules, masks. Each setting has
+//! functions of its own that print the value, parse the value and set the default.
 //!
-//! `check` has the conditions on text settings.
+//! The module `check` has the conditions on the values of text settings.
 
 use super::Config;
 use super::enums::*;
@@ -10,19 +10,21 @@ use crate::texts;
 use crate::util::byte_size::parse_memory;
 use crate::util::number::{parse_f64, parse_i64};
 
-/// Sets the field from the arguments of a line, or leaves it unchanged.
+/// A function that sets a field from the arguments of a setting's line, or returns an error and
+/// leaves the field unchanged.
 pub type SetFn = fn(&mut Config, &[&[u8]], Origin) -> Result<(), Reason>;
 
-/// The functions of a setting.
+/// The functions of a setting whose values have a form of their own.
 pub struct Special {
     /// The value as CONFIG GET shows it.
     pub get: fn(&Config) -> Vec<u8>,
     pub set: SetFn,
     pub put_default: fn(&mut Config),
-    /// The values that CONFIG REWRITE writes behind the name, one for each line; none if the
-    /// setting is left out.
+    /// The values that CONFIG REWRITE writes after the setting's name, one for each line; empty if
+    /// the setting gets no line.
     pub lines: fn(&Config) -> Vec<Vec<u8>>,
-    /// Whether a line adds to the earlier lines instead of replacing them.
+    /// Whether a line of the setting adds to the earlier lines instead of replacing them
+    /// (`save`, `client-output-buffer-limit`).
     pub adds_up: bool,
 }
 
@@ -35,7 +37,7 @@ fn join<T: ToString>(items: &[T]) -> Vec<u8> {
     items.join(" ").into_bytes()
 }
 
-/// The maximum number of addresses, as in Redis.
+/// The maximum number of addresses of `bind`, as in Redis.
 const MAX_BIND_ADDRESSES: usize = 16;
 
 /// `bind`: addresses to listen on.
@@ -60,7 +62,7 @@ fn set_addresses(addresses: &mut Vec<String>, args: &[&[u8]]) -> Result<(), Reas
     if args.len() > MAX_BIND_ADDRESSES {
         return Err("Too many bind addresses specified.".into());
     }
-    // One empty argument: no address is listened on.
+    // With one empty argument, `bind ""`, the server listens on no address.
     let args = if args == [b""] { &[] } else { args };
     let texts = args.iter().map(|a| String::from_utf8_lossy(a).into_owned());
     *addresses = texts.collect();
@@ -132,7 +134,8 @@ fn set_save(c: &mut Config, args: &[&[u8]], origin: Origin) -> Result<(), Reason
     Ok(())
 }
 
-/// The modifiers in the order of the error text, each with its field.
+/// The modifiers of `shutdown-on-sigint` and `shutdown-on-sigterm`, each with its field, in the
+/// order of the error text.
 fn shutdown_modifiers(flags: &mut ShutdownFlags) -> [(&'static str, &mut bool); 5] {
     let ShutdownFlags {
         save,
@@ -205,7 +208,7 @@ pub static REPLICAOF: Special = Special {
     set: set_replicaof,
     put_default: |c| c.replicaof = None,
     lines: |c| {
-        // The primary of a node of a cluster is in nodes.conf.
+        // In cluster mode there is no line `replicaof`: nodes.conf has the primary of each node.
         if c.replicaof.is_none() || c.cluster_enabled {
             vec![]
         } else {
@@ -278,7 +281,8 @@ fn parse_clients_limit(text: &[u8]) -> Result<ClientsLimit, Reason> {
     }
 }
 
-/// The names that are printed, in the order of `ClientClass`. `replica` is accepted for `slave`.
+/// The names of the classes of `client-output-buffer-limit` as CONFIG GET prints them, in the order
+/// of `ClientClass`. `replica` is accepted for `slave`.
 const OBUF_CLASSES: [&str; 3] = ["normal", "slave", "pubsub"];
 
 fn show_obuf_limits(c: &Config) -> Vec<Vec<u8>> {
@@ -436,7 +440,7 @@ pub static NOTIFY_KEYSPACE_EVENTS: Special = Special {
     adds_up: false,
 };
 
-/// Conditions on text settings.
+/// The conditions on the values of text settings.
 pub mod check {
     use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -450,7 +454,7 @@ pub mod check {
         text.is_empty() || std::str::from_utf8(text).is_ok_and(|text| text.parse::<T>().is_ok())
     }
 
-    /// Accepts every text.
+    /// Accepts every text, for settings without a condition.
     pub fn anything(_: &[u8]) -> Verdict {
         Ok(())
     }
@@ -503,7 +507,7 @@ pub mod check {
         require(parses::<Ipv6Addr>(text), "Invalid IPv6 address")
     }
 
-    /// The size of a host name in messages of the cluster bus, with its final NUL.
+    /// The size in bytes of a host name in packets of the cluster bus, with its final NUL.
     const HOSTNAME_SIZE: usize = 256;
 
     /// The check of `cluster-announce-hostname`.

@@ -1,4 +1,5 @@
-//! The settings, a row each. The groups follow redis.conf, which documents the settings.
+//! The table of settings, a row for each setting, in the groups of redis.conf, which documents the
+//! settings.
 //!
 //! ```text
 //! Row::new("port", number!(port, 6379, 0, 65535)).flags(..).aliases(..).apply(Apply::Port)
@@ -86,13 +87,13 @@ const MB: u64 = 1 << 20;
 
 const NO_DEFRAG: &str = "Active defragmentation cannot be enabled: it requires a server compiled with a modified Jemalloc";
 
-/// The row of a name or an alias, in any case.
+/// The row of the setting with this name or alias; letters match in either case.
 pub fn lookup(name: &[u8]) -> Option<&'static Row> {
     let is_it = |known: &str| known.as_bytes().eq_ignore_ascii_case(name);
     TABLE.iter().find(|row| row.names().any(is_it))
 }
 
-/// All settings.
+/// The rows of all settings.
 #[rustfmt::skip] // one row for each line
 pub static TABLE: &[Row] = &[
     // Network
@@ -437,8 +438,8 @@ mod tests {
         assert_eq!(names.len(), count);
     }
 
-    /// The default's text is parsed to the same value, and so are the ends of a range, which proves
-    /// that the field is wide enough.
+    /// The text of each setting's default is parsed to the same value, and so are the ends of the
+    /// setting's range, which proves that the field is wide enough.
     #[test]
     fn values_survive_their_text() {
         let default = Config::default();

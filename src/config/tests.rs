@@ -1,5 +1,5 @@
-//! Settings from the outside: lines in, errors, CONFIG GET and SET, and the files after CONFIG
-//! REWRITE.
+//! Tests of settings through their public functions: lines of configuration and their errors,
+//! CONFIG GET and SET, and the files after CONFIG REWRITE.
 
 use super::*;
 use crate::texts::Words;
@@ -22,7 +22,7 @@ fn load_text(text: &str) -> Result<Config, StartError> {
     load(&mut config, &sources, &mut ()).map(|()| config)
 }
 
-/// The error of this single line.
+/// The error for a configuration that consists of `line` alone.
 fn complaint(line: &str) -> String {
     match load_text(line) {
         Err(StartError::Line { reason, .. }) => reason,
@@ -51,7 +51,7 @@ fn set_one(name: &str, text: &str) -> Result<String, String> {
     set(&mut config, &[(name, text)]).map(|_| value(&config, name))
 }
 
-/// A directory for one test, removed at its end.
+/// A directory for one test, which is removed when the test ends.
 struct Dir(PathBuf);
 
 impl Dir {
@@ -73,7 +73,7 @@ impl Dir {
         path
     }
 
-    /// The file's text, without the `dir` line that a rewrite adds.
+    /// The text of a configuration file, without the `dir` line that CONFIG REWRITE adds.
     fn text(&self, name: &str) -> String {
         let text = fs::read_to_string(self.0.join(name)).unwrap();
         let text = text.replace(self.0.to_str().unwrap(), "DIR");
@@ -296,7 +296,8 @@ fn directives_are_asked_in_order() {
     assert_eq!(log.0, ["get>g", "nope>x"]);
 }
 
-/// The working directory is another one by the time when a recording begins.
+/// The sources of a recording are read from the directory in which the server was started, as `dir`
+/// has changed the working directory when the recording begins.
 #[test]
 fn files_of_a_recording_are_found_from_where_the_server_was_started() {
     let dir = Dir::new();
@@ -521,7 +522,7 @@ fn a_change_names_its_steps_once_and_only_for_new_values() {
         ],
     );
     assert_eq!(steps, Ok(vec![Apply::Tls, Apply::MaxMemory]));
-    // A name and its alias are two settings; the last one counts.
+    // CONFIG SET accepts the name of a setting together with its alias; the last value counts.
     let steps = set(
         &mut config,
         &[
@@ -583,7 +584,7 @@ fn rewrite_keeps_comments_and_goes_back_to_the_file_of_the_line() {
             .contains("\ndir \"/")
     );
 
-    // A second rewrite has nothing to write and does not repeat the marker.
+    // A second CONFIG REWRITE has nothing to write, and does not repeat its marker comment.
     rewrite(&config, Extent::Changed).unwrap();
     assert_eq!(dir.text("a.conf"), rewritten);
     set(&mut config, &[("timeout", "0"), ("lfu-decay-time", "3")]).unwrap();
@@ -770,7 +771,7 @@ fn a_setting_that_lacks_another_is_refused() {
     assert_eq!(reason(&format!("{bus}\ntls-port 7001")), None);
 }
 
-/// Appends the server's sources outside of this module, without their tests, to `text`.
+/// Appends the server's source code outside of src/config, without its tests, to `text`.
 fn sources(dir: &std::path::Path, text: &mut String) {
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
@@ -785,10 +786,11 @@ fn sources(dir: &std::path::Path, text: &mut String) {
 }
 
 /// Every setting is used, or its row is marked as one without effect, so that the log names it at
-/// start. A field counts as used where `.field` occurs in the server's code outside of this module.
+/// start. A setting's field counts as used if `.field` occurs in the server's code outside of
+/// src/config.
 #[test]
 fn a_setting_that_nothing_reads_is_marked() {
-    // The fields that only this module uses, and those that are not settings.
+    // The fields of `Config` that only this module uses, and those that are not settings.
     let inside = [
         "dir",
         "proc_title_template",

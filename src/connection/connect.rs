@@ -7,7 +7,7 @@
 //! ```
 //!
 //! **Limit:** [`resolve`] waits for the system's resolver, so only the thread of `resolver.rs`
-//! calls it, never the loop.
+//! calls this function, never the event loop.
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io::{self, ErrorKind};
@@ -28,8 +28,8 @@ pub fn numeric(host: &str, port: u16) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, port))
 }
 
-/// All addresses of `host`, a name or an address, with `port`. Waits for the system's resolver,
-/// whose error is returned.
+/// All addresses of `host`, a host name or an IP address, each with `port`. Blocks until the
+/// system's resolver has answered; its error is returned.
 pub fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let found: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
     match found.is_empty() {
@@ -63,8 +63,9 @@ pub fn connect(address: SocketAddr, source: Option<IpAddr>) -> io::Result<Connec
 }
 
 impl Connection {
-    /// The socket is writable: checks whether it is connected. Returns `Connecting` if the result
-    /// is not known yet, and an error if the peer can't be reached.
+    /// Called when the socket of an outgoing connection is writable: checks whether the connect has
+    /// succeeded. Returns `Connecting` if the result is not known yet, and an error if the peer
+    /// can't be reached.
     pub fn finish_connect(&mut self) -> io::Result<State> {
         if self.state == State::Connecting
             && let Transport::Tcp(socket) = &self.transport

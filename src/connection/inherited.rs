@@ -1,8 +1,9 @@
 //! Listening sockets that the supervisor has opened (socket activation), matched by address.
 //!
-//! A socket of systemd stays open over a restart of the server, so that connections wait in its
-//! backlog meanwhile. A socket is used where the settings name its address (`port` with `bind`,
-//! `tls-port`, `monitor-port`, `unixsocket`); the settings stay the description of the server.
+//! A socket of systemd stays open over a restart of the server, so that new connections wait in the
+//! socket's backlog until the server listens again. A socket is used where the settings name its
+//! address (`port` with `bind`, `tls-port`, `monitor-port`, `unixsocket`); an address that no
+//! setting names is not served.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
@@ -11,7 +12,8 @@ use std::path::Path;
 
 use socket2::{Domain, SockAddr, Socket};
 
-/// The inherited sockets that no setting has named yet, and the addresses of those in use.
+/// The inherited listening sockets that no setting has named yet, and the addresses of those that
+/// are in use.
 #[derive(Default)]
 pub struct Inherited {
     sockets: Vec<Socket>,
@@ -22,7 +24,7 @@ pub struct Inherited {
 #[derive(Clone, Copy)]
 struct Address {
     address: SocketAddr,
-    /// A socket of IPv6 that also accepts connections of IPv4.
+    /// Whether a socket of IPv6 also accepts connections of IPv4.
     both: bool,
 }
 
@@ -33,7 +35,7 @@ impl Address {
         Some(Address { address, both })
     }
 
-    /// Whether connections to `wanted` arrive at this socket.
+    /// Whether connections to the address `wanted` arrive at the socket with this address.
     fn serves(&self, wanted: SocketAddr) -> bool {
         let any_v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, wanted.port()));
         let any_v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, wanted.port()));
@@ -41,10 +43,11 @@ impl Address {
     }
 }
 
-/// The inherited socket for an address.
+/// The result of looking for an inherited socket with a given address.
 pub enum Found {
     Socket(TcpListener),
-    /// A socket that is in use already receives the connections to this address, too.
+    /// No socket is needed: an inherited socket that is in use already accepts connections to this
+    /// address, too.
     Served,
     Nothing,
 }
@@ -59,7 +62,7 @@ impl Inherited {
         }
     }
 
-    /// Takes the socket of this address.
+    /// Takes the inherited socket that accepts connections to the address `wanted`.
     pub fn take_tcp(&mut self, wanted: SocketAddr) -> Found {
         if self.used.iter().any(|used| used.serves(wanted)) {
             return Found::Served;
@@ -76,7 +79,7 @@ impl Inherited {
         }
     }
 
-    /// Takes the socket of this path.
+    /// Takes the inherited Unix socket at this path.
     pub fn take_unix(&mut self, path: &Path) -> Option<UnixListener> {
         let listens_at = |socket: &Socket| {
             let address = socket.local_addr().ok();

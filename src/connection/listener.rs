@@ -9,8 +9,9 @@
 //! **Invariant:** a socket that the event loop watches is not closed. So a replaced listener stays
 //! in the list as `retired` until the loop has stopped watching it.
 //!
-//! The kind determines what an accepted connection becomes, and in which class the loop serves the
-//! listener: connections of cluster nodes and of administration come before those of clients.
+//! The kind of a listener determines what an accepted connection becomes, and in which class the
+//! event loop serves the listener: connections of cluster nodes and of administration come before
+//! those of clients.
 
 use ae::{Class, Token};
 use socket2::SockRef;
@@ -26,20 +27,20 @@ use crate::config::Config;
 use crate::sys;
 use crate::sys::tape;
 
-/// The purpose of a listener's connections.
+/// The kind of a listener: the purpose of the connections that it accepts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ListenerKind {
-    /// Clients, over plain TCP.
+    /// Connections of clients over plain TCP.
     Plain,
-    /// Clients, over TLS.
+    /// Connections of clients over TLS.
     Tls,
-    /// Clients on this machine, over a unix socket.
+    /// Connections of clients on this machine over a Unix socket.
     Unix,
-    /// Administrators on this machine, over a unix socket of their own.
+    /// Connections of administrators on this machine over a Unix socket of their own.
     Admin,
-    /// Other nodes of the cluster.
+    /// Connections of other nodes of the cluster to the cluster bus.
     Bus,
-    /// Readers of figures, over HTTP.
+    /// Connections of monitoring over HTTP, which read figures.
     Monitor,
 }
 
@@ -56,11 +57,12 @@ impl ListenerKind {
 enum Socket {
     Tcp(TcpListener),
     Unix(UnixListener),
-    /// A listener of a replayed recording: its descriptor in the recording.
+    /// A listener in the replay of a recording: it has no socket, only the number of the recorded
+    /// descriptor.
     Taped(RawFd),
 }
 
-/// One listening socket.
+/// One listening socket, and its registration in the event loop.
 pub struct Listener {
     pub kind: ListenerKind,
     pub class: Class,
@@ -82,9 +84,10 @@ pub struct Accepted {
     pub peer: String,
     /// The server's address as CLIENT LIST shows it.
     pub local: String,
-    /// The peer runs on another machine.
+    /// Whether the peer runs on another machine.
     pub remote: bool,
-    /// The user of the system that runs the peer, on a unix socket if `unixsocket-users` is set.
+    /// The id of the system's user that runs the peer; known only on a Unix socket, and only looked
+    /// up if `unixsocket-users` is set.
     pub peer_uid: Option<u32>,
 }
 
@@ -100,7 +103,7 @@ impl Listener {
         }
     }
 
-    /// A listener of a recording.
+    /// A listener in the replay of a recording, with the number of the recorded descriptor.
     pub fn taped(kind: ListenerKind, fd: RawFd) -> Listener {
         Listener::new(kind, Socket::Taped(fd))
     }
@@ -112,7 +115,7 @@ impl Listener {
         }
     }
 
-    /// The file descriptor, which the event loop watches.
+    /// The file descriptor of the listening socket, which the event loop watches.
     pub fn raw_fd(&self) -> RawFd {
         match &self.socket {
             Socket::Tcp(socket) => socket.as_raw_fd(),
@@ -121,7 +124,7 @@ impl Listener {
         }
     }
 
-    /// A TCP socket and its port.
+    /// The listening TCP socket and its port; `None` for a Unix socket and in a replay.
     pub fn tcp(&self) -> Option<(BorrowedFd<'_>, u16)> {
         match &self.socket {
             Socket::Tcp(socket) => Some((socket.as_fd(), socket.local_addr().ok()?.port())),
@@ -129,8 +132,8 @@ impl Listener {
         }
     }
 
-    /// Accepts one connection and sets its options. `Ok(None)`: the connection was closed before it
-    /// could be accepted; other connections may wait.
+    /// Accepts one connection and sets the options of its socket. `Ok(None)` means that the
+    /// connection was closed before it could be accepted; other connections may wait.
     pub fn accept(&self, config: &Config) -> io::Result<Option<Accepted>> {
         match tape::is_on() {
             true => taped::accept(self.kind, config, |config| self.accept_now(config)),
@@ -180,10 +183,10 @@ impl Listener {
         }
     }
 
-    /// Stops listening without closing, so that another socket can bind the address.
+    /// Stops listening without closing the socket, so that another socket can bind the address.
     pub fn pause(&self) {
-        // If this socket can't stop listening, the new socket fails to bind, and that error is
-        // reported.
+        // An error is ignored: if this socket can't stop listening, the new socket fails to bind,
+        // and the new socket's error is reported.
         let _ = match &self.socket {
             Socket::Tcp(socket) => SockRef::from(socket).shutdown(Shutdown::Both),
             Socket::Unix(socket) => SockRef::from(socket).shutdown(Shutdown::Both),
@@ -202,7 +205,8 @@ impl Listener {
     }
 }
 
-/// Why the server can't listen; the text is the last line of the server's log before it exits.
+/// The reason why the server can't listen. Its text is the last line of the server's log before the
+/// server exits.
 #[derive(Debug)]
 pub enum ListenError {
     Tcp { port: u16 },
@@ -230,7 +234,7 @@ impl fmt::Display for ListenError {
 }
 
 /// Listens for clients on `port`, or on `tls-port` for the kind `Tls`, at each address of `bind`.
-/// An address with a leading `-` may be unavailable. An empty list if the port is 0.
+/// An address with a leading `-` may be unavailable. Returns an empty list if the port is 0.
 pub fn open_tcp(
     config: &Config,
     kind: ListenerKind,
@@ -247,7 +251,7 @@ pub fn open_tcp(
     open_all(kind, addresses, port, config, inherited)
 }
 
-/// Listens on `port` at each of the addresses.
+/// Opens a listener of this kind on `port` at each of the addresses.
 fn open_all(
     kind: ListenerKind,
     addresses: &[String],
@@ -305,7 +309,8 @@ pub fn open_monitor(
     )
 }
 
-/// Listens for other nodes of the cluster on this port, at each address of `bind`.
+/// Listens for other nodes of the cluster on `port`, the port of the cluster bus, at each address
+/// of `bind`.
 pub fn open_bus(
     config: &Config,
     port: u16,
@@ -337,8 +342,8 @@ pub fn open_unix(
     Ok(Some(Listener::new(kind, Socket::Unix(socket))))
 }
 
-/// Whether the address, or its whole protocol, does not exist on this machine, which does not
-/// prevent the other addresses.
+/// Whether the error means that an address of `bind`, or its whole protocol, does not exist on this
+/// machine; the server then listens on the other addresses.
 fn is_absent(e: &io::Error, optional: bool) -> bool {
     match e.raw_os_error() {
         Some(libc::EADDRNOTAVAIL) => optional,

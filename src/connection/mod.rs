@@ -9,12 +9,12 @@
 //!   taped.rs      accepts on the tape (`sys::tape`), through which reads and writes pass, too
 //! ```
 //!
-//! All sockets are non-blocking; the event loop reports when one is ready.
+//! All sockets are non-blocking; the event loop reports when a socket is ready.
 //!
-//! **Invariant:** this module decides whether a socket is drained, not the caller. The byte count
-//! alone does not suffice: a transport that decrypts may have buffered more than was read, or
-//! return less than is there. So each call returns its byte count together with an [`Io`], which
-//! the caller passes on to the loop.
+//! **Invariant:** this module decides whether a socket is drained, not the caller. The number of
+//! bytes that were read does not show it: a TLS session may have buffered more bytes than were
+//! read, or return fewer bytes than have arrived. So each call returns its byte count together with
+//! an [`Io`], which the caller passes on to the loop.
 //!
 //! An accepted connection is open at once, an outgoing connection is `Connecting` until
 //! [`Connection::finish_connect`] has seen the result. A connection with TLS is in `Handshake`
@@ -39,10 +39,10 @@ use crate::connection::taped::TapedSocket;
 use crate::sys;
 use crate::sys::tape;
 
-/// The progress of a connection.
+/// The progress of a connection from connecting to open.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum State {
-    /// The kernel is connecting; the socket becomes writable when the result is known.
+    /// The kernel is connecting the socket, which becomes writable when the result is known.
     Connecting,
     /// TLS is being negotiated; no data can be sent or received yet.
     Handshake,
@@ -56,7 +56,7 @@ enum Transport {
     Tls(Box<tls::Session>),
     /// The socket of a TLS session that a child uses, see [`Connection::lend`].
     Lent(TcpStream),
-    /// A socket of a recording that is replayed.
+    /// A socket in the replay of a recording.
     Taped(TapedSocket),
 }
 
@@ -65,18 +65,19 @@ enum Transport {
 pub struct Transfer {
     /// Bytes read or written, 0 if the call would have blocked or was interrupted.
     pub bytes: usize,
-    /// `Drained`: the loop reports when the socket is ready again. `More`: call again.
+    /// `Drained`: the event loop reports when the socket is ready again. `More`: the caller must
+    /// read or write again, as the loop will not report the socket.
     pub io: Io,
 }
 
-/// A socket with a peer: TCP, with or without TLS, or unix.
+/// A connected socket: TCP, with or without TLS, or Unix.
 pub struct Connection {
     transport: Transport,
     state: State,
 }
 
 impl Connection {
-    /// A connected TCP socket.
+    /// A connection over a connected TCP socket.
     pub fn tcp(socket: TcpStream) -> Connection {
         Connection {
             transport: Transport::Tcp(socket),
@@ -84,7 +85,7 @@ impl Connection {
         }
     }
 
-    /// A connected unix socket.
+    /// A connection over a connected Unix socket.
     pub fn unix(socket: UnixStream) -> Connection {
         Connection {
             transport: Transport::Unix(socket),
@@ -92,7 +93,7 @@ impl Connection {
         }
     }
 
-    /// A socket whose bytes come from a recording (`--replay`).
+    /// A connection whose bytes come from a recording (`--replay`).
     pub fn taped(socket: TapedSocket) -> Connection {
         Connection {
             transport: Transport::Taped(socket),
@@ -100,7 +101,7 @@ impl Connection {
         }
     }
 
-    /// A TCP socket with a session whose handshake begins.
+    /// A connection over a TCP socket with a TLS session, whose handshake begins.
     fn tls(session: tls::Session) -> Connection {
         Connection {
             transport: Transport::Tls(Box::new(session)),
@@ -125,8 +126,8 @@ impl Connection {
         }
     }
 
-    /// The socket is ready: continues the handshake as far as possible. After an error the
-    /// connection is of no use.
+    /// Called when the socket is ready: continues the TLS handshake as far as possible. After an
+    /// error the connection is of no use.
     pub fn handshake(&mut self) -> io::Result<State> {
         if self.state == State::Handshake
             && let Transport::Tls(session) = &mut self.transport
@@ -144,12 +145,14 @@ impl Connection {
         }
     }
 
-    /// Whether the transport itself has bytes to send, so that the handshake waits for room.
+    /// Whether the TLS session has bytes of its handshake to send, and so waits until the socket
+    /// has room.
     pub fn wants_write(&self) -> bool {
         self.session().is_some_and(tls::Session::wants_write)
     }
 
-    /// Notifies the peer of a TLS session that no more bytes follow, if the socket accepts it.
+    /// Notifies the peer of a TLS session that no more bytes follow (close_notify), if the socket
+    /// has room for this message.
     pub fn goodbye(&mut self) {
         if self.state == State::Open
             && let Transport::Tls(session) = &mut self.transport
@@ -158,7 +161,8 @@ impl Connection {
         }
     }
 
-    /// Ends both directions: the peer sees the end now, not only when the socket is closed.
+    /// Ends both directions of the connection: the peer sees the end now, not only when the socket
+    /// is closed.
     pub fn shut_down(&mut self) {
         self.goodbye();
         // An error means that the peer has closed the connection already.
@@ -170,8 +174,8 @@ impl Connection {
         };
     }
 
-    /// Ends the direction to the peer, which sees the end after the bytes that were sent; what the
-    /// peer sends can still be read.
+    /// Ends the direction to the peer, which sees the end after the bytes that were sent; bytes
+    /// from the peer can still be read.
     pub fn end_output(&mut self) -> io::Result<()> {
         self.goodbye();
         match &self.transport {
@@ -182,7 +186,7 @@ impl Connection {
         }
     }
 
-    /// The progress of the connection.
+    /// The progress of the connection: connecting, handshake or open.
     pub fn state(&self) -> State {
         self.state
     }
@@ -201,7 +205,7 @@ impl Connection {
         }
     }
 
-    /// The TCP socket; with TLS, the socket below the session.
+    /// The TCP socket of the connection; with TLS, the socket below the session.
     fn socket(&self) -> Option<&TcpStream> {
         match &self.transport {
             Transport::Tcp(socket) | Transport::Lent(socket) => Some(socket),
@@ -210,7 +214,8 @@ impl Connection {
         }
     }
 
-    /// Whether the peer runs on this machine.
+    /// Whether the peer runs on this machine: its address is a loopback address, or the socket is a
+    /// Unix socket.
     pub fn is_local(&self) -> bool {
         if let Transport::Taped(socket) = &self.transport {
             return socket.is_local;
@@ -221,7 +226,8 @@ impl Connection {
         })
     }
 
-    /// This end's address, `ip:port`; empty if the socket is a unix socket or is gone.
+    /// This server's address of the connection, `ip:port`; empty for a Unix socket, and if the
+    /// address is unknown.
     pub fn local_address(&self) -> String {
         if let Transport::Taped(socket) = &self.transport {
             return socket.local.clone();
@@ -232,7 +238,7 @@ impl Connection {
         })
     }
 
-    /// The file descriptor, which the event loop watches.
+    /// The file descriptor of the connection, which the event loop watches.
     pub fn raw_fd(&self) -> RawFd {
         match &self.transport {
             Transport::Taped(socket) => socket.fd,
@@ -240,7 +246,7 @@ impl Connection {
         }
     }
 
-    /// The file descriptor, which is open as long as the connection; `None` in a replay.
+    /// The file descriptor, which stays open as long as the connection exists; `None` in a replay.
     pub fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         Some(match &self.transport {
             Transport::Tcp(socket) | Transport::Lent(socket) => socket.as_fd(),
@@ -257,7 +263,7 @@ impl Connection {
             .map_or(Ok(()), |socket| socket.set_nodelay(on))
     }
 
-    /// A second descriptor of the same socket.
+    /// A second file descriptor of the connection's socket.
     pub fn duplicate(&self) -> io::Result<OwnedFd> {
         match self.as_fd() {
             Some(fd) => fd.try_clone_to_owned(),
@@ -265,14 +271,16 @@ impl Connection {
         }
     }
 
-    /// Returns the connection for a child that is about to be forked. From then on only the child
-    /// sends on it: two processes can't share the keys of a TLS session. With TLS this process
-    /// keeps the socket to watch and close it, drops what arrives, and can't send.
+    /// Returns a second connection over the same socket, for a child that is about to be forked.
+    /// From then on only the child may send, since two processes can't share the keys of a TLS
+    /// session. With TLS this process keeps the socket only to watch and close it: it can't send,
+    /// and drops the bytes that arrive.
     pub fn lend(&mut self) -> io::Result<Connection> {
         let second = self.duplicate()?;
         let transport = match &mut self.transport {
             Transport::Tls(session) => {
-                // The session gets the second descriptor, as the loop watches the first.
+                // The TLS session gets the second descriptor, as the event loop watches the first
+                // one.
                 let first = session.replace_socket(second.into());
                 std::mem::replace(&mut self.transport, Transport::Lent(first))
             }
@@ -285,8 +293,8 @@ impl Connection {
         })
     }
 
-    /// Appends at most `max` bytes to `into`. Fails with `UnexpectedEof` if the peer has closed the
-    /// connection.
+    /// Reads at most `max` bytes and appends them to `into`. Fails with `UnexpectedEof` if the peer
+    /// has closed the connection.
     pub fn read_into(&mut self, into: &mut Vec<u8>, max: usize) -> io::Result<Transfer> {
         if let Transport::Tls(session) = &mut self.transport {
             return session.read_into(into, max);
@@ -297,14 +305,14 @@ impl Connection {
             true => tape::read(self.raw_fd() as u64, into, |into| self.read_now(into, max)),
         };
         if let Transport::Lent(_) = self.transport {
-            // TLS records for the child's session are dropped.
+            // The TLS records that arrived belong to the child's session, and are dropped.
             into.truncate(before);
         }
         match read {
             Ok(0) if max > 0 => Err(ErrorKind::UnexpectedEof.into()),
             Ok(read) => {
-                // A read from a stream socket returns everything that is there, so a short read has
-                // emptied the socket.
+                // A read from a stream socket returns all bytes that have arrived, so a read of
+                // fewer than `max` bytes has emptied the socket.
                 let io = if read == max { Io::More } else { Io::Drained };
                 let bytes = into.len() - before;
                 Ok(Transfer { bytes, io })
@@ -333,8 +341,8 @@ impl Connection {
         })
     }
 
-    /// Sends `bytes` if the socket has room, and otherwise drops what does not fit: for keep-alives
-    /// of one byte, which need no second attempt.
+    /// Sends as many of `bytes` as the socket has room for, and drops the rest: for keep-alives of
+    /// one byte, which need no second attempt.
     pub fn write_now(&mut self, bytes: &[u8]) -> io::Result<()> {
         match &mut self.transport {
             Transport::Tls(session) => session.write_now(bytes),
@@ -357,7 +365,7 @@ impl Connection {
         })
     }
 
-    /// Writes through the tape. There are no TLS sessions while the tape is on.
+    /// Writes while inputs are recorded or replayed (`sys::tape`). There are no TLS sessions then.
     #[cold]
     fn write_taped(&mut self, pieces: &[IoSlice]) -> io::Result<Transfer> {
         let fd = self.raw_fd() as u64;
@@ -373,7 +381,8 @@ impl Connection {
     }
 }
 
-/// A short write does not prove that the socket is full: only a call that would block does.
+/// The result of a write. A write of fewer bytes than given does not prove that the socket is full,
+/// only a write that would block does.
 fn written(result: io::Result<usize>) -> io::Result<Transfer> {
     match result {
         Ok(bytes) => Ok(Transfer {
@@ -384,8 +393,8 @@ fn written(result: io::Result<usize>) -> io::Result<Transfer> {
     }
 }
 
-/// The result of a call that did not succeed: `WouldBlock` is `Drained`, `Interrupted` is `More`,
-/// and everything else is an error.
+/// The result of a read or write that failed: `WouldBlock` becomes `Drained`, `Interrupted` becomes
+/// `More`, and everything else is an error.
 #[cold]
 fn not_now(e: io::Error) -> io::Result<Transfer> {
     let io = match e.kind() {

@@ -1,15 +1,15 @@
-//! Resolves host names on a thread, so that the loop does not wait for a name server.
+//! Resolves host names on a thread, so that the event loop does not wait for a name server.
 //!
 //! ```text
 //!   loop:   ask(id, host, port) ──> [ questions ] ──> thread: resolve, wake the loop
 //!           try_answer <─────────── [ answers ] <────────┘
 //! ```
 //!
-//! A numeric address needs no thread: [`super::connect::numeric`].
+//! An IP address needs no look-up, and so no thread: [`super::connect::numeric`].
 //!
-//! **Limits:** there is one thread, so a name whose server does not respond delays the names behind
-//! it; at most [`QUESTIONS_MAX`] wait. The thread ends when the resolver is dropped and its present
-//! look-up has returned.
+//! **Limits:** there is one thread, so a host name whose name server does not respond delays the
+//! host names after it; at most [`QUESTIONS_MAX`] host names wait. The thread ends when the
+//! resolver is dropped and its present look-up has returned.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,10 +18,11 @@ use std::thread;
 
 use crate::sys::tape;
 
-/// The maximum number of waiting questions.
+/// The maximum number of host names that wait to be resolved.
 const QUESTIONS_MAX: usize = 1024;
 
-/// Finds the addresses of a host, each with the port. Blocks until the name server has responded.
+/// A function that finds the addresses of a host, each with the port. Blocks until the name server
+/// has responded.
 pub type Lookup = fn(&str, u16) -> io::Result<Vec<SocketAddr>>;
 
 struct Question {
@@ -30,21 +31,21 @@ struct Question {
     port: u16,
 }
 
-/// The result of a look-up.
+/// The result of resolving a host name.
 pub struct Answer {
     /// The `id` that was passed to [`Resolver::ask`].
     pub id: u64,
     pub found: io::Result<Vec<SocketAddr>>,
 }
 
-/// The thread and its queues.
+/// The thread that resolves host names, with a queue of questions and a queue of answers.
 pub struct Resolver {
     questions: SyncSender<Question>,
     answers: Receiver<Answer>,
 }
 
 impl Resolver {
-    /// Starts the thread, which calls `wake` after each answer.
+    /// Starts the thread that resolves host names, and calls `wake` after each answer.
     pub fn start(lookup: Lookup, wake: impl Fn() + Send + 'static) -> io::Result<Resolver> {
         let (questions, asked) = mpsc::sync_channel::<Question>(QUESTIONS_MAX);
         let (answer, answers) = mpsc::channel();
@@ -62,7 +63,8 @@ impl Resolver {
         Ok(Resolver { questions, answers })
     }
 
-    /// Adds a question. Returns an error if too many questions wait.
+    /// Requests the addresses of a host name, under an `id` for the answer. Returns an error if too
+    /// many host names wait.
     pub fn ask(&self, id: u64, host: &str, port: u16) -> io::Result<()> {
         tape::not_recorded("a connection to another server");
         let host = host.to_string();
@@ -71,7 +73,7 @@ impl Resolver {
             .map_err(|_| io::Error::other("Too many names are being resolved"))
     }
 
-    /// The next answer, if there is one.
+    /// The next answer of the thread, if it has resolved a host name.
     pub fn try_answer(&self) -> Option<Answer> {
         self.answers.try_recv().ok()
     }
@@ -111,7 +113,7 @@ mod tests {
         let resolver = Resolver::start(never, || {}).expect("a thread");
         let asked =
             (0..2 * QUESTIONS_MAX as u64).take_while(|&id| resolver.ask(id, "x", 1).is_ok());
-        // The thread may have taken one question already.
+        // The resolver's thread may have taken one question out of the queue already.
         assert!((QUESTIONS_MAX..=QUESTIONS_MAX + 1).contains(&asked.count()));
     }
 }

@@ -14,13 +14,13 @@ use super::listener::{Accepted, Listener, ListenerKind};
 use crate::config::Config;
 use crate::sys::tape;
 
-/// A socket of a recording.
+/// A connection in the replay of a recording: it has no socket, only the recorded facts.
 pub struct TapedSocket {
     pub fd: RawFd,
     pub is_unix: bool,
     /// Whether the peer runs on the machine of the server.
     pub is_local: bool,
-    /// The server's address, which `Connection::local_address` returns.
+    /// The server's address of the connection, as it was recorded.
     pub local: String,
 }
 
@@ -33,7 +33,8 @@ const KINDS: [(&str, ListenerKind); 6] = [
     ("monitor", ListenerKind::Monitor),
 ];
 
-/// Passes the listeners through the tape: returns `live`, or in a replay those of the recording.
+/// Records the listeners `live` on the tape and returns them; in a replay, returns listeners as
+/// they were recorded.
 pub fn listeners(live: Vec<Listener>) -> Vec<Listener> {
     let text = tape::text(|| {
         let lines = live.iter().map(|listener| {
@@ -67,7 +68,8 @@ fn fd_of(text: &str) -> Option<RawFd> {
     text.parse().ok().filter(|fd| *fd >= 0)
 }
 
-/// Passes an accept through the tape: the result of `live`, or in a replay that of the recording.
+/// Accepts a connection by `live` and records the result on the tape; in a replay, returns the
+/// recorded result.
 pub fn accept(
     kind: ListenerKind,
     config: &Config,

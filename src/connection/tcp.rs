@@ -8,7 +8,8 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::sys;
 
-/// The address of `name`, an entry of `bind`, with `port`.
+/// The socket address of `name`, an entry of `bind` (an address, a host name, `*` or `::*`), with
+/// `port`.
 pub fn resolve(name: &str, port: u16) -> io::Result<SocketAddr> {
     match name {
         "*" => Ok((Ipv4Addr::UNSPECIFIED, port).into()),
@@ -21,8 +22,8 @@ pub fn resolve(name: &str, port: u16) -> io::Result<SocketAddr> {
     }
 }
 
-/// Listens on the address `name` with `port`. `Err` also has the name of the call that failed, for
-/// the log.
+/// Listens on the address `name` with `port`. `Err` also has the name of the system call that
+/// failed, for the log.
 pub fn listen_on(
     name: &str,
     port: u16,

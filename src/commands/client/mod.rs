@@ -21,7 +21,7 @@ use tracking::{client_caching, client_getredir, client_tracking, client_tracking
 const ALWAYS: Flags = NOSCRIPT | LOADING | STALE;
 const ADMINISTER: Flags = ADMIN | NOSCRIPT | LOADING | STALE;
 
-/// The rows of the commands in this group.
+/// The commands of this group as rows of the command table: name, function, arity, flags, keys.
 pub const TABLE: &[Command] = &[cmd("client", container, -2, NONE, NONE_CAT).subcommands(&[
     cmd("caching", client_caching, 3, ALWAYS, CONNECTION),
     cmd("capa", client_capa, -3, ALWAYS, CONNECTION),

@@ -35,7 +35,7 @@ const ASK: Flags = STALE;
 const ASK_ALWAYS: Flags = LOADING | STALE;
 const VARIES: &[&str] = &["nondeterministic_output"];
 
-/// The rows of the commands in this group.
+/// The commands of this group as rows of the command table: name, function, arity, flags, keys.
 pub const TABLE: &[Command] = &[
     cmd("asking", asking, 1, FAST, CONNECTION).role(Role::Asking),
     cmd("cluster", container, -2, NONE, NONE_CAT).subcommands(SUBCOMMANDS),

@@ -7,12 +7,12 @@
 //!       `------------------------ of the node's hash function: with another one, the slot starts over
 //! ```
 //!
-//! A call goes from slot to slot while they belong to this node's shard and fewer than COUNT keys
-//! were found. After the last of these slots, the cursor names the next slot, whichever node owns
-//! it. With the same `hash-seed` nodes have the same fingerprint: cursors stay valid at a failover.
+//! A call of CLUSTERSCAN scans slot after slot until it has seen COUNT keys, or comes to a slot of
+//! another shard. The cursor in the reply then names that slot, whichever node owns it. Nodes with
+//! the same `hash-seed` setting have the same fingerprint, so cursors stay valid at a failover.
 //!
-//! The tags are those of Valkey: for each slot, the first string of digits and letters that hashes
-//! to the slot, short strings first.
+//! The hash tags in the cursors are those of Valkey: for each slot, the first string of digits and
+//! letters that hashes to the slot, short strings first.
 
 use std::sync::LazyLock;
 
@@ -29,11 +29,11 @@ use crate::util::number::parse_u64;
 
 const INVALID: Error = Error::of("ERR Invalid cursor");
 
-/// The digits and letters, in the order in which tags are tried.
+/// The characters of hash tags, in the order in which they are tried.
 const TAG_CHARS: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
 const TAG_LEN_MAX: usize = 3;
 
-/// A tag, padded with zeros.
+/// A hash tag of one to three characters, padded with zero bytes.
 type Tag = [u8; TAG_LEN_MAX];
 
 static TAGS: LazyLock<Box<[Tag]>> = LazyLock::new(|| {
@@ -63,10 +63,10 @@ fn tag(slot: u16) -> &'static str {
     std::str::from_utf8(&tag[..len]).unwrap_or("")
 }
 
-/// The position of a scan.
+/// The position of a CLUSTERSCAN, as its cursor has it.
 struct Cursor {
     slot: u16,
-    /// The cursor inside the slot.
+    /// The position inside the hash table of the slot, a cursor as SCAN has it.
     inner: u64,
 }
 
@@ -104,7 +104,7 @@ pub fn cluster_scan(ctx: &mut Ctx) -> CmdResult {
     scan(ctx, &options, cursor, only, &fingerprint)
 }
 
-/// Takes SLOT out of the options.
+/// Splits the options of CLUSTERSCAN into the slot of SLOT, if it is given, and the other options.
 fn take_slot<'a>(ctx: &Ctx<'a>) -> Result<(Option<u16>, Vec<&'a [u8]>), Error> {
     let (mut slot, mut rest, mut at) = (None, Vec::new(), 2);
     while at < ctx.argv.len() {
@@ -146,7 +146,8 @@ fn fingerprint(server: &Server) -> String {
     format!("a{:x}", server.seed.hash(b"cursor of CLUSTERSCAN") as u32)
 }
 
-/// Replies with no keys, and with the beginning of `slot` as the next position.
+/// Replies with no keys, and with a cursor of the beginning of `slot`; without a slot with the
+/// cursor 0, which ends the scan.
 fn reply_place(ctx: &mut Ctx, slot: Option<u16>) -> CmdResult {
     let reply = &mut ctx.client.reply;
     reply.array(2);
@@ -197,8 +198,8 @@ fn scan(
     Ok(())
 }
 
-/// The end of the series of this shard's slots that begins at `slot`; with `only`, of this slot
-/// alone.
+/// The first slot after `slot` that does not belong to this node's shard; with `only`, the slot
+/// after `slot`, as SLOT limits the scan to one slot.
 fn end_of_stretch(server: &Server, slot: u16, only: bool) -> u16 {
     let ours = |slot: &u16| {
         let member = server.cluster.as_ref();
@@ -213,8 +214,8 @@ fn end_of_stretch(server: &Server, slot: u16, only: bool) -> u16 {
 }
 
 /// Passes the keys from the cursor up to the slot `end` to `visit`, until `count` keys, or ten
-/// times that number of buckets, were seen. Returns the position at which to continue; `None` at
-/// the end.
+/// times that number of buckets, were seen. Returns the position for the next call, or `None` if
+/// all slots before `end` were scanned.
 fn walk<'a>(
     keys: &'a KvStore,
     count: usize,
@@ -246,7 +247,7 @@ fn walk<'a>(
 mod tests {
     use super::*;
 
-    /// The tags of Valkey 9.1.
+    /// The expected hash tags are those that Valkey 9.1 replied.
     #[test]
     fn each_slot_has_the_tag_of_the_peers() {
         for (slot, expected) in [

@@ -8,7 +8,8 @@ use crate::error::Error;
 use crate::state::Server;
 use crate::util::number::parse_i64;
 
-/// The metrics, in the order of the reply. The first metric is always counted.
+/// The metrics of CLUSTER SLOT-STATS, in the order of its reply. Without
+/// `cluster-slot-stats-enabled` there is only `key-count`.
 const METRICS: [&str; 4] = [
     "key-count",
     "cpu-usec",
@@ -56,7 +57,7 @@ fn metric(ctx: &Ctx) -> Result<usize, Error> {
     found.ok_or(Error::of("ERR Unrecognized sort metric for ORDERBY."))
 }
 
-/// The limit, and whether the order is ascending.
+/// Parses LIMIT, ASC and DESC: the number of slots, and whether the order is ascending.
 fn parse_order(ctx: &Ctx) -> Result<(usize, bool), Error> {
     let (mut limit, mut ascending) = (None, None);
     let mut at = 4;
@@ -93,7 +94,7 @@ fn own_slots(server: &Server) -> Vec<u16> {
     member.map_or(Vec::new(), |member| member.machine.shard_slots())
 }
 
-/// The metrics of a slot.
+/// The values of the [`METRICS`] for a slot.
 fn figures(server: &Server, db: u32, slot: u16) -> [u64; 4] {
     let usage = server.stats.slots.as_ref().map(|stats| stats.of(slot));
     let usage = usage.unwrap_or_default();

@@ -129,7 +129,8 @@ pub fn set_slot(ctx: &mut Ctx) -> CmdResult {
     })
 }
 
-/// Sends the command to the replicas. Returns whether the command waits for their acknowledgements.
+/// Sends CLUSTER SETSLOT to the replicas. Returns whether the command waits for their
+/// acknowledgements.
 fn tell_replicas(ctx: &mut Ctx, timeout_ms: i64) -> bool {
     let Some(replicas) = ctx.server.replication.replicas.learning_of_moves() else {
         return false;
@@ -158,7 +159,8 @@ fn check_no_transfer(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// The change, and the index of the argument behind it.
+/// Parses MIGRATING, IMPORTING, NODE or STABLE of CLUSTER SETSLOT. Also returns the index of the
+/// next argument.
 fn parse_change(ctx: &mut Ctx, slot: u16) -> Result<(SetSlot, usize), Error> {
     if ctx.is(3, "stable") {
         return Ok((SetSlot::Stable, 4));
@@ -170,7 +172,7 @@ fn parse_change(ctx: &mut Ctx, slot: u16) -> Result<(SetSlot, usize), Error> {
     if !is_migrating && !is_importing && !ctx.is(3, "node") {
         return Err(SETSLOT_SYNTAX);
     }
-    // A text that can't be a name is the name of no node.
+    // An argument that does not have the form of a node's name gets the error for an unknown node.
     let change = match Name::parse(node) {
         Some(name) if is_migrating => SetSlot::Migrating(name),
         Some(name) if is_importing => SetSlot::Importing(name),
@@ -189,7 +191,8 @@ fn parse_change(ctx: &mut Ctx, slot: u16) -> Result<(SetSlot, usize), Error> {
     Ok((change, 5))
 }
 
-/// TIMEOUT, of Valkey: the time for which the command waits for replicas.
+/// Parses the TIMEOUT of Valkey's CLUSTER SETSLOT, in milliseconds: the time for which the command
+/// waits for acknowledgements of replicas.
 fn timeout_ms(ctx: &Ctx, at: usize) -> Result<i64, Error> {
     match ctx.argv.get(at + 1) {
         _ if ctx.argv.len() == at => Ok(ACK_TIMEOUT_MS),
@@ -199,7 +202,7 @@ fn timeout_ms(ctx: &Ctx, at: usize) -> Result<i64, Error> {
         Some(ms) => match parse_i64(ms) {
             None => Err(Error::TIMEOUT_NOT_INTEGER),
             Some(..0) => Err(Error::TIMEOUT_NEGATIVE),
-            // Zero is the default, not for ever: a replica may never come back.
+            // Zero means the default and not an endless wait, as a replica may never acknowledge.
             Some(0) => Ok(ACK_TIMEOUT_MS),
             Some(ms) => Ok(ms),
         },

@@ -163,8 +163,8 @@ fn describe(reply: &mut ReplyBuf, job: &Job, unsent: u64) {
 pub fn sync_slots(ctx: &mut Ctx) -> CmdResult {
     member(ctx)?;
     let message = Sync::parse(&ctx.argv[2..]).map_err(error)?;
-    // The primary's stream and the AOF repeat messages that the primary, or this server earlier,
-    // received.
+    // The stream from a primary repeats the SYNCSLOTS messages that the primary received, and the
+    // AOF those that this server received before its restart.
     let replayed = ctx.client.replays();
     match message {
         Sync::Establish(request) if replayed => {
@@ -178,8 +178,8 @@ pub fn sync_slots(ctx: &mut Ctx) -> CmdResult {
         Sync::Finish(finish) if replayed => {
             let member = member(ctx)?;
             let now = member.now();
-            // An error is ignored: the replay may have begun after ESTABLISH, so the transfer may
-            // be unknown.
+            // The error for an unknown transfer is ignored: the stream or the AOF may begin after
+            // the transfer's ESTABLISH.
             let _ = member.transfers.finish(now, &finish);
             ctx.also_propagate(ctx.argv);
             transfer::hide(ctx.server);
@@ -214,7 +214,7 @@ fn hear(ctx: &mut Ctx, word: Word) -> CmdResult {
     let member = member(ctx)?;
     let now = member.now();
     member.transfers.hear(now, client, word).map_err(error)?;
-    // From the first message on, this connection gets no replies.
+    // From its first SYNCSLOTS message on, a connection gets no replies.
     ctx.client.set(flag::REPLY_OFF);
     Ok(())
 }

@@ -134,7 +134,7 @@ pub fn nodes(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// The node that an argument names.
+/// The node of the cluster whose name is the argument `at`.
 fn find(ctx: &mut Ctx, at: usize) -> Result<NodeIndex, Error> {
     let text = ctx.argv[at];
     let nodes = member(ctx)?.machine.nodes();

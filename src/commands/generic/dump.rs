@@ -87,7 +87,8 @@ pub fn restore(ctx: &mut Ctx) -> CmdResult {
         return Err(Error::of("ERR DUMP payload version or checksum are wrong"));
     };
     let mut limits = Limits::of(ctx.server);
-    // The server's own AOF may hold what older versions wrote, as an RDB may.
+    // Inconsistent values are refused in RESTORE of a client, but repaired in the server's own AOF,
+    // as in an RDB file: older versions of Redis may have written them.
     limits.sanitize |= !ctx.client.has(flag::AOF_LOADER);
     let mut blocks = 0;
     let stored = payload::restore(version, body, limits, &mut blocks, |kind, value| {

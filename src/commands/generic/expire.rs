@@ -6,7 +6,7 @@ use crate::command::ctx::{CmdResult, Ctx};
 use crate::error::{Error, said};
 use crate::keyspace::events;
 
-/// The unit of an argument, in milliseconds.
+/// The length of a second, the unit of EXPIRE's argument, in milliseconds.
 const SECONDS: i64 = 1000;
 const MILLISECONDS: i64 = 1;
 
@@ -112,7 +112,8 @@ fn expire_generic(ctx: &mut Ctx, unit: i64, base_ms: i64) -> CmdResult {
     Ok(())
 }
 
-/// Called when the expiry time is past: deletes the key and propagates the deletion.
+/// Deletes a key that gets an expiry time in the past, and propagates the deletion in place of the
+/// command.
 fn delete_at_once(ctx: &mut Ctx, key: &[u8]) {
     let lazy = ctx.server.config.lazyfree_lazy_expire;
     ctx.server.delete_key(ctx.client.db, key, lazy);
@@ -173,8 +174,8 @@ pub fn pexpiretime(ctx: &mut Ctx) -> CmdResult {
     expiry_generic(ctx, |at| at)
 }
 
-/// Replies with -2 without a key, -1 without an expiry time, otherwise the time in the form of
-/// `show`.
+/// Replies with -2 without the key, with -1 without an expiry time, otherwise with the expiry time
+/// as `show` converts it.
 fn expiry_generic(ctx: &mut Ctx, show: impl FnOnce(i64) -> i64) -> CmdResult {
     let answer = match ctx.server.lookup_peek(ctx.client, ctx.argv[1]) {
         None => -2,

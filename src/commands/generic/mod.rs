@@ -36,7 +36,7 @@ pub use scan::{ScanOf, ScanOptions, parse_cursor, reply_nothing_found};
 use scan::{keys, scan};
 use wait::{wait, waitaof};
 
-/// The rows of the commands in this group.
+/// The commands of this group as rows of the command table: name, function, arity, flags, keys.
 pub const TABLE: &[Command] = &[
     cmd("copy", copy, -3, WRITE | DENYOOM, KEYSPACE)
         .keys(&[key_at(1, RO | ACCESS), key_at(2, OW | UPDATE)])

@@ -1,4 +1,5 @@
-//! Keys as names: delete, rename, move, copy; and whole databases.
+//! Commands on keys whatever their values are: delete, rename, move, copy; and commands on whole
+//! databases.
 
 use crate::client::flag;
 use crate::command::ctx::{CmdResult, Ctx};
@@ -108,7 +109,8 @@ fn rename_generic(ctx: &mut Ctx, replace: bool) -> Result<bool, Error> {
         if !replace {
             return Ok(false);
         }
-        // Deleted first, as this thread would otherwise free the old value, however large it is.
+        // The old value of the new name is deleted first, so that `lazyfree-lazy-server-del`
+        // applies: a large value is freed by another thread.
         let lazy = ctx.server.config.lazyfree_lazy_server_del;
         ctx.server.delete_key(db, to, lazy);
     }
@@ -122,7 +124,7 @@ fn rename_generic(ctx: &mut Ctx, replace: bool) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// The number of a database in the argument `at`.
+/// Parses the argument `at`, the number of a database; an error if there is no such database.
 fn db_index(ctx: &Ctx, at: usize) -> Result<u32, Error> {
     let n = i32::try_from(ctx.int(at)?).or(Err(Error::I32_RANGE))?;
     match u32::try_from(n) {
@@ -232,11 +234,12 @@ fn flush_generic(ctx: &mut Ctx, which: Option<u32>) -> CmdResult {
     let top = ctx.server.top_level()?;
     let flushed = ctx.server.flush(&top, Some(ctx.client), which, lazy);
     transfer::flushed(ctx.server, None);
-    // Counts as a change even if there was nothing to remove: a replica that has more keys than
-    // this server must flush too.
+    // A flush counts as a change even if there was no key: a replica that has more keys than this
+    // server must flush too.
     ctx.dirty(flushed.keys.max(1));
     if which.is_none() && background::after_flushall(ctx.server) {
-        // Nothing has changed since that snapshot, but the AOF and the replicas need the command.
+        // The empty data set was saved just now, so there is no unsaved change to count; the AOF
+        // and the replicas still need the command.
         ctx.also_propagate(ctx.argv);
         ctx.prevent_propagation();
     }
@@ -247,7 +250,7 @@ fn flush_generic(ctx: &mut Ctx, which: Option<u32>) -> CmdResult {
     Ok(())
 }
 
-/// Whether the client of FLUSHALL SYNC can wait for the thread that frees.
+/// Whether the client of FLUSHALL SYNC can be blocked until another thread has freed the values.
 fn may_wait(ctx: &Ctx) -> bool {
     !ctx.client.has(flag::DENY_BLOCKING) && !ctx.client.must_obey()
 }

@@ -5,7 +5,8 @@ use crate::ds::entry::ValueRef;
 use crate::error::Error;
 use crate::types::{KeyRef, encoding_name, kind};
 
-/// OBJECT REFCOUNT of an integer that Redis would share between keys, and the highest such integer.
+/// The reply of OBJECT REFCOUNT for an integer that Redis would share between keys; Redis shares
+/// those of `SHARED_INTEGERS`.
 const SHARED_REFCOUNT: i64 = i32::MAX as i64;
 const SHARED_INTEGERS: std::ops::Range<i64> = 0..10_000;
 

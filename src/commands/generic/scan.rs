@@ -1,8 +1,8 @@
-//! All keys at once (KEYS), or a few with each call (SCAN).
+//! KEYS, which replies with all keys at once, and SCAN, which replies with a few keys at each call.
 //!
 //! A SCAN walks the hash table by a cursor that remains valid when the table grows or shrinks, see
-//! `ds::hashtable`. A call continues, bucket by bucket, until it has COUNT keys or has visited ten
-//! times that number of buckets, so that a nearly empty table does not block the loop.
+//! `ds::hashtable`. A call of SCAN visits bucket after bucket, until it has COUNT keys or has
+//! visited ten times that number of buckets, so that a nearly empty table does not block the loop.
 
 use crate::client::reply::ReplyBuf;
 use crate::command::ctx::{CmdResult, Ctx};
@@ -42,7 +42,7 @@ pub fn parse_cursor(text: &[u8]) -> Result<u64, Error> {
 /// The options of SCAN, SSCAN, HSCAN and ZSCAN.
 pub struct ScanOptions<'a> {
     pub count: usize,
-    /// `None` if all names match.
+    /// The pattern of MATCH; `None` without MATCH.
     pub pattern: Option<&'a [u8]>,
     /// SCAN only: the type, or `Some(None)` for the name of no type, which matches no key.
     pub kind: Option<Option<Type>>,
@@ -50,10 +50,10 @@ pub struct ScanOptions<'a> {
     pub no_values: bool,
 }
 
-/// The options of a command besides COUNT and MATCH.
+/// The command of SCAN's family: each has other options besides COUNT and MATCH.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum ScanOf {
-    /// TYPE. With Valkey's texts an unknown type is an error.
+    /// SCAN, which has TYPE; if the server answers as Valkey does, an unknown type is an error.
     Keys(Words),
     Fields,
     Members,
@@ -61,7 +61,7 @@ pub enum ScanOf {
 }
 
 impl<'a> ScanOptions<'a> {
-    /// Parses the options in `argv` from `at` on.
+    /// Parses the options of SCAN or a similar command, from `argv[at]` on.
     pub fn parse(argv: &[&'a [u8]], mut at: usize, of: ScanOf) -> Result<ScanOptions<'a>, Error> {
         let mut options = ScanOptions {
             count: 10,
@@ -102,9 +102,9 @@ impl<'a> ScanOptions<'a> {
         self.pattern.is_none_or(|pattern| glob_match(pattern, name))
     }
 
-    /// Scans from a cursor on until `count` elements, or ten times that number of buckets, were
-    /// seen. `bucket` scans one bucket, and returns the next cursor and the number of elements so
-    /// far. Returns the cursor of the reply.
+    /// Scans a hash table from a cursor on until `count` elements, or ten times that number of
+    /// buckets, were seen. `bucket` scans one bucket, and returns the next cursor and the number of
+    /// elements so far. Returns the cursor of the reply.
     pub fn walk(&self, mut cursor: u64, mut bucket: impl FnMut(u64) -> (u64, usize)) -> u64 {
         for _ in 0..self.count.saturating_mul(10) {
             let seen;

@@ -1,8 +1,8 @@
 //! WAIT and WAITAOF: wait until replicas, or the disk, have what this client wrote.
 //!
-//! If enough replicas have these writes already, the command replies at once. Otherwise the client
-//! blocks, without keys, until enough acknowledgements arrive or its timeout passes; the reply
-//! holds the counts at that time.
+//! If enough replicas have acknowledged the client's writes already, WAIT replies at once.
+//! Otherwise the client is blocked until enough acknowledgements arrive or its timeout passes; the
+//! reply contains the number of acknowledgements at that time.
 
 use crate::client::blocked::BlockKind;
 use crate::client::flag;
@@ -81,7 +81,8 @@ pub fn waitaof(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// A timeout in milliseconds as a Unix time; 0, for ever, stays 0.
+/// Parses a timeout in milliseconds, and returns the Unix time at which it passes; 0, which means
+/// no timeout, stays 0.
 fn deadline_ms(ctx: &Ctx, at: usize) -> Result<i64, Error> {
     let timeout = parse_i64(ctx.argv[at])
         .ok_or(Error::of("ERR timeout is not an integer or out of range"))?;

@@ -1,6 +1,6 @@
 //! Blocking commands for lists. Each command first does what its non-blocking form does. If there
-//! is no element, the client is blocked, and when a key is created the command runs again from its
-//! beginning (`execute::blocked`).
+//! is no element, the client is blocked; when one of the command's keys is created, the command
+//! runs again from its beginning (`execute::blocked`).
 //!
 //! Between MULTI and EXEC no command can block: it replies at once as if its timeout had passed.
 
@@ -83,8 +83,9 @@ pub fn brpoplpush(ctx: &mut Ctx) -> CmdResult {
     bmove_generic(ctx, End::Tail, End::Head, 3, "RPOPLPUSH")
 }
 
-/// Moves an element, or blocks. The timeout is the last argument, at `last`; without it the
-/// arguments are those of the command `propagated`, which is propagated.
+/// Moves an element between two lists, or blocks the client. The timeout is the last argument,
+/// `argv[last]`; the arguments before it are those of the non-blocking command `propagated`, which
+/// is propagated.
 fn bmove_generic(ctx: &mut Ctx, from: End, to: End, last: usize, propagated: &str) -> CmdResult {
     let deadline_ms = deadline_from_seconds(ctx.server, ctx.argv[last])?;
     if lmove_generic(ctx, from, to)? {

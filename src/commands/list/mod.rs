@@ -24,7 +24,7 @@ mod moves;
 use blocking::{blmove, blmpop, blpop, brpop, brpoplpush};
 use moves::{lmove, lmpop, rpoplpush};
 
-/// The rows of the commands in this group.
+/// The commands of this group as rows of the command table: name, function, arity, flags, keys.
 pub const TABLE: &[Command] = &[
     cmd("blmove", blmove, 6, WRITE | DENYOOM | BLOCKING, LIST)
         .keys(&[key_at(1, RW | ACCESS | DELETE), key_at(2, RW | INSERT)]),
@@ -69,7 +69,7 @@ pub const TABLE: &[Command] = &[
     cmd("rpushx", rpushx, -3, WRITE | DENYOOM | FAST, LIST).keys(&[key_at(1, RW | INSERT)]),
 ];
 
-/// The list under a key, to be changed.
+/// The list under a key, opened for a change; `None` without the key, WRONGTYPE for any other type.
 fn list_mut<'s>(ctx: &'s mut Ctx, key: &[u8]) -> Result<Option<Opened<'s, List>>, Error> {
     ctx.server
         .lookup_write(ctx.client, key)
@@ -77,7 +77,7 @@ fn list_mut<'s>(ctx: &'s mut Ctx, key: &[u8]) -> Result<Option<Opened<'s, List>>
         .transpose()
 }
 
-/// LEFT or RIGHT.
+/// Parses the argument `at`, LEFT or RIGHT.
 fn parse_end(ctx: &Ctx, at: usize) -> Result<End, Error> {
     if ctx.is(at, "left") {
         Ok(End::Head)
@@ -88,7 +88,8 @@ fn parse_end(ctx: &Ctx, at: usize) -> Result<End, Error> {
     }
 }
 
-/// Parses a count. The error for any invalid argument is that it must be positive.
+/// Parses the count of LPOP or LMPOP. The error for any invalid argument is that it must be
+/// positive.
 fn parse_count(ctx: &Ctx, at: usize) -> Result<usize, Error> {
     let count = ctx.int_in(
         at,
@@ -99,7 +100,8 @@ fn parse_count(ctx: &Ctx, at: usize) -> Result<usize, Error> {
     Ok(usize::try_from(count).unwrap_or(usize::MAX))
 }
 
-/// Parses a number whose sign is a direction; its absolute value must be a valid number as well.
+/// Parses a number whose sign is the direction in which a list is searched; its absolute value must
+/// be a valid number as well.
 fn parse_signed(ctx: &Ctx, at: usize) -> Result<i64, Error> {
     match ctx.int(at)? {
         i64::MIN => Err(Error::LONG_RANGE),
@@ -171,7 +173,7 @@ fn push_generic(ctx: &mut Ctx, end: End, only_existing: bool) -> CmdResult {
     Ok(())
 }
 
-/// Pushes elements; returns the length of the list.
+/// Pushes elements to a list; returns the new length of the list.
 #[inline]
 fn push_all(list: &mut List, end: End, texts: &[&[u8]], limits: &ListLimits) -> usize {
     match texts {
@@ -240,8 +242,8 @@ fn pop_count(ctx: &mut Ctx, end: End) -> CmdResult {
 }
 
 /// Pops up to `count` elements into an array of the reply. Returns the number of popped elements,
-/// and that of the remaining elements. If none remains the list is not changed: its key is deleted
-/// next.
+/// and that of the remaining elements. If no element remains, the list is left unchanged, as the
+/// caller deletes its key.
 fn pop_many(
     list: &mut List,
     end: End,
@@ -264,7 +266,8 @@ fn pop_many(
     (popped, len - popped)
 }
 
-/// `count` elements were removed from a list: notifies, and removes the key if none is `left`.
+/// Notifies that `count` elements were removed from a list, and removes the key if no element is
+/// `left`.
 fn elements_removed(ctx: &mut Ctx, key: &[u8], event: &'static str, count: usize, left: usize) {
     let db = ctx.client.db;
     ctx.dirty(count as u64);
@@ -304,8 +307,8 @@ fn lindex(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// The first index and the length of a range, whose ends may be relative to the end, in a list of
-/// `len` elements.
+/// The first index and the length of the range from `start` to `stop` in a list of `len` elements;
+/// negative indexes count from the list's end.
 fn range_within(start: i64, stop: i64, len: usize) -> (usize, usize) {
     let len = len as i64;
     let from_start = |index: i64| if index < 0 { index + len } else { index };
@@ -428,12 +431,12 @@ fn lrem(ctx: &mut Ctx) -> CmdResult {
 /// The options of LPOS.
 struct Search {
     from: End,
-    /// The number of matches to skip.
+    /// The number of matches to skip, from RANK.
     skip: u64,
     /// The number of matches in the reply, 0 for all; without COUNT a single position, not an
     /// array.
     count: Option<usize>,
-    /// The maximum number of elements to compare.
+    /// The maximum number of elements to compare, from MAXLEN.
     max_len: usize,
 }
 
@@ -484,7 +487,7 @@ impl Search {
         Ok(())
     }
 
-    /// Passes the positions of the matches to `show`.
+    /// Passes the positions of the elements that equal `text` to `show`.
     fn run(&self, list: &List, text: &[u8], mut show: impl FnMut(usize)) {
         let wanted = self.count.unwrap_or(1);
         let (mut skip, mut shown) = (self.skip, 0);

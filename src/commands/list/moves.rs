@@ -25,8 +25,8 @@ pub fn rpoplpush(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Moves an element between the lists of the first two arguments, which may be the same, and
-/// replies with it. Returns false, and does nothing, if there is no source.
+/// Moves an element from the list `argv[1]` to the list `argv[2]`, which may be the same list, and
+/// replies with the element. Returns false, and does nothing, if the first list does not exist.
 pub fn lmove_generic(ctx: &mut Ctx, from: End, to: End) -> Result<bool, Error> {
     let (source, destination) = (ctx.argv[1], ctx.argv[2]);
     if list_mut(ctx, source)?.is_none() {
@@ -78,7 +78,7 @@ pub fn lmpop(ctx: &mut Ctx) -> CmdResult {
 }
 
 impl<'a> MultiPop<'a> {
-    /// Parses the arguments from the number of keys, at `at`, on.
+    /// Parses the arguments of LMPOP or BLMPOP from `numkeys`, which is `argv[at]`, on.
     pub fn parse(ctx: &Ctx<'a>, at: usize) -> Result<MultiPop<'a>, Error> {
         let numkeys = ctx.int_in(at, 1, i64::MAX, "ERR numkeys should be greater than 0")?;
         let rest = ctx.argv.len() - at - 1;

@@ -75,7 +75,7 @@ fn evalsha_generic(ctx: &mut Ctx, read_only: bool) -> CmdResult {
     result
 }
 
-/// The error that there is no script with this SHA-1.
+/// The NOSCRIPT error, for a SHA-1 of which there is no script.
 pub fn no_script(config: &Config) -> Error {
     Error::of(config.text(texts::NO_SCRIPT))
 }
@@ -113,8 +113,8 @@ fn run_at(
     run::run(ctx, engine, &job)
 }
 
-/// The index of a script, which is compiled if it is new. A script of EVAL may replace an older
-/// one.
+/// The index of a script in the cache of scripts. A new script is compiled and added, and a new
+/// script of EVAL may evict an older one from the cache.
 fn place_of(
     ctx: &mut Ctx,
     engine: &mut Engine,

@@ -21,7 +21,7 @@ const WORST: &str =
 const WORST_RO: &str =
     "We cannot tell how the keys will be used so we assume the worst, RO and ACCESS";
 
-/// The rows of the commands in this group.
+/// The commands of this group as rows of the command table: name, function, arity, flags, keys.
 pub const TABLE: &[Command] = &[
     cmd("eval", eval::eval, -3, RUN, SCRIPTING)
         .keys(&[counted_keys(2, RW | ACCESS | UPDATE).note(WORST)]),
@@ -98,7 +98,7 @@ pub const TABLE: &[Command] = &[
     ]),
 ];
 
-/// A part of a command's arguments.
+/// Some consecutive arguments of a command, such as its keys.
 type Args<'a> = &'a [&'a [u8]];
 
 /// Splits `numkeys key ... arg ...`, from the third argument on, into the keys and the other

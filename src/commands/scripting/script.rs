@@ -39,7 +39,8 @@ pub fn show(ctx: &mut Ctx) -> CmdResult {
 
 /// SCRIPT FLUSH [ASYNC | SYNC]
 ///
-/// Both options do the same: the interpreter belongs to this thread, so its memory is freed here.
+/// ASYNC and SYNC have the same effect: the Lua interpreter belongs to this thread, which therefore
+/// frees the interpreter's memory itself.
 pub fn flush(ctx: &mut Ctx) -> CmdResult {
     let known =
         ctx.argv.len() == 2 || ctx.argv.len() == 3 && (ctx.is(2, "async") || ctx.is(2, "sync"));

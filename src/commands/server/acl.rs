@@ -17,7 +17,7 @@ const ASK: Flags = NOSCRIPT | LOADING | STALE;
 const ADMINISTER: Flags = ADMIN | NOSCRIPT | LOADING | STALE;
 const EVERYWHERE: &[&str] = &["request_policy:all_nodes", "response_policy:all_succeeded"];
 
-/// The rows of the commands in this group.
+/// The commands of this group as rows of the command table: name, function, arity, flags, keys.
 pub const TABLE: &[Command] = &[cmd("acl", container, -2, NONE, NONE_CAT).subcommands(&[
     cmd("cat", acl_cat, -2, ASK, NONE_CAT),
     cmd("deluser", acl_deluser, -3, ADMINISTER, NONE_CAT).tips(EVERYWHERE),
@@ -171,8 +171,8 @@ fn acl_getuser(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Replies with the rights of a selector. Redis has no rights to databases: they are shown only if
-/// they are limited, or with `all`, as in Valkey.
+/// Replies with the rights of a selector. Redis has no rights to databases: such rights are shown
+/// only if they are limited, or with `all`, as in Valkey.
 fn reply_rights(reply: &mut ReplyBuf, selector: &Selector, all: bool) {
     reply.bulk(b"commands");
     reply.bulk(&selector.describe_commands());
@@ -241,7 +241,7 @@ fn acl_dryrun(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// The id of the command to be checked; `None` if its subcommand does not exist.
+/// The id of the command that ACL DRYRUN checks; `None` if there is no such command or subcommand.
 fn lookup_call(ctx: &Ctx) -> Option<u16> {
     let table = &ctx.server.commands;
     let id = table.lookup(ctx.argv[3])?;
@@ -305,7 +305,7 @@ fn reply_entry(reply: &mut ReplyBuf, entry: &log::AclLogEntry, now_ms: i64) {
     }
 }
 
-/// An error unless there is an `aclfile`.
+/// An error unless the setting `aclfile` names a file.
 fn check_has_file(ctx: &Ctx) -> CmdResult {
     if !ctx.server.config.aclfile.is_empty() {
         return Ok(());

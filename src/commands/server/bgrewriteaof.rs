@@ -5,7 +5,7 @@ use crate::command::*;
 use crate::error::Error;
 use crate::persist::aof::rewrite::{self, Answer};
 
-/// The rows of the commands in this group.
+/// The commands of this group as rows of the command table: name, function, arity, flags, keys.
 pub const TABLE: &[Command] = &[cmd(
     "bgrewriteaof",
     bgrewriteaof,

@@ -8,14 +8,15 @@ use crate::error::Error;
 use crate::observe::bigkeys::ranking::{CAPACITY, Ranking};
 use crate::types::Type;
 
-/// The rows of the commands in this group.
+/// The commands of this group as rows of the command table: name, function, arity, flags, keys.
 pub const TABLE: &[Command] = &[cmd("bigkeys", container, -2, NONE, NONE_CAT).subcommands(&[
     cmd("get", bigkeys_get, -2, ADMIN | NOSCRIPT, NONE_CAT).tips(SPECIAL),
     cmd("help", bigkeys_help, 2, LOADING | STALE, NONE_CAT),
     cmd("reset", bigkeys_reset, 2, ADMIN | NOSCRIPT, NONE_CAT).tips(SPECIAL),
 ])];
 
-/// A node reports its own keys only.
+/// The tips of BIGKEYS: a client must ask each node of a cluster, as a node reports its own keys
+/// only.
 const SPECIAL: &[&str] = &["request_policy:special", "response_policy:special"];
 
 /// The number of keys in each ranking without COUNT.
@@ -67,8 +68,8 @@ fn parse_get(ctx: &Ctx) -> Result<(usize, Option<Type>), Error> {
     Ok((count, only))
 }
 
-/// Replies with the largest keys with their database and size, and the maximum size of the other
-/// keys.
+/// Replies with the key, the database and the size of each of the largest keys, and with the
+/// maximum size of all other keys.
 fn write_ranking(reply: &mut ReplyBuf, measure: &str, ranking: &Ranking, count: usize) {
     let top = ranking.top(count);
     reply.bulk(format!("by-{measure}").as_bytes());

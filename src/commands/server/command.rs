@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::texts::{self, Words};
 use crate::util::glob::glob_match_nocase;
 
-/// The rows of the commands in this group.
+/// The commands of this group as rows of the command table: name, function, arity, flags, keys.
 pub const TABLE: &[Command] = &[cmd("command", command, -1, LOADING | STALE, CONNECTION)
     .tips(&["nondeterministic_output_order"])
     .subcommands(&[
@@ -198,7 +198,7 @@ fn command_docs(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Writes documentation to a reply.
+/// Writes the documentation of commands to the reply of COMMAND DOCS.
 struct DocsReply<'a>(&'a mut ReplyBuf);
 
 impl DocsWriter for DocsReply<'_> {
@@ -227,7 +227,8 @@ impl DocsWriter for DocsReply<'_> {
     }
 }
 
-/// COMMAND LIST [FILTERBY MODULE name | ACLCAT category | PATTERN pattern]: subcommands too.
+/// COMMAND LIST [FILTERBY MODULE name | ACLCAT category | PATTERN pattern]: lists commands and
+/// subcommands.
 fn command_list(ctx: &mut Ctx) -> CmdResult {
     let table = &ctx.server.commands;
     let wanted: Box<dyn Fn(&CommandEntry) -> bool> = match ctx.argv.len() {
@@ -312,7 +313,8 @@ fn keys_of(table: &CommandTable, call: &[&[u8]]) -> Result<Vec<KeyRef>, Error> {
     Ok(found)
 }
 
-/// The id of the command of a call; `None` if its subcommand does not exist.
+/// The id of the command that `call`, a command with its arguments, names; `None` if there is no
+/// such command or subcommand.
 fn lookup(table: &CommandTable, call: &[&[u8]]) -> Option<u16> {
     let id = table.lookup(call.first()?)?;
     match call.get(1) {

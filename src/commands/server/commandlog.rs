@@ -6,7 +6,7 @@ use crate::command::*;
 use crate::error::Error;
 use crate::observe::commandlog::{CommandLogKind, LoggedCommand};
 
-/// The rows of the commands in this group.
+/// The commands of this group as rows of the command table: name, function, arity, flags, keys.
 pub const TABLE: &[Command] = &[
     cmd("commandlog", container, -2, NONE, NONE_CAT).subcommands(&[
         cmd("get", commandlog_get, 4, ADMIN | LOADING | STALE, NONE_CAT)
@@ -82,7 +82,7 @@ fn commandlog_reset(ctx: &mut Ctx) -> CmdResult {
     reset_generic(ctx, kind)
 }
 
-/// The count in argv[2]; -1 for all.
+/// Parses the number of requested log entries, `argv[2]`; -1 requests all.
 fn count(ctx: &Ctx) -> Result<usize, Error> {
     let text = "ERR count should be greater than or equal to -1";
     let count = ctx.int_in(2, -1, i64::MAX, text)?;

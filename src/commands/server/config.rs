@@ -8,7 +8,7 @@ use crate::config::{Access, Extent, SetError, rewrite};
 use crate::error::{Error, said};
 use crate::server::settings;
 
-/// The rows of the commands in this group.
+/// The commands of this group as rows of the command table: name, function, arity, flags, keys.
 pub const TABLE: &[Command] = &[cmd("config", container, -2, NONE, NONE_CAT).subcommands(&[
     cmd(
         "get",

@@ -9,7 +9,7 @@ use crate::observe::hotkeys::summary::Summary;
 use crate::observe::hotkeys::{self, Metrics, Monitor, Request, Totals};
 use crate::util::number::parse_i64;
 
-/// The rows of the commands in this group.
+/// The commands of this group as rows of the command table: name, function, arity, flags, keys.
 pub const TABLE: &[Command] = &[cmd("hotkeys", container, -2, NONE, NONE_CAT).subcommands(&[
     cmd("get", hotkeys_get, 2, ADMIN | NOSCRIPT, NONE_CAT).tips(SPECIAL),
     cmd("help", hotkeys_help, 2, LOADING | STALE, NONE_CAT),
@@ -19,13 +19,14 @@ pub const TABLE: &[Command] = &[cmd("hotkeys", container, -2, NONE, NONE_CAT).su
     cmd("top", hotkeys_top, -2, ADMIN | NOSCRIPT, NONE_CAT).tips(SPECIAL),
 ])];
 
-/// A node reports its own keys only.
+/// The tips of HOTKEYS: a client must ask each node of a cluster, as a node reports its own keys
+/// only.
 const SPECIAL: &[&str] = &["request_policy:special", "response_policy:special"];
 
-/// The number of keys without COUNT, and the maximum.
+/// The number of keys in a ranking without COUNT; `COUNT_MAX` is the maximum of COUNT.
 const DEFAULT_COUNT: usize = 10;
 const COUNT_MAX: i64 = 64;
-/// The last slot of a cluster; a server without cluster mode has all slots.
+/// The last slot of a cluster: a server without cluster mode reports the slots from 0 to this one.
 const LAST_SLOT: i64 = 16383;
 
 /// HOTKEYS START METRICS count [CPU] [NET] [COUNT k] [DURATION seconds] [SAMPLE ratio]
@@ -75,8 +76,9 @@ fn parse_start(ctx: &Ctx) -> Result<Request, Error> {
     Ok(request)
 }
 
-/// Parses the metrics to rank by; also returns the index of the next option. Unknown names are
-/// ignored, so that a client may request metrics of newer servers.
+/// Parses METRICS of HOTKEYS START, the figures by which keys are ranked; also returns the index of
+/// the next option. Unknown names of metrics are ignored, so that a client may request metrics of
+/// newer servers.
 fn parse_metrics(ctx: &Ctx) -> Result<(Metrics, usize), Error> {
     let count = ctx.argv.get(3).and_then(|arg| parse_i64(arg));
     let count = match count {
@@ -180,7 +182,7 @@ fn hotkeys_get(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// A map that is being written.
+/// A map in the reply of HOTKEYS GET, to which fields are appended.
 struct Fields<'a>(&'a mut ReplyBuf);
 
 impl Fields<'_> {
@@ -197,7 +199,8 @@ impl Fields<'_> {
         self.0.integer(LAST_SLOT);
     }
 
-    /// Writes keys and figures in turn. A key of several databases is repeated.
+    /// Writes an array of keys, each followed by its figure. A key of several databases is
+    /// repeated.
     fn ranking(&mut self, name: &str, summary: &Summary, count: usize) {
         let top = summary.top(count);
         self.0.bulk(name.as_bytes());
@@ -233,7 +236,8 @@ fn hotkeys_top(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Writes each key with its database, its uses in a second, and its share of all uses.
+/// Writes each of the most used keys with its database, its uses in a second, and its share of all
+/// uses.
 fn write_moment(
     reply: &mut ReplyBuf,
     name: &str,
@@ -258,7 +262,7 @@ fn write_moment(
     }
 }
 
-/// Rounds to two decimals, as the figures are estimates.
+/// Rounds a figure of a ranking to two decimals, as these figures are estimates.
 fn rounded(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
 }

@@ -6,7 +6,7 @@ use crate::command::*;
 use crate::error::{Error, said};
 use crate::observe::latency::{doctor, graph};
 
-/// The rows of the commands in this group.
+/// The commands of this group as rows of the command table: name, function, arity, flags, keys.
 pub const TABLE: &[Command] = &[cmd("latency", container, -2, NONE, NONE_CAT).subcommands(&[
     cmd(
         "doctor",

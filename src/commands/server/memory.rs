@@ -8,7 +8,7 @@ use crate::observe::memory_report::{Census, Report, doctor, excess, ratio};
 use crate::sys::allocator;
 use crate::types;
 
-/// The rows of the commands in this group.
+/// The commands of this group as rows of the command table: name, function, arity, flags, keys.
 pub const TABLE: &[Command] = &[cmd("memory", container, -2, NONE, NONE_CAT).subcommands(&[
     cmd("doctor", memory_doctor, 2, NONE, NONE_CAT).tips(SPECIAL),
     cmd("help", memory_help, 2, LOADING | STALE, NONE_CAT),
@@ -27,8 +27,8 @@ const SPECIAL: &[&str] = &[
 
 /// MEMORY USAGE key [SAMPLES count]
 ///
-/// Samples are taken of sets and hashes that are tables; the other values have a stored size, or
-/// are walked as a whole. SAMPLES 0 takes all elements.
+/// SAMPLES limits the measured elements of sets and hashes that are hash tables; the sizes of other
+/// values are stored or computed from all elements. SAMPLES 0 measures all elements.
 fn memory_usage(ctx: &mut Ctx) -> CmdResult {
     let mut samples = types::SAMPLES;
     for at in (3..ctx.argv.len()).step_by(2) {
@@ -68,7 +68,7 @@ fn memory_stats(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// A map that is being written.
+/// The map in the reply of MEMORY STATS, to which fields are appended.
 struct Fields<'a> {
     reply: &'a mut ReplyBuf,
     count: usize,
@@ -85,7 +85,7 @@ impl Fields<'_> {
         self.reply.integer(bytes as i64);
     }
 
-    /// Writes a ratio with the precision of 32 bits, as Redis does.
+    /// Writes a ratio as a 32-bit floating-point number, as Redis does.
     fn ratio(&mut self, name: &str, ratio: f64) {
         self.name(name);
         self.reply.double(ratio as f32 as f64);

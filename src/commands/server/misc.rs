@@ -6,7 +6,7 @@ use crate::command::*;
 use crate::commands::server::info;
 use crate::util::random::Random;
 
-/// The rows of the commands in this group.
+/// The commands of this group as rows of the command table: name, function, arity, flags, keys.
 pub const TABLE: &[Command] = &[
     cmd("info", info, -1, LOADING | STALE, DANGEROUS).tips(&[
         "nondeterministic_output",
@@ -79,7 +79,7 @@ fn role(ctx: &mut Ctx) -> CmdResult {
 
 /// TIME
 fn time(ctx: &mut Ctx) -> CmdResult {
-    // Within a script or a transaction the time stands still.
+    // TIME replies with the same time throughout a script or a transaction.
     let server = &ctx.server;
     let moved = server.scripting.running.as_ref();
     let now = match moved.and_then(|script| script.time_us) {
@@ -93,7 +93,7 @@ fn time(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// The default size of LOLWUT's picture, and the maximum.
+/// The default size of LOLWUT's picture, in columns and rows; `LOLWUT_MAX` is the maximum.
 const LOLWUT_SIZE: (i64, i64) = (66, 12);
 const LOLWUT_MAX: (i64, i64) = (200, 100);
 
@@ -109,8 +109,8 @@ fn lolwut(ctx: &mut Ctx) -> CmdResult {
     for (at, side) in size.iter_mut().enumerate().take(given) {
         match ctx.int(numbers + at) {
             Ok(number) => *side = number,
-            // Redis draws a picture for these versions. For the others it ignores an argument that
-            // is not a number.
+            // For the versions 5 and 6 an argument that is not a number is an error, as in Redis,
+            // which has pictures for these two; for other versions such an argument is ignored.
             Err(e) if matches!(version, Some(5 | 6)) => return Err(e),
             Err(_) => {}
         }
@@ -123,8 +123,8 @@ fn lolwut(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// A picture of wind: the direction at each place is the sum of a few long waves with random
-/// phases, drawn as the nearest character; where the wind is weak the place stays empty.
+/// A picture of wind: the direction at each character cell is the sum of a few long waves with
+/// random phases, drawn as the nearest line character; cells with weak wind stay empty.
 fn wind(columns: usize, rows: usize, rng: &mut Random) -> String {
     const STROKES: [char; 4] = ['─', '╲', '│', '╱'];
     let mut wave = || {

@@ -1,4 +1,4 @@
-//! MODULE. Modules are not built yet, so none can be loaded.
+//! MODULE. Modules are not supported yet, so none can be loaded.
 
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::command::*;
@@ -6,7 +6,7 @@ use crate::error::{Error, said};
 
 const CHANGE: Flags = ADMIN | NOSCRIPT | NO_ASYNC_LOADING | PROTECTED | NOT_BUILT;
 
-/// The rows of the commands in this group.
+/// The commands of this group as rows of the command table: name, function, arity, flags, keys.
 pub const TABLE: &[Command] = &[
     cmd("module", container, -2, NOT_BUILT, NONE_CAT).subcommands(&[
         cmd("help", help, 2, LOADING | STALE | NOT_BUILT, NONE_CAT),

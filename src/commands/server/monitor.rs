@@ -6,7 +6,7 @@ use crate::command::*;
 use crate::error::Error;
 use crate::observe::monitor;
 
-/// The rows of the commands in this group.
+/// The commands of this group as rows of the command table: name, function, arity, flags, keys.
 pub const TABLE: &[Command] = &[cmd(
     "monitor",
     start,

@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::persist::child::{self, ChildKind, Wish};
 use crate::persist::rdb::background;
 
-/// The rows of the commands in this group.
+/// The commands of this group as rows of the command table: name, function, arity, flags, keys.
 pub const TABLE: &[Command] = &[
     cmd(
         "bgsave",

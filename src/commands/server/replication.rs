@@ -19,7 +19,7 @@ use crate::sys::tape;
 use crate::util::number::parse_i64;
 use crate::util::quote::split_args;
 
-/// The rows of the commands in this group.
+/// The commands of this group as rows of the command table: name, function, arity, flags, keys.
 pub const TABLE: &[Command] = &[
     cmd("failover", failover, -1, ADMIN | NOSCRIPT | STALE, NONE_CAT),
     cmd("psync", sync, -3, SYNCHRONIZE, NONE_CAT).role(Role::Synchronize),
@@ -114,7 +114,7 @@ fn failover(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// The options of FAILOVER.
+/// The options of FAILOVER: TO, TIMEOUT and FORCE.
 #[derive(Default)]
 struct FailoverOptions<'a> {
     target: Option<(&'a [u8], i64)>,
@@ -231,7 +231,8 @@ fn replconf(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// REPLCONF SET-RDB-CLIENT-ID: the client that receives the snapshot for this replica.
+/// Parses REPLCONF SET-RDB-CLIENT-ID: the id of the client that receives the snapshot for this
+/// replica.
 fn rdb_client(ctx: &Ctx, value: &[u8]) -> Result<u64, Error> {
     let id = parse_i64(value).ok_or(Error::NOT_INTEGER)?;
     let known = u64::try_from(id).ok();
@@ -239,8 +240,8 @@ fn rdb_client(ctx: &Ctx, value: &[u8]) -> Result<u64, Error> {
     known.ok_or_else(|| Error::new(format!("ERR Unrecognized RDB client id {id}")))
 }
 
-/// REPLCONF MAIN-CH-CLIENT-ID: the client that receives the stream, while this one receives the
-/// snapshot.
+/// Parses REPLCONF MAIN-CH-CLIENT-ID: the id of the replica's other client, which receives the
+/// replication stream, while this client receives the snapshot.
 fn main_client(ctx: &Ctx, value: &[u8]) -> Result<u64, Error> {
     let id = parse_i64(value).ok_or(Error::NOT_INTEGER)?;
     let known = u64::try_from(id).ok();
@@ -248,7 +249,8 @@ fn main_client(ctx: &Ctx, value: &[u8]) -> Result<u64, Error> {
     known.ok_or_else(|| Error::new(format!("ERR Unrecognized RDB client id: {id}")))
 }
 
-/// REPLCONF SET-CLUSTER-NODE-ID: the node of the cluster that the replica is (Valkey 9).
+/// Checks REPLCONF SET-CLUSTER-NODE-ID of Valkey 9, the name of the replica as a node of the
+/// cluster: the node must be known.
 fn cluster_node(ctx: &Ctx, value: &[u8]) -> CmdResult {
     let Some(member) = &ctx.server.cluster else {
         return Err(Error::of("ERR This instance has cluster support disabled"));
@@ -277,10 +279,12 @@ fn acknowledge(ctx: &mut Ctx, options: &[&[u8]]) -> CmdResult {
     Ok(())
 }
 
-/// The maximum length of `ip-address`, its final NUL included.
+/// The maximum length of REPLCONF's `ip-address` in bytes, including the final NUL that it has in
+/// Redis.
 const ADDRESS_MAX: usize = 256;
 
-/// Applies one announcement of a replica.
+/// Applies one option of REPLCONF by which a replica announces its port, address, capabilities or
+/// version.
 fn announce(announced: &mut Announced, option: &[u8], value: &[u8]) -> CmdResult {
     match option.to_ascii_lowercase().as_slice() {
         b"listening-port" => {
@@ -293,7 +297,8 @@ fn announce(announced: &mut Announced, option: &[u8], value: &[u8]) -> CmdResult
                 value.len()
             )));
         }
-        // INFO shows the address in a line of fields that commas separate.
+        // A comma in the address is refused, as INFO shows the address in a line of fields that
+        // commas separate.
         b"ip-address" if !value.iter().all(|&b| b.is_ascii_graphic() && b != b',') => {
             return Err(Error::of("ERR Invalid REPLCONF ip-address"));
         }
@@ -319,7 +324,8 @@ fn announce(announced: &mut Announced, option: &[u8], value: &[u8]) -> CmdResult
     Ok(())
 }
 
-/// Unknown capabilities are ignored: newer replicas may announce them.
+/// Records a capability that a replica announces with REPLCONF capa; unknown ones are ignored, as
+/// newer replicas may announce them.
 fn announce_capability(announced: &mut Announced, value: &[u8]) {
     match value.to_ascii_lowercase().as_slice() {
         b"eof" => announced.eof = true,
@@ -357,7 +363,8 @@ fn zero_or_one(value: &[u8]) -> Result<bool, Error> {
     }
 }
 
-/// Parses `functions` or nothing: the parts of the data set that are included.
+/// Parses REPLCONF rdb-filter-only: the parts of the data set that the snapshot contains, either
+/// `functions` or nothing.
 fn parse_contents(value: &[u8]) -> Result<Contents, Error> {
     let parts = split_args(value).ok_or(Error::of("ERR Missing rdb-filter-only values"))?;
     let mut contents = Contents {

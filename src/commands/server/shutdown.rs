@@ -7,7 +7,7 @@ use crate::config::ShutdownFlags;
 use crate::error::Error;
 use crate::server::shutdown;
 
-/// The rows of the commands in this group.
+/// The commands of this group as rows of the command table: name, function, arity, flags, keys.
 pub const TABLE: &[Command] = &[cmd(
     "shutdown",
     shutdown_command,
@@ -44,7 +44,8 @@ fn shutdown_command(ctx: &mut Ctx) -> CmdResult {
     if let Some(running) = &ctx.server.scripting.running
         && !options.nosave
     {
-        // The data set has what the script has written so far: it must not be saved.
+        // A script is running, and the data set has a part of its writes: such a data set must not
+        // be saved.
         return Err(running.busy_error(&ctx.server.config));
     }
     if options.failover && ctx.server.cluster.is_none() {

@@ -14,7 +14,7 @@ use crate::observe::trace::{EVENTS_DEFAULT, EVENTS_MAX, Recording, Source};
 use crate::server::record;
 use crate::sys::tape;
 
-/// The rows of the commands in this group.
+/// The commands of this group as rows of the command table: name, function, arity, flags, keys.
 pub const TABLE: &[Command] = &[cmd("trace", container, -2, NONE, NONE_CAT).subcommands(&[
     cmd(
         "dump",
@@ -52,7 +52,8 @@ pub const TABLE: &[Command] = &[cmd("trace", container, -2, NONE, NONE_CAT).subc
     .tips(SPECIAL),
 ])];
 
-/// A node reports its own loop only.
+/// The tips of TRACE: a client must ask each node of a cluster, as a node reports its own event
+/// loop only.
 const SPECIAL: &[&str] = &["request_policy:special", "response_policy:special"];
 
 /// TRACE START [EVENTS n] [SLOWER-THAN us]
@@ -106,7 +107,8 @@ fn trace_record(ctx: &mut Ctx) -> CmdResult {
         ));
     }
     let path = Path::new(OsStr::from_bytes(ctx.argv[2]));
-    // As for `dir`: it decides where the server may write.
+    // A file outside of the setting `dir` needs the right to change `dir` itself, a protected
+    // setting.
     let setting = ctx.server.config.enable_protected_configs;
     let may_leave_dir = setting.allows(ctx.client.is_local());
     record::restart(ctx.server, ctx.client, ctx.argv, path, may_leave_dir)
@@ -122,8 +124,8 @@ fn trace_stop(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// TRACE DUMP [RECORDER] [FILE]: the session, or without a session the flight recorder's last
-/// seconds.
+/// TRACE DUMP [RECORDER] [FILE]: replies with or writes what the session of TRACE START recorded,
+/// or without a session the last seconds of the flight recorder.
 fn trace_dump(ctx: &mut Ctx) -> CmdResult {
     let (mut source, mut to_file) = (None, false);
     for at in 2..ctx.argv.len() {

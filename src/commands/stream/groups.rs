@@ -1,4 +1,5 @@
-//! Groups: the consumers that read a stream together, the group's position, and its counters.
+//! Commands on groups of a stream: XGROUP, XACK, XACKDEL. A group has consumers that divide the
+//! stream's entries among them, the last delivered ID, and counters.
 
 use super::log::{DeleteArgs, Deletion, add_stream, entries_deleted, reply_deletions};
 use super::*;
@@ -11,7 +12,7 @@ const NO_KEY: Error = Error::of(
      MKSTREAM option to create an empty stream automatically.",
 );
 
-/// The error that a group or its key does not exist.
+/// The NOGROUP error for a group that does not exist, or whose key does not exist.
 pub fn no_group_of_key(group: &[u8], key: &[u8]) -> Error {
     let (group, key) = (said(group), said(key));
     Error::new(format!(
@@ -27,7 +28,7 @@ pub fn bad_subcommand(ctx: &Ctx, container: &str) -> Error {
     ))
 }
 
-/// The options of CREATE and SETID after the ID.
+/// The options of XGROUP CREATE and XGROUP SETID after the ID.
 #[derive(Default)]
 struct CreateOptions {
     mkstream: bool,
@@ -60,18 +61,19 @@ impl CreateOptions {
         Ok(options)
     }
 
-    /// ENTRIESREAD, at most the number of entries ever added.
+    /// The value of ENTRIESREAD, limited to `entries_added`, the number of entries ever added to
+    /// the stream.
     fn entries_read_of(&self, entries_added: u64) -> Option<u64> {
         self.entries_read.map(|read| read.min(entries_added))
     }
 }
 
-/// The stream of a subcommand, which must exist.
+/// The stream under the key of an XGROUP subcommand, which must exist.
 fn existing<'s>(ctx: &'s mut Ctx) -> Result<&'s mut Stream, Error> {
     stream_mut(ctx, ctx.argv[2])?.ok_or(NO_KEY)
 }
 
-/// The group of a subcommand, with the log of its stream.
+/// The group that an XGROUP subcommand names, with the entries of its stream.
 fn existing_group<'s>(ctx: &'s mut Ctx) -> Result<(&'s mut StreamLog, &'s mut Group), Error> {
     let (key, name) = (ctx.argv[2], ctx.argv[3]);
     existing(ctx)?
@@ -129,7 +131,8 @@ pub fn xgroup_destroy(ctx: &mut Ctx) -> CmdResult {
     let destroyed = existing(ctx)?.destroy_group(name);
     if destroyed {
         group_changed(ctx, key, "xgroup-destroy");
-        // Clients that wait for this group get an error.
+        // Clients blocked in XREADGROUP on the destroyed group run their command again, and get an
+        // error.
         let db = ctx.client.db;
         ctx.server.signal_key_ready(db, key);
     }

@@ -25,7 +25,7 @@ pub fn xinfo_stream(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// The number of entries, if FULL was given.
+/// Parses FULL of XINFO STREAM: the maximum number of entries to show, `None` without FULL.
 fn parse_full(ctx: &Ctx) -> Result<Option<usize>, Error> {
     match ctx.argv.len() {
         3 => Ok(None),
@@ -58,8 +58,8 @@ fn reply_facts(reply: &mut ReplyBuf, stream: &Stream) {
 }
 
 /// The number of nodes of Redis's radix tree for these keys, which come in order: a leaf for each
-/// key, a node for each place where keys differ, and one for each run of bytes between two such
-/// places.
+/// key, a node for each prefix after which keys differ, and one for each run of bytes between two
+/// such nodes.
 fn radix_tree_nodes(keys: impl Iterator<Item = [u8; 16]>) -> usize {
     let mut nodes = 0;
     // The depths at which keys differ, on the way to the last key; a run lies between two depths
@@ -136,7 +136,8 @@ fn reply_full(reply: &mut ReplyBuf, stream: &Stream, count: usize) {
     }
 }
 
-/// Three pairs: the position of a group.
+/// The three pairs of XINFO about the position of a group: `last-delivered-id`, `entries-read`,
+/// `lag`.
 fn reply_place(reply: &mut ReplyBuf, stream: &Stream, group: &Group) {
     reply.bulk(b"last-delivered-id");
     reply_id(reply, group.last_id);
@@ -251,7 +252,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Counts by recursion, for `keys` that are equal before `depth`.
+    /// The number of radix tree nodes, counted by recursion, for `keys` whose first `depth` bytes
+    /// are equal.
     fn naive(keys: &[[u8; 16]], depth: usize) -> usize {
         let agree = |at: usize| keys.iter().all(|key| key[at] == keys[0][at]);
         let end = (depth..16).find(|&at| !agree(at)).unwrap_or(16);
@@ -270,7 +272,7 @@ mod tests {
         )
     }
 
-    /// The figures of Valkey 8.0.
+    /// The expected numbers are the `radix-tree-nodes` that Valkey 8.0 replies.
     #[test]
     fn radix_tree_nodes_as_valkey_counts_them() {
         assert_eq!(count(&[]), 1);

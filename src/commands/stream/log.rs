@@ -1,8 +1,9 @@
-//! Commands on entries without groups: adding at the end, removing from the front or within, and
-//! reading by ID.
+//! Commands on the entries of a stream that do not concern groups: adding at the end, removing from
+//! the front or within, and reading by ID.
 //!
 //! Trimming has a threshold and a precision (`Trim`, `Precision`), which [`XaddOptions`] parses for
-//! XADD and XTRIM. `~` drops whole nodes only, which costs as much as dropping one entry.
+//! XADD and XTRIM. With `~` only whole nodes of the stream are dropped, each at the cost of one
+//! entry.
 
 use super::*;
 use crate::command::ctx::CmdResult;
@@ -20,12 +21,12 @@ struct XaddOptions {
     no_mkstream: bool,
     trim: Option<Trim>,
     approximate: bool,
-    /// LIMIT, if it was given.
+    /// The maximum number of entries to remove, from LIMIT, if it was given.
     limit: Option<u64>,
     policy: Option<RefPolicy>,
-    /// The index of the threshold, which `~` may precede.
+    /// The index in argv of the threshold of MAXLEN or MINID, before which `~` or `=` may stand.
     threshold_at: usize,
-    /// The index behind the options: the ID of XADD.
+    /// The index in argv of the first argument after the options; for XADD that is the ID.
     end: usize,
 }
 
@@ -145,8 +146,8 @@ impl XaddOptions {
             .map_or(0, |trim| stream.trim(trim, precision, policy))
     }
 
-    /// The result of an approximate trim as an exact threshold: the remaining length, or the first
-    /// ID.
+    /// The threshold for which an exact trim has the result of this approximate one: the remaining
+    /// length, or the first ID. `None` for an exact trim.
     fn left(&self, stream: &Stream) -> Option<Vec<u8>> {
         let log = &stream.log;
         match self.trim.filter(|_| self.approximate)? {
@@ -156,7 +157,8 @@ impl XaddOptions {
         }
     }
 
-    /// Propagates the command with its results: the exact threshold of the trim, and the ID.
+    /// Propagates XADD or XTRIM with its results in place of `~` and `*`: the exact threshold of
+    /// the trim, and the ID of the entry.
     fn propagate_result(&self, ctx: &mut Ctx, left: Option<&[u8]>, id: Option<&[u8]>) {
         let mut argv = ctx.argv.to_vec();
         if let Some(left) = left {
@@ -183,7 +185,7 @@ fn parse_policy(ctx: &Ctx, at: usize) -> Option<RefPolicy> {
     }
 }
 
-/// `*`, `ms-*`, `ms-seq` or `ms`
+/// Parses the ID of XADD: `*`, `ms-*`, `ms-seq` or `ms`.
 fn parse_new_id(text: &[u8]) -> Result<NewId, Error> {
     if text == b"*" {
         return Ok(NewId::Auto);
@@ -311,7 +313,7 @@ pub fn xrevrange(ctx: &mut Ctx) -> CmdResult {
     xrange_generic(ctx, 3, 2)
 }
 
-/// `start_at` and `end_at` are the indexes of the bounds.
+/// XRANGE and XREVRANGE: `start_at` and `end_at` are the indexes in argv of the first and last ID.
 fn xrange_generic(ctx: &mut Ctx, start_at: usize, end_at: usize) -> CmdResult {
     let (start, end) = (
         parse_start(ctx.argv[start_at])?,
@@ -359,7 +361,7 @@ pub fn xdel(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// `deleted` entries were removed: counts and notifies.
+/// Counts and notifies that `deleted` entries were removed from a stream by ID.
 pub fn entries_deleted(ctx: &mut Ctx, key: &[u8], deleted: usize) {
     if deleted > 0 {
         ctx.dirty(deleted as u64);
@@ -367,7 +369,7 @@ pub fn entries_deleted(ctx: &mut Ctx, key: &[u8], deleted: usize) {
     }
 }
 
-/// The result of XDELEX and XACKDEL for an ID.
+/// The number with which XDELEX and XACKDEL reply for an ID.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Deletion {
     NotFound = -1,

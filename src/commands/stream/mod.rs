@@ -10,15 +10,15 @@
 //!   info.rs      XINFO
 //! ```
 //!
-//! Entries are copied from the log straight into the reply. Unlike other collections, an empty
-//! stream is not deleted, as it has a last ID and groups.
+//! Entries are copied from the log straight into the reply. An empty stream is not deleted, unlike
+//! an empty list or set, as it still has a last ID and groups.
 //!
-//! **Invariant:** propagated commands contain the resulting IDs and lengths. XADD with `*` is
-//! propagated with the full ID, approximate trimming as exact trimming to the remaining length; a
-//! delivery is propagated as XCLAIM with its time and count, and a group's position as XGROUP
-//! SETID. So replicas need neither this server's clock nor its settings.
-//! **Invariant:** only changes of the entries are changes for WATCH and blocked clients; changes of
-//! a group are not (as in Redis 7.2).
+//! **Invariant:** propagated stream commands contain the resulting IDs and lengths. XADD with `*`
+//! is propagated with the full ID, approximate trimming as exact trimming to the remaining length;
+//! a delivery is propagated as XCLAIM with its time and count, and a group's position as XGROUP
+//! SETID. So replicas need neither this server's clock nor its settings. **Invariant:** only
+//! changes of a stream's entries concern WATCH and blocked clients; changes of its groups do not
+//! (as in Redis 7.2).
 //!
 //! The transcripts `tests/transcripts/stream.txt` and `newer_stream.txt` have replies and errors.
 
@@ -38,7 +38,7 @@ use crate::keyspace::events;
 use crate::state::Server;
 use crate::types::stream::{Group, Stream};
 
-/// The rows of the commands in this group.
+/// The commands of this group as rows of the command table: name, function, arity, flags, keys.
 pub const TABLE: &[Command] = &[
     cmd("xack", groups::xack, -4, WRITE | FAST, STREAM).keys(&[key_at(1, RW | UPDATE)]),
     cmd("xackdel", groups::xackdel, -6, WRITE | FAST, STREAM)
@@ -151,7 +151,7 @@ fn limits(server: &Server) -> NodeLimits {
     }
 }
 
-/// The stream under a key, to be read.
+/// The stream under a key, for reading; `None` without the key, WRONGTYPE for any other type.
 fn stream_ref<'s>(ctx: &'s mut Ctx, key: &[u8]) -> Result<Option<&'s Stream>, Error> {
     ctx.server
         .lookup_read(ctx.client, key)
@@ -159,7 +159,7 @@ fn stream_ref<'s>(ctx: &'s mut Ctx, key: &[u8]) -> Result<Option<&'s Stream>, Er
         .transpose()
 }
 
-/// The stream under a key, to be changed.
+/// The stream under a key, for a change; `None` without the key, WRONGTYPE for any other type.
 fn stream_mut<'s>(ctx: &'s mut Ctx, key: &[u8]) -> Result<Option<&'s mut Stream>, Error> {
     ctx.server
         .lookup_write(ctx.client, key)
@@ -167,7 +167,7 @@ fn stream_mut<'s>(ctx: &'s mut Ctx, key: &[u8]) -> Result<Option<&'s mut Stream>
         .transpose()
 }
 
-/// A group or something in it changed: notifies, but does not count as a change for WATCH.
+/// Notifies and propagates a change of a group, which does not concern clients that watch the key.
 fn group_changed(ctx: &mut Ctx, key: &[u8], event: &'static str) {
     ctx.dirty(1);
     let db = ctx.client.db;
@@ -187,7 +187,7 @@ fn reply_element(reply: &mut ReplyBuf, element: Element) {
     }
 }
 
-/// An entry as its ID and its fields.
+/// Replies with an entry as an array of its ID and its fields.
 fn reply_entry(reply: &mut ReplyBuf, entry: &StreamEntry) {
     reply.array(2);
     reply_id(reply, entry.id);
@@ -214,7 +214,7 @@ fn reply_entries<'a>(
     n
 }
 
-/// The number after COUNT; 0 and below count as no limit.
+/// Parses the number after COUNT; numbers below 0 become 0.
 fn parse_count(ctx: &Ctx, at: usize) -> Result<usize, Error> {
     Ok(usize::try_from(ctx.int(at)?).unwrap_or(0))
 }

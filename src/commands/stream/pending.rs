@@ -2,9 +2,10 @@
 //! shows these entries; XCLAIM and XAUTOCLAIM assign them to another consumer.
 //!
 //! A claim is propagated to the AOF and the replicas as `XCLAIM key group consumer 0 id TIME ..
-//! RETRYCOUNT .. FORCE JUSTID LASTID ..`: the result, independent of the state before. A claimed
-//! entry that is no longer in the stream is removed from the pending entries, and is propagated in
-//! the same way: the entry is missing on a replica, too.
+//! RETRYCOUNT .. FORCE JUSTID LASTID ..`: that is the resulting state of the pending entry, which
+//! does not depend on the state before. A claimed entry that is no longer in the stream is removed
+//! from the pending entries. It is propagated as XCLAIM, too, which removes it on a replica in the
+//! same way.
 
 use super::*;
 use crate::command::ctx::CmdResult;
@@ -58,7 +59,8 @@ fn reply_summary(reply: &mut ReplyBuf, group: &Group) {
     }
 }
 
-/// Selects the pending entries of XPENDING.
+/// The conditions for the pending entries that XPENDING shows: interval of IDs, idle time,
+/// consumer.
 struct Filter<'a> {
     min_idle_ms: i64,
     start: StreamId,
@@ -68,7 +70,7 @@ struct Filter<'a> {
 }
 
 impl<'a> Filter<'a> {
-    /// `None` for the summary.
+    /// Parses the arguments of XPENDING; `None` if the client requests the summary of the group.
     fn parse(ctx: &Ctx<'a>) -> Result<Option<Filter<'a>>, Error> {
         let argc = ctx.argv.len();
         if argc == 3 {
@@ -170,7 +172,7 @@ impl ClaimOptions {
             }
             at += taken;
         }
-        // A time in the future, or before the epoch, becomes the present.
+        // A delivery time in the future, or before 1970, becomes the present.
         options.delivery_time = options.delivery_time.map(|time| {
             if (0..=now_ms).contains(&time) {
                 time
@@ -195,18 +197,19 @@ impl ClaimOptions {
     }
 }
 
-/// The claiming consumer, and the claims to propagate.
+/// The consumer that claims pending entries, and its claims, which are propagated.
 struct Claimer {
     consumer: ConsumerId,
     created: bool,
     propagated: bool,
-    /// The claims: (ID, name of the consumer that has the entry, time, count).
+    /// The claims to propagate: (ID, name of the consumer that has the entry, delivery time,
+    /// delivery count).
     claims: Vec<(StreamId, Box<[u8]>, i64, u64)>,
     now_ms: i64,
 }
 
 impl Claimer {
-    /// The consumer, which is created if it does not exist.
+    /// A claimer for the consumer `name`, which is created in the group if it does not exist.
     fn new(group: &mut Group, name: &[u8], now_ms: i64, propagated: bool) -> Option<Claimer> {
         let created = group.create_consumer(name, now_ms);
         let consumer = created.or_else(|| group.find_consumer(name))?;
@@ -237,7 +240,7 @@ impl Claimer {
         self.record(group, id);
     }
 
-    /// Removes a pending entry that is no longer in the stream.
+    /// Removes a pending entry whose entry is no longer in the stream.
     fn drop_lost(&mut self, group: &mut Group, id: StreamId) {
         self.record(group, id);
         group.ack(id);
@@ -316,7 +319,8 @@ fn reply_claimed(reply: &mut ReplyBuf, entry: &StreamEntry, just_id: bool) {
     }
 }
 
-/// Counts and propagates the entries that were claimed or removed.
+/// Counts as changes, and propagates, the pending entries that XCLAIM or XAUTOCLAIM claimed or
+/// removed.
 fn finish_claim(ctx: &mut Ctx, claimer: Claimer, last_id: StreamId, changes: usize) {
     let (key, group) = (ctx.argv[1], ctx.argv[2]);
     ctx.dirty(changes as u64);
@@ -329,7 +333,7 @@ fn finish_claim(ctx: &mut Ctx, claimer: Claimer, last_id: StreamId, changes: usi
     ctx.prevent_propagation();
 }
 
-/// Propagates a pending entry as the command that creates its state.
+/// Propagates the state of a pending entry as the XCLAIM that creates this state.
 pub fn propagate_claim(
     ctx: &mut Ctx,
     key: &[u8],
@@ -359,7 +363,7 @@ pub fn propagate_claim(
     ]);
 }
 
-/// Propagates a group's position as the command that sets it.
+/// Propagates a group's position as the XGROUP SETID that sets the position.
 pub fn propagate_place(
     ctx: &mut Ctx,
     key: &[u8],
@@ -434,17 +438,18 @@ pub fn xautoclaim(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// The result of XAUTOCLAIM.
+/// The result of one XAUTOCLAIM.
 struct Found<'a> {
-    /// The ID at which the next call continues, 0-0 at the end.
+    /// The ID at which the next XAUTOCLAIM continues; 0-0 at the end of the pending entries.
     cursor: StreamId,
     claimed: Vec<StreamEntry<'a>>,
-    /// Pending entries that are no longer in the log.
+    /// The IDs of pending entries whose entries are no longer in the stream.
     lost: Vec<StreamId>,
 }
 
 impl Claimer {
-    /// Claims up to `count` pending entries, from `start` on, that have been idle for long enough.
+    /// Claims up to `count` pending entries, from `start` on, that have been idle for at least
+    /// `min_idle_ms`.
     fn claim_idle<'a>(
         &mut self,
         log: &'a StreamLog,

@@ -1,11 +1,11 @@
 //! Reads the entries behind an ID, from several streams at once, without a group (XREAD) or as a
-//! consumer of a group (XREADGROUP); with BLOCK, waits for them.
+//! consumer of a group (XREADGROUP); with BLOCK, waits for new entries.
 //!
 //! The command of a blocked reader runs again when one of its streams changes. So `$` is replaced
-//! by an ID when the client blocks; `+` is evaluated when the command runs again.
+//! by an ID when the client is blocked, whereas `+` is evaluated when the command runs again.
 //!
 //! XREADGROUP with `>` delivers entries that the group has not delivered yet; with an ID it shows a
-//! consumer its own pending entries again. The command is propagated to the AOF and the replicas as
+//! consumer its own pending entries again. XREADGROUP is propagated to the AOF and the replicas as
 //! its effects: XCLAIM for each delivery, XGROUP SETID for the group's position.
 
 use super::pending::{propagate_claim, propagate_place};
@@ -29,12 +29,12 @@ pub fn xreadgroup(ctx: &mut Ctx) -> CmdResult {
     xread_generic(ctx)
 }
 
-/// The position of a reader in one stream.
+/// The position from which XREAD or XREADGROUP reads one stream.
 #[derive(Clone, Copy)]
 enum From {
-    /// Entries behind this ID; for a group's consumer, its own pending entries.
+    /// An ID: read the entries after it; in XREADGROUP the consumer's own pending entries after it.
     Behind(StreamId),
-    /// `>`: entries that the group has not delivered.
+    /// `>`: read the entries that the group has not delivered.
     New,
 }
 
@@ -46,7 +46,7 @@ struct ReadOptions<'a> {
     deadline_ms: Option<i64>,
     consumer: Option<GroupAndConsumer<'a>>,
     noack: bool,
-    /// The index of the first key, and the number of keys.
+    /// The index in argv of the first key; `streams` is the number of keys.
     keys_at: usize,
     streams: usize,
 }
@@ -62,7 +62,7 @@ impl<'a> ReadOptions<'a> {
             keys_at: keys::streams_at(ctx.argv).unwrap_or(0),
             streams: 0,
         };
-        // STREAMS and the keys follow the options.
+        // The options of XREAD end at STREAMS, which the keys follow.
         let end = options.keys_at.checked_sub(1).unwrap_or(ctx.argv.len());
         let mut at = 1;
         while at < end {
@@ -155,8 +155,8 @@ fn xread_generic(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// The position for one of the IDs. Also checks the type of the key and, for XREADGROUP, that the
-/// group exists.
+/// Parses the ID for the stream number `i`. Also checks the type of the stream's key and, for
+/// XREADGROUP, that the group exists.
 fn parse_from(ctx: &mut Ctx, options: &ReadOptions, i: usize) -> Result<From, Error> {
     let key = ctx.argv[options.keys_at + i];
     let text = ctx.argv[options.keys_at + options.streams + i];
@@ -190,22 +190,24 @@ fn parse_from(ctx: &mut Ctx, options: &ReadOptions, i: usize) -> Result<From, Er
         )),
         b">" => Ok(From::New),
         _ => match parse_id(text, 0)? {
-            // Behind the highest ID there are no entries to repeat: Redis treats this ID like `>`.
+            // No entry can follow the highest ID, so XREADGROUP treats this ID like `>`, as in
+            // Redis.
             StreamId::MAX if options.consumer.is_some() => Ok(From::New),
             id => Ok(From::Behind(id)),
         },
     }
 }
 
-/// The ID behind which only the last entry follows. In a stream without entries, the next one to be
-/// added counts as the last.
+/// The ID after which only the stream's last entry follows; 0-0 in a stream without entries, so
+/// that the next entry to be added counts as the last.
 fn before_last_entry(stream: &Stream) -> StreamId {
     let mut newest = stream.log.rev_range(StreamId::MIN, StreamId::MAX);
     let last = newest.next().map(|entry| entry.id);
     last.and_then(|id| id.prev()).unwrap_or(StreamId::MIN)
 }
 
-/// Called when there are no entries: blocks if BLOCK was given, otherwise replies with null.
+/// Called when XREAD finds no entries: blocks the client if BLOCK was given, otherwise replies with
+/// null.
 fn wait_or_null(ctx: &mut Ctx, options: &ReadOptions, keys: &[&[u8]], froms: &[From]) {
     let Some(deadline_ms) = options.deadline_ms else {
         return ctx.client.reply.null_array();
@@ -233,7 +235,8 @@ fn wait_or_null(ctx: &mut Ctx, options: &ReadOptions, keys: &[&[u8]], froms: &[F
     );
 }
 
-/// Begins a key with its entries: in RESP3 a pair of a map.
+/// Begins the reply of one stream, its key and its entries: a pair in RESP3's map, an array in
+/// RESP2.
 fn reply_key(reply: &mut ReplyBuf, key: &[u8]) {
     if !reply.resp3 {
         reply.array(2);
@@ -241,7 +244,8 @@ fn reply_key(reply: &mut ReplyBuf, key: &[u8]) {
     reply.bulk(key);
 }
 
-/// Replies with entries behind an ID. Returns false if there are no such entries.
+/// XREAD: replies with the entries of one stream after an ID. Returns false if there are no such
+/// entries.
 fn read_log(ctx: &mut Ctx, key: &[u8], from: From, count: usize) -> Result<bool, Error> {
     let From::Behind(id) = from else {
         return Ok(false);
@@ -263,17 +267,18 @@ fn read_log(ctx: &mut Ctx, key: &[u8], from: From, count: usize) -> Result<bool,
     Ok(true)
 }
 
-/// A consumer that reads.
+/// A consumer of a group that executes XREADGROUP.
 struct Reader {
     consumer: ConsumerId,
     now_ms: i64,
     count: usize,
     noack: bool,
-    /// Whether deliveries are propagated: there is an AOF or a replica.
+    /// Whether deliveries are propagated, since there is an AOF or a replica.
     propagated: bool,
 }
 
-/// Replies with new entries, or the consumer's pending ones. Returns false if there is nothing new.
+/// XREADGROUP: replies with new entries of one stream, or with the consumer's pending entries.
+/// Returns false if `>` finds no new entry.
 fn read_group(
     ctx: &mut Ctx,
     key: &[u8],
@@ -341,8 +346,8 @@ fn has_entries_behind(log: &StreamLog, id: StreamId) -> bool {
 }
 
 impl Reader {
-    /// Delivers new entries to the consumer. Returns the IDs that become pending, if they are
-    /// propagated.
+    /// Replies with new entries and delivers them to the consumer. Returns the IDs of the new
+    /// pending entries, if deliveries are propagated.
     fn deliver(&self, reply: &mut ReplyBuf, log: &StreamLog, group: &mut Group) -> Vec<StreamId> {
         let mut pending = Vec::new();
         let start = group.last_id.next().unwrap_or(StreamId::MAX);
@@ -366,8 +371,8 @@ impl Reader {
         pending
     }
 
-    /// Replies with the consumer's own pending entries behind an ID; one that is no longer in the
-    /// log has no fields.
+    /// Replies with the consumer's own pending entries after an ID; an entry that is no longer in
+    /// the stream is shown without fields.
     fn reply_history(
         &self,
         reply: &mut ReplyBuf,

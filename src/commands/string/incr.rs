@@ -2,7 +2,8 @@
 //! created when the value is read.
 //!
 //! INCRBYFLOAT computes with C's `long double` of x86 (`util::long_double`), so that sums are equal
-//! to Redis's. The command is propagated as the resulting value, so that replicas can't differ.
+//! to Redis's. INCRBYFLOAT is propagated as SET of the resulting value, so that replicas can't
+//! differ.
 
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::db::Ttl;
@@ -72,7 +73,7 @@ pub(super) fn incrbyfloat(ctx: &mut Ctx) -> CmdResult {
     if !new.is_finite() {
         return Err(Error::INCR_NAN);
     }
-    // The sum is stored as a string, even if it is an integer.
+    // INCRBYFLOAT stores the sum as text, even if the sum is an integer.
     let text = new.to_human();
     let tag = if text.len() <= EMBSTR_MAX {
         kind::EMBSTR

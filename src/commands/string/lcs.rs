@@ -15,13 +15,13 @@
 //! ```
 //!
 //! In each run of ones, the carry of the addition moves the zero behind the run to the first match
-//! in it: the length grows at the first match (Crochemore, Iliopoulos, Pinzon and Reid, 2001). That
-//! is 64 cells in five instructions, and a bit for each cell instead of four bytes. For LEN the
-//! last row suffices. Otherwise all rows are kept, and the subsequence is found backwards: where
-//! the bytes differ, bit 0 means that the cell to the left is smaller, so the next cell is the one
-//! above; bit 1 means that the cell above is not greater, so the next cell is the one to the left.
-//! Of equally long subsequences this finds the same one as Redis, which prefers the cell to the
-//! left.
+//! in it: the length grows at the first match (Crochemore, Iliopoulos, Pinzon and Reid, 2001). So
+//! 64 cells of the table take five instructions, and each cell takes a bit instead of four bytes.
+//! For LEN the last row of the table suffices. Otherwise all rows are kept, and the subsequence is
+//! found backwards: where the bytes differ, bit 0 means that the cell to the left is smaller, so
+//! the next cell is the one above; bit 1 means that the cell above is not greater, so the next cell
+//! is the one to the left. Of equally long subsequences this finds the same one as Redis, which
+//! prefers the cell to the left.
 //!
 //! Limit: as in Redis, the textbook's table of 32-bit integers, which is not built here, must be
 //! smaller than `proto-max-bulk-len`: this bounds the time, too. **Invariant:** rows and masks
@@ -39,7 +39,8 @@ struct LcsOptions {
     min_match_len: i64,
 }
 
-/// A run of matching bytes.
+/// A run of consecutive bytes that are equal in both strings: its start in `a`, its start in `b`,
+/// its length.
 #[derive(Debug, PartialEq, Eq)]
 struct Match {
     a: usize,
@@ -142,10 +143,11 @@ fn reply_matches(ctx: &mut Ctx, matches: &[Match], options: &LcsOptions) {
     reply.integer(matches.iter().map(|m| m.len as i64).sum());
 }
 
-/// The positions in `b` of each byte of `a`, as bits.
+/// For each byte that occurs in `a`, the positions of this byte in `b`, as a mask of bits.
 struct Masks {
     words: usize,
-    /// The index of a byte's mask, from 1 on; 0 for bytes that `a` does not have.
+    /// For each value of a byte, the index of its mask, from 1 on; 0 if the byte does not occur in
+    /// `a`.
     place: [u16; 256],
     bits: Vec<u64>,
 }
@@ -177,7 +179,8 @@ impl Masks {
     }
 }
 
-/// Computes row by row and passes each to `row`. Returns the length of the subsequence.
+/// Computes the table row by row, and passes the bits of each row to `row`. Returns the length of
+/// the longest common subsequence.
 fn last_row(a: &[u8], b: &[u8], mut row: impl FnMut(&[u64])) -> usize {
     let masks = Masks::new(a, b);
     let mut v = vec![u64::MAX; masks.words];
@@ -191,11 +194,11 @@ fn last_row(a: &[u8], b: &[u8], mut row: impl FnMut(&[u64])) -> usize {
         }
         row(&v);
     }
-    // The bits behind the end of `b` have no match and remain 1.
+    // The bits after the end of `b` never match, so they are still 1 and don't count.
     v.iter().map(|word| word.count_zeros() as usize).sum()
 }
 
-/// The runs of the subsequence, the last one first.
+/// The runs of equal bytes that the longest common subsequence consists of, the last run first.
 fn matches_backwards(a: &[u8], b: &[u8]) -> Vec<Match> {
     let width = b.len().div_ceil(8);
     let mut rows: Vec<u8> = Vec::with_capacity(a.len() * width);
@@ -239,7 +242,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The textbook's table.
+    /// The longest common subsequence by the textbook's table of integers, to compare with.
     fn naive(a: &[u8], b: &[u8]) -> Vec<Match> {
         let mut table = vec![vec![0; b.len() + 1]; a.len() + 1];
         for (i, x) in a.iter().enumerate() {

@@ -1,7 +1,9 @@
-//! Several keys at once: MGET reads them, MSET, MSETNX and MSETEX set all or none.
+//! String commands on several keys at once: MGET reads the keys; MSET, MSETNX and MSETEX set all
+//! keys or none.
 //!
 //! The keys were hashed and prefetched when the request was parsed, so that their cache misses
-//! overlap. A pass that only tests rewinds the list of hashes for the pass that sets.
+//! overlap. NX and XX need two passes over the keys: the first, which only tests the condition,
+//! rewinds the list of hashes for the second, which sets the keys.
 
 use super::set::{Condition, SetOptions, Syntax, delete_expired_on_arrival, holds};
 use super::{get_generic, store};
@@ -15,7 +17,7 @@ use crate::util::number::IntBuf;
 pub(super) fn mget(ctx: &mut Ctx) -> CmdResult {
     ctx.client.reply.array(ctx.argv.len() - 1);
     for &key in &ctx.argv[1..] {
-        // A key of another type counts as missing.
+        // MGET replies with null for a key that is not a string, as for a missing key.
         if get_generic(ctx, key).is_err() {
             ctx.client.reply.null();
         }
@@ -52,7 +54,7 @@ fn mset_generic(ctx: &mut Ctx, condition: Condition) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// Whether the condition holds for every second argument of `range`, which are the keys.
+/// Whether the condition (NX or XX) holds for all keys, which are every second argument of `range`.
 fn all_hold(
     ctx: &mut Ctx,
     range: std::ops::Range<usize>,
@@ -112,7 +114,8 @@ fn store_all_until(ctx: &mut Ctx, end: usize, ttl: Ttl) {
     ctx.dirty((end as u64 - 2) / 2);
 }
 
-/// Propagates an expiry time in place of the options, which have been evaluated here.
+/// Propagates MSETEX with PXAT and the expiry time in place of its options, which were evaluated
+/// here.
 fn propagate_until(ctx: &mut Ctx, end: usize, at_ms: i64) {
     if ctx.server.propagation.wanted() {
         let mut digits = IntBuf::new();
@@ -122,7 +125,7 @@ fn propagate_until(ctx: &mut Ctx, end: usize, at_ms: i64) {
     }
 }
 
-/// The expiry time is past: deletes the keys.
+/// Deletes the keys of an MSETEX with an expiry time in the past.
 fn delete_all(ctx: &mut Ctx, end: usize) {
     let lazy = ctx.server.config.lazyfree_lazy_expire;
     let mut rewritten: Vec<&[u8]> = vec![if lazy { b"UNLINK" } else { b"DEL" }];

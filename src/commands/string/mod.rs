@@ -1,4 +1,4 @@
-//! Strings: the commands on one value of bytes.
+//! The commands on strings.
 //!
 //! ```text
 //!   mod.rs     the rows; GET; what the other files share: reply a value, store a value
@@ -39,7 +39,7 @@ use crate::types::Value;
 use crate::types::string::{StrView, encode};
 use crate::util::number::IntBuf;
 
-/// The rows of the commands in this group.
+/// The commands of this group as rows of the command table: name, function, arity, flags, keys.
 pub const TABLE: &[Command] = &[
     cmd("append", range::append, 3, WRITE | DENYOOM | FAST, STRING).keys(&[key_at(1, RW | INSERT)]),
     cmd("decr", incr::decr, 2, WRITE | DENYOOM | FAST, STRING)
@@ -133,7 +133,7 @@ fn reply_shared(ctx: &mut Ctx, key: &[u8]) {
     }
 }
 
-/// Sets `key` to the argument at `value_at`.
+/// Sets `key` to the string `argv[value_at]`.
 #[inline]
 fn store(ctx: &mut Ctx, key: &[u8], value_at: usize, ttl: Ttl) {
     let (kind, value) = encode(ctx.argv[value_at], ctx.shared_arg(value_at));

@@ -1,7 +1,7 @@
-//! Parts of a string: APPEND, SETRANGE, GETRANGE, STRLEN.
+//! The commands on parts of a string: APPEND, SETRANGE, GETRANGE, STRLEN.
 //!
-//! A string is changed in place while it fits there; beyond `INLINE_MAX` it moves out of its key's
-//! entry into a buffer that doubles as it grows, so that n appends cost O(n).
+//! A string is changed inside its key's entry while it fits there; beyond `INLINE_MAX` bytes it
+//! moves out of the entry into a buffer that doubles as it grows, so that n appends cost O(n).
 
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::db::Ttl;
@@ -85,8 +85,9 @@ fn checked_len(len: usize, more: usize, limit: usize) -> Result<usize, Error> {
         .ok_or(Error::STRING_TOO_LONG)
 }
 
-/// Writes `patch` at `offset` into a string, which becomes `len` bytes long: in place, or, if there
-/// is no room, into a copy, which is returned.
+/// Writes `patch` at `offset` into a string, which becomes `len` bytes long. If the string has no
+/// room for `len` bytes, a longer copy is written instead; a copy that does not fit the key's entry
+/// is returned.
 fn overwrite(entry: &mut KeyWrite, offset: usize, patch: &[u8], len: usize) -> Option<Grown> {
     if let Some(bytes) = bytes_mut(entry, len) {
         bytes[offset..offset + patch.len()].copy_from_slice(patch);
@@ -122,7 +123,8 @@ pub(super) fn getrange(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Both ends are included; negative ones are relative to the end, and those outside are clamped.
+/// The bytes from index `start` to index `end`, both included. Negative indexes are relative to the
+/// string's end, and indexes outside of the string are clamped.
 fn slice(bytes: &[u8], start: i64, end: i64) -> &[u8] {
     let len = bytes.len() as i64;
     // If both ends were before the string, clamping would move them to its first byte, which would

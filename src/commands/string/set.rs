@@ -6,9 +6,10 @@
 //!   MSETEX   n key value ...  [NX | XX]          [EX s | PX ms | EXAT s | PXAT ms | KEEPTTL]
 //! ```
 //!
-//! One parser reads all three ([`SetOptions::parse`]). An option may be repeated, and the last one
-//! counts; contradictory options are a syntax error. The number of a time to live is parsed only
-//! when it is needed, so GETEX of a missing key does not report an invalid one.
+//! One parser, [`SetOptions::parse`], parses the options of SET, GETEX and MSETEX. An option may be
+//! repeated, and the last one counts; contradictory options are a syntax error. The number of a
+//! time to live is parsed only when it is needed, so GETEX of a missing key does not report an
+//! invalid one.
 //!
 //! With an expiry time in the past, SET and GETEX delete the key, and propagate DEL or UNLINK:
 //! replicas and the AOF never get a key that has expired already.
@@ -21,7 +22,7 @@ use crate::keyspace::events;
 use crate::types::string::StrView;
 use crate::util::number::IntBuf;
 
-/// The condition for replacing a value.
+/// The condition under which SET replaces a value.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Condition<'a> {
     Always,
@@ -29,11 +30,12 @@ pub(super) enum Condition<'a> {
     Absent,
     /// XX: the key must exist.
     Present,
-    /// IFEQ: the value must equal this.
+    /// IFEQ: the key's value must equal this string.
     Equal(&'a [u8]),
 }
 
-/// EX, PX, EXAT or PXAT: which of them, and the index of its number in argv.
+/// An option EX, PX, EXAT or PXAT: its unit, whether it is relative to the present, and the index
+/// in argv of its number.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct ExpireArg {
     pub at: usize,
@@ -41,7 +43,7 @@ pub(super) struct ExpireArg {
     pub relative: bool,
 }
 
-/// The option about the time to live.
+/// The option of SET or a similar command that determines the key's time to live.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lifetime {
     Unsaid,
@@ -65,7 +67,7 @@ pub(super) struct SetOptions<'a> {
 }
 
 impl<'a> SetOptions<'a> {
-    /// Parses the options from `from` to the end.
+    /// Parses the options of SET, GETEX or MSETEX, from `argv[from]` to the end.
     pub fn parse(ctx: &Ctx<'a>, from: usize, syntax: Syntax) -> Result<SetOptions<'a>, Error> {
         let mut options = SetOptions {
             condition: Condition::Always,
@@ -79,8 +81,8 @@ impl<'a> SetOptions<'a> {
         Ok(options)
     }
 
-    /// Parses the option at `at`. Returns the option's number of arguments, `None` if the option is
-    /// not allowed.
+    /// Parses the option `argv[at]`. Returns the number of arguments that the option takes, itself
+    /// included, or `None` if the option is not allowed.
     fn parse_one(&mut self, ctx: &Ctx<'a>, at: usize, syntax: Syntax) -> Option<usize> {
         let sets = syntax != Syntax::GetEx;
         if let Some(arg) = ExpireArg::parse(ctx, at) {
@@ -129,7 +131,7 @@ impl<'a> SetOptions<'a> {
 }
 
 impl ExpireArg {
-    /// The option at `at`, if it is EX, PX, EXAT or PXAT and an argument follows.
+    /// Parses `argv[at]`, if it is EX, PX, EXAT or PXAT and an argument follows.
     fn parse(ctx: &Ctx, at: usize) -> Option<ExpireArg> {
         if at + 1 == ctx.argv.len() {
             return None;
@@ -148,7 +150,8 @@ impl ExpireArg {
         })
     }
 
-    /// The expiry time, Unix milliseconds; an error if it is not positive or overflows.
+    /// The expiry time as Unix milliseconds; an error if the option's number is not positive or the
+    /// time overflows.
     pub fn deadline(self, ctx: &Ctx) -> Result<i64, Error> {
         let n = ctx.int(self.at)?;
         let unit = if self.seconds { 1000 } else { 1 };
@@ -165,7 +168,7 @@ impl ExpireArg {
 }
 
 impl Lifetime {
-    /// The effect on the key's expiry time.
+    /// The effect of the option on the key's expiry time.
     pub fn ttl(self, ctx: &Ctx) -> Result<Ttl, Error> {
         Ok(match self {
             Lifetime::Unsaid | Lifetime::Persist => Ttl::Clear,
@@ -207,7 +210,7 @@ fn set_with_options(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Whether a condition holds; without a condition there is no look-up.
+/// Whether the condition of SET holds; without a condition the key is not looked up.
 pub(super) fn holds(ctx: &mut Ctx, key: &[u8], condition: Condition) -> Result<bool, Error> {
     match condition {
         Condition::Always => Ok(true),
@@ -217,7 +220,8 @@ pub(super) fn holds(ctx: &mut Ctx, key: &[u8], condition: Condition) -> Result<b
     }
 }
 
-/// Sets the key to the argument at `value_at`, or deletes the key if its expiry time is past.
+/// Sets the key `argv[1]` to the string `argv[value_at]`, or deletes the key if the new expiry time
+/// is past.
 fn store_until(ctx: &mut Ctx, value_at: usize, ttl: Ttl) {
     let key = ctx.argv[1];
     match ttl {
@@ -247,9 +251,9 @@ pub(super) fn delete_expired_on_arrival(ctx: &mut Ctx, key: &[u8]) {
     ctx.dirty(1);
 }
 
-/// Propagates a SET that was done. An expiry time replaces a duration. GET, whose reply is not
-/// needed, is removed unless the command has PXAT, and IFEQ, which older servers don't have, is
-/// always removed.
+/// Propagates a SET that has set its key. The expiry time replaces a time to live. GET, whose reply
+/// is not needed, is removed unless the command has PXAT, and IFEQ, which older servers don't have,
+/// is always removed.
 fn propagate_set(ctx: &mut Ctx, options: &SetOptions, ttl: Ttl) {
     if !ctx.server.propagation.wanted() {
         return;
@@ -348,7 +352,7 @@ pub(super) fn delifeq(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Deletes a string that was read first.
+/// Deletes the string of GETDEL or DELIFEQ, and propagates DEL.
 fn delete(ctx: &mut Ctx, key: &[u8]) {
     ctx.server.delete_key(ctx.client.db, key, false);
     ctx.rewrite(&[b"DEL", key]);
@@ -373,7 +377,7 @@ pub(super) fn getex(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Called when the number is not a valid time to live, which is an error only if the string exists.
+/// Called when GETEX has an invalid time to live, which is an error only if the string exists.
 fn refuse_lifetime(ctx: &mut Ctx, key: &[u8], error: Error) -> CmdResult {
     match ctx.server.lookup_read(ctx.client, key) {
         None => {

@@ -1,7 +1,7 @@
-//! Several sets at once: unions, intersections, differences.
+//! Commands on several sorted sets at once: unions, intersections, differences.
 //!
 //! Inputs are sorted sets, or sets, whose members then have the score 1. An intersection looks up
-//! each member of the smallest input in the others, until one of them lacks it.
+//! each member of the smallest input in the other inputs, until one of these lacks the member.
 //!
 //! ```text
 //!   ZUNION       every input goes into a dictionary, scores aggregated
@@ -31,7 +31,7 @@ enum Op {
     Diff,
 }
 
-/// The values that can be combined.
+/// The value of an input: a sorted set, a set, or nothing if the key does not exist.
 enum Members<'a> {
     Absent,
     Zset(Held<'a, Zset>),
@@ -62,7 +62,7 @@ impl<'a> Members<'a> {
         }
     }
 
-    /// Passes each member to `visit`, until it breaks.
+    /// Passes each member with its score to `visit`, until `visit` returns `Break`.
     fn try_for_each(&self, mut visit: impl FnMut(&[u8], f64) -> ControlFlow<()>) {
         match self {
             Members::Absent => {}
@@ -84,18 +84,19 @@ impl<'a> Members<'a> {
     }
 }
 
-/// One of the sets, and the weight of its scores.
+/// One of the sets of a ZUNION, ZINTER or ZDIFF, and the factor of its scores (WEIGHTS).
 struct Input<'a> {
     members: Members<'a>,
     weight: f64,
 }
 
-/// The parsed arguments, whose inputs exist and have the right types.
+/// The parsed arguments of ZUNION, ZINTER, ZDIFF or a variant. All keys have been looked up and
+/// have the right types, or don't exist.
 struct Request {
     op: Op,
     /// The hash of each key; `None` for a missing key.
     keys: Vec<Option<u64>>,
-    /// One weight for each key.
+    /// The factor of the scores of each key, from WEIGHTS.
     weights: Vec<f64>,
     aggregate: Aggregate,
     with_scores: bool,
@@ -103,7 +104,7 @@ struct Request {
     limit: usize,
 }
 
-/// What becomes of the result: the reply (ZUNION), its size (ZINTERCARD), a key (ZUNIONSTORE).
+/// The use of the result: it is replied (ZUNION), counted (ZINTERCARD) or stored (ZUNIONSTORE).
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Target {
     Reply,
@@ -112,7 +113,7 @@ enum Target {
 }
 
 impl Request {
-    /// Parses `numkeys` at `at`, the keys, and the options.
+    /// Parses `numkeys`, which is `argv[at]`, the keys, and the options.
     fn parse(ctx: &mut Ctx, at: usize, op: Op, target: Target) -> Result<Request, Error> {
         let numkeys = ctx.int(at)?;
         if numkeys < 1 {
@@ -172,7 +173,8 @@ impl Request {
         Ok(())
     }
 
-    /// The inputs; for a difference in the order of the arguments, otherwise the smallest first.
+    /// The sets to combine; for a difference in the order of the arguments, otherwise the smallest
+    /// set first.
     fn inputs<'s>(&self, ctx: &'s Ctx, first_key: usize) -> Vec<Input<'s>> {
         let keys = ctx.argv[first_key..].iter();
         let mut inputs: Vec<_> = keys
@@ -198,8 +200,8 @@ fn parse_aggregate(ctx: &Ctx, at: usize) -> Result<Aggregate, Error> {
     }
 }
 
-/// Looks up an input and returns its key's hash. The value is taken after all look-ups, as each of
-/// them may delete an expired key.
+/// Looks up the key of an input and returns the key's hash. The values are borrowed after all
+/// look-ups, as each look-up may delete an expired key.
 fn find_input(ctx: &mut Ctx, key: &[u8]) -> Result<Option<u64>, Error> {
     let found = ctx.server.lookup_read(ctx.client, key).map(type_of);
     match found {
@@ -214,7 +216,7 @@ fn members_at<'s>(server: &'s Server, db: u32, hash: Option<u64>, key: &[u8]) ->
     entry.map_or(Members::Absent, Members::of)
 }
 
-/// Passes each member of the intersection with its score to `visit`, until it breaks.
+/// Passes each member of the intersection with its score to `visit`, until `visit` returns `Break`.
 fn intersect(
     inputs: &[Input],
     aggregate: Aggregate,
@@ -229,15 +231,14 @@ fn intersect(
             let Some(score) = other.members.score(member) else {
                 return ControlFlow::Continue(());
             };
-            // As in Redis, infinity times a weight of 0 is not a number here, which the aggregate
-            // replaces by 0.
+            // Infinity times a weight of 0 is NaN, which the aggregate replaces by 0, as in Redis.
             sum = aggregate.combine(sum, score * other.weight);
         }
         visit(member, sum)
     });
 }
 
-/// Collects the first input without the members of the others.
+/// Collects the members of the first input that no other input has.
 fn subtract(inputs: &[Input], result: &mut Accumulator) {
     let Some((first, others)) = inputs.split_first() else {
         return;
@@ -287,7 +288,7 @@ fn compute(request: &Request, inputs: &[Input], limits: &ZsetLimits) -> Accumula
     result
 }
 
-/// Replies with the members.
+/// Computes and replies with a union, intersection or difference.
 fn reply_generic(ctx: &mut Ctx, op: Op) -> CmdResult {
     let request = Request::parse(ctx, 1, op, Target::Reply)?;
     let limits = ZsetLimits::of(ctx.server);
@@ -298,7 +299,7 @@ fn reply_generic(ctx: &mut Ctx, op: Op) -> CmdResult {
     Ok(())
 }
 
-/// Stores the members at `argv[1]`.
+/// Computes a union, intersection or difference and stores it under the key `argv[1]`.
 fn store_generic(ctx: &mut Ctx, op: Op, event: &'static str) -> CmdResult {
     let request = Request::parse(ctx, 2, op, Target::Store)?;
     let limits = ZsetLimits::of(ctx.server);

@@ -1,10 +1,10 @@
-//! Commands on single members: adding, removing, reading, popping from either end, picking at
-//! random.
+//! Commands on single members of a sorted set: adding, removing, reading, popping from either end,
+//! picking at random.
 //!
-//! All pops are [`pop_from_first`]: from the first of several keys that holds a sorted set. The
-//! pops differ in the form of the reply, and the blocking ones (`BZPOPMIN`, `BZPOPMAX`, `BZMPOP`)
-//! wait if there is no member. All pops are propagated as ZPOPMIN or ZPOPMAX of the key that was
-//! popped from.
+//! All commands that pop use [`pop_from_first`], which pops from the first of several keys that is
+//! a sorted set. These commands differ in the form of the reply, and the blocking commands
+//! (`BZPOPMIN`, `BZPOPMAX`, `BZMPOP`) wait if there is no member. All pops are propagated as
+//! ZPOPMIN or ZPOPMAX of the key that was popped from.
 
 use crate::client::blocked::BlockKind;
 use crate::client::reply::ReplyBuf;
@@ -32,7 +32,7 @@ pub struct AddOptions {
 }
 
 impl AddOptions {
-    /// Applies one option; returns false if the word is no option.
+    /// Applies one option of ZADD; returns false if the argument is not an option.
     fn take(&mut self, option: &[u8]) -> bool {
         let flags = &mut self.flags;
         match option.to_ascii_lowercase().as_slice() {
@@ -87,7 +87,8 @@ pub fn zadd(ctx: &mut Ctx) -> CmdResult {
 
 /// ZINCRBY key increment member
 pub fn zincrby(ctx: &mut Ctx) -> CmdResult {
-    // Redis takes it for an option of ZADD, and misses the increment.
+    // An increment of this form is a syntax error: Redis takes it for an option of ZADD, and then
+    // misses the increment.
     const OPTIONS: [&str; 6] = ["nx", "xx", "ch", "incr", "gt", "lt"];
     if OPTIONS.iter().any(|option| ctx.is(2, option)) {
         return Err(Error::SYNTAX);
@@ -97,7 +98,7 @@ pub fn zincrby(ctx: &mut Ctx) -> CmdResult {
     zadd_generic(ctx, 2, options)
 }
 
-/// Adds the pairs of score and member from index `first` on.
+/// Adds the pairs of score and member from `argv[first]` on to the sorted set.
 fn zadd_generic(ctx: &mut Ctx, first: usize, options: AddOptions) -> CmdResult {
     let (pairs, rest) = ctx.argv[first..].as_chunks::<2>();
     if pairs.is_empty() || !rest.is_empty() {
@@ -115,7 +116,7 @@ fn parse_pair<'a>(&[score, member]: &[&'a [u8]; 2]) -> Result<(f64, &'a [u8]), E
     Ok((parse_f64(score).ok_or(Error::NOT_FLOAT)?, member))
 }
 
-/// The results for the members of one ZADD.
+/// The numbers of members that one ZADD added and updated, and the result for its last member.
 struct Tally {
     added: u64,
     updated: u64,
@@ -147,8 +148,8 @@ impl Tally {
     }
 }
 
-/// Adds members to the set at `argv[1]` and replies as ZADD does. With INCR there is exactly one
-/// member.
+/// Adds members to the sorted set with the key `argv[1]`, and replies as ZADD does. With INCR there
+/// is exactly one member.
 pub fn add_members(ctx: &mut Ctx, options: AddOptions, members: &[(f64, &[u8])]) -> CmdResult {
     let (key, flags) = (ctx.argv[1], options.flags);
     let limits = ZsetLimits::of(ctx.server);
@@ -268,7 +269,7 @@ fn zrank_generic(ctx: &mut Ctx, reverse: bool) -> CmdResult {
     Ok(())
 }
 
-/// The end from which members are popped.
+/// The end of a sorted set from which members are popped: lowest or highest score.
 #[derive(Clone, Copy, PartialEq)]
 enum End {
     Min,
@@ -284,7 +285,8 @@ impl End {
         }
     }
 
-    /// The command that pops from this end.
+    /// The command that pops members from this end of a sorted set, and as which all pops are
+    /// propagated.
     fn command(self) -> &'static [u8] {
         if self == End::Min {
             b"ZPOPMIN"
@@ -338,7 +340,7 @@ impl Frame {
 }
 
 /// Pops up to `count` members from the first of `keys` that has any, and replies with them. Returns
-/// the key and the number of members; with `None`, nothing was replied.
+/// the key and the number of members; `None` if there is no such key, and then nothing was replied.
 fn pop_from_first<'a>(
     ctx: &mut Ctx<'a>,
     keys: &[&'a [u8]],
@@ -409,7 +411,7 @@ impl<'a> MultiPop<'a> {
     fn parse(ctx: &Ctx<'a>, at: usize) -> Result<MultiPop<'a>, Error> {
         let numkeys = ctx.int_in(at, 1, i64::MAX, "ERR numkeys should be greater than 0")? as usize;
         let argv = ctx.argv;
-        // MIN or MAX follows the keys.
+        // The argument after the keys of ZMPOP is MIN or MAX.
         let end_at = (at + 1)
             .checked_add(numkeys)
             .filter(|end_at| *end_at < argv.len());
@@ -434,7 +436,8 @@ impl<'a> MultiPop<'a> {
         })
     }
 
-    /// Pops and replies. Returns false if there was no member.
+    /// Pops members and replies with them, as ZMPOP does. Returns false, without a reply, if there
+    /// was no member.
     fn run(&self, ctx: &mut Ctx<'a>) -> Result<bool, Error> {
         let popped = pop_from_first(ctx, self.keys, self.end, self.count, Frame::KeyPairs)?;
         if let Some((key, count)) = popped {
@@ -515,7 +518,8 @@ pub fn zrandmember(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// With a negative count each member is drawn independently, so one may be repeated.
+/// ZRANDMEMBER with a count; if the count is negative, each member is drawn independently, so a
+/// member may be repeated.
 fn zrandmember_with_count(ctx: &mut Ctx) -> CmdResult {
     let (count, with_scores) = random_elements::parse_count_of_pairs(ctx, "withscores")?;
     let limit = ctx.max_string_len();
@@ -555,7 +559,8 @@ pub fn zscan(ctx: &mut Ctx) -> CmdResult {
         return Ok(());
     };
     let options = ScanOptions::parse(ctx.argv, 3, ScanOf::Scores)?;
-    // The cursor precedes the elements but is known last, so the elements are collected separately.
+    // In the reply of ZSCAN the cursor precedes the elements, but is known after them, so the
+    // elements are collected in a buffer of their own.
     let mut found = ReplyBuf::new(reply.resp3);
     let (mut seen, mut len) = (0, 0);
     let in_tree = matches!(zset, Zset::Tree(_));
@@ -580,8 +585,8 @@ pub fn zscan(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Replies with a score of a big set with 17 digits, as Redis's ZSCAN does: 1.1 is
-/// 1.1000000000000001.
+/// Replies with a score in ZSCAN: with 17 digits if the sorted set is a tree (a skiplist in Redis),
+/// as Redis does, so that 1.1 becomes 1.1000000000000001.
 fn reply_scanned_score(reply: &mut ReplyBuf, score: f64, in_tree: bool) {
     let mut text = Vec::with_capacity(24);
     if in_tree {

@@ -6,12 +6,12 @@
 //!   combine   several sets: ZUNION, ZINTER, ZDIFF, stored, replied or only counted
 //! ```
 //!
-//! This file has the rows and the common functions: finding the set, writing members into a reply,
-//! storing a result, notifying that members were removed. The geo commands (`commands::geo`) use
-//! the same functions.
+//! This file has the rows of the command table, and the functions that several commands share:
+//! finding the sorted set, writing members into a reply, storing a result, notifying that members
+//! were removed. The geo commands (`commands::geo`) use these functions, too.
 //!
-//! Members with scores are a flat array in RESP2 and an array of pairs in RESP3, never a map: their
-//! order matters.
+//! Members with scores are a flat array in RESP2 and an array of pairs in RESP3, never a map, as
+//! the order of the members matters.
 
 mod combine;
 mod members;
@@ -34,7 +34,7 @@ use crate::types::{New, Value, kind};
 
 pub use members::{AddOptions, add_members};
 
-/// The rows of the commands in this group.
+/// The commands of this group as rows of the command table: name, function, arity, flags, keys.
 pub const TABLE: &[Command] = &[
     cmd("bzmpop", bzmpop, -5, WRITE | BLOCKING, SORTEDSET)
         .keys(&[counted_keys(2, RW | ACCESS | DELETE)]),
@@ -112,7 +112,7 @@ pub const TABLE: &[Command] = &[
 ];
 
 impl ZsetLimits {
-    /// The limits in the server's settings.
+    /// The settings `zset-max-listpack-*`, and the server's hash seed.
     pub fn of(server: &Server) -> ZsetLimits {
         ZsetLimits {
             max_entries: server.config.zset_max_listpack_entries,
@@ -142,7 +142,8 @@ pub fn write_zset<'s>(
     server.lookup_write(c, key).map(Zset::of_mut).transpose()
 }
 
-/// Replies for each member from the third argument on: `show` gets its score, if it has one.
+/// Calls `show` for each member that is named from `argv[2]` on, to write its part of the reply;
+/// `show` gets the member's score, `None` for a missing member.
 #[inline]
 pub fn reply_for_members(ctx: &mut Ctx, show: impl Fn(&mut ReplyBuf, Option<f64>)) -> CmdResult {
     let zset = read_zset(ctx.server, ctx.client, ctx.argv[1])?;
@@ -155,7 +156,7 @@ pub fn reply_for_members(ctx: &mut Ctx, show: impl Fn(&mut ReplyBuf, Option<f64>
     Ok(())
 }
 
-/// Replies with a member, with its score or without.
+/// Replies with one member of a sorted set, with or without its score.
 #[inline]
 fn reply_member(reply: &mut ReplyBuf, member: &[u8], score: f64, with_scores: bool) {
     if with_scores && reply.resp3 {
@@ -167,8 +168,8 @@ fn reply_member(reply: &mut ReplyBuf, member: &[u8], score: f64, with_scores: bo
     }
 }
 
-/// Stores a computed set under `key`, whatever its old value was, and notifies `event`. An empty
-/// set only deletes the key. Returns the set's length.
+/// Stores a computed sorted set under `key`, whatever the key's old value was, and notifies
+/// `event`. An empty sorted set only deletes the key. Returns the set's length.
 pub fn store_zset(ctx: &mut Ctx, key: &[u8], zset: Zset, event: &'static str) -> usize {
     let (db, len) = (ctx.client.db, zset.len());
     if len > 0 {
@@ -182,7 +183,7 @@ pub fn store_zset(ctx: &mut Ctx, key: &[u8], zset: Zset, event: &'static str) ->
     len
 }
 
-/// Deletes the destination of an empty result.
+/// Deletes the destination key of a command with an empty result.
 fn remove_destination(ctx: &mut Ctx, key: &[u8]) {
     let lazy = ctx.server.config.lazyfree_lazy_server_del;
     if ctx.server.delete_key(ctx.client.db, key, lazy) {
@@ -191,7 +192,8 @@ fn remove_destination(ctx: &mut Ctx, key: &[u8]) {
     }
 }
 
-/// Notifies that `removed` members were removed, and removes the key with the last one.
+/// Notifies that `removed` members of a sorted set were removed, and deletes the key if the sorted
+/// set is empty.
 fn members_removed(ctx: &mut Ctx, key: &[u8], event: &'static str, removed: usize, is_empty: bool) {
     if removed == 0 {
         return;

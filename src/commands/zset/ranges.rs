@@ -1,10 +1,12 @@
 //! Commands on ranges of members, by rank, by score or by bytes, which reply, store, count or
 //! remove them.
 //!
-//! Every range becomes a range of ranks first ([`Bounds::ranks`]), so counting a range by score
-//! costs two descents of the tree, and replying one is a walk over leaves.
+//! Every range is first converted to a range of ranks ([`Bounds::ranks`]). So counting the members
+//! of a range of scores costs two descents of the tree, and replying with a range is a walk over
+//! leaves.
 //!
-//! The older commands are ZRANGE with some options fixed, by the same function.
+//! The older commands, such as ZREVRANGEBYSCORE, are ZRANGE with some options fixed, and use the
+//! same function.
 
 use std::ops::Range;
 
@@ -14,7 +16,7 @@ use crate::error::Error;
 use crate::types::zset::{Accumulator, Aggregate, LexBound, ScoreRange, Zset, ZsetLimits, limit};
 use crate::util::number::{parse_f64_lenient, parse_i64};
 
-/// The kind of a range.
+/// The order in which a range of members is given: by rank, by score, or by the members' bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum By {
     Rank,
@@ -22,8 +24,8 @@ enum By {
     Lex,
 }
 
-/// The bounds `min` and `max`; for ranks `start` and `stop`, which are relative to the end if
-/// negative.
+/// The bounds of a range: `min` and `max`, or for ranks `start` and `stop`, which count from the
+/// highest rank if negative.
 enum Bounds<'a> {
     Ranks(i64, i64),
     Scores(ScoreRange),
@@ -51,7 +53,8 @@ impl<'a> Bounds<'a> {
         }
     }
 
-    /// The ranks between the bounds. Bounds that are ranks count from the highest if `reverse`.
+    /// The ranks of the members between the bounds. With `reverse`, bounds that are ranks count
+    /// from the highest score.
     fn ranks(&self, zset: &Zset, reverse: bool) -> Range<usize> {
         match *self {
             Bounds::Ranks(start, stop) => {
@@ -68,7 +71,8 @@ impl<'a> Bounds<'a> {
     }
 }
 
-/// `start` and `stop` of `len` members as a half-open range; empty if no member is in it.
+/// Converts `start` and `stop` of a sorted set with `len` members to a half-open range of ranks,
+/// which is empty if it contains no member.
 fn clamp_ranks(start: i64, stop: i64, len: usize) -> Range<usize> {
     let from_end = |rank: i64| {
         if rank < 0 {
@@ -86,7 +90,7 @@ fn clamp_ranks(start: i64, stop: i64, len: usize) -> Range<usize> {
     }
 }
 
-/// Parses `5`, or `(5` for an exclusive bound.
+/// Parses a bound of a range of scores: `5`, or `(5` for an exclusive bound.
 fn score_bound(text: &[u8]) -> Result<(f64, bool), Error> {
     let (text, exclusive) = match text.strip_prefix(b"(") {
         Some(rest) => (rest, true),
@@ -96,7 +100,7 @@ fn score_bound(text: &[u8]) -> Result<(f64, bool), Error> {
     Ok((score, exclusive))
 }
 
-/// Parses `[bytes`, `(bytes`, `-` or `+`.
+/// Parses a bound of BYLEX: `[bytes`, `(bytes` for an exclusive bound, `-` or `+`.
 fn lex_bound(text: &[u8]) -> Result<LexBound<'_>, Error> {
     match text {
         b"-" => Ok(LexBound::Min),
@@ -107,7 +111,7 @@ fn lex_bound(text: &[u8]) -> Result<LexBound<'_>, Error> {
     }
 }
 
-/// The parsed arguments of a range command.
+/// The parsed arguments of ZRANGE or one of its older variants.
 struct Query<'a> {
     key: &'a [u8],
     bounds: Bounds<'a>,
@@ -117,17 +121,18 @@ struct Query<'a> {
     with_scores: bool,
 }
 
-/// The options that the name of a command fixes.
+/// The options of ZRANGE that the name of an older command fixes.
 #[derive(Clone, Copy, Default)]
 struct Fixed {
     by: Option<By>,
     reverse: Option<bool>,
-    /// The result is stored, so WITHSCORES is not allowed.
+    /// Whether the result is stored (ZRANGESTORE), so that WITHSCORES is not allowed.
     stored: bool,
 }
 
 impl<'a> Query<'a> {
-    /// Parses the key at `at`, the bounds after it, then the options that `fixed` leaves open.
+    /// Parses the key `argv[at]`, the two bounds after the key, then the options that `fixed`
+    /// leaves open.
     fn parse(ctx: &Ctx<'a>, at: usize, fixed: Fixed) -> Result<Query<'a>, Error> {
         let argv = ctx.argv;
         let (mut by, mut reverse) = (fixed.by, fixed.reverse);
@@ -162,7 +167,8 @@ impl<'a> Query<'a> {
                 "ERR syntax error, WITHSCORES not supported in combination with BYLEX",
             ));
         }
-        // With REV the bounds are reversed, too; ranks then count from the highest.
+        // With REV, the first argument is the upper bound, except for ranks, which then count from
+        // the highest score.
         let swap = reverse && by != By::Rank;
         let (min, max) = if swap {
             (at + 2, at + 1)
@@ -262,8 +268,9 @@ pub fn zrangestore(ctx: &mut Ctx) -> CmdResult {
     if let Some(zset) = read_zset(ctx.server, ctx.client, query.key)? {
         let ranks = query.ranks(&zset);
         result.reserve(ranks.len());
-        // Redis fills a listpack until a member does not fit, and a listpack has no -0. Redis knows
-        // the number of members in advance only for a range of ranks.
+        // A score of -0 must become 0 where it does in Redis, which fills a listpack, without -0,
+        // until a member does not fit. Redis starts without a listpack only if it knows the number
+        // of members in advance, as for a range of ranks.
         let known = matches!(query.bounds, Bounds::Ranks(..)) && ranks.len() > limits.max_entries;
         let mut packed = !known;
         zset.walk(ranks, query.reverse, |member, score| {

@@ -1,5 +1,6 @@
 //! The few facts of a certificate that the server shows or uses: serial number, validity, the
-//! common name and the URIs of its subject. Reads DER, as far as these facts need it.
+//! common name and the URIs of its subject. Reads certificates in DER, as far as these facts need
+//! it.
 //!
 //! ```text
 //!   Certificate ─> TBSCertificate ─> [0] version, serial, algorithm, issuer, validity, subject,
@@ -8,15 +9,16 @@
 //!
 //! **Invariant:** any bytes give a value or `None`, never a panic
 //! (`tests::damaged_certificates_do_not_panic`).
-//! **Limits:** names are compared as bytes. A name with a NUL is ignored: another reader may take
-//! the part before it for the whole.
+//! **Limits:** names in certificates are compared as bytes. A name with a NUL byte is ignored, as
+//! other software may take the part before the NUL for the whole name.
 
-/// The facts of one certificate.
+/// The facts of one certificate that the server shows or uses.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Facts {
     /// The serial number in capital hexadecimal digits.
     pub serial: String,
-    /// The first and the last second in which the certificate is valid, as Unix time.
+    /// The first second in which the certificate is valid, as Unix time; `not_after_s` is the last
+    /// one.
     pub not_before_s: i64,
     pub not_after_s: i64,
     /// The last common name of the subject.
@@ -25,17 +27,17 @@ pub struct Facts {
     pub uris: Vec<Vec<u8>>,
 }
 
-/// The tags of DER that are read.
+/// The tags of DER's types of values that this server reads.
 pub mod tag {
-    /// A number.
+    /// The tag of an integer.
     pub const INTEGER: u8 = 0x02;
-    /// Bytes.
+    /// The tag of a string of bytes.
     pub const OCTET_STRING: u8 = 0x04;
-    /// The name of an algorithm or of a field.
+    /// The tag of an object identifier, which names an algorithm or a field.
     pub const OID: u8 = 0x06;
     pub(super) const UTC_TIME: u8 = 0x17;
     pub(super) const GENERALIZED_TIME: u8 = 0x18;
-    /// A sequence: values in a fixed order.
+    /// The tag of a sequence: values in a fixed order.
     pub const SEQUENCE: u8 = 0x30;
     pub(super) const SET: u8 = 0x31;
     pub(super) const VERSION: u8 = 0xa0;
@@ -50,11 +52,12 @@ const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
 /// The OID of the extension subjectAltName, 2.5.29.17.
 const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
 
-/// A reader of consecutive DER values.
+/// A reader of consecutive DER values in a slice of bytes.
 pub struct Der<'a>(pub &'a [u8]);
 
 impl<'a> Der<'a> {
-    /// The next value: its tag and its contents.
+    /// The next DER value: its tag and its contents; `None` at the end or if the value is
+    /// malformed.
     fn next(&mut self) -> Option<(u8, &'a [u8])> {
         let (&tag, rest) = self.0.split_first()?;
         let (&first, mut rest) = rest.split_first()?;
@@ -76,14 +79,14 @@ impl<'a> Der<'a> {
         Some((tag, contents))
     }
 
-    /// The contents of the next value, which must have this tag.
+    /// The contents of the next DER value, which must have the given tag.
     pub fn expect(&mut self, tag: u8) -> Option<&'a [u8]> {
         self.next()
             .filter(|(found, _)| *found == tag)
             .map(|(_, contents)| contents)
     }
 
-    /// The next value if it has this tag; otherwise nothing is read.
+    /// The contents of the next DER value, if it has the given tag; otherwise nothing is read.
     pub fn optional(&mut self, tag: u8) -> Option<&'a [u8]> {
         match self.0.first() {
             Some(&found) if found == tag => self.expect(tag),
@@ -177,7 +180,8 @@ fn alternative_uris(extensions: &[u8]) -> Vec<Vec<u8>> {
     uris
 }
 
-/// A time as Unix seconds: `YYMMDDhhmmssZ`, or with four digits of the year.
+/// Parses a time in a certificate, `YYMMDDhhmmssZ` or with four digits of the year, as Unix
+/// seconds.
 fn time((tag, text): (u8, &[u8])) -> Option<i64> {
     let digits = match tag {
         UTC_TIME => 2,
@@ -201,7 +205,8 @@ fn time((tag, text): (u8, &[u8])) -> Option<i64> {
     if !(1..=12).contains(&month) {
         return None;
     }
-    // Days from the civil date, with years that begin in March.
+    // The number of days since 1970 is computed from the date, with years that begin in March, so
+    // that a leap day ends its year.
     let shifted = (month + 9) % 12;
     let years = if month <= 2 { year - 1 } else { year };
     let days = 365 * years + years / 4 - years / 100 + years / 400 + (153 * shifted + 2) / 5 + day
@@ -248,7 +253,8 @@ mod tests {
 
     #[test]
     fn damaged_certificates_do_not_panic() {
-        // A sequence of sequences of every tag and length that matters.
+        // Random bytes after a valid beginning of a certificate, from tags and lengths that the
+        // reader handles in different branches.
         let mut random = 12345u32;
         for _ in 0..20_000 {
             let bytes: Vec<u8> = (0..24)

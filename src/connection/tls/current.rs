@@ -23,22 +23,23 @@ pub type Loaded = Result<Materials, String>;
 /// The state of TLS in the server.
 #[derive(Default)]
 pub struct Current {
-    /// What new connections use; `None` while no setting needs TLS.
+    /// The materials that new connections use; `None` while no setting needs TLS.
     pub materials: Option<Arc<Materials>>,
-    /// The time of the next look at the files, in milliseconds.
+    /// The time in milliseconds at which the files of the certificates are read again
+    /// (`tls-auto-reload-interval`).
     pub due_ms: i64,
     loading: Option<Receiver<Loaded>>,
 }
 
 impl Current {
-    /// The materials. Fails while no setting needs TLS.
+    /// The materials for a new connection. Fails while no setting needs TLS.
     pub fn needed(&self) -> io::Result<&Materials> {
         let missing = || io::Error::other("TLS is not configured");
         self.materials.as_deref().ok_or_else(missing)
     }
 
-    /// Continues an outgoing connection: the connect, then, if there is an address in `secure`, the
-    /// TLS handshake with the server there. After an error `conn` may be `None`.
+    /// Continues an outgoing connection: the connect, then, if `secure` has an address, the TLS
+    /// handshake with the server at this address. After an error `conn` may be `None`.
     pub fn advance(
         &self,
         conn: &mut Option<Connection>,
@@ -59,7 +60,7 @@ impl Current {
             .map_or(Ok(State::Connecting), Connection::handshake)
     }
 
-    /// Starts to load, unless a load runs already.
+    /// Starts to load materials on a thread, unless such a load runs already.
     pub fn load_in_background(&mut self, inputs: Inputs) -> io::Result<()> {
         if self.loading.is_some() {
             return Ok(());
@@ -68,14 +69,15 @@ impl Current {
         thread::Builder::new()
             .name("tls-reload".into())
             .spawn(move || {
-                // If CONFIG SET has loaded meanwhile, the result is not needed any more.
+                // Sending fails if CONFIG SET has loaded materials since this load began; the
+                // result is not needed then.
                 let _ = send.send(Materials::load(&inputs));
             })?;
         self.loading = Some(receive);
         Ok(())
     }
 
-    /// The result of the load in the background, if it has ended.
+    /// The result of the load on a thread, if the load has ended.
     pub fn take_loaded(&mut self) -> Option<Loaded> {
         match self.loading.as_ref()?.try_recv() {
             Ok(loaded) => {
@@ -90,7 +92,8 @@ impl Current {
         }
     }
 
-    /// Uses these materials from now on; the result of a load that still runs is not used.
+    /// Uses `materials` for new connections from now on; the result of a load that still runs on a
+    /// thread is dropped.
     pub fn replace(&mut self, materials: Materials) {
         self.materials = Some(Arc::new(materials));
         self.loading = None;

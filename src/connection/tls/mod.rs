@@ -6,9 +6,9 @@
 //!                         verify.rs        └─> Facts for INFO (certificate.rs)
 //! ```
 //!
-//! `Materials` are built whole and then replaced whole: a running connection keeps those that it
-//! began with, and a failure leaves the present ones in use. [`Inputs`] has no reference to the
-//! server, so a thread can load from it.
+//! `Materials` are built as a whole and replaced as a whole: a running connection keeps the
+//! materials that it began with, and if building fails, the present materials stay in use.
+//! [`Inputs`] has no reference to the server, so a thread can load from it.
 //!
 //! **Limits:** rustls speaks TLS 1.2 and 1.3 with forward secrecy and AEAD ciphers only. There are
 //! no parameters for classic Diffie-Hellman (`tls-dh-params-file`), no CBC ciphers and no RSA key
@@ -44,7 +44,7 @@ use self::verify::{Clients, Servers, Sessions, Trust};
 use crate::config::{Config, TlsAuthClients, TlsAuthClientsUser};
 use crate::sys;
 
-/// A copy of the settings of TLS alone.
+/// A copy of the settings of TLS, from which materials are loaded.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Inputs {
     server: Pair,
@@ -53,17 +53,19 @@ pub struct Inputs {
     ca_file: PathBuf,
     ca_dir: PathBuf,
     auth: TlsAuthClients,
-    /// Whether other servers are reached by TLS, so that their certificates have to be checked.
+    /// Whether this server connects to other servers by TLS (`tls-replication`, `tls-cluster`), so
+    /// that it must check their certificates.
     outgoing: bool,
     protocols: String,
     ciphers: String,
     ciphersuites: String,
     prefer_server_ciphers: bool,
-    /// The number of sessions and the seconds for which they are kept; `None` without caching.
+    /// The maximum number of cached TLS sessions, and the seconds for which a session is cached;
+    /// `None` without caching.
     sessions: Option<(u32, u32)>,
 }
 
-/// The files of a certificate and its key.
+/// The paths of a certificate and of its private key, and the key's passphrase.
 #[derive(Clone, PartialEq, Eq)]
 struct Pair {
     certificate: PathBuf,
@@ -71,7 +73,7 @@ struct Pair {
     passphrase: Vec<u8>,
 }
 
-/// The contents of all files, to see whether a reload changes anything.
+/// The contents of all files of certificates and keys, to see whether a reload changes anything.
 #[derive(PartialEq, Eq, Default)]
 struct Files(Vec<(PathBuf, Vec<u8>)>);
 
@@ -83,7 +85,8 @@ impl Files {
     }
 }
 
-/// Everything that new connections need.
+/// Everything that new TLS connections need: rustls's configurations as server and as client, and
+/// facts of the certificates.
 pub struct Materials {
     server: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
@@ -133,7 +136,8 @@ pub fn is_needed(config: &Config) -> bool {
 }
 
 impl Materials {
-    /// Reads all files and builds what rustls needs. `Err` is a line for the log.
+    /// Reads all files of certificates and keys, and builds rustls's configurations. `Err` is a
+    /// line for the log.
     pub fn load(inputs: &Inputs) -> Result<Materials, String> {
         let missing = |what: &str| Err(format!("No {what} configured!"));
         if inputs.server.certificate.as_os_str().is_empty() {
@@ -190,7 +194,8 @@ impl Materials {
         self.inputs == other.inputs && self.files == other.files
     }
 
-    /// The first of this server's certificates that is not valid at `now_s`, as a line for the log.
+    /// A line for the log about the first of this server's own certificates that is not valid at
+    /// `now_s`.
     pub fn not_valid(&self, now_s: i64) -> Option<String> {
         let own = [
             (&self.server_facts, &self.inputs.server),
@@ -210,7 +215,7 @@ impl Materials {
         })
     }
 
-    /// The fields of INFO's section: serial number and remaining seconds of each certificate.
+    /// The fields of INFO's section tls: serial number and remaining seconds of each certificate.
     pub fn info(&self, now_s: i64) -> [(&'static str, String); 6] {
         info_of(
             [&self.server_facts, &self.client_facts, &self.ca_facts].map(Option::as_ref),
@@ -218,13 +223,13 @@ impl Materials {
         )
     }
 
-    /// Begins a session with a client that has connected.
+    /// Begins a TLS session with a client that has connected.
     pub fn accept(&self, socket: TcpStream) -> io::Result<Session> {
         let session = UnbufferedServerConnection::new(self.server.clone());
         Ok(Session::server(socket, session.map_err(io::Error::other)?))
     }
 
-    /// Begins a session with the server at `address`, to which `socket` is connected.
+    /// Begins a TLS session with the server at `address`, to which `socket` is connected.
     pub fn connect(&self, socket: TcpStream, address: SocketAddr) -> io::Result<Session> {
         let name = ServerName::from(address.ip());
         let session = UnbufferedClientConnection::new(self.client.clone(), name);
@@ -232,7 +237,7 @@ impl Materials {
     }
 }
 
-/// INFO's section without TLS: no certificate.
+/// The fields of INFO's section tls if TLS is off: there is no certificate.
 pub fn info_without() -> [(&'static str, String); 6] {
     info_of([None; 3], 0)
 }
@@ -254,7 +259,8 @@ fn info_of(facts: [Option<&Facts>; 3], now_s: i64) -> [(&'static str, String); 6
     ]
 }
 
-/// The names in a client's certificate that may be those of its ACL user.
+/// The names in a client's certificate that `tls-auth-clients-user` allows as the name of the
+/// client's ACL user.
 pub fn user_names(session: &Session, field: TlsAuthClientsUser) -> Vec<Vec<u8>> {
     let Some(facts) = session
         .peer_certificate()
@@ -304,7 +310,7 @@ fn key_pair(
         Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch)) => {
             Err(failed("key values mismatch".into()))
         }
-        // A certificate of version 1 can't be compared with its key, but it can be used.
+        // A certificate of X.509 version 1 can't be compared with its key, but can be used.
         _ => Ok(Arc::new(certified)),
     }
 }
@@ -331,8 +337,8 @@ fn trusted(inputs: &Inputs, files: &mut Files) -> Result<Vec<CertificateDer<'sta
         };
         paths.sort();
         for path in paths {
-            // Files that can't be read are skipped: a directory of certificates also has other
-            // files.
+            // Files that can't be read are skipped, as `tls-ca-cert-dir` may also have other files
+            // than certificates.
             let Ok(text) = files.read(&path) else {
                 continue;
             };

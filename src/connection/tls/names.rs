@@ -1,4 +1,5 @@
-//! The names of protocols and ciphers in the settings: those of OpenSSL, as in Redis and Valkey.
+//! The names of TLS protocols and ciphers in the settings, which are OpenSSL's names, as in Redis
+//! and Valkey.
 
 use rustls::crypto::aws_lc_rs::cipher_suite::*;
 use rustls::version::{TLS12, TLS13};
@@ -42,8 +43,8 @@ const CIPHERSUITES: [(&str, SupportedCipherSuite); 3] = [
     ),
 ];
 
-/// `tls-protocols`: the versions, and the words for versions that this server does not support.
-/// Empty is the default, TLS 1.2 and 1.3.
+/// Parses `tls-protocols`: returns the versions of TLS, and the names of versions that this server
+/// does not support. An empty text means the default, TLS 1.2 and 1.3.
 pub fn protocols(
     text: &str,
 ) -> Result<(Vec<&'static SupportedProtocolVersion>, Vec<&str>), String> {
@@ -105,9 +106,9 @@ pub fn suites(ciphersuites: &str, ciphers: &str) -> Result<Vec<SupportedCipherSu
     Ok(all)
 }
 
-/// The suites that a list in OpenSSL's language names. `X+Y` is what is in both groups; `!X`
-/// removes for good, `-X` until it is named again, and `+X` moves to the end. Words that name
-/// nothing of the table go to `unknown`.
+/// The cipher suites that a list in OpenSSL's syntax selects. `X+Y` selects the suites that are in
+/// both groups; `!X` removes the suites of group X for good, `-X` until the list names them again,
+/// and `+X` moves them to the end. Words that name no suite or group of `table` go to `unknown`.
 fn choose<'a>(
     text: &'a str,
     table: &[(&str, SupportedCipherSuite)],
@@ -129,7 +130,8 @@ fn choose<'a>(
                 .collect::<Vec<_>>()
         };
         match word.as_bytes()[0] {
-            // OpenSSL's security levels are ignored: all suites of this server are above them.
+            // `@SECLEVEL` is ignored: all cipher suites of this server fulfil OpenSSL's security
+            // levels.
             b'@' => {}
             b'!' => {
                 rest(&mut chosen);
@@ -155,10 +157,10 @@ fn choose<'a>(
     chosen
 }
 
-/// Whether the suite of this name is in a group of OpenSSL's, or is the group.
+/// Whether the cipher suite `name` is in OpenSSL's group `group`, or `group` is its own name.
 fn is_in(group: &str, name: &str) -> bool {
     match group {
-        // All suites are in these groups.
+        // Every cipher suite of TLS 1.2 in this server is in these groups.
         "ALL" | "DEFAULT" | "HIGH" | "ECDHE" | "EECDH" | "KECDHE" | "KEECDH" | "TLSV1.2" => true,
         "AES" | "AES128" | "AES256" | "CHACHA20" | "ECDSA" => name.contains(group),
         "AESGCM" => name.contains("GCM"),

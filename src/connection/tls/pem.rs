@@ -27,17 +27,17 @@ use crate::sys;
 
 use super::certificate::{Der, tag};
 
-/// The maximum size of a file.
+/// The maximum size of a PEM file, in bytes.
 const FILE_MAX: u64 = 16 * 1024 * 1024;
 
 struct Section {
     label: String,
     der: Vec<u8>,
-    /// Whether the key has the headers of OpenSSL's own encryption.
+    /// Whether the section is a private key with the headers of OpenSSL's old encryption.
     old_encryption: bool,
 }
 
-/// The contents of a file. `Err` is the error text without the path.
+/// The contents of a certificate's or a key's file. `Err` is the error text without the path.
 pub fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     let text = |e: std::io::Error| sys::error_text(&e);
     let mut bytes = Vec::new();
@@ -68,7 +68,7 @@ pub fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, String>
     }
 }
 
-/// The first private key of a PEM text. `passphrase` decrypts it if it is encrypted.
+/// The first private key of a PEM text. `passphrase` decrypts the key if it is encrypted.
 pub fn private_key(text: &[u8], passphrase: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
     for section in sections(text)? {
         if section.old_encryption {
@@ -89,7 +89,8 @@ pub fn private_key(text: &[u8], passphrase: &[u8]) -> Result<PrivateKeyDer<'stat
     Err("no private key in PEM format".into())
 }
 
-/// PKCS #8's EncryptedPrivateKeyInfo with PBES2, PBKDF2 and AES-CBC: what OpenSSL writes.
+/// Decrypts a private key in the form that OpenSSL writes: PKCS #8's EncryptedPrivateKeyInfo with
+/// PBES2, PBKDF2 and AES-CBC.
 fn decrypted(der: &[u8], passphrase: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
     if passphrase.is_empty() {
         return Err("the key has a passphrase, and none is set".into());
@@ -103,7 +104,7 @@ fn decrypted(der: &[u8], passphrase: &[u8]) -> Result<PrivateKeyDer<'static>, St
     Ok(PrivatePkcs8KeyDer::from(plain).into())
 }
 
-/// An encrypted key, in its parts.
+/// The parts of an encrypted private key: parameters of the encryption, and encrypted bytes.
 struct Sealed<'a> {
     prf: pbkdf2::Algorithm,
     salt: &'a [u8],
@@ -114,11 +115,12 @@ struct Sealed<'a> {
     data: &'a [u8],
 }
 
-/// The maximum number of iterations: about ten seconds.
+/// The maximum number of iterations of PBKDF2, which take about ten seconds.
 const ITERATIONS_MAX: u32 = 10_000_000;
 const PBES2: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x05, 0x0d];
 const PBKDF2: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x05, 0x0c];
-/// The prefixes of hmacWithSHA1 and so on, and of aes128-CBC and so on.
+/// The common beginning of the OIDs of hmacWithSHA1, hmacWithSHA256 and so on; `AES` is that of
+/// aes128-CBC and so on.
 const HMAC: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x02];
 const AES: &[u8] = &[0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x01];
 

@@ -5,8 +5,9 @@
 //!   migrate ─> WaitingLink: AUTH?, SELECT ─> windows of RESTORE ─> DEL of the keys that arrived
 //! ```
 //!
-//! **Invariant:** nothing but this command runs meanwhile, so a key can't change on its way.
-//! **Limits:** those of `execute::waiting_link`.
+//! **Invariant:** no other command runs before MIGRATE ends, so a key can't change between its
+//! RESTORE and its deletion. **Limits:** a slow destination blocks the server for up to MIGRATE's
+//! timeout once for each reply, as `execute::waiting_link` explains.
 
 use std::mem::take;
 
@@ -28,7 +29,8 @@ pub fn migrate(ctx: &mut Ctx, mut migration: Migration) -> CmdResult {
     match wire::error_of(&migration, failure.as_ref()) {
         None => ctx.client.reply.ok(),
         Some(error) if ctx.server.dirty == dirty => return Err(error),
-        // Some keys were moved: the command has not failed as a whole, and is propagated.
+        // Some keys were moved before the error. Their deletion is propagated, which it would not
+        // be if this function returned the error.
         Some(error) => {
             ctx.server.stats.count_error(error.code());
             ctx.client.reply.error(&error);
@@ -78,7 +80,7 @@ fn transfer(ctx: &mut Ctx, migration: &mut Migration) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Records a reply of the destination.
+/// Records a reply of the destination to AUTH, SELECT, or the RESTORE of a key.
 fn note(migration: &mut Migration, tag: u32, reply: Reply) {
     let error = match reply {
         Reply::Error(error) => Some(error),

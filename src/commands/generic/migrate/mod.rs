@@ -13,9 +13,9 @@ use crate::execute::blocked;
 use crate::execute::migration::{Destination, Migration};
 use crate::util::number::parse_i64;
 
-/// The error for MIGRATE in a primary's stream or an AOF, which have the deletion in its place.
+/// The error for MIGRATE in a primary's stream or an AOF: MIGRATE is propagated as DEL.
 const NOT_HERE: Error = Error::of("ERR MIGRATE is not a command of a primary's stream or an AOF");
-/// The timeout in milliseconds in place of one that is not positive.
+/// The timeout of MIGRATE, in milliseconds, if the client's timeout is not positive.
 const DEFAULT_TIMEOUT_MS: u64 = 1000;
 
 /// MIGRATE host port key|"" destination-db timeout [COPY] [REPLACE] [AUTH password | AUTH2 username
@@ -74,7 +74,7 @@ pub fn migrate(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// The arguments after the timeout.
+/// The arguments of MIGRATE after the timeout.
 struct MigrateOptions<'a> {
     copy: bool,
     replace: bool,

@@ -1,5 +1,5 @@
-//! What MIGRATE sends to the other server, and the errors that it reports. Used by both ways of
-//! sending: `at_once`, and `networking::migrate`.
+//! What MIGRATE sends to the other server, and the errors that it reports. Used by `at_once`, for a
+//! MIGRATE in a transaction or a script, and by `networking::migrate`, for all others.
 
 use crate::error::Error;
 use crate::execute::migration::{Destination, Migration};
@@ -7,40 +7,42 @@ use crate::link::{Errors, Failure, Step};
 use crate::persist::rdb::payload;
 use crate::state::Server;
 
-/// The size of the requests that are under way for one MIGRATE, unless one key is larger.
+/// The maximum total size, in bytes, of the requests of one MIGRATE that have no reply yet, unless
+/// a single key is larger.
 pub const WINDOW: usize = 1 << 20;
 
-/// The tags of the steps.
+/// The tags of requests, by which their replies are identified.
 pub mod tag {
-    /// AUTH.
+    /// The tag of AUTH.
     pub const AUTH: u32 = 0;
-    /// SELECT, and ASKING.
+    /// The tag of SELECT and ASKING.
     pub const SELECT: u32 = 1;
-    /// RESTORE or DEL of a key.
+    /// The tag of a RESTORE or a DEL of a key.
     pub const KEY: u32 = 2;
 }
 
-/// AUTH, if an account is given. Nothing is sent before the reply to AUTH.
+/// The request AUTH, if MIGRATE has a password. Nothing else is sent before the reply to AUTH.
 pub fn auth(to: &Destination) -> Option<Step> {
     let (user, password) = to.account.as_ref()?;
     Some(Step::auth(tag::AUTH, user.as_deref(), password).wait())
 }
 
-/// SELECT of the database at the destination.
+/// The request SELECT, with the number of the database at the destination.
 pub fn select(migration: &Migration) -> Step {
     let db = migration.to_db.to_string();
     let step = Step::new(tag::SELECT, &["SELECT", &db]).errors(Errors::Tolerated);
     step.timeout(migration.timeout_ms)
 }
 
-/// ASKING, which must precede a DEL: the other node only imports the slot and does not own it yet.
+/// The request ASKING, which must precede a DEL in a cluster: the other node only imports the slot
+/// and does not own it yet.
 pub fn asking(migration: &Migration) -> Step {
     let step = Step::new(tag::SELECT, &["ASKING"]).errors(Errors::Tolerated);
     step.timeout(migration.timeout_ms)
 }
 
-/// RESTORE with the value of a key; DEL if the key was sent before and does not exist any more;
-/// nothing if it was deleted before it was sent.
+/// The request that moves a key: RESTORE with its value, or DEL if the key was sent before and does
+/// not exist any more. `None` if the key was deleted before it was sent.
 pub fn request_for(server: &mut Server, migration: &Migration, key: &[u8]) -> Option<Vec<Vec<u8>>> {
     let config = &server.config;
     let (version, compress) = (config.rdb_version.number(), config.rdbcompression);
@@ -54,7 +56,7 @@ pub fn request_for(server: &mut Server, migration: &Migration, key: &[u8]) -> Op
         .map_or(0, |at| at.saturating_sub(now).max(1));
     let value = payload::dump(entry, version, compress);
     let verb = match server.cluster {
-        // The slot moves, so the other node does not own it yet.
+        // In a cluster, MIGRATE serves to move a slot, which the other node does not own yet.
         Some(_) => "RESTORE-ASKING",
         None => "RESTORE",
     };
@@ -85,7 +87,8 @@ pub fn error_of(migration: &Migration, failure: Option<&Failure>) -> Option<Erro
     }
 }
 
-/// The error of a lost connection, with the step that failed, as in Redis.
+/// The error for a lost connection, which names the step that failed (connecting, writing or
+/// reading), as in Redis.
 fn io_error(failure: &Failure) -> &'static str {
     match failure {
         Failure::Resolve(_) => "IOERR error or timeout connecting to the client",

@@ -15,7 +15,7 @@ use crate::util::number::parse_i64;
 /// DEBUG SEGFAULT
 pub fn segfault(_: &mut Ctx) -> CmdResult {
     tape::not_recorded("DEBUG SEGFAULT");
-    // The signal that the kernel would send, with the same effect.
+    // The server sends itself the signal that the kernel would send at an invalid access.
     nix::sys::signal::raise(nix::sys::signal::Signal::SIGSEGV)
         .map_err(|error| Error::new(format!("ERR {error}")))
 }
@@ -33,13 +33,13 @@ pub fn assert_now(ctx: &mut Ctx) -> CmdResult {
 
 /// DEBUG OOM
 pub fn oom(ctx: &mut Ctx) -> CmdResult {
-    // More than any address space: the failed allocation ends the process.
+    // No address space has room for `isize::MAX` bytes: the failed allocation ends the process.
     let memory: Vec<u8> = Vec::with_capacity(isize::MAX as usize);
     ctx.client.reply.bulk(&memory);
     Ok(())
 }
 
-/// The delay of a restart; an argument that is not a number means none.
+/// The delay of DEBUG RESTART; an argument that is not a number means no delay.
 fn restart_delay(ctx: &Ctx) -> Duration {
     let ms = ctx.argv.get(2).and_then(|text| parse_i64(text));
     Duration::from_millis(ms.unwrap_or(0).max(0) as u64)

@@ -85,7 +85,8 @@ fn marks_fields(server: &Server) -> bool {
     server.config.extended_redis_compatibility
 }
 
-/// Mixes in the type, the value, and whether there is an expiry time, but not that time.
+/// Mixes the type, the value, and whether the key has an expiry time, into a digest; the expiry
+/// time itself does not count.
 fn mix_value(digest: &mut Digest, entry: KeyRef, marks_fields: bool) {
     digest.mix(&(type_of(entry) as u32).to_be_bytes());
     match entry.value() {
@@ -130,8 +131,8 @@ fn mix_hash(digest: &mut Digest, hash: &Hash, marks_fields: bool) {
     }
 }
 
-/// Adds a field with its value, or a member with its score. The order within a pair matters, that
-/// of the pairs does not.
+/// Adds a field with its value, or a member with its score, to a digest. The order of the two
+/// within their pair matters, the order of the pairs does not.
 fn add_pair(digest: &mut Digest, first: &[u8], second: &[u8], expires: bool) {
     let mut pair = Digest::default();
     pair.mix(first);

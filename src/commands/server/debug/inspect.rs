@@ -27,7 +27,7 @@ use crate::util::quote::repr;
 const NO_TABLE: Error =
     Error::of("ERR The value stored at the specified key is not represented using an hash table");
 
-/// The key that the subcommand inspects, without removing it if it has expired.
+/// The entry of the key that the DEBUG subcommand inspects; an expired key is not removed.
 fn subject<'a>(ctx: &'a mut Ctx) -> Result<KeyRef<'a>, Error> {
     let key = ctx.argv[2];
     let hash = ctx.server.hash_key(key);
@@ -95,7 +95,7 @@ fn serialized_len(entry: KeyRef) -> usize {
 fn object_len(value: &Value) -> usize {
     match value {
         Value::Str(raw) => string_len(raw.bytes()),
-        // A listpack counts as a quicklist of one node.
+        // An RDB file stores a list in one listpack as a quicklist of one node.
         Value::List(List::Listpack(listpack)) => 2 + string_len(listpack.as_bytes()),
         Value::Zset(Zset::Listpack(listpack)) => string_len(listpack.as_bytes()),
         Value::Set(Set::Intset(ints)) => string_len(ints.as_bytes()),
@@ -132,7 +132,8 @@ fn object_len(value: &Value) -> usize {
     }
 }
 
-/// The size of a small integer, which is written as an integer.
+/// The size, in an RDB file, of a string that is an integer of at most 32 bits; `None` for larger
+/// ones, which are written as text.
 fn integer_len(n: i64) -> Option<usize> {
     i8::try_from(n)
         .map(|_| 2)
@@ -141,7 +142,7 @@ fn integer_len(n: i64) -> Option<usize> {
         .ok()
 }
 
-/// The size of a length: 1, 2, 5 or 9 bytes.
+/// The size of a length in an RDB file: 1, 2, 5 or 9 bytes.
 fn length_len(n: usize) -> usize {
     match n {
         0..=0x3f => 1,
@@ -151,7 +152,7 @@ fn length_len(n: usize) -> usize {
     }
 }
 
-/// The size of a string: plain, or compressed if that is shorter.
+/// The size of a string in an RDB file: as it is, or compressed if that is shorter.
 fn string_len(bytes: &[u8]) -> usize {
     let plain = length_len(bytes.len()) + bytes.len();
     if bytes.len() <= 20 {
@@ -339,8 +340,8 @@ pub fn sdslen(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Redis groups clients that may be evicted by size: the first class ends below 32 KB, each later
-/// one doubles the limit, and the last has none.
+/// Redis groups the clients that may be evicted by their memory: the first group ends below 32 KB,
+/// each later group at twice the limit of the one before, and the last group has no limit.
 const SMALLEST_CLASS: u32 = 15;
 const LAST_CLASS: u32 = 32;
 

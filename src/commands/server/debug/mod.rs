@@ -26,7 +26,7 @@ use crate::util::byte_size::parse_memory;
 use crate::util::glob;
 use crate::util::number::{parse_f64, parse_i64};
 
-/// The rows of the commands in this group.
+/// The commands of this group as rows of the command table: name, function, arity, flags, keys.
 pub const TABLE: &[Command] = &[cmd(
     "debug",
     debug,
@@ -36,7 +36,7 @@ pub const TABLE: &[Command] = &[cmd(
 )
 .role(Role::Debug)];
 
-/// A subcommand: name, minimum and maximum number of arguments after it, function.
+/// A subcommand of DEBUG: name, minimum and maximum number of arguments after the name, function.
 type Row = (&'static str, usize, usize, fn(&mut Ctx) -> CmdResult);
 
 const ANY: usize = usize::MAX;
@@ -147,7 +147,7 @@ fn debug(ctx: &mut Ctx) -> CmdResult {
     }
 }
 
-/// The error of a subcommand for invalid arguments.
+/// The error for a DEBUG subcommand that is unknown or has a wrong number of arguments.
 fn unknown_subcommand(ctx: &Ctx) -> Error {
     Error::new(format!(
         "ERR unknown subcommand or wrong number of arguments for '{}'. Try DEBUG HELP.",
@@ -166,7 +166,7 @@ fn switch(ctx: &Ctx, at: usize) -> bool {
     parse_i64(&text[..digits]).is_some_and(|n| n != 0)
 }
 
-/// As [`switch`], with a default for a missing argument.
+/// Whether the argument `at` is not 0, as for [`switch`]; `default` if there is no such argument.
 fn switch_or(ctx: &Ctx, at: usize, default: bool) -> bool {
     if at < ctx.argv.len() {
         switch(ctx, at)
@@ -398,7 +398,8 @@ fn populate(ctx: &mut Ctx) -> CmdResult {
         5 => Some(ctx.int_in(4, 0, 512 << 20, POSITIVE)? as usize),
         _ => None,
     };
-    // Makes room for all keys at once, up to a limit, since the count comes from a client.
+    // The table grows once, to the size for all keys; up to a limit, as the number of keys comes
+    // from a client.
     let room = ctx
         .db()
         .len()
@@ -410,8 +411,8 @@ fn populate(ctx: &mut Ctx) -> CmdResult {
     ok(ctx)
 }
 
-/// Adds `prefix:i` with the value `value:i`, extended with zero bytes or cut if there is a size. An
-/// existing key is not changed.
+/// Adds the key `prefix:i` with the value `value:i`, which is extended with zero bytes or cut to
+/// `size`, if given. An existing key is not changed.
 fn populate_one(ctx: &mut Ctx, prefix: &[u8], i: i64, size: Option<usize>) {
     let db = ctx.client.db;
     let key = [prefix, b":", i.to_string().as_bytes()].concat();

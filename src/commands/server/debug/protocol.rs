@@ -3,7 +3,7 @@
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::error::Error;
 
-/// The number that Redis replies; it is not meant to be pi.
+/// The number that Redis replies to DEBUG PROTOCOL DOUBLE; it is not meant to be pi.
 #[allow(clippy::approx_constant)]
 const SAMPLE_DOUBLE: f64 = 3.141;
 
@@ -60,7 +60,7 @@ pub fn protocol(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// The push message of a command follows its reply.
+/// DEBUG PROTOCOL PUSH replies with a string, which a push message follows.
 fn push(ctx: &mut Ctx) {
     let reply = &mut ctx.client.reply;
     reply.bulk(b"Some real reply following the push reply");

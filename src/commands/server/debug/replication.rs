@@ -43,8 +43,8 @@ pub fn replicate(ctx: &mut Ctx) -> CmdResult {
 
 /// DEBUG FORCE-FREE-PRIMARY-ASYNC 0|1
 pub fn force_free_primary_async(ctx: &mut Ctx) -> CmdResult {
-    // Nothing is to be done: all clients, the link to the primary too, are freed at the end of a
-    // turn.
+    // There is nothing to switch: this server frees every client, also that of the link to the
+    // primary, at the end of the event loop's turn.
     ok(ctx)
 }
 
@@ -52,8 +52,8 @@ pub fn force_free_primary_async(ctx: &mut Ctx) -> CmdResult {
 pub fn protect_client(ctx: &mut Ctx) -> CmdResult {
     let id = parse_i64(ctx.argv[2]).filter(|id| *id > 0);
     let id = id.ok_or(Error::of("ERR Invalid client id"))? as u64;
-    // Nothing is to be done: a client is referred to by slot and id, and freed at the end of a
-    // turn, when no code uses it.
+    // There is nothing to protect: code refers to a client by slot and id, and clients are freed at
+    // the end of the event loop's turn, when no code uses them.
     let exists = ctx.client.id == id || ctx.server.net.clients.iter().any(|c| c.id == id);
     match exists {
         true => ok(ctx),

@@ -42,14 +42,17 @@ pub struct DebugSwitches {
     /// DEBUG PAUSE-AFTER-FORK 1: this process stops itself after a fork, and on a replica when its
     /// primary has forked for it, until a SIGCONT.
     pub pause_after_fork: bool,
-    /// DEBUG REPL-PAUSE: where this process stops itself in a full sync, until a SIGCONT.
+    /// DEBUG REPL-PAUSE: the step of a full sync at which this process stops itself until a
+    /// SIGCONT.
     pub repl_pause: Option<ReplPause>,
-    /// DEBUG DELAY-RDB-CLIENT-FREE-SECONDS: the grace period of a full sync over two connections;
-    /// `None` is the default.
+    /// DEBUG DELAY-RDB-CLIENT-FREE-SECONDS: the number of seconds for which a primary keeps the
+    /// stream for a replica whose snapshot connection ended; `None` is the default.
     pub rdb_client_grace_s: Option<i64>,
-    /// DEBUG DROP-CLUSTER-PACKET-FILTER: packets of this type are dropped; -2: all.
+    /// DEBUG DROP-CLUSTER-PACKET-FILTER: the type of the packets of the cluster bus that are
+    /// dropped; -2 drops all.
     pub dropped_packets: Option<i64>,
-    /// DEBUG CLOSE-CLUSTER-LINK-ON-PACKET-DROP 1: a dropped packet closes its link.
+    /// DEBUG CLOSE-CLUSTER-LINK-ON-PACKET-DROP 1: a dropped packet closes the connection that it
+    /// came from.
     pub close_link_at_drop: bool,
     /// DEBUG AOF-BACKLOG-LIMIT: the number of bytes that may wait for the AOF's disk before clients
     /// with waiting writes are not read.

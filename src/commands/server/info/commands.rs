@@ -1,4 +1,4 @@
-//! The figures of each command, and the errors that were replied.
+//! The sections of INFO with the figures of each command, and with the errors that were replied.
 
 use crate::command::table::CommandEntry;
 use crate::util::number::DoubleBuf;

@@ -1,4 +1,5 @@
-//! The data and its copies: persistence, replication, modules, cluster, keyspace, keysizes.
+//! The sections of INFO about the data and its copies: persistence, replication, modules, cluster,
+//! keyspace, keysizes.
 
 use crate::commands::server::info::{Report, View};
 use crate::persist::aof::State;
@@ -8,7 +9,7 @@ use crate::state::Server;
 use crate::types::Type;
 use crate::types::lengths::COUNTED;
 
-/// Loading, snapshots and the AOF.
+/// The section persistence: loading, snapshots and the AOF.
 pub fn persistence(view: &View, out: &mut Report) {
     let server = view.server;
     out.field("loading", server.loading.is_in_place() as u8);
@@ -68,7 +69,7 @@ pub fn persistence(view: &View, out: &mut Report) {
     }
 }
 
-/// The progress of a load.
+/// The fields `loading_*`: the progress of a load.
 fn loading(server: &Server, out: &mut Report) {
     let load = &server.load;
     out.field("loading_start_time", load.start_s);
@@ -90,7 +91,7 @@ fn status(failed: bool) -> &'static str {
     if failed { "err" } else { "ok" }
 }
 
-/// The AOF, if it is on.
+/// The fields of the AOF that are shown only if the AOF is on.
 fn aof(server: &Server, out: &mut Report) {
     let aof = &server.aof;
     out.field("aof_current_size", aof.current_size);
@@ -101,7 +102,7 @@ fn aof(server: &Server, out: &mut Report) {
     out.field("aof_delayed_fsync", aof.flush.delayed_syncs);
 }
 
-/// The progress and the cost of the running child.
+/// The progress of the child that saves or rewrites, and the memory that it costs (copy on write).
 fn child(view: &View, out: &mut Report) {
     let server = view.server;
     let child = server.child.as_ref();
@@ -115,7 +116,7 @@ fn child(view: &View, out: &mut Report) {
     out.field("current_save_keys_total", child.map_or(0, |c| c.keys_total));
 }
 
-/// The forecast of the last fork.
+/// The forecast, before the last fork, of the memory that the child would cost.
 fn forecast(view: &View, out: &mut Report) {
     let forecast = view.server.forks.forecast;
     out.field("fork_forecast_page_tables", forecast.page_tables);
@@ -131,12 +132,13 @@ fn is_running(server: &Server, kind: ChildKind) -> bool {
     running(server, kind).is_some()
 }
 
-/// Seconds since the child was forked; -1 without a child.
+/// The seconds since the running child of this kind was forked; -1 without such a child.
 fn running_seconds(server: &Server, kind: ChildKind) -> i64 {
     running(server, kind).map_or(-1, |child| (server.clock.now_ms - child.started_ms) / 1000)
 }
 
-/// The role, the replicas and the history.
+/// The section replication: the role, the replicas, and the ids and offsets of the replication
+/// history.
 pub fn replication(view: &View, out: &mut Report) {
     let server = view.server;
     let (replication, now_ms) = (&server.replication, server.clock.now_ms);
@@ -196,7 +198,8 @@ fn primary(server: &Server, upstream: &Upstream, out: &mut Report) {
     out.field("master_last_io_seconds_ago", last_io_s);
     let syncing = upstream.phase == Phase::Transfer;
     out.field("master_sync_in_progress", syncing as u8);
-    // Offsets count from 1: without a history, the offset is that of the first byte.
+    // Replication offsets count from 1: a replica that has no history yet shows the offset of the
+    // first byte.
     let has_history = upstream.can_continue || client.is_some();
     let applied = match has_history {
         true => server.replication.stream.end(),
@@ -206,7 +209,8 @@ fn primary(server: &Server, upstream: &Upstream, out: &mut Report) {
     out.field("slave_read_repl_offset", applied + waiting as u64);
     out.field("slave_repl_offset", applied);
     out.field("slave_repl_lag_ms", upstream.lag_ms.unwrap_or(-1));
-    // The same figures under Valkey's names, then under Redis's.
+    // Size and peak of the stream that the replica collects while it loads a snapshot, first under
+    // Valkey's names, then under Redis's.
     let collected = &upstream.collected;
     out.field("replicas_repl_buffer_size", collected.bytes());
     out.field("replicas_repl_buffer_peak", collected.peak());
@@ -239,8 +243,9 @@ fn primary(server: &Server, upstream: &Upstream, out: &mut Report) {
     out.field("replica_announced", config.replica_announced as u8);
 }
 
-/// The snapshot that is being received. As in Redis, the size is -1 before the header, and 0 if it
-/// is unknown; the bytes that are left are then negative.
+/// The fields of the snapshot that this replica is receiving. As in Redis, the size is -1 before
+/// the header has arrived, and 0 if the header does not contain it; the number of bytes that are
+/// left is then negative.
 fn snapshot(received: &Received, now_ms: i64, out: &mut Report) {
     let total = received.total.map_or(-1, |total| total as i64);
     let bytes = received.bytes as i64;
@@ -256,15 +261,15 @@ fn snapshot(received: &Received, now_ms: i64, out: &mut Report) {
     out.field("master_sync_last_io_seconds_ago", idle_s);
 }
 
-/// An empty section, since there are no modules.
+/// The section modules, which is empty, since modules are not supported.
 pub fn modules(_: &View, _: &mut Report) {}
 
-/// Whether cluster mode is on.
+/// The section cluster: whether cluster mode is on.
 pub fn cluster(view: &View, out: &mut Report) {
     out.field("cluster_enabled", view.server.config.cluster_enabled as u8);
 }
 
-/// For each database and type, the number of keys of each range of lengths.
+/// The section keysizes: for each database and type, the number of keys in each range of lengths.
 pub fn keysizes(view: &View, out: &mut Report) {
     for db in &view.server.data.dbs {
         let Some(lengths) = &db.lengths else {
@@ -286,7 +291,8 @@ pub fn keysizes(view: &View, out: &mut Report) {
     }
 }
 
-/// The name of a type in the section keysizes, and what its lengths count.
+/// The name of a type in the section keysizes of INFO, and the name of what its lengths count
+/// (bytes or elements).
 fn keysizes_name(of: Type) -> (&'static str, &'static str) {
     match of {
         Type::String => ("strings", "sizes"),
@@ -298,7 +304,7 @@ fn keysizes_name(of: Type) -> (&'static str, &'static str) {
     }
 }
 
-/// A power of two with the largest unit that divides it: `512`, `1K`, `2M`.
+/// Formats a power of two with the largest unit (K, M, G or T) that divides it: `512`, `1K`, `2M`.
 fn with_unit(mut n: u64) -> String {
     let mut units = ["", "K", "M", "G", "T"].iter().peekable();
     while n >= 1024 && n.is_multiple_of(1024) && units.len() > 1 {

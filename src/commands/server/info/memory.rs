@@ -1,4 +1,4 @@
-//! The memory section; `observe::memory_report` explains its figures.
+//! The section memory of INFO; `observe::memory_report` explains its figures.
 
 use crate::config::Choice;
 use crate::observe::memory_report::{Report as MemoryReport, excess, ratio};
@@ -53,8 +53,8 @@ pub fn memory(view: &View, out: &mut Report) {
     out.field("lazyfreed_objects", server.lazyfree.freed());
 }
 
-/// The interpreters and the sources of scripts. An interpreter that was never needed does not
-/// exist.
+/// The memory of the Lua interpreters and of the sources of scripts. An interpreter is created when
+/// it is first needed, so its memory may be 0.
 fn scripts(server: &Server, out: &mut Report) {
     let (scripting, functions) = (&server.scripting, &server.data.functions);
     let (eval, engine) = (scripting.eval_memory(), functions.engine_memory());

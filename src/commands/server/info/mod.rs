@@ -10,8 +10,9 @@
 //! ```
 //!
 //! Tools parse these lines, so names and order are those of Redis 7.2; fields that Valkey 8 and
-//! Redis 8 added are in their places. Client libraries recognise servers by `server_name`, and some
-//! refuse unknown names, so that field is omitted; `aeris_version` identifies this server.
+//! Redis 8 added stand where those servers show them. Client libraries recognise servers by
+//! `server_name`, and some refuse unknown names, so that field is omitted; `aeris_version`
+//! identifies this server.
 //!
 //! **Invariant:** each section appears once, in the order of [`SECTIONS`], for any arguments
 //! (`sections_come_once_and_in_order`).
@@ -30,7 +31,7 @@ use crate::observe::memory_report::Census;
 use crate::state::Server;
 use crate::util::byte_size;
 
-/// The data for the sections.
+/// The data from which the sections of INFO are written.
 struct View<'a> {
     server: &'a Server,
     client: &'a Client,
@@ -60,7 +61,8 @@ impl Report {
         let _ = write!(self.0, "{name}:{value:.digits$}\r\n");
     }
 
-    /// Writes `name` in bytes, and `name_human`.
+    /// Writes two fields: `name` with the number of bytes, and `name_human` with a rounded one such
+    /// as `1.50M`.
     fn bytes(&mut self, name: &str, bytes: usize) {
         let human = byte_size::format_bytes_human(bytes as u64);
         let _ = write!(self.0, "{name}:{bytes}\r\n{name}_human:{human}\r\n");
@@ -76,7 +78,8 @@ struct Section {
     write: fn(&View, &mut Report),
 }
 
-/// When a section is included; each variant includes those before it.
+/// The arguments of INFO that include a section: each variant is also included by those of the
+/// variants before it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Shown {
     /// The section is shown if INFO names it.
@@ -156,14 +159,15 @@ const SECTIONS: [Section; 18] = [
     section("debug", "Debug", Shown::Named, stats::debug),
 ];
 
-/// The text of INFO. `wanted` has names of sections, or of sets of them; unknown ones are ignored.
-/// `client` is the client of the command INFO, which is moved out of the table of clients.
+/// The text of INFO. `wanted` has names of sections or of sets of sections (such as `all`); unknown
+/// names are ignored. `client` is the client of the command INFO, which is moved out of the table
+/// of clients.
 pub fn info(server: &mut Server, client: &Client, wanted: &[&[u8]]) -> String {
     server.note_peak_memory();
     describe(server, client, wanted)
 }
 
-/// As [`info`], without changing the server: for a crash report.
+/// The text of INFO, made without changing the server, for a crash report.
 pub fn describe(server: &Server, client: &Client, wanted: &[&[u8]]) -> String {
     let view = View {
         server,

@@ -1,4 +1,4 @@
-//! The process: server, clients, CPU.
+//! The sections of INFO about the process: server, clients, tls, cpu.
 
 use nix::sys::resource::{Usage, UsageWho, getrusage};
 use nix::sys::time::TimeVal;
@@ -15,7 +15,7 @@ use crate::sys::tape::{self, Input};
 
 use crate::commands::server::info::{Report, View};
 
-/// Versions, process, time and settings files.
+/// The section server: versions, process, time and settings files.
 pub fn server(view: &View, out: &mut Report) {
     let (server, config) = (view.server, &view.server.config);
     let uptime_s = (server.clock.now_ms - server.run.start_ms).max(0) / 1000;
@@ -100,7 +100,7 @@ fn listeners(server: &Server, out: &mut Report) {
     }
 }
 
-/// The certificates in use.
+/// The section tls: the certificates in use.
 pub fn tls(view: &View, out: &mut Report) {
     let server = view.server;
     let fields = match &server.tls.materials {
@@ -124,7 +124,7 @@ fn operating_system() -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// The connected clients.
+/// The section clients: the number of connected clients, and figures of their buffers.
 pub fn clients(view: &View, out: &mut Report) {
     let (server, census) = (view.server, view.census());
     out.field(
@@ -147,7 +147,8 @@ pub fn clients(view: &View, out: &mut Report) {
     paused(server, out);
 }
 
-/// CLIENT PAUSE: the purpose, the held commands, and the remaining time.
+/// The fields `paused_*`: the reason why commands are held back, which commands, and the remaining
+/// time.
 fn paused(server: &Server, out: &mut Report) {
     let now = server.clock.now_ms;
     let (reason, until) = match server.pause.longest(now) {
@@ -169,7 +170,7 @@ fn paused(server: &Server, out: &mut Report) {
     out.field("paused_timeout_milliseconds", until - now);
 }
 
-/// CPU times of the process and its children.
+/// The section cpu: the CPU times of the process and its children.
 pub fn cpu(_: &View, out: &mut Report) {
     usage(out, UsageWho::RUSAGE_SELF, "");
     usage(out, UsageWho::RUSAGE_CHILDREN, "_children");

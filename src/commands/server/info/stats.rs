@@ -1,4 +1,5 @@
-//! Counters since the start or since CONFIG RESETSTAT.
+//! The sections of INFO with counters since the start or since CONFIG RESETSTAT, and those about
+//! hot and big keys.
 
 use crate::commands::server::info::{Report, View};
 use crate::db::Db;
@@ -7,7 +8,7 @@ use crate::observe::memory_report::ratio;
 use crate::state::Server;
 use crate::types::Type;
 
-/// The counters.
+/// The section stats: counters since the start or since CONFIG RESETSTAT.
 pub fn stats(view: &View, out: &mut Report) {
     let stats = &view.server.stats;
     out.field("total_connections_received", stats.connections_received);
@@ -62,7 +63,7 @@ pub fn stats(view: &View, out: &mut Report) {
 fn keys(view: &View, out: &mut Report) {
     let (server, stats) = (view.server, &view.server.stats);
     out.field("expired_keys", stats.expired_keys);
-    // The same figure under Redis's name, then under Valkey's.
+    // The number of expired hash fields, first under Redis's name, then under Valkey's.
     out.field("expired_subkeys", stats.expired_fields);
     out.field("expired_fields", stats.expired_fields);
     out.decimal("expired_stale_perc", stale_percent(server), 2);
@@ -130,7 +131,7 @@ fn traffic(view: &View, out: &mut Report) {
     out.field("dump_payload_sanitizations", sanitizations);
     out.field("total_reads_processed", stats.reads_processed);
     out.field("total_writes_processed", stats.writes_processed);
-    // One thread does all reads and writes.
+    // There are no I/O threads: one thread does all reads and writes.
     out.field("io_threaded_reads_processed", 0);
     out.field("io_threaded_writes_processed", 0);
     out.field("io_threaded_freed_objects", 0);
@@ -162,7 +163,8 @@ fn event_loop(view: &View, out: &mut Report) {
     );
 }
 
-/// The section exists while a session of HOTKEYS exists, or HOTKEYS tracking is on.
+/// The section hotkeys, which exists while a session of HOTKEYS exists, or the setting
+/// `hotkeys-tracking` is on.
 pub fn hotkeys(view: &View, out: &mut Report) {
     let hotkeys = &view.server.hotkeys;
     let active = hotkeys.session.as_ref().is_some_and(|s| s.is_active());
@@ -171,7 +173,7 @@ pub fn hotkeys(view: &View, out: &mut Report) {
     out.field("hotkeys-used-memory", hotkeys.memory());
 }
 
-/// The section exists while BIGKEYS tracking is on.
+/// The section bigkeys, which exists while the setting `bigkeys-tracking` is on.
 pub fn bigkeys(view: &View, out: &mut Report) {
     let Some(big) = &view.server.bigkeys else {
         return;

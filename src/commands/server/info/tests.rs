@@ -1,4 +1,4 @@
-//! INFO's text as a whole.
+//! Tests of the whole text of INFO.
 
 use crate::client::flag;
 use crate::commands::server::info::*;
@@ -209,7 +209,7 @@ fn errors_of_the_aof_are_unexpected() {
     assert_eq!(field(&mut server, "total_error_replies"), "2");
 }
 
-/// The counted blocks are those that Redis 8.2 counts.
+/// `dump_payload_sanitizations` counts the listpacks and intsets that Redis 8.2 counts.
 #[test]
 fn packed_blocks_are_counted_where_the_setting_demands_their_check() {
     let mut server = server();
