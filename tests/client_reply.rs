@@ -5,11 +5,11 @@ mod common;
 
 use common::Peer;
 
-/// Sent after each case, so that the end of its replies can be found.
+/// The requests that are sent after each case, so that the end of its replies can be found.
 const END: [&str; 2] = ["CLIENT REPLY ON", "PING end"];
 const END_REPLY: &str = "+OK$3end";
 
-/// Requests that are sent together, and the reply without line ends.
+/// Requests that are sent together, and the expected replies without line ends.
 const CASES: &[(&[&str], &str)] = &[
     (&["CLIENT REPLY OFF", "PING", "NOSUCH", "GET"], ""),
     (&["CLIENT REPLY SKIP", "NOSUCH", "PING"], "+PONG"),
@@ -26,14 +26,14 @@ const CASES: &[(&[&str], &str)] = &[
         &["CLIENT REPLY SKIP", "CLIENT REPLY maybe", "PING"],
         "+PONG",
     ),
-    // RESET ends OFF, and SKIP applies to it as to any command.
+    // RESET ends CLIENT REPLY OFF; CLIENT REPLY SKIP suppresses its reply like any other.
     (&["CLIENT REPLY OFF", "RESET", "PING"], "+RESET+PONG"),
     (&["CLIENT REPLY SKIP", "RESET", "PING"], "+PONG"),
     (&["CLIENT REPLY OFF", "HELLO 3", "PING"], ""),
     (&["CLIENT REPLY SKIP", "HELLO 9", "PING"], "+PONG"),
     (&["CLIENT REPLY SKIP", "AUTH x y", "PING"], "+PONG"),
     (&["CLIENT REPLY SKIP", "BLPOP nosuch 0.01", "PING"], "+PONG"),
-    // Messages about subscriptions are not replies.
+    // Messages about subscriptions are not replies, so CLIENT REPLY does not suppress them.
     (
         &["CLIENT REPLY SKIP", "SUBSCRIBE a", "UNSUBSCRIBE"],
         "*3$9subscribe$1a:1*3$11unsubscribe$1a:0",
@@ -126,8 +126,9 @@ fn off_and_skip_drop_the_bytes_that_they_drop_in_redis() {
     }
 }
 
-/// Real servers never close such a connection and read nothing more from it: they close it after
-/// the reply, which is never sent. Here QUIT closes it, as documented.
+/// QUIT and damaged requests end a connection after CLIENT REPLY OFF or SKIP, as documented. Redis
+/// and Valkey leave it open and read nothing more: they close it after the reply, which is never
+/// sent.
 #[test]
 fn a_client_without_replies_is_closed_without_one() {
     let server = Peer::aeris(&[]);
@@ -140,7 +141,8 @@ fn a_client_without_replies_is_closed_without_one() {
     }
 }
 
-/// The kernel knows of the end before the reply is sent, so nothing is waited for.
+/// CLIENT KILL ends the victim's connection before its reply is sent, so the test waits for
+/// nothing.
 #[test]
 fn a_killed_client_is_gone_when_the_reply_arrives() {
     let server = Peer::aeris(&[]);
@@ -155,7 +157,7 @@ fn a_killed_client_is_gone_when_the_reply_arrives() {
     }
 }
 
-/// Nothing follows the reply of QUIT, also if what comes behind it is no request.
+/// Nothing follows the reply of QUIT, even if the bytes behind QUIT are no valid request.
 #[test]
 fn nothing_follows_the_reply_of_quit() {
     let server = Peer::aeris(&[]);
@@ -173,7 +175,7 @@ fn nothing_follows_the_reply_of_quit() {
     }
 }
 
-/// What comes behind a request that waits is looked at when the wait has ended.
+/// The bytes behind a request that blocks are parsed when the client is no longer blocked.
 #[test]
 fn an_error_of_the_protocol_waits_for_the_replies_before_it() {
     let server = Peer::aeris(&[]);

@@ -1,4 +1,4 @@
-//! Servers of this project as nodes of a cluster: among themselves, and with real servers.
+//! Servers of aeris as nodes of a cluster: among themselves, and with nodes of Redis and Valkey.
 
 mod common;
 
@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use common::{Peer, Reply, free_port, multibulk, parse_reply};
 
-/// Starts a server; `None` if there is no such peer.
+/// A function that starts a server; `None` if a server of this kind is not installed.
 type Start = fn(&[&str]) -> Option<Peer>;
 
 fn ours(args: &[&str]) -> Option<Peer> {
     Some(Peer::aeris(args))
 }
 
-/// The text of a reply.
+/// Sends a request and returns its reply as text.
 fn text(server: &Peer, line: &str) -> String {
     words(parse_reply(server.connect().line(line).as_bytes()))
 }
@@ -43,7 +43,7 @@ fn is_up(server: &Peer) -> bool {
     text(server, "CLUSTER INFO").contains("cluster_state:ok")
 }
 
-/// The words of CLUSTER NODES for a node, from the flags on.
+/// The words of a node's line in CLUSTER NODES, from the flags on.
 fn line(server: &Peer, name: &str) -> String {
     let nodes = text(server, "CLUSTER NODES");
     let found = nodes.lines().find(|line| line.starts_with(name));
@@ -68,7 +68,8 @@ fn start(start: Start, settings: &[&str]) -> Option<(Peer, String)> {
     Some((server, bus))
 }
 
-/// Three primaries with a third of the slots each, and a replica of the first; with their names.
+/// Starts three primaries with a third of the slots each, and a replica of the first. Returns the
+/// servers and their node names.
 fn cluster(starts: [Start; 4]) -> Option<(Vec<Peer>, Vec<String>)> {
     let nodes: Option<Vec<(Peer, String)>> = starts.iter().map(|how| start(*how, &[])).collect();
     let nodes = nodes?;
@@ -87,7 +88,8 @@ fn cluster(starts: [Start; 4]) -> Option<(Vec<Peer>, Vec<String>)> {
     let servers: Vec<Peer> = nodes.into_iter().map(|(server, _)| server).collect();
     let round = std::cell::Cell::new(0);
     wait_until("joined cluster", || {
-        // A handshake that a busy machine delays is given up, and not begun again by itself.
+        // A handshake that a busy machine delays is given up by the nodes, so CLUSTER MEET is sent
+        // again.
         if round.replace(round.get() + 1) % 200 == 0 {
             for meet in &meets {
                 assert_eq!(text(&servers[0], meet), "OK");
@@ -114,14 +116,14 @@ fn cluster(starts: [Start; 4]) -> Option<(Vec<Peer>, Vec<String>)> {
     Some((servers, names))
 }
 
-/// The primary is killed, its replica is elected, the old primary follows it, and takes the role
-/// back by hand.
+/// The primary is killed, its replica is elected, the old primary follows the new one, and takes
+/// the role back by CLUSTER FAILOVER.
 fn story(starts: [Start; 4]) {
     let Some((mut servers, names)) = cluster(starts) else {
         return;
     };
-    // Slot 3300.
-    // WAIT is about the writes of its connection.
+    // `key:{b}` is in slot 3300, which the first primary owns. SET and WAIT share a connection,
+    // because WAIT is about the writes of its own connection.
     let mut writer = servers[0].connect();
     assert_eq!(writer.line("SET key:{b} value"), "+OK\r\n");
     assert_eq!(writer.line("WAIT 1 60000"), ":1\r\n");
@@ -168,8 +170,8 @@ fn a_replica_of_valkey_9_replaces_a_primary_of_ours() {
     story([ours, Peer::valkey9, ours, Peer::valkey9]);
 }
 
-/// A primary that gets SHUTDOWN FAILOVER, or a signal with this setting, gives its slots to its
-/// replica, which is not elected by itself.
+/// A primary that gets SHUTDOWN FAILOVER, or SIGTERM with `shutdown-on-sigterm failover`, gives its
+/// slots to its replica, whose own elections are switched off.
 fn hand_over(starts: [Start; 4], by_signal: bool) {
     let Some((servers, names)) = cluster(starts) else {
         return;
@@ -217,7 +219,8 @@ fn a_server_without_a_cluster_hands_nothing_over() {
     );
 }
 
-/// A link whose handler is called without need keeps the loop turning: a whole core for each node.
+/// An idle node must not call the handler of a bus link without need: the event loop would then
+/// turn without a pause and use a whole core.
 #[test]
 fn idle_nodes_sleep_between_their_pings() {
     let (servers, _) = cluster([ours; 4]).expect("servers");
@@ -241,7 +244,7 @@ fn idle_nodes_sleep_between_their_pings() {
     }
 }
 
-/// The fields that tests/observed_fields.rs leaves to a cluster.
+/// The fields of INFO that only a node of a cluster has, which tests/observed_fields.rs leaves out.
 #[test]
 fn fields_of_a_node_have_its_values() {
     let (servers, _) = cluster([ours; 4]).expect("servers");
@@ -249,7 +252,7 @@ fn fields_of_a_node_have_its_values() {
     let server = c.line("INFO server");
     assert!(server.contains("\r\nredis_mode:cluster\r\n"), "{server}");
     assert_eq!(number(&c.line("INFO cluster"), "cluster_enabled"), 1);
-    // A link in each direction for each of the three other nodes.
+    // Each of the three other nodes has a link from this node and a link to it.
     wait_until("links to all nodes", || {
         number(&c.line("INFO clients"), "cluster_connections") == 6
     });
@@ -271,13 +274,13 @@ fn number(info: &str, field: &str) -> u64 {
     value.trim().parse().expect("a number")
 }
 
-/// Clients must not be sent to a replica that has only a part of the data.
+/// CLUSTER SLOTS leaves a replica out while it loads: clients must not read a part of the data.
 #[test]
 fn a_replica_that_loads_is_not_listed() {
     let (servers, names) = cluster([ours; 4]).expect("servers");
     let mut primary = servers[0].connect();
     assert_eq!(primary.line("DEBUG POPULATE 3000 {b} 1000"), "+OK\r\n");
-    // With it, the stream has an offset.
+    // After this write, the replication stream has an offset.
     assert_eq!(primary.line("SET {b} value"), "+OK\r\n");
     let is_listed = |server: &Peer| text(server, "CLUSTER SLOTS").contains(&names[3]);
     wait_until("entry in CLUSTER SLOTS", || servers.iter().all(is_listed));
@@ -321,7 +324,7 @@ fn messages_reach_the_subscribers_of_all_nodes() {
 fn a_second_server_does_not_start_on_the_same_file() {
     let (first, _) = start(ours, &[]).expect("a server");
     let name = text(&first, "CLUSTER MYID");
-    // The file that replaces another one is locked, too.
+    // A save replaces nodes.conf by a new file, which must be locked, too.
     assert_eq!(text(&first, "CLUSTER BUMPEPOCH"), "BUMPED 1");
     let file = first.dir().join("nodes.conf");
     wait_until("saved file", || {
@@ -360,6 +363,6 @@ fn a_damaged_file_ends_the_start() {
     assert!(!again.status.success());
     let log = String::from_utf8_lossy(&again.stdout).into_owned();
     assert!(log.contains("corrupted cluster config file"), "{log}");
-    // The server has left the file unchanged.
+    // The server that refused to start has left the damaged file unchanged.
     assert_eq!(std::fs::read_to_string(&file).expect("the file"), cut);
 }

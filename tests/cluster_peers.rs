@@ -1,10 +1,11 @@
-//! The machine of `aeris::cluster` on real sockets, in clusters of real servers.
+//! The state machine of `aeris::cluster` on real sockets, in clusters of Redis and Valkey servers.
 //!
-//! A node of ours meets three real primaries, follows one, is elected by the others when that one
-//! is killed, is followed by it when it comes back, and votes for it in the next election. What the
-//! real servers say of it is read with CLUSTER NODES.
+//! A node of aeris meets three primaries, becomes a replica of one, and is elected by the other two
+//! when its primary is killed. The killed server comes back as a replica of the node, which votes
+//! for this server in the next election. What the other servers know of the node is read with
+//! CLUSTER NODES.
 //!
-//! The node replicates nothing: this is about the bus.
+//! The node replicates no data: the test is about the cluster bus.
 
 mod common;
 
@@ -23,7 +24,7 @@ use common::{Peer, Reply, free_port, parse_reply};
 const TIMEOUT_MS: u64 = 2000;
 const SLOTS: usize = 16_384;
 
-/// A node with its sockets.
+/// A node of a cluster, with its sockets on the cluster bus.
 struct Node {
     cluster: Cluster,
     listener: TcpListener,
@@ -94,8 +95,8 @@ impl Node {
                 Action::Wire(Wire::Send { link, message }) => {
                     let mut bytes = Vec::new();
                     message.encode(&mut bytes);
-                    // Packets are small against the buffers of a socket; an error shows at the
-                    // read.
+                    // Packets are small against the send buffer of a socket, so the write does not
+                    // block; the next read reports an error.
                     if let Some((stream, _)) = self.streams.get_mut(&link) {
                         let _ = stream.write_all(&bytes);
                     }
@@ -108,7 +109,7 @@ impl Node {
         }
     }
 
-    /// One turn of the loop.
+    /// One iteration of the node's event loop: accepts, reads, and does what is due.
     fn turn(&mut self) {
         while let Ok((stream, _)) = self.listener.accept() {
             stream.set_nonblocking(true).expect("a socket");
@@ -169,7 +170,7 @@ impl Node {
         }
     }
 
-    /// Serves the bus until the condition holds.
+    /// Runs the node's event loop until `condition` is true.
     fn until(&mut self, what: &str, condition: impl Fn(&Node) -> bool) {
         let start = Instant::now();
         while !condition(self) {
@@ -201,7 +202,7 @@ fn text(server: &Peer, line: &str) -> String {
     }
 }
 
-/// The line of CLUSTER NODES for a node: its words from the flags on.
+/// The words of a node's line in CLUSTER NODES, from the flags on.
 fn line(server: &Peer, name: &str) -> String {
     let nodes = text(server, "CLUSTER NODES");
     let found = nodes.lines().find(|line| line.starts_with(name));
@@ -213,7 +214,7 @@ fn is_up(server: &Peer) -> bool {
     text(server, "CLUSTER INFO").contains("cluster_state:ok")
 }
 
-/// Three real primaries with a third of the slots each.
+/// Starts three primaries of Redis or Valkey with a third of the slots each.
 fn servers(start: fn(&[&str]) -> Option<Peer>) -> Option<Vec<Peer>> {
     let mut servers = Vec::new();
     for _ in 0..3 {
@@ -227,7 +228,8 @@ fn servers(start: fn(&[&str]) -> Option<Peer>) -> Option<Vec<Peer>> {
             &timeout,
             "--repl-diskless-sync-delay",
             "0",
-            // Redis 7.0 shows that it reads extensions by sending some.
+            // Redis 7.0 shows that it reads extensions of pings by sending some, such as its host
+            // name.
             "--cluster-announce-hostname",
             "theirs.example.org",
         ])?);
@@ -244,7 +246,7 @@ fn servers(start: fn(&[&str]) -> Option<Peer>) -> Option<Vec<Peer>> {
     Some(servers)
 }
 
-/// The whole story with servers of one version.
+/// The whole story of this file's header, with servers of one version.
 fn story(start: fn(&[&str]) -> Option<Peer>) {
     let Some(mut servers) = servers(start) else {
         return;
@@ -302,7 +304,7 @@ fn story(start: fn(&[&str]) -> Option<Peer>) {
         node.cluster.myself().is_voter() && owns(&servers[1]) && owns(&servers[2])
     });
 
-    // The first comes back and follows this node.
+    // The killed server is started again and becomes a replica of this node.
     servers[0].start_again(&[]);
     let follows = format!("slave {ours} ");
     node.until("return of the first", |node| {
@@ -314,7 +316,8 @@ fn story(start: fn(&[&str]) -> Option<Peer>) {
             && line(&servers[1], &names[0]).starts_with(&follows)
     });
 
-    // It moves to the second, which is killed: one vote is of this node.
+    // The first server becomes a replica of the second, which is killed. One vote for the first
+    // server comes from this node.
     text(&servers[0], &format!("CLUSTER REPLICATE {}", names[1]));
     let follows = format!("slave {} ", names[1]);
     node.until("full sync of the first from the second", |_| {

@@ -1,6 +1,6 @@
-//! A simulator of whole clusters: the machine of `aeris::cluster` on many simulated machines.
+//! A simulator of whole clusters: the state machine of `aeris::cluster` on many simulated machines.
 //!
-//! `make simulate NODES=100 SEEDS=50` runs the large ones; `SIMULATE_FIRST=n` begins with another
+//! `make simulate NODES=100 SEEDS=50` runs large clusters; `SIMULATE_FIRST=n` begins with another
 //! seed than 0. A failing seed is named in the message:
 //! `SIMULATE_SEED=n SIMULATE_TRACE=1 cargo test --test cluster_simulation one_seed -- --ignored
 //! --nocapture` repeats it with the log of all nodes.
@@ -30,7 +30,8 @@ fn settings(timeout_ms: u64) -> Settings {
     }
 }
 
-/// Runs until all nodes agree and serve. Returns the time it took, in steps of 100 ms.
+/// Runs the simulation until all nodes agree and serve. Returns the simulated time that this took
+/// in milliseconds, a multiple of 100.
 fn converge(world: &mut World, limit_ms: u64) -> u64 {
     let start = world.now;
     loop {
@@ -42,7 +43,8 @@ fn converge(world: &mut World, limit_ms: u64) -> u64 {
     }
 }
 
-/// A cluster of `nodes` nodes with random faults, which then heals.
+/// Simulates a cluster of `nodes` nodes with random faults, which then heals. Returns the time
+/// until all nodes agreed again in milliseconds, and the number of promotions.
 fn run(seed: u64, nodes: usize) -> (u64, u64) {
     let primaries = (3 + seed as usize % 4).min(nodes / 2);
     let shape = Shape {
@@ -63,7 +65,7 @@ fn run(seed: u64, nodes: usize) -> (u64, u64) {
     (0..nodes).for_each(|at| world.start(at));
     world.heal();
     world.note_cuts();
-    // An election that expired is repeated after four timeouts.
+    // A replica repeats an election that expired after four node timeouts.
     let took = converge(&mut world, 12 * timeout + 10_000);
     (took, world.checks.promotions)
 }
@@ -137,7 +139,7 @@ fn nodes_that_meet_form_a_cluster() {
     }
     world.run_until(world.now + 5000);
     assert!(knows_all(&world));
-    // A node that is forgotten by one is forgotten by all, and does not come back.
+    // CLUSTER FORGET on one node makes all nodes forget the dead node, which does not come back.
     let name = world.machines[8].name;
     world.kill(8);
     let done = world.command(0, |cluster, now, out| cluster.forget(now, &name, out));
@@ -154,7 +156,8 @@ fn nodes_that_meet_form_a_cluster() {
     );
 }
 
-/// Kills as many primaries at once as a majority can lose. Returns the time in node timeouts.
+/// Kills as many primaries at once as a majority of the primaries can lose. Returns the time until
+/// all nodes agree again, in node timeouts.
 fn many_die(seed: u64, nodes: usize, timeout: u64) -> f64 {
     let shape = Shape {
         primaries: nodes / 2,
@@ -190,7 +193,8 @@ fn half_of_the_primaries_die_and_all_shards_recover() {
     }
 }
 
-/// Kills one primary: the time until a replica is promoted, and the time until all agree.
+/// Kills one primary. Returns the time until a replica is promoted and the time until all nodes
+/// agree, in simulated milliseconds.
 fn one_dies(seed: u64, nodes: usize, timeout: u64) -> (u64, u64) {
     let shape = Shape {
         primaries: nodes / 2,
@@ -209,7 +213,8 @@ fn one_dies(seed: u64, nodes: usize, timeout: u64) -> (u64, u64) {
     (promoted, promoted + converge(&mut world, 5 * timeout))
 }
 
-/// The figures beside the formulae: `make simulate NODES=...`.
+/// Prints what simulated clusters do, beside the formulae that predict it: `make simulate
+/// NODES=...`.
 #[test]
 #[ignore = "minutes; make simulate"]
 fn table() {
@@ -233,7 +238,8 @@ fn table() {
         let (before, seconds) = (world.sent, 30);
         world.run_until(world.now + seconds * 1000);
         let bytes = (world.sent.bytes - before.bytes) / seconds / nodes as u64;
-        // A ping and a pong for each peer in half a timeout and for the random one of each second.
+        // A node exchanges a ping and a pong with each peer in half a timeout, and with one random
+        // peer in each second.
         let packets = (nodes as f64 - 1.0) / (timeout as f64 / 2000.0) + 1.0;
         let size = 2256.0 + 104.0 * (nodes as f64 / 10.0).max(3.0).min(nodes as f64 - 2.0) + 48.0;
         let runs: Vec<(u64, u64)> = (0..seeds)

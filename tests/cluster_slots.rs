@@ -34,8 +34,8 @@ impl Halves {
         halves
     }
 
-    /// Runs lines on a connection to the first node, see [`run`]. OTHER is the name of the second
-    /// one, THERE its address.
+    /// Runs lines on a connection to the first node, see [`run`]. In the lines, OTHER stands for
+    /// the name of the second node and THERE for its address.
     fn run(&self, c: &mut Conn, lines: &str) {
         let name = show(&self.other.connect().cmd(&["cluster", "myid"]));
         let address = format!("127.0.0.1:{}", self.other.port);
@@ -43,8 +43,8 @@ impl Halves {
     }
 }
 
-/// A node that is alone. Its bus port is a free one: the usual distance leads to the ports that the
-/// system gives to outgoing connections.
+/// A cluster node that knows no other node. Its bus port is a free port: the default, 10000 above
+/// `port`, may be one that the system gives to outgoing connections.
 fn cluster_node(args: &[&str]) -> Peer {
     let bus = free_port().to_string();
     let mut all = vec!["--cluster-enabled", "yes", "--cluster-port", &bus];
@@ -65,14 +65,14 @@ fn full(args: &[&str]) -> Peer {
     node
 }
 
-/// A reply in one line, without the lengths of its texts.
+/// The text of a reply in one line, without the lengths of bulk strings.
 fn show(reply: &[u8]) -> String {
     let text = String::from_utf8_lossy(reply).replace("$-1\r\n", "nil\r\n");
     let words = text.split("\r\n").filter(|line| !line.starts_with('$'));
     words.collect::<Vec<_>>().join(" ").trim_end().to_string()
 }
 
-/// The words of a line; those in quotes are one.
+/// The words of a line; a text in single quotes is one word.
 fn words(line: &str) -> Vec<String> {
     let mut words = Vec::new();
     for (at, part) in line.split('\'').enumerate() {
@@ -84,7 +84,8 @@ fn words(line: &str) -> Vec<String> {
     words
 }
 
-/// Runs lines of `command => reply`; a reply that ends with `...` is compared up to there.
+/// Runs lines of `command => reply`; an expected reply that ends with `...` is only the begin of
+/// the reply.
 fn run(c: &mut Conn, lines: &str) {
     for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let (command, expected) = line.split_once(" => ").expect("a command and its reply");
@@ -314,18 +315,19 @@ fn slots_are_charged_with_their_commands() {
         "eval 'return redis.call(\"get\",\"bar\")' 1 bar => 1",
     );
     assert_eq!(counts(&mut c, 5061), ":1 :73 :26");
-    // 15 + 29 + 14 bytes: a transaction is charged with all of its requests.
+    // CLUSTER SLOT-STATS counts all requests of a transaction for the slot: 15 + 29 + 14 bytes.
     run(
         &mut c,
         "multi => +OK\n set bar 2 => +QUEUED\n exec => *1 +OK",
     );
     assert_eq!(counts(&mut c, 5061), ":1 :131 :35");
-    // 11 bytes: a request in one line has fewer than an array.
+    // An inline request of 11 bytes is counted as 11 bytes, not as the longer array of its
+    // arguments.
     let mut inline = node.connect();
     inline.send(b"set bar 3\r\n");
     assert_eq!(show(&inline.reply()), "+OK");
     assert_eq!(counts(&mut c, 5061), ":1 :142 :40");
-    // A message is charged for each subscriber: 4 + 38 bytes, after 34 of the subscription.
+    // A shard message is counted for each subscriber: 4 + 38 bytes, after 34 of the subscription.
     run(&mut inline, "ssubscribe bar => *3 ssubscribe bar :1");
     run(&mut c, "spublish bar hello => :1");
     assert_eq!(counts(&mut c, 5061), ":1 :210 :116");
@@ -516,7 +518,7 @@ fn a_command_for_another_node_is_redirected() {
     assert_eq!(replies.join(" ") + " ", expected);
 }
 
-/// The slots of a batch with one key in each command are checked when it is parsed.
+/// If each command of a pipeline has one key, the slots are checked when the pipeline is parsed.
 #[test]
 fn a_pipeline_is_redirected_from_the_command_on_that_gives_its_slot_away() {
     let halves = Halves::new();

@@ -1,4 +1,4 @@
-//! The atomic move of slots between nodes of ours and Valkey 9.1, in both directions: nothing that
+//! The atomic move of slots between nodes of aeris and Valkey 9.1, in both directions: nothing that
 //! was acknowledged is lost, no client sees keys before they belong to their node, and a move that
 //! ends early leaves everything as it was.
 
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use common::{Conn, Peer, Reply, free_port, multibulk, parse_reply};
 
-/// The slots 0 to 99 move; `SLOT` is one of them. The first node has all up to 8191.
+/// The slots 0 to `LAST` move. The first node has all slots up to 8191.
 const LAST: u16 = 99;
 
 type Start = fn(&[&str]) -> Option<Peer>;
@@ -26,7 +26,7 @@ fn node(start: Start) -> Option<Peer> {
         "yes",
         "--cluster-port",
         &bus,
-        // The default: the machine of the tests may be slow.
+        // The default of `cluster-node-timeout`, since the machine of the tests may be slow.
         "--cluster-node-timeout",
         "15000",
         "--cluster-allow-replica-migration",
@@ -56,7 +56,8 @@ fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     panic!("never: {what}");
 }
 
-/// Two primaries with half of the slots each, and a replica of the second.
+/// Two primaries with half of the slots each, source and target of a move, and a replica of the
+/// target.
 struct Pair {
     source: Peer,
     target: Peer,
@@ -117,7 +118,7 @@ impl Pair {
     }
 }
 
-/// A field of the youngest job that a node knows.
+/// A field of the youngest job in a node's reply to CLUSTER GETSLOTMIGRATIONS.
 fn field(server: &Peer, name: &str) -> String {
     let reply = parse_reply(&server.connect().cmd(&["cluster", "getslotmigrations"]));
     let Reply::Many(_, jobs) = reply else {
@@ -144,7 +145,7 @@ fn wait_state(server: &Peer, state: &str) {
     );
 }
 
-/// Names of keys in the slots that move, and of some that stay.
+/// Names of keys in the slots that move, or, if `moving` is false, in slots that stay.
 fn names(moving: bool, count: usize) -> Vec<String> {
     let slot = |name: &str| aeris::db::slot::key_slot(name.as_bytes());
     let fits = |name: &String| match moving {
@@ -155,7 +156,7 @@ fn names(moving: bool, count: usize) -> Vec<String> {
     all.filter(fits).take(count).collect()
 }
 
-/// Sends all lines, and returns all replies, none of which is an error.
+/// Sends all lines as requests, and returns all replies. Fails if a reply is an error.
 fn pipeline(c: &mut Conn, lines: &[String]) -> Vec<Reply> {
     for line in lines {
         let words: Vec<&str> = line.split(' ').collect();
@@ -170,7 +171,7 @@ fn pipeline(c: &mut Conn, lines: &[String]) -> Vec<Reply> {
     replies
 }
 
-/// Keys of each type, with and without a time to live.
+/// Creates keys of each type, with and without a time to live.
 fn fill(c: &mut Conn, names: &[String]) {
     let mut lines = Vec::new();
     for (at, name) in names.iter().enumerate() {
@@ -189,7 +190,7 @@ fn fill(c: &mut Conn, names: &[String]) {
     pipeline(c, &lines);
 }
 
-/// All that can be seen of the keys.
+/// The values and expiry times of the keys that `fill` has created.
 fn contents(c: &mut Conn, names: &[String]) -> Vec<Reply> {
     let mut lines = Vec::new();
     for (at, name) in names.iter().enumerate() {
@@ -207,8 +208,8 @@ fn contents(c: &mut Conn, names: &[String]) -> Vec<Reply> {
     replies.map(Reply::sorted).collect()
 }
 
-/// Counts up in turn, following redirects, until it must stop. Returns how often each counter
-/// was acknowledged.
+/// Increments the counters in turn, following redirects, until `stop` is set. Returns how often
+/// each counter was acknowledged.
 fn count_up(ports: [u16; 2], names: Vec<String>, stop: Arc<AtomicBool>) -> Vec<u64> {
     let mut conns = ports.map(Conn::new);
     let mut acked = vec![0; names.len()];
@@ -232,7 +233,7 @@ fn counter(c: &mut Conn, name: &str) -> u64 {
     text(c, &format!("get {name}")).parse().unwrap_or(0)
 }
 
-/// Moves slots while clients write, and looks for each key and each acknowledged write.
+/// Moves slots while clients write; then each key and each acknowledged write must be there.
 fn moves_under_load(source: Start, target: Start) {
     let Some(mut pair) = Pair::new(source, target) else {
         return;
@@ -315,7 +316,7 @@ fn what_arrives_is_hidden_and_removed_when_the_move_is_cancelled() {
             field(&pair.target, "slot_ranges"),
             format!("0-49 50-{LAST}")
         );
-        // A replica gets a snapshot in the middle of it.
+        // A new replica of the target gets a snapshot in the middle of the move.
         pair.add_replica(ours).expect("one of ours");
         let replica = pair.replica.as_ref().expect("a replica");
         assert_eq!(field(replica, "state"), "occurring-on-primary");
@@ -329,7 +330,7 @@ fn what_arrives_is_hidden_and_removed_when_the_move_is_cancelled() {
             assert_eq!(c.line("randomkey"), "$-1\r\n");
         }
         assert!(text(&mut b, &format!("get {}", keys[0])).contains("MOVED"));
-        // A new key of the source arrives, too.
+        // A key that is created on the source during the move arrives at the target, too.
         assert_eq!(text(&mut a, &format!("set {{{}}}x 1", keys[0])), "+OK");
         assert_eq!(text(&mut a, "cluster cancelslotmigrations"), "+OK");
         assert_eq!(field(&pair.source, "state"), "cancelled");
@@ -344,8 +345,9 @@ fn what_arrives_is_hidden_and_removed_when_the_move_is_cancelled() {
     }
 }
 
-/// A granted job whose target never claims: other slots are written meanwhile, and the end of the
-/// connection with an answer after it is the proof that the target has not taken the slots.
+/// A job was granted the slots, but its target never claims them. Other slots are written
+/// meanwhile. The connection ends, and a later answer of the target proves that it has not taken
+/// the slots.
 #[test]
 fn only_writers_of_the_moving_slots_wait_and_a_proof_lets_them_go_on() {
     let pair = Pair::new(ours, ours).expect("nodes of ours");
@@ -366,7 +368,7 @@ fn only_writers_of_the_moving_slots_wait_and_a_proof_lets_them_go_on() {
     waiting.send(format!("set {moving} 1\r\n").as_bytes());
     assert!(waiting.has_nothing());
     assert_eq!(text(&mut a, &format!("set {staying} 2")), "+OK");
-    // The target gives up: its connection is closed.
+    // The target gives the job up, because its connection is closed.
     let list = text(&mut b, "client list");
     let link = list
         .lines()
@@ -384,7 +386,8 @@ fn only_writers_of_the_moving_slots_wait_and_a_proof_lets_them_go_on() {
     assert_eq!(text(&mut a, &format!("get {moving}")), "1");
 }
 
-/// A target that is stopped after the grant: nothing is written until it is known what it did.
+/// If the target is stopped after the grant, nothing is written to the moving slots until the
+/// source knows whether the target has taken them.
 #[test]
 fn a_stopped_target_is_waited_for() {
     let mut pair = Pair::new(ours, ours).expect("nodes of ours");
@@ -532,7 +535,8 @@ fn a_scan_of_the_cluster_finds_each_key() {
     assert!(say("clusterscan 0-{06S}-0 count 100000").contains("0-{8YG}-0"));
 }
 
-/// A source that does not keep to the dialogue, or writes elsewhere, loses its connection.
+/// The target closes the connection of a source that breaks the protocol of CLUSTER SYNCSLOTS, or
+/// that writes what does not belong to the move.
 #[test]
 fn a_source_that_writes_elsewhere_loses_its_connection() {
     let pair = Pair::new(ours, ours).expect("nodes of ours");
@@ -566,7 +570,8 @@ fn a_source_that_writes_elsewhere_loses_its_connection() {
     }
 }
 
-/// A replica knows which slots are open, so that a move by hand goes on after a failover.
+/// A replica knows which slots its primary imports or migrates, so that a move by CLUSTER SETSLOT
+/// can go on after a failover.
 #[test]
 fn a_replica_knows_what_setslot_moves() {
     for primary in [ours as Start, Peer::valkey9] {
@@ -577,8 +582,8 @@ fn a_replica_knows_what_setslot_moves() {
         let source = text(&mut pair.source.connect(), "cluster myid");
         let mut b = pair.target.connect();
         let mut r = pair.replica.as_ref().expect("a replica").connect();
-        // A snapshot that was taken before has no open slot, and only a replica that is online gets
-        // the command.
+        // The replica must be online: a snapshot from before CLUSTER SETSLOT has no open slot, and
+        // only a replica that is online gets the command.
         wait_until("the replica is online", || {
             text(&mut b, "info replication").contains("state=online")
         });

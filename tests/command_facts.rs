@@ -1,6 +1,6 @@
 //! Compares the rows and the documentation of all commands with published facts: those of Valkey
 //! 9.1, and of Redis 8.2 for commands that only Redis has. A difference is an error, or intended;
-//! intended ones are in [`ALLOWED`] with their reason.
+//! intended differences are in [`ALLOWED`] with their reason.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -59,7 +59,7 @@ const AS_IN_REDIS: &str =
 const REDIS_8_6: &str = "as documented for Redis 8.6, which is newer than the facts";
 const OURS: &str = "no other server has it";
 
-/// Commands of this server that only Redis has.
+/// The commands of aeris that Redis has and Valkey has not.
 const FROM_REDIS: &[&str] = &["xackdel", "xdelex"];
 
 type Facts = BTreeMap<String, Map<String, Value>>;
@@ -128,7 +128,8 @@ fn rows(table: &[&'static [Command]]) -> BTreeMap<String, &'static Command> {
 const NO_ROW: &str = "no row";
 const DOCUMENTED_WITHOUT_ROW: &str = "documented, but no row";
 
-/// The differences between the rows and the facts: (full name, field) and what was found.
+/// The differences between the rows and the facts: (full name, field) and the text of each
+/// difference.
 fn differences(table: &[&'static [Command]]) -> BTreeMap<(String, String), String> {
     let (facts, rows) = (facts(), rows(table));
     let mut found = BTreeMap::new();
@@ -234,7 +235,7 @@ fn compare_docs(doc: &docs::Doc, fact: &Value, mut expect: impl FnMut(&str, Valu
     );
 }
 
-/// Valkey 9.1 has another name for it.
+/// Valkey 9.1 has the name `skip_commandlog` for the flag `skip_slowlog`.
 fn our_flag(flag: &str) -> &str {
     if flag == "skip_commandlog" {
         "skip_slowlog"
@@ -347,7 +348,7 @@ fn rows_and_documentation_agree_with_the_facts() {
     assert!(stale.is_empty(), "allowed, but not different: {stale:?}");
 }
 
-/// The comparison finds every difference of a row in which everything is wrong.
+/// The comparison finds every difference between the facts and a row whose fields are all wrong.
 #[test]
 fn a_wrong_row_is_found() {
     use aeris::command::{FAST, HASH, OW, WRITE, cmd, container, key_at};

@@ -1,12 +1,12 @@
-//! Differential tests: the same generated commands are sent to this server and to four real ones,
-//! and every reply is judged byte for byte by the rule in `tests/compat/jury.rs`.
+//! Differential tests: the same generated commands are sent to aeris and to four real servers, and
+//! every reply of aeris is judged byte for byte by the rule in `tests/compat/jury.rs`.
 //!
 //! The commands come from `tests/compat/grammar.txt`. A generated history is a list of numbers,
 //! each the seed of one command, so that proptest can shrink a failing history to the few commands
-//! that matter. Most of its commands are of one group of the grammar, so that keys live long enough
-//! to become large and unusual. A history runs in RESP2 or RESP3; one command at a time, pipelined,
-//! inside MULTI or inside scripts; half of the histories with small thresholds, so that every
-//! encoding occurs.
+//! that matter. Most commands of a history are of one group of the grammar, so that keys live long
+//! enough to become large and unusual. A history runs in RESP2 or RESP3; one command at a time,
+//! pipelined, inside MULTI or inside scripts; half of the histories with small thresholds, so that
+//! every encoding occurs.
 //!
 //! `PROPTEST_CASES` sets the number of histories (`make compat-long`), `COMPAT_SEED` another seed
 //! than the fixed one; `COMPAT_GO_ON=1` prints each difference and continues, `COMPAT_TRACE=1`

@@ -1,6 +1,7 @@
-//! Active defragmentation on a whole server: memory in holes goes back, the data stays the same,
-//! and the fields of INFO show it. The simulated day, which takes minutes, is asked for by name:
-//! `cargo test --profile fast --test defrag -- --ignored --nocapture`.
+//! Active defragmentation on a whole server: memory in partly empty slabs goes back to the system,
+//! the data stays the same, and the fields of INFO show it. The test of a simulated day, which
+//! takes minutes, runs only by name: `cargo test --profile fast --test defrag -- --ignored
+//! --nocapture`.
 
 mod common;
 
@@ -9,7 +10,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use std::time::{Duration, Instant};
 
-/// The settings of a test: small data, quick work.
+/// Settings with which defragmentation starts at little data and works quickly.
 const EAGER: [&str; 4] = [
     "CONFIG SET active-defrag-ignore-bytes 500000",
     "CONFIG SET active-defrag-threshold-lower 5",
@@ -17,12 +18,12 @@ const EAGER: [&str; 4] = [
     "CONFIG SET active-defrag-cycle-max 80",
 ];
 
-/// Sends a line that must be accepted.
+/// Sends a request whose reply must be OK.
 fn ok(c: &mut Conn, line: &str) {
     assert_eq!(c.line(line), "+OK\r\n", "{line}");
 }
 
-/// A field of INFO.
+/// The value of a field of INFO.
 fn field(c: &mut Conn, name: &str) -> f64 {
     let text = c.line("INFO everything");
     let line = text
@@ -69,7 +70,7 @@ impl Pipeline<'_> {
     }
 }
 
-/// Fills all types, then deletes seven of eight elements.
+/// Fills keys of all types, then deletes seven of eight elements, so that memory is fragmented.
 fn fragment(c: &mut Conn) {
     let mut pipeline = Pipeline::new(c);
     let text = |n: u32| format!("{n:0>width$}", width = 150 + n as usize % 60).into_bytes();
@@ -98,7 +99,7 @@ fn fragment(c: &mut Conn) {
     pipeline.flush();
 }
 
-/// Waits until no pass runs.
+/// Waits until active defragmentation has ended its pass.
 fn settle(c: &mut Conn) {
     let began = Instant::now();
     while field(c, "active_defrag_running") != 0.0 {
@@ -170,7 +171,7 @@ fn nothing_moves_while_a_child_lives() {
     let server = Peer::aeris(&["--save", "", "--enable-debug-command", "yes"]);
     let mut c = server.connect();
     fragment(&mut c);
-    // The child sleeps after each key.
+    // The child that saves sleeps after each key.
     ok(&mut c, "CONFIG SET rdb-key-save-delay 2000");
     assert!(c.line("BGSAVE").starts_with('+'));
     EAGER.iter().for_each(|line| ok(&mut c, line));
@@ -200,7 +201,7 @@ fn nothing_moves_while_a_child_lives() {
     }
 }
 
-/// The simulated day: 24 hours, in each of which values have other sizes.
+/// The simulated day: 24 hours, in each of which the values have other sizes.
 struct Day {
     rng: SmallRng,
     hour: usize,

@@ -57,7 +57,7 @@ const FOREIGN: &[&str] = &[
     "verb(server,",
 ];
 
-/// Programs of others, whose arguments are not looked up.
+/// Programs that are not ours, whose arguments are not looked up.
 const OTHER_PROGRAMS: [&str; 6] = ["redis-cli", "git", "kill", "openssl", "systemctl", "cd"];
 
 fn read(path: &str) -> String {
@@ -72,7 +72,7 @@ fn exists(path: &str) -> bool {
         .any(|place| root.join(place).join(path).exists())
 }
 
-/// All text below these folders.
+/// The text of all files below these folders.
 fn texts(dirs: &[&str]) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut todo: Vec<_> = dirs.iter().map(|dir| root.join(dir)).collect();
@@ -88,7 +88,7 @@ fn texts(dirs: &[&str]) -> String {
     all
 }
 
-/// The names of all items and public fields.
+/// The names of all items and public fields in Rust code.
 fn items(code: &str) -> BTreeSet<String> {
     let words = code.split(|c: char| !c.is_alphanumeric() && c != '_');
     let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
@@ -99,15 +99,15 @@ fn items(code: &str) -> BTreeSet<String> {
     pairs.map(|pair| pair[1].to_string()).collect()
 }
 
-/// What is looked up in.
+/// The code and the tables in which names of the documents are looked up.
 struct Tree {
     makefile: String,
     settings: BTreeSet<String>,
     commands: BTreeSet<String>,
-    /// Code, without tests and tools, and the names of its items and fields.
+    /// The text of the code without tests and tools; `names` has its items and fields.
     code: String,
     names: BTreeSet<String>,
-    /// Tests and tools.
+    /// The text of the tests and tools.
     tools: String,
 }
 
@@ -151,12 +151,14 @@ impl Tree {
             .any(|line| line.starts_with(&format!("{name}:")))
     }
 
-    /// A name of the code: something declared, a field, or a text such as a field of INFO.
+    /// Whether the code has this name: as an item, as a field, or as a text such as a field of
+    /// INFO.
     fn declared(&self, name: &str) -> bool {
         self.names.contains(name) || self.code.contains(&format!("\"{name}\""))
     }
 
-    /// A word in capitals: a command, or a variable of the environment or of make.
+    /// Whether a word in capitals is known: as a command, or as a variable of the environment or of
+    /// make.
     fn capitals(&self, word: &str) -> bool {
         let (name, _) = word.split_once('=').unwrap_or((word, ""));
         self.commands.contains(&word.to_lowercase())
@@ -164,7 +166,7 @@ impl Tree {
             || has_word(&self.tools, name)
     }
 
-    /// An option of the server, of a tool, or of cargo.
+    /// Whether an option of the server, of a tool or of cargo is known.
     fn option(&self, option: &str) -> bool {
         let name = option.trim_start_matches('-');
         self.settings.contains(name)
@@ -204,7 +206,7 @@ impl Tree {
         }
     }
 
-    /// `cargo test --test NAME`, `cargo run -p NAME`, `--profile NAME`, `--bin NAME`.
+    /// Whether the names in a cargo command exist: after `--test`, `-p`, `--bin` and `--profile`.
     fn cargo(&self, words: &[&str]) -> bool {
         let manifests =
             read("Cargo.toml") + &read("ae/Cargo.toml") + &read("tools/bench/Cargo.toml");
@@ -220,7 +222,7 @@ impl Tree {
     }
 }
 
-/// Files that the package installs or the server writes.
+/// Whether a path is that of a file that the package installs or the server writes.
 fn is_elsewhere(path: &str) -> bool {
     ["/etc/aeris", "/var/lib/aeris", "/usr/local/bin", "x/mod.rs"]
         .iter()
@@ -236,7 +238,7 @@ fn has_word(text: &str, word: &str) -> bool {
     })
 }
 
-/// The text without the tables that are made from the rows.
+/// The text without the tables that are made from the rows of commands or settings.
 fn without_tables(text: &str) -> String {
     let mut out = String::new();
     let mut skip = false;
@@ -280,7 +282,8 @@ fn each_line_of_a_block_of_commands_can_be_run() {
                 if line.contains(" -> ") {
                     break; // the path of SET
                 }
-                // What the line does, or prints, is behind two spaces.
+                // In a block of commands, two spaces separate a command from the text that explains
+                // it.
                 let command = line.split("  ").next().unwrap_or("");
                 let command = command.split(" # ").next().unwrap_or("");
                 let words: Vec<&str> = command.split_whitespace().collect();

@@ -1,5 +1,5 @@
-//! Compares drawings with the code: README's path of SET, its table of modules, the paths of files
-//! in it, and the steps of `before_sleep`.
+//! Compares drawings with the code: README's path of SET, its table of modules and the paths in
+//! this table, and the steps of `before_sleep`.
 
 use aeris::server::before_sleep::STEPS;
 use std::fs;
@@ -45,8 +45,9 @@ fn sources(dir: &str) -> Vec<Source> {
     found
 }
 
-/// The bodies of the functions of this name, as rustfmt lays them out. `module::name` is one in
-/// that module, or below it if the module itself has none. All of them are in one file.
+/// The bodies of the functions of this name, as rustfmt lays them out. `module::name` means a
+/// function in that module, or below it if the module itself has none. All bodies that are returned
+/// are in one file.
 fn bodies(sources: &[Source], name: &str) -> Vec<String> {
     let (place, name) = match name.split_once("::") {
         Some((place, name)) => (Some(place), name),
@@ -97,7 +98,7 @@ fn calls(body: &str, name: &str) -> bool {
     })
 }
 
-/// The lines after a mark, up to the end of the block that follows it.
+/// The lines after a mark in a text, up to the end of the block of code that follows the mark.
 fn block_after<'a>(text: &'a str, mark: &str) -> Vec<&'a str> {
     let (_, rest) = text.split_once(mark).expect("the mark");
     rest.lines()
@@ -191,7 +192,7 @@ fn the_steps_of_before_sleep_are_drawn_in_their_order() {
         .lines()
         .filter(|line| line.starts_with("    ") && !line.starts_with("     "))
         .filter_map(|line| line.trim().split('(').next())
-        // A name that says little has its module before it.
+        // In the drawing, a name such as `run` has its module before it.
         .map(|path| match drawn.contains(&path) {
             true => path,
             false => path.rsplit("::").next().unwrap_or(path),

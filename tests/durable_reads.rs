@@ -1,5 +1,5 @@
-//! Under `appendfsync always` no client sees a change that a power cut could undo: what was read,
-//! received or otherwise observed is on the disk.
+//! Under `appendfsync always` no client sees a change that a power cut could undo: a change that a
+//! client read, received or noticed otherwise is on the disk.
 //!
 //! The disk hangs (DEBUG AOF-FLUSH-SLEEP) while one client changes something. The reply to each
 //! kind of reader must wait for the disk, and clients that have not seen the change must be served
@@ -34,7 +34,7 @@ impl Stage {
         }
     }
 
-    /// A client that has run `setup`.
+    /// A client that has run the commands of `setup`.
     fn reader(&self, setup: &[&str]) -> Reader {
         Reader::new(&self.server, setup)
     }
@@ -48,7 +48,7 @@ impl Stage {
         assert_eq!(self.asks.line("debug aof-flush-sleep 0"), "+OK\r\n");
     }
 
-    /// Makes the disk hang and runs these commands.
+    /// Makes the disk hang, and runs these commands, whose replies must wait.
     fn change(&mut self, commands: &[&str]) {
         self.hang();
         let writer = &mut self.writer;
@@ -56,7 +56,7 @@ impl Stage {
         assert!(self.writer.is_held(&mut self.asks), "a write waits");
     }
 
-    /// Makes the disk respond again and reads the writer's replies.
+    /// Makes the disk respond again, and reads this number of replies of the writer.
     fn end_change(&mut self, replies: usize) {
         self.go_on();
         (0..replies).for_each(|_| drop(self.writer.conn.reply()));
@@ -81,7 +81,8 @@ impl Reader {
         self.conn.send(&multibulk(&argv));
     }
 
-    /// Whether a reply or a message waits; false if it was sent. A reply that need not wait is sent
+    /// Whether a reply or a message for this client waits in the server; false if it was sent. A
+    /// reply that need not wait is sent at the end of its turn, so two turns are observed.
     /// at the end of its turn, so two turns are observed.
     fn is_held(&mut self, asks: &mut Conn) -> bool {
         let mut turns = 0;
@@ -105,7 +106,8 @@ impl Reader {
     }
 }
 
-/// Asserts that every command's reply waits for the disk.
+/// Asserts that the reply to each command waits for the disk, if each is sent by a client of its
+/// own.
 fn assert_held(stage: &mut Stage, commands: &[&str]) {
     let mut readers: Vec<Reader> = commands.iter().map(|_| stage.reader(&[])).collect();
     for (reader, command) in readers.iter_mut().zip(commands) {
@@ -192,7 +194,7 @@ fn what_reads_something_else_goes_on() {
     stage.end_change(1);
 }
 
-/// A deleted key is an observed change, too.
+/// A client that misses a deleted key has observed the deletion, so its reply waits.
 #[test]
 fn what_misses_a_key_that_was_deleted_waits() {
     for delete in [
@@ -252,7 +254,8 @@ fn a_transaction_that_a_change_made_fail_waits() {
 #[test]
 fn messages_that_a_change_caused_wait() {
     let cases: &[(&[&str], &[&str], usize)] = &[
-        // The receiver's earlier commands, the writer's commands, their number of replies.
+        // The receiver's earlier commands, the writer's commands, the number of the writer's
+        // replies.
         (&["psubscribe __key*"], &["set k v"], 1),
         (&["subscribe ch"], &["set k v", "publish ch x"], 2),
         (&["subscribe ch"], &["set k v", "get k", "publish ch x"], 3),
@@ -288,7 +291,7 @@ fn messages_that_a_change_caused_wait() {
     }
 }
 
-/// A client can pass on to another client what it has read.
+/// A client can pass on what it has read, so its message waits until the change is on the disk.
 #[test]
 fn a_message_of_a_client_that_has_read_a_change_waits() {
     let mut stage = Stage::new();
@@ -303,7 +306,8 @@ fn a_message_of_a_client_that_has_read_a_change_waits() {
     assert!(receiver.conn.reply().ends_with(b"k-is-new\r\n"));
 }
 
-/// A power cut would undo the change at the primary and leave it at the replica.
+/// A change goes to replicas after it is on the disk: a power cut would undo it only on the
+/// primary.
 #[test]
 fn a_replica_gets_a_change_when_it_is_on_the_primary_s_disk() {
     let mut stage = Stage::new();
@@ -337,7 +341,7 @@ fn a_key_is_migrated_when_it_is_on_the_disk() {
     let migrate = |key: &str| format!("migrate 127.0.0.1 {port} {key} 0 60000");
     let mut mover = stage.reader(&[]);
     mover.send(&migrate("k"));
-    // The deletion of another key is a write, so its reply waits; the key itself is sent at once.
+    // MIGRATE deletes the other key, so its reply waits for the disk, but the key is sent at once.
     let mut second = stage.reader(&[]);
     second.send(&migrate("other"));
     while there.line("exists other") != ":1\r\n" {}
@@ -372,7 +376,7 @@ fn clients_that_were_blocked_wait_for_the_change_that_served_them() {
     }
 }
 
-/// The policy may change while there are writes without an fsync.
+/// `appendfsync` may become `always` while there are writes without an fsync.
 #[test]
 fn changes_before_the_policy_was_always_count() {
     let mut stage = Stage::new();

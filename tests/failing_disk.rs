@@ -1,9 +1,9 @@
-//! A disk that fails: errors of write and fsync, a full disk, writes of which only a part arrives.
+//! A disk that fails: errors of write and fsync, a full disk, writes that store only a part.
 //! Afterwards the data set, the AOF and the replies are consistent; transactions and scripts are
 //! complete, and no refused command has run.
 //!
-//! The disk is a shim (`shim/bad_disk.c`), compiled here, between the server and libc. The check
-//! uses counters: each reply states by how much the data set must have grown.
+//! The disk is a shim (`shim/bad_disk.c`), compiled here, between the server and libc. The clients
+//! increment counters: each reply says by how much a counter must have grown.
 
 mod common;
 
@@ -20,8 +20,8 @@ struct Told {
     unknown: u64,
 }
 
-/// The counters of one client, and its replies: a transaction of two commands, a single command, a
-/// script of two.
+/// The counters of one client, and the replies to its commands, for each of [`KINDS`]: a
+/// transaction of two commands, a single command, a script of two commands.
 struct Counters {
     client: usize,
     told: [Told; 3],
@@ -56,7 +56,7 @@ impl Counters {
         (bytes, commands.len())
     }
 
-    /// Runs until `stop`, or until the server has ended.
+    /// Increments the counters until `stop` is set, or until the server has ended.
     fn run(&mut self, port: u16, stop: &AtomicBool) {
         let mut conn = Conn::new(port);
         for turn in 0.. {
@@ -84,8 +84,8 @@ impl Counters {
         }
     }
 
-    /// Checks that each of the server's counters has grown by the acknowledged commands, and at
-    /// most by those without a reply as well.
+    /// Checks that each counter in the server is at least the number of acknowledged increments,
+    /// and at most this number and that of the increments without a reply.
     fn check(&self, conn: &mut Conn) {
         for ((what, names), told) in KINDS.iter().zip(&self.told) {
             let values: Vec<u64> = names
@@ -106,8 +106,7 @@ impl Counters {
     }
 }
 
-/// A counter, 0 if it is missing. A server that has just started listens before its data set is
-/// loaded.
+/// The value of a counter; 0 if its key is missing. Waits while the server loads its data set.
 fn number(conn: &mut Conn, key: &str) -> u64 {
     loop {
         let reply = conn.line(&format!("get {key}"));
@@ -125,7 +124,7 @@ fn number(conn: &mut Conn, key: &str) -> u64 {
 
 const CLIENTS: usize = 4;
 
-/// Starts the server again on a healthy disk and checks what it has.
+/// Starts the server again on a healthy disk, and checks the counters.
 fn check_again(disk: &Disk, counted: &[Counters]) {
     let again = disk.healthy_server();
     let mut probe = again.connect();
@@ -134,7 +133,7 @@ fn check_again(disk: &Disk, counted: &[Counters]) {
         .for_each(|counters| counters.check(&mut probe));
 }
 
-/// Clients count while `meanwhile` runs.
+/// Lets clients increment counters while `meanwhile` runs. Returns their counters.
 fn count(port: u16, meanwhile: impl FnOnce()) -> Vec<Counters> {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -170,7 +169,8 @@ fn wait_until_all_counted(conn: &mut Conn) {
     let names = KINDS.iter().flat_map(|(_, names)| *names);
     for key in names.flat_map(|name| (0..CLIENTS).map(move |client| format!("{name}:{client}"))) {
         let before = number(conn, &key);
-        // The first reply may not have arrived at the client yet; the one before it has.
+        // The client may not have the reply to its last command yet, but it has the reply before
+        // that.
         while number(conn, &key) < before + 2 {}
     }
 }
@@ -224,15 +224,15 @@ fn after_an_error_every_reply_is_true() {
             );
             counters.check(&mut probe);
         }
-        // A reply proves that earlier commands are written, so the process may be killed.
+        // A reply proves that the earlier commands are in the AOF, so the process may be killed.
         wait_until_set(&mut probe, true);
         drop(server);
         check_again(&disk, &counted);
     }
 }
 
-/// Under `always` the guarantee can't be kept: the server ends. What it has acknowledged is on the
-/// disk.
+/// If a write or fsync fails under `appendfsync always`, the server must end, since it can't keep
+/// its promise. The acknowledged writes are on the disk.
 #[test]
 fn under_always_an_error_ends_the_server_and_nothing_is_lost() {
     for error in ["write-eio", "short", "torn", "sync-eio"] {
@@ -252,8 +252,8 @@ fn under_always_an_error_ends_the_server_and_nothing_is_lost() {
     }
 }
 
-/// A long script lets the loop turn, so that the error of an earlier write is known before the
-/// script's next command: the script has written and is not stopped.
+/// While a long script runs, the event loop turns, so the error of an earlier write to the AOF is
+/// known before the script's next command. A script that has written is not stopped by it.
 #[test]
 fn a_script_that_has_written_ends_although_the_disk_fails_meanwhile() {
     let Some(disk) = Disk::new("script") else {
@@ -288,11 +288,12 @@ fn a_script_that_has_written_ends_although_the_disk_fails_meanwhile() {
     );
 }
 
-/// Only the fsync of the directory fails: the new manifest is in place, and the files that it names
+/// Only the fsync of the AOF's directory fails: the new manifest is in place, and the files that it
+/// names must be there at the next start.
 /// must be there at the next start.
 #[test]
 fn a_rewrite_whose_manifest_may_not_be_durable_loses_nothing() {
-    // At its begin a rewrite stores the new incremental file, at its end the new base.
+    // BGREWRITEAOF adds a new incremental file at its begin, and the new base at its end.
     for (at_begin, error) in [(true, "dir-sync-eio"), (false, "next-dir-sync-eio")] {
         let Some(disk) = Disk::new(&format!("manifest-{error}")) else {
             return;
@@ -329,7 +330,7 @@ fn a_rewrite_whose_manifest_may_not_be_durable_loses_nothing() {
     }
 }
 
-/// The same for a snapshot of a primary that becomes the base.
+/// A replica's AOF takes the primary's snapshot as its base, and the fsync of the directory fails.
 #[test]
 fn a_received_base_whose_manifest_may_not_be_durable_loses_nothing() {
     let Some(disk) = Disk::new("manifest-received") else {

@@ -138,16 +138,16 @@ fn requests_that_cannot_be_carried_out_are_refused() {
     assert_eq!(replica.line("PSYNC 0 1 FAILOVER"), refused);
 }
 
-/// A target of a failover that the test implements.
+/// The target of a failover, implemented by the test.
 struct FakeTarget {
     listener: TcpListener,
-    /// The target's connection as a replica, which must stay open.
+    /// The target's connection to the primary as its replica, which must stay open.
     replica: Conn,
     id: String,
 }
 
 impl FakeTarget {
-    /// Follows the primary and acknowledges its whole stream.
+    /// Follows the primary as a replica.
     fn new(primary: &Peer) -> FakeTarget {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
         let port = listener.local_addr().expect("an address").port();
@@ -171,7 +171,7 @@ impl FakeTarget {
         }
     }
 
-    /// Acknowledges the whole stream.
+    /// Acknowledges the whole replication stream of the primary.
     fn acknowledge(&mut self, primary: &Peer) {
         let info = info(primary);
         let line = info
@@ -181,7 +181,8 @@ impl FakeTarget {
         self.replica.send(&multibulk(&["REPLCONF", "ACK", offset]));
     }
 
-    /// Accepts the old primary's link and replies to all but PSYNC. Returns the link and the
+    /// Accepts the link of the old primary, and replies to all its requests before PSYNC. Returns
+    /// the link and the arguments of PSYNC.
     /// arguments of PSYNC.
     fn handshake(&self) -> (TcpStream, Vec<String>) {
         let (link, _) = self.listener.accept().expect("the old primary");
@@ -212,8 +213,8 @@ fn read_command(input: &mut impl BufRead) -> Vec<String> {
         .collect()
 }
 
-/// The target gets the request, and the link breaks before its reply: it may have become a primary,
-/// so the old one must not.
+/// The target gets PSYNC with FAILOVER, and the link breaks before its reply: the target may have
+/// become a primary, so the old primary must not stay one.
 #[test]
 fn a_lost_reply_does_not_make_two_primaries() {
     let primary = Peer::aeris(SETTINGS);
@@ -234,7 +235,7 @@ fn a_lost_reply_does_not_make_two_primaries() {
     assert!(info.contains("role:slave") && is_over(&info), "{info}");
 }
 
-/// A target that disconnects after the request did not take over.
+/// A target that stops listening after PSYNC with FAILOVER did not take over.
 #[test]
 fn a_target_that_dies_gives_the_role_back() {
     let primary = Peer::aeris(SETTINGS);

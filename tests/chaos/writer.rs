@@ -17,22 +17,22 @@ pub struct Target {
     pub stop: AtomicBool,
 }
 
-/// An item that was sent.
+/// An item that a client has sent, to be appended to its list.
 pub struct Item {
     pub text: String,
-    /// The server to which it was sent.
+    /// The port of the server to which the item was sent.
     port: u16,
-    /// When it was acknowledged; `None`: no reply came.
+    /// The time at which the item was acknowledged; `None` if no reply came.
     acked: Option<Instant>,
 }
 
-/// The items that one client has sent in this epoch.
+/// The items that one client has sent since its list was last emptied.
 pub struct Writer {
     pub id: usize,
     epoch: u32,
     next: u64,
     items: Vec<Item>,
-    /// The number of items that a replica had, according to WAIT, by server.
+    /// For each server, by port: the number of items that a replica had according to WAIT.
     waited: HashMap<u16, usize>,
 }
 
@@ -47,12 +47,12 @@ pub struct Lost {
 const SCRIPT: &str = "redis.call('incrby', KEYS[1], ARGV[1]) redis.call('decrby', KEYS[2], ARGV[1]) \
                       return redis.call('rpush', KEYS[3], ARGV[2])";
 
-/// The key of a client.
+/// The name of a key of a client: its list, or one of its two counters.
 pub fn key(kind: &str, id: usize) -> String {
     format!("{kind}:{id}")
 }
 
-/// A connection that fails instead of waiting for ever.
+/// Connects, with a time limit for replies, so that a client does not wait for ever.
 fn connect(port: u16) -> Option<Conn> {
     Conn::try_new(port, Duration::from_secs(8))
 }
@@ -68,14 +68,14 @@ impl Writer {
         }
     }
 
-    /// Begins an epoch with an empty list.
+    /// Begins an epoch of the test, at which the client's list is empty.
     pub fn begin(&mut self, epoch: u32) {
         self.epoch = epoch;
         self.items.clear();
         self.waited.clear();
     }
 
-    /// Writes until it is stopped.
+    /// Sends items until `target.stop` is set.
     pub fn run(&mut self, target: &Target) {
         let mut conn = None;
         while !target.stop.load(Ordering::SeqCst) {
@@ -149,7 +149,7 @@ impl Writer {
         self.items.push(Item { text, port, acked });
     }
 
-    /// WAIT: records that a replica has the items so far.
+    /// Sends WAIT. If a replica has the writes, records that it has all items sent so far.
     fn wait(&mut self, port: u16, c: &mut Conn) -> bool {
         c.try_send(&multibulk(&["WAIT", "1", "100"]));
         let reply = c.try_reply_in_time();

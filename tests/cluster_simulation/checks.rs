@@ -1,4 +1,4 @@
-//! What must hold after each step, and what must hold in the end.
+//! The rules that a simulated cluster must keep: after each step, and in the end.
 //!
 //! | rule | where |
 //! |---|---|
@@ -22,7 +22,7 @@ pub struct Checks {
     votes: HashMap<(Name, u64), usize>,
     winners: HashMap<u64, Name>,
     announced: HashMap<Name, u64>,
-    /// Since when a machine can't reach a majority.
+    /// By index of a machine: the time since which it can't reach a majority of the primaries.
     pub cut_since: HashMap<usize, u64>,
     pub timeout_ms: u64,
     pub promotions: u64,

@@ -1,25 +1,25 @@
-//! What goes wrong in a run, and when.
+//! The faults of simulated machines, disks, clocks and links, and when they happen.
 
 use aeris::cluster::{ManualKind, SetSlot};
 
 use super::world::World;
 
-/// A fault, or its end.
+/// A fault of the simulation, or the end of a fault.
 pub enum Fault {
     Kill(usize),
     Start(usize),
-    /// The process is stopped until a time.
+    /// The process of a machine is stopped until a simulated time in milliseconds.
     Pause(usize, u64),
-    /// The machines of a set are cut off from the others.
+    /// The machines of a set are cut off from all other machines.
     Split(Vec<usize>),
     Heal,
     CutLinks(usize),
-    /// The clock on the wall jumps by milliseconds.
+    /// The wall clock of a machine jumps by this number of milliseconds.
     Jump(usize, i64),
-    /// The disk takes up to this time for a write.
+    /// The disk of a machine takes up to this number of milliseconds for a write.
     Disk(usize, u64),
     Failover(usize, ManualKind),
-    /// A slot moves to a machine, as redis-cli does it.
+    /// A slot moves to a machine by CLUSTER SETSLOT, as redis-cli does it.
     MoveSlot(u16, usize),
 }
 
@@ -38,7 +38,7 @@ impl Fault {
             Fault::Jump(at, ms) => world.machines[at].wall_skew += ms,
             Fault::Disk(at, ms) => world.machines[at].disk_ms = ms,
             Fault::Failover(at, kind) => {
-                // A node that is no replica refuses.
+                // CLUSTER FAILOVER is refused by a node that is no replica.
                 let _ = world.command(at, |cluster, now, out| cluster.failover(now, kind, out));
             }
             Fault::MoveSlot(slot, to) => move_slot(world, slot, to),
@@ -46,7 +46,7 @@ impl Fault {
         world.note_cuts();
     }
 
-    /// A random fault from `at` on, with its end before `end`.
+    /// Schedules a random fault at the time `at`, and its end before `end`.
     pub fn schedule_random(world: &mut World, at: u64, end: u64) {
         let timeout = world.settings.node_timeout_ms;
         let count = world.machines.len() as u64;
@@ -110,7 +110,7 @@ fn move_slot(world: &mut World, slot: u16, to: usize) {
         let outcome = world.command(at, |cluster, now, out| {
             cluster.set_slot(now, slot, change, 0, out)
         });
-        // A replica, and a node that has lost the slot, refuse.
+        // CLUSTER SETSLOT is refused by a replica, and by a node that has lost the slot.
         matches!(outcome, Some(Ok(())))
     };
     if set(to, SetSlot::Importing(source)) {

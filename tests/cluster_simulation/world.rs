@@ -1,9 +1,10 @@
 //! The simulated machines, their disks and the network between them.
 //!
 //! One queue of events in simulated time; everything follows from the seed. Connections keep the
-//! order of their packets, as TCP does: a packet into a partition is delivered when it heals, if
-//! the connection is still open. A machine that is paused gets its events when it goes on. Packets
-//! are passed as structs; one in a hundred is encoded and parsed, and must be the same.
+//! order of their packets, as TCP does: a packet into a partition is delivered when the partition
+//! ends, if the connection is still open. A machine that is paused gets its events when its pause
+//! ends. Packets are passed as structs; one in a hundred is encoded and parsed, and must be the
+//! same.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -20,27 +21,27 @@ use super::checks::Checks;
 use super::faults::Fault;
 
 const SLOTS: usize = 16_384;
-/// The Unix time at the start, in milliseconds.
+/// The Unix time at the start of the simulation, in milliseconds.
 const WALL_START: u64 = 1_700_000_000_000;
-/// How often replication is looked at.
+/// The time in milliseconds between two steps of a machine's simulated replication.
 const REPLICATION_MS: u64 = 200;
 
-/// One in this number of packets is encoded and parsed.
+/// One in this number of packets is encoded and parsed, as a test of both.
 const CODEC_SAMPLE: u64 = 100;
 
-/// A machine with a node, or with its disk alone.
+/// A simulated machine: with a node that runs, or with its disk alone while the process is down.
 pub struct Machine {
     pub cluster: Option<Cluster>,
     pub name: Name,
     pub ip: Ip,
-    /// Counts the starts: events of an earlier process are dropped.
+    /// The number of times that the process was started; events for an earlier process are dropped.
     generation: u32,
-    /// The process began at this time, so its clock differs from the world's.
+    /// The simulated time at which the process began, and at which its own clock started.
     began: u64,
     pub wall_skew: i64,
     pub paused_until: u64,
     inbox: VecDeque<What>,
-    /// What is on the disk, and what is on its way.
+    /// The nodes.conf that is on the disk; `saving` has those that are still being written.
     pub durable: NodesConf,
     saving: Vec<(u64, NodesConf)>,
     pub disk_ms: u64,
@@ -54,7 +55,7 @@ pub struct Machine {
 struct Connection {
     ends: [(usize, LinkId); 2],
     open: [bool; 2],
-    /// Packets that wait for the end of a partition, to this end.
+    /// For each end of the connection: packets to it that wait for the end of a partition.
     stalled: [VecDeque<Rc<Message>>; 2],
     last: [u64; 2],
     close_stalled: [bool; 2],
@@ -95,7 +96,7 @@ impl Ord for Entry {
     }
 }
 
-/// Bytes and packets since the start.
+/// The packets and bytes that all nodes have sent since the start of the simulation.
 #[derive(Clone, Copy, Default)]
 pub struct Sent {
     pub packets: u64,
@@ -113,7 +114,7 @@ pub struct World {
     free: Vec<usize>,
     by_link: HashMap<(usize, LinkId), (usize, usize)>,
     by_ip: HashMap<String, usize>,
-    /// The side of a partition that a machine is on.
+    /// For each machine, the side of a network partition on which the machine is.
     pub side: Vec<u8>,
     pub partitioned_at: u64,
     pub latency: (u64, u64),
@@ -128,7 +129,7 @@ pub struct Shape {
 }
 
 impl World {
-    /// Nodes that know no other.
+    /// Creates nodes that do not know each other.
     pub fn alone(seed: u64, count: usize, settings: Settings) -> World {
         let shape = Shape {
             primaries: count,
@@ -143,7 +144,7 @@ impl World {
         })
     }
 
-    /// A cluster in which all nodes know each other, as after a start of all.
+    /// Creates a cluster in which all nodes know each other, as after a restart of all nodes.
     pub fn new(seed: u64, shape: &Shape, settings: Settings) -> World {
         World::build(seed, shape, settings, |_, _| {})
     }
@@ -226,7 +227,7 @@ impl World {
         self.push(at, 0, What::Fault(fault));
     }
 
-    /// The clocks of a machine.
+    /// The monotonic clock and the wall clock of a machine.
     pub fn clock(&self, at: usize) -> Now {
         let machine = &self.machines[at];
         let wall = (WALL_START + self.now) as i64 + machine.wall_skew;
@@ -236,7 +237,7 @@ impl World {
         }
     }
 
-    /// Starts the process from its disk.
+    /// Starts the process of a machine, with the nodes.conf of its disk.
     pub fn start(&mut self, at: usize) {
         if self.machines[at].cluster.is_some() {
             return;
@@ -268,7 +269,8 @@ impl World {
         self.push(self.now + delay, at, What::Replicate(generation));
     }
 
-    /// Kills the process. What is not on the disk is lost; a torn file must be refused.
+    /// Kills the process of a machine. State that is not on its disk is lost; a nodes.conf that is
+    /// cut off must be refused.
     pub fn kill(&mut self, at: usize) {
         if self.machines[at].cluster.take().is_none() {
             return;
@@ -291,7 +293,7 @@ impl World {
         }
     }
 
-    /// Runs a command on a node that is up and not paused.
+    /// Runs a command on a machine's node; `None` if the node is down or paused.
     pub fn command<T>(
         &mut self,
         at: usize,
@@ -312,7 +314,7 @@ impl World {
         self.side[a] != self.side[b]
     }
 
-    /// Ends all partitions.
+    /// Ends all partitions of the network and delivers the packets that waited.
     pub fn heal(&mut self) {
         self.side.fill(0);
         for connection in 0..self.connections.len() {
@@ -338,7 +340,7 @@ impl World {
         }
     }
 
-    /// Breaks a random connection.
+    /// Breaks a random connection of the cluster bus.
     pub fn cut_a_link(&mut self) {
         if self.connections.is_empty() {
             return;
@@ -352,7 +354,7 @@ impl World {
         }
     }
 
-    /// Handles all events up to a time.
+    /// Handles all events up to the simulated time `end`.
     pub fn run_until(&mut self, end: u64) {
         while let Some(Reverse(entry)) = self.queue.peek() {
             if entry.at > end {
@@ -375,7 +377,7 @@ impl World {
         let paused_until = self.machines[machine].paused_until;
         if paused_until > self.now {
             match what {
-                // One tick is enough when it goes on.
+                // When a pause ends, one tick is enough for all that were missed.
                 What::Tick(generation) => {
                     self.push(paused_until + 1, machine, What::Tick(generation));
                 }
@@ -404,7 +406,8 @@ impl World {
     }
 
     fn tick(&mut self, at: usize) {
-        // There may be several ticks in the queue: only the one that is due counts.
+        // The queue may have several ticks for a machine: one that comes before `next_tick` is
+        // ignored.
         if self.now < self.machines[at].next_tick {
             return;
         }
@@ -458,7 +461,7 @@ impl World {
                     let machine = &mut self.machines[at];
                     if machine.follows != primary {
                         machine.follows = primary;
-                        // A full resync takes a while.
+                        // A simulated full resync takes 500 ms.
                         machine.synced_at = self.now + 500;
                         if !keeps_data {
                             machine.offset = 0;
@@ -477,7 +480,7 @@ impl World {
     }
 
     fn save(&mut self, at: usize, token: u64, durable: bool) {
-        // The content of saves that need not be synced reaches the disk sometimes.
+        // A nodes.conf that is saved without an fsync reaches the disk in one of eight cases.
         let now = self.clock(at);
         if (durable || self.random.below(8) == 0)
             && let Some(cluster) = &self.machines[at].cluster
@@ -487,7 +490,7 @@ impl World {
         }
         let (generation, disk) = (self.machines[at].generation, self.machines[at].disk_ms);
         let delay = 1 + self.random.below(disk.max(1));
-        // The disk writes in order.
+        // The disk writes in order: when a save is done, all earlier ones are done (see `saved`).
         self.push(self.now + delay, at, What::Saved(generation, token));
     }
 
@@ -499,7 +502,8 @@ impl World {
         self.step(at, Event::Saved(token));
     }
 
-    /// The streams between primaries and replicas.
+    /// Simulates replication of a machine: a primary's offset grows, and a replica's offset
+    /// follows.
     fn replicate(&mut self, at: usize) {
         let machine = &self.machines[at];
         let generation = machine.generation;
@@ -547,7 +551,7 @@ impl World {
     }
 }
 
-/// The network.
+/// Methods of the simulated network.
 impl World {
     fn latency(&mut self) -> u64 {
         let (least, spread) = self.latency;
@@ -558,7 +562,7 @@ impl World {
         let Some(&to) = self.by_ip.get(ip.as_str()).filter(|_| port == 17_000) else {
             return self.refuse(from, link);
         };
-        // Into a partition: no answer, until the machine gives up.
+        // A connection attempt into a partition gets no answer, until the node gives it up.
         if self.is_cut(from, to) {
             return;
         }
@@ -653,7 +657,7 @@ impl World {
         let Some(found) = &self.connections[connection] else {
             return;
         };
-        // The number is used again only when no event of it can be in the queue: never is simple.
+        // The number of a closed connection is never used again: events for it may be in the queue.
         if found.open == [false; 2] {
             for end in found.ends {
                 self.by_link.remove(&end);
@@ -720,7 +724,7 @@ fn ip(at: usize) -> Ip {
     Ip::parse(format!("10.0.{}.{}", at / 250, at % 250 + 1).as_bytes()).expect("an address")
 }
 
-/// The address of a machine.
+/// The address and the ports of a machine.
 pub fn address(at: usize) -> Address {
     Address {
         ip: ip(at),
@@ -730,7 +734,8 @@ pub fn address(at: usize) -> Address {
     }
 }
 
-/// The line of a node in the first nodes.conf: slots in equal ranges, replicas one after another.
+/// The line of a node in the first nodes.conf: primaries have equal ranges of slots, and replicas
+/// are dealt out to the primaries one after another.
 fn line(at: usize, shape: &Shape, names: &[Name], shards: &[Name]) -> NodeLine {
     let primary = at % shape.primaries;
     let is_primary = at < shape.primaries;

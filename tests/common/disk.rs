@@ -11,7 +11,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// `None`: there is no C compiler.
+    /// Compiles the shim and creates the directory. `None` if there is no C compiler.
     pub fn new(name: &str) -> Option<Disk> {
         find_peer("cc")?;
         let dir = std::env::temp_dir().join(format!("aeris-disk-{}-{name}", std::process::id()));
@@ -35,7 +35,7 @@ impl Disk {
         })
     }
 
-    /// Puts the shim before a program; files below `dir` can fail.
+    /// Loads the shim into a program (LD_PRELOAD); operations on files below `dir` can then fail.
     pub fn prepare(&self, command: &mut Command, dir: &Path) {
         command
             .env("LD_PRELOAD", self.dir.join("bad_disk.so"))
@@ -43,12 +43,12 @@ impl Disk {
             .env("BAD_DISK_FLAG", self.dir.join("flag"));
     }
 
-    /// A file for a log, which never fails.
+    /// The path of a log file whose writes never fail.
     pub fn log(&self) -> PathBuf {
         self.dir.join("server.log")
     }
 
-    /// A server whose disk does not fail, with the same directory.
+    /// A server on the same directory whose disk does not fail.
     pub fn healthy_server(&self) -> Peer {
         Peer::aeris(&self.args("everysec"))
     }
@@ -66,14 +66,14 @@ impl Disk {
         ]
     }
 
-    /// From now on the disk fails in this way; see the shim.
+    /// Makes the disk fail in the manner that `how` names; `shim/bad_disk.c` lists them.
     pub fn fail(&self, how: &str) {
         let new = self.dir.join("flag.new");
         std::fs::write(&new, how).expect("a file");
         std::fs::rename(new, self.dir.join("flag")).expect("a name");
     }
 
-    /// The disk works again.
+    /// Makes the disk work again.
     pub fn recover(&self) {
         std::fs::remove_file(self.dir.join("flag")).expect("it was failing");
     }

@@ -8,7 +8,7 @@ pub struct Group {
     pub replicas: Vec<Peer>,
 }
 
-/// A full sync begins at once.
+/// Settings with which a full sync begins at once.
 pub const SETTINGS: &[&str] = &["--repl-diskless-sync-delay", "0"];
 
 impl Group {
@@ -30,7 +30,7 @@ impl Group {
     }
 }
 
-/// Makes a server a replica, and waits until it is one.
+/// Makes a server a replica of the server at `port`, and waits until the link is up.
 pub fn follow(replica: &Peer, port: u16) {
     let reply = replica
         .connect()
@@ -39,12 +39,12 @@ pub fn follow(replica: &Peer, port: u16) {
     wait_for(replica, |info| info.contains("master_link_status:up"));
 }
 
-/// INFO replication.
+/// The reply to INFO replication.
 pub fn info(server: &Peer) -> String {
     server.connect().line("INFO replication")
 }
 
-/// Waits until INFO replication has this property.
+/// Waits until the reply to INFO replication has this property.
 pub fn wait_for(server: &Peer, property: impl Fn(&str) -> bool) {
     for _ in 0..3000 {
         if property(&info(server)) {
@@ -55,7 +55,7 @@ pub fn wait_for(server: &Peer, property: impl Fn(&str) -> bool) {
     panic!("it does not come:\n{}", info(server));
 }
 
-/// Stops a process, so that it acknowledges nothing.
+/// A guard that stops a process until it is dropped, so that the process acknowledges nothing.
 pub struct Stopped(nix::unistd::Pid);
 
 impl Stopped {

@@ -1,6 +1,6 @@
 //! Helpers of the integration tests: servers on loopback ports, a raw connection, a reader of
 //! replies.
-#![allow(dead_code)] // each test binary uses its own part
+#![allow(dead_code)] // each test binary uses only some of the helpers
 
 pub mod disk;
 pub mod group;
@@ -13,10 +13,10 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-/// The directory into which tools/peers.sh unpacks.
+/// The directory into which tools/peers.sh unpacks the real servers.
 const PEERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/.peers/bin");
 
-/// A server that is ended with the test.
+/// A process of a server, which is ended when this value is dropped.
 pub struct Peer {
     child: Child,
     /// The command that starts the server, also for a restart.
@@ -26,7 +26,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// This project's server.
+    /// Starts an aeris server.
     pub fn aeris(args: &[&str]) -> Peer {
         Peer::start(Path::new(env!("CARGO_BIN_EXE_aeris-server")), args)
     }
@@ -62,7 +62,7 @@ impl Peer {
         Peer::start_with(program, args, |_| ())
     }
 
-    /// This project's server; `prepare` may change how the process is started.
+    /// Starts an aeris server; `prepare` may change how the process is started.
     pub fn aeris_with(args: &[&str], prepare: impl FnOnce(&mut Command)) -> Peer {
         let program = Path::new(env!("CARGO_BIN_EXE_aeris-server"));
         Peer::start_with(program, args, prepare)
@@ -111,15 +111,15 @@ impl Peer {
         panic!("{:?} does not listen", self.command);
     }
 
-    /// Ends it by SIGKILL.
+    /// Ends the server by SIGKILL.
     pub fn kill(&mut self) {
         // The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    /// Starts it once more, after its end: with the same arguments and these, in the same directory
-    /// and on the same port.
+    /// Ends the server and starts it again: with its earlier arguments and `args`, in the same
+    /// directory and on the same port.
     pub fn start_again(&mut self, args: &[&str]) {
         self.kill();
         self.command.args(args);
@@ -131,18 +131,18 @@ impl Peer {
         Conn::new(self.port)
     }
 
-    /// A connection, unless nothing listens any more.
+    /// Connects; `None` if the server does not listen any more.
     pub fn try_connect(&self) -> Option<Conn> {
         Conn::try_new(self.port, Duration::from_secs(60))
     }
 
-    /// A connection to a process that has just replaced itself.
+    /// Connects to a server whose process has just replaced itself, as soon as it listens.
     pub fn reconnect(&self) -> Conn {
         self.wait_until_it_listens();
         self.connect()
     }
 
-    /// The directory of its files.
+    /// The directory of the server's files.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
@@ -172,8 +172,8 @@ impl Drop for Peer {
 }
 
 /// The path of a program that tools/peers.sh provides: in tests/.peers/bin, otherwise on the PATH.
-/// A missing one is a failure with `REQUIRE_PEERS=1`, or with `REQUIRE_PEERS=all` if its name has a
-/// version.
+/// A missing program fails the test with `REQUIRE_PEERS=1`, or with `REQUIRE_PEERS=all` if its name
+/// has a version.
 pub fn find_peer(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::iter::once(Path::new(PEERS).to_path_buf())
@@ -193,10 +193,12 @@ pub fn find_peer(program: &str) -> Option<PathBuf> {
     found
 }
 
-/// A port that no other test's server uses: each test process has a hundred of its own. They, and
-/// the ports of the bus 10,000 above them, are below those that the system assigns.
+/// A port that no other test's server uses: each test process has a block of a hundred ports. The
+/// blocks, and the ports of the cluster bus 10,000 above them, are below the ports that the system
+/// assigns.
 pub fn free_port() -> u16 {
-    /// The first port of a block is held for as long as the process lives, so no other takes it.
+    /// The first port of a block is held as long as the process lives, so no other test process
+    /// takes the block.
     static BLOCK: LazyLock<TcpListener> = LazyLock::new(|| {
         let start = std::process::id() % 100;
         (start..start + 100)
@@ -243,8 +245,8 @@ impl Conn {
         self.stream.get_mut().write_all(bytes).expect("send");
     }
 
-    /// Sends to a peer that may have closed the connection, which is noticed when its reply is
-    /// read.
+    /// Sends to a peer that may have closed the connection, which the test notices when it reads
+    /// the reply.
     pub fn try_send(&mut self, bytes: &[u8]) {
         let _ = self.stream.get_mut().write_all(bytes);
     }
@@ -256,7 +258,7 @@ impl Conn {
         out
     }
 
-    /// Reads one reply; `None` if the connection was closed before its end.
+    /// Reads one reply; `None` if the connection was closed before the reply was complete.
     pub fn try_reply(&mut self) -> Option<Vec<u8>> {
         let mut out = Vec::new();
         match read_reply(&mut self.stream, &mut out) {
@@ -266,7 +268,7 @@ impl Conn {
         }
     }
 
-    /// Reads one reply; `None` if the connection was closed, or the time is over.
+    /// Reads one reply; `None` if the connection was closed, or after the timeout.
     pub fn try_reply_in_time(&mut self) -> Option<Vec<u8>> {
         let mut out = Vec::new();
         read_reply(&mut self.stream, &mut out).ok()?;
@@ -280,15 +282,15 @@ impl Conn {
         line.trim_end_matches("\r\n").to_string()
     }
 
-    /// Reads this number of bytes.
+    /// Reads exactly `len` bytes.
     pub fn read_bytes(&mut self, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];
         self.stream.read_exact(&mut bytes).expect("bytes");
         bytes
     }
 
-    /// Reads what has arrived, at least a byte. Returns the number of bytes; 0 if the connection
-    /// has ended.
+    /// Reads bytes that have arrived, and waits for the first. Returns their number; 0 if the
+    /// connection has ended.
     pub fn read_some(&mut self) -> usize {
         match self.stream.read(&mut [0; 64 * 1024]) {
             Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => panic!("nothing comes"),
@@ -302,13 +304,13 @@ impl Conn {
         self.reply()
     }
 
-    /// Sends a command of words; returns the reply as text.
+    /// Sends a command, whose words are separated by spaces, and returns the raw reply as text.
     pub fn line(&mut self, line: &str) -> String {
         let argv: Vec<&str> = line.split(' ').collect();
         String::from_utf8_lossy(&self.cmd(&argv)).into_owned()
     }
 
-    /// A server that has just started listens before its data set is loaded.
+    /// Waits until the data set is loaded: a server that has just started listens before that.
     pub fn wait_until_loaded(&mut self) {
         while self.line("ping").starts_with("-LOADING") {
             std::thread::sleep(Duration::from_millis(20));
@@ -323,7 +325,7 @@ impl Conn {
         Some(String::from_utf8_lossy(&reply).into_owned())
     }
 
-    /// Whether there is nothing to read.
+    /// Whether no byte has arrived on the connection.
     pub fn has_nothing(&mut self) -> bool {
         self.stream.get_mut().set_nonblocking(true).expect("set");
         let came = self.stream.fill_buf().map(<[u8]>::len);
@@ -378,7 +380,7 @@ pub fn read_reply(from: &mut impl BufRead, out: &mut Vec<u8>) -> std::io::Result
     }
 }
 
-/// Splits bytes into replies.
+/// Splits bytes of a connection into whole replies.
 pub fn split_replies(mut bytes: &[u8]) -> Vec<Vec<u8>> {
     let mut replies = Vec::new();
     while !bytes.is_empty() {
@@ -428,7 +430,7 @@ fn parse_at(bytes: &[u8], at: &mut usize) -> Reply {
 }
 
 impl Reply {
-    /// The elements that are texts.
+    /// The elements of the reply that are bulk strings.
     pub fn texts(self) -> Vec<Vec<u8>> {
         let items = match self {
             Reply::Many(_, items) => items,
@@ -441,7 +443,7 @@ impl Reply {
         items.into_iter().filter_map(text).collect()
     }
 
-    /// Sorts the elements, and theirs: for commands with an undefined order.
+    /// Sorts the elements at every level of the reply: for commands with an undefined order.
     pub fn sorted(self) -> Reply {
         match self {
             Reply::Many(b'%', pairs) => {

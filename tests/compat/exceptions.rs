@@ -1,12 +1,13 @@
-//! The rules for equal replies, and the known differences: intended, still open, or faults of the
-//! other server.
+//! When two replies count as equal, and the known differences to the real servers: intended, still
+//! open, or faults of the real server.
 
 use super::common::{Reply, parse_reply};
 use super::grammar::Compare;
 use super::jury::in_capitals;
 use aeris::util::glob::glob_match;
 
-/// Intended differences: (pattern of the command in capitals, reason).
+/// Intended differences between aeris and the real servers: (pattern of the command in capitals,
+/// reason).
 pub const ON_PURPOSE: &[(&str, &str)] = &[
     (
         "CLIENT LIST",
@@ -57,7 +58,8 @@ pub const OPEN: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// Requests that are refused on purpose: the same columns.
+/// Requests that aeris refuses on purpose: (pattern of the command in capitals, pattern of our
+/// reply, reason).
 const REFUSED: &[(&str, &str, &str)] = &[
     (
         "REPLCONF *IP-ADDRESS *",
@@ -102,7 +104,8 @@ pub fn matches(pattern: &str, text: &[u8]) -> bool {
     glob_match(pattern.as_bytes(), text)
 }
 
-/// Whether a difference is known: intended, open, or a fault of the other server.
+/// Whether a difference between two replies is known: intended, open, or a fault of the real
+/// server.
 pub fn excused(argv: &[Vec<u8>], ours: &[u8], theirs: &[u8]) -> bool {
     let command = in_capitals(argv);
     let command = command.as_bytes();
@@ -131,7 +134,7 @@ pub fn same(compare: Compare, ours: &[u8], theirs: &[u8]) -> bool {
     }
 }
 
-/// Sorts sets and maps; arrays keep their order.
+/// Sorts the sets and maps in a reply; arrays keep their order.
 fn sort_sets(reply: Reply) -> Reply {
     match reply {
         Reply::Many(kind @ (b'%' | b'~'), items) => Reply::Many(kind, items).sorted(),
@@ -151,7 +154,8 @@ fn up_to_nul(reply: Reply) -> Reply {
     }
 }
 
-/// Redis sends line ends in the texts of some errors; here an error is always one line.
+/// Whether two errors are equal except for line ends: Redis sends line ends in the texts of some
+/// errors; in aeris an error is always one line.
 fn errors_alike(ours: &[u8], theirs: &[u8]) -> bool {
     let space = |&b: &u8| if b"\r\n".contains(&b) { b' ' } else { b };
     let theirs = in_redis_words(theirs);
@@ -169,7 +173,7 @@ fn in_redis_words(reply: &[u8]) -> Vec<u8> {
         .unwrap_or_else(|| reply.to_vec())
 }
 
-/// The form of a reply: its length and first bytes, not its content.
+/// The form of a reply: its type and number of elements, not its content.
 fn shape(reply: &Reply) -> String {
     match reply {
         Reply::Line(line) if line.starts_with(b":") && line.get(1) != Some(&b'-') => ":n".into(),
@@ -187,14 +191,14 @@ pub fn on_purpose(argv: &[Vec<u8>]) -> bool {
 }
 
 /// SORT in Redis turns a small sorted set into a skiplist, whose scores ZSCAN returns with 17
-/// digits. In this server SORT does not change the set.
+/// digits. In aeris, SORT does not change the set.
 pub fn stays_small(argv: &[Vec<u8>], replies: &[&[u8]; 2]) -> bool {
     let is = |name: &str| argv[0].eq_ignore_ascii_case(name.as_bytes());
     is("OBJECT") && replies[0].ends_with(b"listpack\r\n") && replies[1].ends_with(b"skiplist\r\n")
         || is("ZSCAN") && numbers(replies[0]) == numbers(replies[1])
 }
 
-/// The elements of a cursor's reply in any order, with numbers compared by value.
+/// The elements of a reply of ZSCAN in any order, with numbers compared by value.
 fn numbers(reply: &[u8]) -> Vec<Reply> {
     fn add(reply: Reply, out: &mut Vec<Reply>) {
         match reply {
@@ -216,29 +220,30 @@ fn numbers(reply: &[u8]) -> Vec<Reply> {
     out
 }
 
-/// Redis 8.2 has another name for an encoding with times to live.
+/// Redis 8.2 reports another encoding (`listpackex`) for small hashes whose fields have times to
+/// live.
 pub fn has_times_to_live(argv: &[Vec<u8>], theirs: &[u8]) -> bool {
     argv[0].eq_ignore_ascii_case(b"OBJECT") && theirs == b"$10\r\nlistpackex\r\n"
 }
 
-/// A copy of a shared integer is not shared in Redis. This server shares none, and reports all
-/// small ones as shared.
+/// OBJECT REFCOUNT: a copy of a shared integer is not shared in Redis. aeris shares no integers,
+/// and reports all small ones as shared.
 pub fn is_shared(argv: &[Vec<u8>], replies: &[&[u8]; 2]) -> bool {
     argv[0].eq_ignore_ascii_case(b"OBJECT")
         && replies[0] == b":2147483647\r\n"
         && replies[1] == b":1\r\n"
 }
 
-/// Runs behind the last register are refused since CVE-2025-32023; 8.0.1 does not check them when
-/// it merges. Later replies about the merged value differ, too.
+/// A HyperLogLog with runs behind its last register is refused since CVE-2025-32023; Valkey 8.0.1
+/// does not check for such runs when it merges. Later replies about the merged value differ, too.
 pub fn merges_corrupt(argv: &[Vec<u8>], ours: &[u8]) -> bool {
     let is = |name: &str| argv[0].eq_ignore_ascii_case(name.as_bytes());
     let merges = is("PFMERGE") || is("PFCOUNT") && argv.len() > 2;
     merges && ours.starts_with(b"-INVALIDOBJ")
 }
 
-/// Redis reports an error for an element if C's `errno` is still set from an earlier command. Later
-/// results of STORE differ.
+/// SORT in Redis reports an error for an element if C's `errno` is still set from an earlier
+/// command. Later results of SORT with STORE differ.
 pub fn remembers_errno(ours: &[u8], theirs: &[u8]) -> bool {
     let reports_it = |reply: &[u8]| {
         contains(

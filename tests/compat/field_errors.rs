@@ -70,7 +70,7 @@ const PAIRS: &[&str] = &[
     "f v EX 10",
     "f v KEEPTTL",
 ];
-/// What HGETEX has before the fields; the last ones are another command's.
+/// Options of HGETEX, which stand before the fields; the last ones are options of other commands.
 const GET_OPTIONS: &[&str] = &[
     "",
     "EX 10",
@@ -113,7 +113,7 @@ const SET_OPTIONS: &[&str] = &[
 
 type Slots = &'static [&'static [&'static str]];
 
-/// The names of commands, and their slots.
+/// The names of commands that have the same arguments, and the lists of words for each argument.
 const COMMANDS: &[(&[&str], Slots)] = &[
     (
         &["HEXPIRE", "HPEXPIRE", "HEXPIREAT", "HPEXPIREAT"],
@@ -146,7 +146,7 @@ const COMMANDS: &[(&[&str], Slots)] = &[
     ),
 ];
 
-/// All commands with up to two faults, each once.
+/// All commands with up to two wrong words, each command once.
 fn commands() -> BTreeSet<Vec<Vec<u8>>> {
     let mut out = BTreeSet::new();
     for (names, slots) in COMMANDS {
@@ -161,7 +161,8 @@ fn commands() -> BTreeSet<Vec<Vec<u8>>> {
     out
 }
 
-/// Adds the commands that have every word in these two slots.
+/// Adds the commands that have every pair of words in the two slots `free`, and valid words in the
+/// others.
 fn add_pairs(name: &str, slots: Slots, free: [usize; 2], out: &mut BTreeSet<Vec<Vec<u8>>>) {
     for &first in slots[free[0]] {
         for &second in slots[free[1]] {
@@ -178,7 +179,7 @@ fn add_pairs(name: &str, slots: Slots, free: [usize; 2], out: &mut BTreeSet<Vec<
     }
 }
 
-/// The replies to the commands, each on the same data.
+/// The replies to the commands. Before each command, the keys get the same values again.
 fn ask(conn: &mut Conn, batch: &[Vec<Vec<u8>>]) -> Vec<Vec<u8>> {
     const DATA: [&[&str]; 3] = [
         &["DEL", "h", "none"],

@@ -15,15 +15,15 @@
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
-/// How a reply is compared.
+/// How a reply is compared with that of a real server.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Compare {
     Bytes,
-    /// Sets and maps without order.
+    /// Sets and maps are compared without order.
     Sets,
     Sorted,
     Shape,
-    /// Each element up to its first NUL, where a C string ends.
+    /// Each element is compared up to its first NUL, where a C string ends.
     UpToNul,
 }
 
@@ -32,7 +32,7 @@ pub struct Rule {
     tokens: Vec<Token>,
 }
 
-/// The rules by group.
+/// The rules of a grammar file, by the groups of the file.
 pub struct Grammar {
     groups: Vec<Vec<Rule>>,
 }
@@ -63,7 +63,7 @@ impl Grammar {
         Grammar { groups }
     }
 
-    /// A rule of the history's group, sometimes one of another group.
+    /// Draws a rule of the group `theme` of a history, sometimes one of another group.
     fn pick(&self, theme: usize, rng: &mut SmallRng) -> &Rule {
         let group = if rng.random_bool(0.75) {
             theme % self.groups.len()
@@ -96,7 +96,7 @@ fn sequence(words: &mut Vec<&str>) -> Vec<Token> {
     while let Some(word) = words.pop() {
         let open = word.chars().next().filter(|c| "[(".contains(*c));
         let end = if open == Some('[') { ']' } else { ')' };
-        // `[a` without a closing bracket is a word: the end of a range by name.
+        // `[a` without a closing bracket is a word: a bound of ZRANGEBYLEX.
         let closed = word.ends_with(end) || words.iter().any(|later| later.ends_with(end));
         if let Some(open) = open.filter(|_| closed) {
             let mut text = word[1..].to_string();
@@ -128,7 +128,7 @@ fn sequence(words: &mut Vec<&str>) -> Vec<Token> {
     out
 }
 
-/// One command from its seed.
+/// Makes one command from its seed.
 pub fn generate(grammar: &Grammar, theme: usize, seed: u64) -> (Compare, Vec<Vec<u8>>) {
     let mut rng = SmallRng::seed_from_u64(seed);
     let (compare, mut argv) = draw(grammar, theme, &mut rng);
@@ -142,7 +142,7 @@ pub fn generate(grammar: &Grammar, theme: usize, seed: u64) -> (Compare, Vec<Vec
     (compare, argv)
 }
 
-/// A command drawn by its rule.
+/// Draws a valid command by a rule of the grammar.
 pub fn draw(grammar: &Grammar, theme: usize, rng: &mut SmallRng) -> (Compare, Vec<Vec<u8>>) {
     let rule = grammar.pick(theme, rng);
     let mut argv = Vec::new();
@@ -153,13 +153,14 @@ pub fn draw(grammar: &Grammar, theme: usize, rng: &mut SmallRng) -> (Compare, Ve
 /// Sometimes makes a command wrong, but without long waits and without a change of the data sets.
 fn spoil(argv: &mut Vec<Vec<u8>>, rng: &mut SmallRng) {
     let fixed = may_wait(argv) || ends_with(&argv[0], b"SPOP") || ends_with(&argv[0], b"SCAN")
-        // The result of an overflow is undefined, see the rule.
+        // The sum of the time and an extreme time to live overflows in C: see the rule in
+        // grammar.txt.
         || argv.get(1).is_some_and(|script| script.starts_with(b"return(redis.pcall('restore'"))
         // The error of FUNCTION LIST contains an argument unchanged, even a line end.
         || argv[0].eq_ignore_ascii_case(b"FUNCTION") && argv.get(1).is_some_and(|arg| arg.eq_ignore_ascii_case(b"LIST"))
-        // C parses a prefix of an invalid number of keys.
+        // Real servers read the valid first part of an invalid number of keys, as C does.
         || argv.get(1).is_some_and(|arg| arg.to_ascii_uppercase().starts_with(b"GETKEYS"))
-        // Ranges of bytes are undefined if scores differ.
+        // Ranges of members by bytes (BYLEX) are undefined if scores differ.
         || argv[1..].iter().any(|arg| arg.eq_ignore_ascii_case(b"ZLEX"));
     let roll = if fixed { 40 } else { rng.random_range(0..40) };
     match roll {
@@ -193,7 +194,7 @@ fn leave_out(argv: &mut [Vec<u8>]) {
     }
 }
 
-/// Whether the reply is unpredictable, possibly because of a mutation.
+/// Whether the reply is unpredictable, possibly because [`spoil`] has changed an argument.
 fn is_random(argv: &[Vec<u8>]) -> bool {
     let name = argv[0].to_ascii_uppercase();
     let draws = name.ends_with(b"RANDMEMBER") || name == b"HRANDFIELD";
@@ -316,7 +317,7 @@ fn placeholder(word: &str, rng: &mut SmallRng) -> Vec<u8> {
         "l" => pick(rng, LIBRARIES),
         "c" => pick(rng, &["ch1", "ch2", "ch3", "other", "", "c\0h"]),
         "q" => pick(rng, &["ch*", "*", "ch[12]", "?h1", "nosuch*", "", "[^c]*"]),
-        // The case of a keyword does not matter.
+        // Servers ignore the case of a keyword.
         literal if rng.random_bool(0.1) => literal.to_lowercase().into_bytes(),
         literal => literal.as_bytes().to_vec(),
     }

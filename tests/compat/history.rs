@@ -9,14 +9,14 @@ use super::{COMMANDS, goes_on, is_traced, show};
 use proptest::prelude::*;
 use std::iter::Peekable;
 
-/// How the commands of a history are sent.
+/// How the commands of a history are sent to the servers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Way {
-    /// This number of commands before the first reply is read.
+    /// Pipelined: this number of commands is sent before the first reply is read.
     Piped(usize),
-    /// Each command by `redis.pcall` in a script.
+    /// Each command runs by `redis.pcall` in a script.
     Scripts,
-    /// Several commands in a transaction.
+    /// Several commands at a time run in a transaction.
     Multi,
 }
 
@@ -26,7 +26,8 @@ pub struct Plan {
     pub resp: &'static str,
     pub theme: usize,
     pub way: Way,
-    /// Small thresholds, so that few elements are enough for the next encoding.
+    /// Whether the thresholds of encodings are small, so that few elements are enough for the next
+    /// encoding.
     pub small: bool,
 }
 
@@ -46,9 +47,10 @@ const THRESHOLDS: &[(&str, &str, &str)] = &[
 ];
 
 /// Resets a server to its state at the start, except for the thresholds, of which Redis 7.0 lacks
-/// some. `None`: it has crashed, as Redis 8.2.3 does in some calls of FUNCTION FLUSH.
+/// some. `None` if the server has crashed, as Redis 8.2.3 does in some calls of FUNCTION FLUSH.
 pub fn prepare(conn: &mut Conn, plan: &Plan) -> Option<()> {
-    // Valkey ends a wait in its cron.
+    // Valkey looks for blocked clients whose timeout is over in its cron, so a high hz ends them
+    // soon.
     assert_eq!(conn.try_line("CONFIG SET hz 500")?, "+OK\r\n");
     for &(name, default, small) in THRESHOLDS {
         let value = if plan.small { small } else { default };
@@ -70,15 +72,15 @@ pub fn prepare(conn: &mut Conn, plan: &Plan) -> Option<()> {
 
 pub type Command = (Compare, Vec<Vec<u8>>);
 
-/// Whether a command is sent alone: later commands depend on the reply to MULTI; and see
-/// [`is_odd_in_multi`].
+/// Whether a command is the last of those that are sent together: after MULTI, AUTH or HELLO, the
+/// next commands depend on the reply; see also [`is_odd_in_multi`].
 fn stands_alone(argv: &[Vec<u8>]) -> bool {
     ["MULTI", "AUTH", "HELLO"]
         .iter()
         .any(|name| argv[0].eq_ignore_ascii_case(name.as_bytes()))
 }
 
-/// The next commands of a history, at most `depth`, which are sent at once.
+/// The next commands of a history, at most `depth`, which are sent together.
 fn next_turn(
     history: &mut Peekable<impl Iterator<Item = Command>>,
     depth: usize,
@@ -112,7 +114,7 @@ fn ends_multi(argv: &[Vec<u8>]) -> bool {
         .any(|name| argv[0].eq_ignore_ascii_case(name.as_bytes()))
 }
 
-/// A server of a history: this project's, or a judge.
+/// A server of a history: aeris, or a judge (a real server).
 struct Seat<'a> {
     judge: Option<&'a Judge>,
     conn: Conn,
@@ -122,7 +124,7 @@ struct Seat<'a> {
 pub struct History<'a> {
     jury: &'a Jury,
     plan: &'a Plan,
-    /// This project's server first, then the judges that are still in the history.
+    /// aeris first, then the judges that are still in the history.
     seats: Vec<Seat<'a>>,
     sent: Vec<String>,
     queueing: bool,
@@ -174,7 +176,7 @@ impl<'a> History<'a> {
         replies
     }
 
-    /// Judges the replies to one command; judges that have left are ignored.
+    /// Judges the replies to one command; judges that have left the history are ignored.
     fn judge(
         &mut self,
         (compare, argv): &Command,
@@ -236,7 +238,7 @@ impl<'a> History<'a> {
         COMMANDS.set(COMMANDS.get() + 1);
     }
 
-    /// Removes judges; returns false if none is left.
+    /// Removes the judges that have left the history; returns false if none stays.
     fn retain(&mut self, left: &[bool]) -> bool {
         let mut left = left.iter();
         self.seats
@@ -244,7 +246,7 @@ impl<'a> History<'a> {
         self.seats.len() > 1
     }
 
-    /// Sends the commands of a turn, by scripts if the plan requires it, and judges each reply.
+    /// Sends commands together, by scripts if the plan requires it, and judges each reply.
     fn turn(&mut self, turn: &[Command]) -> Result<bool, TestCaseError> {
         let request = |(_, argv): &Command| match self.plan.way {
             Way::Scripts => in_script(argv, self.plan.resp),
@@ -264,8 +266,7 @@ impl<'a> History<'a> {
         Ok(self.retain(&left))
     }
 
-    /// Sends the commands of a turn in one transaction; each element of EXEC's reply is judged
-    /// separately.
+    /// Sends commands in one transaction; each element of EXEC's reply is judged separately.
     fn transaction(&mut self, turn: &[Command]) -> Result<bool, TestCaseError> {
         let alone = |name: &str| (Compare::Bytes, vec![name.as_bytes().to_vec()]);
         let commands: Vec<Command> = std::iter::once(alone("MULTI"))
@@ -344,7 +345,7 @@ pub fn compare_history(
     if plan.way == Way::Multi {
         let commands: Vec<Command> = commands
             .filter(|(_, argv)| !ends_multi(argv) && !stands_alone(argv) && !on_purpose(argv))
-            // Redis counts the queued argument, too.
+            // OBJECT REFCOUNT of Redis counts the queued argument of a transaction, too.
             .filter(|(_, argv)| !argv[0].eq_ignore_ascii_case(b"OBJECT"))
             .collect();
         for turn in commands.chunks(8) {

@@ -26,7 +26,7 @@ pub enum Name {
     Valkey9,
 }
 
-/// Starts a judge with these arguments; `None` if it is not installed.
+/// A function that starts a real server with these arguments; `None` if it is not installed.
 type Start = fn(&[&str]) -> Option<Peer>;
 
 impl Name {
@@ -42,10 +42,10 @@ pub struct Judge {
     pub rows: Rows,
 }
 
-/// This project's server and the judges.
+/// aeris, and the real servers that judge its replies.
 pub struct Jury {
     pub aeris: Peer,
-    /// The reply of this server to COMMAND.
+    /// The rows of COMMAND in aeris, by name.
     pub ours: Rows,
     pub judges: Vec<Judge>,
     /// The number of differences to a judge that are not errors by the rule, by the command's name.
@@ -69,8 +69,8 @@ const NEW_OPTIONS: &[(&str, Name)] = &[
     ("BITOP ONE *", Name::Redis8),
 ];
 
-/// Behaviour that Redis 8.2 changed against both older servers, which therefore can't be judged by
-/// it alone: (pattern of the command in capitals, reason).
+/// Behaviour that Redis 8.2 changed against Redis 7.0 and Valkey 8.0, so that Redis 8.2 alone can't
+/// judge it: (pattern of the command in capitals, reason).
 const SINCE_REDIS8: &[(&str, &str)] = &[
     (
         "BITCOUNT *",
@@ -81,7 +81,8 @@ const SINCE_REDIS8: &[(&str, &str)] = &[
 ];
 
 impl Jury {
-    /// `None` if one of the two older servers is missing; the newer two are optional.
+    /// Starts the servers. `None` if Redis 7.0 or Valkey 8.0 is missing; the newer two are
+    /// optional.
     pub fn start() -> Option<Jury> {
         let starts: [(Name, Start); 4] = [
             (Name::Redis7, Peer::redis),
@@ -117,7 +118,7 @@ impl Jury {
         })
     }
 
-    /// Starts a crashed judge again; real servers crash sometimes.
+    /// Starts a crashed judge again: real servers crash sometimes.
     pub fn revive(&mut self) {
         for judge in &mut self.judges {
             if !judge.peer.alive() {
@@ -127,7 +128,7 @@ impl Jury {
         }
     }
 
-    /// The judges that have the command and its options; all of them if there is no such command.
+    /// The judges that have the command and its options; all judges if no server has the command.
     fn knowing(&self, argv: &[Vec<u8>]) -> Vec<&Judge> {
         if let Some(only) = only_judge(argv) {
             return self
@@ -160,7 +161,7 @@ impl Jury {
             .unwrap_or(name)
     }
 
-    /// Whether the reply is right, given the judges that compared it: (judge, whether it agrees).
+    /// Whether our reply is right, given the judges that compared it: (judge, whether it agrees).
     pub fn is_right(&self, argv: &[Vec<u8>], opinions: &[(Name, bool)]) -> bool {
         let knowing = self.knowing(argv);
         let opinion = |name: Name| {
@@ -196,7 +197,7 @@ impl Jury {
         self.judges.iter().any(|judge| judge.name == name)
     }
 
-    /// Whether the data are equal after this command although the replies differ.
+    /// Whether the command leaves the data of two servers equal although their replies differ.
     pub fn changes_nothing(&self, argv: &[Vec<u8>], ours: &[u8], theirs: &[u8]) -> bool {
         let is_error = |reply: &[u8]| reply.starts_with(b"-") || reply.starts_with(b"!");
         let command = self.command_name(argv);
@@ -220,7 +221,7 @@ impl Jury {
         is_error(ours) && is_error(theirs) || reads || looks
     }
 
-    /// Records a difference that is not an error, for [`Jury::report`].
+    /// Records a difference to a judge that is not an error, for [`Jury::report`].
     pub fn note(&self, judge: Name, argv: &[Vec<u8>], ours: &[u8], theirs: &[u8]) {
         let mut open = self.open.lock().expect("no test panics with the lock");
         let entry = open.entry((judge, self.command_name(argv))).or_default();
@@ -236,8 +237,8 @@ impl Jury {
         }
     }
 
-    /// With `COMPAT_OPEN=1`, prints the differences to each judge that are not errors, and the
-    /// first of each.
+    /// With `COMPAT_OPEN=1`, prints how often each command differed from each judge without being
+    /// an error, and the first difference.
     pub fn report(&self) {
         if std::env::var_os("COMPAT_OPEN").is_some() {
             let open = self.open.lock().expect("no test panics with the lock");
@@ -258,7 +259,7 @@ fn is_like(pattern: &str, argv: &[Vec<u8>]) -> bool {
     glob_match(pattern.as_bytes(), in_capitals(argv).as_bytes())
 }
 
-/// A command in the form for the patterns of exceptions.
+/// A command as one text in capitals, to which the patterns of exceptions are compared.
 pub fn in_capitals(argv: &[Vec<u8>]) -> String {
     let words = argv
         .iter()

@@ -1,11 +1,11 @@
-//! INFO keysizes after generated commands, beside Redis 8.2.
+//! Compares INFO keysizes after generated commands with that of Redis 8.2.
 //!
 //! Left out: SPOP, whose members are random; times to live that end during the test.
 
 use super::common::{Conn, Peer};
 use aeris::util::random::Random;
 
-/// `{k}` and `{l}` are keys, `{n}` is a number from 0 on.
+/// The commands that the test draws from: `{k}` and `{l}` are keys, `{n}` is a number from 0 on.
 const COMMANDS: &[&str] = &[
     "SET {k} {n}",
     "SET {k} text{n} EX 10000",

@@ -19,7 +19,8 @@ use aeris::util::random::Random;
 
 const SCRIPTS: u64 = 6_000;
 
-/// What every script begins with. Functions inside it have these variables as upvalues.
+/// The first statements of every script. The functions of a script have these variables as
+/// upvalues.
 const PRELUDE: &str = "local a, k, n, s, b = nil, 'z', 5, 'abc', true \
     local t = {s = 'abc', n = 5, f = string.rep, g = function(...) return ... end, h = {}, [7] = 'seven', [8] = string.sub} \
     local function nothing() end local function all(...) return ... end ";
@@ -179,11 +180,11 @@ const CONTEXTS: &[&str] = &[
     "repeat local r = @ until r or true return 1",
 ];
 
-/// Whether a difference is one that is still open: an element without a name, where the line has
-/// another value without a name that the error may be about. LuaJIT reports the line, not the
-/// instruction, see script/names.lua.
+/// Whether a difference is a known one that is still open: our error does not name `field '?'`,
+/// because the line has another value without a name that the error may be about. LuaJIT reports
+/// the line, not the instruction, see script/names.lua.
 fn lacks_question_mark(ours: &[u8], theirs: &[u8]) -> bool {
-    // A text in a reply has its length before it.
+    // A bulk string in a reply has its length before it.
     let without_lengths = |reply: &[u8]| {
         let reply = String::from_utf8_lossy(reply).into_owned();
         let lines = reply.split("\r\n").filter(|line| !line.starts_with('$'));
@@ -196,9 +197,9 @@ fn lacks_question_mark(ours: &[u8], theirs: &[u8]) -> bool {
     named.contains(" field '?' (a ") && nameless == without_lengths(ours)
 }
 
-/// Whether a difference is that of a loop with an infinite step, which never runs in Lua 5.1: there
-/// the first value is the start less the step and plus the step, which is no number. LuaJIT runs
-/// the body once.
+/// Whether a difference is that of a loop with an infinite step, which never runs in Lua 5.1: Lua
+/// 5.1 computes the first value as the start less the step and plus the step, which is no number.
+/// LuaJIT runs the body once.
 fn has_infinite_step(script: &str, ours: &[u8], theirs: &[u8]) -> bool {
     let loops = script.contains("for i = 1, 3, ") && script.contains("math.huge");
     loops && ours == b":1\r\n" && theirs == b"$-1\r\n"
@@ -255,14 +256,15 @@ fn operators_name_the_values_that_they_refuse() {
 struct Tally {
     wrong: Vec<String>,
     errors: usize,
-    /// Differences that are still open.
+    /// The number of differences that are known and still open.
     open: usize,
 }
 
-/// Sends the scripts to all servers.
+/// Sends the scripts to all servers and judges the replies.
 fn compare(jury: &Jury, scripts: &[String], way: Way, tally: &mut Tally) {
     let mut conn = jury.aeris.connect();
-    // What does not compile would take the whole library with it.
+    // A script that does not compile is left out, since FUNCTION LOAD would refuse the whole
+    // library.
     let mut compiles = |script: &&String| {
         let function = format!("local function f(KEYS, ARGV) {script}\nend");
         matches!(way, Way::Eval) || conn.cmd(&["SCRIPT", "LOAD", &function]).starts_with(b"$")

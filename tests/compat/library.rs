@@ -64,7 +64,7 @@ const VALUES: &[&str] = &[
     "KEYS",
 ];
 
-/// Values that a function reads as more than a value of its type.
+/// Texts that a function interprets, such as formats of string.format: (function, texts).
 const SPECIAL: &[(&str, &[&str])] = &[
     (
         "string.format",
@@ -314,7 +314,7 @@ const SPECIAL: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Functions that are not called: (pattern, reason).
+/// Functions that the test does not call: (pattern, reason).
 const NOT_CALLED: &[(&str, &str)] = &[
     ("*.breakpoint", "it needs the debugger"),
     ("*.debug", "it needs the debugger"),
@@ -331,7 +331,8 @@ const OWN_RESULTS: &[(&str, &str)] = &[
     ("string.dump", "each interpreter's bytecode"),
 ];
 
-/// Differences that are still open: (pattern of the script, pattern of our reply, reason).
+/// Differences of replies that are still open: (pattern of the script, pattern of our reply,
+/// reason).
 const OPEN: &[(&str, &str, &str)] = &[
     (
         "*cjson.new*",
@@ -466,8 +467,8 @@ const FORMS: &[&str] = &[
     "for i = 1, 2 do F(A) end return 1",
 ];
 
-/// Shows values with their types, in the order of the keys of a table; functions and threads
-/// without their addresses.
+/// Lua code that shows values with their types, in the order of the keys of a table; functions and
+/// threads without their addresses.
 const SHOW: &str = "local f, g = function(...) return ... end, function() error('g') end \
     local co = coroutine.create(f) \
     local function one(v, deep) local t = type(v) \
@@ -505,7 +506,8 @@ impl Call {
         };
         let mut arguments: Vec<String> = (0..count).map(|_| argument(random).into()).collect();
         if function == "table.insert" {
-            // Cut to an int it is far below zero, and Redis shifts an element for each number.
+            // Redis cuts the position 1e15 to an int far below zero, and moves an element for each
+            // position.
             arguments.retain(|argument| argument != "1e15");
         }
         Call {
@@ -546,7 +548,7 @@ impl Call {
     }
 }
 
-/// How scripts are run.
+/// How scripts are run: by EVAL, EVALSHA or FCALL.
 #[derive(Clone, Copy, Debug)]
 pub enum Way {
     Eval,
@@ -554,7 +556,7 @@ pub enum Way {
     Function,
 }
 
-/// The names of all functions that scripts see.
+/// The names of all functions that the scripts of a server see.
 fn functions_of(conn: &mut Conn) -> BTreeSet<String> {
     let script = "local out = {} for name, value in pairs(_G) do \
         if type(value) == 'function' then out[#out + 1] = name end \
@@ -567,7 +569,8 @@ fn functions_of(conn: &mut Conn) -> BTreeSet<String> {
         .collect()
 }
 
-/// Sends a batch of scripts and returns the replies.
+/// Sends a batch of scripts and returns the replies; `None` if the server has closed the
+/// connection.
 pub fn send(conn: &mut Conn, scripts: &[String], way: Way) -> Option<Vec<Vec<u8>>> {
     let mut requests = Vec::new();
     let mut library = String::from("#!lua name=calls\n");
@@ -601,7 +604,7 @@ pub fn send(conn: &mut Conn, scripts: &[String], way: Way) -> Option<Vec<Vec<u8>
     scripts.iter().map(|_| conn.try_reply()).collect()
 }
 
-/// A reply without what each server has of its own.
+/// A reply in which results, names and addresses that differ between servers are replaced.
 fn comparable(call: &Call, reply: &[u8]) -> Vec<u8> {
     let own = OWN_RESULTS
         .iter()
@@ -618,7 +621,7 @@ fn comparable(call: &Call, reply: &[u8]) -> Vec<u8> {
     without_addresses(&reply)
 }
 
-/// Replaces what looks like an address.
+/// Replaces hexadecimal numbers that look like addresses in memory.
 pub fn without_addresses(reply: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut rest = reply;
@@ -667,7 +670,7 @@ fn library_functions_called_with_values_of_every_type() {
     assert!(wrong.is_empty(), "{}", lines.collect::<String>());
 }
 
-/// The functions that this server has in common with a judge.
+/// The functions that aeris has in common with a judge.
 fn functions(jury: &Jury) -> Vec<String> {
     let theirs = jury
         .judges
@@ -687,7 +690,7 @@ fn functions(jury: &Jury) -> Vec<String> {
         .collect()
 }
 
-/// Sends the calls to all servers, and adds what is wrong to the list of its function.
+/// Sends the calls to all servers, and adds wrong replies to the list of the called function.
 fn compare(
     jury: &Jury,
     calls: &[Call],

@@ -1,5 +1,5 @@
-//! Damaged requests: the bytes of valid ones with small changes, sent to all servers. Each reads
-//! what it can, replies, and closes; all that it has sent is the same.
+//! Damaged requests: the bytes of valid ones with small changes, sent to all servers. Until it
+//! closes the connection, each server must send the same bytes.
 //!
 //! The client closes its own direction after the request, so a server that waits for more bytes
 //! closes, too.
@@ -15,7 +15,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
 const REQUESTS: u64 = 2_000;
-/// Bytes that mean something in a request, and some that mean nothing.
+/// Bytes that have a meaning in a request, and some that have none.
 const EDGES: &[u8] = b"\0\r\n $*\"'\\0123456789-+:%~_abxXPE\t\x0b\x0c\xff";
 const PARTS: &[&[u8]] = &[
     b"\r\n",
@@ -55,7 +55,7 @@ fn requests() -> Vec<Vec<u8>> {
     commands.map(multibulk).into_iter().chain(inline).collect()
 }
 
-/// A few requests one after the other, with one to three changes.
+/// One to four valid requests, with one to three random changes to their bytes.
 fn damaged(random: &mut Random, requests: &[Vec<u8>]) -> Vec<u8> {
     let mut below = |n: usize| random.below(n as u64) as usize;
     let mut bytes = Vec::new();
@@ -80,7 +80,7 @@ fn damaged(random: &mut Random, requests: &[Vec<u8>]) -> Vec<u8> {
     bytes
 }
 
-/// All that a server sends until it closes.
+/// Sends a request, and returns all bytes that the server sends until it closes.
 fn ask(peer: &Peer, request: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(("127.0.0.1", peer.port)).expect("a connection");
     let before = multibulk(&["DEL", "k", "l"]);
@@ -89,13 +89,14 @@ fn ask(peer: &Peer, request: &[u8]) -> Vec<u8> {
         .expect("written");
     stream.shutdown(Shutdown::Write).expect("half closed");
     let mut all = Vec::new();
-    // A server that closes with bytes unread resets the connection; what it sent is there.
+    // A server that closes with bytes unread resets the connection; the bytes that it sent are
+    // there.
     let _ = stream.read_to_end(&mut all);
     all
 }
 
-/// Whether our reply is a real server's, or is the same up to a byte that can begin no argument:
-/// that is refused here at once, and in Redis at the end of the line.
+/// Whether our reply equals a real server's, or equals it up to a byte that can't begin an
+/// argument: aeris refuses this byte at once, Redis at the end of the line.
 fn agrees(ours: &[u8], theirs: &[u8]) -> bool {
     let early = b"-ERR Protocol error: expected '$', got ";
     ours == theirs

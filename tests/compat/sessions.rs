@@ -11,9 +11,9 @@
 //! arrived, and CLIENT LIST on the control connection, after the turn of the command, shows whether
 //! a client is blocked.
 //!
-//! **Limits.** A client in MULTI gets no PING, which would be queued, nor does a blocked one; what
-//! they receive is compared later. CLIENT REPLY is not tested here, since the marker would not be
-//! sent.
+//! **Limits.** A client in MULTI gets no PING, which would be queued, nor does a blocked client;
+//! what these clients receive is compared later. CLIENT REPLY is not tested here, since the marker
+//! would not be sent.
 
 use super::common::{Conn, Peer, multibulk, split_replies};
 use super::exceptions::{contains, excused, on_purpose, same};
@@ -27,15 +27,15 @@ use rand::rngs::SmallRng;
 use std::cell::RefCell;
 
 const CLIENTS: usize = 3;
-/// The command after which a session ends early.
+/// The reason for which a session ends early, for its report.
 const OVERWRITTEN: &str =
     "who waits for a key that STORE writes over another is not woken by Redis; ours serves it";
 const INVALIDATE: &[u8] = b">2\r\n$10\r\ninvalidate";
 const MARKER: &[u8] = b"all-has-come";
 
-/// One server with its clients.
+/// One server of a session (aeris or a judge), with its clients.
 struct Side<'a> {
-    /// `None`: this project's server.
+    /// The judge (a real server); `None` for aeris.
     judge: Option<Name>,
     peer: &'a Peer,
     control: Conn,
@@ -56,8 +56,8 @@ impl Client {
         Client { conn, id }
     }
 
-    /// All bytes before the marker that were not read, after `replies` expected replies; `None`:
-    /// the connection was closed.
+    /// All unread bytes that the client received before the marker, with at least `replies`
+    /// replies; `None` if the connection was closed.
     fn drain(&mut self, replies: usize) -> Option<Vec<u8>> {
         let mut out = Vec::new();
         for count in 0.. {
@@ -73,8 +73,8 @@ impl Client {
     }
 }
 
-/// XREAD with more keys than IDs, which is an error: only this server tracks the keys that it would
-/// have read.
+/// XREAD with more keys than IDs, which is an error: only aeris tracks the keys that the command
+/// would have read.
 fn is_unbalanced(argv: &[Vec<u8>]) -> bool {
     let streams = argv
         .iter()
@@ -82,7 +82,7 @@ fn is_unbalanced(argv: &[Vec<u8>]) -> bool {
     streams.is_some_and(|at| (argv.len() - at).is_multiple_of(2))
 }
 
-/// The reply to a command of a transaction, and the messages before it.
+/// Reads the reply to a command of a transaction, with the messages that arrived before it.
 fn reply_in_multi(conn: &mut Conn) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     loop {
@@ -109,8 +109,8 @@ impl Side<'_> {
         })
     }
 
-    /// Waits for the end of a turn: a reply is sent at the end of a turn in which all earlier
-    /// commands have run.
+    /// Waits for the end of a turn: the reply to PING is sent at the end of a turn in which all
+    /// earlier commands have run.
     fn end_turn(&mut self) {
         self.control.line("PING");
     }
@@ -127,7 +127,7 @@ impl Side<'_> {
     }
 }
 
-/// The state of a client, the same on both sides.
+/// The state of a client, which is equal on all servers.
 #[derive(Clone, Copy, PartialEq)]
 enum State {
     Free,
@@ -137,19 +137,20 @@ enum State {
 
 struct Session<'a> {
     jury: &'a Jury,
-    /// This project's server first, then the judges that are still in the session.
+    /// aeris first, then the judges that are still in the session.
     sides: Vec<Side<'a>>,
     states: [State; CLIENTS],
     plan: &'a Plan,
     sent: Vec<String>,
-    /// The last command.
+    /// The last command that a client has sent.
     argv: Vec<Vec<u8>>,
-    /// Invalidations by prefix are sent at the end of a turn, after the replies of that turn.
+    /// Whether a client tracks by prefix (BCAST): its invalidations are sent at the end of a turn,
+    /// after the replies of that turn.
     broadcasts: bool,
     /// Whether a command with STORE was sent, see [`OVERWRITTEN`].
     stores: bool,
     /// Whether tracking was switched off. Redis keeps the keys that were read before, and sends
-    /// invalidations for them when tracking is on again; this server does not.
+    /// invalidations for them when tracking is on again; aeris does not.
     tracking_ended: bool,
 }
 
@@ -171,7 +172,8 @@ impl Session<'_> {
         ))
     }
 
-    /// The replies, with adjacent messages for patterns sorted, whose order is undefined.
+    /// The replies in the order of arrival, but adjacent messages for patterns are sorted, since
+    /// their order is undefined.
     fn in_order(&self, bytes: &[u8]) -> Vec<Vec<u8>> {
         let mut replies = split_replies(bytes);
         if self.tracking_ended {
@@ -199,7 +201,7 @@ impl Session<'_> {
         }
     }
 
-    /// Compares the results of all sides, this project's server first. A judge with a different
+    /// Compares the results of all servers, the result of aeris first. A judge with a different
     /// result leaves the session.
     fn check(
         &mut self,
@@ -233,7 +235,8 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Sends the marker to a client, after everything else.
+    /// Sends a PING with the marker to a client: everything that was sent to the client arrives
+    /// before its reply.
     fn mark(&mut self, who: usize) {
         let ping = multibulk(&[&b"PING"[..], MARKER]);
         for side in &mut self.sides {
@@ -241,7 +244,7 @@ impl Session<'_> {
         }
     }
 
-    /// What a client has received before the marker; a closed client is replaced by a new one.
+    /// Compares the bytes that a client received before the marker; a closed client is replaced.
     fn drain(&mut self, who: usize, replies: usize, compare: Compare) -> Result<(), TestCaseError> {
         let found: Vec<_> = self
             .sides
@@ -273,7 +276,7 @@ impl Session<'_> {
         Ok(blocked[0])
     }
 
-    /// Runs one command of one client, and compares its effects on the others.
+    /// Runs one command of one client, and compares its effects on all clients.
     fn step(
         &mut self,
         who: usize,
@@ -318,7 +321,8 @@ impl Session<'_> {
         self.others(who)
     }
 
-    /// Compares what the other clients received. All get the marker before the first is read, so
+    /// Compares the bytes that the other clients received. All get the marker before the first is
+    /// read, so that all servers work at the same time.
     /// that both servers work at the same time.
     fn others(&mut self, who: usize) -> Result<(), TestCaseError> {
         let mut free = Vec::new();
@@ -337,7 +341,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Unblocks a client by the control connection.
+    /// Unblocks a client with CLIENT UNBLOCK on the control connection.
     fn unblock(&mut self, who: usize, rest: &[Vec<u8>]) -> Result<(), TestCaseError> {
         let found: Vec<_> = self
             .sides
@@ -392,7 +396,8 @@ fn compare_session(
             .is_some_and(|word| word.eq_ignore_ascii_case(b"ANYTHING"))
         {
             (compare, argv) = generate(&grammars[1], plan.theme, seed);
-            // Waits that end by timeout are not tested. An encoding may differ, see `stays_small`.
+            // Blocking commands that end by timeout are not tested. An encoding may differ, see
+            // `stays_small`.
             let is_object = argv[0].eq_ignore_ascii_case(b"OBJECT");
             if may_wait(&argv) || is_object || !jury.can_judge(&argv) {
                 continue;
@@ -430,7 +435,7 @@ fn several_clients_see_the_same() {
     };
     let jury = RefCell::new(jury);
     let grammars = [Grammar::read("sessions.txt"), Grammar::read("grammar.txt")];
-    // One of these commands takes as long as ten others.
+    // A command of a session takes as long as ten commands of a history.
     run(30, 4, |seeds, plan| {
         jury.borrow_mut().revive();
         let compared = compare_session(&grammars, &jury.borrow(), &plan, seeds);

@@ -7,21 +7,22 @@ use aeris::command::NOT_BUILT;
 use aeris::commands::TABLE;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Fields of COMMAND INFO that differ: (beginning of the name, field).
+/// Fields of COMMAND INFO in which aeris differs on purpose: (beginning of the name, field).
 const NEWER_ROWS: &[(&str, &str)] = &[
-    // The keys after STORE depend on the options; Redis and Valkey 8.0 don't say it.
+    // The keys after STORE depend on the options, which Redis and Valkey 8.0 don't say.
     ("georadius", "key specs"),
-    // Valkey 8.1's suite runs these while the data set is loaded.
+    // The test suite of Valkey 8.1 runs these commands while the data set is loaded.
     ("memory|", "flags"),
-    // 9.1 has CLUSTER REPLICATE NO ONE.
+    // Valkey 9.1 has CLUSTER REPLICATE NO ONE.
     ("cluster|replicate", "arity"),
 ];
 
-/// The same, of fields in which Redis and Valkey differ.
+/// Fields of COMMAND INFO in which Redis and Valkey differ, and aeris is like Redis: (beginning of
+/// the name, field).
 const ROWS_OF_REDIS: &[(&str, &str)] = &[
-    // Valkey answers these while the data set is loaded.
+    // Valkey runs these commands while the data set is loaded.
     ("cluster|", "flags"),
-    // Valkey 9.1 refuses it in transactions.
+    // Valkey 9.1 refuses CLIENT REPLY in transactions.
     ("client|reply", "flags"),
 ];
 
@@ -103,7 +104,7 @@ const FIELDS: [&str; 9] = [
 /// Tables that are compared with Valkey alone are compared in Valkey's form.
 const VALKEYS_WORDS: &[&str] = &["--extended-redis-compatibility", "no"];
 
-/// The reply to COMMAND.
+/// The rows in a server's reply to COMMAND.
 pub fn rows(conn: &mut Conn) -> Rows {
     let mut rows = Rows::new();
     add_rows(parse_reply(&conn.cmd(&["COMMAND"])), &mut rows);
@@ -123,7 +124,7 @@ fn add_rows(commands: Reply, rows: &mut Rows) {
         };
         let name = String::from_utf8_lossy(name).into_owned();
         add_rows(fields.pop().expect("subcommands"), rows);
-        // Flags, categories and tips are sets; of the key specs the order counts.
+        // Flags, categories and tips are sets, so they are sorted; the order of key specs counts.
         let fields = fields.into_iter().enumerate().map(|(at, field)| match at {
             8 => (FIELDS[at], field),
             _ => (FIELDS[at], field.sorted()),
@@ -132,8 +133,8 @@ fn add_rows(commands: Reply, rows: &mut Rows) {
     }
 }
 
-/// The fields that have another value in `right` than in our rows, as (name, field), without those
-/// of `listed`.
+/// The fields that have another value in `right` than in aeris's rows, as (name, field), without
+/// those of `listed`.
 fn differing<'a>(
     ours: &'a Rows,
     right: &Rows,
@@ -157,7 +158,7 @@ fn differing<'a>(
     found
 }
 
-/// The fields in which both tables agree.
+/// The fields of `rows` that have the same value in `other`.
 fn agreed(mut rows: Rows, other: &Rows) -> Rows {
     for (name, row) in &mut rows {
         let theirs = other.get(name);
@@ -221,7 +222,7 @@ fn the_wrong_number_of_arguments() {
             lengths.push(least as usize + 1);
         }
         let words: Vec<&str> = name.split('|').collect();
-        // A request with fewer words than `name` would be another command.
+        // A request with fewer words than the name of a subcommand would be another command.
         for len in lengths.into_iter().filter(|len| *len >= words.len()) {
             let mut argv: Vec<Vec<u8>> =
                 words.iter().map(|word| word.as_bytes().to_vec()).collect();
@@ -254,11 +255,11 @@ fn arity(field: &Reply) -> i64 {
     String::from_utf8_lossy(&arity[1..]).parse().expect("arity")
 }
 
-/// Lines of their help that differ here.
+/// Lines of Redis's HELP replies that differ in aeris.
 const NEWER_HELP: &[&str] = &["    * ID <client-id>"];
 
-/// Lines of help that the other servers have are equal and in the same order here; newer
-/// subcommands are in between.
+/// The lines of a HELP reply of other servers are in aeris's reply, in the same order; lines about
+/// newer subcommands are between them.
 #[test]
 fn help() {
     let Some(valkey) = Peer::valkey(&[]) else {
@@ -289,7 +290,7 @@ fn help() {
     }
 }
 
-/// COMMAND LIST with a filter has their commands and newer ones.
+/// COMMAND LIST with a filter has the commands of Valkey 8.0 and newer commands.
 #[test]
 fn lists_of_commands() {
     let Some(valkey) = Peer::valkey(&[]) else {
@@ -329,7 +330,7 @@ fn lists_of_commands() {
     }
 }
 
-/// Names of commands and subcommands of features that are not built.
+/// The names of commands and subcommands that aeris only lists, because their feature is not built.
 fn not_built() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for row in TABLE.iter().flat_map(|rows| rows.iter()) {
@@ -344,7 +345,7 @@ fn not_built() -> BTreeSet<String> {
     names
 }
 
-/// Each command that this server and a judge have is in a grammar, in [`NOT_SENT`], or not built.
+/// Each command that aeris and a judge have is in a grammar, in [`NOT_SENT`], or not built.
 #[test]
 fn every_command_is_sent() {
     let Some(jury) = Jury::start() else {

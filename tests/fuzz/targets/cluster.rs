@@ -1,4 +1,4 @@
-//! The packets of the cluster bus, nodes.conf, and the dialogue about slots that move.
+//! The packets of the cluster bus, nodes.conf, and the messages of CLUSTER SYNCSLOTS.
 
 use aeris::cluster::Cluster;
 use aeris::cluster::config_file::NodesConf;
@@ -10,7 +10,8 @@ use aeris::cluster::transfer::request::Sync;
 use aeris::cluster::transfer::{Action, Side, Transfers};
 use aeris::util::random::Random;
 
-/// A packet that is accepted encodes to its length, and to itself from then on.
+/// An accepted packet has the encoded length of its message, which is encoded and parsed without a
+/// change.
 pub fn bus(bytes: &[u8]) {
     let Ok(message) = Message::parse(bytes) else {
         return;
@@ -23,7 +24,8 @@ pub fn bus(bytes: &[u8]) {
     assert_eq!(Message::parse(&again), Ok(message));
 }
 
-/// A file that is accepted is the same after it was written and read.
+/// An accepted nodes.conf is the same after it was written and read; without its last word it is
+/// refused.
 pub fn nodes_conf(bytes: &[u8]) {
     let Ok(conf) = NodesConf::parse(bytes) else {
         return;
@@ -34,7 +36,7 @@ pub fn nodes_conf(bytes: &[u8]) {
     assert!(NodesConf::parse(&text.as_bytes()[..cut]).is_err());
 }
 
-/// A dialogue about slots that move, one sentence or event in each line:
+/// A dialogue of CLUSTER SYNCSLOTS about slots that move, a message or an event in each line:
 ///
 /// ```text
 ///   1 ACK ..       SYNCSLOTS of client 1, 0: the primary's stream     + 2   client 2 is the link of the youngest job
@@ -42,7 +44,7 @@ pub fn nodes_conf(bytes: &[u8]) {
 ///   ( ) f 3 t x    snapshot begins, ends, slot 3 is flushed, topology, cancel      . 9   9 seconds pass
 /// ```
 ///
-/// The moves must stay consistent, whatever is said in whatever order.
+/// The state of the moves must stay consistent, in whatever order messages and events come.
 pub fn sync_slots(bytes: &[u8]) {
     let other = Name::parse(&[b'a'; 40]).expect("a name");
     let mut random = Random::from_seed(1);

@@ -14,7 +14,7 @@ use aeris::types::set::SetLimits;
 use aeris::types::zset::ZsetLimits;
 use aeris::types::{Key, New, free_effort, memory_bytes, next_field_expiry};
 
-/// The limits are so small that inputs lead to both packed values and tables.
+/// Limits of encodings that are so small that inputs lead to both packed values and tables.
 fn limits() -> Limits {
     let (max_entries, max_value, seed) = (4, 64, HashSeed::new([1, 2]));
     Limits {
@@ -49,6 +49,7 @@ const CHECKS: Checks = Checks {
 };
 
 /// Checks that an accepted value is complete: its memory can be computed, and its DUMP is accepted
+/// by RESTORE.
 /// again.
 fn use_value(kind: u8, value: New) {
     let key = Key::new(b"key", kind, 0, None, value);
@@ -74,9 +75,9 @@ fn use_value(kind: u8, value: New) {
     );
 }
 
-/// The payload of RESTORE without its footer.
+/// Reads a payload of RESTORE, without its footer and with it.
 pub fn payload(bytes: &[u8]) {
-    // Formatting a fault must not panic, either.
+    // Formatting the fault of a refused payload must not panic, either.
     if let Err(fault) = restore(VERSION_REDIS_MAX, bytes, limits(), &mut 0, use_value) {
         assert!(!fault.to_string().is_empty());
     }
@@ -84,7 +85,7 @@ pub fn payload(bytes: &[u8]) {
         .map(|(version, body)| restore(version, body, limits(), &mut 0, use_value));
 }
 
-/// Receives the parts of a whole file, and checks the offsets that the walk reports.
+/// Receives the parts of a whole RDB file, and checks the offsets that the reader reports.
 struct Witness {
     len: u64,
 }
@@ -134,7 +135,7 @@ impl Sink for Witness {
     }
 }
 
-/// A whole snapshot.
+/// Reads a whole RDB file.
 pub fn rdb(bytes: &[u8]) {
     let len = bytes.len() as u64;
     let mut source = bytes;
@@ -149,7 +150,8 @@ pub fn rdb(bytes: &[u8]) {
     }
 }
 
-/// A file of the AOF. Each command lies within the file, and reading ends at its end or at an
+/// Reads a file of the AOF. Each command lies within the file, and reading ends at the end of the
+/// file or at an error.
 /// error.
 pub fn aof(bytes: &[u8]) {
     let len = bytes.len() as u64;
@@ -172,7 +174,8 @@ pub fn aof(bytes: &[u8]) {
     }
 }
 
-/// A manifest that is written and read again is the same, and new files can be added to it.
+/// A manifest of the AOF that is written and read again is the same, and new files can be added to
+/// it.
 pub fn manifest(bytes: &[u8]) {
     let Ok(mut manifest) = Manifest::parse(bytes) else {
         return;
@@ -182,7 +185,7 @@ pub fn manifest(bytes: &[u8]) {
         .chain(&manifest.history)
         .map(|part| part.name.len())
         .max();
-    // The length of a line and the numbers of files are limited.
+    // The length of a manifest's line and the numbers of AOF files are limited.
     let Some(0..=200) = longest.filter(|_| manifest.incr_seq < i64::MAX) else {
         return;
     };

@@ -1,8 +1,8 @@
-//! The replies of peers to links.
+//! The replies of other servers to the handshakes of outgoing links.
 
 use aeris::link::{Action, Errors, Event, Expect, Link, Plan, Step, Unasked};
 
-/// A handshake with each kind of step.
+/// A handshake whose requests expect all forms of replies.
 fn plan(unasked: Unasked) -> Plan {
     let script = vec![
         Step::new(1, &["PING"]).errors(Errors::Tolerated).wait(),
@@ -19,7 +19,8 @@ fn plan(unasked: Unasked) -> Plan {
     }
 }
 
-/// The actions of a link and the remaining bytes for these pieces of input.
+/// Gives the pieces of input to a new link. Returns the actions of the link and the remaining
+/// bytes.
 fn hear(pieces: &[&[u8]], unasked: Unasked) -> (Vec<Action>, Vec<u8>) {
     let mut link = Link::new(0, plan(unasked));
     let mut actions = Vec::new();
@@ -35,8 +36,8 @@ fn hear(pieces: &[&[u8]], unasked: Unasked) -> (Vec<Action>, Vec<u8>) {
     (actions, link.take_rest().received)
 }
 
-/// The result must not depend on the splitting of the input. The first byte selects the mode for
-/// bytes after the handshake.
+/// The actions of a link must not depend on where its input is split. The first byte of the input
+/// selects what the link does with bytes after the handshake.
 pub fn link(bytes: &[u8]) {
     let Some((&mode, message)) = bytes.split_first() else {
         return;

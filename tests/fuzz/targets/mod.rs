@@ -1,4 +1,4 @@
-//! What is fuzzed: functions that take any bytes and fail by a panic.
+//! The fuzz targets: functions that take any bytes and fail by a panic.
 //!
 //! ```text
 //!   make fuzz   libFuzzer -> fuzz_targets/NAME.rs -\
@@ -6,9 +6,10 @@
 //!   make test   seeds, and mutations of them ------/
 //! ```
 //!
-//! A target must not crash. Each one also checks properties of accepted inputs: the result is the
-//! same in both directions, when split in any two places, and when written and read again. A
-//! finding becomes a seed, with a test beside the parser that is named after it.
+//! A target must not crash. Each target also checks properties of accepted inputs: the result is
+//! the same in both directions, when the input is split in any two places, and when the value is
+//! written and read again. An input that fails becomes a seed, with a test beside the parser that
+//! is named after it.
 
 mod cluster;
 mod files;
@@ -21,7 +22,7 @@ mod text;
 
 pub type Target = fn(&[u8]);
 
-/// Each has a folder of its name in `seeds`, and a program in `fuzz_targets`.
+/// All targets. Each has a folder of its name in `seeds`, and a program in `fuzz_targets`.
 pub const ALL: &[(&str, Target)] = &[
     ("aof", files::aof),
     ("bus", cluster::bus),

@@ -18,7 +18,8 @@ fn texts<'a>(elements: impl Iterator<Item = Element<'a>>) -> Vec<Vec<u8>> {
     elements.map(|element| element.to_vec()).collect()
 }
 
-/// Corrects the header if the first byte is odd, since mutated bytes would seldom be accepted
+/// Corrects the header of a listpack if the first byte is odd, since mutated bytes would seldom be
+/// accepted otherwise.
 /// otherwise.
 fn with_header(bytes: &[u8], count_at: usize) -> Vec<u8> {
     let Some((&mode, bytes)) = bytes.split_first() else {
@@ -66,7 +67,8 @@ pub fn listpack(bytes: &[u8]) {
     assert!(twin.is_empty());
 }
 
-/// The types whose values are listpacks: an accepted value can be read and changed.
+/// An accepted listpack is taken as a value of each type that can be one; the value can then be
+/// read and changed.
 fn values_of(listpack: &Listpack) {
     let max_value = 64;
     for max_entries in [0, 512] {
@@ -213,8 +215,8 @@ pub fn hll(bytes: &[u8]) {
     assert!(hll::is_hll(&value));
 }
 
-/// A node of a stream: the bytes of its listpack, or, if the first byte is odd, one element for
-/// each byte.
+/// Reads a node of a stream: the bytes of its listpack, or, if the first byte is odd, one element
+/// for each byte.
 pub fn stream(bytes: &[u8]) {
     let Some((&mode, rest)) = bytes.split_first() else {
         return;
@@ -268,7 +270,8 @@ pub fn stream(bytes: &[u8]) {
     assert_eq!((log.len(), log.first_id()), (0, StreamId::MIN));
 }
 
-/// The first two bytes claim a length for the rest; then the rest is compressed and comes back.
+/// The first two bytes claim a length for the rest, which is decompressed; then the rest is
+/// compressed, and decompressing must give it back.
 pub fn lzf(bytes: &[u8]) {
     let Some((&[high, low], rest)) = bytes.split_first_chunk() else {
         return;
@@ -284,7 +287,7 @@ pub fn lzf(bytes: &[u8]) {
     }
 }
 
-/// The format's description, a byte at a time.
+/// Decompresses LZF as the format is described, a byte at a time, for comparison.
 fn naive_lzf(mut input: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     while let Some((&control, rest)) = input.split_first() {

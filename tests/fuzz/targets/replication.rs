@@ -1,4 +1,4 @@
-//! What peers of replication send: the requests of a replica, and a primary's snapshot.
+//! What other servers send in replication: the requests of a replica, and a primary's snapshot.
 
 use aeris::client::Client;
 use aeris::config::Config;
@@ -9,7 +9,8 @@ use aeris::state::Server;
 
 use super::files;
 
-/// Requests of a replica, one in a line: the first byte selects the command, words separated by
+/// Runs requests of a replica, one in a line: the first byte selects the command, and words
+/// separated by spaces are its arguments.
 /// spaces are its arguments.
 pub fn dialogue(bytes: &[u8]) {
     let mut server = Server::new(Config::default(), Vec::new());
@@ -48,7 +49,8 @@ pub fn dialogue(bytes: &[u8]) {
     }
 }
 
-/// The header, the bytes of the snapshot, and how many bytes are left for the stream.
+/// The bytes of the snapshot, whether it is complete, and the number of bytes left for the stream;
+/// `None` without a header.
 type Received = Result<Option<(Vec<u8>, bool, usize)>, Malformed>;
 
 fn receive(pieces: &[&[u8]]) -> Received {
@@ -70,8 +72,9 @@ fn receive(pieces: &[&[u8]]) -> Received {
     Ok(body.map(|_| (out, done, rest)))
 }
 
-/// A snapshot with its frame. The result does not depend on the splitting, except where a mark is
-/// followed by bytes, which no primary sends. Then the snapshot is loaded.
+/// Receives a snapshot with its header (`$length` or `$EOF:mark`). The result does not depend on
+/// where the input is split, except where bytes follow a mark, which no primary sends. Then the
+/// snapshot is loaded.
 pub fn snapshot(bytes: &[u8]) {
     let whole = receive(&[bytes]);
     let marked = bytes.windows(5).any(|five| five == b"$EOF:");

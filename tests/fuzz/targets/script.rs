@@ -1,7 +1,8 @@
-//! The libraries of scripts that read bytes, and the values of scripts as replies.
+//! The libraries of scripts that read bytes (cjson, cmsgpack, struct), and the values of scripts as
+//! replies.
 //!
-//! Each target is a script that gets the input as `ARGV[1]`, since errors of the libraries are
-//! Lua's. A script returns a text that describes a fault, or nothing.
+//! Each fuzz target here runs a script that gets the input as `ARGV[1]`, since the libraries report
+//! errors as Lua errors. A script returns a text that describes a fault, or nothing.
 
 use std::cell::RefCell;
 
@@ -10,8 +11,8 @@ use aeris::config::Config;
 use aeris::networking::query;
 use aeris::state::Server;
 
-/// `same(a, b)`: whether two values are equal, in depth, but for keys that are tables; what is no
-/// number is equal to itself.
+/// A Lua function `same(a, b)`: whether two values are equal in depth, except for keys that are
+/// tables. A NaN is equal to a NaN.
 const SAME: &str = "local function same(a, b) \
     if type(a) ~= 'table' or type(b) ~= 'table' then return a == b or a ~= a and b ~= b end \
     for k, v in pairs(a) do if type(k) ~= 'table' and not same(v, b[k]) then return false end end \
@@ -60,19 +61,20 @@ pub fn structs(bytes: &[u8]) {
     nothing_is_wrong(STRUCT, bytes);
 }
 
-/// Any source is compiled, or refused as Lua 5.1 refuses it: what LuaJIT gets, it reads.
+/// Any Lua source is compiled, or refused as Lua 5.1 refuses it: LuaJIT must accept every source
+/// that aeris passes to it.
 pub fn source(bytes: &[u8]) {
     ask(&[b"HELLO", b"2"]);
     let reply = ask(&[b"SCRIPT", b"LOAD", bytes]);
     let refused = b"-ERR Error compiling script (new function): user_script:";
     let compiled = reply.starts_with(b"$40\r\n") || reply.starts_with(refused);
-    // The first line may be refused before anything is compiled.
+    // The first line (`#!`) may be refused before anything is compiled.
     let known = compiled || bytes.starts_with(b"#!") && reply.starts_with(b"-ERR ");
     assert!(known, "{}", reply.escape_ascii());
     assert_eq!(reply_len(&reply), Some(reply.len()));
 }
 
-/// Values of any form are well-formed replies, in both versions of the protocol.
+/// Values of any form that a script returns become well-formed replies, in RESP2 and RESP3.
 pub fn script_reply(bytes: &[u8]) {
     for version in ["2", "3"] {
         let reply = ask(&[b"HELLO", version.as_bytes()]);
@@ -102,7 +104,8 @@ fn eval(script: &str, bytes: &[u8]) -> Vec<u8> {
     ask(&[b"EVAL", format!("{SAME}{script}").as_bytes(), b"0", bytes])
 }
 
-/// The reply of a server without a socket, which all inputs share.
+/// Runs a request on a server without a socket, which all inputs of a thread share. Returns the
+/// reply.
 fn ask(argv: &[&[u8]]) -> Vec<u8> {
     thread_local! {
         static SERVER: RefCell<Option<(Server, Client)>> = const { RefCell::new(None) };
@@ -126,7 +129,7 @@ fn ask(argv: &[&[u8]]) -> Vec<u8> {
     })
 }
 
-/// The length of the reply that bytes begin with; `None` if it is not well formed.
+/// The length of the reply with which `bytes` begins; `None` if the reply is not well formed.
 fn reply_len(bytes: &[u8]) -> Option<usize> {
     let end = bytes.windows(2).position(|part| part == b"\r\n")?;
     let line = bytes.get(1..end)?;

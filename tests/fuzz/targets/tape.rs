@@ -1,8 +1,8 @@
-//! Recordings: whatever the file holds, it is entries, an end, or an error.
+//! Recordings of `--trace-record`: any file is read as entries and an end, or with an error.
 
 use aeris::sys::tape::format::{Codec, Reader, TapeEntry};
 
-/// A file of a recording. What is read is written and read again as the same.
+/// Reads a file of a recording. Each entry that is read, when written and read again, is the same.
 pub fn tape(bytes: &[u8]) {
     let mut again = Again::default();
     if let Ok(mut reader) = Reader::new(bytes) {
@@ -10,7 +10,7 @@ pub fn tape(bytes: &[u8]) {
             again.check(&entry);
         }
     }
-    // A block without its checksum, which few mutations hit.
+    // Reads the input as a block of entries without its checksum, which few mutations would match.
     let (mut codec, mut rest, mut again) = (Codec::default(), bytes, Again::default());
     while let Some(entry) = codec.decode(&mut rest) {
         again.check(&entry);
