@@ -37,15 +37,15 @@ use crate::util::quote;
 use crate::util::quote::printable;
 
 /// The longest argument that a primary's stream may have, in bytes, unless `proto-max-bulk-len` is
-/// higher: more than the memory of a machine for one value.
+/// higher: 64 GB, longer than any value that a primary can have stored.
 const STORED_BULK_MAX: u64 = 1 << 36;
-/// The maximum number of bytes of one read.
+/// The maximum number of bytes of one read of a client's socket.
 const READ_MAX: usize = 64 * 1024;
 /// The minimum capacity of a client's own query buffer.
 const OWN_BUFFER: usize = 16 * 1024;
-/// The maximum number of commands that are parsed ahead.
+/// The maximum number of a client's commands that are parsed before the first of them runs.
 const AHEAD_MAX: usize = 128;
-/// A batch with fewer commands than this counts as short.
+/// For a batch with fewer commands than this, `run_batch` uses a shorter array of command ids.
 const FEW: usize = 8;
 
 /// The read handler of a client's socket: runs the client's requests, up to the loop's budget.
@@ -72,7 +72,8 @@ pub fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Toke
     io
 }
 
-/// The read handler of new clients: [`read_handler`], unless the server teaches a fault.
+/// The read handler of new clients: [`read_handler`], unless the setting `teach` selects a handler
+/// with a fault, for demonstration.
 pub fn handler_for(teach: Teach) -> FileProc<Server> {
     match teach {
         Teach::NoDrain => read_once_handler,
@@ -92,13 +93,14 @@ fn read_once_handler(el: &mut EventLoop<Server>, server: &mut Server, t: Token, 
 }
 
 /// `teach level`: reports after each call that there are more bytes, as a level-triggered poll does
-/// for a socket whose bytes are not read. The loop never sleeps.
+/// for a socket whose bytes are not read. With this handler, the loop never sleeps.
 fn level_handler(el: &mut EventLoop<Server>, server: &mut Server, t: Token, mask: Mask) -> Io {
     read_handler(el, server, t, mask);
     Io::More
 }
 
-/// Whether the client sends a stream of changes, which must not be refused.
+/// Whether the client is the primary or the other end of a slot move, which sends a stream of
+/// changes.
 fn is_stream(server: &Server, slot: u32) -> bool {
     let c = server.net.clients.get(slot);
     c.is_some_and(|c| c.has(flag::PRIMARY | flag::SLOT_LINK))
@@ -110,20 +112,22 @@ fn waits_for_aof(server: &Server, slot: u32) -> bool {
     c.is_some_and(|c| gate::holds(server, c))
 }
 
-/// Reads again from the clients that had to wait for the AOF, when the disk has caught up.
+/// When the disk has caught up, reads again from the clients whose requests had to wait for the
+/// AOF.
 pub fn read_again(el: &mut EventLoop<Server>, server: &mut Server) {
     if server.net.unread.is_empty() || server.aof.flush.crowded {
         return;
     }
     for slot in std::mem::take(&mut server.net.unread) {
-        // Another client may have this slot now; setting its handler again is harmless.
+        // Another client may have this slot of the client table now; setting that client's read
+        // handler again is harmless.
         if let Some(token) = server.net.clients.get(slot).and_then(|c| c.token) {
             el.set_handler(token, Mask::READABLE, read_handler);
         }
     }
 }
 
-/// Reads once and runs the complete commands.
+/// Reads once from a client's socket and runs the complete commands.
 fn read_query_from_client(server: &mut Server, slot: u32) -> Transfer {
     let Some(mut c) = server.net.clients.take(slot) else {
         return NOTHING;
@@ -147,7 +151,7 @@ fn read_and_process(server: &mut Server, c: &mut Client) -> Transfer {
         // A big argument is read straight into the buffer that becomes the value.
         let want = big.missing().min(4 * 1024 * 1024);
         if want == 0 {
-            return NOTHING; // the kept command runs first, after the pause
+            return NOTHING; // the complete command that a pause delays runs first
         }
         let result = c
             .conn
@@ -193,7 +197,7 @@ fn room_in(buffer: &Vec<u8>) -> usize {
     }
 }
 
-/// Counts a read. Whether more bytes wait is decided by the connection.
+/// Adds a read of the client's socket to the statistics; closes the client if the read failed.
 fn note_read(
     server: &mut Server,
     c: &mut Client,
@@ -221,8 +225,8 @@ fn note_read(
     }
 }
 
-/// Runs the complete commands of `buffer`, which is the shared one or the client's own, and keeps
-/// the rest.
+/// Runs the complete commands of `buffer`, and keeps the rest for later. If `shared`, `buffer` is
+/// the read buffer that all clients share, otherwise the client's own query buffer.
 fn process_input_buffer(server: &mut Server, c: &mut Client, mut buffer: Vec<u8>, shared: bool) {
     let mut table = std::mem::take(&mut server.net.parsed);
     let mut pos = 0;
@@ -249,7 +253,8 @@ fn process_input_buffer(server: &mut Server, c: &mut Client, mut buffer: Vec<u8>
         match status {
             Status::Full => {}
             Status::Partial => break,
-            // The bytes are parsed again, and the error is replied, when the client goes on.
+            // A client that may not run commands now gets the protocol error later: when it may,
+            // the bytes are parsed again.
             Status::Invalid(_) if !can_go_on(c) => {
                 c.open = None;
                 break;
@@ -275,8 +280,8 @@ fn process_input_buffer(server: &mut Server, c: &mut Client, mut buffer: Vec<u8>
     finish(server, c);
 }
 
-/// Runs requests that were received before, or do not come from a socket. The replies are appended
-/// to `c.reply`.
+/// Runs requests that were read from the client's socket earlier, or that come from no socket. The
+/// replies are appended to `c.reply`.
 pub fn feed(server: &mut Server, c: &mut Client, mut bytes: &[u8]) {
     if let Some(big) = c.open.as_mut().and_then(|open| open.big.as_mut()) {
         let (part, rest) = bytes.split_at(big.missing().min(bytes.len()));
@@ -291,15 +296,16 @@ pub fn feed(server: &mut Server, c: &mut Client, mut bytes: &[u8]) {
     process_input_buffer(server, c, buffer, false);
 }
 
-/// Stores the bytes that were not consumed: a partial command, or commands that must wait.
+/// Stores the bytes of requests that did not run in the client's query buffer: a partial command,
+/// or commands that must wait.
 fn keep_rest(server: &mut Server, c: &mut Client, buffer: &mut Vec<u8>, pos: usize, shared: bool) {
     if let Some(kept) = c.open.as_ref().and_then(|open| open.kept()) {
         buffer.truncate(pos + kept);
     }
     let rest = buffer.len().saturating_sub(pos);
     if !shared {
-        // An empty buffer is kept, since a client that sent one request in pieces will probably
-        // send others in pieces. The cron frees the buffer when the client is idle.
+        // An empty query buffer keeps its memory, since a client that sent one request in pieces
+        // will probably send others in pieces. The cron frees the buffer when the client is idle.
         buffer.drain(..pos.min(buffer.len()));
         c.querybuf = std::mem::take(buffer);
     } else if rest > 0 {
@@ -313,7 +319,8 @@ fn keep_rest(server: &mut Server, c: &mut Client, buffer: &mut Vec<u8>, pos: usi
     }
 }
 
-/// `client-query-buffer-limit`: the bytes of requests that have not run, MULTI's queue included.
+/// Closes the client if its requests that have not run, MULTI's queue included, have more bytes
+/// than `client-query-buffer-limit`.
 fn check_query_limit(server: &mut Server, c: &mut Client) {
     let held = c.querybuf_len();
     c.querybuf_peak = c.querybuf_peak.max(held);
@@ -331,7 +338,7 @@ fn check_query_limit(server: &mut Server, c: &mut Client) {
     Net::close_asap(&mut server.net.close_asap, c);
 }
 
-/// Adds the client to those with replies, which `before_sleep` sends.
+/// Adds a client with replies to the list of clients to which `before_sleep` sends.
 fn finish(server: &mut Server, c: &mut Client) {
     if !c.reply.is_empty() || c.reply.overflowed() {
         Net::mark_pending(&mut server.net.pending_write, c);
@@ -351,7 +358,7 @@ fn can_go_on(c: &Client) -> bool {
 fn limits_of(server: &Server, c: &Client) -> Limits {
     let unauthenticated = !c.authenticated && server.acl.auth_required();
     // A value that the primary has stored must not be refused, but a length that no server can hold
-    // means a broken stream. A length takes no memory before its bytes have arrived.
+    // means a broken stream. An announced length takes no memory before its bytes have arrived.
     let max_bulk_len = match c.must_obey() {
         true => server.config.proto_max_bulk_len.max(STORED_BULK_MAX),
         false => server.config.proto_max_bulk_len,
@@ -363,8 +370,8 @@ fn limits_of(server: &Server, c: &Client) -> Limits {
     }
 }
 
-/// Runs the commands of one parse, in order, and calls `has_run` after each. Returns the position
-/// of the first command that did not run.
+/// Runs the parsed commands in `table`, in order, and calls `has_run` after each of them. Returns
+/// the position in `buffer` of the first command that did not run; `None` if all ran.
 fn run_batch(
     server: &mut Server,
     c: &mut Client,
@@ -432,7 +439,8 @@ fn trace_batch(server: &mut Server, c: &Client, requests: usize) {
 }
 
 /// Runs the commands in `table`, which were parsed from the primary's stream and occupy `range` of
-/// the buffer. Returns the position of the first command that did not run; `None` if all ran.
+/// the buffer. Returns the position in the buffer of the first command that did not run; `None` if
+/// all ran.
 fn run_primary_batch(
     server: &mut Server,
     c: &mut Client,
@@ -503,7 +511,7 @@ fn printable_excerpt(bytes: &[u8]) -> String {
     )
 }
 
-/// Runs the buffered requests of clients that were blocked and are not any more.
+/// Runs the buffered requests of clients that were unblocked.
 pub fn process_unblocked_clients(server: &mut Server) {
     while let Some(r) = server.blocked.unblocked.pop_front() {
         let Some(mut c) = server.net.clients.take_ref(r) else {
@@ -530,7 +538,8 @@ mod tests {
     use std::io::Write;
     use std::os::unix::net::UnixStream;
 
-    /// The budget is checked between two reads.
+    /// The bytes that the loop grants a client in one turn. This budget is checked between two
+    /// reads, so a client exceeds it by less than one read.
     const BUDGET: usize = 3 * READ_MAX / 2;
 
     #[test]

@@ -7,14 +7,15 @@
 //!   target   CLUSTER SYNCSLOTS ESTABLISH makes a client one with SLOT_IMPORT; its commands are executed
 //! ```
 //!
-//! `cluster::transfer` decides; this module executes its actions at the end of each turn, at the
-//! top level. While the child writes to a socket, this process only collects the changes, and does
-//! not write.
+//! The state machine `cluster::transfer` decides how a move of slots proceeds; this module executes
+//! its actions (connect, send, fork) at the end of each turn that is not nested. While the child
+//! writes the keys to the target's socket, this process only collects the changes of these keys,
+//! and does not write to the socket.
 //!
-//! **Invariant:** a job has at most one connection, and the connection of a job that has ended is
-//! closed. **Limits:** the changes that are collected while the child runs, and those that wait for
-//! a slow target, are limited by `client-output-buffer-limit replica`. The connections of slot
-//! moves do not use TLS.
+//! **Invariant:** a job (one move of slots) has at most one connection, and the connection of a job
+//! that has ended is closed. **Limits:** the changes that are collected while the child runs, and
+//! those that wait for a slow target, are limited by `client-output-buffer-limit replica`. The
+//! connections of slot moves do not use TLS.
 
 use std::collections::HashMap;
 
@@ -39,8 +40,8 @@ use crate::propagate::sink;
 use crate::state::Server;
 use crate::sys;
 
-/// The functions that `persist`, a lower layer, calls to start the child and after the child has
-/// ended.
+/// The functions that `persist`, a lower layer, calls to start the child that sends keys to another
+/// node, and after this child has ended.
 pub const HOOKS: SlotHooks = SlotHooks {
     start: start_snapshot,
     ended: snapshot_ended,
@@ -49,18 +50,20 @@ pub const HOOKS: SlotHooks = SlotHooks {
 const AUTH: u32 = 0;
 const ESTABLISH: u32 = 1;
 
-/// The connections of slot moves, and the child.
+/// The connections of slot moves, and the move for which a child runs.
 #[derive(Default)]
 pub struct SlotLinks {
-    /// Links to targets that have not accepted their job yet.
+    /// The links to target nodes that have not accepted their slot move yet, each with the name of
+    /// the move.
     opening: HashMap<LinkId, Name>,
-    /// The job whose keys the child sends.
+    /// The name of the slot move whose keys a child sends now.
     snapshot: Option<Name>,
-    /// For each job, the number of bytes that its connection had received in the last turn.
+    /// For each slot move, the number of bytes that its connection had received by the last turn.
     seen: HashMap<Name, u64>,
 }
 
-/// Called at the end of a turn: does the periodic work of the jobs, and executes their actions.
+/// Called at the end of a turn: does the periodic work of the slot moves, and executes the actions
+/// that they request.
 pub fn turn(el: &mut EventLoop<Server>, server: &mut Server) {
     let busy = |server: &Server| {
         let member = server.cluster.as_ref();
@@ -132,7 +135,7 @@ fn client_of(server: &mut Server, id: u64) -> Option<&mut Client> {
     server.net.clients.resolve(r)
 }
 
-/// The number of bytes that wait to be sent to a target.
+/// The number of bytes that wait to be sent to the target node of a slot move.
 pub fn bytes_unsent(server: &mut Server, job: &Name, client: u64) -> u64 {
     let collected = server.propagation.exports.len(job) as u64;
     let queued = client_of(server, client).map_or(0, |c| c.reply.bytes());
@@ -143,7 +146,7 @@ fn job_of<'a>(server: &'a Server, name: &Name) -> Option<&'a Job> {
     server.cluster.as_ref()?.transfers.job(name)
 }
 
-/// Opens a link to the target of a job.
+/// Opens a link to the target node of a slot move.
 fn connect(el: &mut EventLoop<Server>, server: &mut Server, name: &Name) {
     let Some(member) = &server.cluster else {
         return;
@@ -212,7 +215,8 @@ fn text_of(failure: &Failure) -> String {
     }
 }
 
-/// Makes the connection of an accepted job a client.
+/// Makes the connection to a target node that has accepted a slot move a client with the flag
+/// SLOT_EXPORT.
 fn adopt(el: &mut EventLoop<Server>, server: &mut Server, name: &Name, peer: &str, taken: Taken) {
     let created =
         accept::create_linked_client(el, server, taken.conn, peer.into(), flag::SLOT_EXPORT);
@@ -233,7 +237,7 @@ fn adopt(el: &mut EventLoop<Server>, server: &mut Server, name: &Name, peer: &st
     accept::feed_linked_client(el, server, r, &taken.received);
 }
 
-/// Closes the connection of a job, and ends the child that sends its keys.
+/// Closes the connection of a slot move, and kills the child that sends the keys of this move.
 fn disconnect(el: &mut EventLoop<Server>, server: &mut Server, name: &Name) {
     server.propagation.exports.remove(name);
     follow_sink(server);
@@ -265,7 +269,8 @@ fn follow_sink(server: &mut Server) {
     server.update_armed();
 }
 
-/// Sends a message after all changes that were collected.
+/// Sends CLUSTER SYNCSLOTS with `word` to the target of a slot move, after all changes that were
+/// collected for it.
 fn send(server: &mut Server, name: &Name, word: Word) {
     let Some(id) = job_of(server, name).and_then(|job| job.link) else {
         return;
@@ -286,7 +291,8 @@ fn send(server: &mut Server, name: &Name, word: Word) {
     Net::mark_pending(&mut server.net.pending_write, c);
 }
 
-/// Queues the collected changes of each job for its connection, unless the child writes to it.
+/// Queues the collected changes of each slot move for its connection, unless the child still writes
+/// to this connection.
 fn pass_changes_on(server: &mut Server) {
     let Some(member) = &server.cluster else {
         return;
@@ -323,8 +329,8 @@ fn pass_changes_on(server: &mut Server) {
     }
 }
 
-/// Forks the child for the next move of slots, when [`Wish::Slots`] is granted. Returns whether no
-/// job waits for a snapshot any more.
+/// Forks the child for the next move of slots; called when [`Wish::Slots`] is pending and no other
+/// child runs. Returns whether no slot move waits for a child any more.
 fn start_snapshot(server: &mut Server) -> bool {
     let member = server.cluster.as_ref();
     let job = member.and_then(|member| member.transfers.waits_for_snapshot());
@@ -339,7 +345,7 @@ fn start_snapshot(server: &mut Server) -> bool {
     let Some(mut c) = server.net.clients.take_ref(r) else {
         return false;
     };
-    // Earlier messages must be in the socket before the child writes to it.
+    // Earlier messages to the target must be in the socket before the child writes to the socket.
     write::write_to_client(server, &mut c);
     let is_sent = c.reply.is_empty();
     let socket = c.conn.as_ref().map(|conn| conn.duplicate());
@@ -347,7 +353,8 @@ fn start_snapshot(server: &mut Server) -> bool {
     let Some(Ok(socket)) = socket.filter(|_| is_sent) else {
         return false;
     };
-    // The fork and the first collected change must belong to the same moment.
+    // A group of changes that are propagated together must not be split by the fork, so it ends
+    // before: the child sends it with the keys, and only later changes are collected.
     server.end_unit();
     let list: Vec<u16> = slots.iter().collect();
     match snapshot::start(server, socket, &list) {

@@ -17,12 +17,13 @@ use crate::state::Server;
 /// the unsent part of a larger reply counts when `maxmemory-clients` is checked at the end of the
 /// turn, even if the socket would have accepted all.
 const WRITE_PER_TURN: usize = 256 * 1024;
-/// The maximum number of pieces in one `writev`.
+/// The maximum number of pieces of a client's replies in one `writev`.
 const PIECES: usize = 64;
 
 /// Before the loop sleeps: sends the replies of the turn's commands.
 pub fn handle_clients_with_pending_writes(el: &mut EventLoop<Server>, server: &mut Server) {
-    // Close the killed clients first: when CLIENT KILL is replied, the connection is closed.
+    // Close the killed clients first, so that their connections are closed when the reply to CLIENT
+    // KILL arrives.
     close::free_clients_in_async_queue(el, server);
     let safe = safe_offset(server);
     let mut pending = std::mem::take(&mut server.net.pending_write);
@@ -44,7 +45,9 @@ pub fn handle_clients_with_pending_writes(el: &mut EventLoop<Server>, server: &m
                 c.reply.seal_unsent();
                 c.set(flag::WAITS_TO_WRITE);
                 el.set_handler(token, Mask::WRITABLE, write_handler);
-                // The socket may accept more, but the handler of a held client has said `Drained`.
+                // The socket may accept more bytes, but the loop would not report it again: the
+                // write handler of a client whose replies wait for the AOF returns `Drained`
+                // without a write.
                 if io == Io::More {
                     el.mark_ready(token, Mask::WRITABLE);
                 }
@@ -57,7 +60,7 @@ pub fn handle_clients_with_pending_writes(el: &mut EventLoop<Server>, server: &m
     server.net.pending_write = pending;
 }
 
-/// The write handler of a socket that was full.
+/// The write handler of a client's socket that was full.
 fn write_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, _: Mask) -> Io {
     let Some(slot) = el.data(token) else {
         return Io::Drained;
@@ -80,7 +83,7 @@ fn write_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, 
     io
 }
 
-/// Sends as much as the socket accepts, at most [`WRITE_PER_TURN`].
+/// Sends as many bytes of the client's replies as its socket accepts, at most [`WRITE_PER_TURN`].
 pub fn write_to_client(server: &mut Server, c: &mut Client) -> Io {
     let mut total = 0;
     let mut io = Io::Drained;
@@ -143,7 +146,8 @@ pub fn write_to_client(server: &mut Server, c: &mut Client) -> Io {
     io
 }
 
-/// Lets a busy client's reply buffer grow. Returns whether the buffer grew.
+/// Doubles the size of a client's reply buffer until the unsent replies fit, up to REPLY_CLASS_MAX.
+/// Returns whether the size grew.
 fn note_peak(c: &mut Client) -> bool {
     let bytes = c.reply.bytes().min(REPLY_CLASS_MAX as usize) as u32;
     let class = &mut c.reply_class;
@@ -155,8 +159,8 @@ fn note_peak(c: &mut Client) -> bool {
     class.size != before
 }
 
-/// Lets the reply buffer shrink when its peaks have been small for a while; the cron calls this
-/// function for each client. Returns whether the size changed.
+/// Shrinks a client's reply buffer of which less than half was used since the peak was last reset;
+/// the cron calls this function for each client. Returns whether the size of the buffer changed.
 pub fn resize_reply_buffer(c: &mut Client, now_ms: i64, peak_reset_ms: i64) -> bool {
     let class = &mut c.reply_class;
     let before = class.size;

@@ -8,10 +8,10 @@
 //!   large-reply     bytes of the reply      commandlog-reply-larger-than     commandlog-large-reply-max-len
 //! ```
 //!
-//! `call()` compares three numbers with three thresholds and calls this module only when one is
-//! reached; a log that is off has a threshold that no number reaches. Long commands are kept
-//! shortened, and arguments that a command declared secret ([`crate::observe::redact`]) are not
-//! kept at all.
+//! `call()` compares three numbers with three thresholds and calls this module only when a
+//! threshold is reached; a log that is off has a threshold that no number reaches. Long commands
+//! are stored shortened, and arguments that a command declared secret ([`crate::observe::redact`])
+//! are not stored at all.
 //!
 //! **Invariant:** a log is never longer than its setting says, also right after the setting was
 //! changed (`a_log_keeps_the_newest`).
@@ -24,7 +24,8 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::observe::{redact, turns};
 
-/// The number of arguments of a command that are kept, and the number of bytes of an argument.
+/// The maximum number of arguments of a logged command, and the maximum number of bytes of one
+/// argument.
 const ARGC_MAX: usize = 32;
 const ARG_MAX: usize = 128;
 
@@ -40,7 +41,7 @@ pub struct LoggedCommand {
     pub name: Rc<[u8]>,
 }
 
-/// The three logs.
+/// The three logs of COMMANDLOG.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CommandLogKind {
     Slow,
@@ -68,7 +69,7 @@ pub struct Log {
     /// The logged commands, the newest first.
     pub entries: VecDeque<LoggedCommand>,
     next_id: u64,
-    /// The lowest value that is kept; `u64::MAX` means that the log is off.
+    /// The lowest value with which a command is logged; `u64::MAX` means that the log is off.
     threshold: u64,
     max_len: usize,
 }
@@ -85,7 +86,8 @@ impl Default for Log {
 }
 
 impl Log {
-    /// Applies settings. A negative `from` switches the log off.
+    /// Applies the settings of the threshold and of the maximum length. A negative `from` switches
+    /// the log off.
     fn configure(&mut self, from: i64, max_len: u64) {
         self.max_len = usize::try_from(max_len).unwrap_or(usize::MAX);
         self.threshold = match u64::try_from(from) {
@@ -95,7 +97,7 @@ impl Log {
         self.entries.truncate(self.max_len);
     }
 
-    /// Whether a value reaches the threshold.
+    /// Whether a command with this value is logged: whether the value reaches the threshold.
     #[inline]
     pub fn wants(&self, value: u64) -> bool {
         value >= self.threshold
@@ -109,7 +111,7 @@ impl Log {
     }
 }
 
-/// The three logs.
+/// The three logs, and the duration from which `call()` looks at a command more closely.
 #[derive(Default)]
 pub struct CommandLogs {
     pub slow: Log,
@@ -121,7 +123,7 @@ pub struct CommandLogs {
 }
 
 impl CommandLogs {
-    /// Applies the settings.
+    /// Applies the settings of the three logs, and computes `threshold_ticks`.
     pub fn configure(&mut self, config: &Config, clock: &Clock) {
         self.slow
             .configure(config.slowlog_log_slower_than, config.slowlog_max_len);
@@ -149,7 +151,7 @@ impl CommandLogs {
         };
     }
 
-    /// One of the logs.
+    /// The log of this kind.
     pub fn log(&mut self, kind: CommandLogKind) -> &mut Log {
         match kind {
             CommandLogKind::Slow => &mut self.slow,
@@ -173,7 +175,7 @@ impl CommandLogs {
         });
     }
 
-    /// Adds a command to one of the logs, if its value reaches the threshold.
+    /// Adds a command to the log of this kind, if `value` reaches the threshold of this log.
     pub fn push_if_needed(
         &mut self,
         kind: CommandLogKind,

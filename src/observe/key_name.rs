@@ -1,14 +1,14 @@
 //! Names of keys for HOTKEYS and BIGKEYS: compared by hash, and kept in bounded memory.
 //!
-//! A key may be 512 MB long, so only its beginning is kept. Two names are equal if the hashes of
-//! the whole keys, under the server's seed, and the databases are equal. The chance that two of n
-//! keys are taken for one is n² / 2^65.
+//! A key may be 512 MB long, so only its beginning is kept. Two names count as equal if their
+//! databases and the hashes of the whole keys (under the server's seed) are equal. The chance that
+//! any two of n keys are taken for one key is n² / 2^65.
 
-/// The number of bytes of a key that are kept; [`KeptName::shown`] appends the number of missing
-/// bytes.
+/// The maximum number of bytes of a key that a [`KeptName`] stores; its text form ends with the
+/// number of missing bytes.
 const KEPT_MAX: usize = 512;
 
-/// A key of a database.
+/// A key with its database and its hash, borrowed from a command or from the keyspace.
 #[derive(Clone, Copy)]
 pub struct Name<'a> {
     pub db: u32,
@@ -18,7 +18,7 @@ pub struct Name<'a> {
 }
 
 impl Name<'_> {
-    /// A hash of key and database.
+    /// A hash of key and database, by which names are compared and found.
     pub fn identity(&self) -> u64 {
         identity(self.hash, self.db)
     }
@@ -29,18 +29,18 @@ fn identity(hash: u64, db: u32) -> u64 {
     hash ^ u64::from(db).wrapping_mul(ODD)
 }
 
-/// A copy of a name, which remains when the key is deleted.
+/// A copy of a key's name (at most its first 512 bytes), which stays when the key is deleted.
 #[derive(Clone)]
 pub struct KeptName {
     pub db: u32,
     hash: u64,
-    /// The length of the whole key.
+    /// The length of the whole key in bytes.
     len: usize,
     beginning: Vec<u8>,
 }
 
 impl KeptName {
-    /// Copies a name.
+    /// Copies the first 512 bytes of a key's name, its database and its hash.
     pub fn of(name: Name) -> KeptName {
         KeptName {
             db: name.db,
@@ -50,7 +50,7 @@ impl KeptName {
         }
     }
 
-    /// Replaces the name; its memory is reused.
+    /// Replaces this copy by a copy of another key's name; the memory is reused.
     pub fn replace(&mut self, name: Name) {
         (self.db, self.hash, self.len) = (name.db, name.hash, name.key.len());
         self.beginning.clear();
@@ -62,17 +62,17 @@ impl KeptName {
         identity(self.hash, self.db)
     }
 
-    /// Whether this is a copy of `name`.
+    /// Whether this is a copy of `name`: hash and database are equal.
     pub fn is(&self, name: Name) -> bool {
         self.hash == name.hash && self.db == name.db
     }
 
-    /// The order of names: by database, then by bytes.
+    /// What names are sorted by: the database, then the stored bytes of the key.
     pub fn order(&self) -> (u32, &[u8]) {
         (self.db, &self.beginning)
     }
 
-    /// The key, or its beginning and the number of missing bytes.
+    /// The key as it is shown: whole, or its beginning and the number of missing bytes.
     pub fn shown(&self) -> Vec<u8> {
         let mut shown = self.beginning.clone();
         if self.len > shown.len() {

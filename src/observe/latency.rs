@@ -25,28 +25,30 @@ use crate::sys::instant::Instant;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
 
-/// The number of samples that are kept for each event.
+/// The number of samples, each of one second, that are kept for each event.
 const SAMPLES: usize = 160;
-/// The number of columns of a graph.
+/// The number of columns of the drawing of LATENCY GRAPH.
 const GRAPH_COLUMNS: usize = 80;
 const GRAPH_ROWS: usize = 4;
-/// The character at the top of a column, by how full its cell is.
+/// The characters for the top of a column in LATENCY GRAPH: its cell is filled a little, half, or
+/// nearly whole.
 const GRAPH_TIPS: [char; 3] = ['_', 'o', '#'];
 
 /// A sample: the longest duration of an event within one second.
 #[derive(Clone, Copy)]
 pub struct Sample {
     pub time_s: i64,
-    /// The longest duration of the second, in milliseconds.
+    /// The longest duration of the event within this second, in milliseconds.
     pub ms: u64,
 }
 
-/// The samples of one event.
+/// The samples of one event of the latency monitor.
 #[derive(Default)]
 pub struct Series {
     /// The samples, the oldest first.
     pub samples: VecDeque<Sample>,
-    /// Figures of all samples since the last reset, even those that are no longer kept.
+    /// The longest duration since the last reset, in milliseconds; like `sum_ms` and `count`, it
+    /// includes events whose samples are no longer kept.
     pub max_ms: u64,
     pub sum_ms: u64,
     pub count: u64,
@@ -63,7 +65,7 @@ pub struct Latency {
 }
 
 impl Latency {
-    /// Adds an event that took `ms`, if that reaches the threshold.
+    /// Adds an event that took `ms` milliseconds, if this duration reaches the threshold.
     #[inline]
     pub fn add_if_needed(&mut self, event: &'static str, ms: u64, now_s: i64) {
         if self.threshold_ms != 0 && ms >= self.threshold_ms {
@@ -77,7 +79,7 @@ impl Latency {
         (self.threshold_ms != 0).then(Instant::now)
     }
 
-    /// Ends the timing of an event.
+    /// Ends the timing of an event, and adds the event if its duration reaches the threshold.
     #[inline]
     pub fn end(&mut self, event: &'static str, began: Option<Instant>, now_s: i64) {
         if let Some(began) = began {
@@ -92,7 +94,7 @@ impl Latency {
         series.sum_ms = series.sum_ms.saturating_add(ms);
         series.count += 1;
         match series.samples.back_mut() {
-            // A second has one sample: the longest duration.
+            // Each second has one sample: the longest duration of the event in this second.
             Some(last) if last.time_s == now_s => last.ms = last.ms.max(ms),
             _ => {
                 if series.samples.len() == SAMPLES {
@@ -112,7 +114,7 @@ impl Latency {
         found.map(|(event, series)| (*event, series))
     }
 
-    /// Removes one event, or all. Returns the number of removed events.
+    /// Removes the samples of one event, or of all events. Returns the number of removed events.
     pub fn reset(&mut self, name: Option<&[u8]>) -> usize {
         let before = self.events.len();
         match name {
@@ -226,7 +228,7 @@ fn age(seconds: i64) -> String {
     }
 }
 
-/// LATENCY DOCTOR: describes the events and what usually helps.
+/// LATENCY DOCTOR: describes the events that took long, and what usually helps against them.
 pub fn doctor(latency: &Latency, slower_than_us: i64, now_s: i64) -> String {
     if latency.threshold_ms == 0 && latency.events.is_empty() {
         return "The latency monitor is off. Switch it on with \"CONFIG SET latency-monitor-threshold \
@@ -348,7 +350,7 @@ mod tests {
         assert_eq!(latency.reset(None), 1);
     }
 
-    /// A real server drew this graph for the same samples.
+    /// The expected graph is what a real server drew for the same samples.
     #[test]
     fn a_graph_of_five_samples() {
         let latency = five_spikes();
@@ -390,8 +392,8 @@ mod tests {
         let (event, series) = latency.event(b"fork").unwrap();
         assert_eq!(series.samples.len(), SAMPLES);
         assert_eq!(series.samples.front().unwrap().time_s, 40);
-        // Two blocks of 80 columns, each with 4 rows, an empty row, and labels of two or three
-        // letters.
+        // The graph has two blocks of 80 columns, each with 4 rows, an empty row, and labels of two
+        // or three letters.
         let drawn = graph(event, series, 200);
         assert_eq!(
             drawn

@@ -18,11 +18,11 @@
 //!
 //! `log-format` has other forms: `logfmt` of Valkey, `json` (one object in each line), and
 //! `journal` for systemd's journal, which adds time and pid itself and reads the priority from the
-//! front: `<5>M Ready to accept connections tcp`.
+//! beginning of the line: `<5>M Ready to accept connections tcp`.
 //!
-//! The file is opened for each line, as in Redis, so a rotation needs no signal. The log is global,
-//! so its few settings are global variables of this module; all other settings belong to the
-//! server.
+//! The log file is opened for each line, as in Redis, so a log rotation needs no signal to the
+//! server. The log is global, so the log's few settings are global variables of this module; all
+//! other settings are fields of `Server`.
 
 use std::fmt;
 use std::fs::OpenOptions;
@@ -43,7 +43,7 @@ const MONTHS: [&str; 12] = [
     "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
 ];
 
-/// The role of this process, which is a letter in each line.
+/// The role of this process, which each line of the log shows as a letter.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Role {
     /// The role before the server has started, and in forked children.
@@ -57,7 +57,7 @@ static ROLE: AtomicU8 = AtomicU8::new(Role::Child as u8);
 static FORMAT: AtomicU8 = AtomicU8::new(LogFormat::Legacy as u8);
 static TIMESTAMP: AtomicU8 = AtomicU8::new(LogTimestampFormat::Legacy as u8);
 
-/// The destination of lines; fixed once the settings are read.
+/// The destination of log lines; it does not change after the settings have been read.
 struct Destination {
     /// The path of the log file; empty: standard output.
     file: PathBuf,
@@ -66,7 +66,8 @@ struct Destination {
 
 static DESTINATION: OnceLock<Destination> = OnceLock::new();
 
-/// Logs to standard output until [`configure`] is called. For `main`; a second call does nothing.
+/// Logs to standard output until [`configure`] is called. `main` calls this function once; a second
+/// call does nothing.
 pub fn start() {
     let mut builder = env_logger::Builder::new();
     // Log messages of other crates are dropped.
@@ -78,7 +79,7 @@ pub fn start() {
     }
 }
 
-/// Applies the settings: file, level, format, syslog.
+/// Applies the settings of the log: file, level, format, syslog.
 pub fn configure(config: &Config) {
     let destination = Destination {
         file: config.logfile.as_path().into(),
@@ -94,7 +95,7 @@ pub fn configure(config: &Config) {
     set_format(config);
 }
 
-/// Applies `loglevel`.
+/// Applies `loglevel`: the `log` crate drops messages below this level.
 pub fn set_level(level: LogLevel) {
     log::set_max_level(match level {
         LogLevel::Debug => LevelFilter::Trace,
@@ -111,14 +112,15 @@ pub fn set_format(config: &Config) {
     TIMESTAMP.store(config.log_timestamp_format as u8, Ordering::Relaxed);
 }
 
-/// Sets the role of this process.
+/// Sets the role of this process that log lines show.
 pub fn set_role(role: Role) {
     ROLE.store(role as u8, Ordering::Relaxed);
 }
 
-/// Writes a text, such as a report, without the head of a line. The text is not sent to syslog.
+/// Writes a text, such as a report, to the log without the head (pid, role, time) of a line. The
+/// text is not sent to syslog.
 pub fn raw(text: &str) {
-    // An error has no other place where it could be reported.
+    // An error of the log itself can't be reported anywhere.
     let _ = write_out(text.as_bytes());
 }
 
@@ -136,12 +138,12 @@ fn write_record(out: &mut env_logger::fmt::Formatter, record: &Record) -> io::Re
     )
 }
 
-/// The part of a line before the message.
+/// The part of a log line before the message: pid, role, time and level.
 struct Head {
     level: Level,
 }
 
-/// The present format of lines.
+/// The present format of log lines.
 fn format() -> LogFormat {
     let all = [LogFormat::Logfmt, LogFormat::Json, LogFormat::Journal];
     let present = FORMAT.load(Ordering::Relaxed);
@@ -171,7 +173,7 @@ impl fmt::Display for Head {
     }
 }
 
-/// The message, quoted if the format needs quotes.
+/// The message of a log line, quoted if the log's format needs quotes.
 struct Message<'a>(&'a Record<'a>);
 
 impl fmt::Display for Message<'_> {
@@ -189,7 +191,8 @@ impl fmt::Display for Message<'_> {
                 write!(f, "{text}}}")
             }
             LogFormat::Journal => {
-                // The journal makes an entry of each line, so each line needs a priority.
+                // systemd's journal makes an entry of each line of a message, so each line needs a
+                // priority.
                 let next = format!(
                     "\n{}",
                     Head {
@@ -202,7 +205,7 @@ impl fmt::Display for Message<'_> {
     }
 }
 
-/// The present time in the format of the settings.
+/// The present time, in the form that `log-timestamp-format` selects.
 pub struct Stamp;
 
 impl fmt::Display for Stamp {
@@ -241,7 +244,7 @@ impl fmt::Display for Stamp {
     }
 }
 
-/// The head of the lines of a crash report: that of a warning, written without allocation.
+/// The head of the lines of a crash report: the head of a warning, written without allocation.
 pub struct WarningHead;
 
 impl fmt::Display for WarningHead {
@@ -304,7 +307,7 @@ fn facility(setting: SyslogFacility) -> i32 {
     }
 }
 
-/// The destination to which env_logger writes whole lines.
+/// The writer to which env_logger passes whole lines, for the log file or standard output.
 struct Sink;
 
 impl Write for Sink {

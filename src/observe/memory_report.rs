@@ -21,10 +21,10 @@ use crate::sys::allocator::AllocatorStats;
 use crate::sys::mover;
 use crate::util::byte_size::format_bytes_human;
 
-/// The number and memory of the connected clients, from one walk.
+/// The numbers and the memory of the connected clients, found by one walk over the client table.
 #[derive(Default)]
 pub struct Census {
-    /// Bytes of clients, by [`ClientClass`].
+    /// The bytes of the clients of each [`ClientClass`].
     pub memory: [usize; 3],
     pub replicas: usize,
     pub tracking: usize,
@@ -35,8 +35,8 @@ pub struct Census {
 }
 
 impl Census {
-    /// Walks over the clients. `running` is the client whose command asks for the report: it is out
-    /// of its slot in the table.
+    /// Walks over the client table. `running` is the client whose command asks for the report: this
+    /// client is out of its slot in the table while its command runs.
     pub fn take(server: &Server, running: &Client) -> Census {
         let mut census = Census::default();
         let running = (!running.is_detached()).then_some(running);
@@ -52,27 +52,27 @@ impl Census {
         census
     }
 
-    /// Bytes of clients that are not replicas.
+    /// The bytes of all clients that are not replicas.
     pub fn clients(&self) -> usize {
         self.memory[ClientClass::Normal as usize] + self.memory[ClientClass::Pubsub as usize]
     }
 
-    /// Bytes of replicas.
+    /// The bytes of the clients that are replicas.
     pub fn replicas(&self) -> usize {
         self.memory[ClientClass::Replica as usize]
     }
 }
 
-/// The memory of the tables of a database that has keys.
+/// The memory of a database's two tables: keys and times to live.
 pub struct DbTables {
     pub index: u32,
-    /// Bytes of the table of keys.
+    /// The bytes of the table of keys.
     pub main: usize,
-    /// Bytes of the index of times to live.
+    /// The bytes of the index of times to live.
     pub expires: usize,
 }
 
-/// The figures of memory, in bytes.
+/// The figures of INFO memory and MEMORY STATS; memory is in bytes.
 pub struct Report {
     pub used: usize,
     pub peak: usize,
@@ -80,18 +80,18 @@ pub struct Report {
     pub startup: usize,
     pub overhead: usize,
     pub clients: usize,
-    /// The replication stream beyond the backlog.
+    /// The bytes of the replication stream beyond the backlog, which wait for replicas.
     pub replicas: usize,
     /// The bytes that wait to be written to the AOF.
     pub aof_buffer: usize,
-    /// The links to other nodes of the cluster, with their unsent packets.
+    /// The bytes of the links to other nodes of the cluster, with their unsent packets.
     pub cluster_links: usize,
-    /// The interpreter of EVAL and the cache of its scripts.
+    /// The bytes of the Lua interpreter of EVAL and of the cache of its scripts.
     pub scripts: usize,
-    /// The interpreter of functions and their libraries.
+    /// The bytes of the Lua interpreter of functions and of the libraries.
     pub functions: usize,
     pub dbs: Vec<DbTables>,
-    /// Bytes of all main tables.
+    /// The bytes of the tables of keys of all databases.
     pub tables: usize,
     pub rehashing: usize,
     pub rehashing_count: usize,
@@ -100,7 +100,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Computes a report.
+    /// Computes the report at this moment.
     pub fn make(server: &Server, census: &Census) -> Report {
         let mut report = Report {
             used: server.used_memory_now(),
@@ -159,7 +159,7 @@ impl Report {
         }
     }
 
-    /// The bytes of the data set itself.
+    /// The bytes of the data set itself: `used` without the overhead.
     pub fn dataset(&self) -> usize {
         self.used.saturating_sub(self.overhead)
     }
@@ -203,7 +203,7 @@ fn functions(server: &Server) -> usize {
     functions.engine_memory() + functions.all.memory()
 }
 
-/// The ratio, or 0 if `whole` is 0.
+/// The ratio `part / whole`, or 0 if `whole` is 0.
 pub fn ratio(part: usize, whole: usize) -> f64 {
     if whole == 0 {
         0.0
@@ -222,7 +222,7 @@ pub fn excess(more: usize, less: usize) -> i64 {
     more as i64 - less as i64
 }
 
-/// The memory in use below which MEMORY DOCTOR does not diagnose.
+/// The number of used bytes below which MEMORY DOCTOR does not diagnose.
 const DOCTOR_MIN: usize = 5 << 20;
 const TEN_MB: i64 = 10 << 20;
 

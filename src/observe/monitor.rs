@@ -1,7 +1,7 @@
 //! MONITOR: sends every command, after it ran, to each client that called MONITOR.
 //!
-//! The line is formatted once for all monitors. A monitor gets its own commands too, after their
-//! replies.
+//! The line that describes a command is formatted once for all monitors. A monitor gets its own
+//! commands too, after the replies to them.
 
 use crate::client::table::Net;
 use crate::client::{Client, ClientRef, flag};
@@ -11,7 +11,7 @@ use crate::observe::redact::{self, REDACTED};
 use crate::state::Server;
 use crate::util::quote;
 
-/// Makes this client a monitor.
+/// Makes a client a monitor, to which every command is sent.
 pub fn start(server: &mut Server, c: &mut Client) {
     c.set(flag::MONITOR);
     server.net.monitors.push(c.reference());
@@ -35,8 +35,8 @@ pub fn feed(server: &mut Server, c: &Client, argv: &[&[u8]], changed: bool) {
     let monitors: Vec<ClientRef> = server.net.monitors.clone();
     for r in monitors {
         let Some(mut monitor) = server.net.clients.take_ref(r) else {
-            // The monitor runs this command itself, and its reply is not complete yet: the line
-            // follows the reply.
+            // The monitor itself runs the command, whose reply is not complete yet: the line that
+            // describes the command follows the reply.
             if r != c.reference() || !c.has(flag::REPLY_OFF | flag::REPLY_SKIP) {
                 server.net.later.push((r, line.clone()));
             }

@@ -1,12 +1,12 @@
-//! Finds passwords in arguments: MONITOR and SLOWLOG show `(redacted)` in their place.
+//! Finds passwords in arguments: MONITOR and SLOWLOG show `(redacted)` in place of a password.
 //!
-//! Whether an argument is secret depends on the arguments alone, so it is decided when a command is
-//! shown.
+//! Whether an argument is secret depends on the arguments of the command alone, so it is decided
+//! when the command is shown.
 
-/// The replacement of a secret.
+/// The text that is shown in place of a secret argument.
 pub const REDACTED: &[u8] = b"(redacted)";
 
-/// Whether the argument at index `at` is a secret.
+/// Whether the command's argument at index `at` is a secret, such as a password.
 pub fn is_secret(argv: &[&[u8]], at: usize) -> bool {
     let is = |at: usize, word: &str| {
         argv.get(at)

@@ -10,18 +10,18 @@
 use crate::db::slot::SLOTS;
 use crate::state::Server;
 
-/// The figures of one slot.
+/// The time and traffic of the commands of one hash slot.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct SlotUsage {
-    /// The time of commands, in ticks of the processor's counter.
+    /// The time of the slot's commands, in ticks of the processor's counter.
     pub ticks: u64,
-    /// Bytes of requests.
+    /// The bytes of the requests for the slot.
     pub bytes_in: u64,
-    /// Bytes of replies.
+    /// The bytes of the replies for the slot.
     pub bytes_out: u64,
 }
 
-/// The figures of all slots.
+/// The time and traffic of the commands of each hash slot.
 pub struct SlotStats {
     usage: Vec<SlotUsage>,
 }
@@ -35,12 +35,13 @@ impl Default for SlotStats {
 }
 
 impl SlotStats {
-    /// The figures of a slot.
+    /// The time and traffic of the commands of a hash slot.
     pub fn of(&self, slot: u16) -> SlotUsage {
         self.usage[usize::from(slot)]
     }
 
-    /// Adds the cost of a command. A command without a slot has a number above all slots.
+    /// Adds the cost of a command to the figures of its slot. For a command without a slot, `slot`
+    /// is above all slot numbers, and nothing is added.
     pub fn charge(&mut self, slot: u16, cost: SlotUsage) {
         if let Some(usage) = self.usage.get_mut(usize::from(slot)) {
             usage.ticks += cost.ticks;
@@ -49,7 +50,7 @@ impl SlotStats {
         }
     }
 
-    /// Forgets the figures of slots for which `is_kept` does not hold.
+    /// Sets the figures of the slots for which `is_kept` returns false to zero.
     pub fn retain(&mut self, is_kept: impl Fn(u16) -> bool) {
         for (slot, usage) in (0..).zip(&mut self.usage) {
             if !is_kept(slot) {
@@ -60,7 +61,7 @@ impl SlotStats {
 }
 
 impl Server {
-    /// Creates or drops the figures when the setting changes.
+    /// Creates or drops the table of slots when `cluster-slot-stats-enabled` changes.
     pub fn follow_slot_stats_setting(&mut self) {
         let wanted = self.config.cluster_enabled && self.config.cluster_slot_stats_enabled;
         if wanted != self.stats.slots.is_some() {

@@ -9,26 +9,29 @@ use crate::observe::slot_stats::SlotStats;
 use crate::state::Server;
 use crate::texts::{self, Words};
 
-/// The number of distinct error codes that are counted, as scripts can create any number. Beyond
-/// the limit, Redis stops counting codes until CONFIG RESETSTAT; in Valkey, further codes of
-/// scripts share one counter.
+/// The maximum number of distinct error codes that are counted, as scripts can create any number of
+/// codes. Beyond the limit, Redis stops counting codes until CONFIG RESETSTAT; in Valkey, further
+/// codes of scripts share one counter.
 const ERROR_CODES_MAX: usize = 128;
 const SAMPLES: usize = 16;
-/// Milliseconds between two samples, less the time by which a timer may be early.
+/// The milliseconds between two samples of a rate (100), less the time by which a timer may be
+/// early.
 const SAMPLE_PERIOD_MS: i64 = 90;
 
 /// The average of the last [`SAMPLES`] samples of a counter's growth, each divided by the growth of
-/// another figure: by milliseconds for a rate, by turns for a cost of a turn.
+/// another figure, the base: by milliseconds for a rate, by turns for a cost of a turn.
 #[derive(Default)]
 pub struct Rate {
     samples: [u64; SAMPLES],
     next: usize,
-    /// The values of counter and base at the last sample; `None` before the first sample.
+    /// The values of the counter and of its base at the last sample; `None` before the first
+    /// sample.
     last: Option<(u64, u64)>,
 }
 
 impl Rate {
-    /// Adds a sample: the growth of `total` for each `factor` of growth of `base`.
+    /// Adds a sample: the growth of the counter `total` since the last sample, multiplied by
+    /// `factor` and divided by the growth of `base`.
     pub fn sample(&mut self, total: u64, base: u64, factor: u64) {
         let last = self.last.replace((total, base));
         let Some((last_total, last_base)) = last else {
@@ -41,22 +44,22 @@ impl Rate {
         self.next = (self.next + 1) % SAMPLES;
     }
 
-    /// The average of the samples.
+    /// The average of the last [`SAMPLES`] samples.
     pub fn average(&self) -> u64 {
         self.samples.iter().sum::<u64>() / SAMPLES as u64
     }
 }
 
-/// The counters of INFO.
+/// The counters and rates that INFO shows.
 #[derive(Default)]
 pub struct Stats {
-    /// `None` while `cluster-slot-stats-enabled` is off.
+    /// The figures of CLUSTER SLOT-STATS; `None` while `cluster-slot-stats-enabled` is off.
     pub slots: Option<Box<SlotStats>>,
     pub commands_processed: u64,
     pub connections_received: u64,
     pub rejected_connections: u64,
     pub expired_keys: u64,
-    /// Expired fields of hashes: INFO's `expired_subkeys`.
+    /// The number of expired fields of hashes: INFO's `expired_subkeys`.
     pub expired_fields: u64,
     pub expire_time_cap_reached: u64,
     pub expire_cycle_us: u64,
@@ -69,19 +72,22 @@ pub struct Stats {
     pub net_output_bytes: u64,
     /// The part of `net_output_bytes` that was sent to replicas.
     pub net_repl_output_bytes: u64,
-    /// Bytes received from the primary.
+    /// The bytes received from the primary.
     pub net_repl_input_bytes: u64,
-    /// The numbers of full syncs, of accepted and of refused partial syncs of replicas.
+    /// The number of full syncs of replicas; the next two fields count accepted and refused partial
+    /// syncs.
     pub sync_full: u64,
     pub sync_partial_ok: u64,
     pub sync_partial_err: u64,
-    /// Parts of the stream that were kept for replicas which received a snapshot over a second
-    /// connection, and were dropped since no replica asked for them in time.
+    /// The number of parts of the replication stream that were kept for replicas which received a
+    /// snapshot over a second connection, and were dropped since no replica asked for the part in
+    /// time.
     pub sync_pins_expired: u64,
-    /// Write commands of clients of this server while it was a writable replica.
+    /// The number of clients' write commands that this server executed while it was a writable
+    /// replica.
     pub replica_local_writes: u64,
-    /// The number of pauses of writes because a replica lagged (`repl-throttling-enabled`), and
-    /// their total time.
+    /// The number of pauses of writes because a replica lagged (`repl-throttling-enabled`), and the
+    /// total time of the pauses in milliseconds.
     pub repl_throttles: u64,
     pub repl_throttled_ms: u64,
     pub reads_processed: u64,
@@ -94,15 +100,16 @@ pub struct Stats {
     /// The error replies to commands of the AOF, of the primary or of a replica, which nothing
     /// reads.
     pub unexpected_error_replies: u64,
-    /// The packed blocks that were checked because `sanitize-dump-payload` demands it.
+    /// The number of packed blocks (listpacks, intsets) of RDB files and RESTORE that were checked
+    /// because `sanitize-dump-payload` demands it.
     pub dump_payload_sanitizations: u64,
     pub errors: BTreeMap<Box<str>, u64>,
-    /// Whether there were too many codes: `errors` then has only an entry that says so, and no code
-    /// is counted until CONFIG RESETSTAT.
+    /// Whether there were too many distinct error codes: `errors` then has only an entry that says
+    /// so, and no code is counted until CONFIG RESETSTAT.
     errors_disabled: bool,
-    /// Whether the limit of `errors` works as in Redis or as in Valkey.
+    /// Whether the limit of distinct error codes works as in Redis or as in Valkey.
     pub words: Words,
-    /// The time of the last samples.
+    /// The Unix time in milliseconds at which the rates were last sampled.
     pub sampled_ms: i64,
     pub ops_rate: Rate,
     pub input_rate: Rate,
@@ -113,14 +120,15 @@ pub struct Stats {
     /// times a second.
     pub stream_rate: Rate,
     pub cycles_rate: Rate,
-    /// The average duration of a turn in microseconds.
+    /// The average duration of a turn of the event loop in microseconds.
     pub cycle_us_rate: Rate,
     /// The largest `used_memory` since the start, in bytes.
     pub peak_memory: usize,
     pub peak_memory_ms: i64,
     pub eventloop_cycles: u64,
     pub eventloop_us: u64,
-    /// The duration of the longest turn, and the largest number of commands in a turn.
+    /// The duration of the longest turn of the event loop in microseconds, and the largest number
+    /// of commands in a turn.
     pub turn_max_us: u64,
     pub turn_max_commands: u64,
     /// Ticks spent in commands (those inside EXEC and scripts are not counted twice), in the cron,
@@ -155,7 +163,7 @@ impl Stats {
         }
     }
 
-    /// Counts an error whose code may come from a script.
+    /// Counts an error reply whose code may come from a script.
     pub fn count_script_error(&mut self, code: &str) {
         let shared = self.words == Words::Valkey
             && self.errors.len() >= ERROR_CODES_MAX
@@ -178,7 +186,7 @@ impl Stats {
         self.errors_disabled = true;
     }
 
-    /// Takes a sample of each rate when one is due; called by the cron.
+    /// Takes a sample of each rate if the last samples are 100 ms old; called by the cron.
     pub fn sample_rates(&mut self, now_ms: i64) {
         if now_ms - self.sampled_ms < SAMPLE_PERIOD_MS {
             return;
@@ -196,7 +204,7 @@ impl Stats {
             .sample(self.eventloop_us, self.eventloop_cycles, 1);
     }
 
-    /// Counts a turn that has ended. Returns the turn's duration in microseconds.
+    /// Counts a turn of the event loop that has ended. Returns the turn's duration in microseconds.
     pub fn turn_ended(&mut self, now_us: i64) -> u64 {
         let us = (now_us - self.turn_began_us).max(0) as u64;
         self.eventloop_cycles += 1;
@@ -209,7 +217,8 @@ impl Stats {
         us
     }
 
-    /// Sets counters and rates to zero. The peaks of memory keep their values.
+    /// Sets counters and rates to zero for CONFIG RESETSTAT. The peak of used memory keeps its
+    /// value.
     fn reset(&mut self) {
         *self = Stats {
             peak_memory: self.peak_memory,
@@ -235,7 +244,7 @@ impl Server {
         }
     }
 
-    /// Updates the peak of used memory.
+    /// Raises the recorded peak of used memory if more is used now.
     pub fn note_peak_memory(&mut self) {
         let used = self.used_memory();
         if used > self.stats.peak_memory {

@@ -1,4 +1,5 @@
-//! The last turns of the loop, for the live page: the duration and the work of each turn.
+//! The last turns of the loop, for the live page of the monitor port: the duration and the work of
+//! each turn.
 //!
 //! ```text
 //!   end of a turn ─> Turn ─┬─> slot of its 10 ms, if it is the longest there ─> a ring of 10 s
@@ -9,34 +10,34 @@
 //! Turns are recorded while the monitor port is open. The parts of a turn are differences of totals
 //! that the server counts in any case, so recording a turn costs two additions and a few
 //! comparisons. The longest command of a turn is named if it took [`NAMED_US`] or more: such a
-//! command is noted together with slow commands, so that short commands cost nothing.
+//! command is recorded where slow commands are found, so that short commands cost nothing.
 //!
 //! **Limit:** short turns beside a longer one in the same 10 ms are counted in the histogram only:
-//! the ring has the same size at a hundred turns each second and at a hundred thousand.
+//! so the ring has the same size at a hundred turns each second and at a hundred thousand turns.
 
 use std::collections::VecDeque;
 
 use crate::clock::Clock;
 use crate::observe::stats::Stats;
 
-/// The width of a slot in microseconds.
+/// The period in microseconds of which the ring keeps only the longest turn.
 const SLOT_US: i64 = 10_000;
-/// The number of slots that are kept: 10 seconds.
+/// The number of periods of 10 ms that the ring covers: 10 seconds.
 const SLOTS: usize = 1000;
-/// The number of slowest turns that are kept.
+/// The number of turns in the list of the slowest turns.
 const SLOWEST: usize = 20;
-/// Commands that take less time than this are not named, in microseconds.
+/// The duration in microseconds from which a command is named as the longest command of its turn.
 pub const NAMED_US: u64 = 100;
-/// The number of classes of the histogram: below 1, 2, 4 .. microseconds; the last class has all
-/// longer turns.
+/// The number of classes of the histogram of turns: durations below 1, 2, 4 .. microseconds; the
+/// last class has all longer turns.
 pub const CLASSES: usize = 24;
 
 /// A turn of the loop, without the time for which the poll sleeps.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Turn {
-    /// Unix time in microseconds.
+    /// The Unix time of the turn's beginning in microseconds.
     pub began_us: i64,
-    /// The duration in microseconds.
+    /// The duration of the turn in microseconds.
     pub us: u64,
     /// The number of commands that ran in the turn.
     pub commands: u64,
@@ -55,7 +56,7 @@ pub struct Longest {
     pub us: u64,
 }
 
-/// Totals at the end of the last turn.
+/// The server's totals of time, in ticks, at the end of the last turn.
 #[derive(Clone, Copy, Default)]
 struct Totals {
     command_ticks: u64,
@@ -73,20 +74,20 @@ impl Totals {
     }
 }
 
-/// The last turns.
+/// The turns of the last seconds, the slowest turns, and the histogram of all turns.
 #[derive(Default)]
 pub struct Turns {
-    /// The longest turn of each slot that had one, oldest first.
+    /// The longest turn of each 10 ms in which a turn began, the oldest first.
     ring: VecDeque<Turn>,
     slowest: Vec<Turn>,
     histogram: [u64; CLASSES],
     totals: Totals,
-    /// The longest command of this turn so far.
+    /// The longest command of the present turn so far.
     longest: Option<Longest>,
 }
 
 impl Turns {
-    /// Adds the turn that has just ended and took `us`.
+    /// Adds the turn that has just ended and took `us` microseconds.
     pub fn add(&mut self, stats: &Stats, clock: &Clock, us: u64) {
         let now = Totals::of(stats);
         let before = std::mem::replace(&mut self.totals, now);
@@ -106,8 +107,8 @@ impl Turns {
         });
     }
 
-    /// Notes a command of this turn that has ended. A script ends after its commands, so of equal
-    /// durations the later counts.
+    /// Records a command that has ended as the longest of the present turn, if it is. A script ends
+    /// after its commands, so of two commands of equal duration the later one is named.
     pub fn note_command(&mut self, command: u16, us: u64) {
         if us >= NAMED_US && self.longest.is_none_or(|longest| us >= longest.us) {
             self.longest = Some(Longest { command, us });
@@ -145,13 +146,13 @@ impl Turns {
         self.ring.range(from..)
     }
 
-    /// The slowest turns since the start, longest first.
+    /// The slowest turns since the start of the server, the longest first.
     pub fn slowest(&self) -> &[Turn] {
         &self.slowest
     }
 
-    /// The number of turns in each class: class `n` has the turns below 2^n microseconds that are
-    /// not in a lower class.
+    /// The number of turns in each class of duration: class `n` has the turns below 2^n
+    /// microseconds that are not in a lower class.
     pub fn histogram(&self) -> &[u64; CLASSES] {
         &self.histogram
     }

@@ -8,14 +8,16 @@
 //! ```
 //!
 //! SCAN's order is that of the keys' hashes, which is independent of their types and sizes. So the
-//! part of a pass that is done is a random sample without repetition, and the whole pass is exact,
-//! but for the keys that changed meanwhile. Independent samples of random keys would need to be far
-//! larger to include the few large keys. On a cluster node the order is that of the slots, so keys
-//! with one hash tag come together, and an estimate during the first pass may be far off.
+//! keys that a pass has visited so far are a random sample without repetition, and the sums of a
+//! whole pass are exact, but for the keys that changed meanwhile. Independent samples of random
+//! keys would need to be far larger to include the few large keys. On a cluster node SCAN's order
+//! is that of the slots, so keys with one hash tag come together, and an estimate during the first
+//! pass may be far off.
 //!
 //! Databases are walked one after the other: until the first pass has reached the last database,
-//! the keys of the remaining databases are estimated from those of the earlier ones. Bytes are
-//! those of MEMORY USAGE, for large values an estimate (`types::memory_estimate`).
+//! the keys of the remaining databases are estimated from the keys of the earlier databases. The
+//! bytes of a key are those of MEMORY USAGE, for large values an estimate
+//! (`types::memory_estimate`).
 //!
 //! **Invariant:** after a pass over keys that do not change, the figures are the sums over all keys
 //! (`tests::a_pass_has_the_sums_of_all_keys`).
@@ -29,47 +31,47 @@ use crate::sys::instant::Instant;
 use crate::types::kind::type_of;
 use crate::types::{Type, memory_estimate};
 
-/// The time between two passes, in milliseconds.
+/// The time between two passes over the keyspace, in milliseconds.
 const PAUSE_MS: i64 = 5000;
 
-/// Keys of one type.
+/// The number and the bytes of the keys of one type.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct OfType {
     pub keys: u64,
     pub bytes: u64,
 }
 
-/// The sums of a pass for each type, in the order of [`Type::ALL`].
+/// Keys and bytes, summed by a pass over the keyspace, for each type in the order of [`Type::ALL`].
 type Sums = [OfType; Type::ALL.len()];
 
 fn keys_of(sums: &Sums) -> u64 {
     sums.iter().map(|of| of.keys).sum()
 }
 
-/// The pass, and the figures of the last one.
+/// The present pass over the keyspace, and the sums of the last complete pass.
 #[derive(Default)]
 pub struct TypeMemory {
     pass: Pass,
-    /// The sums of the pass so far.
+    /// The sums of the present pass so far.
     sums: Sums,
     last: Option<Sums>,
     /// The Unix time in milliseconds at which the next pass may begin.
     due_ms: i64,
 }
 
-/// The figures to show.
+/// The figures that the live page shows: keys and bytes of each type.
 #[derive(PartialEq, Eq, Debug)]
 pub struct Estimate {
-    /// The sums of each type, in the order of [`Type::ALL`].
+    /// The keys and bytes of each type, in the order of [`Type::ALL`].
     pub types: Sums,
-    /// The number of keys that were seen.
+    /// The number of keys that the pass has visited.
     pub seen: u64,
-    /// Whether all keys were seen.
+    /// Whether the figures come from a complete pass over all keys.
     pub whole: bool,
 }
 
 impl TypeMemory {
-    /// Continues the pass by a batch of buckets. Returns true at the end of the pass.
+    /// Continues the pass by a few buckets of the keyspace. Returns true at the end of the pass.
     fn go_on(&mut self, dbs: &[Db]) -> bool {
         let is_over = self.pass.go_on(dbs, |_, entry| {
             let of = &mut self.sums[type_of(entry.kind()).place()];
@@ -83,7 +85,7 @@ impl TypeMemory {
         is_over
     }
 
-    /// Keys and bytes of each type in a keyspace of `keys` keys.
+    /// Estimates keys and bytes of each type in a keyspace of `keys` keys.
     pub fn estimate(&self, keys: u64) -> Estimate {
         if let Some(last) = self.last {
             return Estimate {
@@ -106,8 +108,8 @@ impl TypeMemory {
     }
 }
 
-/// The cron's step: continues the pass while a live page is open, and drops all figures when no
-/// page is open.
+/// The cron's step: continues the pass over the keyspace while a live page is open, and drops all
+/// figures when no page is open.
 pub fn cron(server: &mut Server, period: Duration) {
     if !server.visits.has_reader() {
         server.visits.type_memory = None;
@@ -153,7 +155,7 @@ mod tests {
         );
     }
 
-    /// The sums of a walk over all keys.
+    /// Keys and bytes of each type, from a walk over all keys.
     fn walked(server: &Server) -> Sums {
         let mut sums = Sums::default();
         for entry in server.data.dbs.iter().flat_map(|db| db.keys.iter()) {
@@ -181,7 +183,8 @@ mod tests {
         assert_eq!(memory.estimate(0).types, Sums::default());
     }
 
-    /// A part of the keys is scaled to all of them; the keys of a type are found in its proportion.
+    /// The figures of a part of the keys are scaled to the number of all keys, and the types have
+    /// nearly their true shares.
     #[test]
     fn a_part_of_a_pass_is_an_estimate() {
         let mut server = server_with(1);

@@ -15,8 +15,9 @@
 //! during the handshake, `receive` or the loader during the snapshot, and then the client with the
 //! flag PRIMARY.
 //!
-//! **Invariant:** all sockets of [`PrimaryLink`] belong to the upstream with the number `number`.
-//! If the server has got another primary, or none, these sockets are closed before the loop sleeps.
+//! **Invariant:** all sockets of [`PrimaryLink`] go to one primary, whose `Upstream` has the number
+//! `number`. If the server has another primary now, or none, the sockets to the former primary are
+//! closed before the loop sleeps.
 //! **Limits:** one primary; after a failed attempt the next attempt begins a second later.
 
 pub mod apply;
@@ -40,14 +41,15 @@ use channels::Channels;
 use install::Way;
 use receive::Receive;
 
-/// The sockets of the primary.
+/// The sockets between this replica and its primary.
 #[derive(Default)]
 pub struct PrimaryLink {
-    /// The number of the upstream to which these sockets belong.
+    /// The number of the `replication::Upstream`, which describes a primary, to which these sockets
+    /// belong.
     number: u64,
-    /// The link of the handshake; `None` after the reply to PSYNC.
+    /// The connection during the handshake with the primary; `None` after the reply to PSYNC.
     link: Option<LinkId>,
-    /// The `repl-timeout` that the links have, in seconds.
+    /// The value of `repl-timeout`, in seconds, that the links to the primary use.
     timeout_s: u32,
     /// Set while a snapshot is received.
     receive: Option<Box<Receive>>,
@@ -131,13 +133,15 @@ fn close(el: &mut EventLoop<Server>, server: &mut Server) {
     }
 }
 
-/// Closes all sockets after a failed attempt; the next attempt begins in a second.
+/// Closes all sockets to the primary after a failed attempt to sync; the next attempt begins in a
+/// second.
 fn fail(el: &mut EventLoop<Server>, server: &mut Server) {
     let retry_at_ms = server.clock.now_ms + RETRY_MS;
     fail_until(el, server, retry_at_ms);
 }
 
-/// Closes all sockets after a failed attempt; the next attempt begins at `retry_at_ms`.
+/// Closes all sockets to the primary after a failed attempt to sync; the next attempt begins at
+/// `retry_at_ms`.
 fn fail_until(el: &mut EventLoop<Server>, server: &mut Server, retry_at_ms: i64) {
     close(el, server);
     if let Some(upstream) = &mut server.replication.upstream {
@@ -146,8 +150,9 @@ fn fail_until(el: &mut EventLoop<Server>, server: &mut Server, retry_at_ms: i64)
     }
 }
 
-/// Applies the stream that arrives on this connection from now on. `received` are the bytes that
-/// were already read from the connection.
+/// Makes the connection to the primary a client with the flag PRIMARY, so that the replication
+/// stream that arrives on it is applied. `received` are the bytes that were already read from the
+/// connection.
 fn stream_from(el: &mut EventLoop<Server>, server: &mut Server, conn: Connection, received: &[u8]) {
     let Some(upstream) = server.replication.upstream.as_ref() else {
         return;
@@ -200,7 +205,7 @@ fn resume_held(el: &mut EventLoop<Server>, server: &mut Server) {
         c.clear(flag::HELD);
         let lent = server.event_loop.lent.clone();
         lent.lend(el, || query::feed(server, &mut c, &[]));
-        // After a large argument, the bytes behind it are still in the socket.
+        // A large argument is read alone, so the bytes that follow it may still be in the socket.
         if let Some(token) = c.token {
             el.mark_ready(token, Mask::READABLE);
         }
@@ -208,8 +213,9 @@ fn resume_held(el: &mut EventLoop<Server>, server: &mut Server) {
     }
 }
 
-/// Sends the primary the offsets up to which its stream is applied, and is in the AOF on disk,
-/// unless it does not know the offsets of PSYNC.
+/// Sends REPLCONF ACK to the primary: the offset up to which its stream is applied and, as FACK,
+/// the offset up to which its stream is in the AOF on disk. A primary that knows only SYNC gets no
+/// ACK.
 fn send_ack(server: &mut Server) {
     use crate::client::table::Net;
     use crate::ds::bulk::push_command;
@@ -239,7 +245,7 @@ fn send_ack(server: &mut Server) {
 pub fn cron(server: &mut Server) {
     use crate::client::table::Net;
     if let Some(conn) = &mut server.primary_link.kept_alive {
-        // A lost connection is noticed by the next read.
+        // An error is ignored, since the next read of the connection reports it as well.
         let _ = conn.write_now(b"\n");
     }
     receive::keep_alive(server);
@@ -271,7 +277,7 @@ pub fn cron(server: &mut Server) {
                 &[]
             )
         );
-        server.primary_link.number = 0; // so the sockets are closed before the loop sleeps
+        server.primary_link.number = 0; // no upstream's number, so `follow` closes the sockets
         upstream.phase = Phase::Connect;
     }
 }

@@ -37,12 +37,13 @@ use crate::sys;
 use crate::texts::Words;
 use crate::util::quote::printable;
 
-/// The maximum number of bytes of one read, and of all reads of one turn.
+/// The maximum number of bytes of one read from the primary, and of all its reads in one turn of
+/// the loop.
 pub const READ_BYTES: usize = 256 * 1024;
 const BYTES_PER_TURN: usize = 1024 * 1024;
-/// While more bytes than this wait for the disk, nothing is read.
+/// While more bytes than this wait for the disk, nothing is read from the primary.
 const QUEUED_MAX: usize = 8 * 1024 * 1024;
-/// The maximum length of a primary's text in the log.
+/// The maximum number of bytes that the log shows of an error or a wrong header from the primary.
 const SHOWN_MAX: usize = 256;
 
 /// A snapshot that is being received.
@@ -55,12 +56,13 @@ pub struct Receive {
     pub offset: u64,
     header: Header,
     pub body: Option<Body>,
-    /// The file, unless the bytes go straight into the loader.
+    /// The file to which the snapshot is written; `None` if its bytes go straight into the loader.
     pub file: Option<Spool>,
-    /// The bytes that were read and not processed: those for the loader, or those of the stream
-    /// behind the snapshot.
+    /// Bytes that were read from the primary and not processed: snapshot bytes for the loader, or
+    /// the replication stream that follows the snapshot.
     pub input: Vec<u8>,
-    /// Whether nothing is read: the disk is too slow, or the snapshot is complete.
+    /// Whether reading from the primary is suspended, since the disk is too slow or the snapshot is
+    /// complete.
     pub paused: bool,
 }
 
@@ -69,19 +71,20 @@ impl Receive {
     pub fn close(self, el: &mut EventLoop<Server>) {
         el.remove_file(self.token);
         if let Some(spool) = self.file {
-            // The file may have been renamed already.
+            // An error is ignored, as the file may have been renamed already.
             let _ = std::fs::remove_file(spool.path);
         }
     }
 }
 
-/// The next step after the bytes that were read.
+/// What follows after the received bytes of a snapshot have been processed.
 enum Next {
-    /// More bytes can be read now.
+    /// More bytes of the snapshot can be read now.
     Read,
-    /// Nothing is read until the disk has caught up or, after the end, has the whole file.
+    /// Nothing is read until the disk has caught up or, after the end of the snapshot, has the
+    /// whole file.
     Wait,
-    /// The header is complete, and the loader reads the rest.
+    /// The header of the snapshot is complete, and the loader reads the rest from the connection.
     InstallStream,
 }
 
@@ -126,7 +129,7 @@ pub fn begin(
     take_input(el, server);
 }
 
-/// The read handler of the connection.
+/// The read handler of the connection from which the snapshot is read.
 fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, _: Token, _: Mask) -> Io {
     if server.is_nested() {
         return Io::More; // the end of the snapshot would replace the data set
@@ -177,7 +180,8 @@ fn give_up(el: &mut EventLoop<Server>, server: &mut Server, template: &str, reas
     Io::Drained
 }
 
-/// Processes the bytes that were read: the header, then bytes for the file, then the end.
+/// Processes bytes that were read from the primary: the snapshot's header, then bytes for its file,
+/// then its end.
 fn take_input(el: &mut EventLoop<Server>, server: &mut Server) {
     let Some(mut receive) = server.primary_link.receive.take() else {
         return;
@@ -198,8 +202,8 @@ fn take_input(el: &mut EventLoop<Server>, server: &mut Server) {
     }
 }
 
-/// Called before the loop sleeps, at the top level: loads the file when it is complete, reads on
-/// when the disk has caught up, ends the transfer if a write failed.
+/// Called before the loop sleeps, outside of nested turns: loads the snapshot's file when it is
+/// complete, resumes reading when the disk has caught up, ends the transfer if a write failed.
 pub fn follow(el: &mut EventLoop<Server>, server: &mut Server) {
     let Some(receive) = &mut server.primary_link.receive else {
         return;
@@ -237,14 +241,14 @@ pub fn follow(el: &mut EventLoop<Server>, server: &mut Server) {
 }
 
 /// The cron's step: while the disk delays the transfer, sends the primary a line feed each second,
-/// as it would close the link otherwise, and does not count the primary as silent.
+/// as the primary would close a silent link, and does not count the primary as silent.
 pub fn keep_alive(server: &mut Server) {
     let now_ms = server.clock.now_ms;
     let receive = server.primary_link.receive.as_mut();
     let Some(receive) = receive.filter(|receive| receive.paused) else {
         return;
     };
-    // A lost connection is noticed by the next read.
+    // An error is ignored, since the next read of the connection reports it as well.
     let _ = receive.conn.write_now(b"\n");
     if let Some(upstream) = &mut server.replication.upstream {
         upstream.received.last_io_ms = now_ms;
@@ -252,8 +256,8 @@ pub fn keep_alive(server: &mut Server) {
 }
 
 impl Receive {
-    /// Processes `input`. An error is a line for the log. After the end of the snapshot, the rest
-    /// of `input` belongs to the stream.
+    /// Processes `self.input`, the bytes that were read from the primary. The text of an error is
+    /// the line to log. After the end of the snapshot, the rest of `input` belongs to the stream.
     fn take(&mut self, el: &EventLoop<Server>, server: &mut Server) -> Result<Next, String> {
         let mut received = std::mem::take(&mut self.input);
         let mut input = &received[..];
@@ -272,7 +276,7 @@ impl Receive {
         if let Some(upstream) = &mut server.replication.upstream {
             upstream.received.bytes = body.delivered();
         }
-        // The buffer is used again.
+        // The buffer's memory is reused for the next read.
         let taken = received.len() - input.len();
         received.drain(..taken);
         self.input = received;
@@ -285,8 +289,8 @@ impl Receive {
         })
     }
 
-    /// Reads the header, and creates the file unless the snapshot is loaded from the connection.
-    /// Returns whether the header is complete.
+    /// Reads the snapshot's header, and creates the file unless the snapshot is loaded straight
+    /// from the connection. Returns whether the header is complete.
     fn begin_body(
         &mut self,
         el: &EventLoop<Server>,

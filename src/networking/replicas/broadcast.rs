@@ -34,7 +34,7 @@ fn broadcast(server: &mut Server) -> Option<&mut Broadcast> {
 }
 
 /// Before the loop sleeps: watches the pipe of a new child, removes replicas that disconnected, and
-/// finishes.
+/// finishes a transfer that is complete.
 pub fn follow(el: &mut EventLoop<Server>, server: &mut Server) {
     if broadcast(server).is_none() {
         return;
@@ -58,7 +58,8 @@ pub fn follow(el: &mut EventLoop<Server>, server: &mut Server) {
     finish_if_over(el, server);
 }
 
-/// Sets the write handlers of receivers again, if sending a reply has replaced them.
+/// Sets the write handlers of replicas that lack a part of the chunk again, if sending a reply has
+/// replaced the handlers.
 fn watch_sockets(el: &mut EventLoop<Server>, server: &mut Server) {
     let Some(broadcast) = broadcast(server) else {
         return;
@@ -74,7 +75,8 @@ fn watch_sockets(el: &mut EventLoop<Server>, server: &mut Server) {
     }
 }
 
-/// Removes receivers whose clients are gone. When none is left, the child is ended.
+/// Removes replicas that have disconnected from the transfer. When no replica is left, the child
+/// that creates the snapshot is killed.
 fn forget_closed_receivers(server: &mut Server) {
     let replicas = std::mem::take(&mut server.replication.replicas);
     let Some(broadcast) = broadcast(server) else {
@@ -96,7 +98,8 @@ fn forget_closed_receivers(server: &mut Server) {
     }
 }
 
-/// Watches the pipe if all replicas have been sent the last chunk, and else stops watching it.
+/// Watches the child's pipe if all replicas have been sent the last chunk, and otherwise stops
+/// watching the pipe.
 fn watch_pipe(el: &mut EventLoop<Server>, server: &mut Server) {
     let Some(broadcast) = broadcast(server) else {
         return;
@@ -111,7 +114,8 @@ fn watch_pipe(el: &mut EventLoop<Server>, server: &mut Server) {
     }
 }
 
-/// The read handler of the pipe.
+/// The read handler of the child's pipe: reads the next chunk of the snapshot and sends it to all
+/// replicas.
 fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, _: Token, _: Mask) -> Io {
     let Some(broadcast) = broadcast(server) else {
         return Io::Drained;
@@ -152,8 +156,8 @@ fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, _: Token, _: Ma
     Io::More
 }
 
-/// Sends a replica the rest of the chunk; the replica's socket is watched if it does not accept all
-/// bytes.
+/// Sends a replica the rest of the snapshot's present chunk; the replica's socket is watched if it
+/// does not accept all bytes.
 fn send_chunk(el: &mut EventLoop<Server>, server: &mut Server, c: &mut Client) {
     // The reply to the replica's PSYNC is sent before the snapshot.
     if !c.reply.is_empty() {
@@ -203,8 +207,8 @@ fn write_all_it_takes(conn: &mut Connection, bytes: &[u8]) -> io::Result<usize> 
     Ok(sent)
 }
 
-/// Counts the bytes. `complete`: the replica has been sent the whole chunk, so it does not delay
-/// others.
+/// Adds the `bytes` that a replica was sent to the statistics. `complete`: the replica has been
+/// sent the whole chunk, so this replica does not delay the others.
 fn note_sent(server: &mut Server, c: &mut Client, bytes: usize, complete: bool) {
     c.net_out += bytes as u64;
     server.stats.net_output_bytes += bytes as u64;
@@ -238,7 +242,8 @@ fn write_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, 
     Io::Drained
 }
 
-/// Finishes when the pipe and its child have ended, and all replicas have all bytes.
+/// Finishes the transfer when the pipe and its child have ended, and all replicas have been sent
+/// all bytes.
 fn finish_if_over(el: &mut EventLoop<Server>, server: &mut Server) {
     let Some(broadcast) = broadcast(server) else {
         return;

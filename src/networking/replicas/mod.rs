@@ -1,5 +1,5 @@
-//! Sends to replicas: first a snapshot, if they need one, then the stream, straight from its
-//! blocks, by `writev`.
+//! Sends to replicas: first a snapshot, if they need one, then the replication stream, by `writev`,
+//! straight from the blocks in which the stream is kept.
 //!
 //! ```text
 //!   before_sleep ─> write_to_replicas ─┐   each replica: replies first, then by its state
@@ -13,7 +13,7 @@
 //! the clients.
 //!
 //! If a replica reads too slowly, the part of the stream that it lacks counts for the output limits
-//! of its class (`clients::output_limit`), and it is closed when it exceeds them.
+//! of its class (`clients::output_limit`), and the replica is closed when this part exceeds them.
 
 pub mod broadcast;
 mod throttle;
@@ -34,13 +34,13 @@ use crate::replication::replicas::{Replica, State};
 use crate::state::Server;
 use crate::sync::{channels, snapshot};
 
-/// The maximum number of bytes for one replica in one turn.
+/// The maximum number of bytes that are sent to one replica in one turn of the loop.
 const BYTES_PER_TURN: usize = 1024 * 1024;
-/// The maximum number of blocks in one `writev`.
+/// The maximum number of blocks of the replication stream in one `writev`.
 const PIECES: usize = 64;
 
-/// Before the loop sleeps: sends what the turn's commands fed to the stream, and frees blocks that
-/// are not needed any more.
+/// Before the loop sleeps: sends replicas what the turn's commands added to the replication stream,
+/// and frees blocks of the stream that are not needed any more.
 pub fn write_to_replicas(el: &mut EventLoop<Server>, server: &mut Server) {
     if !server.replication.stream.is_open() && server.replication.replicas.is_empty() {
         return;
@@ -65,7 +65,8 @@ pub fn write_to_replicas(el: &mut EventLoop<Server>, server: &mut Server) {
     throttle::update(el, server);
 }
 
-/// Starts a snapshot for a replica of this turn without waiting for the cron, if no child runs.
+/// Starts a snapshot for a replica that requested a full sync in this turn, without waiting for the
+/// cron, if no child runs.
 fn start_snapshot(server: &mut Server) {
     let wished = server.forks.wishes.has(Wish::Sync);
     if wished && server.nesting == 0 {
@@ -97,8 +98,8 @@ fn write_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, 
     io
 }
 
-/// Sends as much as the socket accepts and the turn allows. The rest is sent when the socket is
-/// writable.
+/// Sends a replica as many bytes as its socket accepts, at most [`BYTES_PER_TURN`]. The rest is
+/// sent when the socket is writable.
 fn send(el: &mut EventLoop<Server>, server: &mut Server, c: &mut Client) -> Io {
     let Some(token) = c.token else {
         return Io::Drained;
@@ -127,7 +128,8 @@ fn send(el: &mut EventLoop<Server>, server: &mut Server, c: &mut Client) -> Io {
     io
 }
 
-/// Sends the next bytes, according to the replica's state.
+/// Sends the next bytes of the snapshot's file or of the replication stream, according to the
+/// replica's state.
 fn send_by_state(server: &mut Server, c: &mut Client) -> Io {
     let replica = server.replication.replicas.get(c.reference());
     match replica.map(|replica| &replica.state) {
@@ -137,7 +139,7 @@ fn send_by_state(server: &mut Server, c: &mut Client) -> Io {
     }
 }
 
-/// Whether there are bytes for the socket.
+/// Whether a replica has unsent bytes: replies, the snapshot's file, or the replication stream.
 fn has_unsent(server: &Server, c: &Client) -> bool {
     let r = c.reference();
     let by_state = server.replication.replicas.get(r).is_some_and(|replica| {
@@ -147,7 +149,7 @@ fn has_unsent(server: &Server, c: &Client) -> bool {
     by_state || !c.reply.is_empty()
 }
 
-/// Closes a replica that can't continue, and returns whether it can't: the stream was restarted, or
+/// Closes a replica whose stream is broken, and returns whether it is: the stream was restarted, or
 /// a reply would be sent between bytes of the stream.
 fn close_if_broken(server: &mut Server, c: &mut Client) -> bool {
     let r = c.reference();

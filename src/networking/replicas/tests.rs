@@ -9,8 +9,8 @@ use crate::networking::close;
 use crate::replication;
 use crate::testing::{say, server_with};
 
-/// A server with one ordinary client in slot 0 and a replica in slot 1, and the replica's end of
-/// its socket.
+/// A server with an ordinary client in slot 0 of the client table and a replica in slot 1, and the
+/// replica's end of its socket.
 struct Pair {
     el: EventLoop<Server>,
     server: Server,
@@ -76,7 +76,7 @@ impl Pair {
         String::from_utf8_lossy(&bytes).replace("\r\n", " ")
     }
 
-    /// Appends `len` bytes to the stream.
+    /// Appends `len` bytes to the replication stream and returns them.
     fn append(&mut self, len: usize) -> Vec<u8> {
         let from = self.server.replication.stream.end();
         let bytes: Vec<u8> = (from..from + len as u64)
@@ -164,7 +164,8 @@ fn what_a_full_socket_does_not_take_is_sent_when_it_is_writable() {
     }
     assert!(got == sent, "{} of {} bytes", got.len(), sent.len());
     assert!(pair.with_replica(|_, c| !c.has(flag::WAITS_TO_WRITE)));
-    // The next turn sends without an event of the socket again.
+    // After the socket has accepted all bytes, the next turn sends at its end again, without an
+    // event of the socket.
     let more = pair.append(100);
     pair.before_sleep();
     assert_eq!(pair.received(), more);

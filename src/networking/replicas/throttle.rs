@@ -5,9 +5,9 @@
 //!   write_to_replicas ─> update: lag > limit / 2 ─> pause for writes ─ timer ─> end_pause
 //! ```
 //!
-//! A held client runs its next write after the delay, so each client writes at least a few times a
-//! second, whatever the replicas do. No key expires and no key is evicted during a delay, as in any
-//! pause.
+//! A client that the pause holds runs its next write after the delay, so each client writes at
+//! least a few times a second, whatever the replicas do. No key expires and no key is evicted
+//! during a delay, as in any pause.
 
 use std::time::Duration;
 

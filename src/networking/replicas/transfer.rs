@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Each replica has its own file handle and chunk, so a slow replica delays no other one. A replica
-//! is sent up to `BYTES_PER_TURN` in one turn.
+//! is sent up to `BYTES_PER_TURN` bytes in one turn of the loop.
 
 use std::io::Read;
 
@@ -20,11 +20,11 @@ use crate::state::Server;
 use crate::sync::primary;
 use crate::sys;
 
-/// The number of bytes of the file that are read at once.
+/// The number of bytes of the snapshot's file that are read at once.
 const CHUNK: usize = 256 * 1024;
 
-/// Sends as much as the socket accepts and the turn allows. After the last byte the replica is put
-/// online.
+/// Sends as many bytes of the snapshot's file as the replica's socket accepts, up to
+/// `BYTES_PER_TURN`. After the last byte of the file the replica is put online.
 pub fn write_file(server: &mut Server, c: &mut Client) -> Io {
     let now_ms = server.clock.now_ms;
     let replica = server.replication.replicas.get_mut(c.reference());
@@ -81,8 +81,8 @@ pub fn write_file(server: &mut Server, c: &mut Client) -> Io {
 }
 
 impl Transfer {
-    /// Reads the next piece of the file, if everything before it has been sent. A file that became
-    /// shorter is an error: its length has been sent.
+    /// Reads the next [`CHUNK`] bytes of the snapshot's file, if all earlier bytes have been sent.
+    /// A file that became shorter is an error: its length has already been sent to the replica.
     fn fill(&mut self) -> Result<(), String> {
         let left = usize::try_from(self.size - self.read).unwrap_or(usize::MAX);
         if !self.unsent.is_empty() || left == 0 {

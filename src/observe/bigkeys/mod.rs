@@ -25,9 +25,10 @@
 //! into one large hash 4,040 instead of 2,980; half of the difference for HSET is for estimating
 //! the size from five of the hash's fields.
 //!
-//! **Invariant:** a listed key has its bit in the filter (`tests::rankings_follow_the_keyspace`).
+//! **Invariant:** the filter's bit of each listed key is set
+//! (`tests::rankings_follow_the_keyspace`).
 //! **Invariant:** the rankings agree with a walk over the keyspace whenever no pass is running
-//! (same test).
+//! (`tests::rankings_follow_the_keyspace`).
 //!
 //! Source of the floor: the threshold of the top-k operators of databases (Fagin, Lotem, Naor:
 //! "Optimal Aggregation Algorithms for Middleware", 2003): a key below it need not be recorded.
@@ -50,7 +51,7 @@ use ranking::Ranking;
 /// The number of bits of the filter: nearly all are clear even when all lists are full.
 const FILTER_BITS: u64 = 65_536;
 
-/// The rankings of one type.
+/// The rankings of the keys of one type: by elements, and by bytes.
 #[derive(Default)]
 pub struct OfType {
     pub elements: Ranking,
@@ -63,7 +64,7 @@ impl OfType {
     }
 }
 
-/// The rankings of all types.
+/// The rankings of the largest keys of all types.
 pub struct BigKeys {
     /// The rankings of each type, in the order of [`Type::ALL`].
     types: [OfType; Type::ALL.len()],
@@ -86,12 +87,12 @@ impl Default for BigKeys {
 }
 
 impl BigKeys {
-    /// Whether every key has been seen.
+    /// Whether the pass over all keys is over, so that the rankings are complete.
     pub fn is_complete(&self) -> bool {
         self.pass.is_none()
     }
 
-    /// The rankings of one type.
+    /// The rankings of the keys of the type `kind`.
     pub fn of(&self, kind: Type) -> &OfType {
         &self.types[kind.place()]
     }
@@ -100,7 +101,8 @@ impl BigKeys {
         self.types.iter_mut().flat_map(OfType::rankings)
     }
 
-    /// Records the size of a key that was written, or was found by the pass.
+    /// Records in the rankings the size of a key that was written, or that the pass over all keys
+    /// has reached.
     fn offer(&mut self, name: Name, entry: KeyRef) {
         let (kind, listed) = (type_of(entry.kind()).place(), self.may_be_listed(name));
         let (elements, bytes) = (length(entry) as u64, memory_estimate(entry) as u64);
@@ -166,7 +168,7 @@ impl BigKeys {
         }
     }
 
-    /// Starts a walk over all keys. Listed keys stay listed.
+    /// Starts a pass over all keys. The keys that are in the rankings stay there.
     fn begin_pass(&mut self) {
         self.rankings().for_each(Ranking::lower_floor);
         self.pass = Some(Pass::default());
@@ -199,7 +201,7 @@ pub fn key_changed(server: &mut Server, db: u32, key: &[u8]) {
     }
 }
 
-/// Removes the keys of a database that was emptied, or of all databases (`None`).
+/// Removes from the rankings the keys of a database that was emptied, or of all databases (`None`).
 pub fn emptied(server: &mut Server, which: Option<u32>) {
     let Some(big) = &mut server.bigkeys else {
         return;
@@ -211,8 +213,8 @@ pub fn emptied(server: &mut Server, which: Option<u32>) {
     big.renew_filter();
 }
 
-/// Exchanges two databases. A running pass begins anew, since it may have seen one of the databases
-/// under its old number.
+/// Exchanges two databases in the rankings, after SWAPDB. A running pass begins anew, since it may
+/// have seen one of the databases under its old number.
 pub fn swapped(server: &mut Server, a: u32, b: u32) {
     if let Some(big) = &mut server.bigkeys {
         big.rankings().for_each(|ranking| ranking.swap_dbs(a, b));
@@ -230,7 +232,8 @@ pub fn loaded(server: &mut Server) {
     }
 }
 
-/// The cron's step: continues the pass, or begins one if a ranking has too few keys left.
+/// The cron's step: continues the pass over all keys, or begins a pass if a ranking has too few
+/// keys left.
 pub fn cron(server: &mut Server, period: Duration) {
     if server.armed & armed::BIGKEYS == 0 || server.loading.is_in_place() {
         return;
@@ -245,7 +248,8 @@ pub fn cron(server: &mut Server, period: Duration) {
     }
 }
 
-/// Offers the keys of some more buckets to the rankings. Returns true at the end of the pass.
+/// Offers the keys of the next few buckets of the keyspace to the rankings. Returns true at the end
+/// of the pass.
 fn go_on(server: &mut Server) -> bool {
     let (dbs, now_ms) = (&server.data.dbs, server.clock.now_ms);
     let Some(big) = &mut server.bigkeys else {
@@ -271,7 +275,7 @@ fn go_on(server: &mut Server) -> bool {
 }
 
 impl Server {
-    /// Begins or stops tracking the largest keys, as the setting says.
+    /// Begins or stops tracking the largest keys, as `bigkeys-tracking` says.
     pub fn follow_bigkeys_setting(&mut self) {
         if self.config.bigkeys_tracking != self.bigkeys.is_some() {
             self.bigkeys = self.config.bigkeys_tracking.then(Box::default);

@@ -9,25 +9,27 @@
 //!   size < floor    not kept, or not any more: another key that isn't kept may be larger
 //! ```
 //!
-//! **Invariant:** a key that is not kept has at most `floor`; a key that is kept has at least that.
-//! So the keys that are kept are exactly the first n of all keys by size, for some n up to
-//! [`CAPACITY`] (`tests::what_is_kept_are_the_largest`).
+//! **Invariant:** a key that is not kept has at most the size `floor`; a key that is kept has at
+//! least the size `floor`. So the keys that are kept are exactly the first n of all keys by size,
+//! for some n up to [`CAPACITY`] (`tests::what_is_kept_are_the_largest`).
 //!
-//! n falls when kept keys are deleted or shrink, and rises again only by keys above the floor,
-//! since keys below the floor are not remembered. [`Ranking::is_short`] returns whether a pass over
-//! the keyspace is due, which begins with `lower_floor`.
+//! The number of kept keys falls when kept keys are deleted or shrink, and rises again only by keys
+//! above the floor, since keys below the floor are not remembered. [`Ranking::is_short`] returns
+//! whether so few keys are left that a pass over the keyspace is due, which begins with
+//! `lower_floor`.
 //!
 //! Rejected: an ordered tree, or a heap, of all sizes, which needs about 20 bytes for each key.
 
 use crate::observe::key_name::{KeptName, Name};
 
-/// The number of keys that are kept. BIGKEYS shows fewer keys, so that some of the kept keys can be
-/// deleted before a new pass over the keyspace is needed.
+/// The number of keys that a ranking keeps. BIGKEYS shows fewer keys, so that some of the kept keys
+/// can be deleted before a new pass over the keyspace is needed.
 pub const CAPACITY: usize = 128;
-/// With fewer kept keys than this, a pass is due if there are keys that are not kept.
+/// If a ranking keeps fewer keys than this, and there may be keys that it does not keep, a pass
+/// over the keyspace is due.
 const SHORT: usize = 64;
 
-/// A key and its size.
+/// A key of a ranking, and its size.
 pub struct Big {
     pub name: KeptName,
     /// The size by which the ranking orders: elements (of a string, its length), or bytes of
@@ -35,7 +37,7 @@ pub struct Big {
     pub size: u64,
 }
 
-/// The largest keys.
+/// The largest keys of one type, by elements or by bytes.
 #[derive(Default)]
 pub struct Ranking {
     kept: Vec<Big>,
@@ -53,7 +55,8 @@ impl Ranking {
         &self.kept
     }
 
-    /// Records that a key has this size. Returns whether the key was kept before.
+    /// Records that a key has the size `size`: adds the key to the ranking, updates it, or removes
+    /// it. Returns whether the key was in the ranking before.
     pub fn observe(&mut self, name: Name, size: u64) -> bool {
         let at = self.position(name);
         match at {
@@ -65,7 +68,7 @@ impl Ranking {
         at.is_some()
     }
 
-    /// Whether a key of this size would be kept.
+    /// Whether the ranking would keep a key of the size `size`.
     pub fn wants(&self, size: u64) -> bool {
         size > self.floor || size == self.floor && self.kept.len() < CAPACITY
     }
@@ -82,7 +85,7 @@ impl Ranking {
         }
     }
 
-    /// Removes a key that was deleted, or has another type now.
+    /// Removes from the ranking a key that was deleted, or has another type now.
     pub fn remove(&mut self, name: Name) {
         if let Some(at) = self.position(name) {
             self.kept.swap_remove(at);
@@ -93,12 +96,12 @@ impl Ranking {
         self.kept.iter().position(|big| big.name.is(name))
     }
 
-    /// Removes the keys of a database that was emptied.
+    /// Removes from the ranking the keys of a database that was emptied.
     pub fn remove_db(&mut self, db: u32) {
         self.kept.retain(|big| big.name.db != db);
     }
 
-    /// Exchanges the numbers of two databases.
+    /// Exchanges the numbers of two databases in the ranking, after SWAPDB.
     pub fn swap_dbs(&mut self, a: u32, b: u32) {
         for big in &mut self.kept {
             if big.name.db == a || big.name.db == b {
@@ -112,7 +115,7 @@ impl Ranking {
         self.floor = 0;
     }
 
-    /// Whether few keys are left, so that a pass should look for keys below the floor.
+    /// Whether the ranking has so few keys left that a pass should look for keys below the floor.
     pub fn is_short(&self) -> bool {
         self.floor > 0 && self.kept.len() < SHORT
     }
@@ -146,7 +149,7 @@ mod tests {
         Name { db: 0, hash, key }
     }
 
-    /// Of many keys of one size some are kept, and the floor is that size.
+    /// Of many keys of equal size, a ranking keeps [`CAPACITY`], and its floor is this size.
     #[test]
     fn keys_alike_fill_the_list() {
         let mut ranking = Ranking::default();
@@ -158,7 +161,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(100))]
 
-        /// Keys grow, shrink and are deleted at random; the kept ones are the first of a full sort.
+        /// Keys grow, shrink and are deleted at random; the keys that the ranking keeps are the
+        /// first ones of all keys, sorted by size.
         #[test]
         fn what_is_kept_are_the_largest(steps in proptest::collection::vec((0u16..400, 0u64..1000), 1..2000)) {
             let mut ranking = Ranking::default();

@@ -27,14 +27,15 @@ fn finish_pass(server: &mut Server) {
     while !go_on(server) {}
 }
 
-/// The listed keys: (size, database, key), the largest first.
+/// The keys of a ranking as (size, database, key), the largest first.
 fn listed(ranking: &Ranking) -> Vec<(u64, u32, Vec<u8>)> {
     let top = ranking.top(999);
     let one = |big: &&ranking::Big| (big.size, big.name.db, big.name.shown());
     top.iter().map(one).collect()
 }
 
-/// The keys of this type, listed as [`listed`] does, from a walk over the keyspace.
+/// All keys of a type, found by a walk over the keyspace, as (size, database, key), the largest
+/// first.
 fn walked(server: &Server, kind: Type) -> Vec<(u64, u32, Vec<u8>)> {
     let mut all = Vec::new();
     for db in &server.data.dbs {
@@ -46,7 +47,8 @@ fn walked(server: &Server, kind: Type) -> Vec<(u64, u32, Vec<u8>)> {
     all
 }
 
-/// A difference between the rankings and a walk over the keyspace, if there is one.
+/// Describes a difference between the rankings and a walk over the keyspace; `None` if the two
+/// agree.
 fn fault(server: &Server) -> Option<String> {
     let big = server.bigkeys.as_ref().expect("they are kept");
     Type::ALL.into_iter().find_map(|kind| {
@@ -132,7 +134,7 @@ const COMMANDS: &[&str] = &[
     "eval \"redis.call('del',KEYS[1]) return redis.call('rpush',KEYS[1],'a','b')\" 1 K",
 ];
 
-/// One of [`COMMANDS`] with random keys and numbers, or now and then a flush.
+/// One of [`COMMANDS`] with random keys and numbers; in one case of 200, FLUSHDB or FLUSHALL.
 fn any_command(rng: &mut Random) -> String {
     match rng.below(400) {
         0 => return "flushdb".into(),
@@ -147,7 +149,8 @@ fn any_command(rng: &mut Random) -> String {
     line
 }
 
-/// The histograms of lengths that are kept are those of a walk over all keys.
+/// After each random command, each database's histograms of lengths equal histograms that are made
+/// by a walk over all keys.
 #[test]
 fn keysizes_follow_any_commands() {
     for seed in 0..6 {
@@ -231,8 +234,8 @@ fn what_was_there_before_is_found_by_a_pass() {
     assert_eq!(server.armed & armed::BIGKEYS, 0, "off costs nothing");
 }
 
-/// After many deletions the list may lack keys that were not kept; a pass over the keyspace finds
-/// them.
+/// After many deletions a ranking may lack keys that were too small for it before; a pass over the
+/// keyspace finds these keys.
 #[test]
 fn the_list_is_filled_up_again() {
     let mut server = tracking();

@@ -8,19 +8,20 @@
 //!                              `next` is drawn again       Session   by CPU time, by bytes       (sums)
 //! ```
 //!
-//! **The monitor** (`hotkeys-tracking yes`) shows which keys are used now. The weight of an access
-//! halves every `hotkeys-half-life` seconds. Instead of scaling down all counters all the time,
-//! newer accesses get a greater weight: t seconds after the landmark (a point in time) an access
-//! counts 2^(t / half-life), and figures are divided by the present weight when they are shown.
-//! Before the weights become too large, all counters are divided and the landmark moves to the
-//! present.
-//! **The session** is Redis 8.6's HOTKEYS: sums of time and bytes since HOTKEYS START.
+//! **The monitor** (`hotkeys-tracking yes`) shows which keys are used now. The weight of a past
+//! access halves every `hotkeys-half-life` seconds. Instead of scaling down all counters all the
+//! time, newer accesses get a greater weight: t seconds after the landmark (a point in time) an
+//! access counts 2^(t / half-life), and figures are divided by the present weight when they are
+//! shown. Before the weights become too large, all counters are divided and the landmark moves to
+//! the present.
+//! **The session** is HOTKEYS as Redis 8.6 has it: it sums CPU time and bytes for each key since
+//! HOTKEYS START.
 //!
-//! Monitor and session sample one command in `ratio`, picked at random: the gap to the next one is
-//! drawn from the geometric distribution, which is equivalent to a random decision for each command
-//! but costs time only for picked ones. A sampled command counts `ratio` times, so that figures
-//! estimate the totals for any ratio. (With a fixed step, a client that alternates GET a and GET b
-//! would be seen with one key only.)
+//! Monitor and session sample one command in `ratio`, picked at random: the gap to the next picked
+//! command is drawn from the geometric distribution, which is equivalent to a random decision for
+//! each command but costs time only for the picked commands. A sampled command counts `ratio`
+//! times, so that figures estimate the totals for any ratio. (With a fixed step, a client that
+//! alternates GET a and GET b would be seen with one key only.)
 //!
 //! A command's keys are those that its row names (`command::keys`). A key counts as read or as
 //! written, as the row says; a read of a missing key is a miss. The monitor counts the commands in
@@ -28,13 +29,14 @@
 //! its keys, and those of each command in EXEC.
 //!
 //! **Invariant:** memory is constant: five summaries of [`summary::CAPACITY`] counters at most.
-//! **Invariant:** `next` is `u64::MAX` exactly while monitor and session are off
-//! (`tests::off_is_never_due`).
+//! **Invariant:** `HotKeys::next`, the number of the next sampled command, is `u64::MAX` exactly
+//! while monitor and session are off (`tests::off_is_never_due`).
 //!
 //! Source of the ageing: Cormode, Shkapenyuk, Srivastava, Xu: "Forward Decay: A Practical Time
 //! Decay Model for Streaming Systems" (2009). Rejected: counting in look-ups, which would count a
 //! command's keys several times (SET looks its key up twice) and slow down each look-up; and a ring
-//! of windows with their own counters, which needs several times the memory and forgets in steps.
+//! of time windows with their own counters, which needs several times the memory and forgets old
+//! accesses a whole window at a time.
 
 mod session;
 pub mod summary;
@@ -58,10 +60,11 @@ use summary::Summary;
 
 /// The maximum length of the buffer for a command's keys that is kept for the next command.
 const KEYS_KEPT: usize = 256;
-/// The age of the landmark, in half-lives, at which it moves.
+/// The age of the landmark (the time at which an access weighs 1), in half-lives, at which the
+/// landmark moves to the present.
 const LANDMARK_AGE: f64 = 64.0;
 
-/// The state of HOTKEYS.
+/// The state of HOTKEYS: the monitor of the present keys, and the session.
 pub struct HotKeys {
     /// The value of `Stats::commands_processed` at which the next command is sampled.
     pub next: u64,
@@ -71,7 +74,7 @@ pub struct HotKeys {
     keys: Vec<KeyRef>,
 }
 
-/// The cost of a command.
+/// The cost of a command: its time and the length of its reply.
 #[derive(Clone, Copy)]
 pub struct Cost {
     /// Ticks of the processor's counter.
@@ -80,7 +83,7 @@ pub struct Cost {
 }
 
 impl HotKeys {
-    /// Monitor and session are off; `seed` is for the random numbers.
+    /// Creates the state with monitor and session off; `seed` is for the random choice of commands.
     pub fn new(seed: u64) -> HotKeys {
         HotKeys {
             next: u64::MAX,
@@ -91,7 +94,8 @@ impl HotKeys {
         }
     }
 
-    /// Applies the settings. The counters are kept unless the settings changed.
+    /// Applies the settings `hotkeys-*`. The monitor's counters are kept unless these settings
+    /// changed.
     pub fn configure(&mut self, config: &Config, stats: &Stats, now_ms: i64) {
         let wanted = config.hotkeys_tracking.then_some(Ageing {
             ratio: config.hotkeys_sample_ratio,
@@ -103,8 +107,8 @@ impl HotKeys {
         }
     }
 
-    /// Draws the next command to be sampled, for monitor and session. `processed` is the present
-    /// count of commands.
+    /// Draws the number of the next command to be sampled, for the monitor and for the session.
+    /// `processed` is the number of commands so far.
     fn rearm(&mut self, processed: u64) {
         if let Some(monitor) = &mut self.monitor {
             monitor.sampler.draw(processed, &mut self.rng);
@@ -115,7 +119,7 @@ impl HotKeys {
         self.update_next();
     }
 
-    /// Sets `next` to the earlier of the next commands of monitor and session.
+    /// Sets `next` to the number of the command that the monitor or the session samples next.
     fn update_next(&mut self) {
         let monitor = self.monitor.as_ref().map(|monitor| monitor.sampler.next);
         let session = self.session.as_ref().filter(|session| session.is_active());
@@ -123,7 +127,8 @@ impl HotKeys {
         self.next = monitor.into_iter().chain(session).min().unwrap_or(u64::MAX);
     }
 
-    /// Adapts to the counters of `Stats` being set to zero; `before` has the old values.
+    /// Called when CONFIG RESETSTAT has set the counters of `Stats` to zero; `before` has the old
+    /// values.
     pub fn stats_reset(&mut self, before: &Stats) {
         if let Some(session) = &mut self.session {
             session.rebase(before);
@@ -139,7 +144,7 @@ impl HotKeys {
     }
 }
 
-/// Picks one of `ratio` events.
+/// Picks, at random, one of `ratio` events on average.
 pub struct Sampler {
     pub ratio: u64,
     next: u64,
@@ -153,7 +158,7 @@ impl Sampler {
         }
     }
 
-    /// Draws the next event after `now`.
+    /// Draws the number of the next picked event after the event `now`.
     fn draw(&mut self, now: u64, rng: &mut Random) {
         self.next = now.saturating_add(gap(self.ratio, rng));
     }
@@ -181,14 +186,14 @@ fn gap(ratio: u64, rng: &mut Random) -> u64 {
     (gap as u64).max(1)
 }
 
-/// The monitor's settings.
+/// The settings of the HOTKEYS monitor: the sample ratio and the half-life.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Ageing {
     pub ratio: u64,
     pub half_life_s: u32,
 }
 
-/// The keys that are used at present.
+/// The HOTKEYS monitor: counters of the keys that are used at present, in which old accesses decay.
 pub struct Monitor {
     pub ageing: Ageing,
     sampler: Sampler,
@@ -228,7 +233,7 @@ impl Monitor {
         ms as f64 / (1000.0 * f64::from(self.ageing.half_life_s))
     }
 
-    /// The present weight of an access.
+    /// The weight of an access at `now_ms`. Moves the landmark if it is too old.
     fn weight(&mut self, now_ms: i64) -> f64 {
         let age = self.half_lives(now_ms - self.landmark_ms);
         if age.abs() > LANDMARK_AGE {
@@ -243,7 +248,7 @@ impl Monitor {
         age.exp2()
     }
 
-    /// The factor from weights to accesses per second.
+    /// The factor that converts a key's summed weight to accesses per second.
     ///
     /// A key that is used r times a second weighs, in present accesses, the sum of r · 2^(-age / h)
     /// over the seconds since the beginning: r · h / ln 2 · (1 - 2^(-elapsed / h)).
@@ -251,7 +256,8 @@ impl Monitor {
         let elapsed = self.half_lives(now_ms - self.began_ms);
         let today = self.half_lives(now_ms - self.landmark_ms).exp2();
         let seconds = f64::from(self.ageing.half_life_s) / std::f64::consts::LN_2;
-        // At least one millisecond, so that the share is not 0.
+        // The elapsed time counts as at least one millisecond, so that `share`, by which is
+        // divided, is not 0.
         let share = 1.0 - (-elapsed.max(self.half_lives(1))).exp2();
         1.0 / (today * seconds * share)
     }
@@ -269,7 +275,7 @@ impl Monitor {
     }
 }
 
-/// Counts a command that was picked, for the monitor, the session, or both.
+/// Counts a sampled command for the monitor, the session, or both, whichever picked it.
 #[cold]
 pub fn sample(server: &mut Server, c: &Client, argv: &[&[u8]], cmd: &Command, cost: Cost) {
     let processed = server.stats.commands_processed;
@@ -346,7 +352,7 @@ fn profile(server: &mut Server, db: u32, argv: &[&[u8]], found: &[KeyRef], cost:
     }
 }
 
-/// The cron's step: ends a session whose time is over.
+/// The cron's step: ends a HOTKEYS session whose duration is over.
 pub fn cron(server: &mut Server) {
     let now_ms = server.clock.now_ms;
     if let Some(session) = &server.hotkeys.session
@@ -357,7 +363,7 @@ pub fn cron(server: &mut Server) {
 }
 
 impl Server {
-    /// Executes HOTKEYS START. Returns false if a session is running.
+    /// Executes HOTKEYS START. Returns false if a session is already running.
     pub fn start_hotkeys(&mut self, request: Request) -> bool {
         cron(self);
         let busy = self.hotkeys.session.as_ref();
@@ -370,8 +376,8 @@ impl Server {
         true
     }
 
-    /// HOTKEYS STOP: ends the session and keeps its figures. Returns false without a running
-    /// session.
+    /// HOTKEYS STOP: ends the session and keeps its figures. Returns false if no session is
+    /// running.
     pub fn stop_hotkeys(&mut self) -> bool {
         let totals = Totals::now(self);
         let Some(session) = &mut self.hotkeys.session else {

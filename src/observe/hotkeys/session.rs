@@ -20,7 +20,7 @@ use crate::observe::stats::Stats;
 use crate::state::Server;
 use crate::sys::tape::{self, Input};
 
-/// The figures by which a session ranks keys.
+/// The figures by which a HOTKEYS session ranks keys: CPU time, bytes on the network, or both.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Metrics {
     pub cpu: bool,
@@ -31,15 +31,15 @@ pub struct Metrics {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Request {
     pub metrics: Metrics,
-    /// The number of keys shown of each ranking.
+    /// The number of keys of each ranking that HOTKEYS GET shows.
     pub count: usize,
-    /// The session ends by itself after this time.
+    /// The duration after which the session ends by itself, in milliseconds.
     pub duration_ms: Option<i64>,
-    /// One command in `ratio` is sampled.
+    /// The sample ratio: one command in `ratio` is sampled.
     pub ratio: u64,
 }
 
-/// The totals of used resources at a point in time.
+/// The resources that the server has used up to a point in time.
 #[derive(Clone, Copy, Default)]
 pub struct Totals {
     pub at_ms: i64,
@@ -50,7 +50,7 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// The totals at present.
+    /// The resources that the server has used up to now.
     pub fn now(server: &Server) -> Totals {
         let usage = getrusage(UsageWho::RUSAGE_SELF).ok();
         let ms = |time: TimeVal| time.tv_sec() * 1000 + time.tv_usec() / 1000;
@@ -69,7 +69,7 @@ fn net_bytes(stats: &Stats) -> u64 {
     stats.net_input_bytes.wrapping_add(stats.net_output_bytes)
 }
 
-/// A session, running or ended.
+/// A HOTKEYS session, running or ended.
 pub struct Session {
     pub count: usize,
     pub sampler: Sampler,
@@ -83,7 +83,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// Starts a session.
+    /// Starts a HOTKEYS session; `now` has the server's present totals.
     pub fn new(request: Request, now: Totals) -> Session {
         let Metrics { cpu, net } = request.metrics;
         Session {
@@ -103,13 +103,13 @@ impl Session {
         self.ended.is_none()
     }
 
-    /// Whether the session's time is over and it is still running.
+    /// Whether the session is running, and its duration is over.
     pub fn is_over(&self, now_ms: i64) -> bool {
         let elapsed = now_ms - self.began.at_ms;
         self.is_active() && self.duration_ms.is_some_and(|duration| elapsed >= duration)
     }
 
-    /// Ends the session.
+    /// Ends the session; `now` has the server's present totals.
     pub fn stop(&mut self, now: Totals) {
         self.ended = Some(now);
     }
@@ -119,7 +119,8 @@ impl Session {
         self.began.at_ms
     }
 
-    /// The resources used from the start to the end, or to `now`.
+    /// The resources used from the start of the session to its end, or, while the session is
+    /// running, to `now`.
     pub fn used(&self, now: Totals) -> Totals {
         let (from, to) = (self.began, self.ended.unwrap_or(now));
         Totals {
@@ -131,8 +132,8 @@ impl Session {
         }
     }
 
-    /// Adapts to the server's counters being set to zero: subtracts their values from those at the
-    /// start, so that the differences stay the same.
+    /// Called when CONFIG RESETSTAT has set the server's counters to zero: subtracts their values
+    /// `before` from the totals at the session's start, so that the differences stay the same.
     pub fn rebase(&mut self, before: &Stats) {
         if self.is_active() {
             let began = &mut self.began;

@@ -11,18 +11,19 @@
 //!   index      identity of a key -> place of its counter
 //! ```
 //!
-//! A new key inherits the weight that it may have had uncounted, which is at most that of the
-//! lightest counter. The true weight lies in `weight - error ..= weight`. The server reports the
-//! lower end, so that no rare key is reported as hot: in a stream without frequent keys, nearly the
-//! whole weight of each counter is error, and the reported weights are close to zero.
+//! A new key gets, as its error, the weight that it may have had before it was counted, which is at
+//! most that of the lightest counter. The true weight lies in `weight - error ..= weight`. The
+//! server reports the lower bound, so that no rare key is reported as hot: in a stream without
+//! frequent keys, nearly the whole weight of each counter is error, and the reported weights are
+//! close to zero.
 //!
 //! **Invariant:** for every key, `at_least <= truth <= at_most`; the true weight of a key without a
 //! counter is at most that of the lightest counter (`tests::bounds_hold`).
-//! **Invariant:** an error is at most `total / CAPACITY`, so a key with a greater weight has a
-//! counter (`tests::bounds_hold`). As long as no more keys were seen than there are counters, all
-//! figures are exact.
-//! **Invariant:** after the counters are filled nothing is allocated: a counter keeps its buffer
-//! when its owner changes.
+//! **Invariant:** the error of a counter is at most `total / CAPACITY`, so a key with a greater
+//! weight has a counter (`tests::bounds_hold`). As long as at most `CAPACITY` keys were added, all
+//! weights are exact.
+//! **Invariant:** after the counters are filled nothing is allocated: a counter that is given to
+//! another key keeps its buffer for the key's name.
 //!
 //! Memory: a counter has 80 bytes, and the beginning of its key (`observe::key_name`).
 //!
@@ -37,7 +38,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::observe::key_name::{KeptName, Name};
 
-/// The counters of one summary: the error is below a five-hundredth of the stream.
+/// The number of counters of one summary, which keeps the error of a weight below a five-hundredth
+/// of the total weight.
 pub const CAPACITY: usize = 512;
 struct Counter {
     name: KeptName,
@@ -50,13 +52,13 @@ struct Counter {
 /// One of the most frequent keys.
 pub struct Hot<'a> {
     pub name: &'a KeptName,
-    /// The lower bound of the count.
+    /// The lower bound of the key's weight.
     pub at_least: f64,
-    /// The upper bound of the count.
+    /// The upper bound of the key's weight.
     pub at_most: f64,
 }
 
-/// The most frequent keys of a stream.
+/// Finds the most frequent keys of a stream of keys, with a constant number of counters.
 pub struct Summary {
     counters: Vec<Counter>,
     heap: Vec<u16>,
@@ -78,19 +80,20 @@ impl Summary {
         Summary {
             counters: Vec::new(),
             heap: Vec::new(),
-            // Twice the capacity, so that removed entries don't make the table grow.
+            // The index has room for twice `capacity` keys, so that removed entries don't make the
+            // table grow.
             index: HashMap::with_capacity_and_hasher(2 * capacity, Default::default()),
             capacity,
             total: 0.0,
         }
     }
 
-    /// The sum of all weights that were added.
+    /// The sum of the weights of all uses that were added, scaled as the counters are.
     pub fn total(&self) -> f64 {
         self.total
     }
 
-    /// Adds a use of a key.
+    /// Adds a use of a key, of weight `weight`.
     pub fn add(&mut self, name: Name, weight: f64) {
         self.total += weight;
         let identity = name.identity();
@@ -129,7 +132,7 @@ impl Summary {
         self.sift_down(0);
     }
 
-    /// Multiplies all weights by `factor`, so that earlier uses count less.
+    /// Multiplies all weights by `factor`, so that earlier uses count less than later ones.
     pub fn scale(&mut self, factor: f64) {
         self.total *= factor;
         for counter in &mut self.counters {
@@ -138,7 +141,7 @@ impl Summary {
         }
     }
 
-    /// The `count` keys with the highest certain weight, the heaviest first.
+    /// The `count` keys with the highest lower bounds of weight, the highest first.
     pub fn top(&self, count: usize) -> Vec<Hot<'_>> {
         let certain = |counter: &Counter| counter.weight - counter.error;
         let mut all: Vec<&Counter> = self.counters.iter().filter(|c| certain(c) > 0.0).collect();
@@ -209,7 +212,8 @@ struct Hashed(u64);
 
 impl Hasher for Hashed {
     fn write(&mut self, bytes: &[u8]) {
-        // Identities are hashed by `write_u64`; this serves any other type.
+        // Identities are hashed by `write_u64`; this function only completes the trait, for other
+        // types.
         for &byte in bytes {
             self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }

@@ -8,7 +8,7 @@ const AGEING: Ageing = Ageing {
     half_life_s: 10,
 };
 
-/// A server whose client has sent these lines.
+/// A server whose client has sent `lines`, each answered with OK.
 fn server(lines: &[&str]) -> Server {
     let mut server = testing::server_with(1);
     // Update the clock first, so that it does not jump from 0 between two commands.
@@ -29,7 +29,8 @@ fn say(server: &mut Server, line: &str) -> String {
     on_one_line(testing::say(server, 0, &[line]))
 }
 
-/// Key, database and weight of each key. While no time passes, a weight is the number of uses.
+/// The key, database and weight of each counted key. While no time passes, a weight is the number
+/// of uses.
 fn uses(summary: &Summary) -> Vec<(String, u32, u32)> {
     let top = summary.top(99);
     let mut uses: Vec<_> = top
@@ -83,7 +84,8 @@ fn a_key_is_a_key_of_its_database() {
     assert_eq!(uses(&monitor.misses), []);
 }
 
-/// A script's commands are counted, the keys of EVAL are not; in a transaction each command is.
+/// The monitor counts the commands of a script, not the keys of EVAL; of a transaction it counts
+/// each command.
 #[test]
 fn scripts_and_transactions_count_what_they_run() {
     let mut server = server(&TRACK);
@@ -115,7 +117,8 @@ fn off_is_never_due() {
     assert_eq!(server.hotkeys.next, u64::MAX);
 }
 
-/// CONFIG RESETSTAT sets the counter to zero by which sampled commands are picked.
+/// CONFIG RESETSTAT sets the number of processed commands, by which sampled commands are picked, to
+/// zero; sampling goes on.
 #[test]
 fn resetting_statistics_stops_nothing() {
     let mut server = server(&TRACK);
@@ -140,7 +143,8 @@ fn a_session_adds_up_bytes() {
     say(&mut server, "get a");
     say(&mut server, "mget a b");
     let session = server.hotkeys.session.as_ref().unwrap();
-    // GET: a request of 20 bytes, a reply of 17. MGET: 28 and 26, half for each key.
+    // GET has a request of 20 bytes and a reply of 17; MGET has 28 and 26 bytes, half of them for
+    // each key.
     let net = session.net.as_ref().unwrap();
     assert_eq!(uses(net), [of("a", 0, 37 + 27), of("b", 0, 27)]);
     assert!(session.cpu.is_none());
@@ -158,8 +162,8 @@ fn a_session_adds_up_bytes() {
     assert_eq!(uses(net), [of("a", 0, 64), of("b", 0, 27)]);
 }
 
-/// A script's time and bytes are counted for the keys that it declares (KEYS), not for those that
-/// its commands use.
+/// A script's time and bytes are counted for the keys that it declares (KEYS), not for the keys
+/// that its commands use.
 #[test]
 fn a_script_is_one_command_for_a_session() {
     let mut server = server(&["hotkeys start metrics 2 cpu net"]);
@@ -189,7 +193,8 @@ fn a_session_ends_when_its_time_is_over() {
     assert_eq!(say(&mut server, "hotkeys get"), "$-1");
 }
 
-/// Weights under a moving landmark equal those of a naive model that ages every use.
+/// The weights that are kept relative to a moving landmark equal those of a naive model that ages
+/// every use.
 #[test]
 fn ageing_is_exact_across_landmarks() {
     let mut monitor = Monitor::new(AGEING, 0);
@@ -217,7 +222,7 @@ fn ageing_is_exact_across_landmarks() {
     }
 }
 
-/// A clock that jumps by years does not make figures infinite.
+/// A clock that jumps by years makes no rate of HOTKEYS infinite or zero.
 #[test]
 fn a_clock_may_jump() {
     let mut monitor = Monitor::new(AGEING, 0);
@@ -234,8 +239,8 @@ fn a_clock_may_jump() {
     }
 }
 
-/// Ten uses a second are shown as ten a second, soon after the beginning and much later; uses that
-/// have ended fade.
+/// Ten uses of a key in each second are shown as a rate of ten, soon after the beginning and much
+/// later; the rate of a key that is not used any more falls.
 #[test]
 fn rates_are_right_from_the_beginning() {
     let mut monitor = Monitor::new(AGEING, 0);
@@ -270,7 +275,8 @@ fn rates_are_right_from_the_beginning() {
     }
 }
 
-/// Each event is picked with the same chance, whatever the ratio.
+/// For each ratio, every event is picked with the same chance: the gaps between picked events are
+/// geometrically distributed.
 #[test]
 fn gaps_are_geometric() {
     let mut rng = Random::from_seed(11);

@@ -19,7 +19,7 @@ use crate::VERSION;
 use crate::observe::trace::Snapshot;
 use crate::observe::trace::event::{Event, EventKind};
 
-/// The numbers of the processes and threads in the picture.
+/// The numbers by which the trace viewer distinguishes processes and threads.
 const SERVER: u64 = 1;
 const CLIENTS: u64 = 2;
 const LOOP: u64 = 1;
@@ -27,16 +27,16 @@ const AOF_THREAD: u64 = 2;
 const LAZY_FREE_THREAD: u64 = 3;
 const CHILD: u64 = 4;
 
-/// The requests of a client since its last reply.
+/// The requests of a client since its last reply, which the viewer shows as one span.
 struct Request {
     start: u64,
-    /// A time within the span of the loop at which the arrow starts.
+    /// The start of the arrow to the reply: a time within a span of the event loop's thread.
     from: u64,
-    /// The first command's id, and the number of commands.
+    /// The id of the first command, and the number of commands.
     command: Option<u32>,
     commands: u64,
-    /// The end of the last command. A command that begins before this time is a part of it: of a
-    /// script or a transaction.
+    /// The end of the last command. A command that begins before this time belongs to the last
+    /// command, a script or a transaction.
     ended: u64,
 }
 
@@ -47,7 +47,8 @@ struct Writer<'a> {
     first: bool,
 }
 
-/// The file's text. `reason` states why the trace was written.
+/// Converts the snapshot of a trace to the text of a JSON file. `reason` states why the file is
+/// written.
 pub fn to_json(snapshot: &Snapshot, reason: &str) -> String {
     let mut events = snapshot.events.clone();
     events.sort_by_key(|e| (e.start, std::cmp::Reverse(e.end), e.kind));
@@ -133,7 +134,8 @@ impl Writer<'_> {
         self.out.push_str("}}");
     }
 
-    /// Begins an event with the fields that all events have.
+    /// Begins an event of the file with the fields that all events have: name, type, process,
+    /// thread.
     fn begin(&mut self, name: &str, phase: &str, process: u64, thread: u64) {
         self.out.push_str(if self.first { "\n" } else { ",\n" });
         self.first = false;
@@ -185,7 +187,7 @@ impl Writer<'_> {
         self.out.push_str("}}");
     }
 
-    /// Adds, for each reply, a span on the client's thread and an arrow from the request to the
+    /// For each reply, adds a span to the client's thread, and an arrow from the request to the
     /// reply.
     fn requests(&mut self, events: &[Event]) {
         let mut open: HashMap<u64, Request> = HashMap::new();
@@ -275,7 +277,8 @@ impl Writer<'_> {
     }
 }
 
-/// The name of an event: that of its command, step or job, or else of its kind.
+/// The name of an event: the name of its command, step of `before_sleep` or cron job, otherwise of
+/// its kind.
 fn name_of<'a>(snapshot: &'a Snapshot, event: &Event) -> &'a str {
     let (names, at) = (&snapshot.names, event.number as usize);
     let own = match event.kind {
@@ -287,7 +290,7 @@ fn name_of<'a>(snapshot: &'a Snapshot, event: &Event) -> &'a str {
     own.unwrap_or(event.kind.name())
 }
 
-/// Appends a JSON string. Escaping is needed, since a renamed command may have any name.
+/// Appends `text` as a JSON string. Escaping is needed, since a renamed command may have any name.
 fn string(out: &mut String, text: &str) {
     out.push('"');
     for c in text.chars() {

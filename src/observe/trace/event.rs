@@ -1,76 +1,81 @@
 //! An event of the trace: a span of time, what the loop did in it, for which client, and a number.
 
-/// What happened in an event's span. The ring stores a kind as its number, in 7 bits.
+/// What happened in an event's span of time. The ring stores the kind of an event as a number of 7
+/// bits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u8)]
 pub enum EventKind {
-    /// One iteration of the loop. The event's number: commands that were run.
+    /// One iteration of the loop. The event's number is the number of commands that ran in the
+    /// iteration.
     Turn,
-    /// An iteration within a long command or a load. The event's number: commands.
+    /// An iteration of the loop within a long command or a load. The event's number is the number
+    /// of commands that ran.
     NestedTurn,
     BeforeSleep,
-    /// A step of `before_sleep`. The event's number: the step's place in the drawing of
+    /// A step of `before_sleep`. The event's number is the position of the step in the drawing of
     /// `before_sleep`, from 0.
     Step,
-    /// The poll of the event loop, its sleep included. The event's number: how many fds the poll
-    /// reported.
+    /// The poll of the event loop, its sleep included. The event's number is the number of fds that
+    /// the poll reported.
     Poll,
     AfterSleep,
-    /// A call of a file's read handler.
+    /// A call of the read handler of a file of the event loop.
     Readable,
-    /// A call of a file's write handler.
+    /// A call of the write handler of a file of the event loop.
     Writable,
-    /// A call of a timer.
+    /// A call of a timer's handler.
     Timer,
-    /// A job of the cron. The event's number: its place in the table.
+    /// A job of the cron. The event's number is the index of the job in the table of jobs.
     Job,
-    /// Reading from a client's socket. The event's number: bytes.
+    /// Reading from a client's socket. The event's number is the number of bytes read.
     Read,
-    /// Parsing requests, looking up their commands and prefetching keys. The event's number:
-    /// requests.
+    /// Parsing requests, looking up their commands and prefetching keys. The event's number is the
+    /// number of requests.
     Parse,
-    /// A command. The event's number: its id in the table.
+    /// A command. The event's number is the id of the command in the command table.
     Command,
-    /// Writing replies to a client's socket. The event's number: bytes.
+    /// Writing replies to a client's socket. The event's number is the number of bytes written.
     Write,
-    /// Writing the AOF in the loop, or passing it to its thread. The event's number: bytes to
-    /// write.
+    /// Writing to the AOF in the loop, or passing the bytes to the AOF's thread. The event's number
+    /// is the number of bytes to write.
     AofFlush,
-    /// A write by the AOF's thread. The event's number: bytes.
+    /// A write by the AOF's thread. The event's number is the number of bytes written.
     AofWrite,
     /// An fsync by one of the AOF's threads.
     Fsync,
-    /// An fsync for which the loop waits.
+    /// An fsync of the AOF for which the event loop waits.
     BlockingFsync,
-    /// A cycle of active expiry with due keys. The event's number: keys and fields that were
-    /// removed.
+    /// A cycle of active expiry that found due keys. The event's number is the number of keys and
+    /// hash fields that were removed.
     Expire,
-    /// Moving buckets of a table that is being resized. The event's number: the database.
+    /// Moving buckets of a hash table that is being resized. The event's number is the number of
+    /// the database.
     Rehash,
-    /// Eviction of keys. The event's number: keys.
+    /// Eviction of keys. The event's number is the number of evicted keys.
     Evict,
-    /// A fork. The event's number: the child's pid.
+    /// A fork. The event's number is the pid of the child.
     Fork,
-    /// A child has ended, and its result is processed. The event's number: the child's pid.
+    /// A child has ended, and its result is processed. The event's number is the pid of the child.
     ChildEnd,
-    /// The background thread that frees memory: the freeing of one value or data set. The event's
-    /// number: objects.
+    /// The freeing of one value or data set by the background thread that frees memory. The event's
+    /// number is the number of freed objects.
     LazyFree,
     /// A step of the TLS handshake of a connection that is no client yet.
     Handshake,
-    /// Reading packets from another node of the cluster and processing them. The event's number:
-    /// bytes.
+    /// Reading packets from another node of the cluster and processing them. The event's number is
+    /// the number of bytes read.
     BusRead,
-    /// Sending packets to another node. The event's number: bytes.
+    /// Sending packets to another node of the cluster. The event's number is the number of bytes
+    /// sent.
     BusWrite,
     /// Building a long reply, or one whose length is known only at its end, from its header to the
-    /// end of its command. Shorter replies have no event: their commands contain them. The event's
-    /// number: bytes of the reply.
+    /// end of its command. Shorter replies have no event: their time is only a part of the
+    /// command's event. The event's number is the number of bytes of the reply.
     ReplyBuild,
 }
 
 impl EventKind {
-    /// All kinds.
+    /// All kinds of events, in the order of their numbers.
     pub const ALL: [EventKind; 28] = [
         EventKind::Turn,
         EventKind::NestedTurn,
@@ -102,7 +107,8 @@ impl EventKind {
         EventKind::ReplyBuild,
     ];
 
-    /// The category in the file, which is also the name of events that have no other.
+    /// The category of the event in the trace's file, and its name if it has no name of its own (as
+    /// commands, steps and jobs have).
     pub fn name(self) -> &'static str {
         match self {
             EventKind::Turn => "turn",
@@ -136,7 +142,7 @@ impl EventKind {
         }
     }
 
-    /// The meaning of the event's number, if it is shown with the event.
+    /// The name under which the event's number is shown; `None` if the number is not shown.
     pub fn argument(self) -> Option<&'static str> {
         Some(match self {
             EventKind::Turn | EventKind::NestedTurn => "commands",
@@ -155,16 +161,18 @@ impl EventKind {
     }
 }
 
-/// A span of time. The times are counts of `sys::ticks`.
+/// An event of the trace: a span of time. Its times are counts of the processor's counter
+/// (`sys::ticks`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Event {
-    /// The beginning, in ticks of the processor's counter.
+    /// The beginning of the event, in ticks of the processor's counter.
     pub start: u64,
-    /// The end, in ticks of the processor's counter.
+    /// The end of the event, in ticks of the processor's counter.
     pub end: u64,
-    /// The client's id; 0 without one.
+    /// The id of the client for which the loop worked; 0 if it worked for no client.
     pub client: u64,
-    /// The number whose meaning [`EventKind`] states; larger numbers are stored as `u32::MAX`.
+    /// The event's number, whose meaning [`EventKind`] states; numbers that need more than 32 bits
+    /// are stored as `u32::MAX`.
     pub number: u32,
     pub kind: EventKind,
 }

@@ -1,50 +1,52 @@
-//! The files that traces are written to: their names, how many, how often.
+//! The files to which traces are written: their names, their maximum number, and the least time
+//! between two of them.
 //!
-//! Names are fixed, so that a directory never holds more than [`SLOTS`] files of slow turns, those
-//! of earlier processes included: a new file overwrites the oldest. A slow turn within
-//! [`PERIOD_MS`] of the last file gets no file, and is only counted.
+//! The names of the files are fixed, so that a directory never holds more than [`SLOTS`] traces of
+//! slow turns, those of earlier processes included: a new file overwrites the oldest one. A slow
+//! turn less than [`PERIOD_MS`] after the last file is only counted, and gets no file.
 
 use std::collections::VecDeque;
 
 use crate::observe::trace::Snapshot;
 
-/// The number of files of slow turns.
+/// The maximum number of trace files of slow turns.
 const SLOTS: u32 = 8;
-/// The least time between two files of slow turns, in milliseconds.
+/// The least time between two trace files of slow turns, in milliseconds.
 const PERIOD_MS: i64 = 10_000;
-/// The file of TRACE DUMP FILE.
+/// The name of the file that TRACE DUMP FILE writes.
 const DUMP_NAME: &str = "trace-dump.json";
 
-/// A file that was handed to the disk.
+/// A trace file of a slow turn, which was passed to a thread for writing.
 pub struct Written {
     pub name: String,
-    /// Unix time in seconds.
+    /// The Unix time of the slow turn in seconds.
     pub time_s: i64,
-    /// The slow turn's time without its poll; 0 for other files.
+    /// The duration of the slow turn without its poll, in microseconds.
     pub turn_us: u64,
 }
 
-/// The files that were written, and the file that is to be written.
+/// The trace files that were written, and the file that TRACE DUMP FILE has requested.
 #[derive(Default)]
 pub struct TraceFiles {
-    /// The number of slow turns, those without a file included.
+    /// The number of slow turns so far, those without a file included.
     pub slow_turns: u64,
     written: VecDeque<Written>,
     next_slot: u32,
     last_ms: Option<i64>,
-    /// The file that TRACE DUMP FILE has requested, with its content.
+    /// The name and the content of the file that TRACE DUMP FILE has requested.
     pub wished: Option<(&'static str, Snapshot)>,
 }
 
 impl TraceFiles {
-    /// Requests that a file be written before the loop sleeps. Returns the file's name.
+    /// Requests that `snapshot` be written to a file before the loop sleeps. Returns the file's
+    /// name.
     pub fn dump_to_file(&mut self, snapshot: Snapshot) -> &'static str {
         self.wished = Some((DUMP_NAME, snapshot));
         DUMP_NAME
     }
 
-    /// Counts a slow turn. Returns the name for the turn's file; `None` if the last file is too
-    /// recent.
+    /// Counts a slow turn. Returns the name for the trace file of this turn; `None` if the last
+    /// file is too recent.
     pub fn slow_turn(&mut self, turn_us: u64, now_ms: i64) -> Option<String> {
         self.slow_turns += 1;
         if self
@@ -65,7 +67,8 @@ impl TraceFiles {
         Some(name)
     }
 
-    /// The slow turns and their files as a text for LATENCY DOCTOR; empty if there were none.
+    /// The slow turns and their trace files as a text for LATENCY DOCTOR; empty if there was no
+    /// slow turn.
     pub fn describe(&self, now_s: i64) -> String {
         if self.slow_turns == 0 {
             return String::new();
@@ -82,7 +85,7 @@ impl TraceFiles {
         out
     }
 
-    /// The files of slow turns of this process that were not overwritten, newest first.
+    /// The trace files of this process's slow turns that were not overwritten, the newest first.
     pub fn written(&self) -> impl Iterator<Item = &Written> {
         self.written.iter()
     }

@@ -8,24 +8,25 @@
 //!   Ring ── Snapshot ── chrome ──> JSON for Perfetto and chrome://tracing
 //! ```
 //!
-//! An event has a start, an end, a client, a number, a kind. An event is pushed at its end, so that
-//! children come before their parents. Times are counts of the processor's counter, which commands
-//! read anyway for their statistics: most spans begin at the [`Trace::mark`], the end of the span
-//! before, and cost one reading; an event that begins at the mark is one word in the ring. Names
-//! are added when a file is made; arguments of commands and keys are not recorded.
+//! An event has a start, an end, a client, a number, a kind. An event is pushed to the ring when it
+//! ends, so that an event comes before the events that contain it. Times are counts of the
+//! processor's counter, which commands read anyway for their statistics: most spans begin at the
+//! [`Trace::mark`], the end of the span before, and cost one reading of the counter; an event that
+//! begins at the mark takes one word in the ring. Names of commands and steps are added when a
+//! trace file is made; arguments of commands and keys are not recorded.
 //!
-//! A filter (`SLOWER-THAN`) drops short events. The events that are kept still form a tree, since a
-//! phase is at least as long as each event in it.
+//! A filter (`SLOWER-THAN`) drops short events. The events that are kept still form a tree, since
+//! an event is at least as long as each event that it contains.
 //!
-//! **Invariant:** events of the loop nest: two of them are disjoint, or one contains the other
-//! (`tests/trace.rs`).
-//! **Invariant:** a recording has whole turns: it ends with a turn, and a turn in which it begins
-//! is recorded as beginning at that moment.
+//! **Invariant:** events of the loop nest: two events of the loop are disjoint, or one contains the
+//! other (`tests/trace.rs`).
+//! **Invariant:** a recording has whole turns: the end of a recording is the end of a turn, and a
+//! turn in which the recording begins is recorded as beginning at that moment.
 //! **Invariant:** while a recording runs, nothing is allocated (`Ring::new` allocates and touches
 //! all memory).
 //!
-//! **Limits.** Phases that are nested deeper than [`DEPTH_MAX`] are not recorded. A number above
-//! 2^32 - 1 is shown as 2^32 - 1.
+//! **Limits.** Phases (turns, polls, calls of handlers) that are nested deeper than [`DEPTH_MAX`]
+//! are not recorded. An event's number (such as bytes) above 2^32 - 1 is shown as 2^32 - 1.
 
 pub mod chrome;
 pub mod event;
@@ -44,43 +45,46 @@ use event::{Event, EventKind};
 use files::TraceFiles;
 use ring::{Ring, Short, TOOK_MAX};
 
-/// The number of events if TRACE START has no EVENTS: up to 4 MB; 1.2 MB if most are commands of
-/// pipelines.
+/// The number of events that a ring holds if TRACE START has no argument EVENTS: up to 4 MB, or 1.2
+/// MB if most events are commands of pipelines.
 pub const EVENTS_DEFAULT: usize = 131_072;
-/// The maximum for EVENTS: up to 32 MB; a file of them is six times as large.
+/// The maximum for TRACE START's argument EVENTS: up to 32 MB of memory; a file with all these
+/// events is six times as large.
 pub const EVENTS_MAX: usize = 1_048_576;
-/// The flight recorder drops shorter events, so that its ring covers seconds under load.
+/// The flight recorder drops events that are shorter than this, so that its ring covers seconds
+/// under load.
 const RECORDER_MIN_US: u64 = 10;
-/// The maximum number of open phases. Each nesting of turns opens two phases: a turn and a file.
+/// The maximum number of phases that are open at a time. Each turn within a turn opens two phases:
+/// the call of a file's handler, and the nested turn.
 const DEPTH_MAX: usize = 32;
 
-/// The two recordings.
+/// The two recordings of the trace, from which a file can be made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Source {
-    /// Between TRACE START and TRACE STOP, or for `trace-out`.
+    /// The recording between TRACE START and TRACE STOP, or for `trace-out`.
     Session,
-    /// The flight recorder.
+    /// The recording of the flight recorder (`trace-recorder`).
     Recorder,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
-    /// The recording begins before the loop sleeps next.
+    /// The recording begins at the next `before_sleep` or turn.
     Waiting,
     Running,
-    /// The recording ends with this turn.
+    /// The recording ends with the present turn of the loop.
     Ending,
     Ended,
 }
 
-/// A ring and its filter.
+/// A recording of the trace: a ring of events, and the filter that drops short events.
 pub struct Recording {
     pub ring: Ring,
-    /// The filter: shorter events are dropped.
+    /// The filter of the recording, in microseconds: shorter events are dropped.
     pub slower_than_us: u64,
     min_ticks: u64,
-    /// `min_ticks` while events are recorded, otherwise `u64::MAX`: one comparison decides whether
-    /// an event is kept.
+    /// The least duration of an event that is kept, in ticks: `min_ticks` while the recording runs,
+    /// otherwise `u64::MAX`, so that one comparison decides whether an event is kept.
     keeps_from: u64,
     state: State,
 }
@@ -104,7 +108,7 @@ impl Recording {
         };
     }
 
-    /// Whether events are recorded, now or from the next turn on.
+    /// Whether the recording runs or will begin with the next turn.
     pub fn is_on(&self) -> bool {
         matches!(self.state, State::Waiting | State::Running)
     }
@@ -117,34 +121,35 @@ impl Recording {
     }
 }
 
-/// A phase that has begun.
+/// A phase (a turn, a poll, a call of a handler) that has begun and not ended.
 #[derive(Clone, Copy)]
 struct Open {
     kind: EventKind,
     start: u64,
     client: u64,
-    /// The number of commands that had run when the span began.
+    /// The number of commands that the server had run when the phase began.
     commands: u64,
 }
 
-/// A turn that has ended.
+/// The result of a turn that has ended.
 pub struct EndedTurn {
-    /// The turn's time without the poll.
+    /// The duration of the turn without its poll, in ticks.
     pub busy: u64,
 }
 
-/// Both recordings, and the phases that are open now.
+/// The trace: its two recordings, and the phases that are open now.
 pub struct Trace {
     pub session: Option<Recording>,
     pub recorder: Option<Recording>,
-    /// The end of the latest span, or the beginning of a phase: the start of the next span.
+    /// The start of the next span: the end of the latest span, or the beginning of the latest phase
+    /// if that is later.
     pub mark: u64,
-    /// The beginning of the innermost phase, step or job. The start of a command of a client that
-    /// was blocked is not known exactly; it can't be before this time.
+    /// The beginning of the innermost phase, step or job. The start of a command that runs when its
+    /// client is unblocked is not known exactly; it can't be before `floor`.
     floor: u64,
     /// Whether the loop's observer must be set or removed, since a recording begins or has ended.
     pub follow: bool,
-    /// Reads and bytes read up to the last `Read` event.
+    /// The server's numbers of reads and of bytes read at the last `Read` event.
     pub reads_seen: (u64, u64),
     open: [Open; DEPTH_MAX],
     depth: usize,
@@ -152,17 +157,18 @@ pub struct Trace {
     pub files: TraceFiles,
     steps: &'static [&'static str],
     jobs: Vec<&'static str>,
-    /// Whether the tape counts the events, see `sys::tape`.
+    /// Whether a tape (the recording of a run for replay, `sys::tape`) counts the events.
     taped: bool,
-    /// The least duration that any recording keeps, see [`Trace::update_threshold`].
+    /// The least duration, in ticks, of an event that at least one recording keeps.
     keeps_from: u64,
-    /// Events that are kept and are shorter than this are kept by the session only.
+    /// The duration, in ticks, below which an event that is kept at all is kept by the session
+    /// only.
     session_below: u64,
 }
 
 impl Trace {
-    /// A trace without recordings; `steps` and `jobs` are the names of before_sleep's steps and of
-    /// the cron's jobs.
+    /// Creates a trace without recordings; `steps` and `jobs` are the names of before_sleep's steps
+    /// and of the cron's jobs.
     pub fn new(steps: &'static [&'static str], jobs: Vec<&'static str>) -> Trace {
         Trace {
             session: None,
@@ -203,14 +209,16 @@ impl Trace {
         };
     }
 
-    /// Notices that the tape has ended by itself.
+    /// Stops counting events for the tape (the recording of a run for replay) if the tape has ended
+    /// by itself.
     pub fn notice_end_of_tape(&mut self) {
         if self.taped && !tape::is_on() {
             self.follow_tape();
         }
     }
 
-    /// Adapts to the tape being switched on or off.
+    /// Begins or stops counting events for the tape (the recording of a run for replay), as the
+    /// tape is on or off.
     pub fn follow_tape(&mut self) {
         self.taped = tape::is_on();
         self.follow = true;
@@ -223,7 +231,8 @@ impl Trace {
             .flatten()
     }
 
-    /// Whether the loop needs its observer: a recording has not ended, or the tape is on.
+    /// Whether the event loop needs an observer that reports turns and polls: a recording has not
+    /// ended, or the tape is on.
     pub fn is_on(&self) -> bool {
         self.taped || self.has_recording()
     }
@@ -235,7 +244,7 @@ impl Trace {
             .any(|recording| recording.state != State::Ended)
     }
 
-    /// Whether a recording ends with this turn.
+    /// Whether one of the two recordings ends with the present turn.
     pub fn is_ending(&self) -> bool {
         [&self.session, &self.recorder]
             .into_iter()
@@ -243,20 +252,20 @@ impl Trace {
             .any(|recording| recording.state == State::Ending)
     }
 
-    /// The memory of the rings in bytes.
+    /// The memory of the two recordings' rings, in bytes.
     pub fn memory(&self) -> usize {
         let recordings = [&self.session, &self.recorder].into_iter().flatten();
         recordings.map(|recording| recording.ring.memory()).sum()
     }
 
-    /// Begins a session with the next turn, in place of an earlier one.
+    /// TRACE START: begins a session with the next turn; an earlier session is dropped.
     pub fn start(&mut self, events: usize, slower_than_us: u64, clock: Ticks) {
         self.session = Some(Recording::new(events, slower_than_us, clock));
         self.follow = true;
         self.update_threshold();
     }
 
-    /// Ends the session with this turn. Returns whether there was a session.
+    /// TRACE STOP: ends the session with the present turn. Returns whether a session was on.
     pub fn stop(&mut self) -> bool {
         let Some(session) = self.session.as_mut().filter(|session| session.is_on()) else {
             return false;
@@ -270,7 +279,7 @@ impl Trace {
         true
     }
 
-    /// Begins or ends the flight recorder, as its setting says.
+    /// Begins or ends the flight recorder, as `trace-recorder` says.
     pub fn set_recorder(&mut self, on: bool, clock: Ticks) {
         if on != self.recorder.is_some() {
             self.recorder = on.then(|| Recording::new(EVENTS_DEFAULT, RECORDER_MIN_US, clock));
@@ -279,7 +288,7 @@ impl Trace {
         }
     }
 
-    /// Records a span that ends at `end`.
+    /// Records a span from `start` to `end`; the next span can begin at `end`, the new mark.
     #[inline]
     pub fn span(&mut self, kind: EventKind, start: u64, end: u64, client: u64, number: u64) {
         if end.wrapping_sub(start) >= self.keeps_from {
@@ -295,8 +304,9 @@ impl Trace {
         }
     }
 
-    /// Keeps an event in one word, if it follows the last one and is kept by the session only, as
-    /// most events are. Returns whether the event was kept.
+    /// Stores an event in one word of the session's ring. This is possible, as for most events, if
+    /// the event begins where the last event ended, and is kept by the session only. Returns
+    /// whether the event was kept.
     #[inline(always)]
     fn keep_short(
         &mut self,
@@ -345,7 +355,8 @@ impl Trace {
         }
     }
 
-    /// Records a span of another thread. A span of another thread may overlap with any other span.
+    /// Records a span of another thread than the event loop's; such a span may overlap with any
+    /// other span.
     pub fn elsewhere(&mut self, kind: EventKind, start: u64, end: u64, number: u64) {
         self.push(Event {
             start,
@@ -356,14 +367,14 @@ impl Trace {
         });
     }
 
-    /// Records a span from the mark to now.
+    /// Records a span from the mark, the end of the last span, to now.
     #[inline]
     pub fn since_mark(&mut self, kind: EventKind, client: u64, number: u64) {
         self.span(kind, self.mark, ticks::now(), client, number);
     }
 
-    /// Records a command. This function runs for each command while a session records, so its usual
-    /// case is short.
+    /// Records a command of a client. This function runs for each command while a session records,
+    /// so the code for its usual case is short.
     #[inline(always)]
     pub fn command(&mut self, id: u16, start: u64, end: u64, client: u64) {
         let (kind, number) = (EventKind::Command, id.into());
@@ -375,13 +386,13 @@ impl Trace {
         self.mark = end;
     }
 
-    /// Begins a step of `before_sleep` or a job.
+    /// Begins a step of `before_sleep` or a job of the cron.
     pub fn begin_part(&mut self, start: u64) {
         self.mark = start;
         self.floor = start;
     }
 
-    /// Begins a phase.
+    /// Begins a phase: a turn, a poll, a call of a handler.
     pub fn begin(&mut self, kind: EventKind, client: u64, commands: u64) {
         let start = ticks::now();
         self.begin_part(start);
@@ -396,7 +407,8 @@ impl Trace {
         self.depth += 1;
     }
 
-    /// Ends the latest phase. A phase whose beginning was not recorded is left out.
+    /// Ends the innermost open phase and records it. A phase whose beginning was not recorded is
+    /// left out.
     pub fn end(&mut self, number: u64) {
         let Some(open) = self.close() else {
             return;
@@ -416,7 +428,7 @@ impl Trace {
         self.open.get(self.depth).copied()
     }
 
-    /// Begins the recordings that wait for their turn.
+    /// Begins the recordings that wait for the beginning of a turn.
     fn begin_waiting(&mut self) {
         for recording in self.recordings() {
             if recording.state == State::Waiting {
@@ -426,8 +438,8 @@ impl Trace {
         self.update_threshold();
     }
 
-    /// Begins recording within `before_sleep`, when the observer was set: the rest of this turn is
-    /// recorded. `read` is the present value for `reads_seen`.
+    /// Called in `before_sleep` when the loop's observer was set: waiting recordings begin, and
+    /// record the rest of this turn. `read` is the present value for `reads_seen`.
     pub fn join_turn(&mut self, commands: u64, read: (u64, u64)) {
         if self.depth == 0 {
             self.reads_seen = read;
@@ -437,7 +449,7 @@ impl Trace {
         self.begin_waiting();
     }
 
-    /// Begins a turn. With a turn that is not nested, waiting recordings begin.
+    /// Begins a turn of the loop. With a turn that is not nested, waiting recordings begin.
     pub fn begin_turn(&mut self, commands: u64) {
         if self.depth == 0 {
             self.poll_ticks = 0;
@@ -447,8 +459,8 @@ impl Trace {
         self.begin(EventKind::NestedTurn, 0, commands);
     }
 
-    /// Ends a turn. With a turn that is not nested, recordings that were stopped end. `None` for a
-    /// nested turn.
+    /// Ends a turn of the loop. With a turn that is not nested, recordings that were stopped end.
+    /// Returns `None` for a nested turn.
     pub fn end_turn(&mut self, commands: u64) -> Option<EndedTurn> {
         let open = self.close()?;
         let now = ticks::now();
@@ -467,12 +479,13 @@ impl Trace {
         Some(EndedTurn { busy })
     }
 
-    /// Forgets the open phases: the observer was removed.
+    /// Drops the open phases, since their ends will not be reported: the loop's observer was
+    /// removed.
     pub fn forget_open(&mut self) {
         self.depth = 0;
     }
 
-    /// The phases that have not ended, as events that end now: they are the parents of events in
+    /// The phases that have not ended, as events that end now, since these phases contain events of
     /// the recording.
     fn open_phases(&self, recording: &Recording) -> impl Iterator<Item = Event> {
         let min_ticks = recording.min_ticks;
@@ -492,7 +505,8 @@ impl Trace {
         events.filter(move |event| event.end.wrapping_sub(event.start) >= min_ticks)
     }
 
-    /// A copy of a recording with all data that a file needs. `None` if there is no such recording.
+    /// A copy of a recording with all data that a trace file needs. `None` if the recording does
+    /// not exist.
     pub fn snapshot(
         &self,
         source: Source,
@@ -523,7 +537,8 @@ impl Trace {
     }
 }
 
-/// Adds an event to the tape's digest of all events.
+/// Adds an event to the tape's digest of all events, by which a replay is compared with the
+/// recorded run.
 #[cold]
 #[inline(never)]
 fn note_on_tape(kind: EventKind, client: u64, number: u32) {
@@ -531,8 +546,8 @@ fn note_on_tape(kind: EventKind, client: u64, number: u32) {
 }
 
 impl Server {
-    /// Records a span from `start` to now, if there is a trace. To be used for work that is rare or
-    /// long.
+    /// Records a span from `start` to now, if a trace is on. Only for work that is rare or long,
+    /// since it reads the processor's counter.
     #[inline]
     pub fn traced(&mut self, kind: EventKind, start: u64, number: u64) {
         if self.armed & armed::TRACE != 0 {
@@ -542,7 +557,7 @@ impl Server {
 }
 
 impl Server {
-    /// Records a span of another thread, if there is a trace.
+    /// Records a span of another thread than the event loop's, if a trace is on.
     pub fn traced_elsewhere(&mut self, kind: EventKind, (start, end): (u64, u64), number: u64) {
         if self.armed & armed::TRACE != 0 {
             self.trace.elsewhere(kind, start, end, number);
@@ -550,14 +565,15 @@ impl Server {
     }
 }
 
-/// The names of commands, steps and jobs, by their numbers.
+/// The names of commands, steps of `before_sleep` and cron jobs, by their numbers.
 pub struct Names {
     commands: Vec<Box<str>>,
     steps: &'static [&'static str],
     jobs: Vec<&'static str>,
 }
 
-/// Events with their names, for another thread.
+/// A copy of a recording's events, with the names that a trace file needs, which another thread
+/// writes to the file.
 pub struct Snapshot {
     pub events: Vec<Event>,
     lost: u64,

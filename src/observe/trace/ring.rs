@@ -1,9 +1,10 @@
-//! The ring of events: the newest `capacity` are kept, and recording allocates nothing.
+//! The ring of a trace's events: the newest `capacity` events are kept, and recording allocates
+//! nothing.
 //!
-//! Most events of a busy loop are commands of a pipeline: one begins where the event before ended,
-//! and has the same client. An event that follows the last one is stored in one word, so that a
-//! command costs one store, and eight commands fill a line of the cache. All other events take four
-//! words.
+//! Most events of a busy loop are commands of a pipeline: such an event begins where the event
+//! before ended, and has the same client. An event of this form is stored in one word, so that a
+//! command costs one store, and eight commands fill a line of the cache. An event that begins at
+//! another time, or has another client, takes four words.
 //!
 //! ```text
 //!   short   took: 40 bits        number: 16      0, kind: 8     start and client: see above
@@ -14,16 +15,17 @@
 //! ```
 //!
 //! The words are stored in blocks of one page. A block can be read without the blocks before it,
-//! since it has the end and the client of the event before its first. When the current block is
-//! full, the oldest ones that are not needed for `capacity` events are freed, and the block that
-//! was freed last is used next: a pipeline uses about a third of the memory.
+//! since it stores the end and the client of the event before its first event. When the current
+//! block is full, the oldest blocks that are not needed for `capacity` events are freed, and the
+//! block that was freed last is used next: so events of pipelines touch only about a third of the
+//! ring's memory.
 //!
-//! A ring is larger than the processor's fast caches, so a line is no longer cached when it is
-//! written again. So each line is prefetched a little before its first store ([`AHEAD`]): waiting
-//! for it would cost more time than all instructions of the trace.
+//! A ring is larger than the processor's fast caches, so a line of memory is no longer cached when
+//! it is written again. So each line is prefetched [`AHEAD`] words before its first store: waiting
+//! for the line would cost more time than all instructions of the trace.
 //!
-//! **Invariant:** the events that are read are those that were pushed, whatever they are
-//! (`the_newest_events_come_back`).
+//! **Invariant:** the events that are read are the newest ones that were pushed, whatever their
+//! kinds and times (`the_newest_events_come_back`).
 //! **Invariant:** a free block exists when one is needed: there is memory for `capacity` wide
 //! events (`Ring::new`).
 
@@ -34,10 +36,10 @@ use crate::sys::cache;
 
 /// The number of words in a block: a page of memory.
 const WORDS: usize = 512;
-/// The number of words by which memory is fetched into the cache ahead of the stores: three lines,
-/// which a pipeline fills in some microseconds.
+/// The number of words by which memory is fetched into the cache ahead of the stores: three lines
+/// of the cache, which a pipeline's events fill in some microseconds.
 const AHEAD: usize = 24;
-/// The number of words of a wide event.
+/// The number of words of a wide event, which stores its start, its end and its client.
 const WIDE_WORDS: usize = 4;
 /// The bit in an event's first word that marks a wide event.
 const WIDE: u64 = 1 << 7;
@@ -45,11 +47,11 @@ const KIND_BITS: u32 = 8;
 const NUMBER_BITS: u32 = 16;
 const TOOK_SHIFT: u32 = KIND_BITS + NUMBER_BITS;
 const NUMBER_MAX: u32 = (1 << NUMBER_BITS) - 1;
-/// The longest duration of a short event.
+/// The longest duration, in ticks, of an event that is stored in one word.
 pub const TOOK_MAX: u64 = u64::MAX >> TOOK_SHIFT;
 
-/// An event that fits into one word, provided that it begins where the event before ended, and has
-/// the same client.
+/// An event whose duration and number fit into one word. It is stored so if it begins where the
+/// event before ended, and has the same client.
 pub struct Short {
     pub kind: EventKind,
     pub number: u16,
@@ -58,19 +60,19 @@ pub struct Short {
     pub client: u64,
 }
 
-/// The end and the client of the event before, which a short event does not repeat.
+/// The end and the client of the event before, which an event of one word does not repeat.
 #[derive(Clone, Copy, Default)]
 struct Before {
     end: u64,
     client: u64,
 }
 
-/// A page of words, and the state that is needed to read them.
+/// A page of words that store events, and the state that is needed to read these events.
 struct Block {
     words: Box<[u64; WORDS]>,
-    /// The number of words that are in use.
+    /// The number of words of the block that are in use.
     len: usize,
-    /// The end and the client of the event before the first one.
+    /// The end and the client of the event before the first event of this block.
     before: Before,
     /// The number of events that were pushed before the first event of this block.
     pushed: u64,
@@ -86,7 +88,7 @@ impl Block {
         }
     }
 
-    /// Appends the events of this block, oldest first.
+    /// Appends the events of this block to `to`, the oldest first.
     fn read(&self, to: &mut Vec<Event>) {
         let mut before = self.before;
         let mut words = self.words[..self.len].iter();
@@ -119,15 +121,15 @@ impl Block {
     }
 }
 
-/// The events that were recorded last.
+/// The ring: the events that were recorded last.
 pub struct Ring {
     current: Block,
     before: Before,
-    /// The number of words of all wide events, less one for each event.
+    /// The number of words of all wide events, less one word for each event.
     extra: u64,
     /// The number of words in all blocks that were ever filled.
     written: u64,
-    /// The filled blocks, the oldest first.
+    /// The full blocks of events, the oldest first.
     full: VecDeque<Block>,
     free: Vec<Block>,
     capacity: usize,
@@ -137,8 +139,8 @@ impl Ring {
     /// Allocates and touches all memory of the ring. A `capacity` of 0 counts as 1.
     pub fn new(capacity: usize) -> Ring {
         let capacity = capacity.max(1);
-        // Enough blocks for wide events alone, and one more, since only the last event of the
-        // oldest block may be needed.
+        // The ring has enough blocks for `capacity` wide events, and one more, since of the oldest
+        // block perhaps only the last event is needed.
         let blocks = capacity.div_ceil(WORDS / WIDE_WORDS) + 1;
         Ring {
             current: Block::new(),
@@ -151,7 +153,7 @@ impl Ring {
         }
     }
 
-    /// Adds an event; it replaces the oldest one if the ring is full.
+    /// Adds an event, in place of the oldest one if the ring is full.
     #[inline]
     pub fn push(&mut self, event: Event) {
         let took = event.end.wrapping_sub(event.start);
@@ -168,8 +170,8 @@ impl Ring {
         }
     }
 
-    /// Adds an event if one word is enough for it. `took` is at most [`TOOK_MAX`]. Returns whether
-    /// the event was added.
+    /// Adds an event if one word is enough to store it. `took`, its duration, is at most
+    /// [`TOOK_MAX`]. Returns whether the event was added.
     #[inline(always)]
     pub fn push_short(&mut self, event: Short) -> bool {
         debug_assert!(event.took <= TOOK_MAX);
@@ -209,7 +211,7 @@ impl Ring {
     fn next_block(&mut self) {
         let pushed = self.pushed();
         self.written += self.current.len as u64;
-        // The oldest block is not needed if the blocks behind it have enough events.
+        // The oldest block is not needed if the newer blocks have `capacity` events.
         while let Some(oldest) = self.full.pop_front() {
             let second = self.full.front().unwrap_or(&self.current);
             if pushed - second.pushed < self.capacity as u64 {
@@ -229,22 +231,22 @@ impl Ring {
         self.capacity
     }
 
-    /// The bytes of all blocks.
+    /// The bytes of all blocks of the ring, the free ones included.
     pub fn memory(&self) -> usize {
         (1 + self.full.len() + self.free.len()) * WORDS * size_of::<u64>()
     }
 
-    /// The number of events ever pushed.
+    /// The number of events that were ever pushed to the ring.
     pub fn pushed(&self) -> u64 {
         self.written + self.current.len as u64 - self.extra
     }
 
-    /// The number of events that were overwritten.
+    /// The number of events that the ring does not hold any more.
     pub fn lost(&self) -> u64 {
         self.pushed().saturating_sub(self.capacity as u64)
     }
 
-    /// A copy of the events, oldest first.
+    /// A copy of the ring's events, the oldest first.
     pub fn to_vec(&self) -> Vec<Event> {
         let mut events = Vec::with_capacity(self.capacity + WORDS);
         for block in self.full.iter().chain([&self.current]) {
@@ -314,7 +316,8 @@ mod tests {
         assert_eq!(ring.memory(), memory);
     }
 
-    /// Any event: whether it follows the event before, its duration, client, number and kind.
+    /// Draws a random event: whether it begins where the event before ended, its duration, client,
+    /// number and kind.
     fn any_event() -> impl Strategy<Value = (bool, u64, u64, u32, usize)> {
         let took = prop_oneof![
             Just(0),
@@ -335,7 +338,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// A ring and a list of all events agree on the newest.
+        /// For random events, a ring returns the same events as the end of a list of all events.
         #[test]
         fn the_newest_events_come_back(
             capacity in prop_oneof![1..4usize, 1..2000usize],

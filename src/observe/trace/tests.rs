@@ -21,7 +21,7 @@ fn whole_turn(trace: &mut Trace) {
 fn a_session_has_whole_turns() {
     let mut trace = trace();
     whole_turn(&mut trace);
-    // TRACE START in a handler: the rest of this turn is not recorded.
+    // When TRACE START runs in a handler, the rest of this turn is not recorded.
     trace.begin_turn(0);
     trace.start(10, 0, Ticks::nanoseconds());
     trace.begin(EventKind::Timer, 0, 0);
@@ -124,7 +124,8 @@ fn the_file_has_spans_threads_and_arrows() {
         kind,
     };
     let snapshot = Snapshot {
-        // The events in the order in which they are recorded: children first.
+        // Events are listed as they are recorded, by their ends: an event stands before the events
+        // that contain it.
         events: vec![
             event(EventKind::Read, 1100, 1200, 7, 24),
             event(EventKind::Command, 1300, 2300, 7, 0),

@@ -7,8 +7,9 @@
 //!     --truncate-to-timestamp T   cut the last file off where what was written after T begins (`#TS:`)
 //! ```
 //!
-//! The lines are those of redis-check-aof, since operators and scripts read them. Commands are not
-//! run or looked up: the check covers their framing, and that each MULTI has its EXEC.
+//! The output has the same lines as that of redis-check-aof, since operators and scripts read them.
+//! Commands are not run or looked up: the check covers their framing, and that each MULTI has its
+//! EXEC.
 //!
 //! Only the last file may be cut: commands of later files would run on a different state.
 
@@ -25,7 +26,7 @@ use crate::sys::error_text;
 use crate::sys::print::print_line;
 use crate::util::quote::repr;
 
-/// The options of the command line.
+/// The options of the command line of `aeris-check-aof`.
 #[derive(Clone, Copy, Default)]
 struct AofCheckOptions {
     fix: bool,
@@ -33,10 +34,10 @@ struct AofCheckOptions {
     until_s: Option<i64>,
 }
 
-/// The reason to stop the check, as a line of the output.
+/// The reason why the check of an AOF stops, as a line of the output.
 type Stop = String;
 
-/// The result of the check of a file.
+/// The result of the check of one file of the AOF.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Verdict {
     Valid,
@@ -45,17 +46,19 @@ enum Verdict {
     Truncated,
 }
 
-/// The positions found in a file: the end of the last whole command or transaction, and faults.
+/// What the check found in a file: the end of its last whole command or transaction, and the fault
+/// that follows.
 #[derive(Debug)]
 struct Extent {
     good: u64,
     good_line: u64,
-    /// The position of the first annotation that is later than the given time.
+    /// The position of the first time annotation (`#TS:`) that is later than the time of
+    /// `--truncate-to-timestamp`.
     late: Option<u64>,
     trouble: Option<String>,
 }
 
-/// The main function of the tool.
+/// The main function of `aeris-check-aof`.
 pub fn main(args: &[String]) -> ExitCode {
     let name = args.first().map_or("aeris-check-aof", String::as_str);
     let (options, path) = match parse(&args[args.len().min(1)..]) {
@@ -104,7 +107,7 @@ fn parse(args: &[String]) -> Option<Request> {
     Some(Request::Check(options, path.into()))
 }
 
-/// The kind of a file, as its name and its first bytes show.
+/// The kind of a file that is checked, as its first bytes show.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Shape {
     Manifest,
@@ -207,7 +210,8 @@ fn report(what: &str, path: &Path, verdict: Verdict, options: AofCheckOptions) {
     }
 }
 
-/// Checks one file. With `last` no file follows, so this file may be cut.
+/// Checks one file of the AOF. If `last`, no file follows, so this file may be cut off at a fault
+/// or a time.
 fn check_file(
     path: &Path,
     shape: Shape,
@@ -252,7 +256,8 @@ fn check_file(
     }
 }
 
-/// Checks the RDB at the beginning of a file. Returns the end of the RDB.
+/// Checks the RDB at the beginning of an AOF file. Returns the position of the RDB's end in the
+/// file.
 fn check_preamble(path: &Path) -> Result<u64, Stop> {
     print_line(format_args!(
         "The AOF appears to start with an RDB preamble.\nChecking the RDB preamble to start:"
@@ -266,7 +271,8 @@ fn check_preamble(path: &Path) -> Result<u64, Stop> {
     }
 }
 
-/// Reads all commands, up to a fault or to an annotation of a time later than `until_s`.
+/// Reads all commands of a file, up to a fault, or to a time annotation (`#TS:`) later than
+/// `until_s`.
 fn walk(file: &File, start: u64, len: u64, until_s: Option<i64>) -> Extent {
     let mut reader = AofReader::new(file, start, len);
     let mut extent = Extent {
@@ -307,7 +313,8 @@ fn walk(file: &File, start: u64, len: u64, until_s: Option<i64>) -> Extent {
     }
 }
 
-/// Whether a transaction is open after this command.
+/// Returns whether a transaction is open after the command `argv`; `open` is whether one was open
+/// before.
 fn follow_transaction(argv: &[&[u8]], open: bool) -> Result<bool, &'static str> {
     let name = argv.first().map(|name| name.to_ascii_lowercase());
     match name.as_deref() {
@@ -331,7 +338,8 @@ fn describe(at: u64, fault: Fault) -> String {
     }
 }
 
-/// Cuts the file off at a time (`--truncate-to-timestamp`).
+/// Cuts the file off at `at`, the position of the first later time annotation
+/// (`--truncate-to-timestamp`).
 fn cut_at_time(
     file: &File,
     path: &Path,
@@ -369,7 +377,8 @@ fn fix(file: &File, path: &Path, extent: &Extent, len: u64, last: bool) -> Resul
         "This will shrink the AOF {shown} from {len} bytes, with {} bytes, to {good} bytes",
         len - good
     ));
-    // If the terminal is closed, there will be no answer to the question either.
+    // An error of the output is ignored: if the terminal is closed, the question gets no answer
+    // either.
     let mut terminal = io::stdout();
     let _ = terminal
         .write_all(b"Continue? [y/N]: ")

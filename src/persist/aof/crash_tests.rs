@@ -1,15 +1,16 @@
-//! Simulates a crash at every step of generated histories.
+//! Simulates crashes of the server and of the machine at every step of generated histories of the
+//! AOF's files.
 //!
 //! ```text
 //!   CrashFile   live      what the kernel has: survives the death of the process
 //!               durable   what was synced: survives the death of the machine
 //! ```
 //!
-//! A history is what the AOF does to its files: it appends bytes, in pieces, and syncs. After each
-//! step the process may crash (the file has the content `live`) or the machine (the content
-//! `durable` is certain; of the other bytes any prefix may have been written, with the last block
-//! full of zeros). The remaining files must load to a state that existed, and that is not older
-//! than the policy promises.
+//! A history is a sequence of operations on the files of the AOF: bytes are appended, in several
+//! writes, and synced. After each step the process may crash (the file has the content `live`) or
+//! the machine (the content `durable` is certain; of the other bytes any prefix may have been
+//! written, with the last block full of zeros). The remaining files must load to a state that
+//! existed, and that is not older than the policy promises.
 
 use std::collections::VecDeque;
 
@@ -25,7 +26,7 @@ use crate::execute::dispatch::find_command;
 use crate::propagate::sink;
 use crate::state::Server;
 
-/// A file of the AOF as the simulation keeps it.
+/// A file of the AOF in the simulation: all written bytes, and how many of them are synced.
 #[derive(Default)]
 struct CrashFile {
     live: Vec<u8>,
@@ -34,13 +35,13 @@ struct CrashFile {
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// A command, or a transaction of several commands, that changes keys `k0`..; its propagated
-    /// form is fed.
+    /// A command, or a transaction of several commands, changes keys `k0`.. and is fed to the AOF's
+    /// buffer in its propagated form.
     Commands(Vec<(u8, u8)>),
-    /// This share of the buffer is written; the rest is written later.
+    /// A share of the AOF's buffer is written to the file; the rest is written later.
     Write(f64),
     Sync,
-    /// A rewrite opens the next file.
+    /// A rewrite of the AOF opens the next incremental file.
     Switch,
 }
 
@@ -56,7 +57,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..40)
 }
 
-/// The values of `k0`..`k3`, by which states are compared.
+/// The values of the keys `k0`..`k3`, by which states of the data set are compared.
 type Model = Vec<Vec<u8>>;
 
 fn apply(model: &mut Model, key: u8, kind: u8) {
@@ -75,12 +76,13 @@ fn command(key: u8, kind: u8) -> Vec<Vec<u8>> {
     }
 }
 
-/// The AOF under test: the server's own feed, with files that are vectors.
+/// The AOF under test: the server's own buffer (`Feed`), with vectors in place of files.
 struct Sim {
     server: Server,
     feed: Feed,
     files: Vec<CrashFile>,
-    /// The state after each unit of commands, and the offset at which its bytes end.
+    /// The state of the data set after each command or transaction, and the offset at which its
+    /// bytes end.
     states: VecDeque<(u64, Model)>,
 }
 
@@ -97,7 +99,7 @@ impl Sim {
     }
 
     fn switch(&mut self) {
-        // The feed needs a file for the writer thread; this file is not read here.
+        // `Feed` needs a file for the writer thread, which does not run here; so any file will do.
         let null = std::fs::File::open("/dev/null").expect("/dev/null");
         self.feed.switch_to(std::sync::Arc::new(null), 0);
         self.files.push(CrashFile::default());
@@ -115,7 +117,7 @@ impl Sim {
         self.states.push_back((self.feed.fed, model));
     }
 
-    /// The index in `files` of the file that the feed writes next.
+    /// The index in `files` of the file to which the AOF's buffer is written next.
     fn front_file(&self) -> usize {
         self.files.len() - self.feed.files()
     }
@@ -138,8 +140,8 @@ impl Sim {
         self.feed.synced = self.feed.written;
     }
 
-    /// The state that must exist after a crash: the newest one whose bytes end at or before
-    /// `offset`.
+    /// The index of the oldest state that may exist after a crash: the newest state whose bytes end
+    /// at or before `offset`.
     fn promised(&self, offset: u64) -> usize {
         self.states
             .iter()
@@ -148,7 +150,7 @@ impl Sim {
     }
 }
 
-/// Loads files as the server does: each whole command and transaction, up to a torn tail of the
+/// Loads AOF files as the server does: each whole command and transaction, up to a torn tail of the
 /// last file.
 fn load(files: &[Vec<u8>]) -> Result<Model, String> {
     let mut server = Server::new(Config::default(), Vec::new());
@@ -184,7 +186,8 @@ fn get(server: &mut Server, key: u8) -> Vec<u8> {
     body.strip_suffix(b"\r\n").unwrap_or_default().to_vec()
 }
 
-/// Checks that the loaded state existed, and is not older than `at_least`.
+/// Checks that the loaded state equals a state of the history, not an older one than the state with
+/// the index `at_least`.
 fn check(sim: &Sim, files: &[Vec<u8>], at_least: usize, when: &str) -> Result<(), TestCaseError> {
     let loaded = load(files).map_err(|e| TestCaseError::fail(format!("{when}: {e}")))?;
     let allowed = sim
@@ -203,8 +206,8 @@ fn check(sim: &Sim, files: &[Vec<u8>], at_least: usize, when: &str) -> Result<()
     Ok(())
 }
 
-/// The content that a file may have after a crash of the machine: all synced bytes, a part of the
-/// other bytes, zeros.
+/// A content that a file may have after a crash of the machine: all synced bytes, a part of the
+/// other bytes, and zeros.
 fn torn(file: &CrashFile, share: f64, zeros: usize) -> Vec<u8> {
     let unsure = file.live.len() - file.durable;
     let kept = file.durable + (unsure as f64 * share) as usize;

@@ -8,15 +8,15 @@
 //! ```
 //!
 //! A write blocks when the kernel has no room for dirty pages, and on some file systems while an
-//! fsync of the same file runs. The loop itself writes only when neither is expected. There are two
-//! threads, because a write need not wait for the fsync of earlier bytes.
+//! fsync of the same file runs. The loop itself writes only when it expects neither of these
+//! delays. There are two threads, because a write need not wait for the fsync of earlier bytes.
 //!
-//! The threads get bytes and files, return them with the result, and do not access the server. The
-//! threads write no lines to the server's log: if a child were forked during such a write, the
+//! The threads get bytes and files, return the bytes with the result, and do not access the server.
+//! The threads write no lines to the server's log: if a child were forked during such a write, the
 //! log's lock would stay locked in the child.
 //!
-//! **Invariant:** at most one write is in progress, by the thread or by the loop, so bytes reach a
-//! file in order.
+//! **Invariant:** at most one write to the AOF is in progress, by the writer thread or by the loop,
+//! so bytes reach a file in order.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
@@ -30,29 +30,30 @@ use crate::sys::allocator::ThreadCounters;
 use crate::sys::process;
 use crate::sys::ticks;
 
-/// The function that wakes the loop.
+/// A function that wakes the event loop when a thread has finished a job.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
 
-/// A task of a thread.
+/// A task for one of the two threads that wait for the disk.
 pub enum Job {
     Write {
         file: Arc<File>,
         bytes: Vec<u8>,
-        /// The file's length before the write.
+        /// The length of the file before the write.
         at: u64,
         sync: bool,
         delay: Arc<Delay>,
     },
-    /// Makes all bytes of the file that were written so far durable; `upto` is returned in the
-    /// result.
+    /// An fsync, which makes all bytes that were written to the file so far durable. `upto`, their
+    /// end as an offset in the AOF, is returned in the result.
     Sync {
         file: Arc<File>,
         upto: u64,
     },
-    /// Drops a file. If this is the last owner, the file is closed, which may take long.
+    /// Drops a handle of a file. The last handle closes the file, which may take long.
     Close(Arc<File>),
     Unlink(PathBuf),
-    /// Makes a text and writes it to a file, in place of its earlier content.
+    /// Calls `make` for a text, such as a trace, and writes the text to a file, in place of the
+    /// file's earlier content.
     Text {
         path: PathBuf,
         make: Box<dyn FnOnce() -> String + Send>,
@@ -60,7 +61,7 @@ pub enum Job {
 }
 
 /// DEBUG AOF-FLUSH-SLEEP: the delay before each write, by which tests simulate a slow or stuck
-/// disk. A new value applies at once, also to a write that is delayed already.
+/// disk. A new delay applies at once, also to a write that is being delayed.
 #[derive(Default)]
 pub struct Delay {
     time: Mutex<Duration>,
@@ -68,13 +69,13 @@ pub struct Delay {
 }
 
 impl Delay {
-    /// Sets the delay.
+    /// Sets the delay before each write.
     pub fn set(&self, time: Duration) {
         *self.time.lock().unwrap_or_else(PoisonError::into_inner) = time;
         self.changed.notify_all();
     }
 
-    /// Waits for the delay.
+    /// Waits until the delay is over.
     pub fn wait(&self) {
         let began = Instant::now();
         let mut time = self.time.lock().unwrap_or_else(PoisonError::into_inner);
@@ -85,19 +86,20 @@ impl Delay {
     }
 }
 
-/// The result of a job.
+/// The result of a job of one of the threads.
 pub enum Done {
     Wrote {
         bytes: Vec<u8>,
         written: usize,
         error: Option<io::Error>,
-        /// The error of the fsync after a successful write.
+        /// The error of the fsync that followed a successful write.
         sync_error: Option<io::Error>,
         synced: bool,
         took: Duration,
         /// The part of `took` that the fsync took.
         sync_took: Duration,
-        /// The begin and end of the write and of the fsync, as counts of `sys::ticks`.
+        /// The begin and the end of the write and of the fsync, as counts of the processor's
+        /// counter (`sys::ticks`).
         spans: [(u64, u64); 2],
     },
     Synced {
@@ -113,7 +115,7 @@ pub enum Done {
 
 /// Writes all of `bytes` at the end of a file that is `at` bytes long. A partial write is undone if
 /// possible, so that the file does not end within a command. Returns the number of bytes that stay
-/// written.
+/// in the file, and the error if there was one.
 pub fn append(file: &File, bytes: &[u8], at: u64) -> (usize, Option<io::Error>) {
     let mut written = 0;
     let mut to = file;
@@ -138,17 +140,18 @@ pub fn sync(file: &File) -> io::Result<()> {
     file.sync_data()
 }
 
-/// The handles of the two threads.
+/// The channels to and from the two threads that wait for the disk.
 pub struct Disk {
     writer: Sender<Job>,
     syncer: Sender<Job>,
     done: Receiver<Done>,
-    /// A sender that is kept, so that results can be received even if no thread could be started.
+    /// A sender of results that is never used: while it exists, the channel of results stays open
+    /// even without a thread.
     _results: Sender<Done>,
 }
 
 impl Disk {
-    /// Starts the threads; `wake` is called after each job.
+    /// Starts the two threads; `wake` is called after each job that has a result.
     pub fn start(wake: Option<Wake>) -> io::Result<Disk> {
         let (results, done) = channel();
         Ok(Disk {
@@ -159,7 +162,8 @@ impl Disk {
         })
     }
 
-    /// Passes a job to the thread that runs such jobs. A thread ends only with the process.
+    /// Passes a job to a thread: a write to the writer, any other job to the syncer. An error is
+    /// ignored, as the threads end only with the process.
     pub fn submit(&self, job: Job) {
         let to = match job {
             Job::Write { .. } => &self.writer,
@@ -168,12 +172,12 @@ impl Disk {
         let _ = to.send(job);
     }
 
-    /// The result of a finished job, if there is one.
+    /// The result of a finished job; `None` if no result has arrived.
     pub fn try_done(&self) -> Option<Done> {
         self.done.try_recv().ok()
     }
 
-    /// Waits for the result of a job.
+    /// Waits until a job has finished, and returns its result.
     pub fn wait_done(&self) -> Option<Done> {
         self.done.recv().ok()
     }
@@ -224,19 +228,19 @@ fn run(job: Job) -> Option<Done> {
             Some(Done::Text { path, error })
         }
         Job::Unlink(path) => {
-            // The file is not needed, and may have been removed already.
+            // An error is ignored: the file is not needed, and may have been removed already.
             let _ = std::fs::remove_file(path);
             None
         }
     }
 }
 
-/// Runs a job without a thread, and drops its result.
+/// Runs a job in the calling thread, and drops its result.
 pub fn run_here(job: Job) {
     run(job);
 }
 
-/// Writes, and syncs if `sync` is set.
+/// Appends `bytes` to a file of `at` bytes, and calls fsync if `sync` is set.
 pub fn write(file: &File, bytes: Vec<u8>, at: u64, sync: bool) -> Done {
     let (began, began_ticks) = (Instant::now(), ticks::now());
     let (written, error) = append(file, &bytes, at);

@@ -11,7 +11,7 @@
 //! Replies wait for an offset (`flush`), so offsets continue from one file to the next.
 //!
 //! **Invariant:** bytes are written in the order in which they were fed, to the file that was the
-//! last one when they were fed (`crash_tests`).
+//! AOF's last file when they were fed (`crash_tests`).
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -20,45 +20,46 @@ use std::sync::Arc;
 use crate::propagate::sink;
 use crate::propagate::unit::{Unit, select};
 
-/// The maximum capacity of an empty buffer that is kept.
+/// The maximum capacity, in bytes, of an empty buffer that is kept for reuse.
 const KEEP_BYTES: usize = 1 << 20;
 
-/// The bytes that wait for one file.
+/// The bytes that wait to be written to one file of the AOF.
 pub struct Segment {
     pub file: Arc<File>,
-    /// The length of the file, without `bytes`.
+    /// The present length of the file, to which `bytes` have not been written.
     pub len: u64,
     pub bytes: Vec<u8>,
 }
 
-/// The bytes that wait to be written, in segments for the files that they belong to.
+/// The buffer of the AOF: the bytes that wait to be written, in a segment for each file.
 #[derive(Default)]
 pub struct Feed {
     queue: VecDeque<Segment>,
-    /// The number of bytes that were ever fed.
+    /// The number of bytes that were ever fed to the AOF.
     pub fed: u64,
-    /// The offset up to which the kernel has the bytes.
+    /// The offset up to which the bytes have been written, so that the kernel has them.
     pub written: u64,
-    /// The offset up to which the disk has the bytes.
+    /// The offset up to which the bytes have been synced, so that the disk has them.
     pub synced: u64,
-    /// The database of the last command. After `None`, SELECT precedes the next command.
+    /// The database that is selected at the end of the AOF; `None` if the next command needs SELECT
+    /// before it.
     selected_db: Option<u32>,
-    /// The Unix time in seconds of the last time annotation.
+    /// The Unix time in seconds of the last time annotation (`#TS:`).
     stamp_s: i64,
-    /// Whether the bytes of the front segment are being written.
+    /// Whether the bytes of the front segment were taken out of it to be written.
     taken: bool,
-    /// An empty buffer that is used again.
+    /// An empty buffer whose memory is reused by the next segment.
     spare: Vec<u8>,
 }
 
 impl Feed {
-    /// Whether there is a file for the fed bytes.
+    /// Whether the AOF has a file to which fed bytes are written.
     pub fn is_open(&self) -> bool {
         !self.queue.is_empty()
     }
 
-    /// Feeds this file from now on. Bytes that were fed earlier are still written to the earlier
-    /// file.
+    /// Makes `file`, of `len` bytes, the file for all bytes that are fed from now on. Bytes that
+    /// were fed earlier are still written to the earlier file.
     pub fn switch_to(&mut self, file: Arc<File>, len: u64) {
         self.selected_db = None;
         self.queue.push_back(Segment {
@@ -68,9 +69,10 @@ impl Feed {
         });
     }
 
-    /// Drops the files and the bytes that are not written yet. Returns the files.
+    /// Closes the buffer: drops the bytes that are not written yet, and returns the files.
     pub fn close(&mut self) -> impl Iterator<Item = Arc<File>> {
-        // Offsets never decrease, since clients wait for some of them.
+        // The offsets of the AOF never decrease, since clients wait until an offset is written or
+        // synced.
         (self.written, self.synced, self.taken) = (self.fed, self.fed, false);
         self.selected_db = None;
         std::mem::take(&mut self.queue)
@@ -78,13 +80,13 @@ impl Feed {
             .map(|segment| segment.file)
     }
 
-    /// Forgets the selected database: SELECT precedes the next command.
+    /// Sets the selected database to none, so that SELECT precedes the next command.
     #[cfg(test)]
     pub fn forget_db(&mut self) {
         self.selected_db = None;
     }
 
-    /// The number of bytes that are not written yet.
+    /// The number of fed bytes that are not written yet.
     pub fn pending(&self) -> u64 {
         self.fed - self.written
     }
@@ -95,14 +97,14 @@ impl Feed {
         buffers.sum::<usize>() + self.spare.capacity()
     }
 
-    /// The number of open files, including the last one.
+    /// The number of files with a segment: those with unwritten bytes, and the last file.
     #[cfg(test)]
     pub fn files(&self) -> usize {
         self.queue.len()
     }
 
-    /// The segment to be written next. Files whose bytes are all written are passed to `done`,
-    /// except the last file.
+    /// The segment that is written next. Files of earlier segments, whose bytes are all written,
+    /// are removed and passed to `done`; the last file stays.
     pub fn front(&mut self, mut done: impl FnMut(Arc<File>)) -> Option<&mut Segment> {
         while self.queue.len() > 1 && self.queue[0].bytes.is_empty() {
             let finished = self.queue.pop_front()?;
@@ -112,12 +114,13 @@ impl Feed {
         self.queue.front_mut()
     }
 
-    /// The file of the segment that is written next.
+    /// The file to which bytes are written next.
     pub fn file(&self) -> Option<&Arc<File>> {
         self.queue.front().map(|segment| &segment.file)
     }
 
-    /// Takes the bytes out of the front segment, for the writer thread.
+    /// Takes the bytes out of the front segment, so that they can be written. Returns the file, the
+    /// bytes, and the length of the file.
     pub fn take_front(&mut self) -> Option<(Arc<File>, Vec<u8>, u64)> {
         let spare = std::mem::take(&mut self.spare);
         let front = self.queue.front_mut()?;
@@ -126,8 +129,9 @@ impl Feed {
         Some((front.file.clone(), bytes, front.len))
     }
 
-    /// Records that the first `written` of these bytes, which were taken from the front, have been
-    /// written; the rest is put back. Bytes of a file that was closed in the meantime are dropped.
+    /// Records that the first `written` of `bytes`, which [`Feed::take_front`] had returned, have
+    /// been written; the rest is put back into the front segment. Bytes of a file that was closed
+    /// in the meantime are dropped.
     pub fn wrote(&mut self, mut bytes: Vec<u8>, written: usize) {
         if !std::mem::take(&mut self.taken) {
             return;
@@ -150,7 +154,8 @@ impl Feed {
     }
 
     /// Appends one command, which `encode` writes straight into the buffer. Returns the bytes of
-    /// the command. `stamp_s` adds a time annotation, if this second has none yet.
+    /// the command. If `stamp_s` has a Unix time, a time annotation (`#TS:`) precedes the command,
+    /// unless this second already has one.
     #[inline]
     pub fn command(
         &mut self,
@@ -167,7 +172,8 @@ impl Feed {
         &out.end()[at..]
     }
 
-    /// Appends the commands of a unit, which become a transaction if `atomic` is set.
+    /// Appends the commands of a unit (changes that are propagated together), as a transaction if
+    /// `atomic` is set.
     pub fn unit(&mut self, unit: &Unit, atomic: bool, stamp_s: Option<i64>) {
         if unit.commands_for(sink::AOF).next().is_none() {
             return;
@@ -179,7 +185,8 @@ impl Feed {
         out.end();
     }
 
-    /// Appends a line that is not a command, which `write` writes straight into the buffer.
+    /// Appends an annotation line, which is not a command; `write` writes the line straight into
+    /// the buffer.
     pub fn annotate(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         if let Some(segment) = self.queue.back_mut() {
             let before = segment.bytes.len();
@@ -205,7 +212,7 @@ impl Feed {
     }
 }
 
-/// The buffer while a command is appended.
+/// The buffer of the AOF while a command is appended.
 struct Appending<'f> {
     bytes: &'f mut Vec<u8>,
     before: usize,
@@ -214,7 +221,7 @@ struct Appending<'f> {
 }
 
 impl<'f> Appending<'f> {
-    /// Appends SELECT unless the database is selected already.
+    /// Appends SELECT `db` unless this database is selected already.
     #[inline]
     fn select(&mut self, db: u32) {
         if *self.selected_db != Some(db) {
@@ -223,7 +230,7 @@ impl<'f> Appending<'f> {
         }
     }
 
-    /// Counts the appended bytes.
+    /// Adds the appended bytes to the number of fed bytes, and returns the buffer.
     #[inline]
     fn end(self) -> &'f mut Vec<u8> {
         *self.fed += (self.bytes.len() - self.before) as u64;

@@ -10,22 +10,23 @@
 //!   no         the same, without fsyncs                  the same
 //! ```
 //!
-//! `propagate::gate` decides which replies wait, from the offsets of the feed.
+//! `propagate::gate` decides which replies wait, by comparing the offset of a client's last write
+//! with the offsets up to which the AOF is written and synced.
 //!
 //! So under `everysec` a turn costs one write of its commands. When the thread writes, only the
 //! clients that have written wait, by offset; all other clients are served without delay. Under
-//! `always`, clients that have seen such a write (a value read, a message) wait for it too, see
-//! `propagate::unsynced`. Under the other policies these clients don't wait: those policies
-//! guarantee only a client's own writes.
+//! `always`, clients that have seen an unsynced write of another client (a value read, a message)
+//! wait for it too, see `propagate::unsynced`. Under `everysec` and `no`, such clients don't wait:
+//! these policies guarantee only a client's own writes.
 //!
 //! When the disk is full, the bytes stay in the buffer and the write is tried again every second.
 //! Meanwhile commands that write are refused (MISCONF), and replies are sent, so that clients need
 //! not wait until an operator makes room. Under `always` the guarantee can't be kept, and the
 //! process ends, as in Redis.
 //!
-//! Limits: when more than [`BACKLOG_MAX`] bytes wait, the clients whose writes are among them are
-//! not read until the disk has taken half of these bytes: a client that sends without waiting for
-//! replies could fill the memory otherwise. All other clients are served.
+//! Limits: when more than [`BACKLOG_MAX`] bytes wait, the server stops reading from the clients
+//! whose writes are among these bytes, until the disk has taken half of the bytes: a client that
+//! sends without waiting for replies could fill the memory otherwise. All other clients are served.
 
 use std::io;
 use std::sync::Arc;
@@ -43,63 +44,69 @@ use crate::texts;
 
 /// The time between two fsyncs under `everysec`.
 const SYNC_EVERY_MS: i64 = 1000;
-/// A write that takes at least this time marks the disk as slow for [`SLOW_FOR`].
+/// A write to the AOF that takes at least this time marks the disk as slow for [`SLOW_FOR`].
 const SLOW: Duration = Duration::from_millis(20);
 /// The time for which a slow write marks the disk as slow.
 const SLOW_FOR: Duration = Duration::from_secs(2);
-/// An fsync that takes longer than this has delayed writes for too long.
+/// The duration from which an fsync of the AOF is logged as too slow, and a write to the next file
+/// does not wait for it any longer.
 const SYNC_TOO_LONG: Duration = Duration::from_secs(2);
-/// A write that failed is tried again after this time.
+/// The time in milliseconds after which a failed write of the AOF is tried again.
 const RETRY_MS: i64 = 1000;
-/// The shortest time between two log lines about errors.
+/// The shortest time in milliseconds between two log lines about errors of writing the AOF.
 const LOG_EVERY_MS: i64 = 30_000;
-/// With more waiting bytes than this, the clients whose writes wait are not read any more.
+/// With more bytes than this in the AOF buffer, the server stops reading from the clients whose
+/// writes are in the buffer.
 const BACKLOG_MAX: u64 = 256 << 20;
 
-/// Writes and syncs in progress, and their results.
+/// The state of writing the AOF: the writes and fsyncs in progress, and the results of the last
+/// ones.
 #[derive(Default)]
 pub struct Flush {
     disk: Option<Disk>,
     pub wake: Option<disk::Wake>,
-    /// The time since which the writer thread has had the front's bytes; `None` if the thread has
-    /// none.
+    /// The time at which bytes were passed to the writer thread; `None` if the thread has no bytes.
     writing: Option<Instant>,
-    /// The number of running fsyncs; below it, the time since which at least one has run.
+    /// The number of running fsyncs of the AOF; the next field is the time since which at least one
+    /// has run.
     syncing: u32,
     sync_since: Option<Instant>,
     sync_is_late: bool,
     last_sync_ms: i64,
-    /// While set, nothing is written to the new file of a rewrite: the old file must first be
-    /// durable up to this offset, its end (but see [`SYNC_TOO_LONG`]). The second value is the time
-    /// at which the barrier was set.
+    /// While the barrier is set, nothing is written to the new file of a rewrite: the old file must
+    /// first be durable up to its end, the offset in the barrier (but see [`SYNC_TOO_LONG`]). The
+    /// second value is the time at which the barrier was set.
     barrier: Option<(u64, Instant)>,
-    /// Whether too many bytes wait for the disk.
+    /// Whether so many bytes wait for the disk that the server stops reading from clients that
+    /// write.
     pub crowded: bool,
-    /// Until this time, the writer thread makes the writes, and not the loop.
+    /// The time until which the disk counts as slow, so that the writer thread makes the writes,
+    /// and not the loop.
     slow_until: Option<Instant>,
-    /// The error of the last write or fsync.
+    /// The error of the last write; the next field is the error of the last fsync.
     pub write_error: Option<io::Error>,
     pub sync_error: Option<io::Error>,
     failed_ms: i64,
     logged_ms: i64,
-    /// The number of fsyncs for which a write had to wait.
+    /// The number of fsyncs that delayed a write for more than [`SYNC_TOO_LONG`]: INFO's
+    /// `aof_delayed_fsync`.
     pub delayed_syncs: u64,
     pub delay: Arc<Delay>,
 }
 
 impl Flush {
-    /// The number of running fsyncs.
+    /// The number of fsyncs of the AOF that are running.
     pub fn pending_syncs(&self) -> u32 {
         self.syncing
     }
 
-    /// Whether the last write or fsync failed.
+    /// Whether the last write or the last fsync of the AOF failed.
     #[inline]
     pub fn failed(&self) -> bool {
         self.write_error.is_some() || self.sync_error.is_some()
     }
 
-    /// The reason why commands that write are refused.
+    /// The error of the AOF because of which commands that write are refused (MISCONF).
     pub fn error(&self) -> Option<&io::Error> {
         self.write_error.as_ref().or(self.sync_error.as_ref())
     }
@@ -113,7 +120,7 @@ impl Flush {
             .ok_or_else(|| io::ErrorKind::Other.into())
     }
 
-    /// Runs a job in the background, or at once if there are no threads.
+    /// Passes a job to a thread, or runs it at once if the threads could not be started.
     pub fn in_background(&mut self, job: Job) {
         match self.disk() {
             Ok(disk) => disk.submit(job),
@@ -122,7 +129,8 @@ impl Flush {
     }
 }
 
-/// Called before the loop sleeps: writes the turn's commands, or passes them to the writer thread.
+/// Called before the loop sleeps: writes the turn's commands to the AOF, or passes them to the
+/// writer thread.
 pub fn flush_append_only_file(server: &mut Server) {
     if !server.aof.feed.is_open() {
         return;
@@ -137,7 +145,8 @@ pub fn flush_append_only_file(server: &mut Server) {
 fn note_crowd(server: &mut Server) {
     let limit = server.debug.aof_backlog_max.unwrap_or(BACKLOG_MAX);
     let aof = &mut server.aof;
-    // While the disk is full, writes are refused, which bounds the number of waiting bytes, too.
+    // While the disk is full, commands that write are refused, which also bounds the number of
+    // waiting bytes.
     let max = if aof.flush.crowded { limit / 2 } else { limit };
     let crowded = aof.feed.pending() > max && aof.flush.write_error.is_none();
     if crowded && !aof.flush.crowded {
@@ -150,7 +159,7 @@ fn note_crowd(server: &mut Server) {
     aof.flush.crowded = crowded;
 }
 
-/// Handles the results of the threads.
+/// Handles the results of finished writes and fsyncs of the AOF's threads.
 pub fn take_results(server: &mut Server) {
     while let Some(done) = server.aof.flush.disk.as_ref().and_then(Disk::try_done) {
         note(server, done);
@@ -200,8 +209,8 @@ fn write_pending(server: &mut Server) {
     }
 }
 
-/// Closes the files that a rewrite has replaced and whose bytes are all written; they are first
-/// made durable.
+/// Closes the AOF files that a rewrite has replaced and whose bytes are all written; before it is
+/// closed, such a file is made durable by an fsync.
 fn retire_files(server: &mut Server) {
     let mut finished = Vec::new();
     let aof = &mut server.aof;
@@ -216,10 +225,11 @@ fn retire_files(server: &mut Server) {
     }
 }
 
-/// Whether a write to the new file must wait for the fsync of the old file. After a crash of the
-/// machine only the last file may be torn, so the old file must be durable before the new one has
-/// bytes. A disk that is stuck is not waited for. Under `appendfsync no` no write waits: an fsync
-/// takes longer than under `everysec`, and the policy guarantees no durability.
+/// Whether a write to the new file of a rewrite must wait for the fsync of the old file. After a
+/// crash of the machine only the last file may be torn, so the old file must be durable before the
+/// new file has bytes. The wait ends after [`SYNC_TOO_LONG`], as the disk may be stuck. Under
+/// `appendfsync no` no write waits for an fsync: an fsync takes longer than under `everysec`, and
+/// this policy guarantees no durability.
 fn waits_for_old_file(server: &mut Server) -> bool {
     let everysec = server.config.appendfsync == AppendFsync::Everysec;
     let aof = &mut server.aof;
@@ -250,7 +260,7 @@ impl Flush {
     }
 }
 
-/// Passes the bytes of the front segment to the writer thread.
+/// Passes the bytes that are next in the AOF buffer to the writer thread.
 fn hand_over(server: &mut Server, sync: bool) {
     let aof = &mut server.aof;
     let Some((file, bytes, at)) = aof.feed.take_front() else {
@@ -267,7 +277,7 @@ fn hand_over(server: &mut Server, sync: bool) {
     });
 }
 
-/// Writes the bytes of the front segment in the loop.
+/// Writes the bytes that are next in the AOF buffer in the loop's thread.
 fn write_here(server: &mut Server, sync: bool) {
     let Some((file, bytes, at)) = server.aof.feed.take_front() else {
         return;
@@ -302,7 +312,8 @@ fn sync_if_due(server: &mut Server) {
     }
 }
 
-/// Called when a write waits because an fsync runs: logs the fsync if it takes too long.
+/// Called when a new write must wait for the writer thread: if an fsync has run for more than
+/// [`SYNC_TOO_LONG`], logs and counts it.
 fn note_late_sync(server: &mut Server) {
     let flush = &mut server.aof.flush;
     let late = flush
@@ -315,7 +326,7 @@ fn note_late_sync(server: &mut Server) {
     }
 }
 
-/// Handles the result of a job.
+/// Handles the result of one write, fsync or trace file.
 fn note(server: &mut Server, done: Done) {
     match done {
         Done::Wrote {
@@ -443,8 +454,8 @@ fn sync_failed(server: &mut Server, error: io::Error) {
     server.aof.flush.sync_error = Some(error);
 }
 
-/// Writes and fsyncs all bytes, waiting for the disk: when the AOF is closed, and before the AOF is
-/// read.
+/// Writes and fsyncs all bytes of the AOF buffer, waiting for the disk. For times when the loop may
+/// wait: when the AOF is closed, and before it is read.
 pub fn flush_and_sync(server: &mut Server) -> io::Result<()> {
     flush_now(server)?;
     while server.aof.flush.syncing > 0 {
@@ -462,7 +473,7 @@ pub fn flush_and_sync(server: &mut Server) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes all bytes, waiting for the disk.
+/// Writes all bytes of the AOF buffer, waiting for the disk.
 pub fn flush_now(server: &mut Server) -> io::Result<()> {
     loop {
         while server.aof.flush.writing.is_some() {

@@ -10,10 +10,11 @@
 //! commands are queued, so a transaction whose EXEC never reached the disk changes nothing.
 //!
 //! After a crash of the process or the machine, the last file may end within a command, or in
-//! zeros. The tail is then cut off behind the last whole command (`aof-load-truncated`), so that
-//! new commands can follow, and is kept in a separate file. If the last file is empty, because a
-//! rewrite had just begun, this also holds for the file before it. A torn tail in any other file,
-//! and wrong bytes anywhere, end the start: an operator must inspect the file.
+//! zeros. The incomplete tail is then cut off behind the last whole command (`aof-load-truncated`),
+//! so that new commands can follow, and the tail is kept in a separate file. If the last file is
+//! empty, because a rewrite had just begun, the file before it may also have an incomplete tail,
+//! and is cut off too. A torn tail in any other file, and wrong bytes anywhere, end the start: an
+//! operator must inspect the file.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -47,13 +48,13 @@ type Result<T> = std::result::Result<T, LoadError>;
 /// The result of the search for an AOF.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Found {
-    /// The server has no AOF yet.
+    /// The server has no AOF yet: the manifest is missing or names no file.
     Nothing,
     /// The AOF exists; the value is the position of its end in the replication history.
     Aof(Option<Position>),
 }
 
-/// Reads the manifest, adopts an AOF of Redis 6 if there is one, and loads everything.
+/// Reads the manifest, adopts an AOF of Redis 6 if there is one, and loads all files of the AOF.
 pub fn load(live: &mut Live) -> Result<Found> {
     live.server.aof.manifest = read_manifest(live.server)?;
     adopt_old_aof(live.server).map_err(|e| {
@@ -118,15 +119,15 @@ fn load_files(
     Ok(position)
 }
 
-/// The size of all files, and of the base alone: how large the AOF was after its last rewrite is
-/// known only to the process that rewrote it.
+/// The size of all files of the AOF, and of the base alone. The size of the base stands for the
+/// size after the last rewrite, which only the process that rewrote the AOF knows.
 fn sizes(manifest: &Manifest, dir: &Path) -> (u64, u64) {
     let len = |part: &Part| std::fs::metadata(part.path(dir)).map_or(0, |meta| meta.len());
     let total = manifest.loaded().map(len).sum();
     (total, manifest.base.as_ref().map_or(0, len))
 }
 
-/// Reads the manifest. If there is no file, the manifest is empty.
+/// Reads the manifest of the AOF. If the manifest's file does not exist, the manifest is empty.
 fn read_manifest(server: &Server) -> Result<Manifest> {
     let path = manifest::path(&dir(server), &file_name(server));
     let bytes = match std::fs::read(&path) {
@@ -162,7 +163,8 @@ fn adopt_old_aof(server: &mut Server) -> io::Result<()> {
     let name = file_name(server);
     let old = PathBuf::from(os_name(&name));
     let (dir, manifest) = (dir(server), &server.aof.manifest);
-    // The adoption was interrupted: the manifest exists, but the file was not moved yet.
+    // An earlier adoption of an AOF of Redis 6 was interrupted: the manifest exists, but the old
+    // file was not moved yet.
     let interrupted = manifest.incr.is_empty()
         && manifest.base.as_ref().is_some_and(|base| base.name == name)
         && !dir.join(os_name(&name)).exists();
@@ -201,12 +203,12 @@ fn adopt_old_aof(server: &mut Server) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether a file begins like an RDB.
+/// Whether the file at `path` begins like an RDB; false if the file can't be read.
 pub fn begins_with_rdb(path: &Path) -> bool {
     File::open(path).is_ok_and(|mut file| is_rdb(&mut file).unwrap_or(false))
 }
 
-/// Whether a file begins like an RDB. Returns to the beginning of the file.
+/// Whether an open file begins like an RDB. The position of the file is its beginning afterwards.
 pub fn is_rdb(file: &mut File) -> io::Result<bool> {
     let mut magic = Vec::new();
     (&mut *file).take(6).read_to_end(&mut magic)?;
@@ -214,8 +216,8 @@ pub fn is_rdb(file: &mut File) -> io::Result<bool> {
     Ok(magic.starts_with(b"REDIS") || magic.starts_with(b"VALKEY"))
 }
 
-/// Loads one file; `before` bytes were loaded from earlier files. `position` is the position of the
-/// data set.
+/// Loads one file of the AOF; `before` bytes were loaded from earlier files. `position` is the data
+/// set's position in the replication history, before and after the load.
 fn load_file(
     live: &mut Live,
     path: &Path,
@@ -269,8 +271,8 @@ fn open(path: &Path) -> Result<File> {
     })
 }
 
-/// Loads the RDB that the base is, or begins with. Returns the end of the RDB, and its position in
-/// the replication history.
+/// Loads the RDB with which an AOF file begins. Returns the end of the RDB in the file, and its
+/// position in the replication history.
 fn load_preamble(
     live: &mut Live,
     file: &mut File,
@@ -297,7 +299,8 @@ fn load_preamble(
     Ok((offset, loaded.position))
 }
 
-/// Creates a client without a socket, which is allowed everything and gets no replies.
+/// Creates the client that runs the commands of an AOF: it has no socket, is allowed everything and
+/// gets no replies.
 pub(super) fn loader(server: &mut Server) -> Client {
     let mut client = Client::detached(0, server.clock.now_ms);
     client.set(flag::AOF_LOADER | flag::DENY_BLOCKING | flag::REPLY_OFF);
@@ -317,7 +320,8 @@ struct Replay {
 }
 
 impl Replay {
-    /// Runs all commands of the file. The inner error is about the file's bytes.
+    /// Runs all commands of the file. The inner error is a fault in the file's bytes; the outer
+    /// error ends the load for another reason.
     fn run(&mut self, live: &mut Live, path: &Path) -> Result<std::result::Result<(), Fault>> {
         loop {
             match self.reader.next_item() {
@@ -371,8 +375,8 @@ impl Replay {
     }
 }
 
-/// Runs a command of the AOF, or queues it for EXEC. MULTI and WATCH within a transaction are
-/// errors, which change nothing.
+/// Runs a command of the AOF, or queues it for EXEC if a transaction is open. MULTI and WATCH
+/// within a transaction are errors, which change nothing.
 pub(super) fn run(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16) {
     c.shown_cmd = Some(id);
     let cmd = server.commands.row(id);
@@ -391,13 +395,13 @@ fn log_read_error(path: &Path, e: &io::Error) {
     );
 }
 
-/// The name of a file without its directory, which the server's log shows.
+/// The name of a file without its directory, as the server's log shows it.
 fn short_name(path: &Path) -> Cow<'_, str> {
     path.file_name().unwrap_or_default().to_string_lossy()
 }
 
-/// Cuts the file off at `good`, the end of its last whole command, or refuses the file. Logs which
-/// of the two.
+/// Cuts the file off at `good`, the end of its last whole command, or refuses the file, and logs
+/// what was done.
 fn refuse_or_cut(server: &Server, path: &Path, fault: Fault, good: u64, last: bool) -> Result<()> {
     let name = short_name(path);
     match fault {
@@ -446,7 +450,8 @@ pub fn cut(path: &Path, at: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Creates the file for a tail. The file for an earlier tail at the same position may exist.
+/// Creates the file for a tail that is cut off an AOF file. A file for an earlier tail at the same
+/// position may exist and is kept.
 fn create_beside(path: &Path, at: u64) -> io::Result<(PathBuf, File)> {
     let mut copy = 1;
     loop {
@@ -462,7 +467,8 @@ fn create_beside(path: &Path, at: u64) -> io::Result<(PathBuf, File)> {
     }
 }
 
-/// Called at the start: loads the existing data, and opens the AOF for new commands.
+/// Called when the server starts with `appendonly yes`: loads the AOF, and opens it for new
+/// commands.
 pub fn start(el: &mut EventLoop<Server>, server: &mut Server) -> std::result::Result<(), ExitCode> {
     let began = Instant::now();
     let mut live = Live {
@@ -499,7 +505,7 @@ pub fn reload(server: &mut Server, top: &TopLevel) -> Result<()> {
     server.flush_libraries(top);
     let result = load(&mut Live { server, el: None });
     server.dirty = 0;
-    // A failure is logged; the AOF is then switched off.
+    // If the AOF can't be opened for new commands, that is logged and the AOF is switched off.
     let _ = super::follow_setting(server);
     result.map(|_| ())
 }

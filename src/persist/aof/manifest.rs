@@ -30,10 +30,10 @@ use std::path::{Path, PathBuf};
 use crate::util::number::parse_i64;
 use crate::util::quote::{needs_repr, split_args, write_repr};
 
-/// The maximum length of a line, including its end.
+/// The maximum length in bytes of a line of the manifest, including its line end.
 pub const LINE_MAX: usize = 1024;
 
-/// A file of the AOF: its name, number and kind.
+/// A file of the AOF: its name and its sequence number.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Part {
     pub name: Vec<u8>,
@@ -42,17 +42,17 @@ pub struct Part {
 }
 
 impl Part {
-    /// The path of the file.
+    /// The path of the file in the AOF's directory `dir`.
     pub fn path(&self, dir: &Path) -> PathBuf {
         dir.join(super::os_name(&self.name))
     }
 }
 
-/// The files of the AOF.
+/// The manifest: the files of the AOF, in the order in which they are loaded.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Manifest {
     pub base: Option<Part>,
-    /// The files that were replaced, the latest first.
+    /// The files that a rewrite has replaced and that are to be deleted, the latest first.
     pub history: Vec<Part>,
     /// The incremental files, in the order in which they are loaded.
     pub incr: Vec<Part>,
@@ -74,17 +74,17 @@ pub struct ParseError {
 const INVALID: &str = "Invalid AOF manifest file format";
 
 impl Manifest {
-    /// Whether the manifest names no files.
+    /// Whether the manifest names no file that is loaded.
     pub fn is_empty(&self) -> bool {
         self.base.is_none() && self.incr.is_empty()
     }
 
-    /// The files to be loaded, in order.
+    /// The files that are loaded, in order: the base, then the incremental files.
     pub fn loaded(&self) -> impl Iterator<Item = &Part> {
         self.base.iter().chain(&self.incr)
     }
 
-    /// Parses a manifest.
+    /// Parses the text of a manifest. An error has the faulty line and Redis's text for the fault.
     pub fn parse(bytes: &[u8]) -> Result<Manifest, ParseError> {
         let mut manifest = Manifest::default();
         if bytes.is_empty() {
@@ -153,7 +153,7 @@ impl Manifest {
         Ok(())
     }
 
-    /// The text of the manifest.
+    /// The text of the manifest: a line for each file.
     pub fn render(&self) -> Vec<u8> {
         let mut out = Vec::new();
         let parts = [
@@ -177,7 +177,8 @@ impl Manifest {
 
     /// Skips the sequence numbers of files that exist although the manifest does not name them,
     /// because the manifest was lost or a crash came between two steps. No new file gets the name
-    /// of such a file. Returns these names. Empty incremental files don't count.
+    /// of such a file. Returns the names of these files. Empty files don't count, since their names
+    /// can be used again.
     pub fn skip_unnamed(&mut self, dir: &Path, file_name: &[u8]) -> Vec<Vec<u8>> {
         let Manifest {
             base_seq,
@@ -213,8 +214,8 @@ impl Manifest {
         found
     }
 
-    /// Adds a new base with the next number; the old base becomes history. `rdb` says whether the
-    /// new base has the format of an RDB.
+    /// Adds a new base file with the next sequence number; the old base becomes history. `rdb` says
+    /// whether the new base has the format of an RDB.
     pub fn new_base(&mut self, file_name: &[u8], rdb: bool) -> &Part {
         if let Some(old) = self.base.take() {
             self.history.insert(0, old);
@@ -232,7 +233,7 @@ impl Manifest {
         })
     }
 
-    /// Adds a new incremental file with the next number.
+    /// Adds a new incremental file with the next sequence number.
     pub fn new_incr(&mut self, file_name: &[u8]) -> &Part {
         self.incr_seq = self.incr_seq.saturating_add(1);
         let name = [file_name, format!(".{}.incr.aof", self.incr_seq).as_bytes()].concat();
@@ -243,14 +244,15 @@ impl Manifest {
         &self.incr[self.incr.len() - 1]
     }
 
-    /// Moves all incremental files, except the last `keep` ones, to history: the new base replaces
-    /// them.
+    /// Moves all incremental files, except the last `keep` files, to history, since the new base
+    /// replaces them.
     pub fn retire_incr(&mut self, keep: usize) {
         let retired = self.incr.len().saturating_sub(keep);
         self.history.splice(0..0, self.incr.drain(..retired));
     }
 
-    /// Replaces the manifest's file. A crash leaves the old or the new manifest.
+    /// Writes the manifest to its file, in place of the old manifest. A crash leaves the old or the
+    /// new manifest.
     pub fn store(&self, dir: &Path, file_name: &[u8]) -> Result<(), NotStored> {
         self.replace(dir, file_name).map_err(NotStored::Kept)?;
         sync_dir(dir).map_err(NotStored::Unsure)
@@ -267,18 +269,18 @@ impl Manifest {
     }
 }
 
-/// Why a manifest is not stored for certain.
+/// Why a new manifest is not stored for certain.
 #[derive(Debug)]
 pub enum NotStored {
     /// The old manifest is in place.
     Kept(io::Error),
-    /// The new manifest is in place, until a power cut brings the old one back: its rename is not
-    /// durable. So the files that either of them names must stay.
+    /// The new manifest is in place, but its rename is not durable, so a power cut may bring the
+    /// old manifest back. So the files that the old or the new manifest names must stay.
     Unsure(io::Error),
 }
 
 impl NotStored {
-    /// Removes a file that only the new manifest names, unless that manifest may be in place.
+    /// Removes a file that only the new manifest names, unless the new manifest may be in place.
     pub fn discard(&self, file: &Path) {
         if let NotStored::Kept(_) = self {
             discard(file);
@@ -286,8 +288,8 @@ impl NotStored {
     }
 }
 
-/// Removes a new file that no manifest names. It is harmless if it stays: its name is skipped, or
-/// the file is empty and used by the next attempt.
+/// Removes a new file that no manifest names. An error is ignored, since the file is harmless: its
+/// name is skipped, or it is empty and the next attempt uses it.
 pub fn discard(file: &Path) {
     let _ = std::fs::remove_file(file);
 }
@@ -300,7 +302,7 @@ impl From<NotStored> for io::Error {
     }
 }
 
-/// The path of the manifest.
+/// The path of the manifest's file in the AOF's directory `dir`.
 pub fn path(dir: &Path, file_name: &[u8]) -> PathBuf {
     dir.join(super::os_name(&[file_name, b".manifest"].concat()))
 }

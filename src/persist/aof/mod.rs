@@ -1,5 +1,5 @@
 //! The append only file: stores every change as the command that made it, so that a crash loses no
-//! more than the policy allows.
+//! more changes than `appendfsync` allows.
 //!
 //! ```text
 //!   call ─> propagate ─> feed (buffer) ─> flush (before the replies) ─> incremental file ─> fsync
@@ -16,17 +16,17 @@
 //!
 //! CONFIG SET appendonly yes needs a base first. Until the base is complete, the AOF's state is
 //! `WaitRewrite`, and commands are fed to a temporary file. Only when the child has written the
-//! base does the manifest name the base and the file, and the AOF is on.
+//! base does the manifest name the base and the file with the commands, and the AOF is on.
 //!
 //! **Invariant:** a new file never replaces one that exists and has bytes, even if the manifest was
-//! lost (`skip_unnamed`): the server starts with other files, logs this, and loads the files that a
-//! manifest names. In this case Redis writes a new base over the old one, and appends to the
-//! incremental file.
+//! lost (`skip_unnamed`): the server starts with files of other names, logs this, and loads only
+//! the files that a manifest names. After the loss of the manifest, Redis writes a new base over
+//! the old base, and appends to the old incremental file.
 //! **Invariant:** the manifest never names a file that does not exist: a file is created before the
 //! manifest names it, and deleted after its name is removed (`tests/persistence_aof.rs`, and the
 //! crashes simulated in `crash_tests`).
-//! **Invariant:** commands are fed exactly while `feed` is open; `propagation` is updated at the
-//! same time (`follow_sink`).
+//! **Invariant:** commands are fed to the AOF exactly while its buffer `feed` has a file; whenever
+//! that changes, propagation to the AOF is switched on or off (`follow_sink`).
 
 pub mod check;
 pub mod disk;
@@ -63,32 +63,33 @@ use crate::sys::tape;
 
 pub use self::rewrite::rewrite_done;
 
-/// The states of the AOF.
+/// Whether the AOF is off, on, or waiting for its first base.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum State {
     #[default]
     Off,
     On,
-    /// The AOF was switched on while the server runs. The AOF is on as soon as a base is written.
+    /// The AOF was switched on while the server runs, and is on as soon as a child has written its
+    /// base.
     WaitRewrite,
 }
 
-/// The state of the AOF.
+/// The AOF: its buffer, its files and the state of its rewrites.
 #[derive(Default)]
 pub struct Aof {
     pub state: State,
     pub feed: Feed,
     pub flush: Flush,
     pub manifest: Manifest,
-    /// The size of all files, in bytes.
+    /// The size of all files of the AOF, in bytes.
     pub current_size: u64,
-    /// The size of all files after the last rewrite, in bytes. After a start it is that of the base
-    /// file, as in Redis, so the first rewrite may come early.
+    /// The size of all files of the AOF after the last rewrite, in bytes. After a start it is the
+    /// size of the base file, as in Redis, so the first rewrite may come early.
     pub base_size: u64,
     /// The value of `current_size` when the last incremental file was opened.
     last_incr_at: u64,
     pub rewrite: rewrite::Rewrite,
-    /// A RESTORE of the AOF that is being loaded has a value that can't be read.
+    /// Set when a RESTORE in the AOF that is being loaded has a value that can't be read.
     pub lost_key: bool,
     noted: position::Noted,
     /// The bytes of memory that were copied on write during the last rewrite.
@@ -106,8 +107,8 @@ impl Aof {
         )))
     }
 
-    /// Whether the AOF is on the disk up to `offset`. Returns false while the AOF is off, and
-    /// during its first rewrite, when it is not complete.
+    /// Whether the AOF is on the disk up to `offset`. Returns false while the AOF is off, and until
+    /// its first base is complete.
     pub fn has_synced(&self, offset: u64) -> bool {
         self.state == State::On && offset.min(self.feed.fed) <= self.feed.synced
     }
@@ -119,7 +120,7 @@ impl Aof {
     }
 }
 
-/// The file name that these bytes are.
+/// The bytes of a setting or of the manifest as a file name.
 pub fn os_name(name: &[u8]) -> &OsStr {
     OsStr::from_bytes(name)
 }
@@ -152,15 +153,15 @@ fn create_dir(server: &Server) -> io::Result<()> {
     }
 }
 
-/// Switches propagation to the AOF on or off: it is on exactly while the AOF has a file for
-/// commands.
+/// Switches propagation to the AOF on or off: propagation is on exactly while the AOF has a file
+/// for commands.
 fn follow_sink(server: &mut Server) {
     let open = server.aof.feed.is_open();
     server.propagation.set_sink(sink::AOF, open);
     server.follow_unsynced();
 }
 
-/// Opens a file and keeps its bytes, or creates the file. Returns the file and its length.
+/// Opens a file for appending, or creates it. Returns the file and its length in bytes.
 fn open_for_append(path: &Path) -> io::Result<(Arc<File>, u64)> {
     let file = OpenOptions::new().append(true).create(true).open(path)?;
     let len = file.metadata()?.len();
@@ -193,7 +194,8 @@ fn skip_unnamed(manifest: &mut Manifest, dir: &Path, name: &[u8]) {
     }
 }
 
-/// Called at start, after the data was loaded: opens the AOF for new commands.
+/// Called at the start of the server, after the data was loaded: opens the AOF for new commands if
+/// `appendonly` is set.
 pub fn open_on_start(server: &mut Server) -> io::Result<()> {
     if !server.config.appendonly {
         return Ok(());
@@ -235,15 +237,16 @@ pub fn open_on_start(server: &mut Server) -> io::Result<()> {
     Ok(())
 }
 
-/// Called when a rewrite begins: commands are written to a new file from now on.
+/// Called when a rewrite begins: opens the incremental file to which commands are written from now
+/// on.
 fn open_new_incr(server: &mut Server) -> io::Result<()> {
     if server.aof.state == State::Off {
         return Ok(());
     }
     if server.aof.state == State::WaitRewrite {
         let path = temp_incr_path(server);
-        // An old file of this name is left from a rewrite that was given up; without a base it is
-        // useless.
+        // An old file of this name is left from a first rewrite that was given up; without a base,
+        // its commands are useless.
         File::create(&path)?;
         let (file, len) = open_for_append(&path)?;
         log::info!(
@@ -264,7 +267,8 @@ fn open_new_incr(server: &mut Server) -> io::Result<()> {
             "Creating AOF incr file {} on background rewrite",
             String::from_utf8_lossy(&part.name)
         );
-        // If the file stays, it is empty, and the next attempt uses it.
+        // If the manifest can't be stored, the new file is removed; if that fails too, the next
+        // attempt uses the file, which is empty.
         manifest
             .store(&dir, &name)
             .inspect_err(|reason| reason.discard(&path))?;
@@ -276,9 +280,9 @@ fn open_new_incr(server: &mut Server) -> io::Result<()> {
     Ok(())
 }
 
-/// Called when a new AOF begins with a base of the present data set: all changes that a replica has
-/// applied are on the disk as soon as the base is complete, whether later commands are synced or
-/// not.
+/// Called when a new AOF begins with a base of the present data set: all changes that this server
+/// has applied as a replica are on the disk as soon as the base is complete, whether later commands
+/// are synced or not.
 fn note_base(server: &mut Server) {
     let applied = server.replication.stream.end();
     server.replication.aof_pending = Some((server.aof.feed.fed, applied));
@@ -316,8 +320,8 @@ pub fn delete_history(server: &mut Server) {
     }
 }
 
-/// CONFIG SET appendonly: applies the setting; `Err` is the reason for the client. While a data set
-/// is being loaded, the change is postponed until the end of the load, as in Redis 8.
+/// CONFIG SET appendonly: applies the setting; `Err` is the text of the error reply. While a data
+/// set is being loaded, the change is postponed until the end of the load, as in Redis 8.
 pub fn follow_setting(server: &mut Server) -> Result<(), String> {
     if server.is_loading() {
         return Ok(());
@@ -332,8 +336,8 @@ pub fn follow_setting(server: &mut Server) -> Result<(), String> {
     }
 }
 
-/// Ends the AOF when the data set is about to be replaced by that of a primary. [`follow_setting`]
-/// begins another one.
+/// Switches the AOF off when the data set is about to be replaced by the data set of a primary.
+/// [`follow_setting`] begins a new AOF later.
 pub fn stop_for_sync(server: &mut Server) {
     if server.aof.state != State::Off {
         stop(server);
@@ -341,7 +345,7 @@ pub fn stop_for_sync(server: &mut Server) {
 }
 
 /// Begins the AOF after a primary's data set was loaded, if `appendonly` is set. If the data set
-/// came in a file, this file becomes the base, and nothing is written.
+/// came in an RDB file, this file becomes the base of the AOF, and no base is written.
 pub fn start_after_sync(server: &mut Server, file: Option<&Path>) {
     let config = &server.config;
     let reuses = config.appendonly && config.aof_use_rdb_preamble && server.aof.state == State::Off;
@@ -357,11 +361,12 @@ pub fn start_after_sync(server: &mut Server, file: Option<&Path>) {
             ),
         }
     }
-    // A failure is logged.
+    // A failure to begin the AOF has been logged.
     let _ = follow_setting(server);
 }
 
-/// Makes a file that has the present data set the base of a new AOF. Returns the base's name.
+/// Makes the RDB file `rdb`, which has the present data set, the base of a new AOF. Returns the
+/// file name of the base.
 fn adopt_rdb(server: &mut Server, rdb: &Path) -> io::Result<String> {
     create_dir(server)?;
     let (dir, name) = (dir(server), file_name(server));
@@ -382,7 +387,7 @@ fn adopt_rdb(server: &mut Server, rdb: &Path) -> io::Result<String> {
         {
             log::warn!("{} stays: {}", base_path.display(), error_text(&e));
         }
-        // The new incremental file is empty, so no data is lost.
+        // The new incremental file can be removed, as it is empty.
         reason.discard(&incr);
         return Err(reason.into());
     }
@@ -456,7 +461,7 @@ pub fn stop(server: &mut Server) {
     child::kill_and_wait(server, ChildKind::Aof);
 }
 
-/// SHUTDOWN: makes everything that was fed to the AOF durable.
+/// SHUTDOWN: writes and syncs everything that was fed to the AOF.
 pub fn finish(server: &mut Server) -> io::Result<()> {
     if !server.aof.feed.is_open() {
         return Ok(());

@@ -1,4 +1,4 @@
-//! The AOF's position in the replication history, for a partial resync after a restart.
+//! The position of the AOF's end in the replication history, for a partial resync after a restart.
 //!
 //! ```text
 //!   *3\r\n$3\r\nSET ..                            the commands of a turn
@@ -12,24 +12,25 @@
 //! **Invariant:** a position is used only if it is the end of the AOF. After commands without a
 //! position line, or an incomplete command, the position of the data set is unknown (`load`).
 //!
-//! **Limits:** the PINGs of the stream change the offset, but only a graceful shutdown records
-//! their effect. If a primary has sent a PING after its last command and crashes, its offset after
-//! the restart is below that of its replicas, and they get a full sync.
+//! **Limits:** the PINGs in the replication stream change the offset, but only a graceful shutdown
+//! records the offset after the last PING. If a primary has sent a PING after its last command and
+//! crashes, its offset after the restart is below the offset of its replicas, which then get a full
+//! sync.
 
 use crate::persist::rdb::{Position, is_history_id};
 use crate::state::Server;
 use crate::util::number::write_int;
 
-/// The position that was written last.
+/// The position line (`#REPL:`) that was added to the AOF last.
 #[derive(Default)]
 pub struct Noted {
     id: String,
     offset: u64,
-    /// The number of bytes that were fed to the AOF so far, including this line.
+    /// The number of bytes that had been fed to the AOF after the position line.
     fed: u64,
 }
 
-/// Adds the position behind the turn's commands, before they are written.
+/// Adds a position line behind the turn's commands, before the commands are written to the AOF.
 pub fn annotate(server: &mut Server) {
     let (aof, replication) = (&server.aof, &server.replication);
     let is_noted = aof.noted.fed == aof.feed.fed && aof.noted.id == replication.id;
@@ -38,7 +39,8 @@ pub fn annotate(server: &mut Server) {
     }
 }
 
-/// Called before a shutdown: adds the last position, if it has changed since the last line.
+/// Called before a shutdown: adds a position line, if the position has changed since the last
+/// position line.
 pub fn annotate_end(server: &mut Server) {
     let (noted, replication) = (&server.aof.noted, &server.replication);
     if noted.offset != replication.stream.end() || noted.fed != server.aof.feed.fed {
@@ -46,8 +48,8 @@ pub fn annotate_end(server: &mut Server) {
     }
 }
 
-/// Adds a line with the position. The function runs in each turn with a command, so it allocates
-/// nothing.
+/// Adds a position line to the AOF's buffer. The function runs in each turn that changes data, so
+/// it allocates nothing.
 fn append(server: &mut Server) {
     let Some((offset, db)) = Position::offset_and_db(server) else {
         return;
@@ -59,7 +61,7 @@ fn append(server: &mut Server) {
     aof.noted.fed = aof.feed.fed;
 }
 
-/// Appends the line for a position.
+/// Appends the line `#REPL:` for a position in the replication history.
 pub fn render(out: &mut Vec<u8>, id: &str, offset: u64, db: u32) {
     out.extend_from_slice(b"#REPL:");
     out.extend_from_slice(id.as_bytes());
@@ -70,7 +72,7 @@ pub fn render(out: &mut Vec<u8>, id: &str, offset: u64, db: u32) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Parses the line of a position, without its line end.
+/// Parses a line `#REPL:`, without its line end. Returns `None` if the line has another form.
 pub fn parse(line: &[u8]) -> Option<Position> {
     let text = std::str::from_utf8(line.strip_prefix(b"#REPL:")?).ok()?;
     let mut words = text.split(' ');

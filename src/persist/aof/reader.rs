@@ -10,12 +10,12 @@
 //! ```
 //!
 //! A crash may leave a file that ends within a command, or whose last block was allocated and never
-//! written, so that it has zeros. Both cases are [`Fault::Truncated`]: everything up to the last
-//! whole command is valid. Any other bytes that are not a command are [`Fault::Format`], and an
-//! operator must inspect the file.
+//! written, so that it has zeros. A file of either form has the fault [`Fault::Truncated`]:
+//! everything up to its last whole command is valid. Any other bytes that are not a command are the
+//! fault [`Fault::Format`], and an operator must inspect the file.
 //!
-//! **Invariant:** allocations are bounded by the size of the file, whatever the lengths in it are
-//! (`tests::a_length_is_not_believed`).
+//! **Invariant:** allocations are bounded by the size of the file, whatever lengths its commands
+//! announce (`tests::a_length_is_not_believed`).
 
 use std::io::{self, Read};
 use std::ops::Range;
@@ -27,16 +27,16 @@ use crate::persist::rdb::Position;
 use crate::util::number::parse_i64;
 
 const CHUNK: usize = 256 << 10;
-/// The maximum length of a line with a count, or of an annotation.
+/// The maximum length in bytes of a line of an AOF that has a number or an annotation.
 const LINE_MAX: usize = 64 << 10;
-/// The maximum number of arguments of a command.
+/// The number of arguments that a command of an AOF must have fewer than.
 const ARGC_MAX: i64 = 1 << 31;
 
-/// The reason why no command can be read.
+/// The reason why the next command of an AOF can't be read.
 #[derive(Debug)]
 pub enum Fault {
     Io(io::Error),
-    /// The file ends within a command, or the rest of it is zeros.
+    /// The file ends within a command, or the rest of the file is zeros.
     Truncated,
     Format {
         wanted: &'static str,
@@ -55,23 +55,23 @@ impl From<io::Error> for Fault {
 pub enum Item {
     /// A command; its arguments are in [`AofReader::argv`].
     Command,
-    /// A time annotation, `#TS:`, in seconds.
+    /// A time annotation, `#TS:`: the Unix time in seconds of the commands that follow.
     Stamp(i64),
-    /// The position in the replication history, `#REPL:`.
+    /// A line `#REPL:`: the position in the replication history of the commands that precede it.
     Position(Position),
     Comment,
     End,
 }
 
-/// Reads the items of an AOF.
+/// Reads the items of an AOF file: commands and annotations.
 pub struct AofReader<R> {
     source: R,
     buffer: Vec<u8>,
-    /// The position of the next byte in the buffer; below it, the position of the buffer in the
+    /// The position of the next byte in `buffer`; the next field is the position of `buffer` in the
     /// file.
     pos: usize,
     start: u64,
-    /// The file's length in bytes.
+    /// The length of the file in bytes.
     len: u64,
     args: Vec<Range<usize>>,
     /// The number of lines read, for error messages.
@@ -79,8 +79,8 @@ pub struct AofReader<R> {
 }
 
 impl<R: Read> AofReader<R> {
-    /// Creates a reader that starts at `offset` of a file of `len` bytes. `source` must be at this
-    /// position.
+    /// Creates a reader that starts at `offset` of a file of `len` bytes. `source` must be at the
+    /// position `offset`.
     pub fn new(source: R, offset: u64, len: u64) -> AofReader<R> {
         AofReader {
             source,
@@ -93,12 +93,12 @@ impl<R: Read> AofReader<R> {
         }
     }
 
-    /// The position of the next item, or of the fault.
+    /// The position in the file of the next item, or of the fault.
     pub fn offset(&self) -> u64 {
         self.start + self.pos as u64
     }
 
-    /// The arguments of the command read last.
+    /// The arguments of the command that was read last.
     pub fn argv(&self) -> Vec<&[u8]> {
         self.args
             .iter()
@@ -106,7 +106,8 @@ impl<R: Read> AofReader<R> {
             .collect()
     }
 
-    /// Reads the next item. After a fault, [`AofReader::offset`] is the position of the fault.
+    /// Reads the next item of the AOF. After a fault, [`AofReader::offset`] is the position of the
+    /// fault.
     pub fn next_item(&mut self) -> Result<Item, Fault> {
         self.forget_consumed();
         if !self.fill(1)? {
@@ -151,7 +152,7 @@ impl<R: Read> AofReader<R> {
         Ok(())
     }
 
-    /// Parses the number of a line like `*3\r\n`.
+    /// Reads a line like `*3\r\n`, which begins with `sign`, and returns its number.
     fn number(&mut self, sign: u8, wanted: &'static str) -> Result<i64, Fault> {
         if !self.fill(1)? {
             return Err(Fault::Truncated);
@@ -203,8 +204,8 @@ impl<R: Read> AofReader<R> {
         self.buffer[self.pos..].contains(&0)
     }
 
-    /// The fault for an unexpected byte at `pos`. The file has a torn tail if all bytes from the
-    /// first zero on are zeros.
+    /// The fault for an unexpected byte at `pos`: `Truncated` if the line has a zero, and all bytes
+    /// of the file from there on are zeros, otherwise `Format`.
     fn unexpected(&mut self, wanted: &'static str) -> Fault {
         let line = self.buffer[self.pos..]
             .split(|&b| b == b'\n')
@@ -226,8 +227,8 @@ impl<R: Read> AofReader<R> {
         Fault::Format { wanted, found }
     }
 
-    /// Whether the file has only zeros from `pos` to its end. The bytes are not kept, since nothing
-    /// is read after a fault.
+    /// Whether the file has only zeros from `pos` to its end. The bytes that this function reads
+    /// are not kept, since nothing is read after a fault.
     fn only_zeros_from(&mut self, pos: usize) -> io::Result<bool> {
         if self.buffer[pos..].iter().any(|&b| b != 0) {
             return Ok(false);
@@ -253,7 +254,8 @@ impl<R: Read> AofReader<R> {
         }
     }
 
-    /// Reads until at least `wanted` bytes follow `pos`. Returns false if the file ends before.
+    /// Reads from the file until at least `wanted` bytes follow `pos` in the buffer. Returns false
+    /// if the file ends before.
     fn fill(&mut self, wanted: usize) -> Result<bool, Fault> {
         while self.buffer.len() - self.pos < wanted {
             let missing = wanted - (self.buffer.len() - self.pos);
@@ -274,8 +276,8 @@ mod tests {
     use crate::ds::bulk::push_command;
     use proptest::prelude::*;
 
-    /// Reads all commands. Returns them, the end of the last whole command, and the result of the
-    /// reader.
+    /// Reads all commands of an AOF. Returns the commands, the end of the last whole command, and
+    /// the result of the reader.
     fn read(bytes: &[u8]) -> (Vec<Vec<Vec<u8>>>, u64, Result<(), Fault>) {
         let mut reader = AofReader::new(bytes, 0, bytes.len() as u64);
         let (mut commands, mut good) = (Vec::new(), 0);
@@ -318,7 +320,8 @@ mod tests {
             if let Err(fault) = end {
                 prop_assert!(matches!(fault, Fault::Truncated), "{:?}", fault);
             }
-            // The last block has zeros, which may include the rest of an argument.
+            // The last block of the file is filled with zeros, which may happen to be the rest of
+            // an argument.
             torn.resize(cut + zeros, 0);
             let (found, good, end) = read(&torn);
             prop_assert!(found.len() >= whole && good as usize >= ends[whole]);

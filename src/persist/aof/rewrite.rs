@@ -8,8 +8,8 @@
 //! ```
 //!
 //! The new incremental file is opened before the fork. So the base has exactly the data before the
-//! fork, and the new file the commands after it. If the rewrite fails, the old base and both
-//! incremental files have all data.
+//! fork, and the new incremental file the commands after the fork. If the rewrite fails, the old
+//! base, the old and the new incremental file have all data.
 //!
 //! After three failures in a row, automatic rewrites pause. The pause grows from a minute to an
 //! hour by doubling.
@@ -30,30 +30,30 @@ use crate::state::Server;
 use crate::sys::error_text;
 use crate::sys::tape;
 
-/// The number of failures in a row after which automatic rewrites pause.
+/// The number of failed rewrites in a row after which automatic rewrites pause.
 const FAILURES_BEFORE_PAUSE: u32 = 3;
 const PAUSE_MAX_MINUTES: i64 = 60;
-/// The number of bytes after which the file is synced, so that the last fsync is short.
+/// The number of bytes after which the child syncs the base file, so that the last fsync is short.
 const SYNC_EVERY_BYTES: u64 = 4 << 20;
 
-/// The state of rewrites.
+/// The state of AOF rewrites: the result of the last one, and the pause after failures.
 #[derive(Default)]
 pub struct Rewrite {
     pub failed: bool,
-    /// The duration of the last rewrite in seconds.
+    /// The duration of the last AOF rewrite in seconds.
     pub last_seconds: Option<i64>,
     pub started: u64,
     pub failures_in_a_row: u32,
     pause_minutes: i64,
-    /// The Unix time until which rewrites pause; 0 for no pause.
+    /// The Unix time in seconds until which automatic rewrites pause; 0 for no pause.
     paused_until_s: i64,
 }
 
-/// No rewrite has begun; the server's log has the reason.
+/// The error of a rewrite that could not begin; the server's log has the reason.
 #[derive(Debug)]
 pub struct CantStart;
 
-/// Starts a rewrite in a child.
+/// Starts a rewrite of the AOF in a child.
 pub fn start(server: &mut Server) -> Result<(), CantStart> {
     if server.child.is_some() {
         return Err(CantStart);
@@ -87,7 +87,7 @@ fn temp_path(pid: u32) -> PathBuf {
     format!("temp-rewriteaof-bg-{pid}.aof").into()
 }
 
-/// The name of the file that a child writes until the file is complete.
+/// The path of the base file while a child writes it; the complete file is renamed.
 fn temp_inner_path(pid: u32) -> PathBuf {
     format!("temp-rewriteaof-{pid}.aof").into()
 }
@@ -102,7 +102,8 @@ fn child_body(server: &mut Server, pipe: &Pipe) -> Result<(), i32> {
     Ok(())
 }
 
-/// Writes the data set to a file. The file gets its name only when it is complete and durable.
+/// Writes the data set to a base file. The file gets the name `path` only when it is complete and
+/// durable.
 pub fn write_base(server: &Server, path: &Path, pipe: Option<&Pipe>) -> io::Result<()> {
     let temp = temp_inner_path(std::process::id());
     write_base_to(server, &temp, pipe)
@@ -150,7 +151,7 @@ fn write_base_to(server: &Server, path: &Path, pipe: Option<&Pipe>) -> io::Resul
     file.sync_all()
 }
 
-/// A file that is synced after each `step` bytes.
+/// A writer to a file that syncs the file after each `step` bytes.
 struct SyncedInSteps<'a> {
     file: &'a File,
     unsynced: u64,
@@ -173,7 +174,7 @@ impl Write for SyncedInSteps<'_> {
     }
 }
 
-/// Handles the end of the child that rewrites.
+/// Handles the end of the child that rewrites the AOF.
 pub fn rewrite_done(server: &mut Server, outcome: Outcome) {
     server.aof.last_cow_bytes = outcome.cow_bytes;
     let temp = temp_path(outcome.pid as u32);
@@ -191,18 +192,20 @@ pub fn rewrite_done(server: &mut Server, outcome: Outcome) {
         note_failure(server, outcome);
     }
     for path in [temp, temp_inner_path(outcome.pid as u32)] {
-        // Usually neither file exists: a child's file is renamed when it is complete.
+        // An error is ignored: the files exist only after a failure, as a child's file is renamed
+        // when it is complete.
         let _ = std::fs::remove_file(path);
     }
     if server.aof.state == State::WaitRewrite {
-        // There is no new base, so the next attempt begins with an empty file of its own.
+        // The first rewrite has failed, so there is no base: the next attempt begins with an empty
+        // incremental file of its own.
         let temp = temp_incr_path(server);
         log::info!(
             "Removing the temp incr aof file {} in the background",
             temp.display()
         );
-        // The next attempt needs the name, so it is removed at once. The file's blocks are freed
-        // when the file is closed.
+        // The next attempt needs the name of the incremental file, so the name is removed at once.
+        // The file's blocks are freed when the file is closed.
         let _ = std::fs::remove_file(&temp);
         close_files(server);
         follow_sink(server);
@@ -211,8 +214,8 @@ pub fn rewrite_done(server: &mut Server, outcome: Outcome) {
     server.aof.rewrite.last_seconds = Some(outcome.seconds);
 }
 
-/// Counts a failed rewrite. One that can't start counts, too: if the fork fails, a new incremental
-/// file is left.
+/// Counts a failed rewrite. A rewrite that can't start counts too: if the fork fails, a new
+/// incremental file is left.
 fn count_failure(server: &mut Server) {
     server.aof.rewrite.failed = true;
     server.aof.rewrite.failures_in_a_row += 1;
@@ -236,12 +239,14 @@ fn note_failure(server: &mut Server, outcome: Outcome) {
     }
 }
 
-/// Makes the child's file the base. After an error, which is logged, the AOF is unchanged.
+/// Makes the child's file the base of the AOF. After an error, which is logged, the AOF is
+/// unchanged.
 fn adopt(server: &mut Server, temp: &Path) -> Result<(), ()> {
     let began = std::time::Instant::now();
     let (dir, name) = (dir(server), file_name(server));
     let mut manifest = server.aof.manifest.clone();
-    // The format is read from the file: the setting may have changed since the fork.
+    // The format of the base (RDB or commands) is read from the file, as the setting may have
+    // changed since the fork.
     let is_rdb = super::load::begins_with_rdb(temp);
     super::skip_unnamed(&mut manifest, &dir, &name);
     let base = manifest.new_base(&name, is_rdb).clone();
@@ -315,12 +320,13 @@ fn rename(from: &Path, to: &Path, what: &str) -> Result<(), ()> {
     }
 }
 
-/// Starts a requested rewrite, unless rewrites pause. Returns whether a rewrite was started.
+/// Starts a requested rewrite of the AOF, unless rewrites pause after failures. Returns whether a
+/// rewrite was started.
 pub fn start_wished(server: &mut Server) -> bool {
     !must_pause(server) && start(server).is_ok()
 }
 
-/// Starts a rewrite if the AOF has grown enough.
+/// Starts a rewrite if the AOF has grown by `auto-aof-rewrite-percentage`.
 pub fn start_if_due(server: &mut Server) {
     let (aof, config) = (&server.aof, &server.config);
     let percentage = u64::from(config.auto_aof_rewrite_percentage);
@@ -331,7 +337,7 @@ pub fn start_if_due(server: &mut Server) {
     let growth = growth_percent(aof.current_size, aof.base_size);
     if growth >= percentage && !must_pause(server) {
         log::info!("Starting automatic rewriting of AOF on {growth}% growth");
-        // The error has been logged.
+        // An error of the rewrite has been logged.
         let _ = start(server);
     }
 }
@@ -341,7 +347,8 @@ fn growth_percent(size: u64, base: u64) -> u64 {
     u64::try_from(percent.saturating_sub(100)).unwrap_or(u64::MAX)
 }
 
-/// Whether a rewrite must wait, after failures in a row. Begins a pause if one is due.
+/// Whether automatic rewrites pause after failures in a row. Begins a pause if the last attempt
+/// after a pause has failed.
 fn must_pause(server: &mut Server) -> bool {
     let now_s = server.clock.now_s();
     let rewrite = &mut server.aof.rewrite;
@@ -373,7 +380,7 @@ pub enum Answer {
     Failed,
 }
 
-/// BGREWRITEAOF: starts a rewrite, or puts a wish for one in the queue.
+/// BGREWRITEAOF: starts a rewrite, or puts a request for a rewrite in the queue of the next child.
 pub fn request(server: &mut Server) -> Answer {
     match &server.child {
         Some(child) if child.kind == ChildKind::Aof => Answer::InProgress,
@@ -391,9 +398,9 @@ pub fn request(server: &mut Server) -> Answer {
     }
 }
 
-/// DEBUG LOADAOF: writes all fed bytes, so that the AOF can be read again.
+/// DEBUG LOADAOF: writes the AOF's whole buffer, so that the AOF can be read again.
 pub fn flush_before_reading(server: &mut Server) {
-    // An error is logged; bytes that can't be written are not read back.
+    // An error has been logged; bytes that can't be written are missing when the AOF is read again.
     let _ = flush::flush_now(server);
 }
 

@@ -30,9 +30,9 @@ use crate::types::zset::Zset;
 use crate::types::{KeyRef, Value};
 use crate::util::number::{IntBuf, write_g};
 
-/// The maximum number of elements in one command.
+/// The maximum number of elements of a value in one command of the base file.
 const ITEMS_PER_CMD: usize = 64;
-/// The number of bytes of commands that are collected before they are written.
+/// The number of bytes of commands that are collected before they are written to the file.
 const CHUNK_BYTES: usize = 64 << 10;
 
 /// Writes the whole data set as commands.
@@ -65,7 +65,7 @@ pub fn write_data_set(server: &Server, sink: &mut dyn Write, meter: Meter) -> io
     sink.write_all(&out)
 }
 
-/// Appends the commands that create the key of this entry.
+/// Appends the commands that create the key of `entry`, with its value and its time to live.
 pub fn write_key(out: &mut Vec<u8>, entry: KeyRef) {
     let key = entry.key();
     match entry.value() {
@@ -93,16 +93,17 @@ fn write_object(out: &mut Vec<u8>, key: &[u8], value: &Value) {
     }
 }
 
-/// Commands of the form `VERB key item item ..`, with a limited number of items in each.
+/// Writes commands of the form `VERB key item item ..`, with at most [`ITEMS_PER_CMD`] items in
+/// each command.
 struct Batches<'a> {
     out: &'a mut Vec<u8>,
     verb: &'a [u8],
     key: &'a [u8],
-    /// The number of items still to come; below it, the number of free places in the present
-    /// command.
+    /// The number of items that are still to be written; the next field is how many of them belong
+    /// to the present command.
     left: usize,
     room: usize,
-    /// The number of arguments for each element of a value.
+    /// The number of arguments for each item: 2 for a pair, such as a field and its value.
     width: usize,
 }
 

@@ -1,9 +1,9 @@
 //! Forecasts the memory that a fork needs, before the fork.
 //!
 //! The forecast warns an operator before memory runs out: a fork copies the page tables at once,
-//! and every page that is written while the child lives. The number of written pages is estimated
-//! from the rate of writes and the time that the last child of this kind took. The estimate assumes
-//! the worst case, a page for each write, but no more than all pages.
+//! and the system copies every page that is written while the child lives. The number of written
+//! pages is estimated from the rate of writes and the duration of the last child with the same
+//! task. The estimate assumes the worst case, a page for each write, but no more than all pages.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ pub struct Forecast {
     pub page_tables: u64,
     /// The maximum number of bytes that are copied while the child lives.
     pub copied: u64,
-    /// The available memory of the system, if it is known.
+    /// The available memory of the system; `None` if it is not known.
     pub available: Option<u64>,
 }
 
@@ -34,10 +34,10 @@ impl Forecast {
     }
 }
 
-/// The figures from which forecasts are computed.
+/// The figures of the past from which the memory for a fork is forecast.
 #[derive(Default)]
 pub struct History {
-    /// The duration of the last child of each kind.
+    /// The duration of the last child of each kind (RDB, AOF, slots).
     pub(super) last: [Option<Duration>; KINDS],
     /// The number of changes per second, as a moving average.
     writes_per_s: f64,
@@ -84,7 +84,7 @@ impl Server {
             return;
         }
         if history.sampled_ms > 0 {
-            // A save resets the counter, so only the changes since the save are known.
+            // A save sets `dirty` to zero, so only the changes since the save are known.
             let changes = self
                 .dirty
                 .checked_sub(history.sampled_dirty)

@@ -1,4 +1,4 @@
-//! The forked child. There is at most one child, and it has the data set as it was at the fork.
+//! The forked child. There is at most one child, which has the data set as it was at the fork.
 //!
 //! ```text
 //!   parent                                     child (a copy; pages are shared until one side writes)
@@ -13,9 +13,10 @@
 //!     cron: start_next (wishes.rs)
 //! ```
 //!
-//! A child that hangs, for instance in a file system that doesn't respond, would prevent all other
-//! children. So a child that reports no progress for `child-stall-timeout` is killed. Only the time
-//! during which this process ran counts, so that no child is killed after a machine's sleep.
+//! A child that hangs, for instance in a file system that doesn't respond, would prevent any other
+//! child, as there is only one at a time. So a child that reports no progress for
+//! `child-stall-timeout` is killed. Only the time during which this process ran counts, so that no
+//! child is killed after a machine's sleep.
 //!
 //! **Invariant:** a child ends in [`fork::exit_now`], never by returning: otherwise two processes
 //! would run the loop on the same sockets (`start` has no path out of the child).
@@ -49,7 +50,7 @@ use self::report::Reports;
 pub use self::report::{Meter, Pipe, Progress};
 pub use self::wishes::{Wish, start_next};
 
-/// The purpose of a child, which is also its kind.
+/// The purpose of a child: to save the data set, to rewrite the AOF, or to send slots.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ChildKind {
     /// The child saves a snapshot (BGSAVE, save points), or sends the data set to replicas.
@@ -63,7 +64,7 @@ pub enum ChildKind {
 const KINDS: usize = 3;
 
 impl ChildKind {
-    /// The child's name in `ps`.
+    /// The title of the child's process, which `ps` shows.
     fn title(self) -> &'static str {
         match self {
             ChildKind::Rdb => "redis-rdb-bgsave",
@@ -82,11 +83,12 @@ impl ChildKind {
     }
 }
 
-/// The destination of the child's bytes.
+/// The destination of the bytes that a child writes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Target {
     Disk,
-    /// The bytes go to replicas, by a pipe or by their sockets; no file is written.
+    /// The bytes go to replicas, by a pipe to the server or by the replicas' sockets; no file is
+    /// written.
     Replicas,
 }
 
@@ -95,12 +97,12 @@ pub enum Target {
 pub struct Job<'a> {
     pub kind: ChildKind,
     pub target: Target,
-    /// The sockets that the child uses; the child closes all others.
+    /// The sockets that the child uses; the child closes all other sockets.
     pub keep: &'a [RawFd],
 }
 
 impl Job<'_> {
-    /// A job that writes a file.
+    /// The work of a child that writes a file.
     pub fn to_disk(kind: ChildKind) -> Self {
         Job {
             kind,
@@ -120,15 +122,16 @@ pub struct Child {
     pub progress: Progress,
     /// The number of keys at the fork.
     pub keys_total: u64,
-    /// The Unix time of the last report in milliseconds.
+    /// The Unix time of the child's last report in milliseconds.
     reported_ms: i64,
     reports: Reports,
-    /// The pipe's registration in the loop; `None` if the cron polls the pipe.
+    /// The registration of the child's pipe in the event loop; `None` if the cron polls the pipe.
     token: Option<Token>,
     stall: Stall,
 }
 
-/// The figures of past children, the forecast for the next one, and the queue of wishes.
+/// What the server keeps about children apart from the running one: figures of past children, the
+/// forecast for the next child, and the queue of requests (wishes).
 #[derive(Default)]
 pub struct Forks {
     /// The pipes of children that have ended, which are still registered in the loop. [`watch`]
@@ -143,28 +146,29 @@ pub struct Forks {
     pub slots: Option<SlotHooks>,
 }
 
-/// Callbacks of replication, a module that may use this one.
+/// Callbacks of replication, which this module can't import: replication is a higher layer.
 #[derive(Clone, Copy)]
 pub struct ReplicationHooks {
-    /// Grants [`Wish::Sync`]: starts a child, for a target that replication chooses. Returns false
-    /// if that is not possible now; the wish then stays in the queue.
+    /// Starts the child that a [`Wish::Sync`] requests, with a target that replication chooses.
+    /// Returns false if that is not possible now; the wish then stays in the queue.
     pub start: fn(&mut Server) -> bool,
     /// Called when a child of kind `Rdb` has ended, whatever its target was: replicas may also wait
-    /// for the file. The snapshot's own handler has run before. The pipe may still have unread
-    /// bytes.
+    /// for a snapshot's file. The handler for the file (`rdb::background_save_done`) has run
+    /// before. A pipe to replicas may still have unread bytes.
     pub ended: fn(&mut Server, &Outcome),
 }
 
-/// Callbacks of the moves of slots, a module that may use this one.
+/// Callbacks of the moves of slots, which this module can't import: they are in a higher layer.
 #[derive(Clone, Copy)]
 pub struct SlotHooks {
-    /// Grants [`Wish::Slots`], as [`ReplicationHooks::start`] grants `Wish::Sync`.
+    /// Starts the child that a [`Wish::Slots`] requests. Returns false if that is not possible now;
+    /// the wish then stays in the queue.
     pub start: fn(&mut Server) -> bool,
     /// Called when a child of kind `Slots` has ended.
     pub ended: fn(&mut Server, &Outcome),
 }
 
-/// The result of a child.
+/// The result of a child that has ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Outcome {
     pub pid: i32,
@@ -174,8 +178,7 @@ pub struct Outcome {
     pub cow_bytes: u64,
     /// The duration of the child's work in seconds.
     pub seconds: i64,
-    /// Bit n is set if the n-th socket of the child did not get all bytes; the other sockets may
-    /// have got them.
+    /// Bit n is set if the n-th socket to which the child wrote did not get all bytes.
     pub failed_sockets: u64,
 }
 
@@ -185,7 +188,8 @@ impl Outcome {
         self.exit == Exit::Code(0)
     }
 
-    /// Whether the parent ended the child by a signal, which is neither an error nor a result.
+    /// Whether the child ended because the parent sent it a signal, which is neither an error nor a
+    /// success.
     pub fn was_asked_to_end(&self) -> bool {
         matches!(
             self.exit,
@@ -194,7 +198,7 @@ impl Outcome {
     }
 }
 
-/// Measures the time without a report.
+/// Measures for how long the child has not reported progress.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 struct Stall {
     silent_ms: i64,
@@ -202,13 +206,13 @@ struct Stall {
     killed: bool,
 }
 
-/// The maximum time that one check adds. A longer interval was spent elsewhere, by a machine's
-/// sleep or a change of the clock.
+/// The maximum time, in milliseconds, that one check adds to the time without a report. A longer
+/// interval between two checks is a sleep of the machine or a change of the clock.
 const LOOK_MAX_MS: i64 = 1000;
 
 impl Stall {
-    /// Whether the child must be killed, because it has reported nothing for `timeout_s` seconds; 0
-    /// means never.
+    /// Whether the child must be killed, because it has reported nothing for `timeout_s` seconds;
+    /// with a `timeout_s` of 0, never.
     fn look(&mut self, now_ms: i64, reported: bool, timeout_s: u32) -> bool {
         let passed_ms = (now_ms - self.looked_ms).clamp(0, LOOK_MAX_MS);
         self.looked_ms = now_ms;
@@ -223,15 +227,16 @@ impl Stall {
 }
 
 /// The number of steps by which the priority of a child is lowered, if the child has no processors
-/// of its own. The child then gets some ten times less of a shared processor. Otherwise, with
-/// client, server and child on two processors, clients wait for the child's time slices. A child
-/// that sends the data set to replicas keeps its priority: until a replica has the data, they are
-/// in one place, and the primary keeps the stream meanwhile. On a machine with other work it would
-/// take many times longer. Its pauses give the server time (`pauses`).
+/// of its own. The child then gets about a tenth of a processor that it shares with the server.
+/// With the server's priority, clients would wait for the child's time slices. A child that sends
+/// the data set to replicas keeps its priority: until a replica has the data, there is only one
+/// copy of it, and the primary must keep the replication stream. With a lower priority, the
+/// transfer would take many times longer on a busy machine. The child's pauses (`pauses`) give the
+/// server time.
 const GIVE_WAY: i32 = 10;
 
 /// Forks, and runs `body` in the child; an `Err` of `body` is the exit code. The parent returns at
-/// once. The caller has checked that there is no other child.
+/// once, with the child's pid. If a child runs already, that is an error.
 pub fn start(
     server: &mut Server,
     job: Job,
@@ -296,7 +301,7 @@ impl Child {
         }
     }
 
-    /// The progress in percent.
+    /// The percentage of keys that the child has processed.
     pub fn percent(&self) -> f64 {
         match self.keys_total {
             0 => 0.0,
@@ -304,7 +309,7 @@ impl Child {
         }
     }
 
-    /// The number of seconds since the last report.
+    /// The number of seconds since the child's last report.
     pub fn report_age_s(&self, now_ms: i64) -> i64 {
         match self.progress.cow_peak {
             0 => 0,
@@ -312,7 +317,7 @@ impl Child {
         }
     }
 
-    /// Reads the child's reports. Returns whether there was one.
+    /// Reads the child's reports. Returns whether there was a new report.
     fn read_reports(&mut self, now_ms: i64) -> bool {
         let Some(progress) = self.reports.read() else {
             return false;
@@ -322,7 +327,7 @@ impl Child {
         true
     }
 
-    /// Kills a child that makes no progress. [`reap`] collects it later.
+    /// Kills a child that makes no progress. [`reap`] handles its end later.
     fn kill_if_stalled(&mut self, now_ms: i64, reported: bool, timeout_s: u32) {
         if self.stall.look(now_ms, reported, timeout_s) {
             log::warn!(
@@ -359,7 +364,8 @@ fn enter_child(server: &mut Server, job: Job) {
     if cpus.is_empty() && job.target == Target::Disk {
         process::give_way(GIVE_WAY);
     } else if !cpus.is_empty() {
-        // A list of processors that the machine does not have changes nothing.
+        // An error is ignored: if the machine does not have these processors, the child runs on
+        // any.
         let _ = process::set_cpu_affinity(&cpus.to_str_lossy());
     }
 }
@@ -373,7 +379,8 @@ fn note_fork(server: &mut Server, took: Duration) {
         .add_if_needed("fork", took.as_millis() as u64, now_s);
 }
 
-/// Allows tables to be resized and accesses to be recorded exactly while there is no child.
+/// Allows hash tables to be resized and accesses of keys to be recorded exactly while there is no
+/// child, since these writes would make the system copy pages.
 fn follow_child(server: &mut Server) {
     server.evict.freeze(server.child.is_some());
     server.follow_resize_policy();
@@ -389,20 +396,20 @@ pub fn watch(el: &mut EventLoop<Server>, server: &mut Server) {
     let Some(child) = server.child.as_mut().filter(|child| child.token.is_none()) else {
         return;
     };
-    // If the loop is full, the cron polls the pipe.
+    // If the event loop can't take another file, the cron polls the pipe.
     if let Ok(token) = el.add_file(child.reports.fd(), Class::First, 0) {
         el.set_handler(token, Mask::READABLE, report_handler);
         child.token = Some(token);
     }
 }
 
-/// Called when the child has reported or ended. In a nested turn the data set is in the middle of a
-/// command, so the done handler must wait for the cron.
+/// Called when the child has reported or ended. In a nested turn a command is only partly executed,
+/// so the end of the child is handled later, by the cron.
 fn report_handler(_: &mut EventLoop<Server>, server: &mut Server, token: Token, _: Mask) -> Io {
     if !server.is_nested() {
         reap(server);
     }
-    // The pipe may end a moment before the child's process does.
+    // The pipe may end a moment before the child's process: then the handler is called again.
     let ending = |child: &Child| child.token == Some(token) && child.reports.ended;
     match server.child.as_ref().is_some_and(ending) && !server.is_nested() {
         true => Io::More,
@@ -411,7 +418,7 @@ fn report_handler(_: &mut EventLoop<Server>, server: &mut Server, token: Token, 
 }
 
 /// Called by the cron and the pipe's handler: reads the child's reports. If the child has ended,
-/// its done handler is run.
+/// its result is handled.
 pub fn reap(server: &mut Server) {
     server.sample_writes();
     let now_ms = server.clock.now_ms;
@@ -464,7 +471,8 @@ fn done(server: &mut Server, exit: Exit) {
     server.traced(trace::EventKind::ChildEnd, began, outcome.pid as u64);
 }
 
-/// Sends the child of this kind the signal to end. [`reap`] collects it later.
+/// Sends the running child the signal to end, if it is of this kind. [`reap`] handles its end
+/// later.
 pub fn kill(server: &mut Server, kind: ChildKind) {
     if let Some(child) = server.child.as_ref().filter(|child| child.kind == kind) {
         log::info!("Killing running {} child: {}", child.kind.name(), child.pid);
@@ -472,7 +480,8 @@ pub fn kill(server: &mut Server, kind: ChildKind) {
     }
 }
 
-/// Ends the child as [`kill`] does, and waits until it has ended and its done handler has run.
+/// Sends the running child the signal to end, if it is of this kind, waits until it has ended, and
+/// handles its result.
 pub fn kill_and_wait(server: &mut Server, kind: ChildKind) {
     kill(server, kind);
     if let Some(pid) = server

@@ -1,4 +1,5 @@
-//! Short pauses of a child while the server waits for a processor.
+//! A child (which saves or sends the data set) makes short pauses while the server waits for a
+//! processor.
 //!
 //! If processes are ready to run on all processors, the kernel switches between them by time
 //! slices: 4 milliseconds with 250 ticks a second. A child that works without a stop keeps its
@@ -13,31 +14,32 @@
 //! ```
 //!
 //! The kernel counts how long the server's thread was ready to run but did not run
-//! (`/proc/<pid>/schedstat`). The child reads the count every 5 milliseconds. If it grew by more
-//! than a twentieth of the time, the child makes pauses for the next 100 milliseconds: with pauses,
-//! the server hardly waits, which does not mean that they can end.
+//! (`/proc/<pid>/schedstat`). The child reads the count every 5 milliseconds. If the count grew by
+//! more than a twentieth of the time, the child makes pauses for the next 100 milliseconds. During
+//! this time a count that hardly grows does not end the pauses, since it is their effect.
 //!
-//! **Limits.** Pauses take at most half of the child's time, also if each lasts longer than wanted
-//! since other processes are ready, too. So the pauses double the duration of a child at most. A
-//! kernel without that file has no pauses.
+//! **Limits.** Pauses take at most half of the child's time, also if a pause lasts longer than
+//! wanted because other processes are ready to run. So the pauses double the duration of a child at
+//! most. On a kernel without `/proc/<pid>/schedstat`, a child makes no pauses.
 
 use std::time::{Duration, Instant};
 
 use crate::sys::process;
 
-/// The work between two pauses.
+/// The time for which a child works between two pauses.
 const WORK: Duration = Duration::from_micros(100);
 const PAUSE: Duration = Duration::from_micros(100);
-/// The interval of looks at the server's count.
+/// The interval at which the child reads how long the server has waited for a processor.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
-/// The server waits if its count grows by more than 1 / `WAITING_SHARE` of the time.
+/// The server counts as waiting if it waits for a processor for more than 1 / `WAITING_SHARE` of
+/// the time.
 const WAITING_SHARE: u32 = 20;
-/// For how long the child makes pauses after the server has waited.
+/// The time for which the child makes pauses after the server has waited for a processor.
 const CARE: Duration = Duration::from_millis(100);
-/// Pauses take at most 1 / `PAUSED_SHARE` of the child's time.
+/// A child's pauses take at most 1 / `PAUSED_SHARE` of its time.
 const PAUSED_SHARE: u32 = 2;
 
-/// The pauses of one child. All times are since its start.
+/// The pauses of one child. All times are measured from the child's start.
 pub(super) struct Pauses {
     began: Instant,
     server: i32,
@@ -45,7 +47,8 @@ pub(super) struct Pauses {
 }
 
 impl Pauses {
-    /// The pauses of this process while the process `server` waits.
+    /// Creates the pauses of this process, a child; `server` is the pid of the server, for which
+    /// the child pauses.
     pub(super) fn new(server: i32) -> Pauses {
         Pauses {
             began: Instant::now(),
@@ -54,7 +57,7 @@ impl Pauses {
         }
     }
 
-    /// Called after a little work: pauses if the time for it has come.
+    /// Called after a few keys or a written buffer: pauses if a pause is due.
     pub(super) fn step(&mut self) {
         let now = self.began.elapsed();
         if self.plan.is_due(now, || process::waited(self.server)) {
@@ -64,21 +67,21 @@ impl Pauses {
     }
 }
 
-/// When to pause.
+/// Decides when the child pauses.
 #[derive(Default)]
 struct Plan {
     next_look: Duration,
-    /// The time and the server's count at the last look.
+    /// The time of the last look, and how long the server had waited for a processor by then.
     last: Option<(Duration, Duration)>,
-    /// The child makes pauses until this time.
+    /// The time until which the child makes pauses.
     until: Duration,
     next_pause: Duration,
-    /// The sum of all pauses.
+    /// The total duration of all pauses.
     paused: Duration,
 }
 
 impl Plan {
-    /// Whether a pause is due; `waited` reads the server's count.
+    /// Whether a pause is due; `waited` reads how long the server has waited for a processor.
     fn is_due(&mut self, now: Duration, waited: impl FnOnce() -> Option<Duration>) -> bool {
         if now >= self.next_look {
             self.look(now, waited());
@@ -112,8 +115,8 @@ mod tests {
     const STEP: Duration = Duration::from_micros(10);
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// The number of pauses, each of the length `pause`, in a second; `waits` is the share of the
-    /// time for which the server waits.
+    /// The number of pauses, each of the length `pause`, that a child makes in a second; `waits` is
+    /// the share of the time for which the server waits for a processor.
     fn pauses(pause: Duration, waits: Option<f64>) -> u32 {
         let (mut plan, mut now, mut count) = (Plan::default(), Duration::ZERO, 0);
         while now < SECOND {

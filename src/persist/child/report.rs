@@ -6,9 +6,9 @@
 //! ```
 //!
 //! A report is five numbers, few enough bytes for a pipe to transfer at once: keys done, bytes
-//! written, bytes of memory copied (now, and the maximum), and the sockets that were given up. A
-//! report is sent only after some progress, at most once in `REPORT_EVERY`, so a child without
-//! reports makes no progress.
+//! written, bytes of memory copied (now, and the maximum), and the replicas' sockets that were
+//! given up. A report is sent only after some progress, at most once in `REPORT_EVERY`, so a child
+//! without reports makes no progress.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
@@ -20,9 +20,10 @@ use crate::persist::loading::delay;
 use crate::sys::fork;
 use crate::sys::tape;
 
-/// The number of keys between two checks whether `REPORT_EVERY` has passed since the last report.
+/// The number of keys after which the child checks whether `REPORT_EVERY` has passed since the last
+/// report.
 const KEYS_PER_LOOK: u64 = 1024;
-/// The number of keys between two checks whether the child should pause.
+/// The number of keys after which the child checks whether it should pause.
 const KEYS_PER_STEP: u64 = 32;
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// The measurement of the copied memory takes long in a big process, so it may take at most 1 /
@@ -31,7 +32,7 @@ const MEASURE_SHARE: u32 = 100;
 const NUMBERS: usize = 5;
 const REPORT_BYTES: usize = NUMBERS * 8;
 
-/// A child's report.
+/// The report of a child: its progress so far.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Progress {
     /// The number of keys that the child has processed.
@@ -42,7 +43,7 @@ pub struct Progress {
     pub cow_bytes: u64,
     /// The maximum of `cow_bytes` so far.
     pub cow_peak: u64,
-    /// Bit n is set if the n-th of the child's sockets was given up.
+    /// Bit n is set if the n-th socket to which the child writes was given up after an error.
     pub failed_sockets: u64,
 }
 
@@ -84,7 +85,7 @@ pub struct Pipe {
 }
 
 impl Pipe {
-    /// Creates the child's end; `server` is the pid of the parent.
+    /// Creates the child's end of the pipe; `server` is the pid of the parent.
     pub(super) fn new(to: PipeWriter, server: i32) -> Pipe {
         let first = Instant::now() + REPORT_EVERY;
         Pipe {
@@ -103,8 +104,8 @@ impl Pipe {
         progress
     }
 
-    /// Counts a processed key, sends a report if one is due, and pauses while the server waits for
-    /// a processor.
+    /// Counts a processed key, sends a report if a report is due, and pauses while the server waits
+    /// for a processor.
     #[inline]
     pub fn key_done(&self) {
         let progress = self.count(|progress| progress.keys += 1);
@@ -123,12 +124,12 @@ impl Pipe {
         self.report_if_due();
     }
 
-    /// Records that a socket was given up; `at` is its index, from 0.
+    /// Records that a socket was given up after an error; `at` is the index of the socket, from 0.
     pub fn socket_failed(&self, at: usize) {
         self.count(|progress| progress.failed_sockets |= 1 << at);
     }
 
-    /// Sends a report if one is due.
+    /// Sends a report to the parent if `REPORT_EVERY` has passed since the last report.
     fn report_if_due(&self) {
         let now = Instant::now();
         if now < self.next_report.get() {
@@ -181,8 +182,8 @@ impl Pipe {
     }
 }
 
-/// Counts the progress of a save, and reports it to the parent if a child saves. The default counts
-/// nothing.
+/// Counts the progress of a save, and reports it to the parent if a child saves. Without a pipe,
+/// the progress is not counted.
 #[derive(Clone, Copy, Default)]
 pub struct Meter<'a> {
     pub pipe: Option<&'a Pipe>,
@@ -191,7 +192,7 @@ pub struct Meter<'a> {
 }
 
 impl Meter<'_> {
-    /// Counts a processed key.
+    /// Counts a key that the save has written.
     #[inline]
     pub fn key_done(&self) {
         if let Some(pipe) = self.pipe {
@@ -211,7 +212,7 @@ impl Meter<'_> {
         }
     }
 
-    /// Counts `n` written bytes.
+    /// Counts `n` bytes that the save has written.
     pub fn bytes_done(&self, n: usize) {
         if let Some(pipe) = self.pipe {
             pipe.bytes_done(n);
@@ -222,14 +223,14 @@ impl Meter<'_> {
 /// The parent's end of the pipe.
 pub(super) struct Reports {
     pipe: PipeReader,
-    /// Whether the pipe has ended. Then the child has ended, or is about to end.
+    /// Whether the end of the pipe was read, so that the child has ended or is about to end.
     pub ended: bool,
-    /// The first bytes of an incomplete report.
+    /// The first bytes of a report whose other bytes have not arrived.
     partial: Vec<u8>,
 }
 
 impl Reports {
-    /// Creates the parent's end; `pipe` must be non-blocking.
+    /// Creates the parent's end of the pipe; `pipe` must be non-blocking.
     pub fn new(pipe: PipeReader) -> Reports {
         Reports {
             pipe,
@@ -243,7 +244,8 @@ impl Reports {
         self.pipe.as_raw_fd()
     }
 
-    /// Reads the pipe. Returns the newest report, if there is a new one.
+    /// Reads all reports that have arrived, and returns the newest; `None` if no report has
+    /// arrived.
     pub fn read(&mut self) -> Option<Progress> {
         loop {
             let Reports { pipe, partial, .. } = self;
@@ -260,7 +262,8 @@ impl Reports {
                 }
                 Ok(_) => {}
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                // There are no bytes now, or the pipe has ended: the exit status decides which.
+                // There are no bytes now, or the pipe is broken: whether the child has ended is
+                // known from its exit status.
                 Err(_) => break,
             }
         }

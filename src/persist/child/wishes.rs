@@ -1,5 +1,5 @@
-//! The queue of wishes, which are requests for work of a child that came while another child runs.
-//! Only this module starts the next child.
+//! The queue of wishes: requests for the work of a child, which wait while another child runs. Only
+//! this module starts the next child.
 //!
 //! ```text
 //!   BGREWRITEAOF, appendonly yes ─> Rewrite  ─┐
@@ -21,28 +21,28 @@ use crate::persist::aof::rewrite;
 use crate::persist::rdb::background;
 use crate::state::Server;
 
-/// A wish: the work that a child shall do.
+/// A wish: a request for the work of a child, which is granted when its child is started.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Wish {
-    /// The AOF is rewritten.
+    /// A request to rewrite the AOF.
     Rewrite,
-    /// A snapshot is saved to the disk.
+    /// A request to save a snapshot to the disk.
     Snapshot,
-    /// The data set is sent to replicas, see [`super::ReplicationHooks`].
+    /// A request to create a snapshot for replicas, see [`super::ReplicationHooks`].
     Sync,
-    /// Slots are sent to another node, see [`super::SlotHooks`].
+    /// A request to send slots to another node of the cluster, see [`super::SlotHooks`].
     Slots,
 }
 
-/// The wishes in order of arrival.
+/// The wishes that wait for a child, in order of arrival.
 #[derive(Default)]
 pub struct Wishes {
     waiting: Vec<Wish>,
 }
 
 impl Wishes {
-    /// Adds a wish, which is granted as soon as no other child runs. A wish that is in the queue
-    /// already is not added again.
+    /// Adds a wish to the queue; it is granted when no other child runs. A wish that is in the
+    /// queue already is not added again.
     pub fn add(&mut self, wish: Wish) {
         if !self.has(wish) {
             self.waiting.push(wish);
@@ -54,7 +54,7 @@ impl Wishes {
         self.waiting.contains(&wish)
     }
 
-    /// Removes a wish. Returns whether the wish was in the queue.
+    /// Removes a wish from the queue. Returns whether the wish was in the queue.
     pub fn withdraw(&mut self, wish: Wish) -> bool {
         let had = self.has(wish);
         self.waiting.retain(|other| *other != wish);
@@ -62,9 +62,11 @@ impl Wishes {
     }
 }
 
-/// The cron's step: starts the next child, if none runs and a child is requested or due.
+/// The cron's step: starts the next child, if no child runs, and a wish, a save point or the AOF's
+/// growth requires a child.
 pub fn start_next(server: &mut Server) {
-    // In a nested turn within a load the data set is incomplete, and must not be saved.
+    // In a nested turn, within a load or a long command, the data set is incomplete and must not be
+    // saved.
     if server.child.is_some() || server.is_nested() {
         return;
     }
@@ -80,8 +82,8 @@ pub fn start_next(server: &mut Server) {
     rewrite::start_if_due(server);
 }
 
-/// Grants a wish by starting its child, if this is possible now. Returns whether the child was
-/// started. An error is logged.
+/// Grants a wish: starts its child, if this is possible now. Returns whether the child was started.
+/// An error is logged.
 fn start(server: &mut Server, wish: Wish) -> bool {
     match wish {
         Wish::Rewrite => rewrite::start_wished(server),

@@ -11,7 +11,8 @@ use crate::cluster::moves::OPEN_SLOTS_FIELD;
 use crate::persist::rdb::save::SLOT_IMPORT_FIELD;
 use crate::persist::rdb::{Position, is_history_id};
 
-/// The AUX fields that make up a [`Position`].
+/// The values of the AUX fields `repl-id`, `repl-offset` and `repl-stream-db`, which make up a
+/// [`Position`].
 #[derive(Default)]
 pub(super) struct HistoryFields {
     id: Option<String>,
@@ -28,8 +29,8 @@ impl HistoryFields {
         }
     }
 
-    /// The position that the fields describe. Old servers wrote a database of -1 when there was
-    /// none; the other fields are then useless.
+    /// The position in a replication history that the fields describe. Old servers wrote the
+    /// database -1 when no database was selected; `repl-id` and `repl-offset` are then useless.
     pub(super) fn position(&self) -> Option<Position> {
         Some(Position {
             id: self.id.clone()?,
@@ -67,7 +68,8 @@ impl Keyspace<'_, '_> {
             OPEN_SLOTS_FIELD if self.options.of_primary => {
                 self.live.borrow_mut().server.follow_open_slots(&text);
             }
-            // Slots that are being moved are in nodes.conf, too.
+            // In a file of this server's own, the field is ignored: nodes.conf has the slots that
+            // are being moved.
             OPEN_SLOTS_FIELD => {}
             SLOT_IMPORT_FIELD => {
                 if let Some(import) = Establish::of_field(&text) {
@@ -78,7 +80,8 @@ impl Keyspace<'_, '_> {
             b"aof-base" if number != 0 => log::info!("RDB is base AOF"),
             b"aof-preamble" | b"aof-base" | b"redis-bits" => {}
             b"repl-stream-db" | b"repl-id" | b"repl-offset" => self.history.note(name, &text),
-            // The field has a script; scripts are not stored any more.
+            // The field `lua` has a script of EVAL, which Redis stored in snapshots before version
+            // 7; such scripts are not kept.
             b"lua" => {}
             name => log::debug!(
                 "Unrecognized RDB AUX field: '{}' '{text}'",
