@@ -1,4 +1,5 @@
-//! The state of the cluster's machine, its entry [`Cluster::step`], and the end of each step.
+//! The state of the cluster's state machine, its entry point [`Cluster::step`], and the end of each
+//! step.
 
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
@@ -14,19 +15,20 @@ use super::packet::{KINDS, flag};
 use super::slots::Slots;
 use crate::util::random::Random;
 
-/// What is held back until the configuration is on the disk.
+/// A message that a node may send only when its nodes.conf, with the epoch of the message, is on
+/// the disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Held {
-    /// The vote for this candidate in this epoch.
+    /// The vote for `candidate` in the election of `epoch`.
     Vote { candidate: Name, epoch: u64 },
-    /// The request for votes in this epoch.
+    /// The request for votes of this node's election in `epoch`.
     Request { epoch: u64 },
     /// The claim of slots under a new config epoch of this node.
     Claim,
 }
 
-/// What this node says about itself in the head of each packet. While a new config epoch waits for
-/// the disk, heads have the state before it, so that pings go on.
+/// The state of this node in the head of each packet that it sends. While a new config epoch waits
+/// for the disk, heads have the state before that epoch, so that pings go on.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Announced {
     pub(super) config_epoch: u64,
@@ -35,7 +37,7 @@ pub(super) struct Announced {
     pub(super) flags: u16,
 }
 
-/// What remains to be done at the end of the step.
+/// The work that an event left for the end of the state machine's step.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Todo {
     pub(super) save: bool,
@@ -43,14 +45,15 @@ pub(super) struct Todo {
     pub(super) election: bool,
     pub(super) announce: bool,
     pub(super) topology: bool,
-    /// Send a PONG to all nodes.
+    /// Whether to send a PONG to all nodes.
     pub(super) broadcast: bool,
 }
 
-/// The number of packets of each type.
+/// The number of packets of each type (PING, FAIL and so on).
 pub type Traffic = [u64; KINDS];
 
-/// The view and the decisions of one node, see the header of the module `cluster`.
+/// The cluster's state machine of one node: its view of the cluster and its decisions, see the
+/// header of `src/cluster/mod.rs`.
 pub struct Cluster {
     pub(super) settings: Settings,
     pub(super) random: Random,
@@ -59,42 +62,44 @@ pub struct Cluster {
     pub(super) slots: Slots,
     pub(super) current_epoch: u64,
     pub(super) last_vote_epoch: u64,
-    /// The candidate of the last vote since the start, with its epoch.
+    /// The candidate for which this node voted last since its start, and the epoch of that vote.
     pub(super) last_vote: Option<(Name, u64)>,
     pub(super) links: HashMap<LinkId, Link>,
     pub(super) last_link: u64,
     pub(super) replication: Replication,
     pub(super) announced: Announced,
     pub(super) todo: Todo,
-    /// The number of the last save, and what is held back, each with the number of the save that it
-    /// waits for.
+    /// The number of the last save of nodes.conf; the messages in `waiting` are held back, each
+    /// until the save with its number is on the disk.
     pub(super) last_save: u64,
     pub(super) waiting: Vec<(u64, Held)>,
-    /// The nodes with PFAIL. The gossip of each packet includes all nodes with PFAIL.
+    /// The nodes with PFAIL, all of which are in the gossip of each packet.
     pub(super) suspects: Vec<NodeIndex>,
-    /// The failed nodes for which this node will send FAIL to all nodes, and when.
+    /// The failed nodes for which this node will send FAIL to all nodes, with the times of sending.
     pub(super) notices: Vec<(NodeIndex, u64)>,
-    /// The number of nodes with votes.
+    /// The number of voters, which are the primaries with slots.
     pub(super) size: usize,
     pub(super) up: bool,
-    /// The reason why the cluster is down that was logged last.
+    /// The last logged reason why the cluster is down; `None` if it is up.
     pub(super) down_reason: Option<&'static str>,
-    /// Until this time, a primary that was cut off, paused or started takes no writes.
+    /// The time until which this node takes no writes, as a primary that was cut off from a
+    /// majority, stopped or just started.
     pub(super) down_until: u64,
-    /// Whether this node can't reach a majority.
+    /// Whether this node can't reach a majority of the voters.
     pub(super) minority: bool,
     pub(super) ticks: u64,
     pub(super) last_tick: u64,
     pub(super) last_random_ping: u64,
     pub(super) election: Election,
     pub(super) manual: Manual,
-    /// Nodes that were forgotten, and until when they are not added again.
+    /// Nodes that CLUSTER FORGET removed, with the times until which gossip does not add them
+    /// again.
     pub(super) blacklist: BTreeMap<Name, u64>,
     pub(super) gossip_round: u32,
     pub(super) sent: Traffic,
     pub(super) received: Traffic,
-    /// For tests: whether a random node is pinged each second, and whether lost links are connected
-    /// again.
+    /// Switches for tests: whether a random node is pinged each second, and whether lost links are
+    /// connected again.
     pub(super) random_ping: bool,
     pub(super) reconnect: bool,
 }
@@ -104,7 +109,7 @@ pub struct Cluster {
 const WRITABLE_DELAY_MS: u64 = 2000;
 
 impl Cluster {
-    /// A new node that knows no other node.
+    /// Makes the state of a new node, which knows no other node.
     pub fn new(now: Now, settings: Settings, mut random: Random) -> Cluster {
         let (name, shard) = (Name::random(&mut random), Name::random(&mut random));
         Cluster::start(now, settings, random, name, shard)
@@ -188,23 +193,23 @@ impl Cluster {
         me.flags |= if no_failover { flag::NO_FAILOVER } else { 0 };
     }
 
-    /// The number of a new connection: for [`Event::Accepted`].
+    /// Returns a number for an accepted connection of the bus, for [`Event::Accepted`].
     pub fn new_link(&mut self) -> LinkId {
         self.last_link += 1;
         LinkId(self.last_link)
     }
 
-    /// For tests: whether a random node is pinged each second.
+    /// Sets, for tests, whether a random node is pinged each second.
     pub fn set_random_ping(&mut self, on: bool) {
         self.random_ping = on;
     }
 
-    /// For tests: whether lost links are connected again.
+    /// Sets, for tests, whether lost links are connected again.
     pub fn set_reconnect(&mut self, on: bool) {
         self.reconnect = on;
     }
 
-    /// Reacts to an event; appends what the owner must do.
+    /// Changes the state by an event; appends to `out` the actions that the server must execute.
     pub fn step(&mut self, now: Now, event: Event, out: &mut Vec<Action>) {
         self.notice_pause(now, out);
         match event {
@@ -228,8 +233,8 @@ impl Cluster {
         self.finish(now, out);
     }
 
-    /// The time of the next [`Event::Tick`]: it is due every 100 ms, and earlier for an election
-    /// or a FAIL packet.
+    /// The time of the next [`Event::Tick`]: at most 100 ms after the last tick, and earlier if an
+    /// election or a FAIL packet is due.
     pub fn deadline(&self) -> u64 {
         let periodic = self.last_tick + super::tick::TICK_MS;
         let notices = self.notices.iter().map(|(_, at)| *at);
@@ -238,8 +243,8 @@ impl Cluster {
             .fold(periodic, u64::min)
     }
 
-    /// Ends a step. The order matters: the election reads the health, the announced state depends
-    /// on health and election, and the save must include all changes.
+    /// Ends a step of the state machine. The election comes after the health, which it reads; the
+    /// announced state depends on health and election; and the save must include all changes.
     pub(super) fn finish(&mut self, now: Now, out: &mut Vec<Action>) {
         self.send_notices(now, out);
         if std::mem::take(&mut self.todo.health) {
@@ -267,8 +272,8 @@ impl Cluster {
         }
     }
 
-    /// Holds back a vote, a request or a claim until the configuration, as it is at the end of this
-    /// step, is on the disk.
+    /// Holds back a vote, a request for votes or a claim of slots until the nodes.conf of the end
+    /// of the present step is on the disk.
     pub(super) fn hold(&mut self, held: Held) {
         self.waiting.push((self.last_save + 1, held));
         self.todo.save = true;
@@ -296,7 +301,7 @@ impl Cluster {
         }
     }
 
-    /// Updates what this node says about itself in the heads of packets.
+    /// Updates the state of this node in the heads of the packets that it sends.
     pub(super) fn announce(&mut self) {
         self.todo.announce = false;
         let me = &self.nodes[self.me];
@@ -319,7 +324,7 @@ impl Cluster {
         self.nodes[self.me].replica_of.unwrap_or(self.me)
     }
 
-    /// Makes `owner` the owner of a slot; `None`: the slot has no owner.
+    /// Makes `owner` the owner of a slot; with `None` the slot has no owner.
     pub(super) fn set_owner(&mut self, slot: u16, owner: Option<NodeIndex>) {
         let before = self.slots.replace(slot, owner);
         if before == owner {
@@ -342,7 +347,7 @@ impl Cluster {
         self.todo.topology = true;
     }
 
-    /// Makes another node, or this one, a primary in this view.
+    /// Makes the node at `index`, which may be this node, a primary in this node's view.
     pub(super) fn set_as_primary(&mut self, index: NodeIndex) {
         let node = &mut self.nodes[index];
         if node.is_primary() {
@@ -350,7 +355,7 @@ impl Cluster {
         }
         let was_replica = node.replica_of.take().is_some();
         node.flags = node.flags & !flag::REPLICA | flag::PRIMARY;
-        // The shard had a replica, so another replica may move to it.
+        // The shard of the new primary had a replica, so another replica may move to the shard.
         if was_replica && index != self.me {
             node.flags |= flag::MIGRATE_TO;
         }
@@ -360,7 +365,7 @@ impl Cluster {
         self.todo.topology = true;
     }
 
-    /// Makes another node a replica in this view.
+    /// Makes the node at `index` a replica in this node's view.
     pub(super) fn set_as_replica(&mut self, index: NodeIndex, primary: Option<NodeIndex>) {
         if let Some(primary) = primary.filter(|primary| self.share_shard(index, *primary)) {
             self.redirect_moves(index, primary);
@@ -378,7 +383,7 @@ impl Cluster {
         self.todo.topology = true;
     }
 
-    /// Makes this node a replica. This node must own no slots.
+    /// Makes this node, which must own no slots, a replica of `target`.
     pub(super) fn follow(&mut self, target: NodeIndex, out: &mut Vec<Action>) {
         // A replica of a replica would not be elected, so follow the primary of the target.
         let target = self.nodes[target].replica_of.unwrap_or(target);
@@ -389,7 +394,8 @@ impl Cluster {
         let keeps_data = self.share_shard(self.me, target);
         if !keeps_data {
             self.slots.close_all();
-            // The offset belongs to another history, so siblings must not rank this node by it.
+            // This node's offset belongs to the history of another primary, so it must not count
+            // for the rank among the new primary's replicas.
             self.replication.offset = 0;
             self.nodes[self.me].offset = 0;
         }
@@ -404,7 +410,7 @@ impl Cluster {
         });
     }
 
-    /// Removes another node, and all references to that node.
+    /// Removes another node from this node's view, and all references to that node.
     pub(super) fn forget_node(&mut self, index: NodeIndex, out: &mut Vec<Action>) {
         let links = [self.nodes[index].link, self.nodes[index].inbound];
         for link in links.into_iter().flatten() {
@@ -457,34 +463,34 @@ impl Cluster {
     }
 }
 
-/// The parts of the state that commands read.
+/// Methods by which commands read the state of the cluster.
 impl Cluster {
-    /// This node's own entry.
+    /// The entry of this node in its own view.
     pub fn myself(&self) -> &Node {
         &self.nodes[self.me]
     }
 
-    /// All nodes.
+    /// All nodes in this node's view.
     pub fn nodes(&self) -> &Nodes {
         &self.nodes
     }
 
-    /// The owners of the slots.
+    /// The owners of all slots, in this node's view.
     pub fn slots(&self) -> &Slots {
         &self.slots
     }
 
-    /// The slots of this node.
+    /// The slots that this node owns.
     pub fn own_slots(&self) -> Bitmap {
         self.slots.of(self.me)
     }
 
-    /// The state of replication that the last [`Event::Replication`] had.
+    /// The replication state of this node, from the last [`Event::Replication`].
     pub fn replication(&self) -> &Replication {
         &self.replication
     }
 
-    /// The settings.
+    /// The settings that the state machine uses.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
@@ -494,12 +500,12 @@ impl Cluster {
         self.up
     }
 
-    /// The highest epoch that this node has seen.
+    /// The current epoch: the highest epoch that this node has seen.
     pub fn current_epoch(&self) -> u64 {
         self.current_epoch
     }
 
-    /// The epoch of the last vote.
+    /// The epoch of the last vote of this node.
     pub fn last_vote_epoch(&self) -> u64 {
         self.last_vote_epoch
     }
@@ -509,7 +515,7 @@ impl Cluster {
         self.size
     }
 
-    /// The packets sent and received, by type.
+    /// The number of packets sent and of packets received, by type.
     pub fn traffic(&self) -> (&Traffic, &Traffic) {
         (&self.sent, &self.received)
     }

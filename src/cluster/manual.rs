@@ -10,11 +10,13 @@
 //! ```
 //!
 //! No write is lost. A primary that shuts down sends CLUSTER FAILOVER FORCE REPLICAID name in its
-//! stream: the named replica has then applied all earlier writes, and asks for votes at once.
+//! replication stream: when the named replica executes it, all earlier writes are applied, so it
+//! asks for votes at once.
 //!
-//! FORCE asks for votes without the primary; TAKEOVER claims the slots under a new epoch without
-//! votes. If the failover does not end within `cluster-manual-failover-timeout`, each side gives
-//! up, and the primary takes writes again. The pause itself would end after twice the timeout.
+//! With FORCE the replica asks for votes without the primary; with TAKEOVER it claims the slots
+//! under a new epoch without votes. If the failover does not end within
+//! `cluster-manual-failover-timeout`, the replica and the primary give up, and the primary takes
+//! writes again. The pause of writes itself would end after twice the timeout.
 
 use std::rc::Rc;
 
@@ -24,29 +26,29 @@ use super::nodes::NodeIndex;
 use super::packet::{Body, Message, flag};
 use crate::texts::Words;
 
-/// How CLUSTER FAILOVER was called.
+/// The option with which CLUSTER FAILOVER was called.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ManualKind {
     Default,
     Force,
     Takeover,
-    /// The primary, which is about to stop, has chosen this replica.
+    /// The primary, which is about to shut down, has chosen this replica as its successor.
     Chosen,
 }
 
 /// The manual failover that runs on this node, as primary or as replica, or none.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Manual {
-    /// The time at which the failover ends without success; 0: none runs.
+    /// The time at which the manual failover times out; 0 if none runs.
     end: u64,
-    /// On the primary: the replica that takes over.
+    /// On the primary: the replica that asked for the manual failover.
     pub(super) replica: Option<NodeIndex>,
-    /// On the primary: writes were held back at an earlier step, so the offset in the head is
-    /// final.
+    /// On the primary: whether writes are paused since an earlier step, so that the offset in the
+    /// heads of packets is final.
     is_paused: bool,
-    /// On the replica: the end of the primary's stream.
+    /// On the replica: the offset at which the paused primary's replication stream ends.
     offset: Option<u64>,
-    /// On the replica: the election may begin.
+    /// On the replica: whether the election may begin.
     can_start: bool,
 }
 
@@ -65,7 +67,7 @@ impl Manual {
 }
 
 impl Cluster {
-    /// Begins a manual failover on this replica: CLUSTER FAILOVER. An error is the text of the
+    /// CLUSTER FAILOVER: begins a manual failover on this replica. `Err` is the text of the error
     /// reply, without `ERR`.
     pub fn failover(
         &mut self,
@@ -112,7 +114,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Holds back the writes of this primary, because its replica sent MFSTART.
+    /// Pauses the writes of this primary, because its replica `sender` sent MFSTART.
     pub(super) fn manual_start(&mut self, now: Now, sender: NodeIndex, out: &mut Vec<Action>) {
         if self.nodes[sender].replica_of != Some(self.me) || self.manual.replica == Some(sender) {
             return;
@@ -127,7 +129,7 @@ impl Cluster {
         self.log(log::Level::Warn, text, out);
     }
 
-    /// Notes the final offset of the primary, which has sent a head with PAUSED.
+    /// Notes the final offset of the primary, which has sent a packet with the flag PAUSED.
     pub(super) fn note_paused_primary(
         &mut self,
         sender: NodeIndex,
@@ -144,7 +146,8 @@ impl Cluster {
         self.line(line, &[&offset], out);
     }
 
-    /// Lets the election begin when this replica has applied the primary's whole stream.
+    /// Lets the election of a manual failover begin when this replica has applied the primary's
+    /// whole stream.
     pub(super) fn run_manual(&mut self, _now: Now, out: &mut Vec<Action>) {
         let manual = &mut self.manual;
         let complete = manual.offset == Some(self.replication.offset);
@@ -155,7 +158,7 @@ impl Cluster {
         }
     }
 
-    /// Ends a manual failover whose time is over; called at each tick.
+    /// Ends a manual failover that has timed out; called at each tick.
     pub(super) fn time_out_manual(&mut self, now: Now, out: &mut Vec<Action>) {
         if self.manual.end == 0 {
             return;
@@ -170,7 +173,7 @@ impl Cluster {
         }
     }
 
-    /// Ends a manual failover.
+    /// Ends the manual failover that runs, with or without success.
     pub(super) fn reset_manual(&mut self, out: &mut Vec<Action>) {
         if self.manual.replica.is_some() {
             out.push(Action::Resume);

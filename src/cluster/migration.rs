@@ -1,17 +1,17 @@
 //! Replica migration: a replica of a primary with several replicas moves to a primary without any.
 //!
-//! An orphan is a primary that had replicas and now has no working one. Of the primaries with the
-//! most working replicas, the replica with the smallest name moves, if `cluster-migration-barrier`
-//! other replicas stay with its primary. All nodes make the same choice by this rule. A replica
-//! moves only when the primary has been an orphan for five seconds, so that all nodes have the same
-//! view.
+//! An orphan is a primary that had replicas and now has no working one. Of all replicas of the
+//! primaries with the most working replicas, the one with the smallest name moves to an orphan, if
+//! `cluster-migration-barrier` other replicas stay with its primary. By these rules all nodes
+//! choose the same replica. A replica moves only to a primary that has been an orphan for five
+//! seconds, so that all nodes have the same view.
 
 use super::event::{Action, Now};
 use super::machine::Cluster;
 use super::nodes::NodeIndex;
 use super::packet::flag;
 
-/// The time for which a primary is an orphan before a replica moves to it.
+/// The milliseconds for which a primary must be an orphan before a replica moves to it.
 const MIGRATION_DELAY_MS: u64 = 5000;
 
 impl Cluster {
@@ -23,7 +23,8 @@ impl Cluster {
         if !self.up || !self.settings.allow_replica_migration {
             return;
         }
-        // The working replicas of each primary: the number, and the one with the smallest name.
+        // For each primary, the number of its working replicas, and the replica with the smallest
+        // name.
         let works = |index: NodeIndex| !self.nodes[index].has(flag::FAIL | flag::PFAIL);
         let mut replicas = std::collections::HashMap::<NodeIndex, (usize, NodeIndex)>::new();
         for (index, node) in self.nodes.iter().filter(|(index, _)| works(*index)) {

@@ -1,4 +1,4 @@
-//! Slots that are moved by hand, key by key: CLUSTER SETSLOT, and how replicas learn of the moves.
+//! Moves of slots by CLUSTER SETSLOT and MIGRATE, key by key, and how replicas learn of them.
 //!
 //! ```text
 //!   source: SETSLOT 7 MIGRATING <target>      target: SETSLOT 7 IMPORTING <source>
@@ -6,10 +6,11 @@
 //!   source: SETSLOT 7 NODE <target>           target: SETSLOT 7 NODE <itself>, with a new epoch
 //! ```
 //!
-//! A move must go on after a failover, so the replicas know the open slots, too. Replicas of Valkey
-//! 8 and of this server get SETSLOT in the stream, and the primary executes the command when all of
-//! them have it (`commands::cluster::slots`). A new replica reads the open slots in an AUX field of
-//! its snapshot, [`OPEN_SLOTS_FIELD`]. Replicas of Redis know no open slots.
+//! The move of a slot must go on after a failover, so replicas know the open slots (those that are
+//! being moved), too. Replicas of Valkey 8 and of aeris get SETSLOT in the replication stream, and
+//! the primary executes the command when all of them have it (`commands::cluster::slots`). A new
+//! replica reads the open slots in an AUX field of its snapshot, [`OPEN_SLOTS_FIELD`]. Replicas of
+//! Redis know no open slots.
 //!
 //! A new replica may not know the other node of a move yet. A move with an unknown node waits in
 //! `Slots::unresolved` until the node is known.
@@ -22,10 +23,10 @@ use super::verbs::Outcome;
 use crate::db::slot::SLOTS;
 
 /// The AUX field of a snapshot with the open slots, in the form of Valkey 8: `7>name,9<name,`. With
-/// `>` slot 7 moves to the named node, with `<` slot 9 arrives from it.
+/// `>` slot 7 moves to the named node, with `<` slot 9 moves from the named node to this one.
 pub const OPEN_SLOTS_FIELD: &[u8] = b"cluster-slot-states";
 
-/// The change of a slot by CLUSTER SETSLOT.
+/// The change of a slot that a CLUSTER SETSLOT requests.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SetSlot {
     Migrating(Name),
@@ -36,8 +37,8 @@ pub enum SetSlot {
 }
 
 impl Cluster {
-    /// Whether CLUSTER SETSLOT can be executed; changes nothing. `keys`: the number of keys that
-    /// this node has in the slot.
+    /// Checks whether CLUSTER SETSLOT can be executed, without executing it. `keys` is the number
+    /// of keys that this node has in the slot.
     pub fn check_set_slot(&self, slot: u16, change: SetSlot, keys: usize) -> Outcome {
         self.check_slots(&[slot])?;
         if !self.nodes[self.me].is_primary() {
@@ -90,7 +91,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Executes CLUSTER SETSLOT from the stream of this node's primary, which has checked it.
+    /// Executes a CLUSTER SETSLOT from the replication stream of this node's primary, which has
+    /// checked it.
     pub fn set_slot_of_primary(
         &mut self,
         now: Now,
@@ -126,15 +128,15 @@ impl Cluster {
         (!field.is_empty()).then_some(field)
     }
 
-    /// Forgets all open slots, because a snapshot of this node's primary begins and names those of
-    /// the primary.
+    /// Forgets all open slots, because a snapshot of this node's primary begins, which names the
+    /// primary's open slots.
     pub fn forget_open_slots(&mut self, now: Now, out: &mut Vec<Action>) {
         self.slots.close_all();
         self.slots_changed(now, out);
     }
 
-    /// The open slots of this node's primary, from its snapshot: the next tick opens them. An error
-    /// names the part that can't be read; the parts before it are valid.
+    /// Reads the open slots in the snapshot of this node's primary; the next tick opens them. `Err`
+    /// names the part of `field` that can't be read; the parts before it are kept.
     pub fn follow_open_slots(&mut self, field: &str) -> Outcome {
         let mut parts = field.split(',').filter(|part| !part.is_empty());
         parts.try_for_each(|part| {
@@ -148,7 +150,7 @@ impl Cluster {
         })
     }
 
-    /// Opens the slots whose other node has become known.
+    /// Opens the slots that were waiting for the other node of the move to become known.
     pub(super) fn resolve_open_slots(&mut self) {
         for (slot, leaves, name) in std::mem::take(&mut self.slots.unresolved) {
             match self.open(slot, leaves, &name) {
@@ -161,7 +163,8 @@ impl Cluster {
         }
     }
 
-    /// After a failover, lets the moves to and from the old primary go on with the new one.
+    /// After a failover, lets the moves of slots to and from the old primary go on with the new
+    /// primary.
     pub(super) fn redirect_moves(&mut self, failed: NodeIndex, heir: NodeIndex) {
         let slots = &mut self.slots;
         let others = slots.migrating.values_mut();
@@ -174,8 +177,9 @@ impl Cluster {
         }
     }
 
-    /// Takes the slots that move to this node and that their source does not claim any more, since
-    /// SETSLOT NODE was executed at the source first. Valkey 8 takes such slots, too.
+    /// Makes this node the owner of the slots that move to it and that their source does not claim
+    /// any more, since SETSLOT NODE was executed at the source first. Valkey 8 also lets the target
+    /// take such slots.
     pub(super) fn claim_left_slots(&mut self, out: &mut Vec<Action>) {
         if !self.nodes[self.me].is_primary() {
             return;
@@ -195,7 +199,7 @@ impl Cluster {
         }
     }
 
-    /// Notes that a slot moves to this node, or from it.
+    /// Notes that a slot moves from this node to `other` (`leaves`), or from `other` to this node.
     fn open(&mut self, slot: u16, leaves: bool, other: &Name) -> Outcome {
         let other = self.find(other)?;
         match leaves {
@@ -211,7 +215,8 @@ impl Cluster {
         self.finish(now, out);
     }
 
-    /// Checks that a slot can leave this node, or arrive at it. The slot must be below [`SLOTS`].
+    /// Checks that a slot, which must be below [`SLOTS`], can be moved from this node (`leaves`) or
+    /// to it.
     pub fn check_move(&self, slot: u16, leaves: bool) -> Outcome {
         match self.slots.is_owner(slot, self.me) {
             true if !leaves => Err(format!("I'm already the owner of hash slot {slot}")),
@@ -226,7 +231,8 @@ impl Cluster {
         self.slots.migrating.remove(&slot);
         self.set_owner(slot, Some(owner));
         if owner == self.me && self.slots.importing.remove(&slot).is_some() {
-            // The claim must have a higher epoch than the source's.
+            // This node's claim of the slot must have a higher epoch than that of the move's
+            // source.
             if self.bump_epoch() {
                 let text = "configEpoch updated after importing slot".to_string();
                 self.log(log::Level::Info, text, out);
@@ -238,7 +244,8 @@ impl Cluster {
         if !was_mine || self.nodes[mine].slot_count > 0 {
             return;
         }
-        // A replica of this node executes the command too, and decides by its own setting.
+        // A replica of this node also executes SETSLOT, and follows the new owner if its own
+        // setting allows it.
         if self.settings.allow_replica_migration {
             let name = self.nodes[owner].called();
             let line = "Configuration change detected. Reconfiguring myself as a replica of {}";
@@ -249,7 +256,7 @@ impl Cluster {
         }
     }
 
-    /// The index of the node on the other side of a slot that moves, which must be a primary.
+    /// The index of the other node of a slot's move, which must be a primary.
     fn find_other(&self, name: &Name) -> Result<NodeIndex, String> {
         match self.nodes.find(name) {
             None => Err(format!("I don't know about node {name}")),
@@ -266,7 +273,8 @@ impl Cluster {
     }
 }
 
-/// `slot>name` or `slot<name`: the slot, whether it leaves, and the other node.
+/// Parses an open slot, `slot>name` or `slot<name`: the slot, whether it leaves the primary, and
+/// the other node.
 fn parse_open_slot(part: &str) -> Option<(u16, bool, Name)> {
     let (slot, name) = part.split_once(['>', '<'])?;
     let leaves = part.as_bytes().get(slot.len()) == Some(&b'>');
@@ -298,7 +306,7 @@ mod tests {
         cluster.nodes.add(node).expect("a node")
     }
 
-    /// This node with slot 1, and the primary of another shard with slot 2.
+    /// A cluster in which this node has slot 1, and the primary of another shard has slot 2.
     fn cluster() -> (Cluster, NodeIndex) {
         let mut cluster = Cluster::new(NOW, Settings::default(), Random::from_seed(1));
         let other = add(&mut cluster, b'a', b'1');
@@ -326,7 +334,7 @@ mod tests {
         assert_eq!(field, format!("1>{a},2<{a},"));
         cluster.forget_open_slots(NOW, out);
         assert_eq!(cluster.open_slots_field(), None);
-        // The node b is not known yet.
+        // The field names a node b that is not known yet.
         let with_unknown = format!("{field}3>{},", name(b'b'));
         assert_eq!(cluster.follow_open_slots(&with_unknown), Ok(()));
         cluster.resolve_open_slots();
@@ -354,7 +362,7 @@ mod tests {
         // The old primary comes back, and the roles change again.
         cluster.set_as_replica(replica, Some(other));
         assert_eq!(cluster.slots.migrating.get(&1), Some(&other));
-        // A node that becomes a replica in another shard takes nothing along.
+        // Moves with a node do not change when that node becomes a replica in another shard.
         let far = add(&mut cluster, b'c', b'3');
         cluster.set_as_replica(other, Some(far));
         assert_eq!(cluster.slots.migrating.get(&1), Some(&other));

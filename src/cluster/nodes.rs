@@ -1,10 +1,10 @@
-//! The nodes of the cluster in the view of this node.
+//! The table of the cluster's nodes in the view of this node.
 //!
 //! Nodes are in a slab and are named by their index, so a reference to a node (the owner of a slot,
 //! a primary, a reporter) is two bytes. An index is used again after its node was removed, so
 //! [`super::Cluster`] removes all references first (`forget_node`).
 //!
-//! **Invariant:** `by_name` and `live` each have the index of each node once.
+//! **Invariant:** the table's fields `by_name` and `live` each have the index of each node once.
 
 use std::collections::{HashMap, VecDeque};
 use std::ops;
@@ -16,7 +16,7 @@ use super::packet::flag;
 use super::reports::Reports;
 use crate::link::Backoff;
 
-/// The index of a node in this view.
+/// The index of a node in this node's table of nodes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct NodeIndex(pub(super) u16);
 
@@ -25,12 +25,12 @@ impl NodeIndex {
     pub(super) const NONE: NodeIndex = NodeIndex(u16::MAX);
 }
 
-/// A node in the view of this node. Times are [`super::Now::ms`]; 0: never.
+/// A node in the view of this node. Times of a node are [`super::Now::ms`]; 0 means never.
 #[derive(Clone, Debug)]
 pub struct Node {
     pub name: Name,
     pub shard: Name,
-    /// A set of [`flag`]s.
+    /// The flags of the node, as bits of [`flag`].
     pub flags: u16,
     pub address: Address,
     pub texts: Option<Box<Texts>>,
@@ -38,17 +38,18 @@ pub struct Node {
     pub replica_of: Option<NodeIndex>,
     /// The number of slots that the node owns.
     pub slot_count: u16,
-    /// The time since which an answer to a ping is due; 0: none is due.
+    /// The time since which this node waits for an answer to a ping; 0 if it waits for none.
     pub ping_sent: u64,
-    /// The time of the last PONG, as [`super::Now::ms`].
+    /// The time of the last PONG from the node, as [`super::Now::ms`].
     pub pong_received: u64,
-    /// The times of the pings that were sent over `link` and are not answered, and the time of the
-    /// ping that was answered last.
+    /// The times at which unanswered pings were sent over `link`; `answered_ping` is the time of
+    /// the last answered ping.
     pub(super) pings: VecDeque<u64>,
     pub(super) answered_ping: u64,
     /// The replication offset that the node last reported.
     pub offset: u64,
-    /// The link that this node opened, and the one that the other node opened.
+    /// The link that this node opened to the other node; `inbound` is the link that the other node
+    /// opened.
     pub link: Option<LinkId>,
     pub inbound: Option<LinkId>,
     /// Whether `link` is connected.
@@ -57,20 +58,20 @@ pub struct Node {
     pub(super) next_connect: u64,
     pub(super) backoff: Backoff,
     pub(super) created: u64,
-    /// Whether the node is known by gossip, and has not answered a ping of this node yet.
+    /// Whether the node is known only by gossip: it has not answered a ping of this node yet.
     pub(super) is_hearsay: bool,
     pub(super) data_received: u64,
     pub(super) failed_at: u64,
     pub(super) orphaned_at: u64,
-    /// The replica of this primary that was last voted for, and when.
+    /// The replica of this primary for which this node voted last, and the time of that vote.
     pub(super) voted: Option<(NodeIndex, u64)>,
     pub(super) reports: Reports,
-    /// The number of the last gossip that has this node.
+    /// The number of the last round of gossip that chose the node, so that a packet has it once.
     pub(super) gossip_mark: u32,
 }
 
-/// The maximum number of unanswered pings whose times are kept. The times of later pings are
-/// dropped, so an answer may count for an earlier ping than its own.
+/// The maximum number of unanswered pings whose times are kept. The times of further pings are
+/// dropped, so an answer may be taken for that of an earlier ping.
 const PINGS_MAX: usize = 128;
 
 impl Node {
@@ -106,7 +107,7 @@ impl Node {
         }
     }
 
-    /// The name for the log: `<name> (<human name>)`, as in Redis 8 and Valkey.
+    /// The node's name in log lines, as in Redis 8 and Valkey: `<name> (<human name>)`.
     pub fn called(&self) -> String {
         let human = self
             .texts
@@ -116,37 +117,37 @@ impl Node {
         format!("{} ({human})", self.name)
     }
 
-    /// Whether one of these [`flag`]s is set.
+    /// Whether the node has at least one of the flags `flags`.
     pub fn has(&self, flags: u16) -> bool {
         self.flags & flags != 0
     }
 
-    /// Notes the time of a ping over `link`.
+    /// Notes the time at which a ping was sent over `link`.
     pub(super) fn note_ping(&mut self, now_ms: u64) {
         if self.pings.len() < PINGS_MAX {
             self.pings.push_back(now_ms);
         }
     }
 
-    /// Notes an answer over `link`, which belongs to the oldest unanswered ping.
+    /// Notes an answer over `link`, which is taken for the answer to the oldest unanswered ping.
     pub(super) fn note_pong(&mut self) {
         if let Some(sent) = self.pings.pop_front() {
             self.answered_ping = sent;
         }
     }
 
-    /// Whether the node is a primary.
+    /// Whether the node is a primary in this node's view.
     pub fn is_primary(&self) -> bool {
         self.has(flag::PRIMARY)
     }
 
-    /// Whether the node has a vote: it is a primary with slots.
+    /// Whether the node is a voter, which is a primary with slots.
     pub fn is_voter(&self) -> bool {
         self.is_primary() && self.slot_count > 0
     }
 }
 
-/// All nodes of a view.
+/// All nodes in the view of one node.
 #[derive(Clone, Default, Debug)]
 pub struct Nodes {
     slab: Vec<Option<Node>>,
@@ -156,7 +157,7 @@ pub struct Nodes {
 }
 
 impl Nodes {
-    /// Adds a node. `None` if another node has the name, or there are too many nodes.
+    /// Adds a node; `None` if another node has its name, or there are too many nodes.
     pub(super) fn add(&mut self, node: Node) -> Option<NodeIndex> {
         if self.by_name.contains_key(&node.name) || self.live.len() >= NODES_MAX {
             return None;
@@ -180,7 +181,7 @@ impl Nodes {
     }
 
     /// Replaces the provisional name of a node in handshake by its true name. Returns false if
-    /// another node has that name.
+    /// another node has the true name.
     pub(super) fn rename(&mut self, index: NodeIndex, name: Name) -> bool {
         if self.by_name.contains_key(&name) {
             return false;
@@ -192,12 +193,12 @@ impl Nodes {
         true
     }
 
-    /// The node of this name.
+    /// The node whose name is `name`.
     pub fn find(&self, name: &Name) -> Option<NodeIndex> {
         self.by_name.get(name).copied()
     }
 
-    /// The number of nodes, those in handshake included.
+    /// The number of nodes, nodes in handshake included.
     pub fn count(&self) -> usize {
         self.live.len()
     }
@@ -212,7 +213,7 @@ impl Nodes {
         self.live.iter().map(|index| (*index, &self[*index]))
     }
 
-    /// The replicas of a primary.
+    /// The replicas of the node `primary`, with their indices.
     pub fn replicas_of(&self, primary: NodeIndex) -> impl Iterator<Item = (NodeIndex, &Node)> {
         self.iter()
             .filter(move |(_, node)| node.replica_of == Some(primary))

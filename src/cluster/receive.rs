@@ -1,4 +1,4 @@
-//! Executes received packets.
+//! Executes the packets that were received over the cluster bus.
 //!
 //! ```text
 //!   packet ─> sender known? ─> epochs, offset ─┬─ PING PONG MEET ─> handshake, address, role,
@@ -10,7 +10,7 @@
 //!                                              └─ PUBLISH          ─> subscribers
 //! ```
 //!
-//! A packet of an unknown sender changes nothing, but for a MEET, which adds the sender, and a PONG
+//! A packet of an unknown sender changes nothing, except a MEET, which adds the sender, and a PONG
 //! on a link that this node opened to a node in handshake, which gives that node its name.
 
 use super::event::{Action, Address, LinkId, Now};
@@ -19,11 +19,12 @@ use super::name::{Ip, Name};
 use super::nodes::{Node, NodeIndex};
 use super::packet::{Body, Gossip, Header, Message, PingKind, flag, message_flag};
 
-/// Epochs grow by one at each election, so a number above this limit is false. If a false number
-/// were accepted, elections would become impossible once an epoch reached the maximum of `u64`.
+/// The largest epoch that is accepted. Epochs grow by one at each election, so a larger one is
+/// false; if a false epoch were accepted, elections would become impossible once an epoch reached
+/// the maximum of `u64`.
 const EPOCH_MAX: u64 = 1 << 62;
 
-/// A PING, PONG or MEET, with the connection on which it came.
+/// A PING, PONG or MEET packet, with the connection on which it came.
 struct Ping<'a> {
     link: LinkId,
     /// The IP addresses of the connection's other end and of this node's end.
@@ -34,7 +35,7 @@ struct Ping<'a> {
 }
 
 impl Cluster {
-    /// Counts a packet as received. Tests call this for packets that they drop.
+    /// Counts a packet as received. Tests call `count_received` for packets that they drop.
     pub fn count_received(&mut self, message: &Message) {
         self.received[message.kind_index()] += 1;
     }
@@ -95,7 +96,7 @@ impl Cluster {
         }
     }
 
-    /// Executes a packet without gossip. The sender must be a known node.
+    /// Executes a packet of a known node other than PING, PONG and MEET.
     fn receive_other(
         &mut self,
         now: Now,
@@ -119,7 +120,7 @@ impl Cluster {
         }
     }
 
-    /// The sender of a packet, if that node is known, is not in handshake, and is not this node.
+    /// The sender of a packet, if the sender is known, is not in handshake, and is not this node.
     fn sender_of(&mut self, id: LinkId, header: &Header) -> Option<NodeIndex> {
         let sender = self.nodes.find(&header.sender)?;
         if sender == self.me || self.nodes[sender].has(flag::HANDSHAKE) {
@@ -130,7 +131,7 @@ impl Cluster {
             link.node = Some(sender);
             self.nodes[sender].inbound = Some(id);
         }
-        // On a link that this node opened, only the node that it was opened to counts.
+        // On a link that this node opened, only packets of the node to which it was opened count.
         (link.node == Some(sender)).then_some(sender)
     }
 
@@ -153,8 +154,8 @@ impl Cluster {
         let copied = flag::NO_FAILOVER | flag::LIGHT_PUBLISH | flag::PRIMARY_FAILED;
         let before = node.flags;
         node.flags = node.flags & !copied | header.flags & copied;
-        // The sender, perhaps a sibling, has newly found that its primary failed: an election may
-        // be due.
+        // The sender, perhaps a replica of this node's primary, has just marked its primary as
+        // failed: an election may be due.
         self.todo.election |= !before & node.flags & flag::PRIMARY_FAILED != 0;
         if header.message_flags[0] & message_flag::EXTENSIONS != 0 {
             node.flags |= flag::EXTENSIONS;
@@ -164,8 +165,8 @@ impl Cluster {
         }
     }
 
-    /// Reads a PING, PONG or MEET. Returns the sender if it is a known node, also one that this
-    /// packet made known.
+    /// Reads a PING, PONG or MEET. Returns the sender if it is a known node, also if the packet
+    /// itself made it known.
     fn receive_ping(
         &mut self,
         now: Now,
@@ -205,7 +206,8 @@ impl Cluster {
         self.update_role(sender, ping.header, out);
         // The slots of a node that is known by gossip count only once it has answered a ping: the
         // answer has its texts, and CLUSTER SLOTS must not show the node without its host name.
-        // After the time for a handshake the node's slots count without an answer.
+        // After the timeout of a handshake the slots of a node known by gossip count without an
+        // answer.
         if !self.nodes[sender].is_hearsay || self.handshake_is_over(now, sender) {
             self.receive_claims(sender, ping.header, out);
         }
@@ -225,7 +227,7 @@ impl Cluster {
         }
     }
 
-    /// The address of the sender of a packet.
+    /// The address of the sender of a PING, from the packet's head and its connection.
     fn address_of(&self, ping: &Ping) -> Address {
         let header = ping.header;
         let ip = if header.ip.is_empty() {
@@ -236,7 +238,7 @@ impl Cluster {
         self.address(ip, [header.port, header.second_port, header.bus_port])
     }
 
-    /// The address for an IP and the three ports of a head or of gossip.
+    /// Makes an address from an IP and the three ports in the head of a packet or in gossip.
     pub(super) fn address(&self, ip: Ip, ports: [u16; 3]) -> Address {
         let [port, second_port, bus_port] = ports;
         let (tcp_port, tls_port) = match self.settings.tls_cluster {
@@ -265,7 +267,7 @@ impl Cluster {
         self.add_from_gossip(now, ping.gossip, out);
     }
 
-    /// Adds a node whose name is not known yet.
+    /// Adds a node in handshake, whose name is not known yet.
     pub(super) fn add_handshake(&mut self, now: Now, address: Address, flags: u16) {
         let (name, shard) = (
             Name::random(&mut self.random),
@@ -276,8 +278,8 @@ impl Cluster {
             .add(Node::new(name, shard, flags, address, now.ms));
     }
 
-    /// Compares the sender of a packet on a link that this node opened with the node that the link
-    /// was opened to. Returns the sender if it is that node.
+    /// Compares the sender of a packet on a link that this node opened with the node to which the
+    /// link was opened. Returns the sender if they are the same.
     fn check_identity(
         &mut self,
         now: Now,
@@ -303,7 +305,8 @@ impl Cluster {
         }
         let name = ping.header.sender;
         match self.nodes.find(&name) {
-            // The node was known already, at another address, or it is this node.
+            // The node that answered is known already, at another address, or it is this node
+            // itself.
             Some(known) => {
                 let address = self.address_of(ping);
                 self.forget_node(expected, out);
@@ -334,7 +337,7 @@ impl Cluster {
         self.move_to(sender, address, out);
     }
 
-    /// Gives a node another address.
+    /// Changes the address of a node and closes the link to its old address.
     pub(super) fn move_to(&mut self, index: NodeIndex, address: Address, out: &mut Vec<Action>) {
         let node = &mut self.nodes[index];
         if address.ip.is_empty() || node.address == address {
@@ -383,8 +386,8 @@ impl Cluster {
         }
     }
 
-    /// Makes a primary a replica, as its packet says. The slots go to the new primary at once, so
-    /// that they have an owner until the new primary claims them under a higher epoch.
+    /// Makes a primary a replica, as its own packet says. The primary's slots go to the new primary
+    /// at once, so that they have an owner until the new primary claims them under a higher epoch.
     fn demote(
         &mut self,
         sender: NodeIndex,

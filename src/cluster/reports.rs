@@ -1,18 +1,20 @@
-//! Failure reports: which other primaries report that a node fails.
+//! Failure reports: the primaries that report a node as not reachable.
 //!
-//! Each repetition of a report in gossip renews it. A report expires after two node timeouts. With
-//! hundreds of nodes failing at once there are hundreds of thousands of reports, so adding one is a
-//! binary search, and expired ones are removed only when the total may be a majority: counting all
-//! reports at each new one would cost time that grows with the square of the number of nodes.
+//! A failure report is renewed when gossip repeats it, and expires after two node timeouts. With
+//! hundreds of nodes failing at once there are hundreds of thousands of reports, so adding a report
+//! is a binary search, and expired reports are removed only when all reports together may be a
+//! majority: counting all reports at each new report would cost time that grows with the square of
+//! the number of nodes.
 
 use super::nodes::NodeIndex;
 
-/// The reports about one node, ordered by the reporter; each has the time of its last renewal.
+/// The failure reports about one node, ordered by the reporting node; each has the time of its last
+/// renewal.
 #[derive(Clone, Default, Debug)]
 pub struct Reports(Vec<(NodeIndex, u64)>);
 
 impl Reports {
-    /// Adds or renews a report. Returns whether the report is new.
+    /// Adds or renews the failure report of `reporter`. Returns whether the report is new.
     pub(super) fn add(&mut self, reporter: NodeIndex, now_ms: u64) -> bool {
         let found = self.0.binary_search_by_key(&reporter, |entry| entry.0);
         match found {
@@ -22,8 +24,8 @@ impl Reports {
         found.is_err()
     }
 
-    /// Removes the report of a node that no longer finds this one failing. Returns whether there
-    /// was a report.
+    /// Removes the failure report of `reporter`, which reaches the node again. Returns whether
+    /// there was a report.
     pub(super) fn remove(&mut self, reporter: NodeIndex) -> bool {
         let found = self.0.binary_search_by_key(&reporter, |entry| entry.0);
         if let Ok(at) = found {
@@ -32,7 +34,7 @@ impl Reports {
         found.is_ok()
     }
 
-    /// Whether there are no reports, not even expired ones.
+    /// Whether there are no failure reports, not even expired ones.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -42,14 +44,14 @@ impl Reports {
         self.0.len() >= needed && self.count(now_ms, max_age_ms) >= needed
     }
 
-    /// The number of reports that are younger than `max_age_ms`. Removes older reports.
+    /// The number of failure reports that are younger than `max_age_ms`. Removes older reports.
     pub(super) fn count(&mut self, now_ms: u64, max_age_ms: u64) -> usize {
         self.0
             .retain(|(_, at)| now_ms.saturating_sub(*at) <= max_age_ms);
         self.0.len()
     }
 
-    /// Removes all reports.
+    /// Removes all failure reports about the node.
     pub(super) fn clear(&mut self) {
         self.0 = Vec::new();
     }

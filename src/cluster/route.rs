@@ -1,4 +1,4 @@
-//! Where a command runs: at this node, or at the owner of its slot.
+//! Decides where a command runs: at this node, or at the owner of the slot of its keys.
 //!
 //! ```text
 //!   no owner ──────────────────────────────────> CLUSTERDOWN Hash slot not served
@@ -12,7 +12,8 @@
 //!   owner ─────────────────────────────────────> here or MOVED
 //! ```
 //!
-//! The order is that of Redis 7.0 and 8.2. Most commands need only [`Cluster::serves`].
+//! The checks of a command's route are in the order of Redis 7.0 and 8.2. Most commands need only
+//! [`Cluster::serves`].
 
 use super::Cluster;
 use super::nodes::NodeIndex;
@@ -22,27 +23,27 @@ use super::slots::Owned;
 /// The properties of a command, or of a whole transaction, on which its route depends.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Request {
-    /// The slot of the first key or shard channel.
+    /// The slot of the request's first key or shard channel.
     pub slot: u16,
-    /// Whether another key is in another slot.
+    /// Whether the request has a key in another slot than `slot`.
     pub is_cross_slot: bool,
-    /// Whether there are at least two different keys.
+    /// Whether the request has at least two different keys.
     pub has_several: bool,
-    /// Whether a key is missing in this node's data. `is_missing` and `is_present` are only read if
-    /// the slot moves.
+    /// Whether this node lacks a key of the request; `is_present` is whether it has one. Both are
+    /// only read if the slot is being moved.
     pub is_missing: bool,
     pub is_present: bool,
     pub writes: bool,
-    /// Whether shard channels are used.
+    /// Whether the request uses shard channels.
     pub has_channels: bool,
     pub is_migrate: bool,
-    /// Whether the client sent ASKING before, or the command acts as if it had.
+    /// Whether the client sent ASKING before, or the command implies ASKING.
     pub asking: bool,
-    /// Whether the client reads from replicas: READONLY.
+    /// Whether the client may read from replicas, as it sent READONLY.
     pub readonly: bool,
 }
 
-/// What is served while the cluster is down.
+/// The requests that are served while the cluster is down.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct WhenDown {
     /// The setting `cluster-allow-reads-when-down`.
@@ -51,17 +52,17 @@ pub struct WhenDown {
     pub channels: bool,
 }
 
-/// Where a request runs, or why it is refused.
+/// The node where a request runs, or the reason why it is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Route {
     Here,
-    /// The owner of the slot must run the request.
+    /// The request must be sent to the slot's owner (the reply MOVED).
     Moved(NodeIndex),
-    /// The node that imports the slot; the redirect is for this command alone.
+    /// The request must be sent, after ASKING, to the node that imports the slot (the reply ASK).
     Ask(NodeIndex),
     CrossSlot,
     TryAgain,
-    /// The slot has no owner.
+    /// The slot of the request has no owner.
     Unserved,
     Down,
     /// The cluster is down, and the request writes while only reads are served.
@@ -69,7 +70,7 @@ pub enum Route {
 }
 
 impl Route {
-    /// The error reply, for routes without an address.
+    /// The error reply of a refused request; `None` for routes to a node.
     pub fn text(self) -> Option<&'static str> {
         match self {
             Route::Here | Route::Moved(_) | Route::Ask(_) => None,
@@ -85,7 +86,7 @@ impl Route {
 }
 
 impl Cluster {
-    /// Whether each command on this slot runs at this node, whatever its keys and its client are.
+    /// Whether each command on `slot` runs at this node, whatever its keys and its client are.
     #[inline]
     pub fn serves(&self, slot: u16) -> bool {
         self.up && self.slots.is_owner(slot, self.me) && !self.slots.is_migrating(slot)
@@ -98,13 +99,13 @@ impl Cluster {
         all.then(|| self.slots.owned(self.me))
     }
 
-    /// Whether the keys of the slot move, so that [`Cluster::route`] needs to know which ones this
+    /// Whether the slot is being moved, so that [`Cluster::route`] needs to know which keys this
     /// node has.
     pub fn moves(&self, slot: u16) -> bool {
         self.leaves_to(slot).is_some() || self.slots.importing.contains_key(&slot)
     }
 
-    /// The node that a slot of this node's shard moves to.
+    /// The node to which a slot of this node's shard is being moved.
     fn leaves_to(&self, slot: u16) -> Option<NodeIndex> {
         let target = self.slots.migrating.get(&slot).copied();
         target.filter(|_| self.is_of_shard(slot))
@@ -155,8 +156,8 @@ impl Cluster {
         }
     }
 
-    /// The route of a client that is blocked on a key of this slot. `reads`: its command may run on
-    /// a replica.
+    /// The route of a client that is blocked on a key in `slot`. `reads` is whether its command may
+    /// run on a replica.
     pub fn route_of_waiting(&self, slot: u16, reads: bool) -> Route {
         match self.slots.owner(slot) {
             _ if !self.up => Route::Down,
@@ -177,8 +178,8 @@ impl Cluster {
         self.slots.is_owner(slot, self.my_primary())
     }
 
-    /// Whether clients stay subscribed to the shard channels of a slot: it belongs to this node's
-    /// shard, or moves to this node.
+    /// Whether clients stay subscribed to the shard channels of a slot: the slot belongs to this
+    /// node's shard, or moves to this node.
     pub fn keeps_channels(&self, slot: u16) -> bool {
         self.is_of_shard(slot) || self.slots.importing.contains_key(&slot)
     }
@@ -204,7 +205,7 @@ mod tests {
     const LEAVING: u16 = 4;
     const ARRIVING: u16 = 5;
 
-    /// A cluster of two nodes that are up, seen by one of them, and the index of the other one.
+    /// The view of one node in a cluster of two nodes that are up, and the index of the other node.
     fn cluster() -> (Cluster, NodeIndex) {
         let now = Now { ms: 1, wall_ms: 1 };
         let mut cluster = Cluster::new(now, Settings::default(), Random::from_seed(1));

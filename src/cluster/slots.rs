@@ -1,12 +1,12 @@
 //! The owner of each slot in the view of this node, and the slots that are being moved.
 //!
-//! A table has the owner of each slot in two bytes: 32 KB. A bitmap for each node beside the table
-//! would take 2 KB times the nodes, and would repeat the table's content. Without bitmaps,
-//! comparing a primary's claim with the table walks the claimed slots: 16,384 for all primaries of
-//! a cluster together.
+//! A table of 32 KB has the owner of each slot in two bytes. A bitmap of slots for each node beside
+//! the table would take 2 KB for each node, and would repeat the table's content. Without bitmaps,
+//! comparing a primary's claim with the table walks the claimed slots: 16,384 slots for the claims
+//! of all primaries of a cluster together.
 //!
-//! **Invariant:** the number of slots in [`super::nodes::Node::slot_count`] is that of the table;
-//! [`super::Cluster`] changes table and `slot_count` in one function (`set_owner`).
+//! **Invariant:** [`super::nodes::Node::slot_count`] is the number of the node's slots in the
+//! table: [`super::Cluster`] changes the table and `slot_count` in one function (`set_owner`).
 
 use std::collections::BTreeMap;
 
@@ -15,23 +15,26 @@ use super::name::Name;
 use super::nodes::NodeIndex;
 use crate::db::slot::SLOTS;
 
-/// The owner of each slot, and the slots that move.
+/// The owner of each slot, and the slots that are being moved.
 #[derive(Clone, Debug)]
 pub struct Slots {
     owner: Box<[NodeIndex; SLOTS]>,
     assigned: usize,
-    /// Slots whose owner does not claim them any more: a claim with a lower epoch takes them.
+    /// Slots whose owner does not claim them any more, so that even a claim with a lower epoch
+    /// takes them.
     pub(super) unclaimed: Bitmap,
-    /// Slots of this node that move to another node.
+    /// Slots that are being moved from this node (or its primary) to the named node: CLUSTER
+    /// SETSLOT MIGRATING.
     pub migrating: BTreeMap<u16, NodeIndex>,
-    /// Slots that move from another node to this one.
+    /// Slots that are being moved from the named node to this node (or its primary): CLUSTER
+    /// SETSLOT IMPORTING.
     pub importing: BTreeMap<u16, NodeIndex>,
-    /// Open slots of the primary whose other node this node does not know yet: the slot, whether it
-    /// leaves, and the other node's name.
+    /// Open slots of this node's primary whose other node is not known yet: the slot, whether it
+    /// leaves the primary, and the other node's name.
     pub(super) unresolved: Vec<(u16, bool, Name)>,
 }
 
-/// The slots of one node, for a quick test.
+/// The slots of one node, in a form in which a slot is tested quickly.
 #[derive(Clone, Copy)]
 pub struct Owned<'a> {
     owner: &'a [NodeIndex; SLOTS],
@@ -60,14 +63,14 @@ impl Default for Slots {
 }
 
 impl Slots {
-    /// Notes that the slot moves neither to nor from this node any more.
+    /// Notes that `slot` is not being moved to or from this node any more.
     pub fn end_move(&mut self, slot: u16) {
         self.importing.remove(&slot);
         self.migrating.remove(&slot);
         self.unresolved.retain(|(other, ..)| *other != slot);
     }
 
-    /// Notes that no slot moves to or from this node any more.
+    /// Notes that no slot is being moved to or from this node any more.
     pub(super) fn close_all(&mut self) {
         self.migrating.clear();
         self.importing.clear();
@@ -86,7 +89,7 @@ impl Slots {
         self.owner[usize::from(slot)] == node
     }
 
-    /// The slots of `node`.
+    /// The slots of `node`, for quick tests of single slots.
     pub(super) fn owned(&self, node: NodeIndex) -> Owned<'_> {
         Owned {
             owner: &self.owner,
@@ -94,7 +97,7 @@ impl Slots {
         }
     }
 
-    /// Whether the slot moves to another node.
+    /// Whether the slot is being moved from this node to another one.
     #[inline]
     pub(super) fn is_migrating(&self, slot: u16) -> bool {
         !self.migrating.is_empty() && self.migrating.contains_key(&slot)
@@ -105,7 +108,7 @@ impl Slots {
         self.assigned
     }
 
-    /// Sets the owner of a slot and returns the previous one.
+    /// Sets the owner of a slot and returns its previous owner.
     pub(super) fn replace(&mut self, slot: u16, owner: Option<NodeIndex>) -> Option<NodeIndex> {
         let before = self.owner(slot);
         self.owner[usize::from(slot)] = owner.unwrap_or(NodeIndex::NONE);
@@ -115,13 +118,13 @@ impl Slots {
         before
     }
 
-    /// The slots of a node.
+    /// The set of all slots that `node` owns.
     pub fn of(&self, node: NodeIndex) -> Bitmap {
         let slots = (0..SLOTS as u16).filter(|slot| self.owner[usize::from(*slot)] == node);
         slots.collect()
     }
 
-    /// All ranges of slots with one owner, both ends included, in order.
+    /// All ranges of slots that have the same owner, both ends included, in order.
     pub fn ranges(&self) -> Vec<(NodeIndex, (u16, u16))> {
         let mut ranges: Vec<(NodeIndex, (u16, u16))> = Vec::new();
         for (slot, owner) in (0..SLOTS as u16).zip(self.owner.iter()) {

@@ -1,4 +1,4 @@
-//! Tests of one node with peers whose packets the tests make up.
+//! Tests of one node's state machine; the packets of its peers are made by the tests.
 
 use std::rc::Rc;
 
@@ -33,7 +33,8 @@ fn node(seed: u8) -> Cluster {
     Cluster::new(at(1), settings, Random::from_seed(u64::from(seed)))
 }
 
-/// A peer that only sends packets: the head of its packets, and the link on which they arrive.
+/// A peer of the tested node: the head of the packets that it sends, and the link on which they
+/// arrive.
 struct Peer {
     header: Header,
     link: LinkId,
@@ -65,7 +66,7 @@ fn ping(kind: PingKind) -> Body {
     }
 }
 
-/// Passes a packet of the peer to the node, and returns the node's actions.
+/// Passes a packet of the peer to the tested node, and returns the node's actions.
 fn pass(node: &mut Cluster, peer: &Peer, body: Body) -> Vec<Action> {
     let message = Message::Full(Box::new(peer.header.clone()), body);
     let mut out = Vec::new();
@@ -79,7 +80,7 @@ fn pass(node: &mut Cluster, peer: &Peer, body: Body) -> Vec<Action> {
     out
 }
 
-/// A peer whose handshake is complete, with a link in each direction.
+/// Makes a peer that has completed its handshake with `node`.
 fn join(node: &mut Cluster, name: u8) -> Peer {
     let mut out = Vec::new();
     let address = Address {
@@ -108,7 +109,7 @@ fn join(node: &mut Cluster, name: u8) -> Peer {
     peer
 }
 
-/// A peer that this node does not know, with a link to it.
+/// Makes a peer that `node` does not know, with a link that the peer opened.
 fn stranger(node: &mut Cluster) -> Peer {
     let link = node.new_link();
     node.step(at(300), Event::Accepted(link), &mut Vec::new());
@@ -129,7 +130,7 @@ fn sent(actions: &[Action]) -> Vec<&Body> {
     bodies.collect()
 }
 
-/// Reports to the node that its last save is on the disk.
+/// Reports to the node that the last save in `actions` is on the disk; returns the node's actions.
 fn save(node: &mut Cluster, actions: &[Action]) -> Vec<Action> {
     let token = actions.iter().rev().find_map(|action| match action {
         Action::Save { token, .. } => Some(*token),
@@ -163,7 +164,7 @@ fn an_unknown_sender_changes_nothing() {
     assert_eq!(node.current_epoch(), 0);
 }
 
-/// A node that has just been met shows the host name as soon as it shows the slots.
+/// A peer that has just met a node gets the node's host name as soon as it gets the node's slots.
 #[test]
 fn the_first_answer_has_extensions_if_the_peer_reads_them() {
     let mut node = node(1);
@@ -256,8 +257,8 @@ fn a_vote_waits_for_the_disk_and_is_given_once() {
     let other = pass(&mut node, &second, Body::AuthRequest);
     assert!(no_vote(&other));
     assert!(!no_vote(&save(&mut node, &out)));
-    // The vote was lost on the way, so it is repeated. The other candidate gets no vote, not even
-    // in a later epoch.
+    // The vote was lost on the way, so the node repeats it. The other candidate of the same shard
+    // gets no vote, not even in a later epoch.
     assert!(!no_vote(&pass(&mut node, &first, Body::AuthRequest)));
     let mut later = second;
     later.header.current_epoch = 7;
@@ -346,7 +347,7 @@ fn a_replica_may_leave_its_primary_and_a_node_its_cluster() {
 }
 
 /// A replica whose data are those of another shard would win an election by the offset in its old
-/// history, and the data of its new shard would be lost.
+/// history, and so the data of its new shard would be lost.
 #[test]
 fn data_of_another_shard_have_no_offset() {
     let mut node = node(1);
@@ -365,13 +366,14 @@ fn data_of_another_shard_have_no_offset() {
     assert_eq!((node.myself().offset, node.replication().offset), (0, 0));
 }
 
-/// The requests for votes in `actions`.
+/// The number of requests for votes in `actions`.
 fn requests(actions: &[Action]) -> usize {
     let bodies = sent(actions).into_iter();
     bodies.filter(|body| **body == Body::AuthRequest).count()
 }
 
-/// After a manual failover has timed out, a second one asks for votes at once, in a new epoch.
+/// After a manual failover has timed out, a second manual failover asks for votes at once, in a new
+/// epoch.
 #[test]
 fn a_second_manual_failover_begins_with_a_new_election() {
     let mut node = node(1);
@@ -442,7 +444,8 @@ fn reports_of_voters_are_counted() {
     );
 }
 
-/// A node that gossip has named shows its slots with its answer, which has its host name.
+/// The slots of a node that is known only by gossip count when it has answered a ping, as the
+/// answer has its host name.
 #[test]
 fn slots_of_a_node_known_by_gossip_wait_for_its_answer() {
     let mut node = node(1);
@@ -481,7 +484,8 @@ fn slots_of_a_node_known_by_gossip_wait_for_its_answer() {
     assert_eq!(node.slots().owner(99), Some(found));
 }
 
-/// A voter that finds that a primary doesn't answer tells the replica of that primary at once.
+/// A voter that finds that a primary doesn't answer reports that to the replica of the primary at
+/// once.
 #[test]
 fn a_voter_reports_a_suspect_to_its_replicas_at_once() {
     let mut node = node(1);

@@ -1,14 +1,15 @@
-//! What is done ten times a second: links, pings, time-outs.
+//! The work of the cluster's state machine ten times a second: links, pings, timeouts.
 //!
-//! A node is pinged when no pong of it arrived for half the node timeout. Besides, once in each
+//! A node is pinged when no pong of it arrived for half the node timeout. In addition, once in each
 //! `cluster-ping-interval`, the node with the oldest pong out of five random nodes is pinged. With
 //! 1,000 nodes and a node timeout of 15 seconds, a node sends at most 134 pings a second, and fewer
-//! if gossip reports pongs. Each tick walks all nodes once.
+//! if gossip reports pongs to other nodes. Each tick of the state machine walks all nodes once.
 //!
 //! **A pause of this node.** If no tick came for half a node timeout, this process was stopped, or
-//! a command was slow: the peers may have answered, but this node did not read. So the timeouts of
-//! unanswered pings begin anew. After a pause of a whole timeout, a primary may have been replaced,
-//! so it takes no writes until others have answered on new links, as after a start.
+//! a command was slow: the peers may have answered, but this node did not read. So after such a
+//! pause the timeouts of unanswered pings begin anew. After a pause of a whole node timeout, a
+//! primary may have been replaced, so it takes no writes until other nodes have answered on new
+//! links, as after a start.
 
 use super::event::{Action, Now};
 use super::machine::Cluster;
@@ -17,7 +18,8 @@ use super::packet::{PingKind, flag};
 
 /// The interval of ticks, in milliseconds.
 pub(super) const TICK_MS: u64 = 100;
-/// The least number of connections that may be opened in one tick.
+/// The number of connections that one tick may open at least; in large clusters it is a tenth of
+/// the nodes.
 const CONNECTS_MIN: usize = 20;
 /// The number of random nodes of which the one with the oldest pong is pinged.
 const RANDOM_NODES: usize = 5;
@@ -32,7 +34,7 @@ impl Cluster {
         }
         self.ticks += 1;
         self.last_tick = now.ms;
-        // The loop over the nodes may remove some, so it walks a copy of the indices.
+        // The loop over the nodes may remove nodes, so it walks a copy of their indices.
         let me = self.me;
         let mut indices = self.nodes.indices().to_vec();
         indices.retain(|index| *index != me);
@@ -58,8 +60,8 @@ impl Cluster {
         self.todo.health = true;
     }
 
-    /// Notices that this process was paused. Called at each event, since packets may be read before
-    /// the next tick.
+    /// Notices that this process was stopped or busy for long. Called at each event, since packets
+    /// may be read before the next tick.
     pub(super) fn notice_pause(&mut self, now: Now, out: &mut Vec<Action>) {
         let pause = now.ms.saturating_sub(self.last_tick);
         if self.ticks == 0 || pause <= (self.settings.node_timeout_ms / 2).max(2 * TICK_MS) {
@@ -76,7 +78,7 @@ impl Cluster {
             if node.connected {
                 node.link_since = now.ms;
             }
-            // A pong that waited in a buffer must not count as a new one, so close the connection.
+            // The link is closed, as a pong that waited in its buffer must not count as a new pong.
             if is_long {
                 self.close_outbound(index, out);
             }
@@ -117,7 +119,8 @@ impl Cluster {
         }
         let age = now.ms - node.link_since;
         let silent = |since: u64| now.ms.saturating_sub(since) > timeout / 2;
-        // A connection may be dead without an error: try another one before the node gets PFAIL.
+        // A connection may be dead without an error, so it is closed and a new one is opened before
+        // the node gets PFAIL.
         let is_dead = node.connected
             && age > timeout
             && node.ping_sent != 0
@@ -140,8 +143,8 @@ impl Cluster {
         }
         let due = node.ping_sent == 0
             && now.ms.saturating_sub(node.pong_received) > self.settings.node_timeout_ms / 2;
-        // The replica of a manual failover waits for this node's offset, which a ping has in its
-        // head.
+        // The replica of a manual failover waits for this node's offset, which is in the head of a
+        // ping.
         if due || self.manual.replica == Some(index) {
             self.send_ping(now, index, PingKind::Ping, out);
         }

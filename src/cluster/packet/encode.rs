@@ -1,4 +1,4 @@
-//! Encodes packets: from structs to bytes.
+//! Encodes packets of the cluster bus: from structs to bytes.
 
 use super::{
     Body, EXTENSION_LEN, Extension, Gossip, HEAD_LEN, Header, LIGHT, Message, Module, PingKind,
@@ -6,7 +6,7 @@ use super::{
 };
 
 impl Message {
-    /// Appends the bytes of the packet.
+    /// Appends the bytes of the packet to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(b"RCmb\0\0\0\0");
@@ -26,7 +26,7 @@ impl Message {
         out[start + 4..start + 8].copy_from_slice(&len.to_be_bytes());
     }
 
-    /// The kind as an index below [`KINDS`](super::KINDS), for counters.
+    /// The type of the packet as an index below [`KINDS`](super::KINDS), for counters of packets.
     pub fn kind_index(&self) -> usize {
         let kind = match self {
             Message::Full(_, body) => body_kind(body).0,
@@ -36,7 +36,7 @@ impl Message {
         usize::from(kind)
     }
 
-    /// The purpose of the message, for counters.
+    /// The purpose of the message, for the counters of the bus.
     pub fn purpose(&self) -> Purpose {
         match self {
             Message::LightPublish(_) | Message::Full(_, Body::Publish(_)) => Purpose::Published,
@@ -89,7 +89,7 @@ fn publish_kind(publish: &Publish) -> u16 {
     }
 }
 
-/// The kind of a body, and the lengths of its two lists.
+/// The number of the packet type of a body, and the numbers of its gossip entries and extensions.
 fn body_kind(body: &Body) -> (u16, usize, usize) {
     match body {
         Body::Ping {

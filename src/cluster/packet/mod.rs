@@ -24,17 +24,17 @@
 //!   light head  "RCmb" | total length u32 | version u16 | 2 unused | kind u16 | 2 unused | body
 //! ```
 //!
-//! A light head (Valkey 8) is 16 bytes for PUBLISH, PUBLISHSHARD and MODULE; the kind has the bit
-//! 0x8000. A packet with a light head is sent only to peers with [`flag::LIGHT_PUBLISH`]; its
-//! sender is known by the link.
+//! A light head (Valkey 8) is a head of 16 bytes for PUBLISH, PUBLISHSHARD and MODULE, with the bit
+//! 0x8000 in the number of the packet type. A packet with a light head is sent only to peers with
+//! [`flag::LIGHT_PUBLISH`]; the link over which it arrives identifies its sender.
 //!
-//! [`Message::parse`] is the only reader: each length and count is checked before it is used, and
-//! names, addresses and texts are valid in what it returns. Extension 4 is the internal secret of
-//! Redis 8 (40 bytes) and the IPv4 address for clients in Valkey (at most 16): the length decides.
-//! Extensions with a text that nodes.conf could not hold, or of an unknown kind, are kept as
-//! [`Extension::Other`] and ignored; the packet is not refused.
+//! Packets are read only by [`Message::parse`], which checks each length and count before using it,
+//! and returns only valid names, addresses and texts. Extension 4 is the internal secret of Redis 8
+//! (40 bytes) and the IPv4 address for clients in Valkey (at most 16): the length tells them apart.
+//! Extensions of an unknown type, or with a text that nodes.conf can't contain, are kept as
+//! [`Extension::Other`] and ignored; the packet with the extension is not refused.
 //!
-//! **Invariant:** a packet that was parsed encodes to the same bytes, but for unused fields
+//! **Invariant:** a packet that was parsed encodes to the same bytes, except for unused fields
 //! (`tests::packets_of_real_servers_encode_to_themselves`, fuzz target `bus`).
 //! **Limits:** a packet has at most [`PACKET_MAX`] bytes.
 
@@ -50,65 +50,66 @@ use super::name::{Ip, Name};
 
 pub use self::parse::{Malformed, frame_len};
 
-/// The size of a head, where the body begins.
+/// The size in bytes of the head of a packet, behind which the body begins.
 const HEAD_LEN: usize = 2256;
-/// The size of a light head.
+/// The size in bytes of a light head, the short head of some packets of Valkey 8.
 const LIGHT_LEN: usize = 16;
-/// The size of an entry of gossip.
+/// The size in bytes of an entry of gossip in a packet.
 const GOSSIP_LEN: usize = 104;
-/// The size of the head of an extension.
+/// The size in bytes of the head of an extension in a packet.
 const EXTENSION_LEN: usize = 8;
-/// The number of kinds of packets.
+/// The number of packet types (PING, FAIL and so on).
 pub const KINDS: usize = 11;
-/// The version of the protocol.
+/// The version of the cluster bus protocol.
 const VERSION: u16 = 1;
-/// The bit in the kind of a packet with a light head.
+/// The bit in the packet type that marks a light head.
 const LIGHT: u16 = 0x8000;
 
-/// The maximum size of a packet: a PUBLISH whose message is the largest bulk string, with its head.
+/// The maximum size in bytes of a packet: a PUBLISH whose message is the largest bulk string, with
+/// its head.
 pub const PACKET_MAX: usize = 512 * 1024 * 1024 + 64 * 1024;
 
-/// The flags of a node, in heads and in gossip.
+/// The flags of a node, in the heads of packets and in gossip.
 pub mod flag {
     /// The node is a primary.
     pub const PRIMARY: u16 = 1;
     /// The node is a replica.
     pub const REPLICA: u16 = 2;
-    /// The node does not answer the sender.
+    /// The node does not answer the sender of the packet.
     pub const PFAIL: u16 = 4;
     /// A majority of the primaries agrees that the node does not answer.
     pub const FAIL: u16 = 8;
-    /// The node is the sender.
+    /// The node is the sender of the packet itself.
     pub const MYSELF: u16 = 16;
     /// The name of the node is not known yet.
     pub const HANDSHAKE: u16 = 32;
     /// The address of the node is not known.
     pub const NO_ADDR: u16 = 64;
-    /// The first packet to the node is a MEET.
+    /// The first packet to the node is a MEET, as CLUSTER MEET added it.
     pub const MEET: u16 = 128;
     /// The node is a primary that replicas may move to.
     pub const MIGRATE_TO: u16 = 256;
     /// The node is a replica that does not start elections.
     pub const NO_FAILOVER: u16 = 512;
-    /// The node reads extensions.
+    /// The node reads extensions of PING packets.
     pub const EXTENSIONS: u16 = 1024;
-    /// The node reads PUBLISH with light heads.
+    /// The node reads PUBLISH packets with light heads (Valkey 8).
     pub const LIGHT_PUBLISH: u16 = 2048;
     /// The sender is a replica whose primary is marked FAIL (Valkey 9.1).
     pub const PRIMARY_FAILED: u16 = 8192;
 }
 
-/// The first byte of the message flags.
+/// The flags of a packet itself, in the first byte of its message flags.
 pub mod message_flag {
     /// The sender has paused its writes for a manual failover.
     pub const PAUSED: u8 = 1;
-    /// The vote is asked for although the primary has not failed.
+    /// The sender asks for votes although its primary has not failed (manual failover).
     pub const FORCE_ACK: u8 = 2;
-    /// The sender reads extensions.
+    /// The sender reads extensions of PING packets.
     pub const EXTENSIONS: u8 = 4;
 }
 
-/// The head of a packet, but for packets with a light head.
+/// The head of a packet, for all packets without a light head.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Header {
     pub sender: Name,
@@ -118,19 +119,20 @@ pub struct Header {
     pub offset: u64,
     /// The slots of the sender, or of its primary if it is a replica.
     pub slots: Rc<Bitmap>,
-    /// The name of the primary of a replica.
+    /// The name of the sender's primary, if the sender is a replica.
     pub replica_of: Option<Name>,
-    /// The announced IP; empty: the address of the connection counts.
+    /// The IP address that the sender announces; if it is empty, the address of the connection
+    /// counts.
     pub ip: Ip,
-    /// The port for clients that nodes of this cluster use among each other: the TLS port with
-    /// `tls-cluster`.
+    /// The sender's port for clients, which replicas of the cluster also connect to: with
+    /// `tls-cluster` the TLS port.
     pub port: u16,
-    /// The other port for clients: without TLS if `port` is with TLS, and vice versa; 0 if there is
-    /// none.
+    /// The sender's other port for clients: without TLS if `port` is with TLS, and vice versa; 0 if
+    /// there is none.
     pub second_port: u16,
     pub bus_port: u16,
     pub flags: u16,
-    /// 0: the cluster is up in the sender's view; 1: it is down.
+    /// 0 if the cluster is up in the sender's view, 1 if it is down.
     pub state: u8,
     pub message_flags: [u8; 3],
 }
@@ -139,9 +141,11 @@ pub struct Header {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Gossip {
     pub name: Name,
-    /// The time of the ping that is not answered yet, in seconds of the sender's clock; 0: none.
+    /// The time of the sender's ping that the node has not answered yet, in seconds of the sender's
+    /// clock; 0 if there is none.
     pub ping_sent_s: u32,
-    /// The time of the last pong, in seconds of the sender's clock; 0: none.
+    /// The time of the node's last pong to the sender, in seconds of the sender's clock; 0 if there
+    /// was none.
     pub pong_received_s: u32,
     pub ip: Ip,
     pub port: u16,
@@ -150,32 +154,34 @@ pub struct Gossip {
     pub second_port: u16,
 }
 
-/// An extension of a PING, PONG or MEET.
+/// An extension of a PING, PONG or MEET packet: a further field, which old nodes ignore.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Extension {
     HostName(Box<[u8]>),
     HumanName(Box<[u8]>),
-    /// The node was removed with CLUSTER FORGET, and must not be added again for `ttl_s` seconds.
+    /// The node `node` was removed with CLUSTER FORGET, and must not be added again for `ttl_s`
+    /// seconds.
     Forgotten {
         node: Name,
         ttl_s: u64,
     },
     ShardId(Name),
-    /// A secret that nodes of Redis 8 share.
+    /// A secret that all nodes of a Redis 8 cluster share.
     InternalSecret([u8; 40]),
     ClientIpv4(Box<[u8]>),
     ClientIpv6(Box<[u8]>),
     ClientPort(u16),
     ClientTlsPort(u16),
     Zone(Box<[u8]>),
-    /// An unknown kind, or one with a text that is not accepted. The data includes the padding.
+    /// An extension of an unknown type, or with a text that is not accepted; `data` includes the
+    /// padding.
     Other {
         kind: u16,
         data: Box<[u8]>,
     },
 }
 
-/// The three kinds of packets with gossip.
+/// The three types of packets that have gossip.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PingKind {
     Ping,
@@ -191,12 +197,12 @@ pub enum Body {
         gossip: Vec<Gossip>,
         extensions: Vec<Extension>,
     },
-    /// A majority has found that this node failed.
+    /// A majority has found that the node with this name failed.
     Fail(Name),
     Publish(Publish),
     AuthRequest,
     AuthAck,
-    /// The current slots of a node, for a receiver that sent an outdated claim.
+    /// The current slots of the node `node`, for a receiver that sent an outdated claim of slots.
     Update {
         config_epoch: u64,
         node: Name,
@@ -206,7 +212,7 @@ pub enum Body {
     Module(Module),
 }
 
-/// A message of PUBLISH or SPUBLISH.
+/// A message of PUBLISH, or of SPUBLISH if it is `sharded`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Publish {
     pub sharded: bool,
@@ -214,27 +220,27 @@ pub struct Publish {
     pub message: Box<[u8]>,
 }
 
-/// A message between modules; the server itself ignores it.
+/// A message between Redis modules; aeris ignores it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Module {
     /// The id of the module.
     pub module: u64,
-    /// The type of the message, which the module defines.
+    /// The type of the module's message, which the module defines.
     pub kind: u8,
     pub data: Box<[u8]>,
 }
 
-/// A packet.
+/// A packet of the cluster bus.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Message {
     Full(Box<Header>, Body),
-    /// A PUBLISH with a light head.
+    /// A PUBLISH packet with a light head (Valkey 8).
     LightPublish(Publish),
-    /// A MODULE with a light head.
+    /// A MODULE packet with a light head (Valkey 8).
     LightModule(Module),
 }
 
-/// What a message is about, for counters.
+/// What a packet is used for, for the counters of the bus.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Purpose {
     Cluster,

@@ -1,4 +1,4 @@
-//! Parses packets: from bytes to validated structs.
+//! Parses packets of the cluster bus: from bytes to validated structs.
 
 use std::fmt;
 use std::rc::Rc;
@@ -10,22 +10,24 @@ use super::{
 use crate::cluster::bitmap::{BITMAP_LEN, Bitmap};
 use crate::cluster::name::{IP_LEN, Ip, NAME_LEN, Name, is_valid_text};
 
-/// Why bytes are not a packet.
+/// The reason why bytes are not a valid packet of the cluster bus.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Malformed {
     /// The first four bytes are not `RCmb`.
     Signature,
-    /// The packet has another version of the protocol.
+    /// The packet has another version of the cluster bus protocol.
     Version(u16),
-    /// The total length is too small, too large, or not that of the content.
+    /// The total length in the packet's head is too small, too large, or not the length of the
+    /// content.
     Length,
-    /// The kind is unknown.
+    /// The type of the packet is unknown.
     Kind(u16),
-    /// A name of a node is invalid.
+    /// The name of a node in the packet is invalid.
     Name,
-    /// An address is invalid.
+    /// An IP address in the packet is invalid.
     Address,
-    /// An extension is longer than the packet, or its length is not a multiple of eight.
+    /// An extension in the packet is longer than the packet, or its length is not a multiple of
+    /// eight.
     Extension,
 }
 
@@ -45,7 +47,7 @@ impl fmt::Display for Malformed {
 
 /// The total length of the packet that begins with `bytes`; `None` if there are less than eight
 /// bytes. Lengths below the smallest and above the largest packet are refused, so that a reader
-/// waits for no byte that can't come.
+/// does not wait for the rest of an impossible packet.
 pub fn frame_len(bytes: &[u8]) -> Result<Option<usize>, Malformed> {
     let seen = bytes.len().min(4);
     if bytes[..seen] != b"RCmb"[..seen] {
@@ -62,7 +64,8 @@ pub fn frame_len(bytes: &[u8]) -> Result<Option<usize>, Malformed> {
     }
 }
 
-/// The bytes of a packet that are not read yet. Each read checks that there are enough bytes.
+/// The bytes of a packet that have not been parsed yet; each method checks that there are enough of
+/// them.
 struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {
@@ -124,7 +127,7 @@ impl<'a> Input<'a> {
 }
 
 impl Message {
-    /// Parses one whole packet, as cut out by [`frame_len`].
+    /// Parses one whole packet, whose bytes were delimited with [`frame_len`].
     pub fn parse(bytes: &[u8]) -> Result<Message, Malformed> {
         if frame_len(bytes)? != Some(bytes.len()) {
             return Err(Malformed::Length);
@@ -149,7 +152,7 @@ impl Message {
     }
 }
 
-/// Parses the head behind its first 16 bytes; also returns the number of extensions.
+/// Parses the head of a packet behind its first 16 bytes; also returns the number of extensions.
 fn header(input: &mut Input, port: u16) -> Result<(Header, u16), Malformed> {
     if input.0.len() < HEAD_LEN - 16 {
         return Err(Malformed::Length);
@@ -259,8 +262,7 @@ fn extension(input: &mut Input) -> Result<Extension, Malformed> {
     )
 }
 
-/// Parses the data of an extension of this kind; `None` if the kind is unknown or the data is
-/// invalid.
+/// Parses the data of an extension; `None` if its type `kind` is unknown or its data is invalid.
 fn known_extension(kind: u16, data: &[u8]) -> Option<Extension> {
     Some(match kind {
         extension::HOST_NAME => Extension::HostName(text(data)?),
@@ -285,7 +287,8 @@ fn known_extension(kind: u16, data: &[u8]) -> Option<Extension> {
     })
 }
 
-/// A text that ends with a NUL and is padded to eight bytes with zeros.
+/// Parses the text of an extension, which ends with a NUL and is padded with zeros to a multiple of
+/// eight bytes.
 fn text(data: &[u8]) -> Option<Box<[u8]>> {
     padded(data)
         .filter(|text| is_valid_text(text))

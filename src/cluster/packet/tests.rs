@@ -1,6 +1,6 @@
 use super::*;
 
-/// Packets between real servers, one after another: Redis 7.0 and 8.2, Valkey 8.0 and 9.1.
+/// Recorded packets between nodes of Redis 7.0 and 8.2, and Valkey 8.0 and 9.1, one after another.
 const GOLDEN: [(&str, &[u8]); 4] = [
     ("redis 7.0", include_bytes!("../golden/redis-7.0.packets")),
     ("redis 8.2", include_bytes!("../golden/redis-8.2.packets")),
@@ -39,7 +39,8 @@ fn packets_of_real_servers_encode_to_themselves() {
             kinds.insert(packet[12..14].to_vec());
         }
     }
-    // The files have all kinds but MODULE and PUBLISHSHARD, which another test covers.
+    // The recorded files have packets of all types except MODULE and PUBLISHSHARD, which another
+    // test covers.
     assert_eq!(kinds.len(), 10, "{kinds:?}");
 }
 
@@ -65,7 +66,7 @@ fn what_real_servers_say_is_understood() {
         Extension::ClientPort(7777),
         Extension::ClientTlsPort(7778),
         Extension::Zone(text("zone-a")),
-        // A space in a name would break nodes.conf.
+        // A human name with a space is not accepted, as it would break the line of nodes.conf.
         Extension::Other {
             kind: extension::HUMAN_NAME,
             data: text("node one\0\0\0\0\0\0\0\0"),
@@ -145,7 +146,7 @@ fn a_packet_that_is_cut_or_longer_is_refused() {
                 Err(Malformed::Length),
                 "{len}"
             );
-            // The length in the head is that of the cut packet.
+            // The packet is cut, and the length in its head is set to that of the cut packet.
             if len >= 16 {
                 let mut cut = packet[..len].to_vec();
                 cut[4..8].copy_from_slice(&(len as u32).to_be_bytes());
