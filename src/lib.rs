@@ -40,16 +40,16 @@ pub mod tracking;
 pub mod types;
 pub mod util;
 
-/// The version of Redis whose behaviour this server has. The server reports it to clients.
+/// The version of Redis whose behaviour aeris has, and which aeris reports to clients.
 pub const REDIS_VERSION: &str = "7.2.4";
-/// The version of the Valkey server whose snapshots this server can read: a Valkey primary sends
-/// fields with a time to live only to a replica that announces such a version.
+/// The version of the Valkey server whose snapshots aeris can read: a Valkey primary sends fields
+/// with a time to live only to a replica that announces such a version.
 pub const VALKEY_VERSION: &str = "9.0.0";
 /// The version of aeris.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// A number for this build: a hash of the package's name and version, the width of a pointer, and
-/// whether debug assertions are on.
+/// A number that identifies the build of aeris: a hash of the package's name and version, the width
+/// of a pointer, and whether debug assertions are on.
 pub const fn build_id() -> u64 {
     let text = concat!(env!("CARGO_PKG_NAME"), "-", env!("CARGO_PKG_VERSION")).as_bytes();
     let bits = usize::BITS as u64 | (cfg!(debug_assertions) as u64) << 32;

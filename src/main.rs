@@ -66,8 +66,8 @@ fn main() -> ExitCode {
         Err(code) => return code,
     };
     let code = shutdown::finish(&mut server, ended);
-    // The system takes the memory back at once; to free the data set key by key would take as long
-    // as to load it.
+    // At exit the system takes the process's memory back at once; freeing the data set key by key
+    // would take as long as loading it.
     std::mem::forget(server);
     code
 }

@@ -6,8 +6,8 @@
 //!                                                                  | nested turns (server/busy.rs)
 //! ```
 //!
-//! This module has the borrowed loop and the function that runs its turns; networking provides
-//! both.
+//! The module `execute::busy` has the lent event loop and the function that runs nested turns of
+//! it; `networking` provides the loop and the function.
 
 use std::rc::Rc;
 
@@ -16,19 +16,21 @@ use ae::EventLoop;
 use crate::state::Server;
 use crate::sys::lend::Lent;
 
-/// Runs some turns of the loop while a command runs.
+/// A function that runs some turns of the event loop while a command runs.
 pub type NestedTurns = fn(&mut EventLoop<Server>, &mut Server);
 
-/// The loop, lent to the commands by the handler that runs them.
+/// The event loop, as the read handler lends it to the commands that it runs.
 #[derive(Default)]
 pub struct LentLoop {
-    /// Shared, so that the handler can lend the loop while it borrows the server.
+    /// The lent event loop is shared by `Rc`, so that the read handler can lend the loop while the
+    /// server is borrowed.
     pub lent: Rc<Lent<EventLoop<Server>>>,
-    /// `None` without a loop: in tests, and when a file is loaded before the loop exists.
+    /// The function that runs nested turns. `None` without an event loop: in tests, and when a file
+    /// is loaded before the loop exists.
     pub turns: Option<NestedTurns>,
 }
 
-/// Serves other clients for a moment, if a loop is lent.
+/// Serves other clients for a moment while a long command runs, if the event loop is lent.
 pub fn process_events_while_blocked(server: &mut Server) {
     if let Some(turns) = server.event_loop.turns {
         let lent = server.event_loop.lent.clone();
@@ -37,7 +39,7 @@ pub fn process_events_while_blocked(server: &mut Server) {
     if server.shutdown.now
         && let Some(running) = &mut server.scripting.running
     {
-        // SHUTDOWN NOSAVE ends the script: its changes will not be saved.
+        // SHUTDOWN NOSAVE ends the running script, whose changes will not be saved.
         running.killed = true;
     }
 }

@@ -27,7 +27,7 @@ use crate::state::Server;
 use crate::sys::ticks;
 use crate::tracking;
 
-/// Runs one command. The caller has checked that the command may run.
+/// Runs one command. The caller has checked (in `dispatch`) that the command may run.
 pub fn call(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, sent: Sent) {
     let cmd = server.commands.row(id);
     let dirty = server.dirty;
@@ -59,7 +59,8 @@ pub fn call(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, sent: 
 
     server.in_flight.end();
     let ended = ticks::now();
-    // During a script or a transaction the clock is not updated.
+    // During a script or a transaction the server's clock is not updated, so that all their
+    // commands see the same time.
     if server.nesting == 0 {
         server.clock.command_ended(ended);
     }
@@ -98,8 +99,9 @@ pub fn call(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16, sent: 
     }
 }
 
-/// Records a command for the trace, and before it the building of its reply, if that is long. A
-/// time before the command is that of EXEC, whose reply is built by the commands in it.
+/// Records a command for the trace, and before it the building of the command's reply, if the reply
+/// is long. A reply whose building began before the command is that of the EXEC around the command,
+/// and is not recorded.
 #[inline(always)]
 fn trace_command(
     server: &mut Server,
@@ -118,7 +120,7 @@ fn trace_command(
     server.trace.command(id, started, ended, c.id);
 }
 
-/// Replies with a command's error and counts it.
+/// Replies with the error that a command has returned, and counts the error.
 fn reply_error(server: &mut Server, c: &mut Client, error: &Error) {
     c.reply.error(error);
     if !error.is_counted() {
@@ -129,10 +131,11 @@ fn reply_error(server: &mut Server, c: &mut Client, error: &Error) {
     }
 }
 
-/// Features that look at the keys of each command.
+/// The bits of `armed` for the features that look at the keys of each command.
 const LOOKS_AT_KEYS: u32 = armed::TRACKING | armed::UNSYNCED | armed::SLOT_STATS;
 
-/// Notes the keys of a command for the features that look at them.
+/// Passes a command to the features that look at its keys: client-side caching, unsynced keys, slot
+/// statistics.
 #[cold]
 fn note_keys(
     server: &mut Server,
@@ -163,7 +166,8 @@ fn monitored(cmd: &Command) -> bool {
     cmd.flags & (command::SKIP_MONITOR | command::ADMIN) == 0
 }
 
-/// Counts a command, adds up its time, and keeps it in the command log if it was slow.
+/// Counts a command, adds up its time (`spent`, in ticks of the processor's counter), and adds the
+/// command to the slow log if it was slow.
 #[inline(always)]
 pub fn account(
     server: &mut Server,
@@ -251,8 +255,8 @@ fn large(server: &mut Server, c: &Client, argv: &[&[u8]], cmd: &Command, reply_b
     log.push_if_needed(CommandLogKind::LargeReply, reply_bytes, c, argv, now);
 }
 
-/// Refuses a command before it runs: counts the refusal and makes the transaction fail in which it
-/// would be queued.
+/// Refuses a command before it runs: counts the refusal, and makes the transaction fail in which
+/// the command would be queued.
 pub fn reject(server: &mut Server, c: &mut Client, id: Option<u16>, error: Error) {
     if c.has(flag::MULTI) {
         c.set(flag::DIRTY_EXEC);
@@ -261,8 +265,8 @@ pub fn reject(server: &mut Server, c: &mut Client, id: Option<u16>, error: Error
         server.commands.entries[id as usize].stats.rejected += 1;
     }
     let error = match id.map(|id| server.commands.row(id)) {
-        // The client will send the transaction to another node, so it must get the address
-        // unchanged.
+        // After an error that redirects EXEC, the client will send the whole transaction to another
+        // node, so the client must get the error, with the node's address, unchanged.
         Some(cmd) if cmd.is(command::RUNS_QUEUE) && leads_elsewhere(&error) => {
             transaction::discard_transaction(server, c);
             error
@@ -279,7 +283,8 @@ pub fn reject(server: &mut Server, c: &mut Client, id: Option<u16>, error: Error
     drop_unwanted_reply(server, c, reply_from);
 }
 
-/// Whether the error means that the client must ask another server, or ask again later.
+/// Whether the error means that the client must ask another server, or must send the command again
+/// later.
 fn leads_elsewhere(error: &Error) -> bool {
     let codes = [
         "REDIRECT",
@@ -292,8 +297,8 @@ fn leads_elsewhere(error: &Error) -> bool {
     codes.contains(&error.code())
 }
 
-/// Removes the reply that begins at `from` if it is not to be sent: because of CLIENT REPLY, or
-/// because the client is a replica.
+/// Removes the reply that begins at `from` if the reply must not be sent: because of CLIENT REPLY,
+/// or because the client is a replica.
 #[inline]
 fn drop_unwanted_reply(server: &mut Server, c: &mut Client, from: Mark) {
     if c.has(flag::REPLY_OFF | flag::REPLY_SKIP | flag::REPLICA) {
@@ -327,7 +332,7 @@ mod tests {
     static CHANGES: Command = cmd("get", changes_and_fails, 2, READONLY, STRING);
     static REPLIES: Command = cmd("get", replies_and_fails, 2, READONLY, STRING);
 
-    /// The reply to GET when its row is replaced by `row`.
+    /// The reply to GET after the row of GET in the table of commands was replaced by `row`.
     fn reply_of(row: &'static Command) -> String {
         let mut server = server_with(1);
         let id = server.commands.lookup(b"get").expect("a command");

@@ -6,7 +6,7 @@
 //! | bytes in | the request; for a transaction, MULTI and the queued commands too |
 //! | bytes out | the reply, what each replica gets, messages of shard channels |
 //!
-//! A replica charges the commands of its primary as well, with no bytes out.
+//! A replica charges the commands of its primary to slots as well, with no bytes out.
 
 use crate::armed;
 use crate::client::resp::Sent;
@@ -28,8 +28,9 @@ pub fn request_len(argv: &[&[u8]], sent: Sent) -> u64 {
     }
 }
 
-/// Charges a command to its slot. EXEC and a script are charged with the commands that they run. A
-/// script in compatibility mode may use several slots, so only its reply counts.
+/// Charges the time and the traffic of a command to its slot. EXEC and a script are charged with
+/// the commands that they run. A script that may use several slots (allow-cross-slot-keys) is
+/// charged with the bytes of its reply only.
 pub fn command(
     server: &mut Server,
     c: &Client,
@@ -70,7 +71,8 @@ pub fn queue(server: &mut Server, c: &Client, state: &MultiState) {
     charge(server, c.hash_slot, cost);
 }
 
-/// Charges a message of a shard channel with what its receivers get.
+/// Charges the bytes that the receivers of a shard channel's message get to the slot of the
+/// channel.
 pub fn shard_message(server: &mut Server, channel: &[u8], text: &[u8], receivers: usize) {
     if server.stats.slots.is_none() {
         return;
@@ -83,19 +85,21 @@ pub fn shard_message(server: &mut Server, channel: &[u8], text: &[u8], receivers
     charge(server, key_slot(channel), cost);
 }
 
-/// The end of the replication stream, and the database that it has selected.
+/// The offset of the replication stream's end, and the database that the last SELECT in the stream
+/// has selected.
 pub type StreamPlace = (u64, Option<u32>);
 
-/// The place at which the stream ends before a command is propagated; `None` while slot statistics
-/// are off.
+/// The offset at which the replication stream ends before a command is propagated, and its selected
+/// database; `None` while slot statistics are off.
 #[inline]
 pub fn stream_place(server: &Server) -> Option<StreamPlace> {
     let stream = &server.replication.stream;
     (server.armed & armed::SLOT_STATS != 0).then(|| (stream.end(), stream.selected_db()))
 }
 
-/// Charges the bytes that were appended to the stream since `from`, once for each replica. A SELECT
-/// belongs to no slot and is not charged.
+/// Charges the bytes that were appended to the replication stream since the offset `from` to the
+/// command's slot, once for each replica. A SELECT in the stream belongs to no slot and is not
+/// charged.
 #[cold]
 pub fn propagated(server: &mut Server, c: &Client, (from, selected): StreamPlace) {
     let stream = &server.replication.stream;
@@ -120,7 +124,7 @@ fn charge(server: &mut Server, slot: u16, cost: SlotUsage) {
     }
 }
 
-/// The slot of a command that `execute::route` did not check: one of the primary.
+/// The slot of the first key of a primary's command, which `execute::route` does not check.
 fn slot_of(argv: &[&[u8]], cmd: &Command) -> u16 {
     let mut found = Vec::new();
     let is_found = get_keys(cmd, argv, &mut found).is_ok();

@@ -1,13 +1,14 @@
 //! Prevents cross-protocol scripting: a web page makes a browser behind the firewall send an HTTP
-//! request to this port. The server would read the lines of the request's head as inline commands,
-//! reply with errors, and then run the body, which the attacker wrote. So a connection that sends
-//! `POST` or `Host:` as a command is closed before another command of it runs.
+//! request to this port. Without protection the server would read the lines of the HTTP request's
+//! head as inline commands, reply with errors, and then run the body, which the attacker wrote. So
+//! a connection that sends `POST` or `Host:` as a command is closed before another of its commands
+//! runs.
 
 use crate::client::Client;
 use crate::client::table::Net;
 use crate::state::Server;
 
-/// At most one such connection in each interval is logged.
+/// The interval in milliseconds in which at most one closed HTTP connection is logged.
 const WARNING_INTERVAL_MS: i64 = 60_000;
 
 /// Whether a command's name, up to a NUL, is `POST` or `Host:`, as in the head of an HTTP request.
@@ -16,7 +17,7 @@ pub fn is_http(name: &[u8]) -> bool {
     name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:")
 }
 
-/// Closes the connection without a reply.
+/// Closes the connection of a client that has sent an HTTP request, without a reply.
 #[cold]
 pub fn abort(server: &mut Server, c: &mut Client) {
     let now = server.clock.now_ms;

@@ -1,4 +1,5 @@
-//! Removes a client from everything that refers to it.
+//! Removes a client from all tables of the server that refer to it: those of blocked clients,
+//! watched keys, subscriptions, MONITOR, tracking and replicas.
 
 use crate::client::table::Net;
 use crate::client::{Client, flag};
@@ -22,7 +23,8 @@ pub fn kill(server: &mut Server, c: &mut Client) {
     Net::close_asap(&mut server.net.close_asap, c);
 }
 
-/// Removes a client from everything that refers to it.
+/// Removes a client from all tables of the server that refer to it: those of blocked clients,
+/// watched keys, subscriptions, MONITOR, tracking and replicas.
 pub fn unlink(server: &mut Server, c: &mut Client) {
     let r = c.reference();
     blocked::forget(server, c);

@@ -22,11 +22,12 @@ use crate::tracking;
 /// The features that must do something before and after each command of a client.
 const AROUND: u32 = armed::TRACKING | armed::IMPORT | armed::SLOT_IMPORTS;
 
-/// Values that were set for the enclosing command, while this command runs in a nested turn.
+/// Values that belong to the command that lets a nested turn run (a script), saved while a command
+/// of another client runs in the nested turn.
 struct Outer {
-    /// The id of the enclosing command's client.
+    /// The id of the client whose command lets the nested turn run.
     running: u64,
-    /// Whether expired keys count as alive for the enclosing command.
+    /// Whether expired keys count as alive for the command that lets the nested turn run.
     applying: bool,
 }
 
@@ -52,8 +53,8 @@ fn end(server: &mut Server, c: &mut Client, argv: &[&[u8]], outer: Option<Outer>
     tracking::end(server, c, argv, running);
 }
 
-/// Runs one request of a client. `id` is the number of the top-level command; `None` if no command
-/// has that name.
+/// Runs, queues, holds back or refuses one request of a client. `id` is the number of the top-level
+/// command; `None` if no command has that name.
 pub fn process_command(
     server: &mut Server,
     c: &mut Client,
@@ -70,7 +71,8 @@ pub fn process_command(
     match check(server, c, argv, id) {
         Ok(Verdict::Run(id)) => {
             call(server, c, argv, id, sent);
-            // In a nested turn of a script, the script's changes are not complete yet.
+            // While a script runs, its changes are not complete, so commands in its nested turns
+            // serve no blocked clients.
             let whole = server.nesting == 0 && !c.has(flag::MULTI);
             if whole && !server.blocked.ready_keys.is_empty() {
                 blocked::handle_ready_keys(server);
@@ -95,14 +97,15 @@ pub fn process_command(
         let offset = server.offset_of_event();
         table::send_later(&mut server.net, c, offset);
     }
-    // These flags stay while the client is blocked, since its reply is still to come.
+    // The flags REPLY_SKIP and ASKING stay while the client is blocked, since the command's reply
+    // is still to come.
     if c.has(flag::REPLY_SKIP | flag::ASKING) && !c.has(flag::BLOCKED) {
         end_of_command(server, c);
     }
 }
 
-/// Clears what was set for one command: CLIENT REPLY SKIP, and ASKING, which lasts from MULTI to
-/// EXEC.
+/// Clears the flags that are set for one command only: that of CLIENT REPLY SKIP, and that of
+/// ASKING, which in a transaction lasts from MULTI to EXEC.
 #[cold]
 fn end_of_command(server: &Server, c: &mut Client) {
     c.clear(flag::REPLY_SKIP);
@@ -114,7 +117,7 @@ fn end_of_command(server: &Server, c: &mut Client) {
 
 enum Verdict {
     Run(u16),
-    /// Queue the command, with the flags of [`flags_of`].
+    /// Queue the command for EXEC, with the flags that [`flags_of`] has returned.
     Queue(u16, command::Flags),
     /// Hold the command back because of CLIENT PAUSE.
     Postpone,
@@ -203,8 +206,8 @@ fn check_slot(server: &mut Server, c: &mut Client, argv: &[&[u8]], id: u16) -> R
 }
 
 /// Refuses commands that are not allowed between MULTI and EXEC. With `extended-redis-compatibility
-/// yes`, MULTI and WATCH run: they reply with an error of their own, and EXEC still runs the other
-/// commands.
+/// yes`, MULTI and WATCH run inside a transaction: MULTI and WATCH reply with an error of their
+/// own, and EXEC still runs the transaction's other commands.
 fn check_nesting(server: &Server, cmd: &Command) -> Result<(), Error> {
     if server.config.words() == Words::Redis && cmd.is(command::MULTI_IN_REDIS) {
         return Ok(());
@@ -212,8 +215,8 @@ fn check_nesting(server: &Server, cmd: &Command) -> Result<(), Error> {
     Err(Error::of("ERR Command not allowed inside a transaction"))
 }
 
-/// Finds a command that no client has sent: looks up its name, resolves its subcommand and checks
-/// its number of arguments. The errors are those that a client would get.
+/// Finds the command of a request in the AOF: looks up its name, resolves its subcommand and checks
+/// its number of arguments. The errors are those that a client would get for this request.
 pub fn find_command(server: &Server, argv: &[&[u8]]) -> Result<u16, Error> {
     let id = resolve(server, argv, server.commands.lookup(argv[0])).map_err(|(_, error)| error)?;
     if !server.commands.row(id).check_arity(argv.len()) {
@@ -222,7 +225,8 @@ pub fn find_command(server: &Server, argv: &[&[u8]]) -> Result<u16, Error> {
     Ok(id)
 }
 
-/// The command's id with its subcommand resolved.
+/// The id of the command `argv`; of a command with subcommands (CONFIG), the id of the subcommand
+/// (CONFIG GET).
 #[inline]
 fn resolve(server: &Server, argv: &[&[u8]], id: Option<u16>) -> Result<u16, Refusal> {
     let Some(id) = id else {
@@ -253,7 +257,8 @@ fn unknown_command(argv: &[&[u8]]) -> Error {
     for arg in &argv[1..] {
         let shown = excerpt(arg, left);
         args.push_str(&format!("'{shown}' "));
-        // The two quotes and the space around an argument count, too.
+        // The error shows at most 128 characters of arguments, including the two quotes and the
+        // space around each argument.
         left = left.saturating_sub(shown.chars().count() + 3);
         if left == 0 {
             break;
@@ -265,7 +270,8 @@ fn unknown_command(argv: &[&[u8]]) -> Error {
     ))
 }
 
-/// Whether the settings allow DEBUG and MODULE to this client.
+/// Refuses DEBUG and MODULE unless `enable-debug-command` or `enable-module-command` allows them to
+/// this client.
 fn check_protected(server: &Server, c: &Client, cmd: &Command) -> Result<(), Error> {
     let (setting, what) = if cmd.role == Role::Debug {
         (server.config.enable_debug_command, "debug")
@@ -300,7 +306,8 @@ fn flags_of(server: &Server, c: &Client, cmd: &Command, argv: &[&[u8]]) -> comma
     cmd.flags
 }
 
-/// Whether the command needs data that is being loaded; EXEC needs the data that its commands need.
+/// Whether the command is refused because it needs data that is being loaded; EXEC needs the data
+/// that its queued commands need.
 #[cold]
 fn is_denied_by_loading(server: &Server, c: &Client, cmd: &Command, flags: command::Flags) -> bool {
     if server.loading.is_aside() {
@@ -309,13 +316,14 @@ fn is_denied_by_loading(server: &Server, c: &Client, cmd: &Command, flags: comma
     lacks(c, cmd) & command::LOADING != 0
 }
 
-/// The flags that the command lacks; EXEC lacks each flag that one of its commands lacks.
+/// The flags that the command lacks; EXEC lacks each flag that one of its queued commands lacks.
 fn lacks(c: &Client, cmd: &Command) -> command::Flags {
     let queued = c.multi.as_ref().filter(|_| cmd.is(command::RUNS_QUEUE));
     !cmd.flags | queued.map_or(0, |queued| queued.lacks)
 }
 
-/// Evicts keys if memory is short, or refuses a command that would need more.
+/// Evicts keys if `maxmemory` is exceeded. Refuses a command that may need more memory if no key
+/// can be evicted.
 fn check_memory(server: &mut Server, c: &mut Client, flags: command::Flags) -> Result<(), Error> {
     if c.replays() || server.replication.is_replica() && server.config.replica_ignore_maxmemory {
         return Ok(());
@@ -355,8 +363,8 @@ fn check_disk(
     Ok(())
 }
 
-/// Handles a command of the primary whose changes can't be saved. The command can't be refused, so
-/// the process ends unless `replica-ignore-disk-write-errors` is set.
+/// Handles a command of the primary whose changes can't be saved. A replica can't refuse its
+/// primary's commands, so the process ends unless `replica-ignore-disk-write-errors` is set.
 #[cold]
 fn apply_without_disk(server: &mut Server, writes: bool) {
     const LOG_PERIOD_MS: i64 = 10_000;
@@ -372,9 +380,10 @@ fn apply_without_disk(server: &mut Server, writes: bool) {
     }
 }
 
-/// On a replica, for a client that follows redirections: refuses commands on keys with the address
-/// of the primary, unless the client has sent READONLY and reads. Returns whether the command must
-/// wait: while a failover is in progress, the future primary may still be a replica.
+/// On a replica, for a client that follows redirections: refuses commands on keys with an error
+/// that has the primary's address, except reads of a client that has sent READONLY. Returns whether
+/// the command must wait: while a failover is in progress, the future primary may still be a
+/// replica.
 #[cold]
 fn redirect(server: &Server, c: &Client, cmd: &Command, argv: &[&[u8]]) -> Result<bool, Error> {
     let flags = flags_of(server, c, cmd, argv);
@@ -415,12 +424,12 @@ fn check_replica(
         if is_read_only(server) {
             return Err(Error::READONLY);
         }
-        // A queued command is not counted until its EXEC runs.
+        // A queued command is counted as a local write of the replica only when its EXEC runs.
         let runs = !c.has(flag::MULTI) || cmd.is(command::RUNS_QUEUE);
         server.stats.replica_local_writes += u64::from(runs);
     }
-    // With stale data, EXEC is allowed if all its commands are allowed, and a script if its flags
-    // say so.
+    // With stale data, EXEC is allowed if all its queued commands are allowed, and a script if its
+    // flags include allow-stale.
     let allowed = match cmd.is(command::RUNS_QUEUE) {
         true => !lacks(c, cmd),
         false => flags,
@@ -456,7 +465,8 @@ pub fn too_few_replicas(server: &Server) -> bool {
     good < wanted as usize
 }
 
-/// The error for writes while acknowledged writes can't be saved; `None` if writes can be saved.
+/// The error reply to writes while an error of the AOF or of the last RDB save demands that writes
+/// are refused; `None` if writes are allowed.
 #[inline]
 pub fn write_refusal(server: &Server) -> Option<Error> {
     let aof = server.aof.write_refusal();
@@ -471,8 +481,8 @@ fn subscribe_mode_error(server: &Server, id: u16) -> Error {
     ))
 }
 
-/// Refuses writes to a slot that was granted to another node, while it is not known whether that
-/// node has taken the slot.
+/// Refuses writes to a slot that this node has granted to another node, while this node does not
+/// know whether the other node has taken the slot.
 fn check_handed_over(server: &Server, slot: u16) -> Result<(), Error> {
     match server.pause.slot_is_refused(slot) {
         true => Err(Error::of(
@@ -483,7 +493,8 @@ fn check_handed_over(server: &Server, slot: u16) -> Result<(), Error> {
 }
 
 /// Whether CLIENT PAUSE holds a command back: ALL holds back all commands, WRITE those that may
-/// change data. Writers of a slot that is being handed over to another node wait, too.
+/// change data. A command that may write to a slot that is being handed over to another node is
+/// held back, too.
 fn must_wait(server: &Server, c: &Client, flags: command::Flags) -> Result<bool, Error> {
     if c.has(flag::REPLICA | flag::PRIMARY) || c.conn.is_none() {
         return Ok(false);

@@ -7,7 +7,7 @@
 //!                                    └── an error ─> stays here; the first error is the reply
 //! ```
 //!
-//! **Invariant:** replies come in the order of `due`.
+//! **Invariant:** the destination replies to keys in the order of `Migration::due`.
 //! **Limit:** a key that changes during its transfer is sent at most [`ROUNDS_MAX`] times.
 
 use std::collections::VecDeque;
@@ -17,29 +17,29 @@ use crate::client::ClientRef;
 /// The maximum number of times that a key that changes during its transfer is sent.
 pub const ROUNDS_MAX: u32 = 3;
 
-/// The server that gets the keys, with the account for it. An idle connection is reused for
-/// requests with an equal destination.
+/// The server to which MIGRATE sends keys, with the account for AUTH. An idle connection is reused
+/// by the next MIGRATE with an equal destination.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Destination {
     pub host: String,
     pub port: u16,
-    /// The user, unless it is the default one, and the password.
+    /// The user (`None` for the default user) and the password with which MIGRATE logs in.
     pub account: Option<(Option<String>, String)>,
 }
 
-/// A key that was sent, and whose reply has not arrived.
+/// A key that MIGRATE has sent, and for which the destination has not replied yet.
 pub struct Due {
     pub key: Box<[u8]>,
-    /// The size of the key's request in bytes.
+    /// The size in bytes of the request that was sent for the key.
     pub bytes: usize,
-    /// Whether the key was deleted here during the transfer; it is then deleted at the destination,
-    /// too.
+    /// Whether the request deletes the key at the destination, because the key was deleted on this
+    /// server during the transfer.
     pub is_deletion: bool,
     /// Whether changes of the key are watched (`keyspace::watch::begin_transfer`).
     pub is_watched: bool,
 }
 
-/// The request and the progress of one MIGRATE.
+/// The arguments and the progress of one MIGRATE.
 pub struct Migration {
     pub client: ClientRef,
     pub destination: Destination,
@@ -50,20 +50,21 @@ pub struct Migration {
     pub timeout_ms: u64,
     pub copy: bool,
     pub replace: bool,
-    /// Keys that are not sent yet.
+    /// Keys that MIGRATE has not sent yet.
     pub queue: VecDeque<Box<[u8]>>,
-    /// Keys that were sent and have no reply yet, in order.
+    /// Keys that MIGRATE has sent and that have no reply yet, in the order in which they were sent.
     pub due: VecDeque<Due>,
     /// Keys that the destination has stored.
     pub restored: Vec<Box<[u8]>>,
-    /// The first error of the destination.
+    /// The first error that the destination has sent; it becomes the reply of MIGRATE.
     pub error: Option<Vec<u8>>,
     /// The number of times that changed keys have been sent again.
     pub round: u32,
-    /// Whether SELECT has succeeded at the destination.
+    /// Whether the SELECT of the destination's database has succeeded.
     pub is_selected: bool,
-    /// Whether the connection was idle before. If such a connection breaks before the first reply,
-    /// another connection is opened, as the peer may have closed the idle connection long ago.
+    /// Whether the connection was left idle by an earlier MIGRATE and no reply has come yet. If a
+    /// connection that was idle breaks before the first reply, another connection is opened, as the
+    /// destination may have closed the idle connection long ago.
     pub may_retry: bool,
 }
 
@@ -73,8 +74,8 @@ impl Migration {
         self.due.iter().map(|due| due.bytes).sum()
     }
 
-    /// Handles the reply to the first of `due`, which is an error or not. Returns the key if the
-    /// destination refused it; the key then stays on this server.
+    /// Handles the destination's reply to the first key of `due`. Returns the key if the reply is
+    /// an error; a refused key stays on this server.
     pub fn replied(&mut self, error: Option<Vec<u8>>) -> Option<Due> {
         self.may_retry = false;
         let due = self.due.pop_front()?;
@@ -88,12 +89,12 @@ impl Migration {
         None
     }
 
-    /// Keeps the first error of the destination.
+    /// Keeps `error` as the reply of MIGRATE, unless the destination has sent an error before.
     pub fn fail(&mut self, error: Vec<u8>) {
         self.error.get_or_insert(error);
     }
 
-    /// Queues all keys again, after the connection broke before any reply.
+    /// Queues the sent keys again, after the connection broke before the first reply.
     pub fn begin_again(&mut self) {
         let due = std::mem::take(&mut self.due);
         for due in due.into_iter().rev() {

@@ -9,8 +9,8 @@
 //!   blocked    clients that wait for a key, and serving them when it changes
 //! ```
 //!
-//! Commands are called through their rows only, so this module is a layer below the commands, the
-//! scripts and the AOF loader, which all run commands through `call`.
+//! Commands are called through the rows of the command table only, so the module `execute` is a
+//! layer below the commands, the scripts and the AOF loader, which all run commands through `call`.
 
 pub mod blocked;
 pub mod busy;

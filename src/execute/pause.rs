@@ -1,5 +1,5 @@
-//! CLIENT PAUSE and similar pauses, which hold clients back until a time. Each purpose has a pause
-//! of its own.
+//! CLIENT PAUSE and similar pauses, which hold back the commands of clients until a time. Each
+//! purpose of a pause (CLIENT PAUSE, SHUTDOWN, FAILOVER, throttling) has an end of its own.
 
 use crate::armed;
 use crate::client::flag;
@@ -10,7 +10,7 @@ use crate::state::Server;
 /// The purposes of a pause. Pauses for different purposes are independent of each other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PausePurpose {
-    /// CLIENT PAUSE.
+    /// The command CLIENT PAUSE.
     Client,
     /// SHUTDOWN, while it waits for replicas.
     Shutdown,
@@ -20,28 +20,29 @@ pub enum PausePurpose {
     Throttle,
 }
 
-/// The pauses, by purpose. While any pause runs, no key expires and no key is evicted, so that the
-/// data set does not change.
+/// The pauses of clients, by purpose. While any pause runs, no key expires and no key is evicted,
+/// so that the data set does not change.
 #[derive(Default)]
 pub struct Pause {
     purposes: [Paused; 4],
-    /// The slots that are being handed over to another node.
+    /// The slots of this cluster node that are being handed over to another node.
     slots: Option<Box<HandedOver>>,
 }
 
-/// Slots that are being handed over.
+/// Slots of this cluster node that are being handed over to another node.
 struct HandedOver {
-    /// Slots that are moving: clients that write to them wait.
+    /// Slots that are moving to another node: clients that write to these slots wait.
     waiting: Bitmap,
-    /// Slots of which it is not known which node has them: clients that write to them are refused.
+    /// Slots of which this node does not know whether the other node has taken them: writes to
+    /// these slots are refused.
     refused: Bitmap,
 }
 
 #[derive(Clone, Copy, Default)]
 struct Paused {
-    /// Unix time in milliseconds, 0 for no pause.
+    /// The end of the pause as a Unix time in milliseconds; 0 for no pause.
     until_ms: i64,
-    /// Whether all commands wait, not only those that write.
+    /// Whether the pause holds back all commands, not only those that write.
     all: bool,
 }
 
@@ -54,7 +55,7 @@ impl Pause {
         paused.all |= all;
     }
 
-    /// Ends the pause for a purpose.
+    /// Ends the pause for `purpose`.
     pub fn clear(&mut self, purpose: PausePurpose) {
         self.purposes[purpose as usize] = Paused::default();
     }
@@ -67,18 +68,20 @@ impl Pause {
             .for_each(|p| *p = Paused::default());
     }
 
-    /// Whether a pause was set and not removed yet.
+    /// Whether a pause was set, or slots are being handed over; a pause whose time has passed
+    /// counts until `expire` has removed it.
     pub fn is_set(&self) -> bool {
         self.slots.is_some() || self.purposes.iter().any(|p| p.until_ms > 0)
     }
 
-    /// Whether the writers of this slot wait.
+    /// Whether clients that write to this slot wait, because the slot is moving to another node.
     pub fn slot_waits(&self, slot: u16) -> bool {
         let slots = self.slots.as_ref();
         slots.is_some_and(|slots| slots.waiting.contains(slot))
     }
 
-    /// Whether the writers of this slot are refused.
+    /// Whether writes to this slot are refused, because this node does not know which node has the
+    /// slot.
     pub fn slot_is_refused(&self, slot: u16) -> bool {
         let slots = self.slots.as_ref();
         slots.is_some_and(|slots| slots.refused.contains(slot))
@@ -94,22 +97,23 @@ impl Pause {
         self.slots.is_some()
     }
 
-    /// Whether all commands wait.
+    /// Whether a pause holds back all commands.
     pub fn holds_all(&self, now_ms: i64) -> bool {
         self.purposes.iter().any(|p| p.all && p.until_ms > now_ms)
     }
 
-    /// Whether at least the commands that write wait.
+    /// Whether a pause holds back at least the commands that write.
     pub fn holds_writes(&self, now_ms: i64) -> bool {
         self.purposes.iter().any(|p| p.until_ms > now_ms)
     }
 
-    /// Whether the stream must not grow: a failover waits until a replica has all of it.
+    /// Whether the replication stream must not grow, because a failover waits until a replica has
+    /// all of the stream.
     pub fn stops_replication(&self, now_ms: i64) -> bool {
         self.purposes[PausePurpose::Failover as usize].until_ms > now_ms
     }
 
-    /// Whether there is a pause for this purpose.
+    /// Whether the pause for `purpose` is running.
     pub fn runs(&self, purpose: PausePurpose, now_ms: i64) -> bool {
         self.purposes[purpose as usize].until_ms > now_ms
     }
@@ -145,8 +149,8 @@ impl Server {
         self.hold_primary();
     }
 
-    /// Holds back the primary's stream while writes are held back. `networking::primary` resumes
-    /// the stream after the pause.
+    /// On a replica, stops applying the primary's replication stream while writes are held back.
+    /// `networking::primary` resumes the stream after the pause.
     pub fn hold_primary(&mut self) {
         let upstream = self.replication.upstream.as_ref();
         let client = upstream.and_then(|up| up.client);
@@ -158,17 +162,19 @@ impl Server {
         }
     }
 
-    /// Sets the slots that are being handed over, whose writers wait or are refused.
+    /// Sets the slots that are being handed over: writes to the slots in `waiting` wait, writes to
+    /// those in `refused` get an error.
     pub fn pause_slots(&mut self, waiting: Bitmap, refused: Bitmap) {
         let any = !waiting.is_empty() || !refused.is_empty();
         let slots = any.then(|| Box::new(HandedOver { waiting, refused }));
         self.pause.slots = slots;
         self.update_armed();
-        // All commands that are held back are checked again.
+        // All commands that were held back are checked again, since their slots may not be moving
+        // any more.
         blocked::resume_postponed(self);
     }
 
-    /// Ends the pause for a purpose before its time.
+    /// Ends the pause for `purpose` before its time.
     pub fn unpause_clients(&mut self, purpose: PausePurpose) {
         self.pause.clear(purpose);
         self.follow_pause();

@@ -9,12 +9,12 @@
 //!
 //! If each command of a batch has one key, and this node serves all their slots, the batch is
 //! checked while its keys are hashed (`networking::prefetch`), and `armed::ROUTE` is off while the
-//! batch runs: such commands do not change the owner of a slot. A nested turn may change it, and
-//! sets the bit again.
+//! batch runs: such commands do not change the owner of a slot. A nested turn may change the owner
+//! of a slot, so it sets `armed::ROUTE` again.
 //!
-//! Commands of the primary and of the AOF are executed without this check. The slot stays in the
-//! client while its command runs: the slots of keys that a script did not declare are compared with
-//! it ([`check_in_script`]).
+//! Commands of the primary and of the AOF are executed without a check of their slots. The slot of
+//! a command's keys stays in `Client::hash_slot` while the command runs: the slots of keys that a
+//! script did not declare are compared with it ([`check_in_script`]).
 
 use crate::armed;
 use crate::client::blocked::BlockKind;
@@ -28,11 +28,11 @@ use crate::db::slot::key_slot;
 use crate::error::Error;
 use crate::state::Server;
 
-/// Clients that are links to the primary or other nodes, or the loader of the AOF.
+/// The flags of clients that are links to the primary or to other nodes, or the loader of the AOF.
 const LINKS: u64 = flag::PRIMARY | flag::AOF_LOADER | flag::SLOT_IMPORT | flag::SLOT_EXPORT;
 
-/// Refuses a command whose keys belong to another node, or to none. `flags` returns the flags of
-/// the command, with those of a transaction's commands and a script's declarations.
+/// Refuses a command whose keys belong to another node, or to no node. `flags` returns the flags of
+/// the command; for EXEC those of the queued commands, for a script those that it declares.
 pub fn check(
     server: &mut Server,
     c: &mut Client,
@@ -59,15 +59,16 @@ pub fn check(
     check_keys(server, c, id, argv, flags)
 }
 
-/// Whether the slots of a batch of commands may be checked when it is parsed: no check depends on
-/// the client, and no feature reads the client's slot while its commands run.
+/// Whether the slots of a batch of commands may be checked when the batch is parsed, because the
+/// check does not depend on the client, and no feature reads `Client::hash_slot` while the commands
+/// run.
 pub fn may_check_ahead(server: &Server, c: &Client) -> bool {
     const SLOT_READERS: u32 = armed::SLOT_STATS | armed::PAUSED | armed::SLOT_IMPORTS;
     server.armed & SLOT_READERS == 0 && !c.has(LINKS)
 }
 
-/// For a client that is a link: refuses commands that the link may not send. Returns whether no
-/// other check is needed.
+/// For a client that is a link to another server: refuses commands that the link may not send.
+/// Returns whether the command needs no other check of its slots.
 #[cold]
 #[inline(never)]
 fn is_decided_by_link(server: &Server, c: &Client, id: u16, argv: &[&[u8]]) -> Result<bool, Error> {
@@ -84,8 +85,8 @@ fn is_decided_by_link(server: &Server, c: &Client, id: u16, argv: &[&[u8]]) -> R
     Ok(false)
 }
 
-/// Refuses all commands of the target of a slot move but CLUSTER SYNCSLOTS, since its connection
-/// has all rights.
+/// On the source of a slot move, refuses all commands of the target's connection but CLUSTER
+/// SYNCSLOTS, since this connection has all ACL rights.
 #[cold]
 fn check_word(server: &Server, id: u16) -> Result<(), Error> {
     match server.commands.row(id).role == Role::SyncSlots {
@@ -94,8 +95,9 @@ fn check_word(server: &Server, id: u16) -> Result<(), Error> {
     }
 }
 
-/// Refuses commands of the source of a slot move on keys of other slots. Commands without keys are
-/// allowed: a source sends no writing command without keys (`propagate::exports`).
+/// On the target of a slot move, refuses commands of the source on keys of other slots than those
+/// that move. Commands without keys are allowed: a source sends no writing command without keys
+/// (`propagate::exports`).
 #[cold]
 fn check_import(server: &Server, c: &Client, id: u16, argv: &[&[u8]]) -> Result<(), Error> {
     let cmd = server.commands.row(id);
@@ -143,12 +145,15 @@ fn check_keys(
     if route == Route::Here {
         return Ok(());
     }
-    // The refused command does not look up its keys, so skip their hashes for the next command.
+    // A refused command does not look up its keys, so the cursor skips their hashes for the next
+    // command.
     server.hashes.cursor = keys.ahead;
     Err(error_of(server, c, c.hash_slot, route))
 }
 
-/// Refuses a command that a script calls. `caller` is the client of the script.
+/// Refuses a command that a script calls if its keys belong to another node, or to another slot
+/// than the script's keys (unless `may_cross`). `caller` is the client that runs the script,
+/// `client` the script's own one.
 pub fn check_in_script(
     server: &mut Server,
     caller: &mut Client,
@@ -203,11 +208,12 @@ pub fn check_in_script(
     }
 }
 
-/// The keys of one or several commands.
+/// The facts about the keys of one or several commands that decide on their route.
 struct Keys {
     request: Option<Request>,
     first: Vec<u8>,
-    /// The index of the last key's hash among the hashes that were computed ahead.
+    /// The index of the last key's hash among the hashes that were computed when the requests were
+    /// parsed.
     ahead: usize,
 }
 
@@ -220,7 +226,7 @@ impl Keys {
         }
     }
 
-    /// Adds the keys of a command. If the keys can't be determined, the command will refuse its
+    /// Adds the keys of a command. A command whose keys can't be determined will refuse its
     /// arguments itself.
     fn add(&mut self, server: &mut Server, c: &Client, cmd: &Command, argv: &[&[u8]]) {
         let mut found = std::mem::take(&mut server.hashes.keys);
@@ -257,8 +263,8 @@ impl Keys {
         };
         let member = server.cluster.as_ref();
         if !key_ref.is_key() {
-            // A reference that is no key is a channel, except CLUSTERSCAN's cursor; only that
-            // command is read-only.
+            // An argument that determines the slot but is no key is a shard channel, or the cursor
+            // of CLUSTERSCAN; of these commands only CLUSTERSCAN is read-only.
             request.has_channels = !cmd.is(command::READONLY);
         } else if member.is_some_and(|member| member.machine.moves(slot)) {
             let exists = server.lookup_no_touch(c, key).is_some();
@@ -267,7 +273,8 @@ impl Keys {
         }
     }
 
-    /// The route of these keys. The slot of the keys is stored in the client.
+    /// Where a command with these keys must be sent. Stores the slot of the keys in
+    /// `Client::hash_slot`.
     fn route(&self, server: &Server, c: &mut Client, cmd: &Command, flags: Flags) -> Route {
         let (Some(request), Some(member)) = (self.request, &server.cluster) else {
             c.hash_slot = NO_SLOT;
@@ -289,7 +296,8 @@ impl Keys {
     }
 }
 
-/// The description of a client that decides which addresses of nodes it gets.
+/// The properties of a client that decide which form of a node's address the client gets: with or
+/// without TLS, IPv6, a host name.
 pub fn asker(server: &Server, c: &Client) -> Asker {
     Asker {
         tls: c
@@ -302,7 +310,7 @@ pub fn asker(server: &Server, c: &Client) -> Asker {
     }
 }
 
-/// The error for a route other than [`Route::Here`].
+/// The error reply (MOVED, ASK, ...) for a route other than [`Route::Here`].
 pub fn error_of(server: &Server, c: &Client, slot: u16, route: Route) -> Error {
     let (word, node) = match (route, &server.cluster) {
         (Route::Moved(node), Some(member)) => ("MOVED", &member.machine.nodes()[node]),
@@ -313,7 +321,8 @@ pub fn error_of(server: &Server, c: &Client, slot: u16, route: Route) -> Error {
     Error::new(format!("{word} {slot} {address}"))
 }
 
-/// The error for a client that waits for a key of another node now; `None` if it can go on waiting.
+/// The error for a blocked client if a key for which it waits belongs to another node now; `None`
+/// if the client can go on waiting.
 pub fn error_of_waiting(server: &Server, c: &Client) -> Option<Error> {
     let (blocked, member) = (c.blocked.as_ref()?, server.cluster.as_ref()?);
     if !matches!(

@@ -8,9 +8,9 @@
 //!                                         └─ resync            the link is closed; a full resync follows
 //! ```
 //!
-//! No client gets these errors. Such an error means that the data sets of two servers may differ
-//! from now on. A command of a script that fails is not an error of the stream, as long as the
-//! script itself does not fail.
+//! No client gets the errors of commands from the replication stream or the AOF. Such an error
+//! means that the data sets of two servers may differ from now on. A command that fails within a
+//! script is not an error of the stream, as long as the script itself does not fail.
 
 use crate::client::reply::Mark;
 use crate::client::table::Net;
@@ -22,10 +22,11 @@ use crate::error::Error;
 use crate::state::Server;
 use crate::texts::Words;
 
-/// The clients whose errors are noted.
+/// The flags of the clients whose commands must not fail, so that an error is logged and counted:
+/// links to the primary, to replicas and to the other node of a slot move, and the AOF's loader.
 pub const NOTED: u64 = flag::PRIMARY | flag::REPLICA | flag::AOF_LOADER | flag::SLOT_LINK;
 
-/// The maximum length of an error in the log, in bytes.
+/// The maximum number of characters of an error reply that are logged.
 const SHOWN: usize = 4096;
 
 /// Logs and counts the error reply to a command of a client in [`NOTED`], and does what
@@ -67,7 +68,7 @@ pub fn note(server: &mut Server, c: &mut Client, error: &Error) {
     }
 }
 
-/// Fails a move of slots, because a command of the other side can't be executed.
+/// Fails a move of slots, because a command that the other node has sent can't be executed.
 fn fail_transfer(server: &mut Server, c: &mut Client, error: &Error) {
     let text = shown(error);
     if let Some(member) = &mut server.cluster {
@@ -77,8 +78,9 @@ fn fail_transfer(server: &mut Server, c: &mut Client, error: &Error) {
     Net::close_asap(&mut server.net.close_asap, c);
 }
 
-/// Closes a replica whose command has a reply (which begins at `from`), since the connection
-/// carries the stream. The replies to SYNC and PSYNC are allowed, as they precede the stream.
+/// Closes the connection of a replica whose command has a reply (which begins at `from`), since the
+/// reply would get into the replication stream that the connection carries. The replies to SYNC and
+/// PSYNC are allowed, as they precede the stream.
 #[cold]
 pub fn refuse_reply(server: &mut Server, c: &mut Client, from: Mark) {
     if !c.has(flag::REPLICA) || c.reply.bytes_since(from) == 0 {
@@ -115,7 +117,8 @@ fn end(from: &str, to: &str, command: &str) {
     )
 }
 
-/// Closes the link to the primary; a full resync replaces the data set.
+/// Closes the link to the primary. The next link requests a full resync, which replaces the data
+/// set.
 fn resync(server: &mut Server, c: &mut Client) {
     let Some(upstream) = &mut server.replication.upstream else {
         return;

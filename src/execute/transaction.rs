@@ -1,4 +1,5 @@
-//! The queue of a transaction: keeps commands for EXEC, and drops a transaction that can't run.
+//! The queue of a transaction: keeps commands from MULTI to EXEC, and drops a transaction that
+//! can't run.
 
 use crate::client::transaction::MultiState;
 use crate::client::{Client, flag};
@@ -8,9 +9,9 @@ use crate::keyspace::watch::unwatch_all;
 use crate::state::Server;
 use crate::util::number::parse_i64;
 
-/// Keeps a command for EXEC.
+/// Queues a command that a client has sent after MULTI, for EXEC.
 pub fn queue(server: &Server, c: &mut Client, id: u16, flags: Flags, argv: &[&[u8]]) {
-    // A transaction that will be aborted needs no commands.
+    // A transaction that EXEC will abort does not need its commands.
     if c.has(flag::DIRTY_EXEC | flag::DIRTY_CAS) {
         return;
     }
@@ -30,7 +31,8 @@ pub fn discard_transaction(server: &mut Server, c: &mut Client) {
     unwatch_all(server, c);
 }
 
-/// Ends the transaction because EXEC itself was refused; the reply gives the reason.
+/// Ends the transaction because EXEC itself was refused; returns the error EXECABORT with the
+/// reason `why`.
 pub fn abort(server: &mut Server, c: &mut Client, why: &Error) -> Error {
     discard_transaction(server, c);
     let why = why.text().strip_prefix("ERR ").unwrap_or(why.text());

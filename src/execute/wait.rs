@@ -1,6 +1,7 @@
-//! The conditions of commands that wait. WAIT and WAITAOF: whether replicas and the disk have a
-//! client's writes. CLUSTER SETSLOT: whether the replicas have executed it, before this server
-//! does. FLUSHALL SYNC: whether the background thread has freed the old data set.
+//! The conditions on which WAIT, WAITAOF, CLUSTER SETSLOT and FLUSHALL stop waiting. WAIT and
+//! WAITAOF: whether replicas and the disk have a client's writes. CLUSTER SETSLOT: whether the
+//! replicas have executed the command, before this server executes it. FLUSHALL SYNC: whether the
+//! background thread has freed the old data set.
 //!
 //! ```text
 //!   client writes      repl_offset, aof_offset: the ends of its last write in stream and AOF
@@ -19,17 +20,17 @@ use crate::util::number::parse_i64;
 pub const WAITAOF_WITHOUT_AOF: Error =
     Error::of("ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.");
 
-/// The number of replicas that have applied what this client wrote.
+/// The number of replicas that have acknowledged all writes of this client.
 pub fn replica_acks(server: &Server, c: &Client) -> i64 {
     server.replication.replicas.acked(c.repl_offset) as i64
 }
 
-/// 1 if the local disk has what this client wrote, otherwise 0.
+/// 1 if the AOF of this server has all writes of this client on disk, otherwise 0.
 fn local_acks(server: &Server, c: &Client) -> i64 {
     i64::from(server.aof.has_synced(c.aof_offset))
 }
 
-/// The number of replicas whose disks have what this client wrote.
+/// The number of replicas whose AOF has all writes of this client on disk.
 fn replica_disk_acks(server: &Server, c: &Client) -> i64 {
     server.replication.replicas.acked_aof(c.repl_offset) as i64
 }
@@ -49,13 +50,14 @@ pub fn reply_waitaof(server: &Server, c: &mut Client) {
     c.reply.integer(replicas);
 }
 
-/// Whether enough disks have what this client wrote.
+/// Whether the client's writes are on as many disks as WAITAOF demands: `local` (0 or 1) of this
+/// server, and those of `replicas` replicas.
 pub fn waitaof_is_met(server: &Server, c: &Client, local: i64, replicas: i64) -> bool {
     local_acks(server, c) >= local && (replicas == 0 || replica_disk_acks(server, c) >= replicas)
 }
 
-/// Whether a client's WAIT, WAITAOF, SETSLOT or FLUSHALL is over, with the error that ends it;
-/// `None` while it must go on waiting.
+/// Whether a client's WAIT, WAITAOF, SETSLOT or FLUSHALL is over, with an error if it has failed;
+/// `None` while the client must go on waiting.
 pub fn is_over(server: &Server, c: &Client) -> Option<Result<(), Error>> {
     let blocked = c.blocked.as_ref()?;
     let argv = blocked.argv.slices();

@@ -1,5 +1,6 @@
 //! A blocking link to another server: the thread waits for its replies, and nothing else runs
-//! meanwhile. Used where no other client may run, such as within a transaction.
+//! meanwhile. A blocking link is used by MIGRATE where no other client's commands may run, such as
+//! within a transaction.
 //!
 //! ```text
 //!   open ─> connect ─> exchange: Link::output ─> socket
@@ -7,9 +8,8 @@
 //!              └── poll ────┘    at most until the link's deadline
 //! ```
 //!
-//! **Limits:** each reply has its own timeout, so a slow peer can hold the server for that time
-//! once for each request. A host name is looked up by the system's resolver, which has its own
-//! timeout.
+//! **Limits:** each reply has its own timeout, so a slow peer can block the server for one timeout
+//! for each request. A host name is looked up by the system's resolver, which has its own timeout.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
@@ -23,10 +23,10 @@ use crate::connection::{Connection, State};
 use crate::link::{Action, Event, Failure, Link, Plan, Reply, Step};
 use crate::sys::{error_text, wait_ready};
 
-/// The maximum number of bytes of one read.
+/// The maximum number of bytes of one read from the socket.
 const READ_BYTES: usize = 16 * 1024;
 
-/// The server to connect to.
+/// The server to which a blocking link connects.
 pub struct Peer<'a> {
     pub host: &'a str,
     pub port: u16,
@@ -36,7 +36,7 @@ pub struct Peer<'a> {
     pub tls: Option<&'a Materials>,
 }
 
-/// A link that is driven without the loop.
+/// A link to another server that blocks the thread instead of using the event loop.
 pub struct WaitingLink {
     link: Link,
     conn: Connection,
@@ -44,7 +44,7 @@ pub struct WaitingLink {
 }
 
 impl WaitingLink {
-    /// Connects to the first address of the host that accepts.
+    /// Connects to the first address of the host that accepts the connection.
     pub fn open(peer: &Peer, plan: impl Fn() -> Plan) -> Result<WaitingLink, Failure> {
         let addresses = resolve(peer.host, peer.port);
         let addresses = addresses.map_err(|e| Failure::Resolve(error_text(&e)))?;
@@ -68,13 +68,13 @@ impl WaitingLink {
         Err(last)
     }
 
-    /// Adds a request after all others, for the next [`WaitingLink::exchange`].
+    /// Adds a request after all earlier ones, for the next [`WaitingLink::exchange`].
     pub fn push(&mut self, step: Step) {
         self.link.push(self.now_ms(), step);
     }
 
-    /// Sends all requests, and waits for all replies; fails if the connection ends or a reply is
-    /// not in time.
+    /// Sends all added requests, and waits for their replies; fails if the connection ends or a
+    /// reply is not in time.
     pub fn exchange(&mut self, mut on_reply: impl FnMut(u32, Reply)) -> Result<(), Failure> {
         if self.link.is_connecting() {
             self.step(Event::Connected, &mut on_reply)?;
@@ -104,7 +104,7 @@ impl WaitingLink {
         self.began.elapsed().as_millis() as u64
     }
 
-    /// Waits until the connection is established, with its TLS session.
+    /// Waits until the connection, and its TLS session if there is one, is established.
     fn connected(
         mut self,
         address: SocketAddr,
@@ -124,7 +124,7 @@ impl WaitingLink {
         }
     }
 
-    /// Waits until the socket is ready, at most until the link's deadline.
+    /// Waits until the socket is ready to be read or written, at most until the link's deadline.
     fn wait(&mut self, to_write: bool) -> Result<(), Failure> {
         let deadline = self.link.deadline().unwrap_or(0);
         let rest = Duration::from_millis(deadline.saturating_sub(self.now_ms()));
@@ -136,7 +136,8 @@ impl WaitingLink {
         }
     }
 
-    /// Passes an event to the link, and the link's replies to `on_reply`.
+    /// Passes an event to the state machine of the link, and replies of the other server to
+    /// `on_reply`.
     fn step(&mut self, event: Event, on_reply: &mut impl FnMut(u32, Reply)) -> Result<(), Failure> {
         let mut actions = Vec::new();
         self.link.step(self.now_ms(), event, &mut actions);

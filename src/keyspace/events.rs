@@ -11,37 +11,37 @@ use crate::pubsub;
 use crate::state::Server;
 use crate::tracking;
 
-// The classes of events, as bits; each constant states the letter of the setting that switches it
-// on.
+// The classes of events, as bits; each constant states the letter of `notify-keyspace-events` that
+// switches it on.
 /// `K`: publish on `__keyspace@<db>__:<key>`.
 pub const KEYSPACE: u32 = NotifyFlags::KEYSPACE;
 /// `E`: publish on `__keyevent@<db>__:<event>`.
 pub const KEYEVENT: u32 = NotifyFlags::KEYEVENT;
-/// `g`: commands for any type: DEL, EXPIRE, RENAME.
+/// `g`: events of commands for any type: DEL, EXPIRE, RENAME.
 pub const GENERIC: u32 = NotifyFlags::GENERIC;
-/// `$`: commands for strings.
+/// `$`: events of commands for strings.
 pub const STRING: u32 = NotifyFlags::STRING;
-/// `l`: commands for lists.
+/// `l`: events of commands for lists.
 pub const LIST: u32 = NotifyFlags::LIST;
-/// `s`: commands for sets.
+/// `s`: events of commands for sets.
 pub const SET: u32 = NotifyFlags::SET;
-/// `h`: commands for hashes.
+/// `h`: events of commands for hashes.
 pub const HASH: u32 = NotifyFlags::HASH;
-/// `z`: commands for sorted sets.
+/// `z`: events of commands for sorted sets.
 pub const ZSET: u32 = NotifyFlags::ZSET;
 /// `x`: a key has expired.
 pub const EXPIRED: u32 = NotifyFlags::EXPIRED;
 /// `e`: a key was evicted.
 pub const EVICTED: u32 = NotifyFlags::EVICTED;
-/// `t`: commands for streams.
+/// `t`: events of commands for streams.
 pub const STREAM: u32 = NotifyFlags::STREAM;
-/// `m`: a key was read that does not exist.
+/// `m`: a command has read a key that does not exist.
 pub const KEY_MISS: u32 = NotifyFlags::KEY_MISS;
 /// `n`: a new key was created.
 pub const NEW: u32 = NotifyFlags::NEW;
 
 impl Server {
-    /// Notifies the subscribers that `event` happened to `key`.
+    /// Publishes that `event` happened to `key`, if `notify-keyspace-events` has the event's class.
     #[inline]
     pub fn notify(&mut self, class: u32, event: &str, key: &[u8], db: u32) {
         if self.notify_flags & class != 0 {
@@ -82,7 +82,8 @@ impl Server {
         }
     }
 
-    /// Notes the time of a change for the LRM policies.
+    /// Sets the time of a key's last change, by which the LRM (least recently modified) policies
+    /// evict.
     fn note_change(&mut self, db: u32, key: &[u8]) {
         let hash = self.hash_key(key);
         let lru = self.evict.new_stamp(self.clock.now_ms);
@@ -91,7 +92,7 @@ impl Server {
         }
     }
 
-    /// To be called for each changed key: transactions of clients that watch the key will fail,
+    /// Must be called for each changed key: transactions of clients that watch the key will fail,
     /// clients that wait for the key may be served, clients that have cached the key are sent an
     /// invalidation.
     #[inline]

@@ -1,22 +1,23 @@
 //! Eviction: chooses and deletes keys when `maxmemory` is reached.
 //!
-//! Each entry has 29 bits about its use. Under an LRU policy these bits are the time of the last
-//! access in steps of 32 ms, under LRM (least recently modified) of the last change; under LFU 16
-//! bits are the time of the last decrement in minutes and 8 bits a counter that grows
-//! logarithmically (Morris, 1978: "Counting large numbers of events in small registers").
+//! The entry of each key has 29 bits about its use. Under an LRU policy the 29 bits are the time of
+//! the last access in steps of 32 ms, under LRM (least recently modified) the time of the last
+//! change; under LFU 16 bits are the time of the last decrement in minutes and 8 bits a counter
+//! that grows logarithmically (Morris, 1978: "Counting large numbers of events in small
+//! registers").
 //!
 //! ```text
 //!   lru:  [ 32 ms, modulo 2^29 (198 days)          ]
 //!   lfu:  [ minutes, modulo 2^16 ][ counter 0..255 ]
 //! ```
 //!
-//! Candidates are sampled (`maxmemory-samples` keys of each database) into a pool of the best 16
-//! seen so far; volatile-ttl needs no sample, since the index of expiry times is ordered. A
-//! candidate that was used since it entered the pool is scored again, so that a hot key is not
-//! evicted because of an old score.
+//! Candidates for eviction are sampled (`maxmemory-samples` keys of each database) into a pool of
+//! the best 16 candidates seen so far; volatile-ttl needs no sample, since the index of expiry
+//! times is ordered. A candidate that was used since it entered the pool is scored again, so that a
+//! hot key is not evicted because of an old score.
 //!
-//! **Invariant:** the pool is sorted by score, holds no key twice and at most `POOL`
-//! (`tests::the_pool_keeps_the_best`).
+//! **Invariant:** the pool of candidates is sorted by score, has no key twice and at most `POOL`
+//! keys (`tests::the_pool_keeps_the_best`).
 
 use std::time::Duration;
 
@@ -37,36 +38,37 @@ use crate::util::random::Random;
 
 /// The mask of the 24 bits of INFO's lru_clock, which counts seconds.
 pub const LRU_MASK: i64 = (1 << 24) - 1;
-/// The mask of the 29 bits of an access time, and the length of a step in milliseconds as an
-/// exponent of 2. A cache whose keys stay only for seconds needs steps that are shorter than a
-/// second.
+/// The mask of the 29 bits of an access time, which counts steps of 2^STEP_SHIFT milliseconds. A
+/// cache whose keys stay only for seconds needs steps that are shorter than a second.
 const STEPS_MASK: u32 = (1 << 29) - 1;
 const STEP_SHIFT: u32 = 5;
 /// An access time that is at most this number of steps (a minute) ahead of the clock counts as now,
 /// not as 198 days ago: the clock was set back.
 const AHEAD_MAX: u32 = 60_000 >> STEP_SHIFT;
 const LFU_INIT: u32 = 5;
-/// The number of candidates that are kept between evictions.
+/// The maximum number of candidates for eviction that the pool keeps from one eviction to the next.
 const POOL: usize = 16;
 /// The number of random keys that are tried to find one with a time to live.
 const VOLATILE_TRIES: usize = 32;
 
-/// The state of eviction, and the settings that it needs for each access.
+/// The state of eviction, and the settings that are needed at each access to a key.
 pub struct Eviction {
     pub policy: MaxmemoryPolicy,
     lfu_log_factor: u32,
     lfu_decay_time: u32,
-    /// Whether a child saves. Accesses are then not noted, since each written page would be copied.
+    /// Whether a forked child saves the data set. Meanwhile accesses to keys are not noted, since
+    /// each written page would be copied.
     frozen: bool,
-    /// Whether accesses are not noted, because of a child or because the policy uses changes only.
+    /// Whether accesses to keys are not noted, because a forked child saves or because an LRM
+    /// policy uses changes only.
     notes_no_access: bool,
     /// The random numbers that decide whether an LFU counter grows.
     rng: Random,
     pool: Vec<Candidate>,
     next_db: usize,
-    /// Whether the time limit ended the last eviction before the memory was below `maxmemory`.
+    /// Whether the last eviction reached its time limit before the memory was below `maxmemory`.
     pub unfinished: bool,
-    /// Whether the timer that continues the eviction is set.
+    /// Whether the timer that continues an unfinished eviction is set.
     pub timer: bool,
     pub exceeded: Exceeded,
 }
@@ -74,14 +76,15 @@ pub struct Eviction {
 /// The time during which more memory was in use than `maxmemory` allows, in milliseconds.
 #[derive(Default)]
 pub struct Exceeded {
-    /// The sum of the past periods.
+    /// The sum in milliseconds of the past periods in which `maxmemory` was exceeded.
     past_ms: u64,
-    /// The Unix time in milliseconds at which the present period began.
+    /// The Unix time in milliseconds since which `maxmemory` is exceeded; `None` if it is not
+    /// exceeded.
     since_ms: Option<i64>,
 }
 
 impl Exceeded {
-    /// Notes whether the limit is exceeded now.
+    /// Notes whether `maxmemory` is exceeded now.
     pub fn note(&mut self, exceeded: bool, now_ms: i64) {
         if exceeded {
             self.since_ms.get_or_insert(now_ms);
@@ -91,13 +94,14 @@ impl Exceeded {
         }
     }
 
-    /// The length of the present period in milliseconds; 0 if there is none.
+    /// The time in milliseconds since which `maxmemory` is exceeded; 0 if it is not exceeded.
     pub fn current_ms(&self, now_ms: i64) -> u64 {
         let age = self.since_ms.map_or(0, |since| now_ms - since);
         u64::try_from(age).unwrap_or(0)
     }
 
-    /// The sum of all periods in milliseconds, the present one included.
+    /// The sum in milliseconds of all periods in which `maxmemory` was exceeded, the present one
+    /// included.
     pub fn total_ms(&self, now_ms: i64) -> u64 {
         self.past_ms + self.current_ms(now_ms)
     }
@@ -109,7 +113,7 @@ struct Candidate {
     key: Vec<u8>,
 }
 
-/// How one access changes an entry's 29 bits.
+/// How one access to a key changes the entry's 29 bits about its use.
 #[derive(Clone, Copy)]
 pub struct Stamp {
     lru: u32,
@@ -125,7 +129,7 @@ struct LfuStep {
 }
 
 impl Stamp {
-    /// The 29 bits after the access.
+    /// The 29 bits about an entry's use after an access, from the bits before it.
     #[inline]
     pub fn touched(self, old: u32) -> u32 {
         match self.lfu {
@@ -144,7 +148,8 @@ impl LfuStep {
     }
 }
 
-/// The counter, decremented once for each `decay_time` minutes without an access.
+/// The LFU counter in an entry's bits, decremented once for each `decay_time` minutes without an
+/// access.
 fn decayed(bits: u32, minutes: u32, decay_time: u32) -> u32 {
     let (since, counter) = (bits >> 8, bits & 255);
     let elapsed = minutes.wrapping_sub(since) & 0xffff;
@@ -156,7 +161,7 @@ fn lru_clock(now_ms: i64) -> u32 {
     (now_ms >> STEP_SHIFT) as u32 & STEPS_MASK
 }
 
-/// The number of steps since an access time.
+/// The number of steps of 32 ms since the access time in an entry's bits.
 fn idle_steps(bits: u32, now_ms: i64) -> u32 {
     let steps = lru_clock(now_ms).wrapping_sub(bits) & STEPS_MASK;
     if steps > STEPS_MASK - AHEAD_MAX {
@@ -171,7 +176,8 @@ fn minutes(now_ms: i64) -> u32 {
 }
 
 impl Eviction {
-    /// Eviction is off until the settings are applied; `seed` is for the random numbers.
+    /// The state of eviction with the policy noeviction, until the settings are applied. `seed`
+    /// seeds the random numbers of the LFU counters.
     pub fn new(seed: u64) -> Eviction {
         Eviction {
             policy: MaxmemoryPolicy::Noeviction,
@@ -188,10 +194,10 @@ impl Eviction {
         }
     }
 
-    /// Applies the settings.
+    /// Applies the settings of eviction.
     pub fn configure(&mut self, config: &Config) {
         if self.policy != config.maxmemory_policy {
-            // Scores of different policies can't be compared.
+            // The scores that different policies give to keys can't be compared.
             self.pool.clear();
         }
         self.policy = config.maxmemory_policy;
@@ -200,13 +206,13 @@ impl Eviction {
         self.freeze(self.frozen);
     }
 
-    /// Sets whether a child saves.
+    /// Sets whether a forked child saves the data set, during which accesses to keys are not noted.
     pub fn freeze(&mut self, frozen: bool) {
         self.frozen = frozen;
         self.notes_no_access = frozen || self.policy.is_lrm();
     }
 
-    /// Whether an access leaves the 29 bits of an entry as they are.
+    /// Whether an access to a key leaves the 29 bits about its use as they are.
     #[inline]
     pub fn notes_no_access(&self) -> bool {
         self.notes_no_access
@@ -220,7 +226,7 @@ impl Eviction {
         }
     }
 
-    /// Whether the policy is one of LFU.
+    /// Whether `maxmemory-policy` is an LFU policy.
     pub fn is_lfu(&self) -> bool {
         self.policy.is_lfu()
     }
@@ -233,7 +239,7 @@ impl Eviction {
         )
     }
 
-    /// How an access at this time changes an entry's 29 bits.
+    /// How an access at the time `now_ms` changes an entry's 29 bits about its use.
     #[inline]
     pub fn stamp(&mut self, now_ms: i64) -> Stamp {
         let lfu = self.is_lfu().then(|| LfuStep {
@@ -248,7 +254,7 @@ impl Eviction {
         }
     }
 
-    /// The 29 bits of a new key.
+    /// The 29 bits about the use of a key that is created at the time `now_ms`.
     #[inline]
     pub fn new_stamp(&self, now_ms: i64) -> u32 {
         if self.is_lfu() {
@@ -258,7 +264,7 @@ impl Eviction {
         }
     }
 
-    /// OBJECT FREQ: the LFU counter, decayed.
+    /// OBJECT FREQ: the LFU counter, decremented for the time without an access.
     pub fn frequency(&self, bits: u32, now_ms: i64) -> u32 {
         decayed(bits, minutes(now_ms), self.lfu_decay_time)
     }
@@ -266,24 +272,25 @@ impl Eviction {
     /// OBJECT IDLETIME, in seconds.
     pub fn idle_seconds(&self, bits: u32, now_ms: i64) -> u32 {
         let ms = u64::from(idle_steps(bits, now_ms)) << STEP_SHIFT;
-        // Add a step less one millisecond, since the stored time and the clock are both rounded
-        // down.
+        // The result is increased by a step less one millisecond, since the stored time and the
+        // clock are both rounded down.
         ((ms + (1 << STEP_SHIFT) - 1) / 1000) as u32
     }
 
-    /// The time of the last use in seconds since 1970; it is the same at each reading.
+    /// The Unix time in seconds of a key's last use; the result stays the same until the key is
+    /// used again.
     pub fn last_use_s(&self, bits: u32, now_ms: i64) -> i64 {
         let step = (now_ms >> STEP_SHIFT) - i64::from(idle_steps(bits, now_ms));
         (step << STEP_SHIFT) / 1000
     }
 
-    /// RESTORE IDLETIME: the bits of a key that was last used `seconds` ago.
+    /// RESTORE IDLETIME: the 29 bits about the use of a key that was last used `seconds` ago.
     pub fn stamp_idle(&self, seconds: u32, now_ms: i64) -> u32 {
         let steps = (u64::from(seconds) * 1000).div_ceil(1 << STEP_SHIFT);
         lru_clock(now_ms).wrapping_sub(steps as u32) & STEPS_MASK
     }
 
-    /// RESTORE FREQ: the bits of a key with this counter.
+    /// RESTORE FREQ: the 29 bits about the use of a key with this LFU counter.
     pub fn stamp_frequency(&self, counter: u8, now_ms: i64) -> u32 {
         minutes(now_ms) << 8 | counter as u32
     }
@@ -301,9 +308,9 @@ impl Eviction {
 /// Evicts keys until the used memory is below `maxmemory`. Returns false if the memory is still
 /// above the limit and no more keys can be evicted.
 ///
-/// One call takes at most the time that `maxmemory-eviction-tenacity` allows. If the time does not
-/// suffice, the command runs nevertheless, `unfinished` is set, and the loop continues the eviction
-/// between its turns.
+/// One call of `perform_evictions` takes at most the time that `maxmemory-eviction-tenacity`
+/// allows. If this time does not suffice, the command that caused the eviction runs nevertheless,
+/// `unfinished` is set, and the loop continues the eviction between its turns.
 pub fn perform_evictions(server: &mut Server) -> bool {
     let enough = evict_what_exceeds(server);
     let exceeded = !enough || server.evict.unfinished;
@@ -346,7 +353,8 @@ fn evict_what_exceeds(server: &mut Server) -> bool {
         if !server.stats.evicted_keys.is_multiple_of(16) {
             continue;
         }
-        // The background thread may have freed more than was estimated, so check the limit again.
+        // The background thread may have freed more than was estimated, so the used memory is
+        // compared with `maxmemory` again.
         if self::excess(server, limit).is_none() {
             break true;
         }
@@ -364,9 +372,11 @@ fn evict_what_exceeds(server: &mut Server) -> bool {
     enough
 }
 
-/// The number of keys that are examined for one that may be evicted, before the search gives up.
+/// The number of chosen keys after which the search for a key to evict gives up, if none may be
+/// evicted because their slots are moving between cluster nodes.
 const CHOICES_MAX: usize = 64;
-/// The limit of examined keys for volatile-ttl, which examines keys in the order of the index.
+/// The number of keys, in order of expiry, after which volatile-ttl gives up, if none may be
+/// evicted because their slots are moving between cluster nodes.
 const TTL_CHOICES_MAX: usize = 4096;
 
 /// Whether CLIENT PAUSE forbids changes of the data set.
@@ -374,8 +384,8 @@ fn is_held_back(server: &Server) -> bool {
     server.armed & armed::PAUSED != 0 && server.pause.holds_writes(server.clock.now_ms)
 }
 
-/// The time limit of one call: 50 us for each step of tenacity up to 10; above, 15 % more for each
-/// step; at 100 there is no limit.
+/// The time limit of one eviction: 50 us for each step of `maxmemory-eviction-tenacity` up to 10;
+/// above 10, 15 % more for each step; at 100 there is no limit.
 fn time_limit(tenacity: u32) -> Duration {
     match tenacity {
         0..=10 => Duration::from_micros(50 * u64::from(tenacity)),
@@ -384,12 +394,13 @@ fn time_limit(tenacity: u32) -> Duration {
     }
 }
 
-/// The number of bytes above the limit; `None` if the memory is within the limit. Memory that the
-/// background thread is about to free does not count.
+/// The number of bytes by which the used memory exceeds `limit`; `None` if the memory is within the
+/// limit. Memory that the background thread is about to free does not count as used.
 fn excess(server: &Server, limit: usize) -> Option<usize> {
-    // The order of these reads matters: a job that ends between them is counted as freed twice,
-    // which evicts too little until the next command. If the memory were read first, the memory
-    // that the job frees would count as in use, and keys would be evicted needlessly.
+    // The bytes queued for the background thread are read before the used memory: a job of the
+    // thread that ends between the two reads is counted as freed twice, which evicts too little
+    // until the next command. If the used memory were read first, the memory that such a job frees
+    // would count as in use, and keys would be evicted needlessly.
     let reclaimable = server.lazyfree.reclaimable();
     let above = server.memory_counted().checked_sub(limit)?;
     let left = above.checked_sub(reclaimable)?;
@@ -397,7 +408,8 @@ fn excess(server: &Server, limit: usize) -> Option<usize> {
 }
 
 /// Evicts a key and returns the number of freed bytes. The memory of messages about the eviction
-/// (propagation, invalidations) is not subtracted, since each eviction could then cause the next.
+/// (propagation, invalidations) is not subtracted, since the messages about one eviction could then
+/// cause the next eviction.
 fn evict_key(server: &mut Server, db: u32, key: &[u8]) -> usize {
     let lazy = server.config.lazyfree_lazy_eviction;
     let (before, began) = (server.used_memory(), server.latency.begin());
@@ -417,7 +429,8 @@ fn evict_key(server: &mut Server, db: u32, key: &[u8]) -> usize {
     freed
 }
 
-/// Chooses the next key to evict: its database and name. Keys of slots that move stay.
+/// Chooses the next key to evict, and returns its database and name. Keys of slots that are moving
+/// between cluster nodes are not chosen.
 fn choose(server: &mut Server) -> Option<(u32, Vec<u8>)> {
     for _ in 0..CHOICES_MAX {
         let (db, key) = choose_any(server)?;
@@ -433,8 +446,8 @@ fn slots_may_stay(server: &Server) -> bool {
     server.armed & (armed::PAUSED | armed::SLOT_IMPORTS) != 0
 }
 
-/// Whether the keys of a slot must not be evicted: the slot is being imported, so that its source
-/// decides, or is being handed over.
+/// Whether the keys of a slot must not be evicted: the slot is being imported from another node,
+/// which decides on evictions, or is being handed over to another node.
 fn stays(server: &Server, db: u32, slot: u16) -> bool {
     server.pause.holds_slot(slot) || server.data.dbs[db as usize].keys.is_hidden(slot)
 }
@@ -492,15 +505,15 @@ fn sample<'a>(db: &'a Db, volatile: bool, rng: &mut Random) -> Option<KeyRef<'a>
             return Some(entry);
         }
     }
-    // Few keys have a time to live, so a walk over the index is short compared with the tries
-    // above.
+    // If random tries find no key with a time to live, few keys have one, so that a walk over the
+    // index of expiry times is short compared with the tries.
     let (at, hash) = db
         .expires
         .nth(rng.below(db.expires.len() as u64) as usize)?;
     db.keys.find_by(hash, |e| e.expire_at() == Some(at))
 }
 
-/// Adds samples to the pool and takes the best candidate that still exists.
+/// Adds sampled keys to the pool of candidates, and takes the best candidate that still exists.
 fn choose_scored(server: &mut Server) -> Option<(u32, Vec<u8>)> {
     let volatile = server.evict.is_volatile();
     let now = server.clock.now_ms;
@@ -531,13 +544,14 @@ fn choose_scored(server: &mut Server) -> Option<(u32, Vec<u8>)> {
         if score >= best.score {
             return Some((best.db, best.key));
         }
-        // The key was used since it entered the pool, so it enters again with its new score.
+        // A key that was used since it entered the pool enters the pool again with its new score.
         enter_pool(&mut server.evict.pool, Candidate { score, ..best });
     }
     None
 }
 
-/// Inserts a candidate; the pool stays sorted by score, best last, with at most [`POOL`] entries.
+/// Inserts a candidate for eviction into the pool, which stays sorted by score, best last, and has
+/// at most [`POOL`] candidates.
 fn enter_pool(pool: &mut Vec<Candidate>, candidate: Candidate) {
     if pool
         .iter()
@@ -566,7 +580,8 @@ mod tests {
 
     const NOW: i64 = 1_700_000_000_000;
 
-    /// A server with keys `k0`, `k1`, ... that have these bits and times to live.
+    /// A server with keys `k0`, `k1`, ..., for each of which `keys` has the 29 bits about its use
+    /// and the time to live.
     fn server_with(policy: MaxmemoryPolicy, keys: &[(u32, Ttl)]) -> Server {
         let config = crate::config::Config {
             maxmemory_policy: policy,
@@ -645,14 +660,14 @@ mod tests {
 
     #[test]
     fn volatile_ttl_evicts_in_the_order_of_expiry() {
-        // Enough keys for several leaves of the index, in no order.
+        // The keys fill several leaves of the index of expiry times, and are inserted in no order.
         let due = |i: i64| NOW + 1 + i * 7919 % 1000;
         let keys: Vec<_> = (0..1000).map(|i| (0, Ttl::At(due(i)))).collect();
         let mut server = server_with(MaxmemoryPolicy::VolatileTtl, &keys);
         let mut by_due: Vec<i64> = (0..1000).collect();
         by_due.sort_by_key(|i| due(*i));
         let names: Vec<_> = by_due.iter().map(|i| format!("k{i}")).collect();
-        // The choice is the same when slots are checked, but no slot's keys must stay.
+        // The chosen key is the same when the slots of keys are checked, but no slot is moving.
         server.armed |= armed::SLOT_IMPORTS;
         assert_eq!(choose(&mut server).expect("a key").1, names[0].as_bytes());
         server.armed &= !armed::SLOT_IMPORTS;
@@ -671,8 +686,8 @@ mod tests {
             "SET c 1",
         ];
         say(&mut server, 0, &lines);
-        // The test compares the bits, not OBJECT IDLETIME: on a busy machine the clock moves on
-        // within these commands.
+        // The test compares the bits about the keys' use, not OBJECT IDLETIME: on a busy machine
+        // the clock moves on within these commands.
         let bits = |server: &Server| {
             ["a", "l", "b", "c", "s"].map(|key| {
                 let hash = server.key_hasher.hash(key.as_bytes());
@@ -693,7 +708,8 @@ mod tests {
             "APPEND b 2",
         ];
         for line in lines {
-            // The end of a command may read the clock.
+            // A command may set the server's clock at its end, so the test sets the clock before
+            // each command.
             server.clock.now_ms = later_ms;
             say(&mut server, 0, &[line]);
         }
@@ -704,7 +720,7 @@ mod tests {
         assert!(error.starts_with("-ERR An LFU maxmemory policy is not selected"));
     }
 
-    /// A server with a client, and this policy.
+    /// A server with one client and the `maxmemory-policy` `name`.
     fn server_with_policy(name: &str) -> Server {
         let mut server = crate::testing::server_with(1);
         let set = format!("CONFIG SET maxmemory-policy {name}");
@@ -721,7 +737,8 @@ mod tests {
             choose(&mut server).map(|(_, key)| key),
             Some(b"k0".to_vec())
         );
-        // k0 was taken from the pool and stays; k1 is in the pool and is used now.
+        // The first choice took k0 out of the pool, but nothing has deleted k0 yet; k1 is in the
+        // pool, and is used now.
         let hash = server.key_hasher.hash(b"k1");
         server.data.dbs[1]
             .find_mut(hash, b"k1")
@@ -770,9 +787,10 @@ mod tests {
             };
             step.touched(7 << 8 | counter) & 255
         };
-        // Below the initial value each access counts.
+        // Up to the initial value of an LFU counter, each access increments it.
         assert_eq!((step(0, 0.999), step(5, 0.999)), (1, 6));
-        // A counter 10 above the initial value 5 is increased with a probability of 1 / 101.
+        // An LFU counter that is 10 above the initial value 5 is increased with a probability of 1
+        // / 101.
         assert_eq!((step(15, 1.0 / 101.1), step(15, 1.0 / 100.9)), (16, 15));
         assert_eq!(step(255, 0.0), 255);
     }

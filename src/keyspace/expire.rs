@@ -1,9 +1,10 @@
-//! Expiry: an expired key is removed when it is looked up, or soon after its time by the expiry
-//! cycle.
+//! Expiry: an expired key is removed when it is looked up, or by the expiry cycle, soon after its
+//! expiry time.
 //!
-//! Active expiry takes the due keys from the index, earliest first, within a budget of time: a
-//! short one in each turn, from `before_sleep`, and a longer one from the cron. Keys are not
-//! sampled: unless the budget was too small, no expired key holds memory after a cycle.
+//! Active expiry takes the due keys from the index of expiry times, earliest first, within a budget
+//! of time: a short budget in each turn, from `before_sleep`, and a longer one from the cron. The
+//! expiry cycle does not sample keys at random: unless the cycle's budget was too small, no expired
+//! key holds memory after a cycle.
 //!
 //! ```text
 //!   db 0   due due due due due ..      16 from each database that has some, in turn,
@@ -14,26 +15,27 @@
 //! **Invariant:** no database waits until another one has no due keys left: n batches visit n
 //! databases with due keys (`tests::a_burst_in_one_database_does_not_starve_another`).
 //!
-//! While clients are paused nothing is removed, as the data set must not change; expired keys are
-//! hidden nevertheless.
+//! While clients are paused no expired key is removed, as the data set must not change; expired
+//! keys are hidden nevertheless.
 //!
-//! On a replica expired keys are hidden, and deleted by the primary's command. The replica itself
-//! deletes only keys whose time one of its own clients has set (`replica-read-only no`), by the
-//! cron, and expired keys that such a client changes.
+//! On a replica expired keys are hidden until the primary's DEL or UNLINK deletes them. The replica
+//! itself deletes only keys whose time one of its own clients has set (`replica-read-only no`), by
+//! the cron, and expired keys that such a client changes.
 //!
 //! In `import-mode` (Valkey) expired keys stay until the source of the import sends their deletion:
-//! the keys are alive for the client that is the source, and hidden from all other clients. A
-//! command of another client that changes an expired key removes the key first.
+//! the keys are alive for the client that is the source, and hidden from all other clients. In
+//! `import-mode`, a command of another client that changes an expired key removes the key first.
 //!
-//! Fields of hashes expire as keys do. The index has a hash under the time of its earliest field. A
-//! look-up or a cycle first removes the fields that are due, so that commands see live fields only.
-//! A look-up removes up to [`LOOKUP_FIELDS`]; further due fields are hidden in the hash and left to
-//! the cycle, and if no live field remains, the whole hash is deleted and freed in the background.
-//! (If each reader filtered by time instead, HLEN would count expired fields, as in Redis.)
+//! Fields of hashes expire as keys do. The index of field times has a hash under the expiry time of
+//! its earliest field. A look-up of a hash first removes the fields that are due, so that commands
+//! see live fields only. A look-up of a hash removes up to [`LOOKUP_FIELDS`] due fields; further
+//! due fields are hidden in the hash and left to the expiry cycle, and if no live field remains,
+//! the whole hash is deleted and freed in the background. (If each command filtered a hash's fields
+//! by time instead, HLEN would count expired fields, as in Redis.)
 //!
-//! On a replica and during a pause due fields stay, and are hidden from everything except the
-//! primary's commands, as the primary may still extend their lives. As in Redis and Valkey, HLEN
-//! counts hidden fields, and a key that has no other fields exists.
+//! On a replica and during a pause the due fields of a hash stay, and are hidden from all commands
+//! except the primary's, as the primary may still extend their lives. As in Redis and Valkey, HLEN
+//! on a replica counts hidden fields, and a hash that has no other fields exists.
 
 use std::time::Duration;
 
@@ -50,18 +52,19 @@ use crate::sys::instant::Instant;
 use crate::types::hash::Hash;
 use crate::types::{KeyRef, next_field_expiry};
 
-/// The budget of the cron's cycle: a quarter of its period, scaled by `active-expire-effort`.
+/// The share of the cron's period that its expiry cycle may use: a quarter, and more with
+/// `active-expire-effort`.
 const CRON_SHARE: f64 = 0.25;
-/// The budget of the cycle in each turn.
+/// The time budget of the expiry cycle in each turn of the event loop.
 const TURN_BUDGET: Duration = Duration::from_millis(1);
-/// The number of keys that are expired between two readings of the clock.
+/// The maximum number of keys that the expiry cycle removes between two readings of the clock.
 const BATCH: usize = 16;
-/// The maximum number of hidden keys that one search of the index skips. If more hidden keys are
-/// due, other due keys have to wait.
+/// The maximum number of hidden keys, those of slots that are being imported, that one search for a
+/// due key skips. If more hidden keys are due, other due keys have to wait.
 const HIDDEN_SKIPPED: usize = 1000;
 /// The maximum number of fields of a hash that are removed at once, in one HDEL.
 const FIELD_BATCH: usize = 64;
-/// The maximum number of fields that a look-up removes from a hash: about 0.2 ms.
+/// The maximum number of due fields that a look-up removes from a hash, which takes about 0.2 ms.
 const LOOKUP_FIELDS: usize = 16 * FIELD_BATCH;
 
 /// What happens to an expired key or field. Only [`Server::expiry_policy`] chooses the policy, from
@@ -80,8 +83,8 @@ pub enum ExpiryPolicy {
 }
 
 impl Server {
-    /// Whether the key has expired; it is then removed, if the policy allows it. In a database
-    /// without volatile keys, this costs two comparisons.
+    /// Whether the key has expired. An expired key is removed, if the expiry policy allows it. In a
+    /// database without volatile keys, `expire_if_needed` costs two comparisons.
     #[inline]
     pub fn expire_if_needed(&mut self, db: u32, hash: u64, key: &[u8]) -> bool {
         if !self.data.dbs[db as usize].field_expires.is_empty() {
@@ -128,7 +131,8 @@ impl Server {
             && (self.pause.holds_slots() || self.pause.holds_writes(self.clock.now_ms))
     }
 
-    /// Removes, hides or shows the due fields of the hash at `key`, if there is one.
+    /// If `key` is a hash with due fields, removes, hides or shows these fields, as the expiry
+    /// policy says.
     #[cold]
     fn expire_fields_if_needed(&mut self, db: u32, hash: u64, key: &[u8]) {
         let now = self.clock.now_ms;
@@ -156,8 +160,8 @@ impl Server {
         }
     }
 
-    /// Hides the due fields of a hash until the cycle has removed them, because they are too many
-    /// for one look-up. If no other fields are left, deletes the key.
+    /// Hides the due fields of a hash until the expiry cycle has removed them, because the fields
+    /// are too many for one look-up. If no other fields are left, deletes the key.
     fn hide_expired_fields(&mut self, db: u32, hash: u64, key: &[u8]) {
         let now = self.clock.now_ms;
         let found = self.data.dbs[db as usize].find_mut(hash, key);
@@ -177,7 +181,7 @@ impl Server {
         self.signal_modified(None, db, key);
     }
 
-    /// Removes up to [`FIELD_BATCH`] due fields of a hash, and the key when none is left;
+    /// Removes up to [`FIELD_BATCH`] due fields of a hash, and the key when no field is left;
     /// propagates HDEL, counts and notifies. Returns whether more fields are due.
     fn delete_expired_fields(&mut self, db: u32, hash: u64, key: &[u8]) -> bool {
         let now = self.clock.now_ms;
@@ -236,8 +240,8 @@ impl Server {
         }
     }
 
-    /// Notes that a command has given a key an expiry time. On a replica, if one of its own clients
-    /// sent the command, this server must delete the key itself.
+    /// Notes that a command has given a key an expiry time. If a client of a writable replica sent
+    /// the command, the replica must delete the key itself when it expires.
     pub fn note_expiry(&mut self, db: u32, key: &[u8], at: i64) {
         if self.armed & armed::REPLICA != 0 && self.expiry_policy() == ExpiryPolicy::Hide {
             let hash = self.hash_key(key);
@@ -295,8 +299,8 @@ fn active_expire(server: &mut Server, budget: Duration) -> bool {
     idle < databases
 }
 
-/// Expires a few due keys and fields of one database; sets `start` when it finds the first. Returns
-/// false if no key or field was due.
+/// Expires a few due keys and fields of one database; sets `start` to the present time when the
+/// first due key is found. Returns false if no key or field was due.
 fn expire_batch(server: &mut Server, db: u32, start: &mut Option<Instant>) -> bool {
     let now = server.clock.now_ms;
     let mut done = 0;
@@ -320,8 +324,8 @@ fn expire_batch(server: &mut Server, db: u32, start: &mut Option<Instant>) -> bo
     }
 }
 
-/// The key that expires first. `skips`: hidden keys are passed over, since the source of their slot
-/// expires them.
+/// The expiry time and the hash of the key that expires first. With `skips`, keys of slots that are
+/// being imported are passed over, since the source of the slot expires them.
 fn first_due(db: &Db, skips: bool) -> Option<(i64, u64)> {
     first_shown(&db.expires, db, skips)
 }
@@ -336,7 +340,8 @@ fn first_shown(index: &Expires, db: &Db, skips: bool) -> Option<(i64, u64)> {
     }
 }
 
-/// Expires a batch of fields of the hash that the index names.
+/// Expires a batch of fields of the hash value that the index of field times lists under `at` and
+/// the key's hash.
 fn expire_fields_of_one(server: &mut Server, db: u32, at: i64, hash: u64) {
     let keys = &server.data.dbs[db as usize].keys;
     let found = keys.find_by(hash, |entry| next_field_expiry(entry) == Some(at));
@@ -352,7 +357,7 @@ fn expire_fields_of_one(server: &mut Server, db: u32, at: i64, hash: u64) {
     }
 }
 
-/// Expires the key that the index names.
+/// Expires the key that the index of expiry times lists under `at` and the key's hash.
 fn expire_one(server: &mut Server, db: u32, at: i64, hash: u64) {
     let keys = &server.data.dbs[db as usize].keys;
     let found = keys.find_by(hash, |entry| entry.expire_at() == Some(at));
@@ -389,14 +394,14 @@ fn expire_own(server: &mut Server) {
     }
 }
 
-/// The cycle of each turn, before the loop sleeps.
+/// The expiry cycle of each turn, before the loop sleeps.
 pub fn fast_cycle(server: &mut Server) {
     if active_expire_allowed(server) {
         active_expire(server, TURN_BUDGET);
     }
 }
 
-/// The cycle of the cron, `hz` times a second.
+/// The expiry cycle of the cron, `hz` times a second.
 pub fn cron_cycle(server: &mut Server) {
     if server.config.teach == Teach::SampledExpiry {
         return sampled_cycle(server);
@@ -448,7 +453,8 @@ fn active_expire_allowed(server: &Server) -> bool {
     !server.debug.no_active_expire && server.expiry_policy() == ExpiryPolicy::Delete
 }
 
-/// The average time to live, estimated from the earliest keys and smoothed, for INFO.
+/// Updates the average time to live of a database's keys (INFO's avg_ttl), estimated from the 20
+/// keys that expire first and smoothed.
 fn update_avg_ttl(db: &mut Db, now_ms: i64) {
     let earliest = db.expires.iter().take(20);
     let left = |at: i64| at.saturating_sub(now_ms).max(0);
@@ -500,7 +506,7 @@ mod tests {
         let burst = (0..2000).map(|i| (0, format!("burst{i}"), 10 + i));
         let few = (0..8).map(|i| (5, format!("few{i}"), 999_000 + i));
         let mut server = server_with(burst.chain(few));
-        // A budget of zero ends each call after one batch.
+        // A budget of zero ends each expiry cycle after one batch of keys.
         assert!(active_expire(&mut server, Duration::ZERO));
         assert!(active_expire(&mut server, Duration::ZERO));
         assert_eq!(server.data.dbs[5].len(), 0);
@@ -533,7 +539,7 @@ mod tests {
         assert!(server.data.dbs[0].avg_ttl_ms > 0);
     }
 
-    /// A server with a hash of `due` expired fields and `live` others.
+    /// A server with a hash `h` of `due` expired fields and `live` other fields.
     fn server_with_hash(due: usize, live: usize) -> Server {
         let mut server = server_with([]);
         let limits = HashLimits::of(&server);

@@ -10,23 +10,23 @@ use crate::command::keys::KeyRef;
 pub struct HashMemo {
     pub entries: Vec<(usize, usize, u64)>,
     pub cursor: usize,
-    /// Hashes of a script's keys. The script copies its keys, so these hashes are used only to
-    /// prefetch.
+    /// The hashes of the keys that EVAL and similar commands declare. A script copies its keys, so
+    /// these hashes are used only to prefetch.
     pub counted: Vec<u64>,
     /// A reusable buffer for the keys of a command whose slots are checked.
     pub keys: Vec<KeyRef>,
 }
 
 impl HashMemo {
-    /// Notes the place of a key among all arguments of a batch. The parse-ahead replaces it by the
-    /// hash.
+    /// Adds a key of a batch of requests, with its place among all arguments of the batch. The
+    /// parse-ahead replaces this place by the key's hash.
     #[inline]
     pub fn note(&mut self, place: usize, key: &[u8]) {
         let entry = (key.as_ptr() as usize, key.len(), place as u64);
         self.entries.push(entry);
     }
 
-    /// Removes all hashes.
+    /// Removes the hashes of all keys.
     pub fn clear(&mut self) {
         self.entries.clear();
         self.counted.clear();

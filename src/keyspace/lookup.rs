@@ -1,6 +1,6 @@
-//! Look-ups for commands: they remove expired keys, count hits and misses, and note the access for
-//! eviction. Look-ups reuse the hash of the key that was computed when the request was parsed, if
-//! there is one.
+//! Look-ups of keys for commands: a look-up removes an expired key, counts a hit or a miss, and
+//! notes the access for eviction. A look-up uses the hash of the key that was computed when the
+//! request was parsed, if there is one.
 //!
 //! ```text
 //!                          hit/miss counted   keymiss sent   access noted
@@ -23,15 +23,16 @@ use crate::state::Server;
 use crate::types::KeyRef;
 use crate::types::lengths::KeyWrite;
 
-/// Not inlined, so that [`Server::hash_key`] is small enough to be inlined.
+/// Hashes a key that was not hashed when its request was parsed. The function is not inlined, so
+/// that [`Server::hash_key`] is small enough to be inlined.
 #[inline(never)]
 fn hash_of_other_key(hasher: &KeyHasher, key: &[u8]) -> u64 {
     hasher.hash(key)
 }
 
 impl Server {
-    /// The hash of a key. The keys of a request are hashed when it is parsed; for a key at the
-    /// address of one of them, this returns the stored hash.
+    /// The hash of a key. The keys of a request are hashed when the request is parsed; for a key at
+    /// the address of such a key, `hash_key` returns the stored hash.
     #[inline]
     pub fn hash_key(&mut self, key: &[u8]) -> u64 {
         let memo = &mut self.hashes;
@@ -49,7 +50,8 @@ impl Server {
     }
 
     /// The hash of a key of a command whose slots are checked before it runs. `place` is the index
-    /// of the preceding key's hash among the hashes computed ahead; the search starts there.
+    /// of the preceding key's hash among the hashes computed ahead; the search starts at this
+    /// index.
     pub fn hash_ahead(&self, place: &mut usize, key: &[u8]) -> u64 {
         for at in [*place, *place + 1] {
             if let Some(&(start, len, hash)) = self.hashes.entries.get(at)
@@ -88,14 +90,14 @@ impl Server {
         self.read(db, hash, key, stamp, events::KEY_MISS)
     }
 
-    /// Looks up a key without using its value: hits and misses are counted, but no access is noted,
+    /// Looks up a key whose value is not used: a hit or a miss is counted, but no access is noted,
     /// so the key's eviction is not delayed.
     pub fn lookup_peek(&mut self, c: &Client, key: &[u8]) -> Option<KeyRef<'_>> {
         let hash = self.hash_key(key);
         self.read(c.db, hash, key, None, events::KEY_MISS)
     }
 
-    /// As [`Server::lookup_peek`], but a miss sends no notification.
+    /// Like [`Server::lookup_peek`], but a miss sends no keyspace notification.
     pub fn lookup_peek_quietly(&mut self, c: &Client, key: &[u8]) -> Option<KeyRef<'_>> {
         let hash = self.hash_key(key);
         self.read(c.db, hash, key, None, 0)
@@ -131,12 +133,14 @@ impl Server {
         }
     }
 
-    /// Looks up a key in the client's database without any trace: no access time, no statistics.
+    /// Looks up a key in the client's database without noting the access and without counting a hit
+    /// or a miss.
     pub fn lookup_no_touch(&mut self, c: &Client, key: &[u8]) -> Option<KeyRef<'_>> {
         self.lookup_in(c.db, key)
     }
 
-    /// Looks up a key in any database without any trace.
+    /// Looks up a key in database `db` without noting the access and without counting a hit or a
+    /// miss.
     pub fn lookup_in(&mut self, db: u32, key: &[u8]) -> Option<KeyRef<'_>> {
         let hash = self.hash_key(key);
         if self.expire_if_needed(db, hash, key) {
@@ -163,8 +167,8 @@ impl Server {
         Some(KeyWrite::new(entry, db.lengths.as_deref_mut()))
     }
 
-    /// How an access changes an entry's bits; `None` if accesses are not noted, such as under
-    /// CLIENT NO-TOUCH and while a child saves.
+    /// How an access of this client changes an entry's bits about its use; `None` if accesses are
+    /// not noted, such as under CLIENT NO-TOUCH and while a child saves.
     #[inline]
     fn access_stamp(&mut self, c: &Client) -> Option<Stamp> {
         if c.has(flag::NO_TOUCH) || self.evict.notes_no_access() {

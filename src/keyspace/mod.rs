@@ -11,9 +11,9 @@
 //!   top_level  when a whole database may be flushed or replaced
 //! ```
 //!
-//! `db` stores keys and does not use `Server`. This module updates the rest of the server:
-//! statistics, watchers, trackers, propagation. Commands call this module, and never use a table of
-//! keys directly.
+//! The module `db` stores keys and does not use `Server`. The module `keyspace` also updates the
+//! rest of the server when a key changes: statistics, watchers, trackers, propagation. Commands
+//! call `keyspace`, and never use a table of keys directly.
 
 pub mod events;
 pub mod evict;

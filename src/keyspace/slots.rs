@@ -17,7 +17,7 @@ impl Server {
     }
 
     /// Deletes all keys of a slot of this node, in all databases, and returns their number. The
-    /// caller propagates the command.
+    /// caller propagates the flush to the replicas and the AOF.
     pub fn flush_slot(&mut self, slot: u16, lazy: bool) -> u64 {
         let mut deleted = 0;
         for db in 0..self.data.dbs.len() as u32 {
@@ -47,7 +47,7 @@ impl Server {
         deleted
     }
 
-    /// Notes an import that was running at the server of which the loaded snapshot is.
+    /// Notes an import of slots that was running on the server that made the loaded snapshot.
     pub fn follow_import(&mut self, import: &Establish) {
         if let Some(member) = &mut self.cluster {
             let now = member.now();
@@ -55,7 +55,8 @@ impl Server {
         }
     }
 
-    /// Notes the slots that are moved by hand, as the snapshot of this node's primary lists them.
+    /// Notes the slots that CLUSTER SETSLOT has marked as migrating or importing, as the snapshot
+    /// of this node's primary lists them.
     pub fn follow_open_slots(&mut self, field: &str) {
         if let Some(member) = &mut self.cluster
             && let Err(reason) = member.machine.follow_open_slots(field)

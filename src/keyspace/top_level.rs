@@ -6,9 +6,10 @@
 //!                                                              may not flush, swap or replace the data set
 //! ```
 //!
-//! A command that runs for a long time, and a load, let the loop turn meanwhile (`execute::busy`).
-//! A command or load that lets the loop turn holds no references into the data set, but relies on
-//! what it has read: the data set must not be replaced after a script has checked a key.
+//! A command that runs for a long time, and the load of a data set, let the event loop turn
+//! meanwhile (`execute::busy`). A command or load that lets the loop turn holds no references into
+//! the data set, but relies on the data that it has read: for example, the data set must not be
+//! replaced after a script has checked a key.
 //!
 //! So functions that replace a whole data set need a [`TopLevel`], which does not exist in a nested
 //! turn.
@@ -18,11 +19,11 @@ use crate::error::Error;
 use crate::state::Server;
 
 /// Proof that only the caller's own command or load is running. Only [`Server::top_level`] creates
-/// this proof; it is passed by reference.
+/// a `TopLevel`, which is passed by reference.
 pub struct TopLevel(());
 
 impl Server {
-    /// The proof that this is not a nested turn; `Err` in a nested turn.
+    /// The proof that the present turn is not a nested one; `Err` in a nested turn.
     pub fn top_level(&self) -> Result<TopLevel, Error> {
         match self.turn_depth {
             0 => Ok(TopLevel(())),
@@ -37,8 +38,9 @@ impl Server {
         self.turn_depth > 0
     }
 
-    /// Runs a turn of the loop from within a handler. The turn may change the owners of slots, so
-    /// the rest of the handler's batch is checked again.
+    /// Runs a nested turn of the event loop from within a handler. A nested turn may change the
+    /// owners of slots, so the slots of the remaining commands of the handler's batch are checked
+    /// again.
     pub fn nested_turn<R>(&mut self, turn: impl FnOnce(&mut Server) -> R) -> R {
         self.turn_depth += 1;
         if self.armed & armed::CLUSTER != 0 {

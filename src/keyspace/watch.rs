@@ -5,8 +5,8 @@
 //!   a write to key:   each of those clients is flagged DIRTY_CAS and watches nothing any more, EXEC answers null
 //! ```
 //!
-//! A key that had already expired when it was watched counts as missing: its removal is not a
-//! change.
+//! A key that had already expired when it was watched counts as missing: the removal of such a key
+//! is not a change.
 
 use crate::client::transaction::WatchedKey;
 use crate::client::{Client, ClientRef, flag};
@@ -14,7 +14,7 @@ use crate::db::Db;
 use crate::db::watcher::Watcher;
 use crate::state::Server;
 
-/// WATCH: EXEC of this client replies with null once `key` has changed.
+/// WATCH: the client's EXEC will reply with null if `key` is changed before.
 pub fn watch_key(server: &mut Server, c: &mut Client, key: &[u8]) {
     let db = c.db;
     if c.watched.iter().any(|w| w.db == db && *w.key == *key) {
@@ -52,7 +52,7 @@ fn state_in(db: &Db, server: &Server, key: &[u8]) -> KeyState {
     }
 }
 
-/// Stops watching all keys.
+/// UNWATCH: the client stops watching all its keys.
 pub fn unwatch_all(server: &mut Server, c: &mut Client) {
     if c.watched.is_empty() {
         return;
@@ -67,7 +67,8 @@ pub fn unwatch_all(server: &mut Server, c: &mut Client) {
     }
 }
 
-/// Called when MIGRATE of this client begins to send a key: notes changes until [`end_transfer`].
+/// Called when the MIGRATE of `client` begins to send a key: changes of the key are noted until
+/// [`end_transfer`].
 pub fn begin_transfer(server: &mut Server, client: ClientRef, db: u32, key: &[u8]) {
     let watcher = Watcher {
         client,
@@ -77,7 +78,8 @@ pub fn begin_transfer(server: &mut Server, client: ClientRef, db: u32, key: &[u8
     server.key_clients[db as usize].watched.push(key, watcher);
 }
 
-/// Ends watching a key for MIGRATE. Returns whether the key is unchanged since [`begin_transfer`].
+/// Ends the noting of changes of a key for MIGRATE. Returns whether the key is unchanged since
+/// [`begin_transfer`].
 pub fn end_transfer(server: &mut Server, client: ClientRef, db: u32, key: &[u8]) -> bool {
     let table = &mut server.key_clients[db as usize].watched;
     let is_it = |watcher: &Watcher| watcher.client == client && watcher.transfer.is_some();
@@ -102,7 +104,7 @@ pub fn watched_expired(server: &Server, c: &Client) -> bool {
     })
 }
 
-/// Makes the transactions of clients that watch a changed key fail. `by` is the client whose
+/// Makes the transactions of all clients that watch the changed key fail. `by` is the client whose
 /// command changed the key.
 pub fn touch_watched(server: &mut Server, mut by: Option<&mut Client>, db: u32, key: &[u8]) {
     let gone = state_of(server, db, key) == KeyState::Missing;
@@ -127,14 +129,15 @@ pub fn touch_watched(server: &mut Server, mut by: Option<&mut Client>, db: u32, 
 }
 
 /// Makes the running client's transaction fail if one of its own look-ups removed an expired key
-/// that it watches.
+/// that the client watches.
 pub fn settle_touched(server: &mut Server, c: &mut Client) {
     if server.touched.contains(&c.reference()) {
         lose(server, c);
     }
 }
 
-/// Marks the client's transaction, which EXEC then refuses, and stops watching keys.
+/// Marks the client's transaction as failed, so that EXEC replies with null, and stops watching its
+/// keys.
 fn lose(server: &mut Server, c: &mut Client) {
     c.set(flag::DIRTY_CAS);
     unwatch_all(server, c);
@@ -157,7 +160,7 @@ pub fn touch(server: &mut Server, by: Option<&mut Client>, r: ClientRef) {
     }
 }
 
-/// The replacement of a database.
+/// What takes the place of a database that is emptied, swapped or loaded again.
 #[derive(Clone, Copy)]
 pub enum Replacement<'a> {
     Nothing,

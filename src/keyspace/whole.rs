@@ -14,17 +14,17 @@ use crate::tracking;
 use crate::types;
 use crate::types::{Key, KeyRef, New, Value, free_effort, memory_estimate};
 
-/// With a lazyfree-lazy-* setting or command, a value with more allocations than this is freed in
-/// the background.
+/// With a lazyfree-lazy-* setting or UNLINK, a value with more allocations than this constant is
+/// freed in the background.
 const LAZY_EFFORT_MIN: usize = 64;
-/// Without a lazyfree-lazy-* setting, a value or databases with more allocations than this are
-/// freed in the background; freeing this many takes about a quarter of a millisecond.
+/// Without a lazyfree-lazy-* setting, a value or databases with more allocations than this constant
+/// are freed in the background; freeing so many allocations takes about a quarter of a millisecond.
 const PAUSE_EFFORT_MIN: usize = 4096;
 /// The number of random keys that RANDOMKEY tries before it takes the first live key of a walk.
 const RANDOM_TRIES: usize = 100;
 
 /// Frees an entry that was taken out of its table. A value that would stop the loop for too long is
-/// freed in the background; with `lazy`, also a much smaller one.
+/// freed in the background; with `lazy`, also a value of more than 64 allocations.
 pub fn free_entry(lazyfree: &LazyFree, entry: Key, lazy: bool) {
     let most = if lazy {
         LAZY_EFFORT_MIN
@@ -48,7 +48,7 @@ fn would_pause(emptied: &[Db]) -> bool {
     keys > PAUSE_EFFORT_MIN || values().map(free_effort).sum::<usize>() > PAUSE_EFFORT_MIN
 }
 
-/// The result of [`Server::flush`].
+/// The result of [`Server::flush`], which empties databases.
 pub struct Flushed {
     /// The number of deleted keys.
     pub keys: u64,
@@ -59,7 +59,7 @@ pub struct Flushed {
 /// A value without its key: RENAME, MOVE and COPY carry such a value from one key to another.
 pub struct Detached {
     kind: u8,
-    /// The bits of LRU clock or LFU counter.
+    /// The 29 bits of the LRU clock or the LFU counter.
     pub lru: u32,
     expire_at: Option<i64>,
     value: OwnedValue<Value>,
@@ -123,8 +123,8 @@ impl Server {
         self.notify(events::NEW, "new", key, db);
     }
 
-    /// A random live key; each is equally likely. If all keys have expired and must stay, an
-    /// expired key is returned, as in Redis and Valkey.
+    /// A random live key; all live keys are equally likely. If all keys have expired and must stay,
+    /// an expired key is returned, as in Redis and Valkey.
     pub fn random_key(&mut self, db: u32) -> Option<Box<[u8]>> {
         for _ in 0..RANDOM_TRIES {
             let entry = self.data.dbs[db as usize].keys.random(self.rng.raw())?;
@@ -133,8 +133,8 @@ impl Server {
                 return Some(key);
             }
         }
-        // Hardly any key is alive, so a walk finds the first live one, which is not a random
-        // choice.
+        // If all tries hit expired keys, hardly any key is alive, so a walk takes the first live
+        // one, which is not a random choice.
         let keys = &self.data.dbs[db as usize].keys;
         let shown = || keys.iter_matching(b"*");
         let live = shown().find(|entry| !self.is_expired(*entry));
@@ -143,7 +143,7 @@ impl Server {
         found.map(|entry| entry.key().into())
     }
 
-    /// Empties one database, or all, without notifying clients.
+    /// Empties database `which`, or all databases, without notifying clients.
     fn empty_dbs(&mut self, which: Option<u32>, lazy: bool) -> Flushed {
         let range = self.db_range(which);
         let dbs = &mut self.data.dbs[range.start as usize..range.end as usize];
@@ -172,9 +172,10 @@ impl Server {
         }
     }
 
-    /// Empties one database, or all, for FLUSHDB, FLUSHALL and loads into an empty data set.
-    /// Notifies watching and blocked clients first. `by` is the client whose command runs. Without
-    /// `lazy`, a small number of keys is freed at once, not in the background.
+    /// Empties database `which`, or all databases, for FLUSHDB, FLUSHALL and loads into an empty
+    /// data set. Before that, clients that watch keys or wait for keys in these databases are
+    /// notified. `by` is the client whose command runs. Without `lazy`, a small number of keys is
+    /// freed at once, not in the background.
     pub fn flush(
         &mut self,
         _: &TopLevel,
@@ -217,7 +218,8 @@ mod tests {
     use super::*;
     use crate::testing::{say, server_with};
 
-    /// The number of values that these commands have passed to the background thread.
+    /// Runs the commands `lines`, and returns the number of values that they have passed to the
+    /// background thread.
     fn handed_over(server: &mut Server, lines: &[&str]) -> usize {
         let before = server.lazyfree.pending() + server.lazyfree.freed();
         say(server, 0, lines);

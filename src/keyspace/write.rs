@@ -30,7 +30,7 @@ impl Server {
         }
     }
 
-    /// Frees the replaced value, and notifies the expiry of the replaced key if it had expired.
+    /// Frees a replaced value. If the replaced key had expired, propagates and notifies its expiry.
     fn replaced(&mut self, db: u32, key: &[u8], expire_at: Option<i64>, entry: Option<Key>) {
         if let Some(entry) = entry {
             let lazy = self.config.lazyfree_lazy_server_del;
@@ -44,8 +44,8 @@ impl Server {
         }
     }
 
-    /// Deletes a key; with `lazy`, a large value is freed in the background. Returns false if there
-    /// is no such key.
+    /// Deletes a key; with `lazy`, a large value is freed in the background. Returns false if the
+    /// key does not exist.
     pub fn delete_key(&mut self, db: u32, key: &[u8], lazy: bool) -> bool {
         let hash = self.hash_key(key);
         match self.data.dbs[db as usize].remove(hash, key) {

@@ -1,4 +1,4 @@
-//! Clients that wait: for a key, for a pause to end, for replicas.
+//! Blocked clients: those that wait for a key, for the end of a pause, or for replicas.
 //!
 //! ```text
 //!   BLPOP k 0   nothing there -> block_for_keys(k)      its argv is kept, it stands in key_clients.blocking[k]
@@ -7,26 +7,28 @@
 //!       for each client that waits for it, in order of arrival: run its command again
 //! ```
 //!
-//! One mechanism serves all types: when one of its keys is written, a waiting client's command runs
-//! again, from the checks of `process_command` on. So the command respects a pause, and rights that
-//! were removed while the client waited. A command that finds nothing blocks again, with its old
-//! place in the queue and its old deadline. If a served command writes (BLMOVE), the keys that it
-//! wrote are appended to the ready keys.
+//! Blocked clients are served in the same way for all types of values: when a key for which a
+//! client waits is written, the client's command runs again, from the checks of `process_command`
+//! on. So a blocked command respects a pause, and ACL rights that were removed while the client
+//! waited. A command that runs again and finds nothing blocks again, with its old place in the
+//! queue and its old deadline. If a served command writes (BLMOVE), the keys that it wrote are
+//! appended to the ready keys.
 //!
 //! A blocking command reads its arguments, the timeout among them ([`deadline_from_seconds`]), and
 //! then looks for data. A blocking command that finds nothing calls [`block_for_keys`], which
 //! replies with null when the client must not block (`flag::DENY_BLOCKING`: EXEC, scripts). A
-//! command keeps no state between two runs.
+//! blocking command keeps no state between two runs.
 //!
-//! A client's place in the queue is a ticket: a number that grows with each client that begins to
-//! wait. Each key has its clients sorted by ticket. A plain list of clients would have to be
-//! searched whenever one client leaves it.
+//! A blocked client's place in the queue is a ticket: a number that grows with each client that
+//! begins to wait. The clients that wait for a key are sorted by ticket. A plain list of waiting
+//! clients would have to be searched whenever a client leaves the list.
 //!
-//! A deadline is exact to a millisecond: `before_sleep` sets a timer for the earliest deadline.
+//! The deadline of a blocked client is exact to a millisecond: `before_sleep` sets a timer for the
+//! earliest deadline.
 //!
-//! **Invariant:** a client has the flag BLOCKED exactly when its field `blocked` is set, and then
-//! it is in `key_clients.blocking` under each of its keys and, if it has a deadline, in
-//! `blocked.timeouts` (test `a_closed_client_leaves_no_trace`). The exception is a client whose
+//! **Invariant:** a client has the flag BLOCKED exactly when its field `blocked` is set, and such a
+//! client is in `key_clients.blocking` under each key for which it waits and, if it has a deadline,
+//! in `blocked.timeouts` (test `a_closed_client_leaves_no_trace`). The exception is a client whose
 //! pause is over: the client's field `blocked` is set without the flag until the client's command
 //! runs, before the loop sleeps.
 //!
@@ -58,32 +60,36 @@ pub struct BlockedClients {
     pub count: usize,
     /// Keys that may serve a blocked client, in the order in which they were written: (db, key).
     pub ready_keys: VecDeque<(u32, Box<[u8]>)>,
-    /// The elements of `ready_keys` as a set, so that a key is listed once.
+    /// The elements of `ready_keys` as a set, so that `ready_keys` lists each key once.
     pub ready_set: HashSet<(u32, Box<[u8]>)>,
-    /// (deadline, client), earliest first.
+    /// The deadlines of blocked clients (Unix time in milliseconds) with their clients, earliest
+    /// first.
     pub timeouts: BTreeSet<(i64, ClientRef)>,
-    /// The deadline for which the event loop's timer is set; 0 if it is not.
+    /// The deadline for which the event loop's timer for blocked clients is set; 0 if the timer is
+    /// not set.
     pub alarm_ms: i64,
-    /// Clients that may go on: their buffered requests run before the loop sleeps.
+    /// Clients that are not blocked any more: their buffered requests run before the loop sleeps.
     pub unblocked: VecDeque<ClientRef>,
     /// Clients held back by CLIENT PAUSE.
     pub postponed: VecDeque<ClientRef>,
-    /// Clients in WAIT, WAITAOF, SETSLOT and FLUSHALL, and some that no longer wait.
+    /// Clients that are blocked in WAIT, WAITAOF, CLUSTER SETSLOT or FLUSHALL. The list may also
+    /// have clients that no longer wait.
     pub waiting_acks: Vec<ClientRef>,
-    /// The number of keys with clients that run again when the key is deleted.
+    /// The number of keys for which clients wait whose commands also run again when the key is
+    /// deleted (XREADGROUP).
     pub on_nokey: usize,
-    /// The ticket of the last client that began to wait.
+    /// The ticket of the client that began to wait last.
     pub last_ticket: u64,
-    /// Whether waiting clients are being served; keys that become ready meanwhile wait in
+    /// Whether blocked clients are being served; keys that become ready meanwhile are appended to
     /// `ready_keys`.
     pub serving: bool,
-    /// While a waiting client's command runs again: its ticket and its deadline, in case it blocks
-    /// again.
+    /// While a blocked client's command runs again: the client's ticket and deadline, in case the
+    /// command blocks again.
     pub place: Option<(u64, i64)>,
 }
 
 impl BlockedClients {
-    /// The heap bytes of the deadlines.
+    /// The memory of the set of deadlines in bytes.
     pub fn timeouts_memory(&self) -> usize {
         btree_memory::map_bytes::<(i64, ClientRef), ()>(self.timeouts.len())
     }
@@ -92,7 +98,8 @@ impl BlockedClients {
 /// Reads a timeout in seconds, which may have a fraction. Returns the Unix time in milliseconds at
 /// which the timeout ends; 0 for never.
 pub fn deadline_from_seconds(server: &Server, text: &[u8]) -> Result<i64, Error> {
-    // Redis parses a long double: 1e400 is a number for it, and the error is "out of range".
+    // Redis parses a timeout as a long double: 1e400 is a number, and the error for it is "out of
+    // range".
     let extreme = || LongDouble::parse(text).map(LongDouble::to_f64);
     let double = || parse_f64(text).filter(|_| text.len() <= MAX_FLOAT_CHARS);
     let seconds = double().or_else(extreme);
@@ -121,10 +128,11 @@ fn deadline(server: &Server, timeout_ms: i64) -> Result<i64, Error> {
     }
 }
 
-/// Blocks a client until one of `keys` holds a value of the type that `kind` names; then `argv`
-/// runs again. `deadline_ms` 0 means that the client waits for ever. With `on_nokey` the command
-/// also runs again when a key is deleted or changes its type (XREADGROUP, as the group is deleted
-/// with its key). A client that must not block gets the reply of a timeout.
+/// Blocks a client until one of `keys` holds a value of the type that `kind` names; then the
+/// command `argv` runs again. `deadline_ms` 0 means that the client waits for ever. With `on_nokey`
+/// the client's command also runs again when a key is deleted or changes its type (XREADGROUP, as
+/// the group is deleted with its key). A client that must not block (in EXEC or a script) gets the
+/// reply of a timeout at once.
 pub fn block_for_keys(
     server: &mut Server,
     c: &mut Client,
@@ -175,8 +183,8 @@ pub fn block_for_keys(
     );
 }
 
-/// Blocks a client without keys: WAIT, SHUTDOWN, CLIENT PAUSE. The caller must also unblock the
-/// client.
+/// Blocks a client that does not wait for a key, but because of WAIT, SHUTDOWN or CLIENT PAUSE. The
+/// caller must also see to it that the client is unblocked.
 pub fn block(
     server: &mut Server,
     c: &mut Client,
@@ -211,8 +219,8 @@ fn start(server: &mut Server, c: &mut Client, blocked: Blocked) {
     server.blocked.count += 1;
 }
 
-/// Blocks a client until the replicas, or the disk, have its writes. Requests acknowledgements of
-/// the replicas.
+/// Blocks a client until the replicas, or the disk, have the client's writes. Acknowledgements are
+/// requested from the replicas before the loop sleeps.
 pub fn block_for_acks(
     server: &mut Server,
     c: &mut Client,
@@ -225,13 +233,15 @@ pub fn block_for_acks(
     server.replication.wants_acks = true;
 }
 
-/// Blocks the client of FLUSHALL SYNC until the background thread has done this job.
+/// Blocks the client of FLUSHALL SYNC until the background thread that frees memory has done the
+/// job with the number `job`.
 pub fn block_until_freed(server: &mut Server, c: &mut Client, argv: &[&[u8]], job: u64) {
     block(server, c, BlockKind::Freed { job }, argv, 0);
     server.blocked.waiting_acks.push(c.reference());
 }
 
-/// Holds a command back because of CLIENT PAUSE or another pause; it runs when the pause ends.
+/// Holds a command back because of CLIENT PAUSE or another pause; the command runs when the pause
+/// ends.
 pub fn postpone(server: &mut Server, c: &mut Client, argv: &[&[u8]]) {
     block(server, c, BlockKind::Postpone, argv, 0);
     server.blocked.postponed.push_back(c.reference());
@@ -257,7 +267,7 @@ pub fn forget(server: &mut Server, c: &mut Client) -> Option<Box<Blocked>> {
     Some(blocked)
 }
 
-/// Removes a client from the list of one key.
+/// Removes a client from the list of clients that wait for `key`.
 fn leave(server: &mut Server, db: u32, key: &[u8], blocked: &Blocked) {
     let table = &mut server.key_clients[db as usize].blocking;
     table.change_existing(key, |waiting| {
@@ -281,8 +291,8 @@ pub fn unblock(server: &mut Server, c: &mut Client) {
     }
 }
 
-/// Ends a client's wait with the reply that `reply` writes, without running its command again. The
-/// command counts as called.
+/// Ends a client's wait with the reply that the closure `reply` writes, without running the
+/// client's blocked command again. The blocked command is counted as a call in the statistics.
 fn unblock_with(
     server: &mut Server,
     c: &mut Client,
@@ -302,13 +312,14 @@ fn unblock_with(
     unblock(server, c);
 }
 
-/// Ends a client's wait with an error.
+/// Ends a client's wait with an error reply.
 fn unblock_with_error(server: &mut Server, c: &mut Client, error: Error) {
     server.stats.count_error(error.code());
     unblock_with(server, c, true, |_, c| c.reply.error(&error));
 }
 
-/// Replies to a blocked client whose timeout has passed, or whose wait is over.
+/// Replies to a blocked client whose timeout has passed, or whose WAIT, WAITAOF or FLUSHALL is
+/// over.
 fn reply_to_timeout(server: &Server, c: &mut Client) {
     match c.blocked.as_ref().map(|b| b.kind) {
         Some(BlockKind::List | BlockKind::Zset | BlockKind::Stream) => c.reply.null_array(),
@@ -319,7 +330,7 @@ fn reply_to_timeout(server: &Server, c: &mut Client) {
     }
 }
 
-/// Replies to the clients whose deadline has passed.
+/// Replies to the blocked clients whose deadline has passed, and unblocks them.
 pub fn handle_timeouts(server: &mut Server) {
     let now = server.clock.now_ms;
     while let Some(&(deadline, r)) = server.blocked.timeouts.first() {
@@ -370,7 +381,7 @@ pub fn serve_acks(server: &mut Server) {
     }
 }
 
-/// Ends the wait of a client, if it is of this kind, with OK or an error.
+/// Ends the wait of a client that is blocked for the reason `kind` with OK or an error.
 pub fn answer(server: &mut Server, r: ClientRef, kind: BlockKind, error: Option<Error>) {
     let Some(mut c) = server.net.clients.take_ref(r) else {
         return;
@@ -389,9 +400,10 @@ pub fn answer(server: &mut Server, r: ClientRef, kind: BlockKind, error: Option<
     server.net.clients.put(c);
 }
 
-/// Ends all waits when the role changes, since a replica may never serve them. The clients get an
-/// error and are closed, except those that a pause holds back. A client that waits for a key and
-/// follows redirections gets the primary's address instead, and stays connected.
+/// Ends the waits of all clients when this server becomes a replica, since a replica may never
+/// serve them. The blocked clients get an error and are closed, except those that a pause holds
+/// back. A client that waits for a key and follows redirections (CLIENT CAPA REDIRECT) gets the
+/// primary's address instead, and stays connected.
 pub fn disconnect_all(server: &mut Server) {
     for r in server.net.clients.refs() {
         let Some(mut c) = server.net.clients.take_ref(r) else {
@@ -404,7 +416,8 @@ pub fn disconnect_all(server: &mut Server) {
         {
             unblock_with_error(server, &mut c, error);
         } else if let Some(BlockKind::Freed { .. }) = kind {
-            // The keys that FLUSHALL removed are gone; only their memory is not free yet.
+            // FLUSHALL has removed its keys already, only their memory is not free yet, so its
+            // reply is OK.
             unblock_with(server, &mut c, false, reply_to_timeout);
         } else if kind
             .is_some_and(|kind| !matches!(kind, BlockKind::Postpone | BlockKind::Shutdown))
@@ -420,7 +433,7 @@ pub fn disconnect_all(server: &mut Server) {
 }
 
 /// Called on a cluster node after owners of slots have changed: a client that waits for a key of
-/// another node gets the error that its command would get now.
+/// another node gets the error that the client's command would get now.
 pub fn redirect_waiting(server: &mut Server) {
     let waiting = server.key_clients.iter().flat_map(|db| db.blocking.iter());
     let waiting: BTreeSet<ClientRef> = waiting
@@ -437,7 +450,8 @@ pub fn redirect_waiting(server: &mut Server) {
     }
 }
 
-/// CLIENT UNBLOCK. Returns false if the client is not blocked, or its wait can't be ended early.
+/// CLIENT UNBLOCK. Returns false if the client is not blocked, or waits for something else than a
+/// key, replicas or the disk.
 pub fn unblock_by_request(server: &mut Server, r: ClientRef, with_error: bool) -> bool {
     let Some(mut c) = server.net.clients.take_ref(r) else {
         return false;
@@ -459,7 +473,7 @@ pub fn unblock_by_request(server: &mut Server, r: ClientRef, with_error: bool) -
 
 impl Server {
     /// Notes that a key was written. Clients that are blocked on the key are served after the
-    /// command.
+    /// command that wrote it.
     pub fn signal_key_ready(&mut self, db: u32, key: &[u8]) {
         if self.key_clients[db as usize].blocking.get(key).is_none() {
             return;
@@ -470,7 +484,7 @@ impl Server {
         }
     }
 
-    /// Marks all keys of this database that clients wait for as ready, since SWAPDB, FLUSHDB or a
+    /// Marks all keys of database `db` for which clients wait as ready, since SWAPDB, FLUSHDB or a
     /// load may have created or deleted them.
     pub fn signal_all_ready(&mut self, db: u32) {
         let keys = self.key_clients[db as usize].blocking.names();
@@ -479,22 +493,22 @@ impl Server {
     }
 }
 
-/// After a command: serves the clients that wait for keys which were written.
+/// After a command or a transaction: serves the clients that wait for keys which it has written.
 pub fn handle_ready_keys(server: &mut Server) {
     if server.blocked.serving {
         return;
     }
     server.blocked.serving = true;
     while let Some(ready) = server.blocked.ready_keys.pop_front() {
-        // From now on the key can become ready again, by the commands that run here.
+        // The commands of the served clients can make the key ready again, so the key leaves
+        // `ready_set` before they run.
         server.blocked.ready_set.remove(&ready);
         serve_key(server, ready.0, &ready.1);
     }
     server.blocked.serving = false;
 }
 
-/// Serves the clients that wait for a key, in order of arrival, while the key has something for
-/// them.
+/// Serves the clients that wait for a key, in order of arrival, as long as the key exists.
 fn serve_key(server: &mut Server, db: u32, key: &[u8]) {
     let waiting = |server: &Server, tickets| {
         let waiting = server.key_clients[db as usize].blocking.get(key)?;
@@ -502,13 +516,14 @@ fn serve_key(server: &mut Server, db: u32, key: &[u8]) {
             .next(tickets)
             .map(|(ticket, r)| (ticket, r, waiting.on_nokey > 0))
     };
-    // Clients that block during this pass are served by the next one.
+    // Clients that block while the key's clients are served are served when the key is written
+    // next.
     let end = server.blocked.last_ticket + 1;
     let mut from = 0;
     while let Some((ticket, r, on_nokey)) = waiting(server, from..end) {
         from = ticket + 1;
-        // A client whose own command runs at the moment is out of its slot, and has just looked at
-        // the key.
+        // A client whose own command runs at the moment can't be taken out of the table of clients,
+        // and has just looked at the key.
         let Some(mut c) = server.net.clients.take_ref(r) else {
             continue;
         };
@@ -523,8 +538,8 @@ fn serve_key(server: &mut Server, db: u32, key: &[u8]) {
     }
 }
 
-/// The type of a key's value, if the key exists. An expired key is not deleted: the next command
-/// that looks it up, or the expiry cycle, does that.
+/// The type of a key's value, if the key exists. An expired key counts as missing, but is not
+/// deleted: the next command that looks the key up, or the expiry cycle, deletes it.
 fn live_type(server: &mut Server, db: u32, key: &[u8]) -> Option<Type> {
     let hash = server.hash_key(key);
     let found = server.data.dbs[db as usize].find(hash, key);
@@ -533,7 +548,7 @@ fn live_type(server: &mut Server, db: u32, key: &[u8]) -> Option<Type> {
         .map(type_of)
 }
 
-/// Whether a key of the type `found`, or a missing key, may serve a client.
+/// Whether a key of the type `found`, or a missing key, may serve a blocked client.
 fn is_served_by(c: &Client, found: Option<Type>) -> bool {
     let Some(blocked) = &c.blocked else {
         return false;
@@ -547,8 +562,8 @@ fn is_served_by(c: &Client, found: Option<Type>) -> bool {
     blocked.on_nokey || (wanted.is_some() && wanted == found)
 }
 
-/// Runs the kept command. The command may block again, or be held back by a pause; otherwise the
-/// client is unblocked.
+/// Runs a blocked client's command again. The command may block again, or be held back by a pause;
+/// otherwise the client is unblocked.
 fn reexecute(server: &mut Server, c: &mut Client) {
     let Some(blocked) = forget(server, c) else {
         return;
@@ -570,7 +585,8 @@ fn run_kept(server: &mut Server, c: &mut Client, blocked: &Blocked) {
     process_command(server, c, &argv, id, Sent::default());
 }
 
-/// After a pause: lets the commands that were held back run before the loop sleeps, in order.
+/// After the end of a pause: lets the commands that the pause held back run before the loop sleeps,
+/// in the order in which they came.
 pub fn resume_postponed(server: &mut Server) {
     for r in std::mem::take(&mut server.blocked.postponed) {
         let Some(c) = server.net.clients.resolve(r) else {
@@ -583,7 +599,8 @@ pub fn resume_postponed(server: &mut Server) {
     }
 }
 
-/// Runs the command that a pause held back, if there is one; another pause may hold it back again.
+/// Runs the client's command that a pause held back, if there is such a command; another pause may
+/// hold the command back again.
 pub fn run_postponed(server: &mut Server, c: &mut Client) {
     if let Some(blocked) = c.blocked.take_if(|b| b.kind == BlockKind::Postpone) {
         run_kept(server, c, &blocked);

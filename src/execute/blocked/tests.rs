@@ -8,17 +8,17 @@ use crate::testing::{self, heard, server_with};
 
 const CLIENTS: u32 = 6;
 
-/// A server with clients, of which the last one never blocks.
+/// A server with several clients, of which the last one never blocks.
 fn server() -> Server {
     server_with(CLIENTS + 1)
 }
 
-/// The reply to a line that this client sends.
+/// Sends the command `line` as the client in `slot`, and returns the reply.
 fn say(server: &mut Server, slot: u32, line: &str) -> String {
     testing::say(server, slot, &[line])
 }
 
-/// Checks the invariant in the header of the module, in both directions.
+/// Checks that the tables of blocked clients have exactly those clients that are flagged BLOCKED.
 fn check(server: &Server) {
     let blocked = |c: &&Client| c.blocked.is_some();
     let mut standing = BTreeSet::new();
@@ -101,8 +101,8 @@ fn a_client_that_waits_on_keeps_place_and_deadline() {
     server.net.clients.put(c);
     say(&mut server, CLIENTS, "RPUSH a x");
     assert_eq!(heard(&mut server, 0), "*2\r\n$1\r\na\r\n$1\r\nx\r\n");
-    // Take the time from the deadline: on a slow machine the clock may be much later than the
-    // start.
+    // The test sets the clock by the client's deadline: on a slow machine the clock may have moved
+    // on since the client blocked.
     let deadline = server.blocked.timeouts.first().expect("a client waits").0;
     server.clock.now_ms = deadline + 1;
     handle_timeouts(&mut server);
@@ -141,7 +141,7 @@ fn no_client_is_woken_within_a_transaction() {
     check(&server);
 }
 
-/// Garbage that occupies the background thread until the sender is dropped.
+/// Garbage that occupies the thread that frees memory until the channel's sender is dropped.
 struct Held(std::sync::mpsc::Receiver<()>);
 
 impl Drop for Held {
@@ -188,7 +188,7 @@ fn the_client_of_flushall_waits_for_the_thread_that_frees_and_others_go_on() {
     serve_freed(&mut server);
     assert_eq!(heard(&mut server, 0), "+OK\r\n");
     check(&server);
-    // A small number of keys is freed at once, without the thread.
+    // FLUSHALL SYNC frees a small number of keys at once, without the background thread.
     let _hold = occupy(&server);
     assert_eq!(say(&mut server, 0, "FLUSHALL SYNC"), "+OK\r\n");
     assert_eq!(
