@@ -1,5 +1,5 @@
-//! The data set as a value: everything that is saved, sent to a replica, or replaced by a full
-//! synchronisation.
+//! The data set as one value: the databases and functions that are saved, sent to a replica, or
+//! replaced by a full synchronisation.
 //!
 //! ```text
 //!   load_stream ─> a DataSet of its own ─> install_data_set ─> server.data
@@ -20,7 +20,7 @@ use crate::state::Server;
 use crate::sys::lazyfree::{Garbage, LazyFree};
 use crate::tracking;
 
-/// All databases, and the functions.
+/// The data set: all databases, and the functions.
 pub struct DataSet {
     pub dbs: Vec<Db>,
     pub functions: Functions,
@@ -45,7 +45,7 @@ impl DataSet {
         self.dbs.iter().all(Db::is_empty)
     }
 
-    /// Applies the settings to the databases.
+    /// Applies the settings `key-size-histograms` and `maxmemory` to the databases.
     pub fn configure(&mut self, config: &Config) {
         for db in &mut self.dbs {
             db.keep_lengths(config.key_size_histograms);
@@ -56,8 +56,8 @@ impl DataSet {
         }
     }
 
-    /// Frees the data set in the background, except the interpreter of functions, which belongs to
-    /// this thread.
+    /// Frees the data set on another thread, except the Lua interpreter of the functions, which
+    /// belongs to this thread.
     pub fn free(self, lazyfree: &LazyFree) {
         let keys = self.len();
         if keys > 0 {
@@ -71,17 +71,18 @@ impl DataSet {
 }
 
 impl Server {
-    /// An empty data set that can replace the server's.
+    /// An empty data set with which the server's data set can be replaced.
     pub fn new_data_set(&self) -> DataSet {
         let mut data = DataSet::new(self.data.dbs.len() as u32, self.key_hasher);
         data.configure(&self.config);
         data
     }
 
-    /// Replaces the server's data set, which is freed in the background. The new data set must have
-    /// the same number of databases, see [`Server::new_data_set`]. Transactions of clients that
-    /// watch a key of the old or the new data set will fail, waiting clients are served from the
-    /// new one, and cached keys are invalidated.
+    /// Replaces the server's data set; the old data set is freed on another thread. The new data
+    /// set must have the same number of databases, see [`Server::new_data_set`]. The transactions
+    /// of clients that watch a key of the old or the new data set will fail, clients blocked on
+    /// keys are served from the new data set, and the keys that clients have cached are
+    /// invalidated.
     pub fn install_data_set(&mut self, _: &TopLevel, data: DataSet) {
         assert_eq!(data.dbs.len(), self.data.dbs.len(), "made for this server");
         for db in 0..data.dbs.len() as u32 {

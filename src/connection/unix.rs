@@ -12,10 +12,10 @@ use crate::config::{Config, Text};
 use crate::sys;
 use crate::sys::process;
 
-/// The kernel's maximum length of a socket's path, its final NUL included.
+/// The kernel's maximum length of the path of a Unix socket in bytes, its final NUL included.
 pub const PATH_MAX: usize = 108;
 
-/// A socket's file and its backlog, as the settings say.
+/// The settings of a listening Unix socket: path, permissions and group of its file, and backlog.
 pub struct Place<'a> {
     pub path: &'a Text,
     permissions: u32,
@@ -24,7 +24,8 @@ pub struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    /// The socket of clients, or that of administrators.
+    /// The settings of the Unix socket for clients (`unixsocket`), or with `admin` of the one for
+    /// administrators (`admin-unixsocket`).
     pub fn of(config: &'a Config, admin: bool) -> Place<'a> {
         let (path, permissions) = match admin {
             true => (&config.admin_unixsocket, config.admin_unixsocketperm),
@@ -39,13 +40,14 @@ impl<'a> Place<'a> {
     }
 }
 
-/// The user of the system that runs the peer; `None` if the kernel does not report it.
+/// The id of the system's user that runs the peer; `None` if the kernel does not report it.
 pub fn peer_uid(stream: &UnixStream) -> Option<u32> {
     let found = getsockopt(stream, sockopt::PeerCredentials).ok()?;
     Some(found.uid())
 }
 
-/// Listens at this place. An existing file is replaced. Fails if the file can't be created.
+/// Listens at the path of `place`. An existing file is replaced. Fails if the socket's file can't
+/// be created.
 pub fn listen(place: &Place) -> io::Result<UnixListener> {
     let path = place.path.as_path();
     // A file that can't be removed makes `bind` fail, and that error is returned.
@@ -53,7 +55,8 @@ pub fn listen(place: &Place) -> io::Result<UnixListener> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.bind(&SockAddr::unix(path)?)?;
     if let Err(e) = open_to_clients(&socket, place) {
-        // A failed start leaves no socket behind; the reason is returned.
+        // The file is removed, so that a failed start leaves no socket behind; the first error is
+        // returned.
         let _ = std::fs::remove_file(path);
         return Err(e);
     }

@@ -1,4 +1,4 @@
-//! The keys of one database: the only owner of a table of keys.
+//! The store of the keys of one database. No other code owns a hash table of keys.
 //!
 //! ```text
 //!   One     [ one hash table                                   ]        a server by itself
@@ -6,8 +6,8 @@
 //!             `--------- group 0, 128 slots ---------´
 //! ```
 //!
-//! A cluster node must list, count, move and drop the keys of one slot, so each slot has a table of
-//! its own there. The variant is chosen at start.
+//! A cluster node must list, count, move and drop the keys of one slot, so each slot has a hash
+//! table of its own there. The variant, one table or tables by slot, is chosen at start.
 //!
 //! # The slot is in the hash
 //!
@@ -28,20 +28,21 @@
 //! # SCAN
 //!
 //! With a table for each slot the cursor is `cursor inside the table << 14 | slot`, as in Redis: a
-//! slot is scanned to its end, then the next one that holds keys.
+//! slot is scanned to its end, then the next slot that has keys.
 //!
 //! # Invariants
 //!
 //! - `len` and `group_len` are the sums of the tables' lengths (test
-//!   `both_variants_follow_the_twin`). An insertion through [`KvStore::find_slot`] is reported by
-//!   [`KvStore::inserted`].
-//! - A key is in the table of its slot: every hash comes from the [`KeyHasher`] that the store was
-//!   made with.
+//!   `both_variants_follow_the_twin`). After an insertion through [`KvStore::find_slot`], the
+//!   caller must call [`KvStore::inserted`], which counts the key.
+//! - A key is in the table of its slot: every hash comes from the [`KeyHasher`] with which the
+//!   store was created.
 //!
 //! # Costs
 //!
-//! `One` adds a test of the variant to each operation. `BySlot` adds 1.9 MB for a database that
-//! holds a key, and nothing for an empty one; a random key costs a walk over at most 256 counts.
+//! `One` adds a test of the variant to each operation. `BySlot` adds 1.9 MB for a database with at
+//! least one key, and nothing for an empty database; a random key costs a walk over at most 256
+//! counts of keys.
 //!
 //! Rejected: one table and an index of keys by slot (16 bytes for each key); a Fenwick tree of
 //! lengths (14 additions for each added or removed key; a group's count takes one).
@@ -62,7 +63,7 @@ use crate::types::{Key, KeyMut, KeyRef};
 const SLOT_SHIFT: u32 = 40;
 const SLOT_BITS: u32 = 14;
 const SLOT_MASK: u64 = (SLOTS as u64 - 1) << SLOT_SHIFT;
-/// The number of slots with a common count.
+/// The number of slots in a group; the keys of each group are counted.
 const GROUP: usize = 128;
 /// The number of tables that one call of [`KvStore::maintain`] checks on a cluster node.
 const TABLES_PER_CALL: usize = 1024;
@@ -74,12 +75,14 @@ const _: () = assert!(SLOTS == 1 << SLOT_BITS && SLOTS.is_multiple_of(GROUP));
 #[derive(Clone, Copy)]
 pub struct KeyHasher {
     seed: HashSeed,
-    /// `None`: the hashes have no slots.
+    /// The function that computes slots; `None` if hashes contain no slot, as in a server without
+    /// cluster mode.
     slots: Option<Crc16>,
 }
 
 impl KeyHasher {
-    /// `by_slot`: the hashes are for stores with a table for each slot.
+    /// A hasher of keys; `by_slot` says whether hashes contain the slot, for stores with a table
+    /// for each slot.
     pub fn new(seed: HashSeed, by_slot: bool) -> KeyHasher {
         KeyHasher {
             seed,
@@ -87,13 +90,13 @@ impl KeyHasher {
         }
     }
 
-    /// Whether the hashes have slots.
+    /// Whether the hashes contain the slot.
     #[inline]
     pub fn is_by_slot(&self) -> bool {
         self.slots.is_some()
     }
 
-    /// The hash of a key, with its slot if stores are by slot.
+    /// The hash of a key, which contains the key's slot if stores have a table for each slot.
     #[inline]
     pub fn hash(&self, key: &[u8]) -> u64 {
         match self.slots {
@@ -109,20 +112,22 @@ fn hash_with_slot(seed: HashSeed, crc16: Crc16, key: &[u8]) -> u64 {
     seed.hash(key) & !SLOT_MASK | slot
 }
 
-/// The keys of a database as the parse-ahead needs them. A loop over the keys of a batch is
-/// compiled once for each kind of store.
+/// The keys of a database, as needed while requests are parsed ahead: hashing and prefetching. The
+/// loop over the keys of a batch of requests is compiled once for a store with one table, and once
+/// for a store with tables by slot.
 pub trait Ahead: Copy {
-    /// Whether each slot has a table.
+    /// Whether the store has a hash table for each slot.
     const BY_SLOT: bool;
     /// The hash of a key, see [`KeyHasher`].
     fn hash(self, key: &[u8]) -> u64;
     /// Prefetches the bucket of a hash for a later look-up.
     fn prefetch_bucket(self, hash: u64);
-    /// Prefetches the entries that match a hash; its bucket should be in the cache already.
+    /// Prefetches the entries that match a hash; the hash's bucket should be in the processor's
+    /// cache already.
     fn prefetch_entry(self, hash: u64);
 }
 
-/// A server by itself; without a table, nothing is prefetched.
+/// Hashing and prefetching for a store with one table; without a table, nothing is prefetched.
 #[derive(Clone, Copy)]
 pub struct OneAhead<'a> {
     seed: HashSeed,
@@ -152,7 +157,8 @@ impl Ahead for OneAhead<'_> {
     }
 }
 
-/// A cluster node; without tables, nothing is prefetched.
+/// Hashing and prefetching for a store with a table for each slot; without tables, nothing is
+/// prefetched.
 #[derive(Clone, Copy)]
 pub struct SlotsAhead<'a> {
     seed: HashSeed,
@@ -183,13 +189,14 @@ impl Ahead for SlotsAhead<'_> {
     }
 }
 
-/// Either kind.
+/// Hashing and prefetching for a store of either variant.
 pub enum AnyAhead<'a> {
     One(OneAhead<'a>),
     BySlot(SlotsAhead<'a>),
 }
 
-/// The slot in a hash, which must come from a hasher for stores by slot.
+/// The slot that a hash contains; the hash must come from a [`KeyHasher`] for stores with a table
+/// for each slot.
 #[inline]
 pub fn slot_in(hash: u64) -> u16 {
     slot_of(hash) as u16
@@ -200,7 +207,7 @@ fn slot_of(hash: u64) -> usize {
     ((hash & SLOT_MASK) >> SLOT_SHIFT) as usize
 }
 
-/// The keys of one database, found by hash and name.
+/// The keys of one database, which are found by hash and name.
 pub struct KvStore {
     hasher: KeyHasher,
     tables: Tables,
@@ -221,21 +228,23 @@ struct BySlot {
     headroom: usize,
     /// The table at which [`KvStore::maintain`] continues.
     maintain_next: usize,
-    /// The slots whose keys are not shown, a bit for each.
+    /// The slots whose keys are hidden, one bit for each slot, see [`KvStore::hide`].
     hidden: Option<Box<[u64; SLOTS / 64]>>,
 }
 
 /// The tables of all slots.
 struct Directory {
-    /// For each slot, where its buckets are. All headers of tables take 1.7 MB, more than a core's
-    /// nearest caches, and all hints 128 KB. A hint may be out of date, which costs a useless
-    /// prefetch until the next change of the slot or the next call of [`KvStore::maintain`].
+    /// For each slot, a hint where the buckets of its table are, for prefetching. The hints take
+    /// 128 KB; the headers of all tables take 1.7 MB, more than a core's nearest caches. A hint may
+    /// be out of date, which costs a useless prefetch until the next change of the slot or the next
+    /// call of [`KvStore::maintain`].
     hints: [BucketHint; SLOTS],
     tables: Box<[HashTable<Key>; SLOTS]>,
 }
 
 impl Directory {
-    /// Not inlined, so that the look-ups that may need it keep their registers.
+    /// Creates the tables of all slots. Not inlined, so that look-ups, which rarely call this
+    /// function, keep their values in registers.
     #[cold]
     #[inline(never)]
     fn new(seed: HashSeed) -> Box<Directory> {
@@ -249,7 +258,7 @@ impl Directory {
         })
     }
 
-    /// Prefetches the bucket of a hash, and the header of its table.
+    /// Prefetches the bucket of a hash, and the header of the table of its slot.
     #[inline(always)]
     fn prefetch_bucket(&self, hash: u64) {
         self.tables[slot_of(hash)].prefetch_header();
@@ -263,7 +272,7 @@ impl Directory {
 }
 
 impl KvStore {
-    /// An empty store; it allocates when the first key is added.
+    /// An empty store, which allocates memory when the first key is added.
     pub fn new(hasher: KeyHasher) -> KvStore {
         let tables = if hasher.is_by_slot() {
             Tables::BySlot(Box::new(BySlot {
@@ -301,7 +310,7 @@ impl KvStore {
         self.len() == 0
     }
 
-    /// The table of a hash; `None` while a store by slot has no tables.
+    /// The table in which a key with this hash is; `None` while a store by slot has no tables.
     #[inline]
     fn table(&self, hash: u64) -> Option<&HashTable<Key>> {
         match &self.tables {
@@ -310,7 +319,7 @@ impl KvStore {
         }
     }
 
-    /// All tables, by slot.
+    /// All hash tables of the store: a single one, or one for each slot, in the order of the slots.
     pub fn tables(&self) -> &[HashTable<Key>] {
         match &self.tables {
             Tables::One(table) => std::slice::from_ref(table),
@@ -333,8 +342,8 @@ impl KvStore {
         }
     }
 
-    /// An entry with this hash for which `is_it` holds, for indexes that store hashes instead of
-    /// keys.
+    /// An entry with this hash for which `is_it` returns true, for indexes that store hashes
+    /// instead of keys.
     pub fn find_by(&self, hash: u64, is_it: impl FnMut(KeyRef<'_>) -> bool) -> Option<KeyRef<'_>> {
         self.table(hash)?.find_by(hash, is_it)
     }
@@ -352,8 +361,8 @@ impl KvStore {
         }
     }
 
-    /// [`KvStore::find_slot`] in a store whose tables must be made first. A function of its own, so
-    /// that the usual look-up keeps its values in registers.
+    /// [`KvStore::find_slot`] in a store whose tables must be created first. A function of its own,
+    /// so that the usual look-up keeps its values in registers.
     #[cold]
     #[inline(never)]
     fn find_slot_in_new(&mut self, hash: u64, key: &[u8]) -> Slot<'_, Key> {
@@ -406,9 +415,9 @@ impl KvStore {
         }
     }
 
-    /// Hides the keys of these slots, which belong to another node and are being imported. Whole
-    /// walks and look-ups by name find them; SCAN, KEYS, random keys and [`KvStore::visible_len`]
-    /// leave them out.
+    /// Hides the keys of slots that are being imported and still belong to another node. Look-ups
+    /// by name and walks over all keys find hidden keys; SCAN, KEYS, random keys and
+    /// [`KvStore::visible_len`] leave them out.
     pub fn hide(&mut self, slots: impl Iterator<Item = u16>) {
         let Tables::BySlot(by_slot) = &mut self.tables else {
             return;
@@ -422,7 +431,7 @@ impl KvStore {
         by_slot.hidden = any.then_some(bits);
     }
 
-    /// Whether keys of some slot are hidden.
+    /// Whether the keys of any slot are hidden.
     #[inline]
     pub fn has_hidden(&self) -> bool {
         matches!(&self.tables, Tables::BySlot(slots) if slots.hidden.is_some())
@@ -441,7 +450,7 @@ impl KvStore {
         }
     }
 
-    /// Removes and returns all keys, leaving an empty store.
+    /// Removes and returns all keys. The store is empty afterwards; hidden slots stay hidden.
     pub fn take(&mut self) -> KvStore {
         let mut empty = KvStore::new(self.hasher);
         if let (Tables::BySlot(new), Tables::BySlot(old)) = (&mut empty.tables, &self.tables) {
@@ -450,7 +459,7 @@ impl KvStore {
         std::mem::replace(self, empty)
     }
 
-    /// Whether each slot has a table.
+    /// Whether the store has a hash table for each slot.
     #[inline]
     pub fn is_by_slot(&self) -> bool {
         matches!(self.tables, Tables::BySlot(_))
@@ -470,7 +479,8 @@ impl KvStore {
         }
     }
 
-    /// What the parse-ahead needs; `fetches`: whether it prefetches.
+    /// The part of the store that hashes and prefetches while requests are parsed ahead. If
+    /// `fetches` is false, it only hashes.
     #[inline]
     pub fn ahead(&self, fetches: bool) -> AnyAhead<'_> {
         let seed = self.hasher.seed;
@@ -496,7 +506,8 @@ impl KvStore {
         }
     }
 
-    /// As [`KvStore::scan`], but if `slot` is given, only its keys need to be passed.
+    /// One call of SCAN, as [`KvStore::scan`]; if a `slot` is given, only the keys of this slot
+    /// need to be passed to `f`.
     pub fn scan_in<'a>(&'a self, slot: Option<u16>, cursor: u64, f: impl FnMut(KeyRef<'a>)) -> u64 {
         match (&self.tables, slot) {
             (Tables::BySlot(slots), Some(slot)) => slots.scan_one(usize::from(slot), cursor, f),
@@ -504,7 +515,8 @@ impl KvStore {
         }
     }
 
-    /// Scans one slot by a cursor of its own; 0 at the end, and for a hidden slot.
+    /// Scans the keys of one slot by a cursor that is valid for this slot. Returns the next cursor,
+    /// 0 at the end and for a hidden slot.
     pub fn scan_slot<'a>(&'a self, slot: u16, cursor: u64, f: impl FnMut(KeyRef<'a>)) -> u64 {
         let cursor = cursor << SLOT_BITS | u64::from(slot);
         self.scan_in(Some(slot), cursor, f) >> SLOT_BITS
@@ -518,7 +530,7 @@ impl KvStore {
         }
     }
 
-    /// A random key; each is equally likely.
+    /// A random key that is not hidden; each such key is equally likely.
     pub fn random(&self, rng: &mut impl rand::Rng) -> Option<KeyRef<'_>> {
         match &self.tables {
             Tables::One(table) => table.random(rng),
@@ -548,8 +560,8 @@ impl KvStore {
         self.tables().iter().flat_map(HashTable::iter)
     }
 
-    /// All keys that are not hidden and may match a glob pattern, in no order: the caller must
-    /// still match.
+    /// All keys that are not hidden and may match a glob pattern, in no order; the caller must
+    /// still compare each key with the pattern.
     pub fn iter_matching(&self, pattern: &[u8]) -> impl Iterator<Item = KeyRef<'_>> {
         let tables = self.tables();
         let (first, tables) = match (&self.tables, pattern_slot(pattern)) {
@@ -567,7 +579,8 @@ impl KvStore {
         tables.flat_map(|(_, table)| table.iter())
     }
 
-    /// Passes every key to the visitor until it breaks; prefetches the keys that follow.
+    /// Passes every key to `visit` until `visit` returns `Break`; the keys that follow are
+    /// prefetched.
     #[inline]
     pub fn try_walk<'a, B>(
         &'a self,
@@ -579,9 +592,9 @@ impl KvStore {
         ControlFlow::Continue(())
     }
 
-    /// Offers the tables and entries to the mover, from `cursor` on, until its step is spent.
-    /// Passes each entry to `visit`, which moves the memory that the entry owns. The cursor is that
-    /// of SCAN; returns the next one, 0 at the end.
+    /// Active defragmentation: offers the tables and entries to the mover, from `cursor` on, until
+    /// the mover's budget is spent. Passes each entry to `visit`, which moves the memory that the
+    /// entry owns. The cursor is that of SCAN; returns the next cursor, 0 at the end.
     pub fn relocate(
         &mut self,
         cursor: u64,
@@ -609,7 +622,7 @@ impl KvStore {
         0
     }
 
-    /// The bytes of the tables, without the entries.
+    /// The number of bytes of the hash tables, without the entries.
     pub fn memory_bytes(&self) -> usize {
         let buckets: usize = self.tables().iter().map(HashTable::memory_bytes).sum();
         match &self.tables {
@@ -621,13 +634,15 @@ impl KvStore {
         }
     }
 
-    /// Bytes of old tables whose keys are moving to new ones; `None` if no table is being resized.
+    /// The number of bytes of hash tables whose entries are being moved to a table of another size;
+    /// `None` if no table is being resized.
     pub fn rehashing_bytes(&self) -> Option<usize> {
         let moving = self.tables().iter().filter(|table| table.is_rehashing());
         moving.map(HashTable::rehashing_bytes).reduce(|a, b| a + b)
     }
 
-    /// Limits the memory of a growing table.
+    /// Limits the memory of a hash table that grows, in bytes, since `maxmemory` limits the
+    /// server's memory.
     #[inline]
     pub fn set_headroom(&mut self, bytes: usize) {
         match &mut self.tables {
@@ -637,15 +652,16 @@ impl KvStore {
     }
 
     /// Makes room for `total` keys before a bulk load; the caller must limit a number that comes
-    /// from a file. Tables of slots grow one by one, as the distribution of the keys is not known.
+    /// from a file. Does nothing for tables by slot, which grow one by one, as the distribution of
+    /// the keys over the slots is not known.
     pub fn reserve(&mut self, total: usize) {
         if let Tables::One(table) = &mut self.tables {
             table.reserve(total);
         }
     }
 
-    /// The cron's step: begins resizing that is due, and moves buckets for about `budget`. Returns
-    /// true if the budget is used up.
+    /// Called by the cron: begins the resizing of tables for which it is due, and moves buckets of
+    /// tables that are being resized for about `budget`. Returns true if the budget is used up.
     pub fn maintain(&mut self, budget: Duration) -> bool {
         let slots = match &mut self.tables {
             Tables::One(table) => return maintain_table(table, budget),
@@ -667,7 +683,7 @@ impl KvStore {
     }
 }
 
-/// Maintains one table. Returns true if buckets were moved.
+/// Begins or continues the resizing of one table. Returns true if buckets were moved.
 fn maintain_table(table: &mut HashTable<Key>, budget: Duration) -> bool {
     table.resize_if_due();
     let moves = table.is_rehashing();
@@ -678,7 +694,7 @@ fn maintain_table(table: &mut HashTable<Key>, budget: Duration) -> bool {
 }
 
 impl BySlot {
-    /// All tables; none until the first key is added.
+    /// The tables of all slots; empty until the first key is added.
     fn tables(&self) -> &[HashTable<Key>] {
         match &self.directory {
             Some(directory) => &*directory.tables,
@@ -686,7 +702,7 @@ impl BySlot {
         }
     }
 
-    /// The table of a slot, which must be below [`SLOTS`].
+    /// The table of a slot; the slot must be below [`SLOTS`].
     #[inline]
     fn get(&self, slot: usize) -> Option<&HashTable<Key>> {
         Some(&self.directory.as_ref()?.tables[slot])
@@ -697,19 +713,21 @@ impl BySlot {
         Some(&mut self.directory.as_mut()?.tables[slot])
     }
 
-    /// The table of a hash, with its memory limit.
+    /// The table for a key with this hash, which is created with the others if need be, and gets
+    /// the present limit of its memory.
     #[inline]
     fn table_mut(&mut self, seed: HashSeed, hash: u64) -> &mut HashTable<Key> {
         let directory = self.directory.get_or_insert_with(|| Directory::new(seed));
         let table = &mut directory.tables[slot_of(hash)];
-        // Without a limit, no table has one.
+        // If memory is not limited, `set_headroom` has removed the limits of all tables.
         if self.headroom != usize::MAX {
             table.set_headroom(self.headroom);
         }
         table
     }
 
-    /// A table gets a limit when it may grow; the end of the limit is passed to all tables.
+    /// Limits the memory of tables that grow. A table gets the limit before a key is added to it;
+    /// only the removal of the limit is passed to all tables at once.
     fn set_headroom(&mut self, bytes: usize) {
         if bytes == usize::MAX
             && let Some(directory) = &mut self.directory
@@ -720,7 +738,7 @@ impl BySlot {
         self.headroom = bytes;
     }
 
-    /// Counts an added (1) or removed (-1) key.
+    /// Counts a key that was added (1) or removed (-1), for the store and the group of its slot.
     fn count(&mut self, hash: u64, change: isize) {
         if let Some(directory) = &mut self.directory {
             directory.note_buckets(slot_of(hash));
@@ -730,7 +748,7 @@ impl BySlot {
         self.len = self.len.wrapping_add_signed(change);
     }
 
-    /// The first slot from `slot` on that has a key.
+    /// The first slot from `slot` on that has a key and is not hidden.
     fn occupied_from(&self, slot: usize) -> Option<usize> {
         let mut slot = slot;
         while slot < SLOTS {
@@ -763,7 +781,8 @@ impl BySlot {
         }
     }
 
-    /// Scans one slot; with a cursor of an earlier slot, the scan begins at its start.
+    /// Scans one slot of the store; with a cursor of an earlier slot, the scan begins at the start
+    /// of `slot`.
     fn scan_one<'a>(&'a self, slot: usize, cursor: u64, f: impl FnMut(KeyRef<'a>)) -> u64 {
         let inner = match (cursor & (SLOTS as u64 - 1)) as usize {
             at if at < slot => 0,
@@ -789,8 +808,8 @@ impl BySlot {
         shown.map(|(_, table)| table.len()).sum()
     }
 
-    /// A random table, with a chance in proportion to its keys. While keys are hidden, all tables
-    /// are walked.
+    /// A random table, with a probability in proportion to its keys. While keys are hidden, this is
+    /// a walk over all tables.
     fn random_table(&self, rng: &mut impl rand::Rng) -> Option<&HashTable<Key>> {
         if self.hidden.is_none() {
             return self.random_of_all(rng);
@@ -837,7 +856,7 @@ mod tests {
     use crate::types::New;
     use crate::util::random::Random;
 
-    /// An operation on a key of a small set of names.
+    /// A random operation of a test on a store, on one of few keys.
     #[derive(Clone, Debug)]
     enum Op {
         Insert(u16),

@@ -1,5 +1,6 @@
-//! The keyspace: databases of keys, each key one allocation in a hash table (`ds::hashtable`,
-//! `ds::entry`), those with a time to live also in an index ordered by time (`ds::expires`).
+//! The keyspace: databases of keys. Each key is one allocation (`ds::entry`) in a hash table
+//! (`ds::hashtable`); keys with a time to live are also in an index ordered by time
+//! (`ds::expires`).
 //!
 //! ```text
 //!   Db.keys:     hash(key) -> [ header | expiry? | key | short value, integer or Value ]
@@ -39,19 +40,19 @@ pub struct Db {
     pub expires: Expires,
     /// Hashes with volatile fields, by their earliest expiry time.
     pub field_expires: Expires,
-    /// Running average of the time to live of keys, for INFO.
+    /// Running average of the time to live of keys in milliseconds, for INFO.
     pub avg_ttl_ms: i64,
-    /// Histograms of the lengths of values; `None` if `key-size-histograms` is off.
+    /// Histograms of the lengths of values (INFO keysizes); `None` if `key-size-histograms` is off.
     pub lengths: Option<Box<Lengths>>,
 }
 
-/// The clients that wait for keys of one database, or watch them. The clients stay when the
-/// database is replaced.
+/// The clients that are blocked on keys of one database, or watch keys of it. These clients stay
+/// when the database is replaced.
 #[derive(Default)]
 pub struct KeyClients {
-    /// Clients that wait for a key, in order of arrival.
+    /// For each key, the clients that are blocked on it, in order of arrival.
     pub blocking: Registry<Waiting>,
-    /// Clients that WATCH a key.
+    /// For each key, the clients that watch it (WATCH).
     pub watched: Registry<Vec<Watcher>>,
 }
 
@@ -80,7 +81,7 @@ pub enum Replaced {
         /// The expiry time of the previous value.
         expire_at: Option<i64>,
         /// The previous entry, unless it was overwritten in place. The caller frees the entry, at
-        /// once or in the background.
+        /// once or on another thread.
         entry: Option<Key>,
     },
 }
@@ -98,14 +99,16 @@ impl Db {
         }
     }
 
-    /// Keeps histograms of lengths from now on, or drops them. Present keys are counted.
+    /// Keeps histograms of the lengths of values from now on, with the present keys counted, or
+    /// drops the histograms.
     pub fn keep_lengths(&mut self, keep: bool) {
         if keep != self.lengths.is_some() {
             self.lengths = keep.then(|| Box::new(Lengths::of(self.keys.iter())));
         }
     }
 
-    /// Panics if the histograms of lengths are not those of the keys.
+    /// Panics if the histograms of lengths differ from the lengths of the present values (DEBUG
+    /// KEYSIZES-HIST-ASSERT).
     pub fn assert_lengths(&self) {
         if let Some(lengths) = &self.lengths {
             assert_eq!(**lengths, Lengths::of(self.keys.iter()));
@@ -135,8 +138,7 @@ impl Db {
         Some(KeyWrite::new(entry, self.lengths.as_deref_mut()))
     }
 
-    /// Sets or replaces a key's value with one probe of the table. Returns the entry that was
-    /// replaced.
+    /// Sets or replaces a key's value with one probe of the hash table. Returns the previous value.
     #[inline]
     pub fn set(
         &mut self,
@@ -199,7 +201,8 @@ impl Db {
         }
     }
 
-    /// Adds a complete entry. Returns the old entry of the same name, if there was one.
+    /// Adds a complete entry to the database and its indexes. Returns the old entry of the same
+    /// key, if there was one.
     #[inline]
     pub fn insert(&mut self, hash: u64, entry: Key) -> Option<Key> {
         let (at, fields_at) = times_of(entry.as_ref());
@@ -218,14 +221,15 @@ impl Db {
         old
     }
 
-    /// Updates the index after a hash was changed in place: the earliest expiry time of its fields
-    /// was `was` and is now `at`.
+    /// Updates the index of hashes with volatile fields after a hash was changed in place: the
+    /// earliest expiry time of its fields was `was` and is now `at`.
     #[inline]
     pub fn fields_moved(&mut self, hash: u64, was: Option<i64>, at: Option<i64>) {
         self.field_expires.shift(hash, was, at);
     }
 
-    /// Removes and returns a key. The caller frees the entry, at once or in the background.
+    /// Removes and returns the entry of a key. The caller frees the entry, at once or on another
+    /// thread.
     pub fn remove(&mut self, hash: u64, key: &[u8]) -> Option<Key> {
         let entry = self.keys.remove(hash, key)?;
         if let Some(lengths) = &mut self.lengths {
@@ -260,7 +264,7 @@ impl Db {
         true
     }
 
-    /// Removes all keys and returns them with their indexes; the caller frees them.
+    /// Removes all keys and returns them as a database with its indexes, which the caller frees.
     pub fn take_keys(&mut self) -> Db {
         Db {
             index: self.index,
@@ -273,13 +277,14 @@ impl Db {
     }
 }
 
-/// The expiry time of the key, and the earliest expiry time of its fields.
+/// The expiry time of a key, and, if its value is a hash, the earliest expiry time of the hash's
+/// fields.
 #[inline]
 fn times_of(entry: KeyRef) -> (Option<i64>, Option<i64>) {
     (entry.expire_at(), next_field_expiry(entry))
 }
 
-/// The earliest expiry time of the fields, if the value is a hash.
+/// The earliest expiry time of a hash's fields; `None` if the value is not a hash.
 #[inline]
 fn next_field_expiry_of(value: &New) -> Option<i64> {
     match value {
@@ -296,7 +301,7 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::HashMap;
 
-    /// An operation on a key's expiry time.
+    /// A random operation of a test on the expiry time of a key.
     #[derive(Clone, Debug)]
     enum Op {
         Set(u8, usize, Ttl),

@@ -14,11 +14,11 @@ pub fn key_slot(key: &[u8]) -> u16 {
     (top_slot(Crc16::detect(), key) >> TOP) as u16
 }
 
-/// The lowest bit of a slot in the highest bits of a word.
+/// The number of the lowest bit of a slot that is stored in the highest bits of a 64-bit word.
 pub(super) const TOP: u32 = u64::BITS - SLOTS.ilog2();
 
-/// The slot of a key in the highest bits of a word, with zeros below. There, the bits of the CRC
-/// that are not in the slot are cut off.
+/// The slot of a key in the highest bits of a 64-bit word, with zeros below: shifting the CRC there
+/// cuts off the bits that do not belong to the slot.
 #[inline(always)]
 pub(super) fn top_slot(crc16: Crc16, key: &[u8]) -> u64 {
     match crc16.of_few::<TOP>(key, b'{') {
@@ -27,8 +27,8 @@ pub(super) fn top_slot(crc16: Crc16, key: &[u8]) -> u64 {
     }
 }
 
-/// The CRC for the slot of a long key, or of a key with a brace. Not inlined, since most keys are
-/// short and have no brace.
+/// The CRC from which the slot of a long key, or of a key with a brace, is computed. Not inlined,
+/// since most keys are short and have no brace.
 #[cold]
 #[inline(never)]
 fn crc_of_other(crc16: Crc16, key: &[u8]) -> u16 {
@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn slots_are_those_of_cluster_keyslot() {
-        // The slot that CLUSTER KEYSLOT of a real server gives.
+        // The expected slots are those with which CLUSTER KEYSLOT of a real server replies.
         assert_eq!(key_slot(b"123456789"), 12_739);
         assert_eq!(key_slot(b"foo"), 12_182);
         assert_eq!(key_slot(b""), 0);

@@ -1,4 +1,4 @@
-//! The clients that wait for one key: an entry of the database's table of blocking keys.
+//! The clients that are blocked on one key: an entry of the database's table of blocking keys.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -7,45 +7,46 @@ use crate::client::ClientRef;
 use crate::ds::registry::Registered;
 use crate::ds::thin_buffer::heap_bytes;
 
-/// The clients that wait for one key.
+/// The clients that are blocked on one key.
 #[derive(Default)]
 pub struct Waiting {
-    /// Sorted by ticket, which is the order of arrival. A client whose command ran again and found
-    /// nothing keeps its ticket.
+    /// The clients, sorted by ticket, the number that a client gets when it is blocked, so in order
+    /// of arrival. A client whose command ran again and found nothing keeps its ticket.
     clients: VecDeque<(u64, ClientRef)>,
-    /// The number of these clients whose command also runs again when the key is deleted.
+    /// The number of these blocked clients whose command also runs again when the key is deleted
+    /// (XREADGROUP).
     pub on_nokey: usize,
 }
 
 impl Waiting {
-    /// Adds a client. Returns false if the ticket is in the list already.
+    /// Adds a blocked client. Returns false if its ticket is in the list already.
     pub fn join(&mut self, ticket: u64, client: ClientRef) -> bool {
         let Err(place) = self.place_of(ticket) else {
             return false;
         };
         if self.clients.is_empty() {
-            // Most keys have one waiting client.
+            // Most keys have at most one blocked client, so the list begins with room for one.
             self.clients.reserve_exact(1);
         }
         self.clients.insert(place, (ticket, client));
         true
     }
 
-    /// Removes a client.
+    /// Removes the blocked client with this ticket.
     pub fn leave(&mut self, ticket: u64) {
         if let Ok(place) = self.place_of(ticket) {
             self.clients.remove(place);
         }
     }
 
-    /// The first client with a ticket in this range.
+    /// The blocked client with the lowest ticket in this range, and its ticket.
     pub fn next(&self, tickets: Range<u64>) -> Option<(u64, ClientRef)> {
         let place = self.place_of(tickets.start).unwrap_or_else(|place| place);
         let found = self.clients.get(place).copied();
         found.filter(|(ticket, _)| tickets.contains(ticket))
     }
 
-    /// The clients by ticket.
+    /// The blocked clients in the order of their tickets.
     pub fn iter(&self) -> impl Iterator<Item = &(u64, ClientRef)> {
         self.clients.iter()
     }

@@ -1,8 +1,8 @@
-//! A client that watches a key: an entry of the database's table of watched keys.
+//! A client that watches a key, as the database's table of watched keys stores it.
 
 use crate::client::ClientRef;
 
-/// A client that watches a key.
+/// A client that watches one key, by WATCH or while MIGRATE sends the key.
 #[derive(Clone, Copy)]
 pub struct Watcher {
     pub client: ClientRef,

@@ -7,13 +7,15 @@
 //!   bit     0 1 2 3 4 5 6 7   8 9 ...        BITFIELD u5 at 6:  bits 6 7 8 9 10, 6 the highest
 //! ```
 //!
-//! The loops that count and combine are written once, as plain loops over words and bytes, and
-//! compiled several times: for any machine, for AVX2, and (counting) for AVX-512's vector popcount.
-//! The version is chosen at run time. Counting 1 MB takes 27 us with the popcnt instruction, 21 us
-//! with AVX2, 11 us with AVX-512. Rejected: the carry-save adders of Harley and Seal (27 us), and
-//! loops over explicit lanes (45 us: the compiler emits gather instructions).
+//! The loops that count bits and combine strings are written once, as plain loops over words and
+//! bytes, and compiled several times: for any machine, for AVX2, and (counting) for AVX-512's
+//! vector popcount. The version for the present processor is chosen at run time. Counting 1 MB
+//! takes 27 us with the popcnt instruction, 21 us with AVX2, 11 us with AVX-512. Rejected: the
+//! carry-save adders of Harley and Seal (27 us), and loops over explicit lanes (45 us: the compiler
+//! emits gather instructions).
 //!
-//! **Invariant:** every compiled version has the results of the naive one (property tests).
+//! **Invariant:** every compiled version has the results of the naive implementation (property
+//! tests).
 
 /// The number of bits that are one.
 pub fn popcount(bytes: &[u8]) -> u64 {
@@ -53,7 +55,7 @@ fn popcount_popcnt(bytes: &[u8]) -> u64 {
     popcount_words(bytes)
 }
 
-/// Counts the bits of whole words in one sum, which the compiler vectorises.
+/// Counts the bits of a string by whole words in one sum, which the compiler vectorises.
 #[inline(always)]
 fn popcount_words(bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<8>();
@@ -65,8 +67,8 @@ fn popcount_words(bytes: &[u8]) -> u64 {
 /// The position of the first bit that is `bit`, if there is one.
 pub fn bitpos(bytes: &[u8], bit: bool) -> Option<usize> {
     let other = if bit { 0 } else { u64::MAX };
-    // Long runs of the other bit are skipped in steps of a cache line; the compiler vectorises this
-    // test.
+    // Long runs of the opposite bit are skipped in steps of a cache line; the compiler vectorises
+    // this test.
     let (blocks, _) = bytes.as_chunks::<64>();
     let same =
         |block: &&[u8; 64]| block.iter().fold(0, |diff, byte| diff | byte ^ other as u8) == 0;
@@ -103,8 +105,8 @@ pub enum BitOp {
     One,
 }
 
-/// Combines the sources into a string as long as the longest source; shorter sources are extended
-/// with zeros.
+/// BITOP: combines the sources into a string as long as the longest source; shorter sources are
+/// extended with zeros.
 pub fn bitop(op: BitOp, sources: &[&[u8]]) -> Vec<u8> {
     let longest = sources.iter().map(|source| source.len()).max().unwrap_or(0);
     let mut out = vec![0; longest];
@@ -124,7 +126,8 @@ fn bitop_avx2(op: BitOp, sources: &[&[u8]], out: &mut [u8]) {
     bitop_blocks(op, sources, out);
 }
 
-/// The size of a block. Two blocks of this size stay in the L1 cache while all sources are read.
+/// The number of bytes that BITOP computes at a time: two blocks of this size stay in the L1 cache
+/// while all sources are read.
 const BLOCK: usize = 4096;
 
 #[inline(always)]
@@ -141,8 +144,8 @@ fn bitop_blocks<'a>(op: BitOp, sources: &[&'a [u8]], out: &mut [u8]) {
     }
 }
 
-/// Computes one block of the result, which is zero before. A source's part may be shorter than the
-/// block.
+/// Computes one block of BITOP's result; `block` must be zero before. The parts of the sources may
+/// be shorter than the block.
 #[inline(always)]
 fn combine_block<'a>(
     op: BitOp,
@@ -202,16 +205,16 @@ fn apply(block: &mut [u8], source: &[u8], f: impl Fn(&mut u8, u8)) {
     }
 }
 
-/// The place of a field in a string: `width` bits, 1 to 64, from bit `offset` on.
+/// The place of a BITFIELD field in a string: `width` bits, 1 to 64, from bit `offset` on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Field {
-    /// The index of the first bit.
+    /// The index of the field's first bit in the string.
     pub offset: u64,
-    /// The number of bits, 1 to 64.
+    /// The number of bits of the field, 1 to 64.
     pub width: u32,
 }
 
-/// The rule for an increment whose result leaves the field's range.
+/// OVERFLOW of BITFIELD: the rule for an increment whose result is out of the field's range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Overflow {
     Wrap,
@@ -236,7 +239,7 @@ impl Field {
         (first, 72 - (self.offset % 8) as u32 - self.width)
     }
 
-    /// The field as an unsigned number; bits behind the end of the string are zero.
+    /// The field as an unsigned number; bits after the end of the string are zero.
     pub fn get_unsigned(self, bytes: &[u8]) -> u64 {
         let (first, shift) = self.place();
         let mut window = [0; 16];
@@ -252,8 +255,8 @@ impl Field {
         (self.get_unsigned(bytes) << unused) as i64 >> unused
     }
 
-    /// Stores the low `width` bits of `value`. Bits behind the end of the string are dropped, so
-    /// the caller first extends the string to `bytes_needed`.
+    /// Stores the low `width` bits of `value`. Bits after the end of the string are dropped, so the
+    /// caller first extends the string to `bytes_needed`.
     pub fn set(self, bytes: &mut [u8], value: u64) {
         let (first, shift) = self.place();
         let value = (u128::from(value & self.mask()) << shift).to_be_bytes();
@@ -264,8 +267,8 @@ impl Field {
         }
     }
 
-    /// `value + increment` within the field's unsigned range; `None` on OVERFLOW FAIL. SET checks
-    /// its value with an increment of zero.
+    /// `value + increment` within the field's unsigned range; `None` if the sum is out of range and
+    /// OVERFLOW is FAIL. BITFIELD SET checks its value with an increment of zero.
     pub fn add_unsigned(self, value: u64, increment: i64, overflow: Overflow) -> Option<u64> {
         let sum = i128::from(value) + i128::from(increment);
         let max = self.mask();
@@ -279,7 +282,8 @@ impl Field {
         }
     }
 
-    /// `value + increment` within the field's signed range; `None` on OVERFLOW FAIL.
+    /// `value + increment` within the field's signed range; `None` if the sum is out of range and
+    /// OVERFLOW is FAIL.
     pub fn add_signed(self, value: i64, increment: i64, overflow: Overflow) -> Option<i64> {
         let sum = i128::from(value) + i128::from(increment);
         let unused = 64 - self.width;

@@ -1,4 +1,4 @@
-//! Computes the memory of a B-tree of the standard library, which does not report it.
+//! Computes the memory of a `BTreeMap` or `BTreeSet`, which the standard library does not report.
 //!
 //! A node has room for 11 pairs (`std::collections::btree`: B = 6); an inner node also has 12
 //! edges. If keys only rise, a full node is divided so that six pairs stay in it, one pair moves to
@@ -8,19 +8,20 @@
 //!   11 pairs and a larger one ──>  6 pairs │ 1 goes up │ 4 pairs and the new one
 //! ```
 //!
-//! **Limits.** The number of nodes is exact while keys only rise, as the IDs of a stream do. With
-//! keys in random order nodes are fuller, and the figure is up to a quarter too large.
+//! **Limits.** The number of nodes is exact if keys were only added, in rising order, as the IDs of
+//! a stream are. With keys in random order nodes are fuller, and the computed memory is up to a
+//! quarter too large.
 
 use super::thin_buffer::size_class;
 
 const NODE_MAX: usize = 11;
-/// The number of pairs in a node and its separator, when a new node is begun behind them.
+/// The number of pairs in a node that was divided, together with its separator in the parent.
 const KEPT: usize = 7;
-/// The smallest number of pairs in the last node.
+/// The smallest number of pairs in the last node of a level.
 const LAST_MIN: usize = 5;
 
-/// The memory of the nodes of a map of `len` pairs, without what the pairs own. A set is a map to
-/// `()`.
+/// The memory of the nodes of a map of `len` pairs, without what the pairs own. A `BTreeSet` is a
+/// map to `()`.
 pub fn map_bytes<K, V>(len: usize) -> usize {
     if len == 0 {
         return 0;
@@ -29,8 +30,8 @@ pub fn map_bytes<K, V>(len: usize) -> usize {
     let align = align_of::<K>()
         .max(align_of::<V>())
         .max(align_of::<usize>());
-    // The terms are a pointer to the parent, the pairs, the place in the parent and the number of
-    // pairs.
+    // A leaf consists of a pointer to the parent, the pairs, the leaf's index in the parent and the
+    // number of pairs.
     let leaf = (size_of::<usize>() + pairs + 2 * size_of::<u16>()).next_multiple_of(align);
     let inner = leaf + (NODE_MAX + 1) * size_of::<usize>();
     let mut nodes = nodes(len);

@@ -1,9 +1,11 @@
-//! Appends a length, a string and line ends to a buffer as one piece, such as `$5\r\nhello\r\n`.
+//! Appends a string in RESP's form, with its length and line ends (`$5\r\nhello\r\n`), to a buffer
+//! in one step.
 //!
-//! A reply of a hundred elements has hundreds of short strings. Three `extend_from_slice` for each
-//! would check the capacity three times and call `memmove` up to three times, which costs more than
-//! copying the bytes. So the capacity is checked once, the header of a short string is stored as
-//! one word, and a string of up to 32 bytes is copied by two overlapping loads and stores:
+//! A reply of a hundred elements has hundreds of short strings. Three calls of `extend_from_slice`
+//! for each string would check the capacity three times and call `memmove` up to three times, which
+//! costs more than copying the bytes. So the capacity is checked once, the header of a short string
+//! is stored as one word, and a string of up to 32 bytes is copied by two overlapping loads and
+//! stores:
 //!
 //! ```text
 //!   out:   ... | $ | 5 | \r | \n | h e l l o | \r | \n |      capacity >= len + 24: checked once
@@ -11,18 +13,19 @@
 //! ```
 //!
 //! Commands for the AOF and for replicas are written as `*2\r\n`, the number of arguments, and then
-//! each argument as such a string.
+//! each argument as a string in this form.
 //!
-//! Rejected: always copying 32 bytes and correcting the length, which would read behind the end of
-//! the value; building a command on the stack and appending it as one piece, which copies the
+//! Rejected: always copying 32 bytes and correcting the length, which would read beyond the end of
+//! the string; building a command on the stack and appending it as one piece, which copies the
 //! command twice.
 
 use crate::util::number::IntBuf;
 
-/// The maximum size of a header and a tail: a kind, 20 digits and two line ends.
+/// The maximum number of bytes around a string: a byte for the type (`$`), 20 digits and two line
+/// ends.
 const FRAME: usize = 32;
 
-/// Appends a command: the number of arguments, then each argument.
+/// Appends a command in RESP's form: the number of arguments, then each argument.
 #[inline]
 pub fn push_command<A: AsRef<[u8]>>(out: &mut Vec<u8>, argv: &[A]) {
     push_count(out, b'*', argv.len());
@@ -31,10 +34,11 @@ pub fn push_command<A: AsRef<[u8]>>(out: &mut Vec<u8>, argv: &[A]) {
     }
 }
 
-/// Whether these bytes, whose arguments were parsed, are equal to what [`push_command`] would
-/// write. A parser accepts more forms (any byte behind a `\r`, a bulk that does not end in a line
-/// end), and these must not get into the AOF. The digits need no check: the lengths were parsed
-/// from them, and the places of the arguments show that there are no leading zeros.
+/// Whether `bytes`, from which the arguments `argv` were parsed, are equal to the bytes that
+/// [`push_command`] would write. The parser of requests accepts more forms (any byte after a `\r`,
+/// a bulk string that does not end in a line end), and these forms must not get into the AOF. The
+/// digits of lengths need no check: the lengths were parsed from these digits, and the places of
+/// the arguments show that there are no leading zeros.
 #[inline]
 pub fn is_command(bytes: &[u8], argv: &[&[u8]]) -> bool {
     let ends_line = |at: usize| bytes.get(at.wrapping_sub(2)..at) == Some(b"\r\n");
@@ -59,7 +63,7 @@ pub fn is_command(bytes: &[u8], argv: &[&[u8]]) -> bool {
     at == bytes.len()
 }
 
-/// Appends a header: `*3\r\n`, `$11\r\n`.
+/// Appends the header of an array or string in RESP's form, such as `*3\r\n` or `$11\r\n`.
 #[inline]
 pub fn push_count(out: &mut Vec<u8>, kind: u8, count: usize) {
     match count {
@@ -125,7 +129,7 @@ pub fn push_bulk(out: &mut Vec<u8>, kind: u8, bytes: &[u8]) {
 /// As for `ptr::copy_nonoverlapping`.
 #[inline(always)]
 unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
-    /// Copies the first and the last N bytes, which may overlap; `len` is N to 2 N.
+    /// Copies `len` bytes, N to 2 N, as the first N bytes and the last N bytes, which may overlap.
     #[inline(always)]
     unsafe fn ends<const N: usize>(from: *const u8, to: *mut u8, len: usize) {
         // SAFETY: N <= len, so both copies lie inside.
@@ -141,7 +145,8 @@ unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
         match len {
             0 => {}
             1..4 => {
-                // One to three bytes: copies the first, the middle and the last.
+                // One to three bytes are copied as the first, the middle and the last byte, which
+                // may be the same.
                 to.write(from.read());
                 to.add(len / 2).write(from.add(len / 2).read());
                 to.add(len - 1).write(from.add(len - 1).read());
@@ -211,7 +216,7 @@ mod tests {
             assert!(!is_command(&bytes, &argv[..2]));
             assert!(!is_command(&bytes, &[b"SET", b"k", b"v"]));
             assert!(!is_command(b"", &argv));
-            // A change of any byte of a line end must be noticed.
+            // `is_command` must return false if any byte of a line end is changed.
             for at in (0..bytes.len()).filter(|&at| b"\r\n".contains(&bytes[at])) {
                 let mut odd = bytes.clone();
                 odd[at] = b'x';

@@ -1,4 +1,5 @@
-//! Bytes behind a field with their length: the form of a member of a big set or sorted set.
+//! Bytes after a field with their length: the form in which a member of a big set or sorted set is
+//! stored.
 //!
 //! ```text
 //!   | length 1, 5 or 9 bytes | bytes |
@@ -24,7 +25,7 @@ fn length_bytes(len: usize) -> usize {
 }
 
 /// The size of `len` bytes with their length field. A slice never exceeds `isize::MAX` bytes, so
-/// this can't overflow.
+/// the sum can't overflow.
 pub fn size(len: usize) -> usize {
     length_bytes(len) + len
 }
@@ -34,7 +35,8 @@ pub fn size(len: usize) -> usize {
 #[inline]
 pub unsafe fn write(p: NonNull<u8>, bytes: &[u8]) {
     let skip = length_bytes(bytes.len());
-    // SAFETY: the caller's promise; length and bytes together are `size` bytes.
+    // SAFETY: the caller promises room for `size` bytes, which the length and the bytes take
+    // together.
     unsafe {
         match skip {
             1 => p.write(bytes.len() as u8),
@@ -53,10 +55,10 @@ pub unsafe fn write(p: NonNull<u8>, bytes: &[u8]) {
 }
 
 /// # Safety
-/// `p` was given to [`write`], and what was written lives and stays as it is for all of `'a`.
+/// `p` was passed to [`write`], and the written bytes live and are not changed during `'a`.
 #[inline(always)]
 pub unsafe fn read<'a>(p: NonNull<u8>) -> &'a [u8] {
-    // SAFETY: the caller's promise; `write` put a length and that many bytes there.
+    // SAFETY: the caller promises that `write` has stored a length and this number of bytes at `p`.
     unsafe {
         let (len, skip) = match p.read() {
             LENGTH_IN_U32 => (p.add(1).cast::<u32>().read_unaligned() as usize, 5),

@@ -1,9 +1,9 @@
-//! CRC-16/XMODEM of keys, from which a cluster's slots come.
+//! CRC-16/XMODEM of keys, from which the slots of keys in a cluster are computed.
 //!
 //! # Problem
 //!
 //! A cluster node computes the CRC of each key, and must know whether the key has a `{`. Most keys
-//! are shorter than 20 bytes, so one pass over 16 bytes should do both.
+//! are shorter than 20 bytes, so one pass over 16 bytes should compute the CRC and find a `{`.
 //!
 //! # By multiplication
 //!
@@ -21,31 +21,32 @@
 //!   Ml*Sl  has degree 126 and does not matter
 //! ```
 //!
-//! Three multiplications (PCLMULQDQ) that do not depend on each other, and one by P. Zeros before a
-//! message do not change its CRC, so a short key is a block of 16 bytes with zeros before it. In a
-//! longer key, each block is added to the blocks before it, moved up by a block:
+//! So a CRC takes three multiplications (PCLMULQDQ) that do not depend on each other, and one by P.
+//! Zeros before a message do not change its CRC, so a short key is a block of 16 bytes with zeros
+//! before it. In a longer key, each block is added to the blocks before it, moved up by a block:
 //! `Mh * (x^192 mod P) + Ml * (x^128 mod P)`.
 //!
 //! # Without the instruction
 //!
-//! Tables for eight bytes at once (slicing): the CRC of a word is the XOR of the entries of its
-//! bytes, which are read independently of each other.
+//! Without PCLMULQDQ, tables serve for eight bytes at once (slicing): the CRC of a word is the XOR
+//! of the entries of its bytes, which are read independently of each other.
 //!
-//! **Invariant:** both ways give the CRC of the crate `crc16` (property test).
+//! **Invariant:** multiplication and tables give the CRC that the crate `crc16` computes (property
+//! test).
 //!
 //! With the search for `{`, a key of 16 bytes takes some 40 instructions by multiplication, and
-//! 120 by tables. Rejected: a table for each place in a block (32 instructions, but 16 cache lines
-//! for a key of 16 bytes); Barrett's reduction after a fold (as many multiplications, but each
-//! waits for the one before).
+//! 120 by tables. Rejected: a table for each position of a byte in a block (32 instructions, but 16
+//! cache lines for a key of 16 bytes); Barrett's reduction after a fold (as many multiplications,
+//! but each waits for the result of the one before).
 
 /// The generator polynomial of CRC-16/XMODEM, without its highest term.
 const POLYNOMIAL: u16 = 0x1021;
-/// The number of bytes of a word.
+/// The number of bytes that the tables process at once.
 const WORD: usize = 8;
-/// The number of bytes of a block.
+/// The number of bytes that multiplication processes at once.
 const BLOCK: usize = 16;
 
-/// `TABLES[n][byte]` is the CRC of a byte that is followed by `n` zeros.
+/// `TABLES[n][byte]` is the CRC of `byte` followed by `n` zero bytes.
 static TABLES: [[u16; 256]; WORD] = tables();
 
 const fn tables() -> [[u16; 256]; WORD] {
@@ -64,7 +65,7 @@ const fn tables() -> [[u16; 256]; WORD] {
     tables
 }
 
-/// A polynomial times `x^power`, modulo P.
+/// A polynomial times `x^power`, modulo P, the CRC's generator polynomial.
 const fn times_x(polynomial: u16, power: usize) -> u16 {
     let mut rest = polynomial;
     let mut left = power;
@@ -79,7 +80,7 @@ const fn times_x(polynomial: u16, power: usize) -> u16 {
     rest
 }
 
-/// Computes CRCs in the way that is the fastest on this processor.
+/// Computes CRCs by multiplication if the processor has PCLMULQDQ, otherwise by tables.
 #[derive(Clone, Copy, Debug)]
 pub struct Crc16 {
     /// Whether the processor has PCLMULQDQ. Only [`Crc16::detect`] sets it.
@@ -87,7 +88,7 @@ pub struct Crc16 {
 }
 
 impl Crc16 {
-    /// Chooses the way for this processor.
+    /// Chooses multiplication or tables for the present processor.
     pub fn detect() -> Crc16 {
         #[cfg(all(target_arch = "x86_64", not(miri)))]
         let multiplies = is_x86_feature_detected!("pclmulqdq");
@@ -96,8 +97,9 @@ impl Crc16 {
         Crc16 { multiplies }
     }
 
-    /// The CRC of at most 16 bytes without a byte `stop`, if there is a quick way for them. The CRC
-    /// is in the bits from `SHIFT` on; bits below it are 0, and bits above it arbitrary.
+    /// The CRC of at most 16 bytes, by multiplication. `None` if the processor has no PCLMULQDQ,
+    /// there are more bytes, or one of them is `stop`. The CRC is in the bits from `SHIFT` on; bits
+    /// below it are 0, and bits above it arbitrary.
     #[inline(always)]
     pub fn of_few<const SHIFT: u32>(self, bytes: &[u8], stop: u8) -> Option<u64> {
         #[cfg(all(target_arch = "x86_64", not(miri)))]
@@ -109,7 +111,7 @@ impl Crc16 {
         None
     }
 
-    /// The CRC of any bytes without a byte `stop`.
+    /// The CRC of any number of bytes; `None` if one of them is `stop`.
     pub fn of_bytes_without(self, bytes: &[u8], stop: u8) -> Option<u16> {
         #[cfg(all(target_arch = "x86_64", not(miri)))]
         if self.multiplies {
@@ -136,7 +138,7 @@ fn block(bytes: &[u8]) -> [u64; 2] {
     if len > WORD
         && let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk())
     {
-        // The two words overlap; the shift removes the bytes that are in both.
+        // The two loaded words overlap; the shift removes the bytes that are in both words.
         let high = u64::from_be_bytes(*first) >> (8 * (BLOCK - len));
         return [high, u64::from_be_bytes(*last)];
     }
@@ -158,15 +160,16 @@ fn short_word(bytes: &[u8]) -> u64 {
     }
 }
 
-/// The CRC of the bytes by tables. The CRC begins with 0, so leading zeros do not change it: the
-/// bytes before the whole words are padded with zeros to a word.
+/// The CRC of any number of bytes, by tables. The CRC begins with 0, so leading zeros do not change
+/// it: the bytes before the whole words are padded with zeros to a word.
 fn sum(bytes: &[u8]) -> u16 {
     let (head, words) = bytes.as_rchunks::<WORD>();
     let add = |crc, word: &[u8; WORD]| add_word(crc, u64::from_be_bytes(*word));
     words.iter().fold(add_word(0, short_word(head)), add)
 }
 
-/// The CRC of some bytes and a word behind them, from the CRC of the bytes.
+/// The CRC of a message, from the CRC of all its bytes but the last eight, and these eight bytes as
+/// a word.
 #[inline]
 fn add_word(crc: u16, word: u64) -> u16 {
     let word = word ^ u64::from(crc) << 48;
@@ -175,7 +178,7 @@ fn add_word(crc: u16, word: u64) -> u16 {
     entry(0) ^ entry(1) ^ entry(2) ^ entry(3) ^ entry(4) ^ entry(5) ^ entry(6) ^ entry(7)
 }
 
-/// CRCs by multiplication.
+/// CRCs by multiplication with PCLMULQDQ.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 mod multiply {
     use std::arch::asm;
@@ -188,13 +191,14 @@ mod multiply {
 
     /// S, without s0: s1 is the bit 127.
     const SERIES: u128 = series();
-    /// What the high and the low word of a block become in the next block, modulo P.
+    /// The factors by which the high and the low word of a block are multiplied when another block
+    /// follows, modulo P.
     const FOLD: [u16; 2] = [times_x(1, 192), times_x(1, 128)];
 
     /// The quotient `x^144 / P`, without its bit 128.
     const fn series() -> u128 {
         let mut quotient = 0;
-        // The rest of the division by P, after its highest bit has gone.
+        // The remainder of the division by P so far, without its highest term.
         let mut rest = POLYNOMIAL;
         let mut bit = 128;
         while bit > 0 {
@@ -214,7 +218,7 @@ mod multiply {
     /// The product of two words. `HALVES` selects the high word of `a` by its bit 0, that of `b` by
     /// its bit 4.
     ///
-    /// An instruction in place of the compiler's intrinsic, since a function that is compiled for
+    /// Assembly is used in place of the compiler's intrinsic, since a function that is compiled for
     /// PCLMULQDQ could not be inlined into its callers.
     ///
     /// # Safety
@@ -236,7 +240,8 @@ mod multiply {
         product
     }
 
-    /// Ones in the bytes that are equal to `stop`.
+    /// A vector with ones in the bytes of `block` that are equal to `stop`, and zeros in the
+    /// others.
     #[inline(always)]
     fn equal(block: __m128i, stop: u8) -> __m128i {
         // SAFETY: SSE2 is part of x86-64.
@@ -249,8 +254,8 @@ mod multiply {
         unsafe { _mm_movemask_epi8(bytes) != 0 }
     }
 
-    /// The CRC of a block, in the bits from `SHIFT` on. Bits below it are 0, and bits above it
-    /// arbitrary.
+    /// The CRC of a block, in the bits from `SHIFT` on of the result. Bits below the CRC are 0, and
+    /// bits above it arbitrary.
     ///
     /// # Safety
     /// The processor has PCLMULQDQ.
@@ -271,7 +276,7 @@ mod multiply {
         }
     }
 
-    /// As `Crc16::of_few`, for at most 16 bytes.
+    /// The CRC of at most 16 bytes, see `Crc16::of_few`.
     ///
     /// # Safety
     /// The processor has PCLMULQDQ.
@@ -286,7 +291,7 @@ mod multiply {
         Some(unsafe { remainder::<SHIFT>(block) })
     }
 
-    /// As `Crc16::of_bytes_without`.
+    /// The CRC of any number of bytes, see `Crc16::of_bytes_without`.
     ///
     /// # Safety
     /// The processor has PCLMULQDQ.
@@ -316,7 +321,8 @@ mod tests {
 
     use super::*;
 
-    /// All ways that this processor has.
+    /// All ways to compute the CRC that the present processor has: by tables, and by multiplication
+    /// if it has PCLMULQDQ.
     fn ways() -> impl Iterator<Item = Crc16> {
         [Crc16::detect(), Crc16 { multiplies: false }].into_iter()
     }

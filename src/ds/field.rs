@@ -6,16 +6,16 @@
 //!             255: long   127: long
 //! ```
 //!
-//! Two bytes of header serve fields below 255 bytes with values below 127 bytes, and nearly all
-//! fields are so short: a field of 12 bytes with a value of 16 takes 30 bytes, in a size class of
+//! Two bytes of header suffice for fields below 255 bytes with values below 127 bytes, as nearly
+//! all fields are: a field of 12 bytes with a value of 16 takes 30 bytes, in a size class of
 //! 32. Numbers are little-endian and unaligned. Sizes are rounded up to the allocator's classes, so
 //! that a value may grow in place within its class.
 //!
 //! **Invariants**
-//! - The header determines the layout; only `Shape` computes it.
+//! - The header determines the layout; only `Shape` computes the layout.
 //! - The allocated size is `size_class(shape.size())`, before and after a change in place
 //!   (`tests::histories`).
-//! - The field's bytes never move or change in an allocation's life: the hash table relies on it.
+//! - The field's bytes never move or change in an allocation's life: the hash table relies on this.
 //!   So a value that needs a longer header goes into a new allocation.
 //!
 //! Rejected: the value in an allocation of its own (one more pointer and cache miss for each field,
@@ -34,7 +34,7 @@ const LONG_FIELD: usize = 255;
 const LONG_VALUE: usize = 127;
 const HAS_EXPIRE: u8 = 0x80;
 
-/// The owning pointer of a field. Dropping it frees the allocation.
+/// The owning pointer of a field with its value. Dropping the pointer frees the allocation.
 #[repr(transparent)]
 pub struct Field(NonNull<u8>);
 
@@ -51,14 +51,14 @@ pub struct FieldMut<'a> {
     _borrows: PhantomData<&'a mut Field>,
 }
 
-// SAFETY: a Field owns plain bytes, and shares nothing.
+// SAFETY: a Field owns plain bytes, and shares nothing with other code.
 unsafe impl Send for Field {}
 // SAFETY: a shared reference to a field only reads.
 unsafe impl Sync for Field {}
 
 const _: () = assert!(size_of::<Option<Field>>() == 8);
 
-/// The layout of a field's allocation.
+/// The facts that determine the layout of a field's allocation.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Shape {
     has_expire: bool,
@@ -92,13 +92,14 @@ impl Shape {
     }
 
     fn layout(self) -> Layout {
-        // Slices never exceed isize::MAX bytes, so only absurd sums fail here, before memory is
-        // allocated.
+        // Slices never exceed isize::MAX bytes, so the sum can't wrap; a sum beyond the address
+        // space fails here, before memory is allocated.
         Layout::from_size_align(self.alloc_size(), 1)
             .expect("a field larger than the address space")
     }
 
-    /// Whether a field of this shape can get the other shape without moving.
+    /// Whether a field of this shape can get the shape `other` in place: its name stays where it is
+    /// and its allocation keeps its size.
     fn turns_into(self, other: Shape) -> bool {
         self.field_at() == other.field_at() && self.alloc_size() == other.alloc_size()
     }
@@ -162,13 +163,13 @@ impl<'a> FieldRef<'a> {
         self.slice(shape.value_at(), shape.value_len)
     }
 
-    /// The expiry time in Unix milliseconds.
+    /// The field's expiry time in Unix milliseconds; `None` if the field has no time to live.
     #[inline]
     pub fn expire_at(self) -> Option<i64> {
         self.has_expire().then(|| self.word(HEADER) as i64)
     }
 
-    /// The number of bytes of the allocation.
+    /// The number of bytes of the field's allocation.
     pub fn alloc_size(self) -> usize {
         self.shape().alloc_size()
     }
@@ -210,8 +211,8 @@ impl<'a> FieldMut<'a> {
         }
     }
 
-    /// Overwrites the value if the allocation keeps its size. Otherwise returns false and changes
-    /// nothing.
+    /// Overwrites the field's value if the allocation keeps its size. Otherwise returns false and
+    /// changes nothing.
     #[inline]
     pub fn try_set_value(&mut self, value: &[u8]) -> bool {
         let old = self.as_ref().shape();
@@ -239,7 +240,7 @@ impl<'a> FieldMut<'a> {
 }
 
 impl Field {
-    /// Allocates a field.
+    /// Allocates a field with its value and expiry time.
     pub fn new(field: &[u8], value: &[u8], expire_at: Option<i64>) -> Field {
         let shape = Shape {
             has_expire: expire_at.is_some(),
@@ -264,7 +265,7 @@ impl Field {
         Field(p)
     }
 
-    /// A shared view.
+    /// A shared view of the field with its value.
     #[inline]
     pub fn as_ref(&self) -> FieldRef<'_> {
         FieldRef {
@@ -273,7 +274,7 @@ impl Field {
         }
     }
 
-    /// The exclusive view.
+    /// The exclusive view of the field with its value.
     #[inline]
     pub fn as_mut(&mut self) -> FieldMut<'_> {
         FieldMut {
@@ -282,7 +283,7 @@ impl Field {
         }
     }
 
-    /// Returns the field with another value.
+    /// Returns the field with another value, in the present allocation if the value fits.
     pub fn with_value(mut self, value: &[u8]) -> Field {
         if self.as_mut().try_set_value(value) {
             return self;
@@ -327,7 +328,7 @@ unsafe impl Element for Field {
 
     #[inline]
     unsafe fn layout(p: NonNull<u8>) -> Layout {
-        // SAFETY: the caller's promise is the same.
+        // SAFETY: the caller promises that `p` is a field, as `by_ref` demands.
         unsafe { Self::by_ref(p) }.shape().layout()
     }
 

@@ -1,4 +1,4 @@
-//! The TLS session of one connection: records between a socket and plaintext.
+//! The TLS session of one connection: converts between the records of a socket and plaintext.
 //!
 //! ```text
 //!   read_into   socket ─> scratch ─> rustls, decrypts in place ─> the caller's buffer
@@ -13,17 +13,19 @@
 //! ```
 //!
 //! rustls does no I/O here (its unbuffered interface). The large buffers exist once for the thread;
-//! a session owns bytes only while a record is incomplete or the socket is full.
+//! a session has a buffer of its own only while a record is incomplete, the socket is full, or the
+//! caller has read only a part of the plaintext.
 //!
 //! **Bytes that are owed.** A record that the socket accepted in part has to be completed before
 //! anything else is sent. Until then the record's plaintext counts as not written: `write` returns
-//! 0, the caller keeps it, and its next call, which has the same bytes in front, completes the
-//! record and returns their number. So a caller needs no list of sessions with unsent records, and
-//! limits of output buffers see the bytes.
+//! 0, the caller keeps the plaintext, and its next call, which begins with the same bytes,
+//! completes the record and returns the number of its plaintext bytes. So a caller needs no list of
+//! sessions with unsent records, and the limits of output buffers count these bytes.
 //!
 //! **Invariant:** after a `write` that returned 0, the next call begins with the same bytes, as all
-//! callers that send a queue do. [`Session::write_now`] is for bytes that are dropped instead.
-//! **Limits:** renegotiation and early data are not supported: they end the session with an error.
+//! callers that send a queue do. [`Session::write_now`] is for bytes that are not repeated: the
+//! bytes that the socket does not accept are dropped. **Limits:** renegotiation and early data are
+//! not supported: they end the session with an error.
 
 use ae::Io;
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
@@ -43,13 +45,13 @@ use crate::sys;
 
 /// The maximum number of bytes of one read from the socket.
 const READ_MAX: usize = 64 * 1024;
-/// The minimum size of a read: a full record and its overhead.
+/// The minimum size of a read from the socket, in bytes: a full record and its overhead.
 const READ_MIN: usize = RECORD + 512;
 /// The maximum number of plaintext bytes of one write: four full records.
 const WRITE_MAX: usize = 4 * RECORD;
 /// The number of plaintext bytes of a full record.
 const RECORD: usize = 16 * 1024;
-/// More than the header, nonce, padding and tag of one record take.
+/// A bound for the bytes that the header, nonce, padding and tag of one record take.
 const OVERHEAD: usize = 128;
 /// The size of a buffer that holds the records of one write.
 const SEALED_MAX: usize = WRITE_MAX + (WRITE_MAX / RECORD + 1) * OVERHEAD;
@@ -57,7 +59,7 @@ const SEALED_MAX: usize = WRITE_MAX + (WRITE_MAX / RECORD + 1) * OVERHEAD;
 /// The types of records that a session can begin with.
 const HANDSHAKE: u8 = 22;
 const ALERT: u8 = 21;
-/// The error of a peer that begins with anything else.
+/// The error for a peer whose first record is neither a handshake nor an alert.
 const NO_TLS: &str = "the peer does not speak TLS";
 
 /// The buffers that all sessions of the thread share.
@@ -66,7 +68,7 @@ struct Scratch {
     received: Vec<u8>,
     gathered: Vec<u8>,
     /// The encrypted records of one write. The buffer gets its full length at the first write and
-    /// keeps it.
+    /// keeps this length.
     sealed: Vec<u8>,
 }
 
@@ -83,25 +85,26 @@ enum Side {
 pub struct Session {
     socket: TcpStream,
     side: Side,
-    /// The start of a record whose end has not arrived.
+    /// The received bytes of a record whose end has not arrived.
     incoming: Vec<u8>,
-    /// Decrypted bytes from `plain_at` on that no caller has asked for yet.
+    /// Decrypted bytes; those from `plain_at` on have not been read by the caller yet.
     plain: Vec<u8>,
     plain_at: usize,
-    /// Records from `outgoing_at` on that the socket has not accepted.
+    /// Encrypted records; the bytes from `outgoing_at` on have not been accepted by the socket yet.
     outgoing: Vec<u8>,
     outgoing_at: usize,
-    /// The number of plaintext bytes in `outgoing` that the caller still holds.
+    /// The number of plaintext bytes whose records are in `outgoing`; the caller still holds these
+    /// bytes, as `write` has not counted them as written.
     owed: usize,
     /// Whether the first bytes of the peer have arrived and were checked.
     begun: bool,
-    /// Whether the peer has announced that no more bytes follow.
+    /// Whether the peer has announced that no more bytes follow (close_notify).
     ended: bool,
-    /// Whether an error has ended the session; rustls is not called any more.
+    /// Whether an error has ended the session, so that rustls must not be called any more.
     failed: bool,
 }
 
-/// The operation that [`process`] does when the session can send.
+/// The operation that [`process`] does as soon as the session can send.
 enum Then<'a> {
     Nothing,
     Encrypt(&'a [u8], &'a mut [u8]),
@@ -111,14 +114,15 @@ enum Then<'a> {
 /// The result of processing records.
 #[derive(Default)]
 struct Processed {
-    /// Bytes of the input that are done with.
+    /// The number of input bytes that were processed.
     used: usize,
-    /// Bytes that [`Then`] has written.
+    /// The number of bytes that the operation [`Then`] has written.
     sealed: usize,
     peer_closed: bool,
 }
 
-/// The two kinds of rustls connections, which have no common function for this.
+/// A rustls connection as server or as client: rustls has no common type for both whose records can
+/// be processed.
 trait Records: Sized {
     type Data;
     fn records<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
@@ -144,8 +148,8 @@ impl Records for UnbufferedConnectionCommon<ClientConnectionData> {
     }
 }
 
-/// Processes all complete records of `input`. Plaintext goes to `sink`, records of the protocol's
-/// own, such as a flight of the handshake or an alert, to `out`.
+/// Processes all complete records of `input`. Plaintext goes to `sink`; records that TLS itself
+/// sends, such as messages of the handshake or an alert, go to `out`.
 fn process<C: Records>(
     conn: &mut C,
     input: &mut [u8],
@@ -185,8 +189,9 @@ fn process<C: Records>(
             }
             Ok(_) => return Err(Error::General("early data".into())),
             Err(e) => {
-                // One more call returns the alert for the peer, if there is one. There must be no
-                // call after this one: rustls does not expect the damaged records again.
+                // After an error, one more call of rustls returns the alert for the peer, if there
+                // is one. There must be no further call, as rustls does not expect the damaged
+                // records again.
                 let status = conn.records(&mut input[done.used + discard..]);
                 if let Ok(ConnectionState::EncodeTlsData(mut data)) = status.state {
                     append(out, |room| data.encode(room))?;
@@ -202,7 +207,7 @@ fn general(e: impl std::fmt::Display) -> Error {
     Error::General(e.to_string())
 }
 
-/// Appends what `encode` writes, with as much room as it needs.
+/// Appends the bytes that `encode` writes to `out`, in as much room as `encode` demands.
 fn append(
     out: &mut Vec<u8>,
     mut encode: impl FnMut(&mut [u8]) -> Result<usize, EncodeError>,
@@ -223,7 +228,7 @@ fn append(
     Err(general("a record does not fit"))
 }
 
-/// The error of a session that can't go on.
+/// The I/O error for an error of rustls, which ends the session.
 fn broken(e: Error) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, e.to_string())
 }
@@ -260,7 +265,8 @@ impl Session {
         &self.socket
     }
 
-    /// Uses another descriptor of the same socket; returns the present one.
+    /// Replaces the session's descriptor by another descriptor of the same socket; returns the old
+    /// one.
     pub fn replace_socket(&mut self, socket: TcpStream) -> TcpStream {
         std::mem::replace(&mut self.socket, socket)
     }
@@ -298,7 +304,7 @@ impl Session {
             }
             Err(e) => {
                 self.failed = true;
-                // Sends the alert, which has the reason for the peer. An error is ignored: the
+                // Sends the alert, which tells the peer the reason. An error is ignored, as the
                 // session ends in any case.
                 let _ = self.flush();
                 Err(e)
@@ -306,8 +312,8 @@ impl Session {
         }
     }
 
-    /// Continues the handshake as far as the socket allows. `Open` when both sides have finished
-    /// and the last flight is sent.
+    /// Continues the handshake as far as the socket allows. Returns `Open` when both sides have
+    /// finished the handshake and its last messages are sent.
     pub fn handshake(&mut self) -> io::Result<State> {
         SCRATCH.with_borrow_mut(|scratch| {
             loop {
@@ -344,8 +350,8 @@ impl Session {
         })
     }
 
-    /// Refuses a peer whose first byte is that of no handshake and no alert. The peer gets no
-    /// alert, as a peer without TLS would take it for a reply.
+    /// Refuses a peer whose first byte is neither that of a handshake nor that of an alert. The
+    /// peer gets no alert, as a peer without TLS would take it for a reply.
     fn check_start(&mut self, received: &[u8]) -> io::Result<()> {
         if !std::mem::replace(&mut self.begun, true)
             && !matches!(received.first(), Some(&HANDSHAKE | &ALERT))
@@ -356,12 +362,12 @@ impl Session {
         Ok(())
     }
 
-    /// Whether records wait for room in the socket.
+    /// Whether encrypted records wait for room in the socket.
     pub fn wants_write(&self) -> bool {
         !self.outgoing.is_empty()
     }
 
-    /// Whether decrypted bytes wait for a read.
+    /// Whether decrypted bytes wait to be read by the caller.
     fn has_plain(&self) -> bool {
         self.plain_at < self.plain.len()
     }
@@ -416,8 +422,8 @@ impl Session {
         let rest = &received[done.map_err(broken)?.used..];
         self.keep(rest);
         if !self.outgoing.is_empty() {
-            // TLS itself has something to send, such as new keys. What the socket does not accept
-            // is sent before the next bytes.
+            // TLS itself has records to send, such as new keys. Bytes that the socket does not
+            // accept now are sent before the next records.
             self.flush()?;
         }
         let more = read == want || self.has_plain() || self.ended;
@@ -427,7 +433,8 @@ impl Session {
         })
     }
 
-    /// Keeps the start of a record. An idle session has no buffer.
+    /// Keeps `rest`, the start of an incomplete record, for the next read. Without such a start,
+    /// the session has no buffer.
     fn keep(&mut self, rest: &[u8]) {
         if rest.is_empty() {
             self.incoming = Vec::new();
@@ -466,7 +473,8 @@ impl Session {
         })
     }
 
-    /// Sends `bytes` if the socket accepts records at present, and otherwise drops them.
+    /// Encrypts and sends `bytes` if no earlier records wait for the socket, and otherwise drops
+    /// them.
     pub fn write_now(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.owed == 0 && (self.outgoing.is_empty() || self.flush()?) {
             self.write_vectored(&[IoSlice::new(bytes)])?;
@@ -475,7 +483,8 @@ impl Session {
         Ok(())
     }
 
-    /// Encrypts `plain` into `sealed`; returns the length of the records.
+    /// Encrypts `plain` into records, which are written to `sealed`; returns the length of the
+    /// records in bytes.
     fn seal(&mut self, plain: &[u8], sealed: &mut Vec<u8>) -> io::Result<usize> {
         if sealed.len() < SEALED_MAX {
             sealed.resize(SEALED_MAX, 0);
@@ -502,7 +511,7 @@ impl Session {
         Ok(done)
     }
 
-    /// Sends new records, which hold `plain` bytes of the caller.
+    /// Sends new records, which contain `plain` plaintext bytes of the caller.
     fn transmit(&mut self, records: &[u8], plain: usize) -> io::Result<Transfer> {
         if self.outgoing.is_empty() {
             let sent = send(&self.socket, records)?;
@@ -514,8 +523,8 @@ impl Session {
             }
             self.outgoing.extend_from_slice(&records[sent..]);
         } else {
-            // Records of the protocol (an alert, a key update) wait in `outgoing`: the new records
-            // go behind them.
+            // Records of TLS itself (an alert, a key update) wait in `outgoing`, so the new records
+            // are appended to them.
             self.outgoing.extend_from_slice(records);
             if self.flush()? {
                 return Ok(Transfer {
@@ -531,7 +540,8 @@ impl Session {
         })
     }
 
-    /// Sends `outgoing`. Returns whether all is sent; otherwise the socket is full.
+    /// Sends the waiting records. Returns true if all of them are sent, and false if the socket is
+    /// full.
     fn flush(&mut self) -> io::Result<bool> {
         let sent = send(&self.socket, &self.outgoing[self.outgoing_at..])?;
         self.outgoing_at += sent;
@@ -542,13 +552,14 @@ impl Session {
         Ok(all)
     }
 
-    /// Sends the notification that no more bytes follow, if the socket accepts it.
+    /// Sends the notification that no more bytes follow (close_notify), if no records wait for the
+    /// socket.
     pub fn close_notify(&mut self) {
         let mut room = [0; 2 * OVERHEAD];
         if self.outgoing.is_empty()
             && let Ok(done) = self.send_after_records(Then::CloseNotify(&mut room))
         {
-            // An error is ignored: the socket is closed in any case.
+            // An error is ignored, as the caller closes the socket next.
             let _ = send(&self.socket, &room[..done.sealed]);
         }
     }
@@ -568,7 +579,8 @@ fn send(mut socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     Ok(sent)
 }
 
-/// The pieces as one slice of at most [`WRITE_MAX`] bytes, copied only if there are several.
+/// A prefix of the pieces as one slice of at most [`WRITE_MAX`] bytes, for one encryption; copied
+/// only if it spans several pieces.
 fn gather<'a>(pieces: &'a [IoSlice], gathered: &'a mut Vec<u8>) -> &'a [u8] {
     if let Some(first) = pieces.first()
         && (pieces.len() == 1 || first.len() >= WRITE_MAX)

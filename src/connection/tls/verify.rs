@@ -1,9 +1,9 @@
-//! Which peers are trusted, and the sessions that can be resumed.
+//! The trust in certificates of peers, and the cache of TLS sessions that clients can resume.
 //!
-//! A certificate is trusted if a chain leads to one of the given authorities, or if it is itself
-//! one of the given certificates: a self-signed certificate is often its own authority. The name of
-//! a server is not compared, as in Redis: servers are configured by address, and their certificates
-//! often have other names.
+//! A certificate is trusted if a chain leads from it to one of the given authorities, or if the
+//! certificate itself is one of those in `tls-ca-cert-file` or `tls-ca-cert-dir`: a self-signed
+//! certificate is often its own authority. The name of a server is not compared, as in Redis:
+//! servers are configured by address, and their certificates often have other names.
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use super::certificate;
 
-/// The trusted certificates: as roots of chains, and to be compared as a whole.
+/// The trusted certificates, both as roots of chains and as whole certificates to compare with.
 #[derive(Debug)]
 pub struct Trust {
     roots: Arc<RootCertStore>,
@@ -32,7 +32,7 @@ pub struct Trust {
 }
 
 impl Trust {
-    /// Trusts these certificates.
+    /// Trusts the given certificates.
     pub fn new(
         given: Vec<CertificateDer<'static>>,
         provider: &CryptoProvider,
@@ -48,8 +48,8 @@ impl Trust {
         })
     }
 
-    /// Whether the certificate is one of the given ones. Fails if the certificate has expired or is
-    /// not valid yet.
+    /// Whether the peer's certificate is itself one of the trusted certificates. Fails if it is,
+    /// but has expired or is not valid yet.
     fn is_given(&self, peer: &CertificateDer, now: UnixTime) -> Result<bool, Error> {
         if !self.exact.iter().any(|given| given == peer) {
             return Ok(false);
@@ -66,7 +66,7 @@ impl Trust {
     }
 }
 
-/// Checks the certificates of servers that this server connects to.
+/// The check, for rustls, of the certificates of servers that this server connects to.
 #[derive(Debug)]
 pub struct Servers(pub Arc<Trust>);
 
@@ -116,7 +116,7 @@ impl ServerCertVerifier for Servers {
     }
 }
 
-/// Checks the certificates of clients.
+/// The check, for rustls, of the certificates of clients.
 #[derive(Debug)]
 pub struct Clients {
     trust: Arc<Trust>,
@@ -124,7 +124,8 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// `optional`: a client without certificate is accepted, too.
+    /// A check of clients' certificates; if `optional`, a client without certificate is accepted,
+    /// too.
     pub fn new(
         trust: Arc<Trust>,
         provider: Arc<CryptoProvider>,
@@ -184,10 +185,11 @@ impl ClientCertVerifier for Clients {
     }
 }
 
-/// The maximum number of sessions if the setting has no limit.
+/// The maximum number of cached TLS sessions if `tls-session-cache-size` is 0, and for larger
+/// values.
 const SESSIONS_MAX: usize = 1 << 20;
 
-/// The sessions that clients can resume: at most `size`, each for `timeout`.
+/// The cache of TLS sessions that clients can resume: at most `size` sessions, each for `timeout`.
 #[derive(Debug)]
 pub struct Sessions {
     size: usize,
@@ -198,12 +200,13 @@ pub struct Sessions {
 #[derive(Default, Debug)]
 struct Kept {
     by_id: HashMap<Vec<u8>, (Instant, Vec<u8>)>,
-    /// The ids in order of age, with those of sessions that were taken out of `by_id` since.
+    /// The ids of the sessions, the oldest first. Ids of sessions that were removed from `by_id`
+    /// are still in this list.
     order: VecDeque<(Instant, Vec<u8>)>,
 }
 
 impl Sessions {
-    /// `size` 0 is no limit but [`SESSIONS_MAX`].
+    /// An empty cache; a `size` of 0 means [`SESSIONS_MAX`].
     pub fn new(size: usize, timeout: Duration) -> Sessions {
         Sessions {
             size: if size == 0 {
@@ -218,7 +221,7 @@ impl Sessions {
 }
 
 impl Kept {
-    /// Removes the oldest sessions, down to `size`, and all that have timed out.
+    /// Removes the oldest sessions, down to `size` sessions, and all sessions that have timed out.
     fn shrink(&mut self, size: usize, timeout: Duration) {
         while let Some((since, _)) = self.order.front()
             && (self.order.len() > size || since.elapsed() > timeout)

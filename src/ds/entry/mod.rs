@@ -1,8 +1,9 @@
 //! The entry of a key: header, expiry, key and value together in one allocation.
 //!
 //! A key of 16 bytes with a value of 16 bytes is usual in a cache. Three allocations (key, value,
-//! entry) cost three size classes, three headers and three cache misses. One allocation costs 7
-//! bytes of header, and the look-up that compares the key has already loaded the value.
+//! entry) cost three size classes, three headers and three cache misses. One allocation for all
+//! three costs 7 bytes of header, and a look-up that compares the key has loaded the value at the
+//! same time.
 //!
 //! ```text
 //!  0               4      5         6           7
@@ -15,19 +16,21 @@
 //! key len 255: the length is in the u32 instead        pad: only before a `V`, up to a multiple of 8
 //! ```
 //!
-//! A small collection is packed: its bytes are in the place of a string's bytes, see `packed`.
+//! A small collection (a listpack or intset) is packed: its bytes are in the entry as those of a
+//! short string are, see `packed`.
 //!
-//! `kind` is for the keyspace (type and encoding, four bits each); this module does not read it.
-//! Numbers are little-endian and unaligned; only a `V` is aligned. Sizes are rounded up to
+//! The byte `kind` is for the keyspace (type and encoding, four bits each); this module does not
+//! read it. Numbers are little-endian and unaligned; only a `V` is aligned. Sizes are rounded up to
 //! jemalloc's classes, so that a value may grow in place within its class and `alloc_size` is the
 //! true cost of the key: 40 bytes for a key and a value of 16 bytes each, 32 bytes if the value is
 //! an integer, 8 more with an expiry.
 //!
 //! **Invariants**
-//! - Flags, both lengths and the long key length determine the layout; only `Shape` computes it.
+//! - Flags, both lengths and the long key length determine the layout; only `Shape` computes the
+//!   layout.
 //! - The allocated size is `size_class(shape.size())`, before and after every overwrite in place
 //!   (`tests::overwrite`).
-//! - The key never changes in an allocation's life: the hash table relies on it.
+//! - The key never changes during the life of an allocation: the hash table relies on this.
 //!
 //! Limits: a key is shorter than 4 GiB; strings up to `INLINE_MAX` are inline, longer ones in a
 //! payload; a payload has at most 24 bytes, so that an entry with an object takes about 64 bytes.
@@ -47,15 +50,17 @@ mod packed;
 
 pub use packed::{Block, Loan, Open, Packed, PackedRef, Payload};
 
-/// The longest string that is kept in the entry. If a SET changes the size class, key and value are
-/// copied: 24 ns with 16 bytes, 28 ns with 128 (`tests::cost_of_a_rewrite_by_length`). A separate
-/// string takes 14 ns, and a cache miss on each read. For speed the limit could be higher; but a
-/// separate string can grow in place (APPEND, SETRANGE) and be shared with a reply.
+/// The maximum length in bytes of a string that is stored in its key's entry. If a SET changes the
+/// size class, key and value are copied: 24 ns with 16 bytes, 28 ns with 128
+/// (`tests::cost_of_a_rewrite_by_length`). A separate string takes 14 ns, and a cache miss on each
+/// read. For speed the limit could be higher, but a string in an allocation of its own can grow in
+/// place (APPEND, SETRANGE) and be shared with a reply.
 pub const INLINE_MAX: usize = 128;
-/// The largest payload in bytes.
+/// The maximum size in bytes of a payload, the object that an entry contains for other values than
+/// short strings and integers.
 const PAYLOAD_MAX: usize = 24;
 
-/// The offset of the word with the flags and `lru`.
+/// The offset in the entry of the word that contains the flags and `lru`.
 const WORD: usize = 0;
 const KIND: usize = 4;
 const KEY_LEN: usize = 5;
@@ -64,23 +69,24 @@ const HEADER: usize = 7;
 
 const FORM_MASK: u8 = 0b011;
 const HAS_EXPIRE: u8 = 0b100;
-/// The number of flags; the other bits of the word are `lru`.
+/// The number of flag bits in the entry's first word; the other bits of this word are `lru`.
 const FLAG_BITS: u32 = 3;
 const FLAGS_MASK: u32 = (1 << FLAG_BITS) - 1;
-/// The value of the key length's byte if the length is in a u32.
+/// The value of the entry's byte for the key length if the length is stored in a u32 instead.
 const LONG_KEY: u8 = 255;
 const ALIGN: usize = 8;
 
 const _: () = assert!(HEADER + 16 + 16 <= 40 && HEADER + 16 + 8 <= 32);
 const _: () = assert!(INLINE_MAX <= u8::MAX as usize);
 
-/// The form of the value, as the flags have it.
+/// The form of an entry's value, as the entry's flags store it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
     Str = 0,
     Int = 1,
     Obj = 2,
-    /// A `V` that is a block of bytes; the bytes of the block are the value.
+    /// A collection that is one block of bytes (a listpack or intset); the entry contains the block
+    /// itself.
     Packed = 3,
 }
 
@@ -119,7 +125,7 @@ pub enum OwnedValue<V> {
     Obj(V),
 }
 
-/// The integer in an entry, which is not aligned.
+/// The integer of an entry, for changes; in the entry it is not aligned.
 pub struct IntMut<'a>(&'a mut [u8; 8]);
 
 impl IntMut<'_> {
@@ -134,7 +140,7 @@ impl IntMut<'_> {
     }
 }
 
-/// A key with its value and expiry: one allocation, owned.
+/// The owning pointer of an entry: a key with its value and expiry time in one allocation.
 pub struct Entry<V> {
     p: NonNull<u8>,
     _owns: PhantomData<V>,
@@ -149,7 +155,8 @@ pub struct EntryRef<'a, V> {
 /// The exclusive view of an entry.
 pub struct EntryMut<'a, V> {
     p: NonNull<u8>,
-    /// The slot of the table that has the address of the entry; `None` if the entry is in no table.
+    /// The slot of the hash table that has the address of the entry; `None` if the entry is in no
+    /// table.
     place: Option<Place>,
     _borrows: PhantomData<&'a mut V>,
 }
@@ -175,8 +182,8 @@ impl<V> Clone for EntryRef<'_, V> {
 
 impl<V> Copy for EntryRef<'_, V> {}
 
-/// The exclusive view of an entry in a table, by its place there. It is as small as a reference, so
-/// a look-up returns it with another pointer in registers.
+/// The exclusive view of an entry in a hash table, by its slot there. This view is as small as a
+/// reference, so a look-up returns it together with another pointer in registers.
 pub struct EntryAt<'a, V> {
     place: Place,
     _borrows: PhantomData<&'a mut V>,
@@ -193,7 +200,7 @@ impl<'a, V> EntryAt<'a, V> {
         }
     }
 
-    /// The view of the entry during the lifetime of this one.
+    /// The view of the entry by its address, for the lifetime of this view.
     #[inline(always)]
     pub fn into_mut(self) -> EntryMut<'a, V> {
         EntryMut {
@@ -204,7 +211,7 @@ impl<'a, V> EntryAt<'a, V> {
         }
     }
 
-    /// The view of the entry for a shorter time.
+    /// The view of the entry by its address, for as long as this view is borrowed.
     #[inline(always)]
     pub fn as_mut(&mut self) -> EntryMut<'_, V> {
         EntryAt {
@@ -214,7 +221,7 @@ impl<'a, V> EntryAt<'a, V> {
         .into_mut()
     }
 
-    /// A shared view.
+    /// A shared view of the entry.
     #[inline(always)]
     pub fn as_ref(&self) -> EntryRef<'_, V> {
         EntryRef {
@@ -225,7 +232,7 @@ impl<'a, V> EntryAt<'a, V> {
     }
 }
 
-/// The layout of an entry.
+/// The facts that determine the layout of an entry.
 #[derive(Clone, Copy)]
 struct Shape {
     form: Form,
@@ -338,7 +345,7 @@ impl<'a, V> EntryRef<'a, V> {
         }
     }
 
-    /// The key.
+    /// The entry's key.
     #[inline(always)]
     pub fn key(self) -> &'a [u8] {
         let at = HEADER + Shape::expire_at(self.has_expire());
@@ -348,7 +355,7 @@ impl<'a, V> EntryRef<'a, V> {
         }
     }
 
-    /// The kind byte, whose meaning the caller defines.
+    /// The entry's kind byte (type and encoding), whose meaning the caller defines.
     #[inline]
     pub fn kind(self) -> u8 {
         self.bytes::<1>(KIND)[0]
@@ -359,13 +366,14 @@ impl<'a, V> EntryRef<'a, V> {
         u32::from_le_bytes(self.bytes(WORD))
     }
 
-    /// The 29 bits of LRU clock or LFU counter.
+    /// The entry's 29 bits of LRU clock or LFU counter.
     #[inline]
     pub fn lru(self) -> u32 {
         self.word() >> FLAG_BITS
     }
 
-    /// The length of a string that is in the entry; `None` for any other value.
+    /// The length of the entry's value if it is a string that is stored in the entry; `None` for
+    /// any other value.
     #[inline(always)]
     pub fn short_len(self) -> Option<usize> {
         (self.form() == Form::Str).then(|| usize::from(self.bytes::<1>(VALUE_LEN)[0]))
@@ -377,14 +385,14 @@ impl<'a, V> EntryRef<'a, V> {
         self.flags() & HAS_EXPIRE != 0
     }
 
-    /// The expiry time in Unix milliseconds.
+    /// The key's expiry time in Unix milliseconds.
     #[inline(always)]
     pub fn expire_at(self) -> Option<i64> {
         self.has_expire()
             .then(|| i64::from_le_bytes(self.bytes(HEADER)))
     }
 
-    /// The value.
+    /// The entry's value.
     #[inline(always)]
     pub fn value(self) -> ValueRef<'a, V> {
         let shape = self.shape();
@@ -398,12 +406,12 @@ impl<'a, V> EntryRef<'a, V> {
         }
     }
 
-    /// The address of the allocation, which identifies the entry while it lives.
+    /// The address of the entry's allocation, which identifies the entry while it lives.
     pub fn addr(self) -> usize {
         self.p.addr().get()
     }
 
-    /// The size of the allocation.
+    /// The size of the entry's allocation in bytes.
     pub fn alloc_size(self) -> usize {
         self.shape().alloc_size()
     }
@@ -421,7 +429,7 @@ impl<V: fmt::Debug> fmt::Debug for EntryRef<'_, V> {
 }
 
 impl<'a, V> EntryMut<'a, V> {
-    /// A shared view, which borrows the exclusive one.
+    /// A shared view of the entry, which borrows this exclusive view.
     #[inline(always)]
     pub fn as_ref(&self) -> EntryRef<'_, V> {
         EntryRef {
@@ -430,7 +438,7 @@ impl<'a, V> EntryMut<'a, V> {
         }
     }
 
-    /// Turns the exclusive view into a shared one.
+    /// Turns this exclusive view of the entry into a shared view.
     #[inline(always)]
     pub fn into_ref(self) -> EntryRef<'a, V> {
         EntryRef {
@@ -449,17 +457,17 @@ impl<'a, V> EntryMut<'a, V> {
         }
     }
 
-    /// The key.
+    /// The entry's key.
     pub fn key(&self) -> &[u8] {
         self.as_ref().key()
     }
 
-    /// The kind byte, whose meaning the caller defines.
+    /// The entry's kind byte (type and encoding), whose meaning the caller defines.
     pub fn kind(&self) -> u8 {
         self.as_ref().kind()
     }
 
-    /// The 29 bits of LRU clock or LFU counter.
+    /// The entry's 29 bits of LRU clock or LFU counter.
     pub fn lru(&self) -> u32 {
         self.as_ref().lru()
     }
@@ -469,22 +477,22 @@ impl<'a, V> EntryMut<'a, V> {
         self.as_ref().has_expire()
     }
 
-    /// The expiry time in Unix milliseconds.
+    /// The key's expiry time in Unix milliseconds.
     pub fn expire_at(&self) -> Option<i64> {
         self.as_ref().expire_at()
     }
 
-    /// The value.
+    /// The entry's value.
     pub fn value(&self) -> ValueRef<'_, V> {
         self.as_ref().value()
     }
 
-    /// The address of the allocation.
+    /// The address of the entry's allocation.
     pub fn addr(&self) -> usize {
         self.as_ref().addr()
     }
 
-    /// The size of the allocation.
+    /// The size of the entry's allocation in bytes.
     pub fn alloc_size(&self) -> usize {
         self.as_ref().alloc_size()
     }
@@ -507,7 +515,7 @@ impl<'a, V> EntryMut<'a, V> {
         self.write(WORD, &word.to_le_bytes());
     }
 
-    /// Sets the flags for a value of this shape.
+    /// Sets the entry's flags for a value of this shape.
     #[inline(always)]
     fn set_flags(&mut self, shape: &Shape) {
         let expire = if shape.has_expire { HAS_EXPIRE } else { 0 };
@@ -516,14 +524,14 @@ impl<'a, V> EntryMut<'a, V> {
         self.write(WORD, &word.to_le_bytes());
     }
 
-    /// Sets the kind byte.
+    /// Sets the entry's kind byte.
     #[inline]
     pub fn set_kind(&mut self, kind: u8) {
         self.write(KIND, &[kind]);
     }
 
     /// Changes the expiry time of an entry that has one. Otherwise returns false and changes
-    /// nothing, since only `Entry::with_expire` makes room.
+    /// nothing, since only `Entry::with_expire` makes room for an expiry time.
     #[inline]
     pub fn set_expire_at(&mut self, at_ms: i64) -> bool {
         let room = self.has_expire();
@@ -533,12 +541,12 @@ impl<'a, V> EntryMut<'a, V> {
         room
     }
 
-    /// The value, which can be changed in place.
+    /// The entry's value, for changes in place.
     pub fn value_mut(&mut self) -> ValueMut<'_, V> {
         self.reborrow().into_value_mut()
     }
 
-    /// The value, which can be changed in place during the lifetime of the view.
+    /// The entry's value, for changes in place during the lifetime of this view.
     #[inline]
     pub fn into_value_mut(self) -> ValueMut<'a, V> {
         let shape = self.as_ref().shape();
@@ -558,8 +566,9 @@ impl<'a, V> EntryMut<'a, V> {
         }
     }
 
-    /// Overwrites a string or an integer by a string or an integer if the allocation keeps its
-    /// size. Otherwise returns false and changes nothing. The caller sets the kind.
+    /// Overwrites an entry's value in place, if the old and the new value are a string or an
+    /// integer and the allocation keeps its size. Otherwise returns false and changes nothing. The
+    /// caller sets the kind.
     #[inline]
     pub fn try_overwrite(&mut self, value: &NewValue<'_, V>) -> bool {
         let old = self.as_ref().shape();
@@ -575,7 +584,7 @@ impl<'a, V> EntryMut<'a, V> {
         true
     }
 
-    /// Writes a string or integer, and the header bytes that describe it.
+    /// Writes a string or integer into the entry, and the header bytes that describe the value.
     #[inline(always)]
     fn write_value(&mut self, shape: Shape, value: &NewValue<'_, V>) {
         self.set_flags(&shape);
@@ -608,7 +617,7 @@ impl<V> Entry<V> {
         entry.write_value(shape, &value);
         let p = entry.p;
         if let NewValue::Obj(v) = value {
-            // SAFETY: the shape reserves an aligned place for a V at this offset.
+            // SAFETY: the shape reserves aligned room for a V at this offset.
             unsafe { p.add(shape.value_at()).cast::<V>().write(v) };
         }
         Entry {
@@ -619,7 +628,8 @@ impl<V> Entry<V> {
 }
 
 impl<V> EntryMut<'_, V> {
-    /// Allocates an entry and writes everything but the value and the bytes that describe it.
+    /// Allocates an entry and writes all of it but the value and the header bytes that describe the
+    /// value.
     #[inline(always)]
     fn begin(key: &[u8], kind: u8, lru: u32, expire_at: Option<i64>, shape: Shape) -> Self {
         let layout = shape.layout();
@@ -666,7 +676,7 @@ impl<V: Payload> Entry<V> {
 }
 
 impl<V> Entry<V> {
-    /// A shared view.
+    /// A shared view of the entry.
     #[inline]
     pub fn as_ref(&self) -> EntryRef<'_, V> {
         EntryRef {
@@ -675,7 +685,8 @@ impl<V> Entry<V> {
         }
     }
 
-    /// The exclusive view, without the place in a table, so that a packed value can't be opened.
+    /// The exclusive view of the entry. The view has no slot of a table, so a packed value can't be
+    /// opened through it.
     #[inline]
     pub fn as_mut(&mut self) -> EntryMut<'_, V> {
         EntryMut {
@@ -685,7 +696,7 @@ impl<V> Entry<V> {
         }
     }
 
-    /// Frees the allocation without dropping a payload, which the caller has copied out.
+    /// Frees the entry's allocation without dropping a payload, which the caller has moved out.
     fn free(self) {
         let (p, layout) = (self.p, self.as_ref().shape().layout());
         std::mem::forget(self);
@@ -695,7 +706,8 @@ impl<V> Entry<V> {
 }
 
 impl<V: Payload> Entry<V> {
-    /// The entry with another expiry time. The allocation is a new one unless the old one has room.
+    /// Returns the entry with another expiry time, in a new allocation unless the present one has
+    /// room for an expiry time.
     pub fn with_expire(mut self, expire_at: Option<i64>) -> Self {
         match expire_at {
             None if !self.as_ref().has_expire() => return self,
@@ -721,7 +733,8 @@ impl<V: Payload> Entry<V> {
         }
     }
 
-    /// The entry with another value, which is changed in place if it fits.
+    /// Returns the entry with another value, which is overwritten in place if it fits the present
+    /// allocation.
     pub fn with_value(mut self, kind: u8, value: NewValue<'_, V>) -> Self {
         if self.as_mut().try_overwrite(&value) {
             self.as_mut().set_kind(kind);
@@ -731,7 +744,7 @@ impl<V: Payload> Entry<V> {
         Entry::new(look.key(), kind, look.lru(), look.expire_at(), value)
     }
 
-    /// Returns the value and frees the allocation.
+    /// Returns the entry's value and frees the entry's allocation.
     pub fn into_value(self) -> OwnedValue<V> {
         let v = match self.as_ref().value() {
             ValueRef::Int(n) => return OwnedValue::Int(n),
@@ -779,7 +792,7 @@ unsafe impl<V> Element for Entry<V> {
         V: 'a;
 
     unsafe fn layout(p: NonNull<u8>) -> Layout {
-        // SAFETY: the caller's promise is the same.
+        // SAFETY: the caller promises that `p` is an entry, as `by_ref` demands.
         unsafe { Self::by_ref(p) }.shape().layout()
     }
 

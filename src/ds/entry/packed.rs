@@ -1,6 +1,7 @@
 //! A small collection inside the entry of its key.
 //!
-//! A listpack or intset begins with its own length, so an entry needs nothing besides its bytes:
+//! A listpack or intset begins with its own length, so an entry contains just the bytes of the
+//! collection:
 //!
 //! ```text
 //!  +--------------+------+---------+------+- - - - - -+-----+---------------------+- - - -+
@@ -12,10 +13,10 @@
 //!
 //! # Reading and changing
 //!
-//! A value is built when it is needed: [`PackedRef::read`] builds a value of the type that the
-//! caller names. The value owns a *lent* block (`ds::thin_buffer`), a pointer into the entry. To
-//! change a collection, [`Loan`] builds such a value, and puts the block back when the loan is
-//! dropped:
+//! An entry has only the bytes of a packed collection; a value of the collection's type is built
+//! when it is needed: [`PackedRef::read`] builds a value of the type that the caller names. The
+//! value owns a *lent* block (`ds::thin_buffer`), a pointer into the entry. To change a collection,
+//! [`Loan`] builds such a value, and puts the block back when the loan is dropped:
 //!
 //! ```text
 //!   block still lent          changed in place, nothing to do
@@ -23,20 +24,22 @@
 //!   not a block, or too big   a new entry is made, usually one with a payload
 //! ```
 //!
-//! In the last two cases the address in the table of keys changes, so the loan has the place of
-//! this address.
+//! In the last two cases the entry's address in the table of keys changes, so the loan knows the
+//! slot of the table with this address.
 //!
 //! **Invariants**
 //! - A block in an entry has at most `PACKED_MAX` bytes when the entry is made, and grows at most
 //!   to the end of the allocation (`tests::a_collection_is_in_its_entry_while_it_is_small`).
-//! - A lent block is not kept: code that moves a block out of a value calls `into_owned`.
+//! - A lent block does not outlive its loan: code that moves a block out of a value calls
+//!   `into_owned`.
 //! - While a loan lives, its entry's header stays unchanged; only the block's bytes change.
 //!
-//! Limits: keys up to `KEY_MAX` bytes, because the gap has 15 bits.
+//! Limits: only keys of up to `KEY_MAX` bytes have packed values, because the size of the gap has
+//! 15 bits.
 //!
-//! Rejected: a payload that points behind itself (16 bytes more, and every move must correct the
-//! pointer); growth that moves the entry under the loan (a block that becomes a table would lose
-//! its entry).
+//! Rejected: a payload that points to bytes after itself (16 bytes more, and every move must
+//! correct the pointer); growth that moves the entry during the loan (a block that becomes a hash
+//! table would lose its entry).
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -50,31 +53,34 @@ use crate::ds::intset::Intset;
 use crate::ds::listpack::Listpack;
 use crate::ds::thin_buffer::{GAP_MAX, PACKED_MAX, ThinBytes};
 
-/// The longest key of an entry with a packed value. The limit leaves room in the gap for an expiry.
+/// The maximum length in bytes of the key of an entry with a packed value. The limit leaves room in
+/// the gap for the header and an expiry time.
 const KEY_MAX: usize = GAP_MAX - 64;
 
 const LISTPACK: u8 = 0;
 const INTSET: u8 = 1;
 
-/// A collection that is one block of bytes.
+/// A collection that is one block of bytes: a listpack or an intset.
 pub enum Block {
     Listpack(Listpack),
     Intset(Intset),
 }
 
-/// A payload, or one of its types, whose values may be blocks.
+/// A type of an entry's value, the payload as a whole or one type of collection, whose values may
+/// be blocks.
 pub trait Payload: Sized {
-    /// Whether the blocks in entries of this kind are values of this type.
+    /// Whether the block in an entry with this kind byte is a value of this type.
     fn has_kind(_kind: u8) -> bool {
         true
     }
 
-    /// Returns the block if the value is one, otherwise the value.
+    /// Returns the block if the value is a block, otherwise the value itself.
     fn into_block(self) -> Result<Block, Self> {
         Err(self)
     }
 
-    /// Builds the value of an entry of this kind from what [`Payload::into_block`] returned.
+    /// Builds the value of an entry with this kind byte from a block, which [`Payload::into_block`]
+    /// has returned or an entry contains.
     fn from_block(_kind: u8, _block: Block) -> Self {
         unreachable!("a payload that is never a block")
     }
@@ -110,10 +116,10 @@ impl Block {
     }
 
     /// # Safety
-    /// As for `ThinBytes::lent`; the bytes are a block with this code.
+    /// The conditions of `ThinBytes::lent` hold; the bytes at `p` are a block with this code.
     #[inline]
     unsafe fn lent(code: u8, p: NonNull<u8>, gap: usize) -> Block {
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: the caller promises the conditions of `ThinBytes::lent`.
         unsafe {
             match code {
                 LISTPACK => Block::Listpack(Listpack::lent(p, gap)),
@@ -131,7 +137,7 @@ impl Block {
     }
 }
 
-/// A packed value of an entry that has not been read yet.
+/// The packed value of an entry, of which no value has been built yet.
 pub struct PackedRef<'a, V>(EntryRef<'a, V>);
 
 impl<V> Clone for PackedRef<'_, V> {
@@ -166,15 +172,15 @@ impl<'a, V> PackedRef<'a, V> {
         self.0.bytes::<1>(VALUE_LEN)[0]
     }
 
-    /// The bytes of the block.
+    /// The bytes of the packed listpack or intset.
     #[inline]
     pub(super) fn bytes(self) -> &'a [u8] {
         let shape = self.0.shape();
         self.0.slice(shape.value_at(), shape.value_len)
     }
 
-    /// Builds the value as a `T`, the type of this kind. References from the value live as long as
-    /// the value.
+    /// Builds the packed value as a `T`, which must be the type for the entry's kind byte.
+    /// References from the value live as long as the value.
     #[inline]
     pub fn read<T: Payload>(self) -> Packed<'a, T> {
         let at = self.0.packed_at();
@@ -194,7 +200,7 @@ impl<'a, V> PackedRef<'a, V> {
     }
 }
 
-/// A packed value that is being read.
+/// A value that was built from an entry's packed bytes, for reading.
 pub struct Packed<'a, T> {
     value: ManuallyDrop<T>,
     _borrows: PhantomData<&'a T>,
@@ -209,23 +215,25 @@ impl<T> Deref for Packed<'_, T> {
     }
 }
 
-/// A value that is being changed: a payload `V`, or a packed value of its type `T`.
+/// The value of an entry during a change: a payload `V`, or a packed value of the type `T`, one of
+/// the payload's types.
 pub enum Open<'a, V: Payload, T: Payload + Into<V>> {
     There(&'a mut V),
     Packed(Loan<'a, V, T>),
 }
 
-/// A packed value that is being changed. The value is written back when the loan is dropped.
+/// A packed value during a change. When the loan is dropped, the value is written back to the
+/// entry.
 ///
-/// The loan has the type that the caller asked for, not the payload's. So neither its uses nor its
-/// end test the type again.
+/// The loan has the type that the caller asked for, not the payload's. So neither the uses nor the
+/// end of the loan test the type again.
 pub struct Loan<'a, V: Payload, T: Payload + Into<V>> {
     value: ManuallyDrop<T>,
     entry: NonNull<u8>,
     place: Option<Place>,
-    /// The offset of the block, which is the size of the gap before it.
+    /// The offset of the block in the entry, which is the size of the gap before the block.
     at: u32,
-    /// The offset of the block's end before any change.
+    /// The offset in the entry of the block's end before any change.
     end: u32,
     _borrows: PhantomData<&'a mut V>,
 }
@@ -257,8 +265,8 @@ impl<V: Payload, T: Payload + Into<V>> Drop for Loan<'_, V, T> {
 }
 
 impl<V: Payload, T: Payload + Into<V>> Loan<'_, V, T> {
-    /// Puts the value into another allocation than the one it came from. Called once, at the end of
-    /// the loan.
+    /// Makes an entry for a changed value that is no longer in its old entry. Called once, at the
+    /// end of the loan.
     #[inline(never)]
     fn write_back(&mut self) {
         let old: EntryRef<'_, V> = EntryRef {
@@ -289,7 +297,8 @@ impl<V: Payload, T: Payload + Into<V>> Loan<'_, V, T> {
         }
     }
 
-    /// Turns the allocation of a block, which has a gap, into the entry.
+    /// Turns the allocation of a block, which has a gap before the block, into the entry: copies
+    /// header and key into the gap.
     fn adopt(&self, block: Block) -> NonNull<u8> {
         let code = block.code();
         let base = block.buffer().base();
@@ -305,14 +314,14 @@ impl<V: Payload, T: Payload + Into<V>> Loan<'_, V, T> {
 }
 
 impl<V> EntryRef<'_, V> {
-    /// The offset of the block in the entry.
+    /// The offset of the packed block in the entry.
     #[inline]
     fn packed_at(self) -> usize {
         let key = self.key();
         key.as_ptr().addr() - self.p.addr().get() + key.len()
     }
 
-    /// The length of the block.
+    /// The length of the packed block in bytes.
     #[inline]
     pub(super) fn packed_len(self) -> usize {
         let at = self.packed_at();
@@ -325,8 +334,8 @@ impl<V> EntryRef<'_, V> {
 }
 
 impl<'a, V: Payload> EntryMut<'a, V> {
-    /// Opens the payload, or the packed value as a `T`, for changes. `None` for a string, an
-    /// integer, or a packed value of another type.
+    /// Opens the entry's payload, or its packed value as a `T`, for changes. `None` for a string,
+    /// an integer, or a packed value of another type.
     #[inline(always)]
     pub fn open<T: Payload + Into<V>>(self) -> Option<Open<'a, V, T>> {
         let look = self.as_ref();
@@ -343,7 +352,7 @@ impl<'a, V: Payload> EntryMut<'a, V> {
         }
     }
 
-    /// Lends the block at offset `at`.
+    /// Lends the packed block at offset `at` to a value of the type `T`.
     #[inline(always)]
     fn lend<T: Payload + Into<V>>(self, at: usize) -> Loan<'a, V, T> {
         let look = self.as_ref();
@@ -362,7 +371,7 @@ impl<'a, V: Payload> EntryMut<'a, V> {
 }
 
 impl<V: Payload> Entry<V> {
-    /// Creates an entry with a payload, which is packed if it is a small block.
+    /// Creates an entry with a payload, or with a packed value if the payload is a small block.
     pub(super) fn with_payload(
         key: &[u8],
         kind: u8,
@@ -384,7 +393,7 @@ impl<V: Payload> Entry<V> {
         Self::plain(key, kind, lru, expire_at, NewValue::Obj(v))
     }
 
-    /// Creates an entry with the bytes of a block.
+    /// Creates an entry with a packed value: the bytes of a listpack or intset.
     pub(super) fn packed(
         key: &[u8],
         kind: u8,
@@ -405,7 +414,8 @@ impl<V: Payload> Entry<V> {
         let (size, alloc_size) = (shape.size(), shape.alloc_size());
         match alloc_size - size {
             0 => {}
-            // The last word of the allocation begins within the block, which is written afterwards.
+            // The spare bytes are zeroed by one word, whose beginning overlaps the block, which is
+            // written next.
             1..=7 => entry.write(alloc_size - 8, &[0; 8]),
             // SAFETY: these bytes lie between the block and the end of the allocation.
             spare => unsafe { entry.p.add(size).write_bytes(0, spare) },
@@ -417,7 +427,7 @@ impl<V: Payload> Entry<V> {
         }
     }
 
-    /// A copy of the packed value.
+    /// A copy of the packed value in allocations of its own.
     pub(super) fn unpack(packed: PackedRef<'_, V>) -> V {
         let entry = packed.0;
         let at = entry.packed_at();
@@ -444,7 +454,7 @@ mod tests {
     const LISTS: u8 = 1;
     const INTS: u8 = 2;
 
-    /// A test payload in each form; a table counts its owners.
+    /// A payload for tests: a listpack, an intset, or a table that counts its owners.
     #[derive(Clone, Debug)]
     enum Pack {
         List(Listpack),
@@ -578,9 +588,9 @@ mod tests {
         Pop(usize),
         Expire(Option<i64>),
         ToTable,
-        /// The value is pushed to, and then becomes a table under the same loan.
+        /// An integer is pushed, and the value then becomes a table during the same loan.
         PushToTable(i64),
-        /// The value becomes an empty listpack or intset that was made elsewhere.
+        /// The value becomes an empty listpack or intset with an allocation of its own.
         Clear,
         Own,
     }

@@ -29,7 +29,7 @@ fn look(entry: &Entry<Payload>) -> (Vec<u8>, u8, u32, Option<i64>, OwnedValue<Pa
     )
 }
 
-/// A value from which several entries can be built.
+/// A value from which a test can build several entries.
 #[derive(Clone, Debug)]
 enum Made {
     Int(i64),
@@ -211,7 +211,8 @@ fn made() -> impl Strategy<Value = Made> {
 proptest! {
     #![proptest_config(ds::cases(128))]
 
-    /// A chain of conversions keeps all parts that it does not change, and drops each payload once.
+    /// A chain of changes of value or expiry time keeps all other parts of the entry, and drops
+    /// each payload once.
     #[test]
     fn conversions(
         key in prop::collection::vec(any::<u8>(), 0..400),

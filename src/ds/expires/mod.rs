@@ -1,7 +1,7 @@
-//! An index of the keys with a TTL, in the order in which they expire.
+//! An index of the keys with a time to live, in the order in which the keys expire.
 //!
 //! Active expiry needs the due keys, earliest first. Random samples would mostly find keys that are
-//! not due, and might never find some that are. So there is an exact index of (time, id) pairs,
+//! not due, and might never find some due keys. So there is an exact index of (time, id) pairs,
 //! where an id is any number by which the owner finds the key. The keyspace uses the key's 64-bit
 //! hash, which `HashTable::find_by` resolves: a stale hash is harmless, a stale address is not.
 //!
@@ -17,8 +17,8 @@
 //!
 //! A leaf is unsorted: an insert appends, and a removal moves the last pair into the hole. To find
 //! an id in a leaf, the processor compares one dense array of u32, eight or sixteen words at a
-//! time. A full leaf is split at its median. Appends in order, the usual case with one TTL for all
-//! keys, open a new leaf instead, so that the earlier leaves are full.
+//! time. A full leaf is split at its median. If pairs are added in order, the usual case with one
+//! TTL for all keys, a new leaf is begun instead, so that the earlier leaves stay full.
 //!
 //! **Invariants**
 //! - A pair is in the leaf with the greatest key that is not above the pair; the key of the first
@@ -27,10 +27,11 @@
 //! - The capacity of a leaf is one of `CAPACITIES`, or a multiple of `LEAF_MAX` if all its pairs
 //!   are equal.
 //!
-//! Cost: a pair is 12 bytes, with slack and the map about 13.6; insert, remove and pop touch one
-//! leaf and the path to it. A million pairs of the same millisecond need no special case, since the
-//! id is part of the order. Pairs may repeat (two keys can have the same hash): if there are more
-//! copies of one pair than a leaf holds, they make one long leaf.
+//! Cost: a pair takes 12 bytes, and about 13.6 with the slack of leaves and the map of leaves;
+//! insert, remove and pop touch one leaf and the path to it in the map. A million pairs of the same
+//! millisecond need no special case, since the id is part of the order. Pairs may repeat (two keys
+//! can have the same hash): if there are more copies of one pair than fit a leaf, these copies are
+//! in one long leaf.
 //!
 //! Rejected: a hierarchical timing wheel (its lists need a pointer each way, and TTLs of years and
 //! milliseconds in one wheel cascade), a binary heap (a removal needs the position, or leaves a
@@ -44,32 +45,34 @@ use crate::sys::mover::Mover;
 
 /// The maximum number of pairs in a leaf, unless all of them are equal.
 const LEAF_MAX: usize = 256;
-/// The maximum number of pairs in two neighbours that are merged.
+/// The maximum number of pairs that two neighbouring leaves have together when they are merged.
 const MERGE_MAX: usize = LEAF_MAX / 2;
 
 type Pair = (i64, u64);
 
-/// An ordered multiset of (time in ms, id).
+/// An ordered multiset of pairs: Unix time in milliseconds, and id.
 #[derive(Default)]
 pub struct Expires {
     leaves: BTreeMap<Key, Leaf>,
     len: usize,
-    /// The bytes of all leaves' columns.
+    /// The number of bytes of the columns of all leaves.
     bytes: usize,
 }
 
-/// A pair as one number. A comparison takes two instructions; for a tuple it needs branches.
+/// A pair of time and id as one number: comparing two numbers takes two instructions, whereas
+/// comparing tuples needs branches.
 type Key = u128;
 
-/// The key of the first leaf.
+/// The key of the first leaf in the map of leaves, which is below all pairs.
 const LOWEST: Key = 0;
 
 fn key_of((at, id): Pair) -> Key {
-    // With the sign bit flipped, negative times become the smaller numbers.
+    // The sign bit of the time is flipped, so that negative times become the smaller numbers.
     u128::from(at as u64 ^ (1 << 63)) << 64 | u128::from(id)
 }
 
-/// Moves the leaves in order. The cursor is the upper 127 bits of a leaf's key.
+/// Active defragmentation moves the leaves in order. The cursor is the upper 127 bits of a leaf's
+/// key.
 impl Relocate for Expires {
     fn relocate(&mut self, cursor: Cursor, mover: &mut Mover) -> Cursor {
         if cursor == 0 {
@@ -97,17 +100,18 @@ impl Expires {
         }
     }
 
-    /// The number of pairs.
+    /// The number of pairs in the index.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there are no pairs.
+    /// Whether the index has no pair.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Adds a pair. A pair that is there already is then there twice.
+    /// Adds a pair of time and id. If the index has this pair already, it has the pair twice
+    /// afterwards.
     pub fn insert(&mut self, at: i64, id: u64) {
         self.len += 1;
         let pair = (at, id);
@@ -137,7 +141,8 @@ impl Expires {
         }
     }
 
-    /// Moves an id from time `was` to time `at`; `None` stands for no time.
+    /// Moves an id from time `was` to time `at`; `None` means that the id has no time, and so no
+    /// pair.
     #[inline]
     pub fn shift(&mut self, id: u64, was: Option<i64>, at: Option<i64>) {
         if was == at {
@@ -151,7 +156,7 @@ impl Expires {
         }
     }
 
-    /// Removes one copy of a pair. Returns false if there is none.
+    /// Removes one copy of a pair. Returns false if the index does not have the pair.
     pub fn remove(&mut self, at: i64, id: u64) -> bool {
         let Some((&key, leaf)) = self.leaves.range_mut(..=key_of((at, id))).next_back() else {
             return false;
@@ -183,7 +188,7 @@ impl Expires {
         Some(pair)
     }
 
-    /// The earliest pair.
+    /// The pair with the earliest time.
     pub fn first(&self) -> Option<(i64, u64)> {
         let (_, leaf) = self.leaves.first_key_value()?;
         Some(leaf.get(leaf.earliest()))
@@ -204,10 +209,10 @@ impl Expires {
         None
     }
 
-    /// The number of pairs with a time before `at`. Takes one step for each leaf.
+    /// The number of pairs with a time before `at`. Its cost grows with the number of leaves.
     pub fn count_before(&self, at: i64) -> usize {
         let mut leaves = self.leaves.range(..key_of((at, 0)));
-        // All of these leaves, except the last, lie before `at` as a whole.
+        // All pairs of these leaves, except some of the last leaf, have times before `at`.
         let last = leaves.next_back().map_or(0, |(_, leaf)| {
             (0..leaf.len())
                 .filter(|place| leaf.get(*place).0 < at)
@@ -236,13 +241,14 @@ impl Expires {
             .flat_map(|leaf| (0..leaf.len()).map(|place| leaf.get(place)))
     }
 
-    /// The allocated bytes: exact for the leaves' columns, an estimate for the map.
+    /// The number of allocated bytes: exact for the columns of the leaves, an estimate for the map
+    /// of leaves.
     pub fn memory_bytes(&self) -> usize {
         self.bytes + map_bytes::<Key, Leaf>(self.leaves.len())
     }
 
-    /// Updates the figures after a pair was removed from the leaf at `key`. Drops the leaf if it is
-    /// empty, and merges it with a neighbour if its allocation has shrunk.
+    /// Updates the counts of pairs and bytes after a pair was removed from the leaf at `key`. Drops
+    /// the leaf if it is empty, and merges it with the next leaf if its allocation has shrunk.
     fn note_removal(&mut self, key: Key, before: usize, after: usize) {
         self.len -= 1;
         self.bytes = self.bytes - before + after;
@@ -253,7 +259,7 @@ impl Expires {
         }
     }
 
-    /// Removes an empty leaf. If it was the first leaf, the next one takes its key.
+    /// Removes an empty leaf. If that was the first leaf, the next leaf gets its key.
     fn drop_leaf(&mut self, key: Key) {
         self.leaves.remove(&key);
         if key == LOWEST
@@ -283,7 +289,7 @@ impl Expires {
 /// Up to [`LEAF_MAX`] pairs in columns of u32.
 struct Leaf {
     base: i64,
-    /// The columns: `columns` arrays of `cap` words each.
+    /// The columns of the leaf: `columns` arrays of `cap` words each.
     words: Box<[u32]>,
     len: u32,
     cap: u32,
@@ -298,8 +304,8 @@ const TIME_HIGH: usize = 3;
 const NARROW: u32 = 3;
 const WIDE: u32 = 4;
 
-/// The possible capacities. Capacities grow by about a sixth, along the allocator's size classes:
-/// 12 bytes times a capacity are just below 192, 256, .. 3072.
+/// The possible capacities of a leaf in pairs. They follow the allocator's size classes: 12 bytes
+/// times a capacity are just below 192, 256, .. 3072.
 const CAPACITIES: [usize; 17] = [
     4, 8, 16, 21, 26, 32, 37, 42, 53, 64, 85, 106, 128, 149, 170, 213, 256,
 ];
@@ -342,7 +348,7 @@ impl Leaf {
         &self.words[start..start + self.len()]
     }
 
-    /// Moves the columns to arrays of another length.
+    /// Changes the capacity of the leaf: moves its columns to arrays of another length.
     fn set_capacity(&mut self, cap: usize) {
         let mut words = vec![0; cap * self.columns as usize].into_boxed_slice();
         for column in 0..self.columns as usize {
@@ -370,7 +376,7 @@ impl Leaf {
         (self.base.wrapping_add_unsigned(self.delta(place)), id)
     }
 
-    /// Adds a pair. Makes room and lowers the base if needed.
+    /// Adds a pair to the leaf. Makes room and lowers the leaf's base if needed.
     fn push(&mut self, pair: Pair) {
         let delta = pair.0.checked_sub(self.base);
         if !matches!(delta, Some(delta) if delta >= 0 && (self.columns == WIDE || delta <= i64::from(u32::MAX)))
@@ -386,7 +392,7 @@ impl Leaf {
         self.append(pair);
     }
 
-    /// Adds a pair that fits: the leaf has room, and the pair's time is not below the base.
+    /// Adds a pair to a leaf that has room, and whose base is not above the pair's time.
     fn append(&mut self, (at, id): Pair) {
         let (cap, place) = (self.cap as usize, self.len());
         let delta = at.abs_diff(self.base);
@@ -414,7 +420,7 @@ impl Leaf {
         None
     }
 
-    /// The index of an earliest pair in the leaf.
+    /// The index in the leaf of a pair with the leaf's earliest time.
     fn earliest(&self) -> usize {
         if self.columns == WIDE {
             return (0..self.len())
@@ -426,8 +432,8 @@ impl Leaf {
         find_word(times, earliest).unwrap_or(0)
     }
 
-    /// Removes a pair and fills its place with the last pair. Shrinks the allocation when a smaller
-    /// one would hold the pairs that are left and a quarter more.
+    /// Removes a pair of the leaf and moves the last pair into its place. Shrinks the leaf's
+    /// allocation if a smaller one has room for the remaining pairs and a quarter more.
     fn swap_remove(&mut self, place: usize) {
         let (cap, last) = (self.cap as usize, self.len() - 1);
         for column in 0..self.columns as usize {
@@ -441,9 +447,9 @@ impl Leaf {
         }
     }
 
-    /// Splits a full leaf and returns the upper part with its key. If no pair of the leaf is above
-    /// `pair`, the upper part is a new leaf for `pair` alone, otherwise the half above the median.
-    /// `None` if all pairs are equal.
+    /// Splits a full leaf and returns its upper part with the key of that part. If all pairs of the
+    /// leaf are below `pair`, the upper part is an empty leaf, to which `pair` is added next;
+    /// otherwise it is the half above the median. `None` if all pairs are equal.
     fn split(&mut self, pair: Pair) -> Option<(Key, Leaf)> {
         let mut pairs: Vec<Pair> = (0..self.len()).map(|place| self.get(place)).collect();
         let highest = pairs.iter().copied().max()?;

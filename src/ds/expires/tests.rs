@@ -7,8 +7,8 @@ use crate::ds;
 use crate::ds::relocate::relocate_all;
 use crate::ds::scaled;
 
-/// Checks that every pair is in its leaf, no leaf is empty, bases are below the times, and the
-/// figures are right.
+/// Checks that every pair is in its leaf, no leaf is empty, no base is above a time of its leaf,
+/// and the counts of pairs and bytes are right.
 fn check(index: &Expires) {
     let keys: Vec<Key> = index.leaves.keys().copied().collect();
     assert!(keys.first().is_none_or(|&first| first == LOWEST));
@@ -96,7 +96,8 @@ fn insert(index: &mut Expires, twin: &mut Twin, pair: Pair) {
     twin.insert(pair);
 }
 
-/// Pops one pair of the index and one of the twin; the order of equal times is not defined.
+/// Pops one pair of the index, and removes it from the naive twin; pairs with equal times may be
+/// popped in any order.
 fn pop(index: &mut Expires, twin: &mut Twin, now: i64) {
     let first = twin.pairs.keys().next().map(|pair| pair.0);
     assert_eq!(index.first().map(|pair| pair.0), first);
@@ -179,7 +180,8 @@ proptest! {
     }
 }
 
-/// More copies of one pair than a leaf holds stay together, and all are popped.
+/// If there are more copies of one pair than fit a leaf, they stay together, and all of them are
+/// popped.
 #[test]
 fn the_same_pair_over_and_over() {
     const N: usize = scaled(1000, LEAF_MAX + 20);
@@ -204,7 +206,7 @@ fn ids(n: u64) -> impl Iterator<Item = u64> {
     })
 }
 
-/// Checks the budget: 14 bytes for each key, for any order of the times.
+/// Checks that the index takes at most 14 bytes for each key, for any order of the times.
 #[test]
 fn the_memory_budget_holds() {
     const N: u64 = scaled(60_000, 1_000) as u64;
@@ -226,7 +228,8 @@ fn the_memory_budget_holds() {
     }
 }
 
-/// Measures the figures of the header. Run with `--release --ignored --nocapture`.
+/// Measures the costs that the header of `expires/mod.rs` states. Run with `--release --ignored
+/// --nocapture`.
 #[test]
 #[ignore = "a measurement"]
 fn a_million_times() {

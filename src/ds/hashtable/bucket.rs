@@ -1,4 +1,5 @@
-//! One bucket: a cache line with nine packed pointers and a byte of the hash for each.
+//! One bucket of the hash table: a cache line with nine packed pointers, and a byte of the hash for
+//! each pointer.
 //!
 //! ```text
 //! byte  0        9    10     16          58      64
@@ -10,9 +11,9 @@
 //! ```
 //!
 //! An address of user space has at most 48 bits (47 on x86-64 with four-level page tables), so a
-//! pointer packs into six bytes; a line has room for two more of these than of eight-byte pointers.
-//! The first 16 bytes hold all tags and the meta byte, so that one SIMD load and one compare find
-//! the slots that may have this hash.
+//! pointer is packed into six bytes: a cache line has room for two more such pointers than for
+//! pointers of eight bytes. The first 16 bytes hold all tags and the meta byte, so that one SIMD
+//! load and one compare find the slots that may have this hash.
 //!
 //! **Invariants**
 //! - slots `0..count` have elements and the others are empty, so that four bits describe the
@@ -23,40 +24,40 @@ use std::ptr::{self, NonNull};
 
 use crate::sys::mover::Mover;
 
-/// The number of elements of a bucket without a child.
+/// The maximum number of elements of a bucket without a child.
 pub(super) const SLOTS: usize = 9;
-/// The number of elements of a bucket with a child: the last slot is the link to the child.
+/// The number of elements of a bucket with a child, whose last slot is the link to the child.
 pub(super) const SLOTS_WITH_CHILD: usize = SLOTS - 1;
 
 const META: usize = SLOTS;
 const COUNT_MASK: u8 = 0x0f;
 const CHILD: u8 = 0x80;
 /// A slot of six bytes is read as a word of eight bytes that begins two bytes earlier, without its
-/// lower two bytes. The read never leaves the bucket: the tags precede the slots.
+/// lower two bytes. The read stays inside the bucket, as the tags precede the slots.
 const SLOT_READ: usize = META + 1 - 2;
 
-/// The place in a bucket where the address of an element is. An element that moves while it is
-/// borrowed writes its new address to this place.
+/// A pointer to a slot of a bucket, which has the address of an element. An element that moves
+/// while it is borrowed writes its new address to this slot.
 #[derive(Clone, Copy)]
 pub struct Place(NonNull<u8>);
 
 impl Place {
-    /// The address of the element.
+    /// The address of the element that the slot has.
     ///
     /// # Safety
     /// The table is borrowed exclusively since the place was made, and nothing has been added to
     /// it or removed.
     #[inline(always)]
     pub unsafe fn get(self) -> NonNull<u8> {
-        // SAFETY: the caller's promise; the two bytes before the six belong to the bucket, see
-        // `SLOT_READ`. An element's address is not null.
+        // SAFETY: the caller promises that the slot is still there; the two bytes before its six
+        // bytes belong to the bucket, see `SLOT_READ`. An element's address is not null.
         unsafe {
             let word = u64::from_le_bytes(self.0.sub(2).cast::<[u8; 8]>().read());
             NonNull::new_unchecked(ptr::with_exposed_provenance_mut((word >> 16) as usize))
         }
     }
 
-    /// Writes the new address of the element.
+    /// Writes the new address of the slot's element.
     ///
     /// # Safety
     /// The table is borrowed exclusively since the place was made, and nothing has been added to
@@ -64,7 +65,7 @@ impl Place {
     pub unsafe fn set(self, p: NonNull<u8>) {
         let address = p.as_ptr().expose_provenance();
         assert!(address >> 48 == 0, "an address of more than 48 bits");
-        // SAFETY: the caller's promise; the place has six bytes.
+        // SAFETY: the caller promises that the slot is still there; a slot has six bytes.
         unsafe {
             let bytes = &(address as u64).to_le_bytes()[..6];
             self.0
@@ -97,7 +98,7 @@ impl Bucket {
         self.bytes[META] & CHILD != 0
     }
 
-    /// The child bucket, if there is one. The caller holds the table, which owns the child.
+    /// The child bucket, if there is one. The caller borrows the table, which owns the child.
     #[inline(always)]
     pub(super) fn child(&self) -> Option<NonNull<Bucket>> {
         if !self.has_child() {
@@ -108,7 +109,8 @@ impl Bucket {
         ))
     }
 
-    /// Whether the next element needs a child bucket.
+    /// Whether all slots of the bucket have elements, so that one more element needs a child
+    /// bucket.
     #[inline(always)]
     pub(super) fn is_full(&self) -> bool {
         self.count() == SLOTS
@@ -127,7 +129,7 @@ impl Bucket {
         (u64::from_le_bytes(word) >> 16) as usize
     }
 
-    /// The place of the address in a slot.
+    /// A pointer to a slot of `bucket`.
     ///
     /// # Safety
     /// `bucket` is a bucket.
@@ -152,13 +154,13 @@ impl Bucket {
         unsafe { NonNull::new_unchecked(p) }
     }
 
-    /// Overwrites an occupied slot.
+    /// Overwrites the tag and the element's address of an occupied slot.
     pub(super) fn set(&mut self, slot: usize, tag: u8, p: NonNull<u8>) {
         self.bytes[slot] = tag;
         self.set_address(slot, p.as_ptr().expose_provenance());
     }
 
-    /// Appends an element; the bucket must have a free slot.
+    /// Appends an element to the bucket, which must have a free slot and no child.
     #[inline]
     pub(super) fn push(&mut self, tag: u8, p: NonNull<u8>) {
         let slot = self.count();
@@ -167,7 +169,7 @@ impl Bucket {
         self.bytes[META] += 1;
     }
 
-    /// Removes and returns the last element.
+    /// Removes the bucket's last element and returns it with its tag.
     pub(super) fn pop(&mut self) -> Option<(u8, NonNull<u8>)> {
         let last = self.count().checked_sub(1)?;
         let out = (self.tag(last), self.get(last));
@@ -175,7 +177,7 @@ impl Bucket {
         Some(out)
     }
 
-    /// Removes all elements and the child.
+    /// Marks the bucket as empty and without a child.
     pub(super) fn reset(&mut self) {
         self.bytes[META] = 0;
     }
@@ -195,7 +197,8 @@ impl Bucket {
         unsafe { NonNull::new_unchecked(raw) }
     }
 
-    /// Offers the child to the mover, and returns it.
+    /// Active defragmentation: offers the child bucket to the mover, and returns its address after
+    /// a possible move.
     pub(super) fn relocate_child(&mut self, mover: &mut Mover) -> Option<NonNull<Bucket>> {
         let child = self.child()?;
         // SAFETY: the child is a box that only this bucket owns; its bytes may be moved.
@@ -207,7 +210,7 @@ impl Bucket {
         Some(new.cast())
     }
 
-    /// Removes the link and returns the child.
+    /// Removes the link to the child bucket and returns the child.
     pub(super) fn take_child(&mut self) -> Option<Box<Bucket>> {
         let child = self.child()?;
         self.bytes[META] &= !CHILD;
@@ -242,7 +245,7 @@ impl Bucket {
         self.equal_tags_naive(tag)
     }
 
-    /// The portable version, with which tests compare the SIMD version.
+    /// The portable version of `equal_tags`, with which tests compare the SIMD version.
     #[cfg(any(test, not(target_arch = "x86_64")))]
     fn equal_tags_naive(&self, tag: u8) -> u32 {
         (0..SLOTS).fold(0, |mask, slot| {

@@ -26,8 +26,8 @@
 //! ```
 //!
 //! A bucket has nine pointers of 48 bits, a byte of the hash for each, and one byte of count. A tag
-//! that matches by chance costs a needless comparison of keys: in less than 9 of 256 look-ups. For
-//! a tenth element, the ninth slot becomes the address of a child bucket, and so on.
+//! that matches by chance costs a needless comparison of keys, which happens in less than 9 of 256
+//! look-ups. For a tenth element, the ninth slot becomes the address of a child bucket, and so on.
 //!
 //! # Rehashing
 //!
@@ -43,8 +43,8 @@
 //!
 //! An element whose index in `tables[0]` is below `rehash_at` is in `tables[1]`; all other
 //! elements, also new ones, are in `tables[0]`. So every element has one place, and a look-up
-//! probes only one of the two. Keys in the bucket that moves next are prefetched, since their
-//! hashes are computed again.
+//! probes only one of the two arrays. The keys in the bucket that moves next are prefetched, since
+//! their hashes must be computed again for the move.
 //!
 //! # SCAN
 //!
@@ -56,16 +56,17 @@
 //! ```
 //!
 //! Bucket `01` of the small table becomes `001` and `101` of the large one, and these two are
-//! neighbours in this order. Elements that were visited stay behind the cursor, and all others stay
-//! before it, whatever size the table gets. While rehashing, a call returns one bucket of the
-//! smaller table and all its expansions in the larger one. An element may be returned twice (after
-//! a shrink), but no element is missed that exists from the first call to the last.
+//! neighbours in the cursor's order. Elements that SCAN has visited stay before the cursor's
+//! position, and all others after it, whatever size the table gets. While rehashing, a call returns
+//! one bucket of the smaller table and all its expansions in the larger one. An element may be
+//! returned twice (after a shrink), but no element is missed that exists from the first call to the
+//! last.
 //!
 //! # Fair random
 //!
 //! Picking a bucket and then one of its elements would favour elements with few neighbours. So a
 //! bucket is accepted with probability length / longest, which makes every element equally likely;
-//! some three tries are needed.
+//! on average about three buckets are tried.
 //!
 //! # Invariants
 //!
@@ -78,23 +79,24 @@
 //! # Costs
 //!
 //! 1,000,000 keys take 131,072 buckets (7.6 of 9 slots used) and 31,375 children, which is 10.4
-//! bytes for each key; right after a doubling the table takes 14.5 bytes for each. One key in nine
-//! is one cache line further, in a child. Without rehashing a hit costs two cache misses, for the
-//! bucket and the entry; both can be prefetched (`prefetch_bucket`, then `prefetch_entry`).
+//! bytes for each key; right after a doubling the table takes 14.5 bytes for each key. One key in
+//! nine is in a child, which costs one more cache miss. Without rehashing a hit costs two cache
+//! misses, for the bucket and the entry; both can be prefetched (`prefetch_bucket`, then
+//! `prefetch_entry`).
 //!
 //! # Rejected
 //!
 //! - Seven slots of eight bytes: 1,000,000 keys need 262,144 buckets, 16.8 bytes for each key.
-//! - Open addressing over the whole table (hashbrown): moves elements across the table on growth,
-//!   so that a cursor has no meaning, and grows in one step.
+//! - Open addressing over the whole table (hashbrown): it moves elements across the table when it
+//!   grows, so that SCAN's cursor would have no meaning, and it grows in one step.
 //! - A linked list for each bucket (a pointer in each element): a cache miss for each neighbour,
 //!   and 8 bytes more for each key.
 //! - New elements always into `tables[1]` while rehashing: then every lookup probes two tables.
 //! - The whole hash in the slot, to rehash without the key: 8 bytes for each key, only to save one
-//!   cache miss in each doubling.
+//!   cache miss for each key in each doubling.
 //!
-//! Limits: addresses have at most 48 bits (asserted). A table that may not grow gets long chains
-//! and becomes slow.
+//! Limits: addresses have at most 48 bits (asserted). A table that is not allowed to grow gets long
+//! chains and becomes slow.
 use std::alloc::Layout;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
@@ -148,8 +150,8 @@ pub unsafe trait Element: Sized {
     where
         Self: 'a;
 
-    /// The layout of the allocation. The element's bytes may be moved to another allocation, since
-    /// only the table keeps their address.
+    /// The layout of the element's allocation. The element's bytes may be moved to another
+    /// allocation, since only the table has their address.
     ///
     /// # Safety
     /// As `key`.
@@ -170,26 +172,28 @@ pub unsafe trait Element: Sized {
         Self: 'a;
 }
 
-/// The number of elements for each bucket above which a table doubles. If hashes were perfectly
-/// even, all buckets would then be full.
+/// A table doubles when it has more elements than this number for each bucket. If hashes were
+/// distributed evenly, all buckets would then be full.
 const GROW_LOAD: usize = SLOTS;
 /// A table shrinks when less than 1 / `SHRINK_FACTOR` of its capacity is used.
 const SHRINK_FACTOR: usize = 8;
-/// Under `ResizePolicy::Avoid` a table grows only when it holds this multiple of its capacity.
+/// Under `ResizePolicy::Avoid`, while a child runs, a table grows only when it has this multiple of
+/// its capacity.
 const AVOID_FACTOR: usize = 5;
 /// The maximum number of empty buckets that one step of rehashing skips.
 const EMPTY_VISITS: usize = 10;
 
 /// A hash table of owning pointers, which rehashes one bucket at a time.
 pub struct HashTable<E: Element> {
-    /// The present buckets, and those to which elements move while rehashing.
+    /// The present array of buckets, and the array to which elements move while the table rehashes.
     tables: [Table; 2],
-    /// Buckets of `tables[0]` below this index have moved to `tables[1]`; 0 when not rehashing.
+    /// Buckets of `tables[0]` below this index have moved to `tables[1]`; 0 if the table is not
+    /// rehashing.
     rehash_at: usize,
     len: usize,
     seed: HashSeed,
-    /// The size in bytes above which a new array of buckets is made only when chains become very
-    /// long.
+    /// The size in bytes above which a new array of buckets is allocated only if chains become very
+    /// long (`maxmemory`).
     headroom: usize,
     _owns: PhantomData<E>,
 }
@@ -199,25 +203,26 @@ unsafe impl<E: Element + Send> Send for HashTable<E> {}
 // SAFETY: a shared table only reads, and gives no more access than a shared element does.
 unsafe impl<E: Element + Sync> Sync for HashTable<E> {}
 
-/// The figures of one table for DEBUG HTSTATS.
+/// The figures of one array of buckets, for DEBUG HTSTATS.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TableStats {
     /// The number of home buckets.
     pub buckets: usize,
-    /// The number of chained buckets.
+    /// The number of child buckets.
     pub children: usize,
-    /// The number of elements in home and chained buckets.
+    /// The number of elements in home buckets and children.
     pub elements: usize,
     /// The number of home buckets without an element.
     pub empty: usize,
     /// The number of elements in the longest chain.
     pub longest: usize,
-    /// `lengths[n]` is the number of chains of n elements; the last item counts all longer chains,
-    /// too.
+    /// `lengths[n]` is the number of chains of n elements; the last item also counts all longer
+    /// chains.
     pub lengths: Vec<usize>,
 }
 
-/// The figures of a hash table; the second entry is `Some` while it rehashes.
+/// The figures of a hash table, for DEBUG HTSTATS; `rehash_target` is `Some` while the table
+/// rehashes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stats {
     pub main: TableStats,
@@ -251,14 +256,14 @@ fn same_key(a: &[u8], b: &[u8]) -> bool {
     a == b
 }
 
-/// The smallest number of buckets whose capacity holds `len` elements.
+/// The smallest number of buckets with a capacity of at least `len` elements.
 fn buckets_for(len: usize) -> usize {
     len.div_ceil(GROW_LOAD).max(1).next_power_of_two()
 }
 
 /// The part of an element that a look-up prefetches. An element of 32 bytes, such as a short key
-/// with an integer, never lies on two cache lines: a larger part would fetch lines that are not
-/// needed.
+/// with an integer, never lies on two cache lines: prefetching a larger part would fetch cache
+/// lines that are not needed.
 const LOOKED_UP_BYTES: usize = 32;
 
 /// Fetches the first bytes of an element, which may lie on two cache lines.
@@ -268,8 +273,9 @@ fn prefetch_element(p: NonNull<u8>, bytes: usize) {
     prefetch(p.as_ptr().wrapping_add(bytes - 1));
 }
 
-/// Where the buckets of a table were at some time: the address of the first one, whose lowest six
-/// bits have the logarithm of their number. It is only used to prefetch, so it may be out of date.
+/// A hint where a table's buckets are: the address of the first bucket, whose lowest six bits are
+/// replaced by the logarithm of the number of buckets. The hint is only used to prefetch, so it may
+/// be out of date.
 #[derive(Clone, Copy, Default)]
 pub struct BucketHint(u64);
 
@@ -285,7 +291,7 @@ impl BucketHint {
     }
 }
 
-/// The home of an element: its table and its bucket's index.
+/// The home of an element: the index of its array of buckets (`tables`), and of its bucket there.
 #[derive(Clone, Copy)]
 struct Home {
     table: usize,
@@ -293,7 +299,7 @@ struct Home {
 }
 
 impl<E: Element> HashTable<E> {
-    /// An empty table; it allocates when the first element is added.
+    /// An empty table, which allocates memory when the first element is added.
     pub const fn new(seed: HashSeed) -> Self {
         HashTable {
             tables: [Table::empty(), Table::empty()],
@@ -317,7 +323,7 @@ impl<E: Element> HashTable<E> {
         self.len == 0
     }
 
-    /// The seed of the hashes.
+    /// The seed with which this table's keys are hashed.
     pub fn seed(&self) -> HashSeed {
         self.seed
     }
@@ -328,7 +334,7 @@ impl<E: Element> HashTable<E> {
         self.seed.hash(key)
     }
 
-    /// The number of home buckets of both tables.
+    /// The number of home buckets, while rehashing in both arrays together.
     pub fn buckets(&self) -> usize {
         self.tables[0].buckets() + self.tables[1].buckets()
     }
@@ -338,7 +344,7 @@ impl<E: Element> HashTable<E> {
         self.tables[1].buckets().max(self.tables[0].buckets()) * GROW_LOAD
     }
 
-    /// The bytes of all buckets, without the elements and this struct.
+    /// The number of bytes of all buckets, without the elements and this struct.
     pub fn memory_bytes(&self) -> usize {
         let buckets: usize = self.tables.iter().map(|t| t.buckets() + t.children()).sum();
         buckets * size_of::<Bucket>()
@@ -407,8 +413,8 @@ impl<E: Element> HashTable<E> {
         Some(unsafe { E::by_mut(self.element(at), self.place(at)) })
     }
 
-    /// The first element with exactly this hash for which `is_it` returns true. Callers that keep
-    /// hashes, not keys, use this.
+    /// The first element with this hash for which `is_it` returns true, for callers that store
+    /// hashes instead of keys.
     pub fn find_by(&self, hash: u64, is_it: impl FnMut(E::Ref<'_>) -> bool) -> Option<E::Ref<'_>> {
         let (_, at) = self.position_by(hash, is_it)?;
         // SAFETY: the element lives in this table, which is borrowed.
@@ -520,14 +526,14 @@ impl<E: Element> HashTable<E> {
         self.grow_if_full();
     }
 
-    /// Prefetches the memory that [`HashTable::prefetch_bucket`] reads.
+    /// Prefetches the fields of this struct that [`HashTable::prefetch_bucket`] reads.
     #[inline]
     pub fn prefetch_header(&self) {
         prefetch(&self.tables[0]);
         prefetch(&self.rehash_at);
     }
 
-    /// The place of the buckets, for later prefetches.
+    /// A hint where the buckets are now, for later prefetches.
     #[inline]
     pub fn bucket_hint(&self) -> BucketHint {
         let table = &self.tables[usize::from(self.is_rehashing())];
@@ -542,7 +548,8 @@ impl<E: Element> HashTable<E> {
         prefetch(self.tables[home.table].home(home.index).as_ptr());
     }
 
-    /// Prefetches the elements whose tag fits. Called when the bucket has been loaded.
+    /// Prefetches the elements whose tag is that of the hash. Called after `prefetch_bucket`, when
+    /// the bucket has been loaded.
     #[inline]
     pub fn prefetch_entry(&self, hash: u64) {
         let home = self.home(hash);
@@ -565,26 +572,27 @@ impl<E: Element> HashTable<E> {
 
 /// Methods that resize a table.
 impl<E: Element> HashTable<E> {
-    /// Whether elements are being moved to another table.
+    /// Whether elements are being moved to an array of buckets of another size.
     pub fn is_rehashing(&self) -> bool {
         self.tables[1].buckets() != 0
     }
 
-    /// Begins a resize that was due but not allowed before.
+    /// Begins to grow or shrink the table if that is due, as when the policy did not allow it
+    /// before.
     pub fn resize_if_due(&mut self) {
         self.grow_if_full();
         self.shrink_if_sparse();
     }
 
-    /// Limits the memory of a new array of buckets, so that no elements are evicted to make room
-    /// for it.
+    /// Limits the size of a new array of buckets to `bytes`, so that keys need not be evicted to
+    /// make room for the array.
     #[inline]
     pub fn set_headroom(&mut self, bytes: usize) {
         self.headroom = bytes;
     }
 
     /// Makes room for `total` elements before a bulk load. A rehash that is in progress is
-    /// completed first. The caller must bound sizes from outside.
+    /// completed first. The caller must limit a `total` that comes from a client or a file.
     pub fn reserve(&mut self, total: usize) {
         if buckets_for(total) <= self.tables[0].buckets() {
             return;
@@ -597,7 +605,7 @@ impl<E: Element> HashTable<E> {
         }
     }
 
-    /// Rehashes for about `budget`. Returns true if there is more to do.
+    /// Moves buckets for about `budget`. Returns true if the table is still rehashing.
     pub fn rehash_for(&mut self, budget: Duration) -> bool {
         const STEPS_PER_CLOCK: usize = 64;
         let start = Instant::now();
@@ -609,7 +617,8 @@ impl<E: Element> HashTable<E> {
         false
     }
 
-    /// Moves up to `steps` buckets. Returns true if there is more to do and the policy allows it.
+    /// Moves up to `steps` buckets. Returns true if the table is still rehashing and the policy
+    /// allows to go on.
     pub fn rehash_steps(&mut self, steps: usize) -> bool {
         for _ in 0..steps {
             if !self.may_rehash() {
@@ -631,7 +640,8 @@ impl<E: Element> HashTable<E> {
         self.is_rehashing() && self.may_resize(self.tables[0].buckets())
     }
 
-    /// Whether the policy allows to replace the present array by one of this number of buckets.
+    /// Whether the policy allows to replace the present array of buckets by one of `buckets`
+    /// buckets.
     fn may_resize(&self, buckets: usize) -> bool {
         match policy() {
             ResizePolicy::Allow | ResizePolicy::AtOnce => true,
@@ -682,7 +692,8 @@ impl<E: Element> HashTable<E> {
         }
     }
 
-    /// Moves the next bucket that has elements, after skipping at most [`EMPTY_VISITS`] empty ones.
+    /// Moves the elements of the next bucket that has elements, after skipping at most
+    /// [`EMPTY_VISITS`] empty buckets.
     fn move_bucket(&mut self) {
         let [from, to] = &mut self.tables;
         let last = (self.rehash_at + EMPTY_VISITS).min(from.buckets() - 1);
@@ -716,12 +727,12 @@ impl<E: Element> HashTable<E> {
         self.grow_if_full();
     }
 
-    /// Drops all elements and both tables.
+    /// Drops all elements and both arrays of buckets.
     pub fn clear(&mut self) {
         drop(self.drain());
     }
 
-    /// Removes and returns all elements, leaving an empty table with the same seed.
+    /// Removes and returns all elements. The table is empty afterwards and keeps its seed.
     pub fn drain(&mut self) -> IntoIter<E> {
         let mut fresh = HashTable::new(self.seed);
         fresh.headroom = self.headroom;

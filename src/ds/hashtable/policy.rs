@@ -1,13 +1,13 @@
-//! The policy for resizing tables: one setting for all tables of a thread.
+//! The policy for resizing hash tables: one setting for all tables of a thread.
 //!
-//! While a forked child lives, neither the keyspace nor any big hash, set or sorted set in it is
-//! resized. All of these tables belong to one thread; the other threads only free. A flag in each
-//! table would have to be set in millions of them.
+//! While a forked child lives, neither the hash table of the keyspace nor that of any big hash, set
+//! or sorted set is resized. All of these tables belong to one thread; other threads only free
+//! tables. A flag in each table would have to be set in millions of them.
 
 use std::cell::Cell;
 
-/// Whether tables may start and continue a resize. A forked child shares memory pages, so the pages
-/// of a table that moves would be copied.
+/// The rule by which hash tables may begin and continue a resize. A forked child shares memory
+/// pages with this process, so the pages of a table that is resized would be copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResizePolicy {
     /// Tables grow, shrink and rehash freely.
@@ -26,7 +26,7 @@ thread_local! {
     static POLICY: Cell<ResizePolicy> = const { Cell::new(ResizePolicy::Allow) };
 }
 
-/// Sets the policy of this thread's tables.
+/// Sets the policy for resizing this thread's hash tables.
 pub fn set_resize_policy(policy: ResizePolicy) {
     POLICY.set(policy);
 }

@@ -1,5 +1,5 @@
-//! Moves the arrays, the children and the elements of a table, one chain at a time, see
-//! `ds::relocate`. The cursor is that of SCAN.
+//! Active defragmentation of a hash table: moves its arrays of buckets, child buckets and elements,
+//! one chain at a time, see `ds::relocate`. The cursor is that of SCAN.
 use std::ptr::NonNull;
 
 use super::walk::chains;
@@ -7,9 +7,9 @@ use super::{Element, HashTable, Place, tag_of};
 use crate::sys::mover::Mover;
 
 impl<E: Element> HashTable<E> {
-    /// Moves the buckets and the elements from `cursor` on, until the mover's step is spent. Passes
-    /// each element to `visit`, which may move what the element owns. Returns the next cursor, 0 at
-    /// the end.
+    /// Moves the buckets and the elements from `cursor` on, until the mover's budget is spent.
+    /// Passes each element to `visit`, which may move what the element owns. Returns the next
+    /// cursor, 0 at the end.
     pub fn relocate(
         &mut self,
         cursor: u64,
@@ -17,8 +17,8 @@ impl<E: Element> HashTable<E> {
         mut visit: impl FnMut(E::Mut<'_>, &mut Mover),
     ) -> u64 {
         self.relocate_places(cursor, mover, |p, place, mover| {
-            // SAFETY: the element is in this place of the table, which is borrowed exclusively;
-            // after a move the place has its new address.
+            // SAFETY: the element is in this slot of the table, which is borrowed exclusively;
+            // after a move the slot has the element's new address.
             unsafe {
                 let moved = mover.relocate(p, E::layout(p));
                 if let Some(new) = moved {
@@ -29,7 +29,7 @@ impl<E: Element> HashTable<E> {
         })
     }
 
-    /// As [`HashTable::relocate`], but elements are not moved.
+    /// Moves the buckets as [`HashTable::relocate`] does, but no elements.
     pub fn relocate_buckets(&mut self, cursor: u64, mover: &mut Mover) -> u64 {
         self.relocate_places(cursor, mover, |_, _, _| ())
     }
@@ -65,7 +65,8 @@ impl<E: Element> HashTable<E> {
     /// not in the table.
     ///
     /// # Safety
-    /// `new` is a copy of the element at `old`, whose hash is given, and is used instead of it.
+    /// `new` is a copy of the element at `old`, whose hash is `hash`, and `old` is not used any
+    /// more.
     pub(in crate::ds) unsafe fn repoint(
         &mut self,
         hash: u64,

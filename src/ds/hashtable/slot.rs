@@ -1,7 +1,8 @@
-//! The result of one probe of the table: the slot of an element, or the place for a new one.
+//! The result of one probe of the hash table: the slot of an element, or a vacant slot for a new
+//! element.
 use super::{Element, HashTable, Home, Position};
 
-/// The result of `HashTable::find_slot`.
+/// The result of `HashTable::find_slot`: the slot of the key's element, or a vacant slot.
 pub enum Slot<'a, E: Element> {
     Occupied(OccupiedSlot<'a, E>),
     Vacant(VacantSlot<'a, E>),
@@ -14,7 +15,7 @@ pub struct OccupiedSlot<'a, E: Element> {
     at: Position,
 }
 
-/// The place for a key that is not in the table.
+/// A vacant slot for a key that is not in the table.
 pub struct VacantSlot<'a, E: Element> {
     table: &'a mut HashTable<E>,
     hash: u64,
@@ -40,7 +41,8 @@ impl<'a, E: Element> OccupiedSlot<'a, E> {
         unsafe { E::by_mut(self.table.element(self.at), self.table.place(self.at)) }
     }
 
-    /// Replaces the element by another one with the same key, and returns the old element.
+    /// Replaces the slot's element by another element with the same key, and returns the old
+    /// element.
     #[inline]
     pub fn replace(&mut self, element: E) -> E {
         // SAFETY: the position was found in this table, which has been borrowed since; the old
@@ -50,8 +52,8 @@ impl<'a, E: Element> OccupiedSlot<'a, E> {
         }
     }
 
-    /// Replaces the element by the result of `f`, which has the same key and is usually in another
-    /// allocation.
+    /// Replaces the slot's element by the result of `f`, which has the same key and is usually in
+    /// another allocation.
     #[inline]
     pub fn replace_with(self, f: impl FnOnce(E) -> E) -> E::Mut<'a> {
         let guard = AbortOnUnwind;
@@ -67,7 +69,7 @@ impl<'a, E: Element> OccupiedSlot<'a, E> {
         }
     }
 
-    /// Removes the element from the table and returns it.
+    /// Removes the slot's element from the table and returns it.
     pub fn remove(self) -> E {
         self.table.remove_at(self.home, self.at)
     }
@@ -79,7 +81,7 @@ impl<'a, E: Element> VacantSlot<'a, E> {
         VacantSlot { table, hash }
     }
 
-    /// Adds an element for the key that was looked up.
+    /// Adds an element, whose key must be the key that was looked up.
     #[inline]
     pub fn insert(self, element: E) -> E::Mut<'a> {
         self.table.add(self.hash, element)

@@ -1,20 +1,20 @@
-//! One array of buckets with its chains. The array owns buckets, but not elements: for it, an
-//! element is an address with a tag.
+//! One array of buckets with their children. The array owns the buckets, but not the elements:
+//! here, an element is just an address with a tag.
 //!
 //! **Invariants**
 //! - A chain is dense and as short as possible: every bucket but the last one is full, and a child
-//!   exists only when the elements don't fit without it. So the length of a chain is found in one
-//!   step for each bucket, and an empty chain has no child.
+//!   exists only if the elements of the chain don't fit without it. So the length of a chain is the
+//!   sum of one count for each of its buckets, and an empty chain has no child.
 //! - `longest` is at least the length of the longest chain. `longest` never decreases during the
-//!   life of a table: a fair random pick needs only an upper bound.
+//!   life of an array of buckets, as picking a random element fairly needs only an upper bound.
 use std::alloc::{self, Layout};
 use std::ptr::NonNull;
 
 use super::bucket::{Bucket, Place, SLOTS_WITH_CHILD};
 use crate::sys::mover::Mover;
 
-/// The bucket of a table that has no allocation. The bucket is never written: `buckets` is 0, which
-/// every insert checks first.
+/// The bucket of an empty array, which has no allocation. The bucket is never written: `buckets` is
+/// 0, which every insert checks first.
 static NOTHING: Bucket = Bucket::empty();
 
 pub(super) struct Table {
@@ -25,7 +25,7 @@ pub(super) struct Table {
     longest: usize,
 }
 
-/// The position of an element: its bucket and its slot.
+/// The position of an element in the hash table: its bucket and its slot.
 #[derive(Clone, Copy)]
 pub(super) struct Position {
     pub(super) bucket: NonNull<Bucket>,
@@ -43,7 +43,7 @@ impl Table {
         }
     }
 
-    /// Creates a table of `buckets` empty buckets; the number must be a power of two.
+    /// Allocates an array of `buckets` empty buckets; the number must be a power of two.
     pub(super) fn with_buckets(buckets: usize) -> Self {
         assert!(buckets.is_power_of_two());
         let layout = Self::layout(buckets);
@@ -82,8 +82,8 @@ impl Table {
         self.buckets.saturating_sub(1)
     }
 
-    /// The home bucket of an index below `buckets` (index 0 of an empty table is a bucket without
-    /// elements).
+    /// The home bucket with an index below `buckets`; an empty array has an empty bucket with the
+    /// index 0.
     #[inline(always)]
     pub(super) fn home(&self, index: usize) -> NonNull<Bucket> {
         assert!(index <= self.mask());
@@ -100,7 +100,7 @@ impl Table {
         }
     }
 
-    /// The number of elements of a chain.
+    /// The number of elements of the chain of a home bucket.
     pub(super) fn chain_len(&self, index: usize) -> usize {
         self.chain(index).map(|bucket| bucket.count()).sum()
     }
@@ -142,7 +142,7 @@ impl Table {
         }
     }
 
-    /// Appends an element to a chain.
+    /// Appends an element to the chain of a home bucket.
     #[inline]
     pub(super) fn push(&mut self, index: usize, tag: u8, p: NonNull<u8>) {
         assert!(index < self.buckets);
@@ -165,7 +165,7 @@ impl Table {
         self.longest = self.longest.max(length);
     }
 
-    /// Offers the array of buckets to the mover.
+    /// Active defragmentation: offers the array of buckets to the mover.
     pub(super) fn relocate_array(&mut self, mover: &mut Mover) {
         if self.buckets == 0 {
             return;
@@ -175,8 +175,8 @@ impl Table {
         self.first = moved.map_or(self.first, NonNull::cast);
     }
 
-    /// Passes each element of a chain with its place to `visit`, which may move the element, and
-    /// offers the chain's children to the mover.
+    /// Active defragmentation: passes each element of a chain with its slot to `visit`, which may
+    /// move the element, and offers the chain's children to the mover.
     pub(super) fn relocate_chain(
         &mut self,
         index: usize,
@@ -206,22 +206,24 @@ impl Table {
     /// The position was returned by `find` of this table, with no push or removal since.
     #[inline(always)]
     pub(super) unsafe fn replace(&mut self, mut at: Position, p: NonNull<u8>) -> NonNull<u8> {
-        // SAFETY: the caller's promise; the table is borrowed exclusively.
+        // SAFETY: the caller promises that the position is valid; the table is borrowed
+        // exclusively.
         let bucket = unsafe { at.bucket.as_mut() };
         let old = bucket.get(at.slot);
         bucket.set(at.slot, bucket.tag(at.slot), p);
         old
     }
 
-    /// Removes an element. The chain's last element moves to the free slot, and a child that is no
-    /// longer needed is freed.
+    /// Removes an element of the chain `index`. The chain's last element moves to the free slot,
+    /// and a child that is no longer needed is freed.
     ///
     /// # Safety
     /// The position was returned by `find(index, ..)` of this table, with no push or removal since.
     pub(super) unsafe fn remove(&mut self, index: usize, mut at: Position) -> NonNull<u8> {
         let mut parent = None;
         let mut last = self.home(index);
-        // SAFETY: the caller's promise; the table is borrowed exclusively, one reference at a time.
+        // SAFETY: the caller promises that the position is valid; the table is borrowed
+        // exclusively, and there is one reference to a bucket at a time.
         unsafe {
             while let Some(child) = last.as_ref().child() {
                 parent = Some(last);
@@ -242,7 +244,7 @@ impl Table {
         }
     }
 
-    /// Moves the child's last element back into the slot of the link.
+    /// Frees a child bucket with one element, which moves back into the parent's slot for the link.
     fn merge_child(&mut self, parent: &mut Bucket) {
         let Some(mut child) = parent.take_child() else {
             return;
@@ -286,7 +288,7 @@ impl Drop for Table {
     }
 }
 
-/// An iterator over the buckets of a chain.
+/// An iterator over the buckets of a chain: the home bucket, then its children.
 pub(super) struct Chain<'a> {
     next: Option<NonNull<Bucket>>,
     _table: &'a Table,

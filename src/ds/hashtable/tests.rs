@@ -1,5 +1,5 @@
-//! Tests: histories against std's maps, SCAN's guarantee, the fairness of random, drop counts,
-//! figures.
+//! Tests of the hash table: random histories compared with std's maps, SCAN's guarantee, the
+//! fairness of random picks, counts of dropped elements, measured costs.
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
@@ -18,10 +18,10 @@ const SEED: HashSeed = HashSeed::new([0x0123_4567_89ab_cdef, 0x0f1e_2d3c_4b5a_69
 
 type Keys = HashTable<Entry<Counted>>;
 
-/// The number of keys in a history.
+/// The number of different keys in a random history of operations.
 const KEYS: u32 = scaled(2000, 60) as u32;
 
-/// A payload that counts its living instances.
+/// A payload of entries that counts its living instances.
 struct Counted(Rc<Cell<isize>>, i64);
 
 impl Payload for Counted {}
@@ -39,7 +39,8 @@ impl Drop for Counted {
     }
 }
 
-/// Resets the policy, which belongs to the thread: the next test may run in the same thread.
+/// Resets the policy for resizing at the end of a test: the policy belongs to the thread, and the
+/// next test may run in the same thread.
 struct AllowAtEnd;
 
 impl Drop for AllowAtEnd {
@@ -76,7 +77,8 @@ fn remove(table: &mut Keys, key: u32) -> bool {
     table.remove(SEED.hash(&name(key)), &name(key)).is_some()
 }
 
-/// Compares the figures with a walk. Checks that chains are dense and elements at their place.
+/// Compares the table's counts with a walk over its elements. Checks that chains are dense and all
+/// elements are in their home chains.
 fn check(table: &Keys) {
     let stats = table.stats();
     let target = stats.rehash_target.clone().unwrap_or_default();
@@ -155,7 +157,8 @@ fn ops() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// The table, its twin, and the number of live payloads in each of them.
+/// A table under test, a map of std with the same elements (the twin), and the number of living
+/// payloads.
 struct History {
     table: Keys,
     twin: HashMap<u32, i64>,
@@ -164,7 +167,8 @@ struct History {
 }
 
 impl History {
-    /// Moves buckets and entries. Each entry is passed on in its new place.
+    /// Moves buckets and entries by `relocate`, and checks that each entry is passed to the
+    /// visitor.
     fn relocate(&mut self) {
         let (mut mover, mut cursor, mut seen) = (Mover::of_everything(), 0, 0);
         loop {
@@ -347,8 +351,8 @@ proptest! {
         prop_assert_eq!(live.get(), 0);
     }
 
-    /// Keys 0..stable exist from the first call to the last; others are added and removed between
-    /// the calls.
+    /// The keys 0..stable exist from the first call of SCAN to the last; other keys are added and
+    /// removed between the calls.
     #[test]
     fn scan_returns_what_was_there_all_along(
         stable in 1..KEYS / 5,
@@ -375,8 +379,8 @@ proptest! {
     }
 }
 
-/// Grows the table to `to` keys or shrinks it to the stable keys and a few others, with some
-/// rehashing.
+/// Between two calls of SCAN: adds up to `to` keys to the stable keys, or removes these keys, and
+/// rehashes for some steps.
 fn scan_wave(table: &mut Keys, stable: u32, (to, grow, steps): (u32, bool, usize)) {
     for key in stable..stable + to {
         let there = table.find(SEED.hash(&name(key)), &name(key)).is_some();
@@ -389,7 +393,8 @@ fn scan_wave(table: &mut Keys, stable: u32, (to, grow, steps): (u32, bool, usize
     table.rehash_steps(steps);
 }
 
-/// Tests lengths around the limit of the inlined comparison, with a difference at each byte.
+/// Compares keys with lengths around the limit of the inlined comparison, with a difference at each
+/// byte.
 #[test]
 fn same_key_looks_at_every_byte() {
     for len in 0..40 {
@@ -533,9 +538,9 @@ fn equal_hashes_share_a_chain() {
     assert_eq!((table.len(), table.stats().main.children), (0, 0));
 }
 
-/// Computes chi-square over all elements, without and while rehashing, and with a table that may
-/// not shrink. For d degrees of freedom the statistic has mean d and deviation sqrt(2d); seven
-/// deviations do not occur by chance.
+/// Computes chi-square of random picks over all elements, without and while rehashing, and in a
+/// table that is not allowed to shrink. For d degrees of freedom the statistic has mean d and
+/// deviation sqrt(2d); seven deviations do not occur by chance.
 #[test]
 #[cfg_attr(miri, ignore = "a statistic of 200,000 draws")]
 fn random_is_fair() {
@@ -567,7 +572,7 @@ fn random_is_fair() {
     }
 }
 
-/// A single element in a table that was not allowed to shrink is found.
+/// A random pick finds the single element in a large table that was not allowed to shrink.
 #[test]
 fn random_finds_the_last_element() {
     const N: u32 = scaled(20_000, 60) as u32;
@@ -598,8 +603,8 @@ fn drain_hands_out_and_drops_the_rest() {
     h.compare();
 }
 
-/// Measures the figures of the header: a million keys of 16 bytes. Run with `--release --ignored
-/// --nocapture`.
+/// Measures the costs that the header of `hashtable/mod.rs` states, with a million keys of 16
+/// bytes. Run with `--release --ignored --nocapture`.
 #[test]
 #[ignore = "a measurement"]
 fn a_million_keys() {
@@ -679,7 +684,8 @@ fn a_million_keys() {
     assert!(sum > 0 && table.is_empty());
 }
 
-/// A walk over a few elements of a large table must not visit the emptied buckets each time.
+/// While a large table rehashes, a walk over its elements must not begin with the buckets that have
+/// been moved.
 #[test]
 fn a_walk_begins_behind_what_has_moved() {
     let grows = |table: &Keys| table.is_rehashing() && table.buckets() > scaled(100, 30);

@@ -1,4 +1,4 @@
-//! Walks through the whole table: SCAN's cursor, the fair random element, iterators.
+//! Walks through the whole hash table: SCAN's cursor, the fair random element, iterators.
 use std::collections::HashSet;
 use std::marker::PhantomData;
 use std::ops::ControlFlow;
@@ -8,21 +8,24 @@ use super::table::Table;
 use super::{Element, HashTable, Stats, TableStats, prefetch_element};
 use crate::util::selection_sampling::Selection;
 
-/// The number of buckets that a random pick tries before it takes the next element.
+/// The number of buckets that a random pick tries before it takes the next element after a random
+/// bucket.
 const RANDOM_TRIES: usize = 1000;
-/// A sample of more than 1 / `SELECT_PART` of the elements is selected in one walk.
+/// A random sample of at least 1 / `SELECT_PART` of the elements is selected in one walk over all
+/// elements.
 const SELECT_PART: usize = 8;
-/// The number of elements that a walk prefetches at once, while it has as many to visit. The
-/// prefetches follow each other closely, so that the processor translates several addresses at the
-/// same time: each is on another page.
+/// The number of elements that a walk prefetches at once, while it visits as many earlier elements.
+/// The prefetches follow each other closely, so that the processor translates several addresses at
+/// the same time, as each element is on another page.
 const WINDOW: usize = 16;
-/// The part of an element that a walk prefetches: a short key with a short value.
+/// The number of bytes of an element that a walk prefetches: enough for a short key with a short
+/// value.
 const WALKED_BYTES: usize = 48;
 
 impl<E: Element> HashTable<E> {
-    /// One call of SCAN. Passes the elements of one bucket of the smaller table, with its
-    /// expansions in the larger one, to `f`. Returns the next cursor, 0 at the end. Every element
-    /// that is present from the first call to the last is passed at least once.
+    /// One call of SCAN. Passes the elements of one bucket of the smaller array, and of the buckets
+    /// of the larger array into which it expands, to `f`. Returns the next cursor, 0 at the end.
+    /// Every element that is present from the first call to the last is passed at least once.
     pub fn scan<'a>(&'a self, cursor: u64, mut f: impl FnMut(E::Ref<'a>)) -> u64 {
         if self.len == 0 {
             return 0;
@@ -38,12 +41,12 @@ impl<E: Element> HashTable<E> {
         })
     }
 
-    /// A random element; all elements are equally likely. A random chain is accepted with
-    /// probability length / longest.
+    /// A random element; all elements are equally likely. Random chains are tried; a chain is
+    /// accepted with the probability of its length divided by the longest length.
     ///
     /// A table that is nearly empty, which occurs only while resizing is not allowed, would need
-    /// very many tries. In this case the next element after a random bucket is taken, which favours
-    /// elements behind a gap.
+    /// very many tries. After [`RANDOM_TRIES`] chains the next element after a random bucket is
+    /// taken, which favours elements after many empty buckets.
     pub fn random(&self, rng: &mut impl rand::Rng) -> Option<E::Ref<'_>> {
         // SAFETY: the element lives in this table, which is borrowed.
         self.pick(rng).map(|p| unsafe { E::by_ref(p) })
@@ -72,8 +75,9 @@ impl<E: Element> HashTable<E> {
         })
     }
 
-    /// Passes `count` different elements to `visit`, or all of them; each choice is equally likely.
-    /// A few elements are drawn until they differ, many are selected in one walk.
+    /// Passes `count` different random elements to `visit`, or all elements if there are not more;
+    /// each choice is equally likely. For a small `count` elements are picked, and repeated ones
+    /// skipped; otherwise they are selected in one walk over all elements.
     pub fn sample_unique<'a>(
         &'a self,
         count: usize,
@@ -99,7 +103,7 @@ impl<E: Element> HashTable<E> {
         }
     }
 
-    /// Passes every element to `visit`, and prefetches the elements ahead.
+    /// Passes every element to `visit`, and prefetches the elements that follow.
     #[inline]
     pub fn walk<'a>(&'a self, mut visit: impl FnMut(E::Ref<'a>)) {
         let _ = self.try_walk(|element| {
@@ -108,7 +112,7 @@ impl<E: Element> HashTable<E> {
         });
     }
 
-    /// As [`HashTable::walk`], but ends when the visitor breaks.
+    /// Passes elements to `visit` as [`HashTable::walk`] does, until `visit` returns `Break`.
     #[inline]
     pub fn try_walk<'a, B>(
         &'a self,
@@ -127,8 +131,8 @@ impl<E: Element> HashTable<E> {
         ControlFlow::Continue(())
     }
 
-    /// The n-th bucket that may have elements. The unmoved buckets of the old table come first,
-    /// then those of the new table.
+    /// The n-th bucket that may have elements: first the buckets of the old array that have not
+    /// been moved, then those of the new array.
     fn nth_bucket(&self, n: usize) -> (&Table, usize) {
         let unmoved = self.tables[0].buckets() - self.rehash_at;
         if n < unmoved {
@@ -148,7 +152,7 @@ impl<E: Element> HashTable<E> {
         }
     }
 
-    /// Counts by a walk over the whole table, for DEBUG HTSTATS.
+    /// Figures for DEBUG HTSTATS, counted by a walk over the whole table.
     pub fn stats(&self) -> Stats {
         Stats {
             main: table_stats(&self.tables[0]),
@@ -163,8 +167,9 @@ fn below(rng: &mut impl rand::Rng, n: usize) -> usize {
     ((u128::from(rng.next_u64()) * n as u128) >> 64) as usize
 }
 
-/// Passes the table and the index of each chain that one call of SCAN covers: those of a bucket of
-/// the smaller table and of its expansions in the larger one. Returns the next cursor.
+/// Passes the table and the index of each chain that one call of SCAN covers: a bucket of the
+/// smaller array, and the buckets of the larger array into which it expands. Returns the next
+/// cursor.
 #[inline]
 pub(super) fn chains(
     masks: [usize; 2],
@@ -188,7 +193,8 @@ pub(super) fn chains(
     }
 }
 
-/// Adds one to the masked bits of a cursor, whose highest bit counts as the lowest.
+/// Adds one to the bits of a cursor that `mask` selects; the highest of these bits counts as the
+/// lowest.
 fn next_cursor(cursor: u64, mask: usize) -> u64 {
     (cursor | !(mask as u64))
         .reverse_bits()
@@ -213,7 +219,7 @@ fn table_stats(table: &Table) -> TableStats {
     stats
 }
 
-/// A position in a walk over every slot of both tables.
+/// A position in a walk over every slot of both arrays of buckets.
 pub(super) struct Walk {
     table: usize,
     pub(super) index: usize,
@@ -221,8 +227,8 @@ pub(super) struct Walk {
 }
 
 impl Walk {
-    /// Starts at a bucket of the first table. Buckets before `rehash_at` are empty, and there may
-    /// be millions of them, so a walk for a few elements must not begin at 0.
+    /// A walk that begins at a bucket of the first array. Buckets before `rehash_at` are empty, and
+    /// there may be millions of such buckets, so a walk must not begin at 0.
     fn from(index: usize) -> Self {
         Walk {
             table: 0,
@@ -249,7 +255,7 @@ impl Walk {
         None
     }
 
-    /// The next elements, which are prefetched; none at the end.
+    /// The next elements of the walk, which are prefetched; an empty window at the end.
     #[inline]
     fn window(&mut self, tables: &[Table; 2]) -> Window {
         let mut window = Window {
@@ -267,7 +273,7 @@ impl Walk {
     }
 }
 
-/// Elements that a walk has prefetched.
+/// The elements that a walk has prefetched and visits next.
 struct Window {
     elements: [NonNull<u8>; WINDOW],
     len: usize,
@@ -316,7 +322,7 @@ impl<'a, E: Element> IntoIterator for &'a HashTable<E> {
     }
 }
 
-/// The elements of a table that is being taken apart. Elements that are left are dropped with this
+/// An iterator that takes the elements out of a table. The remaining elements are dropped with the
 /// iterator.
 pub struct IntoIter<E: Element> {
     tables: [Table; 2],
