@@ -12,7 +12,7 @@ use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use targets::ALL;
 
-/// The maximum length of an input.
+/// The maximum length of an input of a fuzz target, in bytes.
 const MAX_LEN: usize = 4096;
 
 fn folder() -> PathBuf {
@@ -41,7 +41,7 @@ fn check(name: &str, input: &[u8]) {
     }
 }
 
-/// Makes one small change, of the kinds that fuzzers make.
+/// Makes one small random change to an input, as fuzzers do.
 fn mutate(input: &mut Vec<u8>, other: &[u8], random: &mut Random) {
     const EDGES: [u8; 12] = [
         0, 1, 2, 0x3F, 0x40, 0x7F, 0x80, 0xC0, 0xF0, 0xFD, 0xFE, 0xFF,
@@ -82,7 +82,7 @@ fn seeds_and_their_mutations() {
         let mut random = Random::from_seed(at as u64);
         let mut input = Vec::new();
         for round in 0..mutations {
-            // After a few changes another seed is used.
+            // After four changes, the mutations begin with another seed.
             if round % 4 == 0 {
                 input.clone_from(&seeds[random.below(seeds.len() as u64) as usize]);
             }

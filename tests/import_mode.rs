@@ -1,11 +1,11 @@
-//! `import-mode` (Valkey): a tool copies data into this server, and sends the deletion of what
-//! expires. Each line is sent to this server and, if it is installed, to the real Valkey 9.1.
+//! `import-mode` (Valkey): a tool copies data into a server, and sends the deletions of expired
+//! keys. Each line is sent to aeris and, if it is installed, to the real Valkey 9.1.
 
 mod common;
 
 use common::{Conn, Peer};
 
-/// The client that sends a line: a tool that is the source of the import, or any other.
+/// The client that sends a request: a tool that is the source of the import, or any other client.
 #[derive(Clone, Copy, Debug)]
 enum By {
     Source,
@@ -14,7 +14,7 @@ enum By {
 
 use By::{Other, Source};
 
-/// A bulk reply; `nil` for none.
+/// A bulk reply with this text; for `nil`, the null bulk reply.
 fn bulk(text: &str) -> String {
     match text {
         "nil" => "$-1\r\n".into(),
@@ -22,8 +22,8 @@ fn bulk(text: &str) -> String {
     }
 }
 
-/// Sends the lines to both servers. An expected reply is an integer, `+` and a status, `-` and the
-/// beginning of an error, or the text of a bulk.
+/// Sends the lines to aeris and Valkey, and compares the replies. An expected reply is an integer,
+/// `+` and a status, `-` and the beginning of an error, or the text of a bulk.
 fn expect(lines: &[(By, &str, &str)]) {
     let extended = ["--save", "", "--extended-redis-compatibility", "yes"];
     let servers = [Some(Peer::aeris(&extended)), Peer::valkey9(&["--save", ""])];

@@ -1,16 +1,16 @@
-//! Every byte is in an account: what MEMORY USAGE says of all keys and what MEMORY STATS says of
-//! the tables is, within 2 %, what the allocator saw, for each type.
+//! Every byte is in an account: for each type, MEMORY USAGE of all keys and the overhead of the
+//! tables are, within 2 %, the memory that the allocator counts.
 
 mod common;
 
 use common::{Conn, Peer, multibulk};
 
-/// Commands of one write to the server.
+/// The number of commands that are sent in one write.
 const BATCH: usize = 200;
-/// The elements of a collection, in turn.
+/// The number of elements of a key's collection: the keys have these sizes in turn.
 const SIZES: [usize; 5] = [1, 3, 10, 30, 200];
 
-/// Sends commands, and reads replies that are no errors.
+/// Sends commands, and reads their replies, none of which may be an error.
 fn run(c: &mut Conn, commands: impl Iterator<Item = Vec<String>>) {
     let mut commands = commands.peekable();
     while commands.peek().is_some() {
@@ -29,7 +29,7 @@ fn run(c: &mut Conn, commands: impl Iterator<Item = Vec<String>>) {
     }
 }
 
-/// A line of a reply that is a number.
+/// The number in an integer reply (`:n`).
 fn integer(reply: &str) -> usize {
     let digits = reply
         .strip_prefix(':')
@@ -37,13 +37,14 @@ fn integer(reply: &str) -> usize {
     digits.and_then(|n| n.parse().ok()).expect(reply)
 }
 
-/// What the allocator saw, and what is neither keys nor values.
+/// The memory that the allocator counts (`used_memory`), and the part of it that is neither keys
+/// nor values (`used_memory_overhead`), in bytes.
 struct Seen {
     used: usize,
     overhead: usize,
 }
 
-/// Reads both once the tables stand still and the thread that frees has ended its work.
+/// Reads both figures when no table is rehashed and the background thread has freed all values.
 fn look(c: &mut Conn) -> Seen {
     let field = |text: &str, name: &str| -> usize {
         let line = text.lines().find_map(|line| line.strip_prefix(name));
@@ -65,7 +66,7 @@ fn look(c: &mut Conn) -> Seen {
     panic!("tables go on rehashing");
 }
 
-/// The commands that make key `n`, whose collection has `size` elements.
+/// The commands that create key `n`, whose collection has `size` elements.
 fn commands(kind: &str, n: usize, size: usize) -> Vec<Vec<String>> {
     let key = format!("{kind}:{n}");
     let text = |len: usize| "v".repeat(len);
@@ -117,7 +118,7 @@ fn commands(kind: &str, n: usize, size: usize) -> Vec<Vec<String>> {
     }
 }
 
-/// Each type in a server of its own: the difference that keys of it make.
+/// Creates keys of one type in a new server, and compares the growth of both figures.
 fn accounts_are_complete(kind: &str, keys: usize) {
     let server = Peer::aeris(&[]);
     let mut c = server.connect();
@@ -128,7 +129,7 @@ fn accounts_are_complete(kind: &str, keys: usize) {
     let usage: usize = (0..keys)
         .map(|n| integer(&c.line(&format!("MEMORY USAGE {kind}:{n} SAMPLES 0"))))
         .sum();
-    // A key's slot in the table is in both accounts.
+    // A key's slot in the table is counted by MEMORY USAGE and in the overhead of the tables.
     let tables = after.overhead - before.overhead - keys * size_of::<usize>();
     let (computed, seen) = (usage + tables, after.used - before.used);
     let off = computed.abs_diff(seen) * 1000 / seen;
@@ -160,7 +161,8 @@ types! {
     streams_with_groups, "group", 2_000;
 }
 
-/// What clients cost that do something each: the difference that they make.
+/// Connects clients that all send the same requests, and compares the growth of `used_memory` with
+/// that of its part for clients.
 fn accounts_of_clients_are_complete(
     state: &str,
     clients: usize,
@@ -175,7 +177,7 @@ fn accounts_of_clients_are_complete(
             connection.send(&request);
         }
     }
-    // Those that wait get no reply: they have arrived once the server counts them.
+    // Clients that block get no reply: they have arrived when the server counts them as blocked.
     for connection in connections.iter_mut().filter(|_| state != "waiting") {
         for _ in 0..requests(0).len() {
             connection.reply();

@@ -1,5 +1,5 @@
 //! The limit of memory holds: under each policy, with values of each type, tables that grow and
-//! big values, `used_memory` is never above `maxmemory` by more than a command's worth.
+//! big values, `used_memory` is never above `maxmemory` by more than one command needs.
 
 mod common;
 
@@ -10,10 +10,10 @@ use rand::{RngExt, SeedableRng};
 const LIMIT: usize = 8 << 20;
 /// The largest value of a command, in bytes.
 const BIG: usize = 100_000;
-/// What a command may need beyond the limit: its arguments in the query buffer, the value, and the
-/// reply to INFO.
+/// The bytes that a command may need beyond `maxmemory`: its arguments in the query buffer, the
+/// value, and the reply to INFO.
 const COMMAND: usize = 3 * BIG;
-/// Commands between two looks at the memory.
+/// The number of commands between two checks of the memory.
 const BATCH: usize = 50;
 
 const POLICIES: [&str; 10] = [
@@ -29,7 +29,7 @@ const POLICIES: [&str; 10] = [
     "volatile-ttl",
 ];
 
-/// A field of INFO memory.
+/// The value of a field of INFO memory.
 fn field(c: &mut Conn, name: &str) -> usize {
     let text = c.line("INFO memory");
     let line = text.lines().find_map(|line| line.strip_prefix(name));
@@ -37,14 +37,14 @@ fn field(c: &mut Conn, name: &str) -> usize {
     value.and_then(|n| n.parse().ok()).expect("a number")
 }
 
-/// Used memory, without what the limit does not count.
+/// The used memory without the buffers that `maxmemory` does not count.
 fn counted(c: &mut Conn) -> usize {
     field(c, "used_memory").saturating_sub(field(c, "mem_not_counted_for_evict"))
 }
 
-/// A random write, of small values mostly.
+/// A random write command, mostly with a small value.
 fn command(rng: &mut SmallRng, wide: bool) -> Vec<Vec<u8>> {
-    // Many keys make the tables of the keyspace grow, few make large values.
+    // Many different keys make the tables of the keyspace grow; few keys get large values.
     let keys = if wide { 1_000_000 } else { 30 };
     let key = format!("k{}", rng.random_range(0..keys));
     let len = match rng.random_range(0..200) {
@@ -68,13 +68,14 @@ fn command(rng: &mut SmallRng, wide: bool) -> Vec<Vec<u8>> {
     [vec![name.as_bytes().to_vec()], rest].concat()
 }
 
-/// Sends random writes and looks at the memory. Returns the number of OOM errors.
+/// Sends random writes and checks the memory. Returns the number of OOM errors.
 fn write(c: &mut Conn, rng: &mut SmallRng, rounds: usize, limit: usize, what: &str) -> usize {
     let mut refused = 0;
     for round in 0..rounds {
         let wide = round % 100 < 70;
         let commands: Vec<_> = (0..BATCH).map(|_| command(rng, wide)).collect();
-        // A batch is less than a command's worth, except the big values, which come one by one.
+        // The small commands of a batch together need less than [`COMMAND`]; after each big value
+        // the memory is checked.
         for argv in &commands {
             let big = argv.iter().any(|word| word.len() > 2000);
             c.send(&multibulk(argv));
@@ -110,7 +111,7 @@ fn hold(policy: &str, settings: &[&str]) {
     let mut rng = SmallRng::seed_from_u64(policy.len() as u64);
     let what = format!("{policy} {settings:?}");
     let refused = write(&mut c, &mut rng, 900, limit, &what);
-    // The memory was full, or this test shows nothing.
+    // If the memory was never full, the test has shown nothing.
     let stats = c.line("INFO stats");
     let evicted = !stats.contains("\r\nevicted_keys:0\r\n");
     assert!(evicted || refused > 0, "{what}: the limit was not reached");
@@ -137,8 +138,8 @@ fn the_aof_and_lazy_freeing_do_not_move_the_limit() {
     hold("volatile-ttl", &["--appendonly", "yes"]);
 }
 
-/// The value that must go is the largest one: the memory of one that the background thread frees
-/// counts as free, so that no other key is evicted for it.
+/// The key that must be evicted has the largest value. The memory of a value that the background
+/// thread frees counts as free, so no other key is evicted for it.
 #[test]
 fn a_large_value_that_is_evicted_takes_no_other_key_with_it() {
     let server = Peer::aeris(&["--maxmemory-policy", "volatile-ttl"]);

@@ -1,4 +1,4 @@
-//! MIGRATE between processes: other clients go on while the target is silent, and a key that
+//! MIGRATE between processes: other clients are served while the target is silent, and a key that
 //! changes on its way is not lost. The target is this test, which decides when it replies.
 
 mod common;
@@ -10,7 +10,8 @@ use std::time::Duration;
 use common::group::{Group, wait_for};
 use common::{Conn, Peer};
 
-/// A target: it reads requests and sends replies as the test demands.
+/// The target of a MIGRATE, implemented by the test: reads requests, and sends replies when the
+/// test demands.
 struct Target {
     listener: TcpListener,
     stream: Option<BufReader<TcpStream>>,
@@ -46,7 +47,7 @@ impl Target {
         (0..words).map(|_| word_of()).collect()
     }
 
-    /// The command and the key of the next request, and whether it replaces.
+    /// The command and the key of the next request, with REPLACE if the request has it.
     fn next(&mut self) -> String {
         let words = self.request();
         let replaces = words.last().is_some_and(|word| word == b"REPLACE");
@@ -60,14 +61,14 @@ impl Target {
         stream.write_all(reply.as_bytes()).expect("a reply");
     }
 
-    /// The first connection of a MIGRATE selects the database.
+    /// Replies to SELECT, which is the first request on a new connection of MIGRATE.
     fn select(&mut self) {
         assert_eq!(self.next(), "SELECT 0");
         self.reply("+OK\r\n");
     }
 }
 
-/// Reads a line of the protocol: a kind and a number.
+/// Reads a line of the protocol that consists of `kind` and a number, and returns the number.
 fn number(from: &mut impl BufRead, kind: char) -> usize {
     let mut line = String::new();
     from.read_line(&mut line).expect("a line");
@@ -104,7 +105,7 @@ fn others_go_on_and_the_timeout_ends_it() {
     let error = "-IOERR error or timeout reading to target instance";
     assert_eq!(text(client.reply()), error);
     assert_eq!(other.line("GET k"), "$1\r\nv\r\n");
-    // The client is served as before.
+    // After the failed MIGRATE, the client is served as before.
     assert_eq!(client.line("PING"), "+PONG\r\n");
 }
 
@@ -124,7 +125,7 @@ fn a_key_that_changes_on_its_way_is_sent_again() {
     target.reply("+OK\r\n+OK\r\n+OK\r\n");
     assert_eq!(target.next(), "RESTORE b REPLACE");
     assert_eq!(target.next(), "DEL c");
-    // The first key is gone, as it has not changed; the second is still here.
+    // The first key is deleted, as it has not changed; the second is still in the source.
     assert_eq!(other.line("EXISTS a b"), ":1\r\n");
     target.reply("+OK\r\n:1\r\n");
     assert_eq!(text(client.reply()), "+OK");
@@ -150,7 +151,7 @@ fn a_key_that_never_rests_stays_and_so_does_one_that_is_refused() {
     assert!(text(client.reply()).starts_with("-ERR A key was changed again and again"));
     assert_eq!(other.line("GET a"), "$1\r\n4\r\n");
 
-    // The connection is kept, and its database selected.
+    // The connection to the target is kept with its database selected, so no SELECT is sent.
     let mut client = migrate(&source, &target, "'' 0 9000 COPY KEYS a b");
     assert_eq!(target.next(), "RESTORE a");
     assert_eq!(target.next(), "RESTORE b");
@@ -160,7 +161,7 @@ fn a_key_that_never_rests_stays_and_so_does_one_that_is_refused() {
     assert_eq!(other.line("EXISTS a b"), ":2\r\n");
 }
 
-/// What a server replies to MIGRATE in a transaction and in a script, and what the target then has.
+/// The replies to MIGRATE in a transaction and in a script, and the target's values after each.
 fn at_once(source: &Peer, target: &Peer, command: &[&str], there: bool) -> Vec<String> {
     let mut seen = Vec::new();
     let (mut s, mut t) = (source.connect(), target.connect());
@@ -226,7 +227,8 @@ fn in_transactions_and_scripts_it_answers_as_redis_does() {
     }
 }
 
-/// The database does not exist: Redis has stored the key in database 0 all the same.
+/// If the target refuses SELECT because the database does not exist, no key is sent. Redis stores
+/// the key in database 0.
 #[test]
 fn a_refused_select_in_a_transaction_sends_no_key() {
     let (source, target) = (Peer::aeris(&[]), Peer::aeris(&[]));
@@ -238,7 +240,8 @@ fn a_refused_select_in_a_transaction_sends_no_key() {
     assert_eq!(seen[2], "*2\r\n$-1\r\n$-1\r\n");
 }
 
-/// Many keys, some of them larger than the window of requests, and their deletion is propagated.
+/// MIGRATE moves many keys, some of them larger than the window of requests that are sent ahead,
+/// and propagates their deletion.
 #[test]
 fn a_transaction_moves_many_keys_and_propagates_their_deletion() {
     let group = Group::new(1);

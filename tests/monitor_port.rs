@@ -1,5 +1,5 @@
-//! The monitor port: figures for a collector, the state for a load balancer, and clients that are
-//! of no use to it.
+//! The monitor port: metrics for a collector, the health for a load balancer, and clients that
+//! misuse the port.
 
 mod common;
 
@@ -18,11 +18,11 @@ struct Monitored {
     port: u16,
 }
 
-/// A reply of HTTP.
+/// A reply of the HTTP server at the monitor port.
 struct Reply {
     status: u16,
     head: String,
-    /// The body as text and as it came.
+    /// The body as text; `bytes` has the body as it came.
     body: String,
     bytes: Vec<u8>,
 }
@@ -56,7 +56,7 @@ impl Monitored {
     }
 }
 
-/// Reads one reply by its length.
+/// Reads one reply, whose Content-Length says where it ends.
 fn read_reply(stream: &mut TcpStream) -> Reply {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -80,11 +80,11 @@ fn read_reply(stream: &mut TcpStream) -> Reply {
 }
 
 fn ended(stream: &mut TcpStream) -> bool {
-    // A connection with unread input ends in a reset.
+    // A connection that the server closes with unread input ends in a reset.
     stream.read(&mut [0]).map_or(true, |bytes| bytes == 0)
 }
 
-/// The samples of a text: name with labels, and value.
+/// The samples in a text of Prometheus: name with labels, and value.
 fn samples(text: &str) -> BTreeMap<String, f64> {
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     lines
@@ -128,18 +128,18 @@ fn metrics_are_the_figures_of_info() {
     }
     assert!(found["redis_slowlog_length"] >= 4.0);
     assert!(found["redis_memory_used_bytes"] > 0.0);
-    // The text is read again and again, and the counters grow.
+    // The metrics can be requested again, and the counters have grown.
     c.line("SET a 2");
     let again = samples(&it.get("/metrics", "").body);
     assert_eq!(again["redis_commands_total{cmd=\"set\"}"], 3.0);
 }
 
-/// The parser of Prometheus' own Python client reads the text.
+/// The parser of Prometheus' own Python client accepts the text in the OpenMetrics format.
 #[test]
 fn openmetrics_is_read_by_its_parser() {
     let it = Monitored::start(&[]);
     let mut c = it.server.connect();
-    // Errors of scripts name codes with any characters.
+    // The code of a script's error, which becomes a label, may have any characters.
     c.line("EVAL \"return redis.error_reply('-A\\\"B\\\\\\\\ x')\" 0");
     c.line("PING");
     let reply = it.get("/metrics", "Accept: application/openmetrics-text\r\n");
@@ -171,7 +171,7 @@ fn openmetrics_is_read_by_its_parser() {
     assert_eq!(parsed, families.to_string());
 }
 
-/// The fields of a message of Protocol Buffers: number, and bytes or a number.
+/// The fields of a message of Protocol Buffers: the field's number, and its bytes or its number.
 fn fields(mut message: &[u8]) -> Vec<(u64, Vec<u8>, u64)> {
     let mut all = Vec::new();
     while !message.is_empty() {
@@ -203,7 +203,8 @@ fn varint(bytes: &mut &[u8]) -> u64 {
     n
 }
 
-/// A collector that asks for the binary format gets native histograms: their buckets hold each
+/// A collector that asks for the binary format gets native histograms, whose buckets count each
+/// call once.
 /// call once.
 #[test]
 fn the_binary_format_has_native_histograms() {
@@ -254,14 +255,14 @@ fn the_binary_format_has_native_histograms() {
     assert_eq!((sum, buckets), (100, in_spans));
 }
 
-/// Dashboards made for redis_exporter find their metrics: the real exporter reads this server, and
-/// each sample that it has is on the monitor port, under the same name and labels.
+/// Dashboards made for redis_exporter find their metrics: the real exporter reads aeris, and each
+/// of its samples is on the monitor port, too, under the same name and labels.
 #[test]
 fn names_are_those_of_redis_exporter() {
     struct Running(Child);
     impl Drop for Running {
         fn drop(&mut self) {
-            // It is gone already if the port was taken.
+            // The exporter has ended already if its port was taken.
             let _ = self.0.kill();
             let _ = self.0.wait();
         }
@@ -295,8 +296,9 @@ fn names_are_those_of_redis_exporter() {
         std::thread::sleep(Duration::from_millis(20));
     };
     let ours: BTreeSet<String> = samples(&it.get("/metrics", "").body).into_keys().collect();
-    // About the exporter itself; a setting that this server ignores; a part of the keyspace line
-    // that this exporter takes for another; quantiles as per cent, where the format demands 0 to 1.
+    // Metrics that aeris has not: those about the exporter itself; a setting that aeris ignores; a
+    // part of the keyspace line that this exporter misreads; quantiles as per cent, where the
+    // format demands 0 to 1.
     let not_ours = [
         "redis_exporter_",
         "redis_target_",
@@ -306,7 +308,8 @@ fn names_are_those_of_redis_exporter() {
         "redis_instance_info",
         "redis_start_time_seconds",
         "redis_latency_percentiles_usec{",
-        // A line of INFO keysizes, which this exporter does not know: without its figures.
+        // The exporter does not know the lines of INFO keysizes, and makes a metric without figures
+        // of them.
         "redis_db0_distrib_",
     ];
     let (_, theirs) = theirs.split_once("\r\n\r\n").expect("a body");
@@ -316,7 +319,7 @@ fn names_are_those_of_redis_exporter() {
         .filter_map(|line| line.rsplit_once(' '))
         .map(|(name, _)| name)
         .filter(|name| !not_ours.iter().any(|other| name.starts_with(other)))
-        // Commands of the exporter itself, which ran after the other text was made.
+        // The exporter's own commands ran after the text of the monitor port was made.
         .filter(|name| !name.contains("cmd=") || name.contains("cmd=\"set\""))
         .filter(|name| !ours.contains(*name))
         .collect();
@@ -352,7 +355,7 @@ fn the_state_is_a_status_code() {
     );
 }
 
-/// While the data set is loaded, the port replies that it is.
+/// While the data set is loaded, `/healthz` replies 503 with the status `loading`.
 #[test]
 fn a_server_that_loads_says_so() {
     let mut it = Monitored::start(&[]);
@@ -390,7 +393,7 @@ fn only_reads_are_served_and_only_to_this_machine() {
     let mut other = it.connect();
     other.write_all(b"*1\r\n$4\r\nPING\r\n").expect("sent");
     assert_eq!(read_reply(&mut other).status, 400);
-    // A page of another site, whose name was made to lead here.
+    // The request of a page of another site whose name resolves to this machine is refused.
     let mut other = it.connect();
     other
         .write_all(b"GET /metrics HTTP/1.1\r\nHost: site.example\r\n\r\n")
@@ -414,7 +417,7 @@ fn read_head(stream: &mut TcpStream) -> String {
     head
 }
 
-/// HEAD has the reply of GET without its body, for the stream of events, too.
+/// HEAD has the reply of GET without its body, also for the stream of events.
 #[test]
 fn head_is_get_without_a_body() {
     let it = Monitored::start(&[]);
@@ -436,7 +439,7 @@ fn head_is_get_without_a_body() {
             assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{path}: {head}");
         }
     }
-    // The same connection becomes a stream, whose head is the same.
+    // On the same connection, GET begins the stream of events, with the same head as HEAD.
     let request = "/events HTTP/1.1\r\nHost: localhost\r\n\r\n";
     write!(stream, "HEAD {request}").expect("sent");
     let head = read_head(&mut stream);
@@ -449,7 +452,8 @@ fn head_is_get_without_a_body() {
     read_event(&mut BufReader::new(stream));
 }
 
-/// A client that sends a long body gets the whole reply to its head, and no reset: the bytes that
+/// A client that sends a long body gets the whole reply to its request, and no reset: the server
+/// reads the bytes that the client has sent.
 /// it has sent are read.
 #[test]
 fn a_refusal_reaches_a_client_that_is_still_sending() {
@@ -474,7 +478,8 @@ fn a_refusal_reaches_a_client_that_is_still_sending() {
     assert_eq!(stream.read(&mut [0]).expect("an end, not a reset"), 0);
 }
 
-/// The bytes that are read after the last reply are bounded: a client that sends without end is
+/// The server reads a limited number of bytes after its last reply: a client that sends without end
+/// is closed.
 /// closed.
 #[test]
 fn a_client_that_sends_without_end_is_closed() {
@@ -487,7 +492,8 @@ fn a_client_that_sends_without_end_is_closed() {
     assert!((8..100).contains(&sent), "{sent} MB were taken");
 }
 
-/// All requests are answered that were sent before the client ended its direction, and then the
+/// All requests that a client sent before it closed its direction get replies; then the connection
+/// ends.
 /// connection ends.
 #[test]
 fn requests_before_a_half_close_are_answered() {
@@ -496,7 +502,7 @@ fn requests_before_a_half_close_are_answered() {
         let mut stream = it.connect();
         let requests = "GET /healthz HTTP/1.1\r\n\r\n".repeat(count);
         stream.write_all(requests.as_bytes()).expect("sent");
-        // Half a request at the end gets no reply.
+        // Half a request at the end of the input gets no reply.
         stream.write_all(b"GET /heal").expect("sent");
         stream.shutdown(std::net::Shutdown::Write).expect("ended");
         let mut text = String::new();
@@ -505,7 +511,7 @@ fn requests_before_a_half_close_are_answered() {
             .expect("an end, not a reset");
         assert_eq!(text.matches("HTTP/1.1 200 OK").count(), count);
     }
-    // A stream of events ends with its reader's direction.
+    // A stream of events ends when its reader closes its direction.
     let mut stream = it.connect();
     stream
         .write_all(b"GET /events HTTP/1.1\r\n\r\n")
@@ -532,7 +538,8 @@ fn requests_on_one_connection_are_answered_in_order() {
     writer.join().expect("the writer").expect("sent");
 }
 
-/// A client that sends requests and reads nothing costs one reply, however many it sends; more
+/// A client that sends requests and reads nothing costs one reply, however many requests it sends;
+/// connections beyond the limit of 32 are closed; other clients are served meanwhile.
 /// connections than the limit are closed; others are served meanwhile.
 #[test]
 fn clients_that_do_not_read_do_no_harm() {
@@ -541,14 +548,14 @@ fn clients_that_do_not_read_do_no_harm() {
     let mut silent: Vec<TcpStream> = (0..31).map(|_| it.connect()).collect();
     for stream in &mut silent[..4] {
         stream.set_nonblocking(true).expect("non-blocking");
-        // Until neither this socket nor the server takes more.
+        // The test writes until neither its socket nor the server takes more.
         for _ in 0..100_000 {
             if stream.write(request).is_err() {
                 break;
             }
         }
     }
-    // One place is left, and its replies come.
+    // The last of the 32 connections is served.
     let mut last = it.connect();
     for _ in 0..3 {
         last.write_all(request).expect("sent");
@@ -558,11 +565,11 @@ fn clients_that_do_not_read_do_no_harm() {
     let mut c = it.server.connect();
     assert_eq!(c.line("PING"), "+PONG\r\n");
     drop(silent);
-    // The places of the closed connections are free again.
+    // Closed connections make place for new ones.
     let deadline = Instant::now() + LIMIT;
     while ended(&mut {
         let mut stream = it.connect();
-        // The connection may be closed already.
+        // The server may have closed the connection already.
         let _ = stream.write_all(request);
         stream
     }) {
@@ -570,7 +577,7 @@ fn clients_that_do_not_read_do_no_harm() {
     }
 }
 
-/// Each metric that the dashboard shows is there.
+/// Each metric that the Grafana dashboard shows is on the monitor port.
 #[test]
 fn the_dashboard_shows_metrics_that_exist() {
     let text = include_str!("../tools/grafana/dashboard.json");
@@ -581,7 +588,7 @@ fn the_dashboard_shows_metrics_that_exist() {
     c.line("SET a 1");
     c.line("LPUSH a 1");
     assert_eq!(replica.get("/live.json", "").status, 200);
-    // On the primary or on the replica, as soon as they are connected.
+    // A metric may be on the primary or on the replica, as soon as they are connected.
     let deadline = Instant::now() + LIMIT;
     while !it
         .get("/metrics", "")
@@ -611,7 +618,7 @@ fn the_dashboard_shows_metrics_that_exist() {
     assert!(names > 30, "{names}");
 }
 
-/// The page has the figures without script, and names from clients are text in it.
+/// The page shows the figures without JavaScript, and names that clients chose are escaped in it.
 #[test]
 fn the_page_is_readable_without_script() {
     let it = Monitored::start(&["--proc-title-template", "<b>{title}</b>"]);
@@ -652,7 +659,7 @@ fn a_slow_turn_names_its_longest_command() {
     assert_eq!(logged, ":0\r\n", "the slow log is off");
 }
 
-/// Reads the next event of a stream.
+/// Reads the next event of `/events`.
 fn read_event(stream: &mut impl BufRead) -> serde_json::Value {
     loop {
         let mut line = String::new();
@@ -687,7 +694,7 @@ fn events_bring_each_turn_once() {
     assert!(last_us > 0 && commands > 0);
 }
 
-/// Memory by type is estimated while the page is open, and not without it.
+/// Memory by type is estimated only while a page is open, that is, while a client reads `/events`.
 #[test]
 fn the_open_page_has_memory_by_type() {
     let it = Monitored::start(&["--databases", "4"]);

@@ -27,7 +27,7 @@ use common::disk::Disk;
 use life::Life;
 use seen::Seen;
 
-/// Fields with one value, and the reason.
+/// Fields that have one value in all samples, by reason.
 const CONSTANT: &[(&str, &[&str])] = &[
     (
         "TLS: tests/tls.rs changes these",
@@ -97,7 +97,7 @@ const CONSTANT: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Fields that may stay the same in this test.
+/// Fields that may have one value or several in this test, by reason.
 const ANY: &[(&str, &[&str])] = &[
     (
         "needs a fragmented data set: tests/defrag.rs",
@@ -189,7 +189,7 @@ fn every_field_changes_with_its_subject() {
     );
 }
 
-/// The status of the AOF's disk, when it fails and when it is slow.
+/// Samples the status of the AOF while its disk fails and while it is slow.
 fn failing_disk(seen: &mut Seen) {
     let Some(disk) = Disk::new("observed") else {
         return;
@@ -197,7 +197,7 @@ fn failing_disk(seen: &mut Seen) {
     let server: Peer = disk.server("everysec");
     let mut conn = server.connect();
     let mut sample = |seen: &mut Seen| {
-        // Without commands the AOF is not written.
+        // The AOF is written only after a command that changes data.
         conn.line("SET k v");
         seen.sample("on a bad disk", &mut conn);
     };
@@ -210,7 +210,7 @@ fn failing_disk(seen: &mut Seen) {
     disk.recover();
 }
 
-/// The configuration file, which the server gets as its argument.
+/// Samples servers that are started with a configuration file as argument and without.
 fn started_with_a_file(seen: &mut Seen) {
     let without = Peer::aeris(&[]);
     seen.sample("with a file or without", &mut without.connect());

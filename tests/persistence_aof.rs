@@ -1,9 +1,9 @@
-//! The append-only file from outside: its contents, the servers that can load it, the effect of a
+//! The append-only file from outside: its contents, which servers can load it, the effect of a
 //! crash.
 //!
-//! - our AOF and the real valkey-server's, of the same generated commands, have the same contents,
-//!   times aside;
-//! - redis-server 7.0 and valkey-server 8.0 load this server's AOF, and the reverse, with and
+//! - after the same generated commands, our AOF and valkey-server's have the same contents, except
+//!   for times;
+//! - redis-server 7.0 and valkey-server 8.0 load the AOF of aeris, and the reverse, with and
 //!   without an RDB as its base;
 //! - the server is killed under load repeatedly, and no acknowledged write is lost.
 //!
@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use common::{Conn, Peer, multibulk};
 
-/// A directory that is removed at the end of the test.
+/// A directory for the files of a server, which is removed when it is dropped.
 struct Dir(PathBuf);
 
 impl Dir {
@@ -36,7 +36,7 @@ impl Dir {
         self.0.to_str().expect("a path of text")
     }
 
-    /// The last incremental file that the manifest names.
+    /// The last incremental file that the manifest of the AOF names.
     fn last_incr(&self) -> PathBuf {
         let dir = self.0.join("appendonlydir");
         let manifest =
@@ -59,7 +59,7 @@ fn number(name: &str, default: u64) -> u64 {
         .unwrap_or(default)
 }
 
-/// Pseudo-random numbers that are the same in each run.
+/// Pseudo-random numbers, which are the same in each run.
 struct Dice(u64);
 
 impl Dice {
@@ -91,7 +91,8 @@ fn args(dir: &Dir, more: &[&str]) -> Vec<String> {
     all
 }
 
-/// A server that has begun to load its files, or has created them: it listens before, and may be
+/// Starts a server and waits until it has begun to load its files, or has created them: a server
+/// listens before that, and the test may kill it at once.
 /// killed at once.
 fn aeris(dir: &Dir, more: &[&str]) -> Peer {
     let args = args(dir, more);
@@ -134,7 +135,7 @@ fn commands_of(path: &Path) -> Vec<String> {
                 }
             })
             .collect();
-        // The case of option names is ignored.
+        // Names of options may be in any case, so they are compared in lower case.
         commands.push(words.join(" ").to_ascii_lowercase());
     }
     commands
@@ -151,7 +152,7 @@ fn header(rest: &mut &[u8], sign: u8) -> usize {
 
 const KEYS: &[&str] = &["a", "b", "c", "d"];
 
-/// A command; often one that must be propagated in another form.
+/// A random command; often one that is propagated in another form than it was sent.
 fn generate(dice: &mut Dice, at: u64) -> Vec<String> {
     let (key, other) = (dice.pick(KEYS), dice.pick(KEYS));
     let n = dice.below(9);
@@ -235,7 +236,7 @@ fn generate(dice: &mut Dice, at: u64) -> Vec<String> {
     line.split(' ').map(String::from).collect()
 }
 
-/// Commands that depend on earlier ones in ways that random generation seldom produces.
+/// Sequences of commands that depend on each other in ways that random generation seldom produces.
 const SCRIPTED: &str = "\
 multi|set a 1|incr n|exec
 multi|set a 1|exec
@@ -290,7 +291,7 @@ fn run_history(conn: &mut Conn, seed: u64) {
 
 #[test]
 fn our_log_says_what_valkey_s_says() {
-    // The default of Valkey 8; Redis 7.2 needs these settings.
+    // Valkey 8 has these settings as defaults; Redis 7.2 must be given them.
     let settings = [
         "--lazyfree-lazy-expire",
         "no",
@@ -387,7 +388,8 @@ fn rewrite(conn: &mut Conn) {
     );
 }
 
-/// Redis replies to a write before the AOF has it, if an fsync is running.
+/// Waits until the AOF has all writes: if an fsync is running, Redis replies to a write before
+/// that.
 fn wait_until_written(conn: &mut Conn) {
     while !conn
         .line("info persistence")
@@ -399,7 +401,8 @@ fn wait_until_written(conn: &mut Conn) {
 
 type Start = fn(&Dir, &[&str]) -> Option<Peer>;
 
-/// Loads a data set of one server in another; half of it is in the base, half behind it.
+/// Creates a data set in one server and loads its AOF in another; half of the data is in the base,
+/// half in the incremental file.
 fn carry(name: &str, from: Start, to: Start, settings: &[&str]) {
     let dir = Dir::new(name);
     let Some(first) = from(&dir, settings) else {
@@ -439,7 +442,7 @@ fn logs_go_to_real_servers_and_back() {
     }
 }
 
-/// The numbers of a client's pushes that were sent, and that were acknowledged.
+/// The number of pushes that a client has sent, and of those that were acknowledged.
 #[derive(Default)]
 struct Pushes {
     sent: AtomicU64,
@@ -481,7 +484,8 @@ fn push_until_killed(port: u16, client: usize, pushes: &Pushes, over: &AtomicBoo
 
 fn kill_under_load(policy: &str, rounds: u64) {
     const CLIENTS: usize = 4;
-    /// A list of more elements would make each start take longer than the round.
+    /// The number of elements from which a list is deleted: loading it would take longer than a
+    /// round.
     const LONG: u64 = 100_000;
     let dir = Dir::new(&format!("kill-{policy}"));
     let mut dice = Dice(policy.len() as u64);
@@ -541,7 +545,7 @@ fn kill_under_load(policy: &str, rounds: u64) {
             );
             pushed[i] = len;
             if len > LONG {
-                // The deletion is acknowledged, too, and the next round begins without the list.
+                // The deletion is acknowledged, too, and the next round begins without this list.
                 conn.line(&format!("del list{i}"));
                 pushed[i] = 0;
             }
@@ -562,7 +566,7 @@ fn nothing_acknowledged_is_lost_by_kill_9() {
     }
 }
 
-/// Writes an AOF of one incremental file with these commands.
+/// Writes an AOF that has these commands in one incremental file.
 fn write_aof(dir: &Dir, commands: &[&[&str]]) {
     let folder = dir.0.join("appendonlydir");
     std::fs::create_dir_all(&folder).expect("a folder");
@@ -572,8 +576,8 @@ fn write_aof(dir: &Dir, commands: &[&[&str]]) {
     std::fs::write(dir.last_incr(), bytes).expect("a log");
 }
 
-/// MULTI and WATCH within a transaction are errors, as they were for the client that sent them: the
-/// transaction and what follows it stay, at the second start as well.
+/// MULTI and WATCH within a transaction of an AOF are errors, as they were for the client that sent
+/// them: the transaction and the commands behind it are loaded, at the second start as well.
 #[test]
 fn multi_within_a_transaction_of_the_log_loses_nothing() {
     let commands: [&[&str]; 9] = [
@@ -608,7 +612,8 @@ fn multi_within_a_transaction_of_the_log_loses_nothing() {
     }
 }
 
-/// An AOF of Redis 6 beside another one in the folder: neither is chosen, at no start.
+/// If `appendonlydir` has a file with the name of a Redis 6 AOF in `dir`, the server can't move the
+/// old AOF there, and refuses to start each time.
 #[test]
 fn an_old_aof_whose_name_is_taken_is_refused_at_each_start() {
     let dir = Dir::new("two-logs");
@@ -630,7 +635,8 @@ fn an_old_aof_whose_name_is_taken_is_refused_at_each_start() {
     }
 }
 
-/// The size after the last rewrite is not in the files: each server takes that of the base.
+/// The AOF's size after the last rewrite is not in the files: after a start, each server takes the
+/// size of the base for it.
 #[test]
 fn after_a_start_the_aof_has_grown_by_what_follows_the_base() {
     let starts: [Start; 3] = [our, redis, valkey];
@@ -708,7 +714,8 @@ fn a_torn_tail_is_cut_off_and_kept_beside() {
     );
 }
 
-/// The manifest is lost: none of its files is cut or replaced, and they can be loaded again.
+/// If the manifest is lost, none of the AOF's files is cut or replaced, and they can be loaded
+/// again with the manifest.
 #[test]
 fn files_that_no_manifest_names_stay_as_they_are() {
     let dir = Dir::new("no-manifest");
@@ -747,7 +754,8 @@ fn files_that_no_manifest_names_stay_as_they_are() {
     assert_eq!(server.connect().line("get a"), "$1\r\n1\r\n");
 }
 
-/// The same position may be cut twice, and the name for the tail may be in use.
+/// The cut-off tails of an AOF are kept: the AOF may be cut twice at one position, and the name for
+/// the tail may be in use.
 #[test]
 fn what_was_kept_beside_stays() {
     let dir = Dir::new("cut-twice");
@@ -775,8 +783,8 @@ fn what_was_kept_beside_stays() {
     assert_eq!(kept.expect("a file"), b"theirs");
 }
 
-/// A rewrite opens the next file before the last bytes of the old one are written. After a kill at
-/// that moment, the manifest names both, and the new one is empty.
+/// A rewrite opens the next incremental file before the last bytes of the old one are written.
+/// After a kill at that moment, the manifest names both files, and the new file is empty.
 #[test]
 fn a_log_torn_before_an_empty_file_is_cut_too() {
     let dir = Dir::new("torn-before-empty");
@@ -812,7 +820,7 @@ fn clients_are_answered_while_a_command_loads() {
     for command in ["reload", "loadaof"] {
         loads.line("config set key-load-delay 30000");
         loads.send(&multibulk(&["debug", command]));
-        // The load would take a minute.
+        // With this delay for each key, the load would take a minute.
         let answered = (0..100_000).any(|_| asks.line("get key:1").starts_with("-LOADING"));
         assert!(answered, "debug {command}");
         assert!(asks.line("info persistence").contains("\r\nloading:1\r\n"));
@@ -823,7 +831,7 @@ fn clients_are_answered_while_a_command_loads() {
     }
 }
 
-/// The number of SET commands that have run.
+/// The number of SET commands that the server has run.
 fn sets(conn: &mut Conn) -> usize {
     let info = conn.line("info commandstats");
     let calls = info.split("cmdstat_set:calls=").nth(1).unwrap_or("0");
@@ -831,8 +839,8 @@ fn sets(conn: &mut Conn) -> usize {
     digits.and_then(|n| n.parse().ok()).expect("a number")
 }
 
-/// The disk accepts nothing: a client that writes without waiting for replies is not read any more,
-/// and all other clients are served.
+/// While the disk accepts nothing, a client that writes without waiting for replies is not read any
+/// more, and all other clients are served.
 #[test]
 fn clients_whose_writes_wait_are_not_read_while_too_much_waits() {
     let dir = Dir::new("backlog");
@@ -842,10 +850,11 @@ fn clients_whose_writes_wait_are_not_read_while_too_much_waits() {
     asks.line("debug aof-flush-sleep 3600000000");
     let big = "x".repeat(200_000);
     writes.send(&multibulk(&["set", "big", &big]));
-    // Reading the keys would wait for the disk.
+    // Reading the keys would wait for the disk, so the test counts the SET commands that have run.
     let mut wait_for_sets = |n: usize| while sets(&mut asks) < n {};
     wait_for_sets(1);
-    // When a later request is replied to, the earlier bytes have arrived.
+    // When the reply to a request of another client has arrived, the server has had the earlier
+    // bytes.
     writes.send(&multibulk(&["set", "held", "back"]));
     begins.send(&multibulk(&["set", "first", "write"]));
     wait_for_sets(2);

@@ -1,4 +1,4 @@
-//! Snapshots and DUMP payloads go both ways between this server and the real ones: a data set with
+//! Snapshots and DUMP payloads go both ways between aeris and the real servers: a data set with
 //! every type and encoding, saved by one and loaded by the other, has the same DEBUG DIGEST on both
 //! sides.
 //!
@@ -9,7 +9,7 @@
 //!
 //! Redis 7.0 prints scores for its digest with seventeen digits, later versions with the shortest
 //! digits. So sets with scores such as 0.1 are compared with Redis 7.0 by its own digest, before
-//! and after they are saved and loaded by this server.
+//! and after they are saved and loaded by aeris.
 
 mod common;
 
@@ -18,7 +18,7 @@ use std::process::Command;
 
 use common::{Conn, Peer, Reply, parse_reply};
 
-/// Creates every type in every encoding that both sides have.
+/// Creates keys of every type, in every encoding that both servers have.
 fn fill(c: &mut Conn, decimals: bool) {
     strings(c);
     lists(c);
@@ -35,7 +35,7 @@ fn ok(c: &mut Conn, line: &str) {
     assert_eq!(c.line(line), "+OK\r\n", "{line}");
 }
 
-/// Bytes that can't be compressed, the same in each run.
+/// Bytes that can't be compressed, and that are the same in each run.
 fn noise(len: usize) -> Vec<u8> {
     let mut state = 88_172_645_463_325_252u64;
     let mut next = || {
@@ -47,7 +47,7 @@ fn noise(len: usize) -> Vec<u8> {
     (0..len).map(|_| next()).collect()
 }
 
-/// Runs `command` with the arguments that `of` returns for each number.
+/// Sends `command` with the arguments that `of` returns for each of the numbers below `n`.
 fn many(c: &mut Conn, command: &str, n: usize, of: impl Fn(usize) -> Vec<String>) {
     let mut argv: Vec<String> = command.split(' ').map(str::to_string).collect();
     argv.extend((0..n).flat_map(of));
@@ -158,7 +158,7 @@ fn digest(c: &mut Conn) -> String {
     c.line("DEBUG DIGEST")
 }
 
-/// `from` saves a file and `to` loads it.
+/// Lets `from` save a snapshot, and `to` load it.
 fn carry_file(from: (&Peer, &mut Conn), to: (&Peer, &mut Conn)) {
     ok(from.1, "SAVE");
     let name = "dump.rdb";
@@ -178,7 +178,7 @@ fn keys(c: &mut Conn) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// Copies every key by DUMP and RESTORE.
+/// Copies every key from one server to the other by DUMP and RESTORE.
 fn carry_payloads(from: &mut Conn, to: &mut Conn) {
     to.line("FLUSHALL");
     for db in [0, 9] {
@@ -284,7 +284,7 @@ fn a_background_save_is_a_whole_file() {
     assert_eq!(wanted, digest(&mut us));
 }
 
-/// A reload deletes every key and creates it again.
+/// DEBUG RELOAD and DEBUG LOADAOF delete every key and create it again, which WATCH notices.
 #[test]
 fn a_reload_changes_the_keys_that_clients_watch() {
     let ours = Peer::aeris(&["--appendonly", "yes"]);
@@ -336,7 +336,7 @@ fn the_end_of_a_save_wakes_the_loop_without_the_cron() {
     let ours = Peer::aeris(&["--save", ""]);
     let mut c = ours.connect();
     ok(&mut c, "SET k v");
-    // Without the cron, the child's pipe is the only notification of its end.
+    // Without the cron, only the child's pipe notifies the server that the child has ended.
     ok(&mut c, "DEBUG PAUSE-CRON 1");
     for line in ["BGSAVE", "BGREWRITEAOF"] {
         assert!(c.line(line).starts_with("+Background"), "{line}");

@@ -1,5 +1,5 @@
-//! The server as a process: how it starts, logs and ends. The real binary on a free loopback port,
-//! in a directory of its own.
+//! The server as a process: how it starts, logs and ends. Each test runs the server's program on a
+//! free loopback port, in a directory of its own.
 
 #[path = "process/refused.rs"]
 mod refused;
@@ -19,7 +19,7 @@ use nix::unistd::Pid;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_aeris-server");
 
-/// A directory that is removed at the end of the test.
+/// A directory for the files of a server, which is removed when it is dropped.
 struct Dir(PathBuf);
 
 impl Dir {
@@ -50,7 +50,7 @@ fn free_port() -> u16 {
         .port()
 }
 
-/// Runs the server to its end.
+/// Runs the server's program to its end.
 fn run(args: &[&str], stdin: &str) -> Output {
     let mut child = Command::new(BINARY)
         .args(args)
@@ -91,7 +91,7 @@ impl Server {
         server
     }
 
-    /// Starts a server without waiting until it is ready.
+    /// Starts a server; the caller waits until it is ready.
     fn launch(dir: &Dir, port: u16, args: &[&str]) -> Server {
         let log = dir.join("log");
         let args = [args, &["--logfile", log.to_str().unwrap()]].concat();
@@ -110,7 +110,8 @@ impl Server {
             .args(args)
             .current_dir(&dir.0)
             .stdin(Stdio::null())
-            // In tests of crashes, the report is not part of the test's output.
+            // A server that crashes on purpose writes its report to a file, not to the test's
+            // output.
             .stdout(stdout)
             .stderr(fs::File::create(dir.join("stderr")).unwrap())
             .spawn()
@@ -123,7 +124,7 @@ impl Server {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Waits until the log has this line, or the process has ended.
+    /// Waits until the log has this line; fails if the process ends before.
     fn wait_for(&mut self, line: &str) {
         while !self.log().contains(line) {
             let ended = self.child.try_wait().unwrap();
@@ -141,7 +142,7 @@ impl Server {
         kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
     }
 
-    /// Sends an inline command; returns everything before the end of `end`.
+    /// Sends an inline command; returns the reply up to the text `end`.
     fn ask(&self, command: &str, end: &str) -> String {
         exchange(
             &mut TcpStream::connect(("127.0.0.1", self.port)).unwrap(),
@@ -170,7 +171,7 @@ fn exchange(socket: &mut (impl Read + Write), command: &str, end: &str) -> Strin
     reply
 }
 
-/// Runs the server under another name.
+/// Runs the server's program under another name.
 fn run_as(name: &Path, args: &[&str]) -> Output {
     Command::new(name).args(args).output().unwrap()
 }
@@ -253,7 +254,7 @@ fn a_unix_socket_of_a_group() {
     assert!(text(&out.stdout).contains("Failed opening Unix socket: "));
     assert!(!socket.exists());
 
-    // A process may always set its own group.
+    // A process may always give its files its own group.
     let group = nix::unistd::Group::from_gid(nix::unistd::getegid());
     let group = group.unwrap().unwrap();
     let args = [
@@ -268,8 +269,8 @@ fn a_unix_socket_of_a_group() {
     assert_eq!(fs::metadata(&socket).unwrap().gid(), group.gid.as_raw());
 }
 
-/// A server without file descriptors accepts the waiting connection when there are some again; no
-/// other connection has to arrive.
+/// A server without file descriptors accepts a waiting connection as soon as there are descriptors
+/// again; no other connection has to arrive.
 #[test]
 fn a_connection_is_accepted_when_there_are_file_descriptors_again() {
     let dir = Dir::new("fds");
@@ -285,7 +286,7 @@ fn a_connection_is_accepted_when_there_are_file_descriptors_again() {
             .unwrap();
         assert!(out.status.success(), "{}", text(&out.stderr));
     };
-    // A new descriptor gets the lowest free number, and the limit applies to numbers.
+    // A new descriptor gets the lowest free number, and the limit is one of numbers.
     let free = (0..).find(|fd| !Path::new(&format!("/proc/{pid}/fd/{fd}")).exists());
     limit(free.unwrap());
     let mut waiting = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
@@ -313,7 +314,8 @@ fn background_threads_run_on_the_processors_of_bio_cpulist() {
         let server = Server::start(&dir, &["--appendonly", "yes", &option, &last]);
         assert_eq!(server.ask("SET k v", "\r\n"), "+OK\r\n");
         let process = PathBuf::from(format!("/proc/{}", server.child.id()));
-        // A thread is moved when it begins to run, which may be after the first reply.
+        // A background thread moves to its processor when it begins to run, which may be after the
+        // first reply.
         let mut moved = 0;
         while moved < 2 {
             let tasks = fs::read_dir(process.join("task")).unwrap();
@@ -333,8 +335,8 @@ fn background_threads_run_on_the_processors_of_bio_cpulist() {
     }
 }
 
-/// The configuration files of all installed peers start this server; only the paths to which it
-/// would write are replaced.
+/// aeris starts with the configuration files of all installed Redis and Valkey servers; only the
+/// paths to which it would write are replaced.
 #[test]
 fn the_stock_files_of_all_peers_start_the_server() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -350,7 +352,7 @@ fn the_stock_files_of_all_peers_start_the_server() {
     let mut files = vec![root.join("redis.conf")];
     for place in peers.chain([PathBuf::from("/")]) {
         let found = stock.iter().map(|name| place.join(name));
-        // Debian's files can be read by their servers' users only.
+        // The files of Debian's packages may be readable only for the users of their servers.
         files.extend(found.filter(|file| fs::read(file).is_ok()));
     }
     for peer in ["redis", "valkey"] {
@@ -362,7 +364,8 @@ fn the_stock_files_of_all_peers_start_the_server() {
     }
     for file in files {
         let dir = Dir::new("stock");
-        // The `dir` of the file is entered at once, and may not be accessible to the present user.
+        // The setting `dir` of the file is left out: the server enters it at once, and may not have
+        // access.
         let text = fs::read(&file).unwrap();
         let text = text.split_inclusive(|byte| *byte == b'\n');
         let kept = text.filter(|line| !line.starts_with(b"dir "));
@@ -447,7 +450,7 @@ fn sigterm_stops_with_status_0_and_leaves_nothing_behind() {
         fs::read_to_string(dir.join("pid")).unwrap(),
         format!("{}\n", server.child.id())
     );
-    // It is the last line of the start.
+    // `Ready to accept connections unix` is the last line of the start.
     server.wait_for("Ready to accept connections unix");
     server.signal(Signal::SIGTERM);
     assert_eq!(server.child.wait().unwrap().code(), Some(0));
@@ -630,8 +633,8 @@ fn a_crash_report_names_the_command_in_flight() {
     }
 }
 
-/// The process and its arguments are the same; the data set is that of the file, which RESTART
-/// writes and a crash does not.
+/// DEBUG RESTART and CRASH-AND-RECOVER keep the process id and the arguments; the data set is that
+/// of the RDB file, which RESTART writes and CRASH-AND-RECOVER does not.
 #[test]
 fn debug_restarts_the_server() {
     let dir = Dir::new("restart");
@@ -641,7 +644,7 @@ fn debug_restarts_the_server() {
         server.ask(&format!("SET {saved} 1"), "\r\n");
         let before = server.ask("INFO server", "\r\n\r\n");
         fs::write(&server.log, "").unwrap();
-        // No reply: the connection is closed.
+        // The restart closes the connection without a reply.
         assert_eq!(server.ask(&format!("DEBUG {command}"), "\r\n"), "");
         server.wait_for("Ready to accept connections");
         let after = server.ask("INFO server", "\r\n\r\n");
@@ -664,8 +667,8 @@ fn debug_restarts_the_server() {
     assert_eq!(server.child.wait().unwrap().signal(), Some(libc::SIGABRT));
 }
 
-/// A server with its data in both kinds of files, which is started again so that loading takes
-/// long.
+/// A server whose data set is in a snapshot and, with `appendonly` yes, in an AOF, and which is
+/// started again with settings that make the load slow.
 fn start_loading(dir: &Dir, appendonly: &str, more: &[&str]) -> Server {
     let debug = ["--enable-debug-command", "yes", "--appendonly", appendonly];
     let server = Server::start(dir, &debug);
@@ -721,7 +724,8 @@ fn a_signal_while_loading_leaves_no_traces() {
     }
 }
 
-/// Clients are served once during this load: one that has connected before gets its reply then.
+/// Clients are served once during this load: a client that has connected before then gets its
+/// reply.
 #[test]
 fn a_new_client_is_answered_the_first_time_a_load_serves_clients() {
     let dir = Dir::new("served-once");
@@ -746,7 +750,7 @@ fn a_new_client_is_answered_the_first_time_a_load_serves_clients() {
     assert!(asked.starts_with("-LOADING"), "{asked}");
 }
 
-/// As in Redis 8: the setting takes effect when the data set is loaded.
+/// CONFIG SET appendonly during a load takes effect when the data set is loaded, as in Redis 8.
 #[test]
 fn the_aof_is_switched_while_loading() {
     for (before, after) in [("no", "yes"), ("yes", "no")] {
@@ -766,7 +770,8 @@ fn the_aof_is_switched_while_loading() {
     }
 }
 
-/// A tree of /proc and /sys of a machine with one fault decides the exit status.
+/// `--check-system` reads /proc and /sys below `--root`; one fault in these files decides the exit
+/// status.
 #[test]
 fn check_system_prints_what_is_wrong_and_what_mends_it() {
     let dir = Dir::new("check-system");
@@ -778,7 +783,7 @@ fn check_system_prints_what_is_wrong_and_what_mends_it() {
     let check = |more: &[&str]| {
         let root = dir.0.to_str().unwrap();
         let args = ["--check-system", "--root", root, "--maxmemory", "1mb"];
-        // The disk is the real one.
+        // The disk that is checked is the real one.
         let output = run(&[&args, more].concat(), "");
         let shown = text(&output.stdout);
         if !shown.starts_with('{') {
@@ -869,7 +874,7 @@ fn huge_pages_are_off_and_memory_is_locked_on_request() {
     if let Some(enabled) = status(&server, "THP_enabled") {
         assert_eq!(enabled, "1");
     }
-    // Without the privilege the limit stays as it is, and the log says so.
+    // Without the privilege to lock memory the server starts all the same, and the log says so.
     let refused = server.log().contains("Can't lock memory");
     assert_eq!(status(&server, "VmLck").unwrap() == "0 kB", refused);
 }

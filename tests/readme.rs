@@ -1,7 +1,8 @@
 //! README's tables of commands and of tls-* settings, and the table of all settings in
-//! `tools/settings.md`, are generated from the rows, so that they have exactly what exists.
+//! `tools/settings.md`, are generated from the rows in the code, so that they list exactly what
+//! exists.
 //!
-//! `UPDATE_README=1 cargo test --test readme` writes it again.
+//! `UPDATE_README=1 cargo test --test readme` writes the tables again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -19,7 +20,7 @@ const END_TLS: &str = "<!-- end of tls -->\n";
 const BEGIN_SETTINGS: &str = "<!-- settings: made from the rows, see tests/readme.rs -->\n";
 const END_SETTINGS: &str = "<!-- end of settings -->\n";
 
-/// The groups in the documentation of commands, in the order of the table.
+/// The groups of commands in `src/command/docs.json`, in the order of README's table.
 const GROUPS: [&str; 16] = [
     "string",
     "list",
@@ -43,7 +44,7 @@ fn readme() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("README.md")
 }
 
-/// The top-level commands with documentation, by group.
+/// The top-level commands in `src/command/docs.json`, by group.
 fn documented() -> BTreeMap<String, BTreeSet<String>> {
     let docs: Map<String, Value> =
         serde_json::from_str(include_str!("../src/command/docs.json")).expect("an object");
@@ -56,7 +57,8 @@ fn documented() -> BTreeMap<String, BTreeSet<String>> {
 }
 
 fn table() -> String {
-    // Commands of features that are not built have rows too, and are marked.
+    // The rows of features that are not built are marked; their commands are in a column of their
+    // own.
     let rows: BTreeSet<&str> = commands::TABLE
         .iter()
         .flat_map(|rows| rows.iter())
@@ -93,10 +95,11 @@ const PEERS: [(&str, &str); 4] = [
     ("Valkey 9.1", include_str!("facts/settings/valkey-9.1.txt")),
 ];
 
-/// Settings of every peer that the facts leave out: the servers were asked with values of that run.
+/// Settings that every real server has, and that the files of facts leave out, because their values
+/// were those of the run that made the files.
 const OF_EVERY_PEER: [&str; 5] = ["port", "pidfile", "logfile", "dir", "save"];
 
-/// The peers that have a setting of this name.
+/// The real servers that have a setting of this name.
 fn peers_with(name: &str) -> String {
     if OF_EVERY_PEER.contains(&name) {
         return "all".into();
@@ -114,7 +117,7 @@ fn peers_with(name: &str) -> String {
     }
 }
 
-/// Settings that work in part.
+/// The settings that work in part, with the text for their state.
 const IN_PART: [(&str, &str); 1] = [(
     "tls-dh-params-file",
     "read and checked, then ignored with a warning",
@@ -131,7 +134,8 @@ fn state(row: &Row) -> &'static str {
     }
 }
 
-/// The default as a cell of a table: the same on each machine and in each folder.
+/// The default of a setting as a cell of a table, which is the same on each machine and in each
+/// folder.
 fn shown_default(row: &Row) -> String {
     if row.name == "dir" {
         return "the folder where the server is started".into();
@@ -177,7 +181,8 @@ fn table_of_tls() -> String {
     out
 }
 
-/// Compares what stands between the two marks with what is expected there, or writes it.
+/// Compares the text between two marks of a file with `expected`, or writes it there with
+/// `UPDATE_README`.
 fn check_part(path: &Path, begin: &str, end: &str, expected: &str) {
     let text = fs::read_to_string(path).expect("a file of the project");
     let (head, rest) = text.split_once(begin).expect("where the table begins");
@@ -193,7 +198,7 @@ fn check_part(path: &Path, begin: &str, end: &str, expected: &str) {
     );
 }
 
-/// One test, as all parts of a file are written one after the other.
+/// The parts are checked in one test, because they are written into the files one after the other.
 #[test]
 fn the_tables_are_those_of_the_rows() {
     check_part(&readme(), BEGIN, END, &table());

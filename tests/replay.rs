@@ -1,4 +1,4 @@
-//! Recordings of the loop's inputs (`trace-record`, TRACE RECORD), and their replays.
+//! Recordings of the event loop's inputs (`trace-record`, TRACE RECORD), and their replays.
 
 mod common;
 
@@ -12,7 +12,7 @@ use common::{Conn, Peer, multibulk};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_aeris-server");
 
-/// A server that records into `rec`.
+/// Starts a server that records into the file `rec`.
 fn recorded(settings: &[&str]) -> Peer {
     Peer::aeris(&[&["--trace-record", "rec"], settings].concat())
 }
@@ -24,7 +24,7 @@ fn stop(server: &mut Peer) {
 
 fn replay(path: &Path) -> Output {
     let mut command = Command::new(PROGRAM);
-    // Not the server's directory: a replay needs none of its files.
+    // The directory is not that of the server, because a replay needs none of the server's files.
     command.arg("--replay").arg(path).current_dir("/");
     command.output().expect("the server's program")
 }
@@ -33,7 +33,8 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// The lines of a replay that is as its recording: what was replayed, how it ends, the digest.
+/// The lines that a replay prints if it agrees with its recording: what was replayed, how it ends,
+/// the digest.
 fn replayed(path: &Path) -> [String; 3] {
     replayed_with_status(path, 0)
 }
@@ -118,12 +119,14 @@ fn pieces(mut c: Conn) {
     let request = multibulk(&["SET", "large", &value]);
     for piece in request.chunks(7919) {
         c.send(piece);
-        // Another client's round trip lies between the pieces, so they are several reads.
+        // Between two pieces the thread yields, so that the server reads the request in several
+        // reads.
         c.send(b"");
         thread::yield_now();
     }
     assert_eq!(c.reply(), b"+OK\r\n");
-    // Far more than a socket takes at once, and read only when all is asked for.
+    // The replies are far more than a socket takes at once, and are read after all requests are
+    // sent.
     c.send(&multibulk(&["GET", "large"]).repeat(100));
     (0..100).for_each(|_| assert_eq!(c.reply().len(), value.len() + 11));
 }
@@ -158,7 +161,7 @@ fn leaves(mut c: Conn) {
     c.send(b"*3\r\n$3\r\nSET\r\n$4\r\nhalf");
 }
 
-/// Ten clients at once.
+/// Ten clients, which use different features at once.
 fn session(server: &Peer) {
     thread::scope(|scope| {
         let connect = || server.connect();
@@ -251,7 +254,8 @@ fn the_end_of_a_recording_is_that_of_its_replay() {
     );
 }
 
-/// Names of files are relative to where the server was started, and behind `dir` to that.
+/// Names of files in arguments are relative to the directory where the server was started; behind
+/// the argument `dir`, they are relative to the directory that it names.
 #[test]
 fn a_recording_of_a_server_in_another_directory_has_its_files() {
     let mut server = Peer::aeris_with(&["--dir", "data", "--include", "part.conf"], |command| {
@@ -304,7 +308,8 @@ fn trace_record_is_refused_where_a_recording_could_not_begin() {
     assert_eq!(c.line("PING"), "+PONG\r\n");
 }
 
-/// A name that is given by mistake costs neither a file nor the server.
+/// TRACE RECORD with a name that was given by mistake overwrites no file and does not end the
+/// server.
 #[test]
 fn trace_record_writes_over_nothing_but_recordings() {
     let server = Peer::aeris(&[]);
@@ -397,7 +402,7 @@ fn what_a_recording_does_not_carry_is_refused_at_the_start() {
 fn the_recording_of_a_killed_server_is_replayed_as_far_as_it_is() {
     let mut server = recorded(&[]);
     let mut c = server.connect();
-    // The cron passes on what was recorded, so the file grows without further turns of ours.
+    // The cron writes out what was recorded, so the file grows although the test sends nothing.
     c.line("SET a 1");
     let path = recording(&server);
     let len = || fs::metadata(&path).expect("the file").len();
@@ -413,7 +418,8 @@ fn the_recording_of_a_killed_server_is_replayed_as_far_as_it_is() {
     );
 }
 
-/// A file with something behind its end was not written by a server, or was not written as a whole.
+/// A recording with bytes behind its end was not written by a server, or was not written as a
+/// whole.
 #[test]
 fn bytes_behind_the_end_are_an_error() {
     let mut server = recorded(&[]);
@@ -451,7 +457,7 @@ fn a_recording_ends_at_its_greatest_size() {
     assert_eq!(replayed(&path)[1], end);
 }
 
-/// Writes a recording once more, with `change` made to its entries.
+/// Writes a recording again, with `change` made to each of its entries.
 fn rewritten(bytes: &[u8], change: impl Fn(&mut TapeEntry)) -> Vec<u8> {
     let mut reader = Reader::new(bytes).expect("a recording");
     let (mut codec, mut file) = (Codec::default(), MAGIC.to_vec());
@@ -480,7 +486,7 @@ fn a_difference_is_reported_where_it_is() {
         replayed(&path)[1..],
         "the same entries"
     );
-    // A request is changed in the recording, so its reply differs.
+    // A request in the recording is changed, so its reply differs from the recorded one.
     let other = |entry: &mut TapeEntry| {
         if let TapeEntry::Read { bytes, .. } = entry
             && bytes.ends_with(b"first\r\n")
@@ -525,7 +531,7 @@ fn a_damaged_recording_is_an_error() {
     fails(&whole[..MAGIC.len()], "ends before the first turn");
     damaged[MAGIC.len() - 1] = 9;
     fails(&damaged, "is a recording in format 9");
-    // Whole blocks with entries that make no sense.
+    // The blocks of this recording are whole, but its list of listeners makes no sense.
     let no_listeners = |entry: &mut TapeEntry| {
         if let TapeEntry::Text(text) = entry
             && text.starts_with(b"plain ")
@@ -539,7 +545,8 @@ fn a_damaged_recording_is_an_error() {
     assert!(text(&missing.stderr).contains("No such file"));
 }
 
-/// A file can be whole and yet say that more was read or written than there is.
+/// A recording can be whole although its counts of read or written bytes are impossible: a replay
+/// reports a difference.
 #[test]
 fn counts_that_can_not_be_are_differences() {
     let mut server = recorded(&[]);

@@ -1,4 +1,4 @@
-//! What clients of a replica see, and what a replica may send.
+//! What clients of a replica see, and which commands a replica may send to its primary.
 
 mod common;
 
@@ -12,7 +12,8 @@ fn field(info: &str, name: &str) -> u64 {
     value.and_then(|v| v.parse().ok()).expect(name)
 }
 
-/// CLIENT PAUSE WRITE: the data set must not change, so the primary's stream waits, too.
+/// During CLIENT PAUSE WRITE on a replica its data set must not change, so the primary's stream
+/// waits, too.
 #[test]
 fn a_pause_holds_the_primarys_stream() {
     let group = Group::new(1);
@@ -24,7 +25,7 @@ fn a_pause_holds_the_primarys_stream() {
     let mut reader = replica.connect();
     assert_eq!(reader.line("CLIENT PAUSE 1000000 WRITE"), "+OK\r\n");
     let applied = field(&info(replica), "slave_repl_offset");
-    // A small command, a large argument, and one behind it.
+    // The primary sends a small command, a command with a large argument, and a command behind it.
     writer.line("SET k 2");
     let long = "v".repeat(300_000);
     writer.line(&format!("SET long {long}"));
@@ -45,7 +46,7 @@ fn a_pause_holds_the_primarys_stream() {
     assert_eq!(reader.line("GET k"), "$1\r\n3\r\n");
 }
 
-/// A pause that begins while a large argument is being received.
+/// CLIENT PAUSE begins while the replica receives a large argument of its primary's stream.
 #[test]
 fn a_pause_within_a_large_argument() {
     let group = Group::new(1);
@@ -65,8 +66,8 @@ fn a_pause_within_a_large_argument() {
     assert_eq!(reader.line("EXISTS after long"), ":2\r\n");
 }
 
-/// Commands that were queued before the link broke need data that may be out of date by now. The
-/// text is that of Redis and of Valkey.
+/// EXEC is refused on a stale replica, because the commands that were queued before the link broke
+/// would read data that may be out of date. The error has Redis's text or Valkey's.
 #[test]
 fn a_transaction_on_a_stale_replica_is_aborted() {
     for words in ["yes", "no"] {
@@ -102,7 +103,8 @@ fn a_transaction_on_a_stale_replica_is_aborted() {
     }
 }
 
-/// Where expired keys stay, RANDOMKEY finds one of them rather than none.
+/// While expired keys are not deleted, as in a pause of writes, RANDOMKEY returns an expired key
+/// rather than none.
 #[test]
 fn a_random_key_may_be_an_expired_one_where_it_stays() {
     let server = Peer::aeris(SETTINGS);
@@ -122,7 +124,8 @@ fn a_random_key_may_be_an_expired_one_where_it_stays() {
     assert_eq!(other.line("RANDOMKEY"), "$-1\r\n");
 }
 
-/// The connection of a replica carries the stream: a reply would be a part of it.
+/// The connection to a replica carries the replication stream: a reply on it would become a part of
+/// the stream.
 #[test]
 fn a_replica_that_sends_a_command_with_a_reply_is_closed() {
     let server = Peer::aeris(SETTINGS);
@@ -149,7 +152,8 @@ fn an_offset_that_is_no_number_is_refused() {
     assert_eq!(conn.line("PING"), "+PONG\r\n");
 }
 
-/// A snapshot in a file is for its replicas, unless `save` wants such files.
+/// The child that saves a snapshot for replicas is ended when all of them have left, unless `save`
+/// has save points, for which the file is of use.
 #[test]
 fn a_child_whose_replicas_have_left_is_ended() {
     for (save, goes_on) in [("", false), ("900 1", true)] {
@@ -187,7 +191,7 @@ fn a_child_whose_replicas_have_left_is_ended() {
     }
 }
 
-/// A snapshot through a pipe is as fast as the slowest replica, which alone is blamed for it.
+/// A snapshot through a pipe is as fast as the slowest replica; only this replica is closed for it.
 #[test]
 fn a_replica_that_waits_for_a_slower_one_is_not_dropped() {
     let settings = ["--repl-diskless-sync", "yes", "--rdbcompression", "no"];

@@ -1,4 +1,5 @@
-//! What a replica refuses, what it redirects, and what it does with errors of its primary's stream.
+//! The commands that a replica refuses or redirects, and its reaction to errors in its primary's
+//! stream.
 
 mod common;
 
@@ -11,7 +12,7 @@ fn count_lines(server: &Peer, text: &str) -> usize {
     log.lines().filter(|line| line.contains(text)).count()
 }
 
-/// Waits until the replica has applied everything that the primary has fed to the stream.
+/// Waits until the replica has applied all commands that the primary has written to the stream.
 fn settle(primary: &Peer) {
     let mut c = primary.connect();
     c.line("SET settled 1");
@@ -152,7 +153,7 @@ fn demotion_redirects_or_unblocks_clients_that_wait() {
     assert_eq!(queued.line("EXEC"), "-ERR EXEC without MULTI\r\n");
 }
 
-/// Each setting makes the replica refuse a command of its own client, but not of its primary.
+/// Each setting makes the replica refuse a command of its own clients, but not of its primary.
 #[test]
 fn what_refuses_clients_does_not_refuse_the_primary() {
     let (primary, replica) = pair(&["--replica-ignore-maxmemory", "no"]);
@@ -214,12 +215,12 @@ fn what_refuses_clients_does_not_refuse_the_primary() {
     assert_eq!(count_lines(&replica, "CRITICAL"), 0);
 }
 
-/// Requests with the code of each reply, for a replica whose link is down and which must not be
+/// Scripts and the replies to them on a replica whose link is down and that must then not be read.
 /// read then.
 #[test]
 fn scripts_declare_what_they_may_do_on_a_stale_replica() {
     let replica = Peer::aeris(&["--replica-serve-stale-data", "no"]);
-    // Nothing listens there.
+    // No server listens on port 1.
     replica.connect().line("REPLICAOF 127.0.0.1 1");
     let mut c = replica.connect();
     for (script, start) in [

@@ -1,13 +1,12 @@
-//! Replication between processes: with the real servers on either side, and under what links,
-//! disks and processes do when they fail.
+//! Replication between processes: with Redis and Valkey on either side, and when links, disks and
+//! processes fail.
 //!
-//! - `cells`: the interoperability matrix. Eight of its cells run here, all of them by
-//!   `make interop`. `AERIS_CELLS` selects some by words of their names (`AERIS_CELLS="Redis7
-//!   swapdb"`).
-//! - `channels`: full syncs over two connections. Five of them run here, all of them by
-//!   `make interop`.
+//! - `cells`: the interoperability matrix. Eight of its cells run in this test, all cells by `make
+//!   interop`. `AERIS_CELLS` selects cells by words of their names (`AERIS_CELLS="Redis7 swapdb"`).
+//! - `channels`: full syncs over two connections. Five cases run in this test, all cases by `make
+//!   interop`.
 //! - `by_aof`: a restart by the AOF, which continues the history.
-//! - `loading`: what clients see while a replica loads, and what stays if that fails.
+//! - `loading`: what clients see while a replica loads, and which data stays if the load fails.
 
 #[path = "replication/by_aof.rs"]
 mod by_aof;
@@ -30,7 +29,8 @@ use cells::Cell;
 use channels::Cut;
 use nodes::ServerKind;
 
-/// The cell of this name. Without its peer nothing is tested, which `find_peer` reports.
+/// Runs the cell of the matrix with this name. Without its real server nothing is tested, which
+/// `find_peer` reports.
 fn cell(name: &str) {
     let cells = Cell::all();
     let mut named = cells.iter().filter(|cell| cell.name() == name);

@@ -1,9 +1,10 @@
 //! A link of replication that is cut at every byte of the handshake, the snapshot and the stream:
-//! afterwards it continues, and nothing is lost or applied twice.
+//! afterwards replication continues, and no command is lost or applied twice.
 //!
-//! - `pair`: the pure machines of both sides, joined by a pipe in memory. Every byte.
-//! - the real replica with a primary of this test, and the real primary with a replica of this
-//!   test, over sockets.
+//! - `pair`: the state machines of both sides, joined by a pipe in memory, which is cut at every
+//!   byte.
+//! - sockets: a replica process with a primary that the test implements, and a primary process with
+//!   a replica that the test implements.
 
 mod common;
 #[path = "replication_cuts/pair.rs"]
@@ -16,8 +17,8 @@ use std::time::Duration;
 use common::{Conn, Peer, multibulk};
 use pair::{Commands, Cut, ID, Primary, Replica, connect};
 
-/// A history of about `len` bytes: commands of all sizes, transactions, empty lines, keep-alives,
-/// inline commands. It ends with a complete command.
+/// A replication stream of about `len` bytes: commands of all sizes, transactions, empty lines,
+/// keep-alives, inline commands. It ends with a complete command.
 fn history(len: usize) -> Vec<u8> {
     let mut log = Vec::new();
     for n in 0.. {
@@ -45,8 +46,8 @@ fn history(len: usize) -> Vec<u8> {
     log
 }
 
-/// The offsets that a replica may have: the ends of commands outside of transactions, of
-/// transactions, and of empty lines.
+/// The offsets at which a replica may continue a stream: the ends of commands outside of
+/// transactions, of transactions, and of empty lines.
 fn ends(log: &[u8]) -> Vec<usize> {
     let (mut ends, mut at, mut in_transaction) = (Vec::new(), 0, false);
     let mut commands = Commands::default();
@@ -105,8 +106,8 @@ fn machines_that_are_cut_at_every_byte_continue() {
     println!("{cuts} cuts");
 }
 
-/// After the cut the replica finds another primary, which was promoted: it has a part of the
-/// history, and has continued it under a new id. Data of the replica beyond that part are dropped.
+/// After the cut the replica finds another primary, which was promoted: this primary has a part of
+/// the history, and has continued it under a new id. The replica drops its data beyond that part.
 #[test]
 fn machines_that_are_cut_at_every_byte_follow_a_promoted_primary() {
     let log = history(LEN);
@@ -134,7 +135,8 @@ fn machines_that_are_cut_at_every_byte_follow_a_promoted_primary() {
     assert!(full_syncs > 1000 && full_syncs < whole.replies - 1000);
 }
 
-/// A replica gets a snapshot if the backlog lacks bytes that it needs, and continues otherwise.
+/// After a cut, a replica gets a snapshot if the backlog lacks bytes that it needs; otherwise it
+/// continues.
 #[test]
 fn machines_that_are_cut_at_every_byte_outlive_a_short_backlog() {
     let log = history(LEN);
@@ -156,14 +158,14 @@ fn machines_that_are_cut_at_every_byte_outlive_a_short_backlog() {
     }
 }
 
-/// A number in INFO.
+/// The value of a field of INFO that is a number.
 fn number(c: &mut Conn, field: &str) -> usize {
     let text = c.line("INFO everything");
     let value = |line: &str| line.strip_prefix(field)?.strip_prefix(':')?.parse().ok();
     text.lines().find_map(value).expect("a number")
 }
 
-/// Replies to the commands of a handshake up to PSYNC, whose arguments it returns. `None`: the
+/// Replies to the commands of a handshake up to PSYNC, whose arguments it returns. `None` if the
 /// connection ended.
 fn handshake(stream: &mut TcpStream) -> Option<(Vec<u8>, Vec<u8>)> {
     let (mut commands, mut psync, mut buffer) = (Commands::default(), None, [0; 4096]);
@@ -180,8 +182,8 @@ fn handshake(stream: &mut TcpStream) -> Option<(Vec<u8>, Vec<u8>)> {
     psync
 }
 
-/// A replica's link to a primary of this test, up to PSYNC: the offset up to which it has the
-/// history.
+/// Accepts a replica's link up to PSYNC. Returns the link, and the offset up to which the replica
+/// has the history.
 fn accept(listener: &TcpListener) -> (TcpStream, usize) {
     let (mut stream, _) = listener.accept().expect("the replica");
     let timeout = Some(Duration::from_secs(30));
@@ -198,7 +200,7 @@ fn accept(listener: &TcpListener) -> (TcpStream, usize) {
     (stream, has)
 }
 
-/// Ends a connection so that all bytes arrive before its end.
+/// Ends a connection so that all bytes arrive at the peer before the end.
 fn finish(mut stream: TcpStream) {
     stream.shutdown(Shutdown::Write).expect("it is open");
     let _ = stream.read_to_end(&mut Vec::new());
@@ -211,7 +213,7 @@ fn empty_snapshot() -> Vec<u8> {
     std::fs::read(server.dir().join("dump.rdb")).expect("a file")
 }
 
-/// The digest of the data that these commands create.
+/// The DEBUG DIGEST of the data that these commands create in an empty server.
 fn digest_of(log: &[u8]) -> String {
     let server = Peer::aeris(&[]);
     let mut c = server.connect();
@@ -222,8 +224,8 @@ fn digest_of(log: &[u8]) -> String {
     server.connect().line("DEBUG DIGEST")
 }
 
-/// The real server as a replica. Each connection ends one byte later in the stream than the one
-/// before it. The next request must be for the end of the last complete command.
+/// A server process is the replica. Each connection ends one byte later in the stream than the one
+/// before it, and the next PSYNC must be for the end of the last complete command.
 #[test]
 fn a_real_replica_continues_after_each_cut_of_the_stream() {
     let log = history(LEN);
@@ -250,7 +252,8 @@ fn a_real_replica_continues_after_each_cut_of_the_stream() {
         had = *ends.iter().rev().find(|&&end| end <= cut).unwrap_or(&0);
         count += 1;
     }
-    // A reset connection may lose bytes that were not read; the replica requests them again.
+    // A connection that is reset may lose bytes that the replica has not read; the replica requests
+    // these bytes again.
     let (mut stream, mut has) = accept(&listener);
     assert_eq!(has, had);
     for _ in 0..20 {
@@ -267,8 +270,8 @@ fn a_real_replica_continues_after_each_cut_of_the_stream() {
     println!("{count} cuts");
 }
 
-/// The real server as a replica, with cuts of the handshake and the snapshot: it requests the
-/// snapshot again, and keeps its data until one is complete.
+/// A server process is the replica, and the handshake and the snapshot are cut: the replica
+/// requests the snapshot again, and keeps its data until a snapshot is complete.
 #[test]
 fn a_real_replica_keeps_its_data_until_a_snapshot_is_complete() {
     let replica = Peer::aeris(&[]);
@@ -283,7 +286,7 @@ fn a_real_replica_keeps_its_data_until_a_snapshot_is_complete() {
     let mut count = 0;
     for frame in &frames {
         for cut in 0..frame.len() {
-            // After REPLICAOF with another address, the server connects at once.
+            // After REPLICAOF with another address, the replica connects at once.
             let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
             let port = listener.local_addr().expect("an address").port();
             assert_eq!(c.line(&format!("REPLICAOF 127.0.0.1 {port}")), "+OK\r\n");
@@ -304,8 +307,8 @@ fn a_real_replica_keeps_its_data_until_a_snapshot_is_complete() {
     println!("{count} cuts");
 }
 
-/// The real server as a primary. Each connection continues one byte later in the stream, and is cut
-/// soon after; others are cut within their requests.
+/// A server process is the primary. Each connection of the test's replica continues one byte later
+/// in the stream, and is cut soon after; other connections are cut within their requests.
 #[test]
 fn a_real_primary_continues_at_each_byte_of_the_stream() {
     let primary = Peer::aeris(&[

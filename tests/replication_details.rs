@@ -1,4 +1,4 @@
-//! What a primary and its replicas show and obey: pauses, limits, timeouts, announcements, figures,
+//! Details of a primary and its replicas: pauses, limits, timeouts, announcements, fields of INFO,
 //! and the tools of Redis and Valkey that speak the protocol of a replica.
 
 mod common;
@@ -65,7 +65,7 @@ fn a_paused_primary_still_hears_and_feeds_its_replicas() {
     let mut c = primary.connect();
     c.line("CONFIG SET repl-ping-replica-period 1");
     assert_eq!(c.line("CLIENT PAUSE 1000000 ALL"), "+OK\r\n");
-    // Every connection to the primary waits, but the PINGs arrive and are acknowledged.
+    // The pause holds every connection to the primary, but its PINGs arrive and are acknowledged.
     let applied = number(replica, "slave_repl_offset");
     wait_for(replica, |_| number(replica, "slave_repl_offset") > applied);
     assert!(info(replica).contains("master_link_status:up"));
@@ -89,7 +89,8 @@ fn the_replication_streams_traffic_is_counted() {
         (primary, "instantaneous_output_repl_kbps"),
         (replica, "instantaneous_input_repl_kbps"),
     ] {
-        // The cron samples the rate ten times a second, and keeps the samples for a while.
+        // The cron samples the rate of bytes ten times a second, and INFO shows the mean of some
+        // samples.
         wait_for(server, |_| field(server, name) != "0.00");
     }
 }
@@ -146,7 +147,7 @@ fn a_replica_that_lags_beyond_its_limit_is_closed_and_comes_back() {
     let mut writer = group.primary.connect();
     let value = "x".repeat(1 << 20);
     let before = number(&group.primary, "client_output_buffer_limit_disconnections");
-    // The socket's buffers take some of it.
+    // The buffers of the sockets take some of the bytes.
     for _ in 0..64 {
         writer.cmd(&["SET", "k", &value]);
     }
@@ -260,7 +261,7 @@ fn client_list_and_monitor_show_both_ends_of_a_link() {
     assert!(list.contains(" cmd=set "), "{list}");
 }
 
-/// The real command-line clients.
+/// The command-line clients of Redis and Valkey that are installed.
 fn tools() -> impl Iterator<Item = std::path::PathBuf> {
     let names = ["redis-cli", "valkey-cli", "valkey-cli-9.1"];
     names.into_iter().filter_map(find_peer)
@@ -298,7 +299,7 @@ fn real_tools_take_snapshots_that_a_server_loads() {
     }
 }
 
-/// A tool that is ended with the test.
+/// A process of redis-cli or valkey-cli, which is ended when this value is dropped.
 struct Running(Child);
 
 impl Drop for Running {
@@ -359,14 +360,15 @@ fn the_primary_in_client_list_has_both_addresses() {
     );
     let local = value(&of_primary, "laddr=");
     assert_eq!(local, value(&of_replica, "addr="));
-    // CLIENT KILL finds the link by this address.
+    // CLIENT KILL LADDR finds the link by its local address.
     let killed = replica
         .connect()
         .line(&format!("CLIENT KILL LADDR {local}"));
     assert_eq!(killed, ":1\r\n");
 }
 
-/// A smaller value is accepted and raised, as by Redis 7.0 and 8.2 and Valkey 8.0 and 9.1.
+/// CONFIG SET accepts a smaller `repl-backlog-size` and raises it, like Redis 7.0 and 8.2 and
+/// Valkey 8.0 and 9.1.
 #[test]
 fn config_set_raises_a_small_backlog_to_16_kib() {
     let server = Peer::aeris(SETTINGS);
@@ -411,7 +413,7 @@ fn first_sync(replica: &Peer) -> Vec<(String, String)> {
     pairs.map(|(a, b)| (a.into(), b.into())).collect()
 }
 
-/// The primary creates the snapshot in a file, so that its size is not known yet.
+/// The primary writes the snapshot to a file first, so its size is not known when INFO is compared.
 #[test]
 fn a_first_sync_looks_as_in_redis() {
     let args = ["--repl-diskless-sync", "no", "--rdb-key-save-delay", "1000"];
@@ -456,7 +458,8 @@ fn attempts_and_times_of_the_link_are_counted() {
     });
     let total = number(replica, "master_total_sync_attempts");
     assert!(total > number(replica, "master_current_sync_attempts"));
-    // The link stays down; only the attempts are those of the new primary.
+    // After REPLICAOF with a new primary the link is still down; only the counted attempts begin
+    // anew.
     let down = number(replica, "master_link_down_since_seconds");
     replica.connect().line("REPLICAOF 127.0.0.1 1");
     wait_for(replica, |_| {
@@ -468,7 +471,7 @@ fn attempts_and_times_of_the_link_are_counted() {
     assert_eq!(field(replica, "master_link_down_since_seconds"), "-1");
 }
 
-/// A replica that requests a full sync, and neither loads it nor acknowledges anything.
+/// Requests a full sync as a replica that neither loads the snapshot nor acknowledges anything.
 fn stuck_replica(primary: &Peer) -> (Conn, String) {
     let mut replica = primary.connect();
     replica.line("REPLCONF listening-port 7");
@@ -500,7 +503,7 @@ fn after_two_overruns_the_next_full_sync_is_delayed() {
         "{reply}"
     );
     assert_eq!(refused.line("PING"), "+PONG\r\n", "it may ask again");
-    // Another replica, and another limit, are not concerned.
+    // A replica with another port, and a full sync after the limit was changed, are not delayed.
     let mut other = primary.connect();
     assert!(other.line("PSYNC ? -1").starts_with("+FULLRESYNC"));
     let limit = "replica 3mb 0 0";
@@ -510,7 +513,7 @@ fn after_two_overruns_the_next_full_sync_is_delayed() {
     assert!(reply.starts_with("+FULLRESYNC"), "{reply}");
 }
 
-/// The state of a process: T if it is stopped.
+/// Whether a process is stopped: its state in /proc is T.
 fn is_stopped(server: &Peer) -> bool {
     let path = format!("/proc/{}/stat", server.pid());
     std::fs::read_to_string(path).is_ok_and(|stat| stat.contains(") T "))
@@ -532,7 +535,7 @@ fn repl_pause_stops_the_process_at_its_step() {
         assert!(reply.starts_with("-ERR unknown subcommand"), "{reply}");
         let request = format!("REPLICAOF 127.0.0.1 {}", primary.port);
         assert_eq!(replica.connect().line(&request), "+OK\r\n");
-        // A stopped process answers nothing, so INFO can't be asked.
+        // The test can't wait by INFO, because a stopped process does not reply.
         let mut tries = 0;
         while !is_stopped(stops) {
             tries += 1;
@@ -546,7 +549,8 @@ fn repl_pause_stops_the_process_at_its_step() {
     }
 }
 
-/// A replica knows how old its data are when its primary says so. A real replica ignores the times.
+/// With `repl-ping-timestamps yes` a replica knows how old its data are. Redis as a replica ignores
+/// the times.
 #[test]
 fn pings_with_a_time_show_the_lag_of_a_replica() {
     let pings = ["--repl-ping-replica-period", "1"];
@@ -555,7 +559,7 @@ fn pings_with_a_time_show_the_lag_of_a_replica() {
     let replica = &group.replicas[0];
     let lag = |replica: &Peer| field(replica, "slave_repl_lag_ms").parse::<i64>();
     wait_for(replica, |_| lag(replica).is_ok_and(|lag| lag >= 0));
-    // While it stands still, the times get old.
+    // While the replica is stopped, the times that it has received get old.
     let stopped = Stopped::new(replica);
     let end = number(&group.primary, "master_repl_offset");
     wait_for(&group.primary, |_| {
@@ -596,7 +600,7 @@ fn writes_of_a_replicas_own_clients_are_counted() {
 /// The snapshot that follows the reply to PSYNC, without the mark that ends it.
 fn read_snapshot(replica: &mut Conn) -> Vec<u8> {
     let mut line = String::new();
-    // Empty lines keep the link alive.
+    // Empty lines keep the link alive until the snapshot is ready.
     while line.trim().is_empty() {
         line = replica.raw_line();
     }
@@ -622,12 +626,13 @@ fn a_replica_may_ask_for_a_snapshot_without_checksum() {
     }
 }
 
-/// Replicas that differ only in what they can do without share a snapshot, which then has both.
+/// Replicas that differ only in whether they can do without compression and checksum share a
+/// snapshot, which then has both.
 #[test]
 fn replicas_with_and_without_compression_share_a_snapshot() {
     let primary = Peer::aeris(SETTINGS);
     let mut c = primary.connect();
-    // The second replica comes before the delay of the first is over.
+    // The delay of diskless syncs is long, so that the second replica comes before it is over.
     c.line("CONFIG SET repl-diskless-sync-delay 60");
     c.line("CONFIG SET repl-diskless-sync-max-replicas 2");
     let value = "x".repeat(1000);
@@ -644,7 +649,7 @@ fn replicas_with_and_without_compression_share_a_snapshot() {
         replica
     });
     for replica in &mut replicas {
-        // Empty lines keep the connection alive meanwhile.
+        // Empty lines keep the link alive until the snapshot is ready.
         let mut line = replica.raw_line();
         while line.trim().is_empty() {
             line = replica.raw_line();
@@ -657,7 +662,7 @@ fn replicas_with_and_without_compression_share_a_snapshot() {
     }
 }
 
-/// Redis 8.6 asks for it when its link is fast.
+/// Redis 8.6 as a replica requests `rdb-no-compress` when its link is fast.
 #[test]
 fn a_replica_may_ask_for_a_snapshot_without_compression() {
     let primary = Peer::aeris(SETTINGS);

@@ -52,8 +52,8 @@ fn ten_thousand_idle_connections_cost_under_2_kb_each() {
     drop(warm);
 }
 
-/// If a web page makes a browser send HTTP to this port, no command runs, and the log names the
-/// connection. Earlier replies on the connection are dropped too.
+/// If a web page makes a browser send HTTP to the server's port, no command runs, and the log names
+/// the connection. Earlier replies on the connection are dropped too.
 #[test]
 fn an_http_request_is_cut_off_and_logged() {
     let mut server = Peer::aeris(&["--logfile", "log"]);
@@ -69,7 +69,7 @@ fn an_http_request_is_cut_off_and_logged() {
         first.get_or_insert(conn.local_addr().expect("an address"));
         conn.write_all(request).expect("send");
         let mut reply = Vec::new();
-        // The kernel resets a connection that is closed while it has unread bytes.
+        // The kernel resets a connection that the server closes while it has unread bytes.
         let end = conn.read_to_end(&mut reply).map_err(|e| e.kind());
         assert!(
             matches!(end, Ok(0) | Err(std::io::ErrorKind::ConnectionReset)),
@@ -161,7 +161,8 @@ fn a_client_that_never_reads_is_cut_off_at_its_limit() {
     }
     assert_eq!(other.line("PING"), "+PONG\r\n");
     assert_well(&mut server);
-    // Bytes that were sent before the connection was closed arrive, then its end.
+    // The bytes that were sent before the connection was closed arrive, then the end of the
+    // connection.
     let mut received = 0;
     let mut buffer = vec![0; 1 << 20];
     while let Ok(n) = deaf.read(&mut buffer) {
@@ -183,7 +184,7 @@ fn half_a_command_waits_and_harms_no_client() {
     assert_eq!(half.reply(), b"$-1\r\n");
 }
 
-/// As in Redis: when the reply to CLIENT KILL arrives, the peer of the killed client has the end of
+/// When the reply to CLIENT KILL arrives, as in Redis, the peer of the killed client has the end of
 /// its connection already.
 #[test]
 fn a_killed_client_sees_its_end_before_the_reply_is_sent() {
@@ -205,7 +206,8 @@ fn a_killed_client_sees_its_end_before_the_reply_is_sent() {
     }
 }
 
-/// What DEBUG and the tools print may come to a full disk or a closed pipe, which ended the server.
+/// Standard output of DEBUG commands and of the tools may be a full disk or a closed pipe, which
+/// once ended the server.
 #[test]
 fn a_standard_output_that_takes_nothing() {
     let full = || std::fs::File::create("/dev/full").expect("/dev/full");
@@ -233,7 +235,7 @@ fn a_standard_output_that_takes_nothing() {
     }
 }
 
-/// DEBUG LISTPACK takes every type that is kept as a listpack.
+/// DEBUG LISTPACK takes values of every type whose encoding is listpack.
 #[test]
 fn debug_listpack_of_every_type() {
     let server = Peer::aeris(&[]);

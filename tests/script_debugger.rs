@@ -1,11 +1,11 @@
 //! The debugger of scripts over a real connection, as a client of `redis-cli --ldb` sees it. A
-//! session is a list of commands with their replies, which the real redis-server must give, too.
+//! session is a list of debugger commands; redis-server must give the same replies.
 
 mod common;
 
 use common::{Conn, Peer};
 
-/// A script with various kinds of statements.
+/// A script with various kinds of statements, which the sessions debug.
 const SCRIPT: &str = "local a = 5
 local t = {1,2,{x=1},true,false}
 local function f(n)
@@ -23,7 +23,7 @@ local e = redis.pcall('nope')
 return {v, r}
 ";
 
-/// Begins a session, which stops at the first line.
+/// Begins a session of the debugger, which stops at the script's first line.
 fn begin(server: &Peer, mode: &str, script: &str) -> (Conn, String) {
     let mut c = server.connect();
     assert_eq!(c.line(&format!("script debug {mode}")), "+OK\r\n");
@@ -31,7 +31,7 @@ fn begin(server: &Peer, mode: &str, script: &str) -> (Conn, String) {
     (c, lines(&stop))
 }
 
-/// An array of lines as text.
+/// The lines of a reply that is an array of lines.
 fn lines(reply: &[u8]) -> String {
     let text = String::from_utf8_lossy(reply);
     let mut out = String::new();
@@ -44,7 +44,7 @@ fn lines(reply: &[u8]) -> String {
     out
 }
 
-/// All replies of a session, up to its end.
+/// Runs a session, and returns all replies up to its end.
 fn converse(server: &Peer, script: &str, commands: &[&str]) -> Vec<String> {
     let (mut c, first) = begin(server, "yes", script);
     let mut out = vec![first];
@@ -62,8 +62,8 @@ fn converse(server: &Peer, script: &str, commands: &[&str]) -> Vec<String> {
     out
 }
 
-/// A reply without the parts that always differ: addresses, and a text of Redis 7.0 that later
-/// versions have without the name.
+/// A reply of the debugger without the parts that always differ: addresses, and the word Redis in a
+/// text of Redis 7.0, which later versions leave out.
 fn comparable(answer: &str) -> String {
     let mut parts = answer.split("@0x");
     let mut out = parts.next().unwrap_or_default().to_string();
@@ -73,8 +73,7 @@ fn comparable(answer: &str) -> String {
     out.replace("Unknown Redis command", "Unknown command")
 }
 
-/// Runs the session on this server and, if it is installed, on the real one, and compares the
-/// replies.
+/// Runs a session on aeris and, if it is installed, on Redis 7.0, and compares the replies.
 fn compare(script: &str, commands: &[&str]) -> Vec<String> {
     let ours = converse(&Peer::aeris(&[]), script, commands);
     if let Some(redis) = Peer::redis(&[]) {
@@ -170,7 +169,8 @@ fn a_script_is_stepped_through_to_its_error() {
     );
 }
 
-/// Calls that are returned, of functions of the script and of the libraries, by several names.
+/// A script with calls in `return`, of its own functions and of library functions, by several
+/// names.
 const RETURNED_CALLS: &str = "local function f(x)
   local y = x + 1
   return y
@@ -208,7 +208,7 @@ fn a_line_is_stopped_at_once_however_many_calls_are_in_it() {
 fn aborted_scripts_end_at_once() {
     let answers = compare(SCRIPT, &["s", "abort"]);
     assert!(answers[3].starts_with("-ERR script aborted for user request script: "));
-    // A script that catches the error is stopped again.
+    // A script that catches the error of the abort is aborted again.
     let ours = converse(
         &Peer::aeris(&[]),
         "pcall(function()\n  local a = 1\nend)\nreturn 1",
@@ -239,7 +239,7 @@ fn others_are_served_during_a_session() {
     let (mut c, _) = begin(&server, "yes", SCRIPT);
     let mut other = server.connect();
     assert_eq!(other.line("incr n"), ":1\r\n");
-    // The session has a copy of the data set.
+    // The process of the session is a fork with a copy of the data set.
     assert_eq!(
         lines(&c.cmd(&["r", "get", "n"])),
         "<redis> get n\n<reply> NULL\n"

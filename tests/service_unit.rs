@@ -1,11 +1,11 @@
-//! Under systemd: what the unit of the package allows is enough for the server, and so is what
-//! Debian's `redis-server.service` allows, from start to stop.
+//! Under systemd: the system calls that the unit of the package allows are enough for the server,
+//! from start to stop, and so are those that Debian's `redis-server.service` allows.
 //!
 //! Both units have `SystemCallFilter=@system-service` and
 //! `SystemCallFilter=~ @privileged @resources`; any other system call ends the process with SIGSYS.
 //! The test installs the same filter before it starts the server, without systemd.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
-#![allow(unsafe_code)] // a filter is installed between fork and exec
+#![allow(unsafe_code)] // a seccomp filter is installed between fork and exec
 
 mod common;
 
@@ -63,7 +63,7 @@ const ALLOWED: &[u32] = &numbers![
 const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
 const EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
 const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
-/// Where `seccomp_data` has the arguments of the call, 8 bytes each.
+/// The offset in `seccomp_data` of the arguments of a system call, which have 8 bytes each.
 const ARGUMENTS: u32 = 16;
 
 fn statement(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
@@ -75,9 +75,10 @@ fn statement(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
     }
 }
 
-/// The filter as a program: compares the number of the call with each allowed one.
+/// The seccomp filter as a BPF program: compares the number of the system call with each allowed
+/// number.
 fn program() -> Vec<libc::sock_filter> {
-    // `seccomp_data` begins with the number.
+    // `seccomp_data` begins with the number of the system call.
     let mut program = vec![statement(LOAD, 0, 0, 0)];
     for &number in ALLOWED {
         program.push(statement(EQUAL, 0, 1, number));
@@ -103,8 +104,8 @@ fn install(program: &mut [libc::sock_filter]) -> io::Result<()> {
     }
 }
 
-/// Statements before `program` that refuse calls of this number whose argument, under a mask, has
-/// this value.
+/// BPF statements, to be put before `program`, that refuse system calls of this number if the
+/// argument, under a mask, has this value.
 fn refuse_argument(number: i64, argument: u32, mask: u32, value: u32) -> Vec<libc::sock_filter> {
     vec![
         statement(LOAD, 0, 0, 0),
@@ -116,7 +117,7 @@ fn refuse_argument(number: i64, argument: u32, mask: u32, value: u32) -> Vec<lib
     ]
 }
 
-/// `RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX`: other sockets get an error.
+/// `RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX`: sockets of other families get an error.
 fn refuse_other_families() -> Vec<libc::sock_filter> {
     let refusal = libc::SECCOMP_RET_ERRNO | libc::EAFNOSUPPORT as u32;
     vec![
@@ -130,8 +131,9 @@ fn refuse_other_families() -> Vec<libc::sock_filter> {
     ]
 }
 
-/// The filter of the package's unit: that of Debian's, and `MemoryDenyWriteExecute`,
-/// `RestrictAddressFamilies`. A forbidden call ends the process here; the unit returns an error.
+/// The filter of the package's unit: that of Debian's unit, `MemoryDenyWriteExecute` and
+/// `RestrictAddressFamilies`. In this test a forbidden system call ends the process; under the unit
+/// it returns an error.
 fn program_of_package() -> Vec<libc::sock_filter> {
     let (write_and_execute, execute) = (
         (libc::PROT_WRITE | libc::PROT_EXEC) as u32,
@@ -153,7 +155,7 @@ fn filtered_as_package(args: &[&str]) -> Peer {
     })
 }
 
-/// Starts the server under the unit's filter.
+/// Starts the server under the filter of Debian's unit.
 fn filtered(args: &[&str]) -> Peer {
     let mut program = program();
     Peer::aeris_with(args, |command| {
@@ -185,8 +187,8 @@ fn a_whole_life_passes_the_filter_of_the_packages_service() {
     whole_life(filtered_as_package(&["--appendonly", "yes"]));
 }
 
-/// From the disk of the primary and through its pipe, to the disk of the replica and past it; the
-/// name of the primary must be resolved.
+/// The snapshot comes from a file of the primary or through its pipe, and goes to a file of the
+/// replica or straight into memory; the replica must resolve the primary's name.
 #[test]
 fn a_full_sync_passes_the_filter_of_the_packages_service() {
     for diskless in ["no", "yes"] {
@@ -211,7 +213,7 @@ fn a_full_sync_passes_the_filter_of_the_packages_service() {
     }
 }
 
-/// The lines of the unit that the filters here stand for.
+/// The units of the package have the lines whose filters this test installs.
 #[test]
 fn the_packages_units_have_these_filters_and_are_rated_safe() {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/package");
@@ -227,7 +229,7 @@ fn the_packages_units_have_these_filters_and_are_rated_safe() {
         assert_eq!(of("MemoryDenyWriteExecute="), ["yes"], "{name}");
         let families = ["AF_INET AF_INET6 AF_UNIX"];
         assert_eq!(of("RestrictAddressFamilies="), families, "{name}");
-        // The exposure that is allowed, in tenths: 1.5 of 10.
+        // The exposure that `systemd-analyze security` may report: 1.5 of 10, given in tenths.
         let rating = std::process::Command::new("systemd-analyze")
             .args(["security", "--offline=yes", "--threshold=15", &path])
             .output();
@@ -291,7 +293,7 @@ fn whole_life(mut server: Peer) {
     assert_eq!(server.wait(), Some(0), "it ended by itself");
 }
 
-/// The test can fail: memory that can be written and executed ends a process.
+/// A test of the filter itself: a process that maps memory to be written and executed is ended.
 #[test]
 fn the_packages_filter_kills_what_makes_code() {
     use std::os::unix::process::ExitStatusExt;
@@ -312,7 +314,7 @@ fn the_packages_filter_kills_what_makes_code() {
     assert_eq!(status.expect("a child").signal(), Some(libc::SIGSYS));
 }
 
-/// The test can fail: a forbidden system call ends a process.
+/// A test of the filter itself: a process that makes a forbidden system call is ended.
 #[test]
 fn the_filter_kills_what_lowers_its_priority() {
     use std::os::unix::process::ExitStatusExt;

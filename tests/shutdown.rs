@@ -15,7 +15,7 @@ fn lagging(settings: &[&str]) -> (Group, Stopped) {
     (group, stopped)
 }
 
-/// A client that has called SHUTDOWN and waits.
+/// Sends SHUTDOWN on a new connection, which then waits for the reply.
 fn shutdown(server: &Peer, options: &[&str]) -> Conn {
     let mut c = server.connect();
     let argv = [&["SHUTDOWN"], options].concat();
@@ -119,7 +119,7 @@ fn abort_ends_the_wait() {
     );
 }
 
-/// A script that is busy has written a part of its changes: only a stop that saves nothing ends it.
+/// A busy script has run a part of its writes: only SHUTDOWN NOSAVE may end it.
 #[test]
 fn a_busy_script_is_not_saved() {
     let mut server = Peer::aeris(&["--busy-reply-threshold", "1"]);

@@ -1,7 +1,8 @@
-//! The stock configuration files of the peers: they start this server, and what CONFIG REWRITE
-//! makes of them starts the peer again.
+//! The stock configuration files of Redis and Valkey: aeris starts with them, and the files that
+//! its CONFIG REWRITE writes start Redis and Valkey again.
 //!
-//! `tests/facts/stock` has their lines without comments and without places (`dir`, `port`).
+//! `tests/facts/stock` has the lines of these files without comments, and without paths and ports
+//! (`dir`, `port`).
 
 mod common;
 
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use common::{Conn, Peer};
 
-/// A file, its lines, and the peer that loads it.
+/// The name of a stock file, its lines, and a function that starts a server of that version.
 type Stock = (&'static str, &'static str, fn(&[&str]) -> Option<Peer>);
 
 const FILES: [Stock; 5] = [
@@ -42,7 +43,7 @@ const FILES: [Stock; 5] = [
     ),
 ];
 
-/// A directory that is removed at the end.
+/// A directory for the files of a server, which is removed when it is dropped.
 struct Dir(PathBuf);
 
 impl Dir {
@@ -61,7 +62,7 @@ impl Drop for Dir {
     }
 }
 
-/// Settings that all peers have, of each form: number, memory, choice, list, text.
+/// Settings that all servers have, one or more of each form: number, memory, choice, list, text.
 const CHANGES: [(&str, &str); 8] = [
     ("maxmemory", "104857600"),
     ("maxmemory-policy", "allkeys-lru"),
@@ -76,7 +77,8 @@ const CHANGES: [(&str, &str); 8] = [
     ("timeout", "1234"),
 ];
 
-/// The lines that a rewrite adds for a test's arguments, which are paths and ports of this server.
+/// The text of a configuration file without paths and ports, which a rewrite adds for the arguments
+/// of the test.
 fn without_places(text: &str) -> String {
     let places = ["dir ", "port ", "bind ", "pidfile ", "logfile "];
     let lines = text
@@ -85,7 +87,7 @@ fn without_places(text: &str) -> String {
     lines.map(|line| format!("{line}\n")).collect()
 }
 
-/// Starts this server with the file, changes settings, and rewrites the file.
+/// Starts aeris with the file, changes settings by CONFIG SET, and rewrites the file.
 fn rewrite(dir: &Dir, path: &str) {
     let port = common::free_port();
     let mut server = Command::new(env!("CARGO_BIN_EXE_aeris-server"))

@@ -1,6 +1,7 @@
-//! Messages to systemd, the sockets that it hands over, and lines for its journal. The test is the
-//! other side of `NOTIFY_SOCKET`, and opens listening sockets as a socket unit does.
-#![allow(unsafe_code)] // files get their numbers between fork and exec
+//! Messages to systemd, the sockets that it hands over, and lines for its journal. The test reads
+//! the messages at `NOTIFY_SOCKET` in the place of systemd, and opens listening sockets as a socket
+//! unit does.
+#![allow(unsafe_code)] // inherited sockets get their numbers between fork and exec
 
 mod common;
 
@@ -18,7 +19,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::unistd::Pid;
 
-/// The socket of systemd, and the messages that came.
+/// The socket on which systemd would receive messages, and the lines of the messages so far.
 struct Systemd {
     socket: UnixDatagram,
     path: PathBuf,
@@ -41,7 +42,7 @@ impl Systemd {
         }
     }
 
-    /// Starts a server that finds this socket.
+    /// Starts a server whose `NOTIFY_SOCKET` is this socket.
     fn start(&self, args: &[&str]) -> Peer {
         let args = [&["--supervised", "systemd"], args].concat();
         Peer::aeris_with(&args, |command| self.prepare(command))
@@ -51,7 +52,8 @@ impl Systemd {
         command.env("NOTIFY_SOCKET", &self.path);
     }
 
-    /// Reads until a message to store files, and returns them.
+    /// Reads messages up to one that hands over files to be stored (FDSTORE=1), and returns the
+    /// files.
     fn stored_files(&mut self) -> Vec<OwnedFd> {
         loop {
             let mut message = [0; 4096];
@@ -64,8 +66,8 @@ impl Systemd {
             let mut files = Vec::new();
             for part in got.cmsgs().expect("room for all files") {
                 if let ControlMessageOwned::ScmRights(numbers) = part {
-                    // SAFETY: the kernel has opened them for this process, and nothing else has
-                    // their numbers.
+                    // SAFETY: the kernel has opened the files for this process, and nothing else
+                    // has their numbers.
                     files.extend(numbers.iter().map(|n| unsafe { OwnedFd::from_raw_fd(*n) }));
                 }
             }
@@ -151,12 +153,13 @@ fn the_watchdog_gets_its_message_also_from_a_long_script() {
     let mut other = server.connect();
     while !other.line("PING").starts_with("-BUSY") {}
     systemd.lines.clear();
-    // At most one of them was sent before the script.
+    // At most one WATCHDOG=1 was sent before the script began to run.
     for _ in 0..3 {
         systemd.wait_for("WATCHDOG=1");
     }
     assert_eq!(other.line("SCRIPT KILL"), "+OK\r\n");
-    // A save without turns announces a longer period, and sets it back.
+    // SAVE, during which the loop does not turn, announces a longer watchdog period, and then the
+    // old one again.
     while other.line("SAVE").starts_with("-BUSY") {}
     let longer = systemd.wait_for("WATCHDOG_USEC=");
     assert_ne!(longer, "WATCHDOG_USEC=200000");
@@ -195,14 +198,15 @@ fn another_supervisor_gets_no_messages() {
     assert!(systemd.socket.recv(&mut [0; 64]).is_err());
 }
 
-/// Gives the files the numbers from 3 on, as systemd does.
+/// Gives the listening sockets the file descriptors from 3 on, as systemd does.
 fn hand_over(command: &mut Command, files: Vec<RawFd>) {
     let count = files.len() as RawFd;
     command.env("LISTEN_FDS", count.to_string());
     // SAFETY: system calls and a write into a buffer on the stack; nothing is allocated.
     unsafe {
         command.pre_exec(move || {
-            // Out of the way first, so that no number is overwritten before it is moved.
+            // The sockets first get numbers above 100, so that no number is overwritten before its
+            // file is moved.
             for (at, &file) in files.iter().enumerate() {
                 check(libc::fcntl(file, libc::F_DUPFD, 100 + at as RawFd))?;
             }
@@ -222,7 +226,8 @@ fn check(result: libc::c_int) -> io::Result<()> {
     }
 }
 
-/// A server with inherited sockets. `LISTEN_PID` must be its process id, which the shell knows.
+/// Starts a server with inherited sockets. `LISTEN_PID` must be its process id, which only the
+/// shell that becomes the server knows.
 fn start_with_sockets(sockets: Vec<RawFd>, args: &[&str]) -> std::process::Child {
     start_prepared(sockets, args, |_| ())
 }
@@ -268,7 +273,7 @@ fn the_sockets_of_the_supervisor_are_used_and_survive_a_restart() {
         path.to_str().unwrap(),
     ];
     for _ in 0..2 {
-        // Both wait in the backlog: no server runs.
+        // Both connections wait in the backlog of the listening sockets, since no server runs.
         let mut early = Conn::new(port);
         let mut local = std::os::unix::net::UnixStream::connect(&path).expect("a backlog");
         let sockets = vec![unix.as_raw_fd(), tcp.as_raw_fd()];
@@ -288,8 +293,8 @@ fn the_sockets_of_the_supervisor_are_used_and_survive_a_restart() {
     let _ = std::fs::remove_file(&path);
 }
 
-/// Without a socket unit systemd keeps the sockets that it is given: a client that connects while
-/// the server restarts waits, and is served.
+/// Without a socket unit systemd keeps the sockets that the server hands over to it: a client that
+/// connects while the server restarts waits, and is served.
 #[test]
 fn stored_sockets_are_used_by_the_next_server() {
     let mut systemd = Systemd::new("store");
@@ -329,7 +334,8 @@ fn stored_sockets_are_used_by_the_next_server() {
     stop(next);
 }
 
-/// A socket that no setting names is closed, and the addresses of the settings are opened.
+/// An inherited socket whose address no setting names is closed, and the addresses of the settings
+/// are opened.
 #[test]
 fn a_socket_of_another_address_is_not_used() {
     let other = TcpListener::bind("127.0.0.1:0").expect("a port");

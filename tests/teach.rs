@@ -1,5 +1,5 @@
-//! The setting `teach`: each fault shows in the trace, and does not without the setting. The modes
-//! are distinguished by counts, not by times.
+//! The setting `teach`: each fault of a mode is visible in the trace, and is not there without the
+//! setting. The test compares counts, not times.
 
 mod common;
 #[path = "trace/json.rs"]
@@ -16,11 +16,11 @@ use json::{Span, Trace};
 /// A script that runs for 100 ms.
 const SPIN: &str = "local function now() local t = redis.call('TIME') return t[1] * 1000 + t[2] / 1000 end \
                     local began = now() repeat until now() - began > 100 return 1";
-/// The maximum number of bytes of one read, and of one client in a turn.
+/// The maximum number of bytes of one read, and that of one client's bytes in a turn.
 const READ_MAX: u64 = 64 * 1024;
 const TURN_BUDGET: u64 = 256 * 1024;
 
-/// A server that traces from now on, and a connection.
+/// Starts a server, begins a trace, and returns the server and a connection.
 fn traced(teach: &str, settings: &[&str]) -> (Peer, Conn) {
     let server = Peer::aeris(&[&["--teach", teach, "--unixsocket", "sock"], settings].concat());
     let mut c = server.connect();
@@ -43,7 +43,7 @@ fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     panic!("{what} does not come");
 }
 
-/// The bytes that were read in each call of a read handler.
+/// The number of bytes that each call of a read handler has read.
 fn bytes_of_calls(trace: &Trace) -> Vec<u64> {
     let sum = |at: usize| -> u64 {
         let inside = trace.of("read").filter(|read| read.parent == Some(at));
@@ -64,7 +64,8 @@ fn pings(bytes: u64) -> (Vec<u8>, usize) {
     (b"PING\r\n".repeat(count), count)
 }
 
-/// All bytes are in the socket before the server sees the first: one edge.
+/// Sends bytes while the server is stopped: they are all in the socket before the server sees the
+/// first, so the poll reports one edge.
 fn one_edge(teach: &str) -> (Peer, Conn, UnixStream, usize) {
     let (server, c) = traced(teach, &[]);
     let mut client = UnixStream::connect(server.dir().join("sock")).expect("connected");
@@ -110,14 +111,14 @@ fn no_drain_loses_the_rest_of_an_edge() {
         [&READ_MAX],
         "the rest is not read"
     );
-    // A new edge: with it, the old bytes are found.
+    // New bytes make a new edge, at which the server also reads the old bytes.
     client.write_all(b"PING\r\n").expect("sent");
     pongs(&mut client, count + 1);
 }
 
 #[test]
 fn level_never_sleeps() {
-    // Calls of a read handler in which nothing was there to be read.
+    // The number of calls of a read handler that found nothing to read.
     let idle = |trace: &Trace| bytes_of_calls(trace).iter().filter(|b| **b == 0).count();
     let (_server, mut c) = traced("no", &[]);
     for _ in 0..20 {
@@ -167,7 +168,8 @@ fn a_blocking_fsync_stops_the_loop() {
 
 #[test]
 fn without_a_budget_one_client_has_the_loop() {
-    // The largest number of bytes in one call while a client sends `total` bytes.
+    // The largest number of bytes in one call of the read handler while a client sends `total`
+    // bytes.
     let largest = |teach: &str, total: u64| {
         let (server, mut c) = traced(teach, &[]);
         let (bytes, count) = pings(total);

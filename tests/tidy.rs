@@ -1,4 +1,4 @@
-//! The rules of the house, as tests: layers, `unsafe`, lengths, words.
+//! The rules of the project, as tests: layers, `unsafe`, lengths, words.
 
 use std::collections::HashMap;
 use std::fs;
@@ -21,7 +21,7 @@ fn sources(dirs: &[&str]) -> Vec<Source> {
     files(dirs, "rs")
 }
 
-/// All files of a kind: `dirs` has the paths of files and of folders.
+/// All files whose names end with `kind`; `dirs` has the paths of files and of folders.
 fn files(dirs: &[&str], kind: &str) -> Vec<Source> {
     let mut todo: Vec<PathBuf> = dirs.iter().map(|dir| root().join(dir)).collect();
     let mut out = Vec::new();
@@ -54,8 +54,9 @@ fn report(problems: Vec<String>) {
     assert!(problems.is_empty(), "\n{}\n", problems.join("\n"));
 }
 
-/// The rooms of `src/`, from the ground up: a room may use itself and the rooms before it. `state`
-/// names every room, and every room may name `state::Server`. Tests may name anything.
+/// The rooms (folders and files) of `src/`, from the lowest layer up: a room may import itself and
+/// the rooms before it in this list. `state` names every room, and every room may name
+/// `state::Server`. Tests may name anything.
 const ROOMS: &[&str] = &[
     "util",
     "texts",
@@ -91,7 +92,7 @@ const ROOMS: &[&str] = &[
     "server",
 ];
 
-/// Arrows that run up, each with its reason: (file, what it names, reason).
+/// Imports from a room that is higher, each with its reason: (file, what the file names, reason).
 const UPWARD: &[(&str, &str, &str)] = &[
     (
         "src/commands/server/config.rs",
@@ -120,7 +121,7 @@ const UPWARD: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// Names at the root of the crate that belong to no room.
+/// Names at the root of the crate that do not belong to a room.
 const ROOT_NAMES: &[&str] = &[
     "REDIS_VERSION",
     "VALKEY_VERSION",
@@ -141,7 +142,7 @@ fn paths_used(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// `a::b::c` gives `a::b`; `{a, b::c}` gives both.
+/// The first two names of a path: `a::b::c` gives `a::b`; `{a, b::c}` gives `a` and `b::c`.
 fn first_names(rest: &str) -> Vec<String> {
     let name_end = |text: &str| {
         text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
@@ -175,7 +176,7 @@ fn depth(path: &str) -> usize {
     path.matches('/').count()
 }
 
-/// The longest chain of `super::` in the code.
+/// The length of the longest chain of `super::` in the code.
 fn longest_chain_of_super(text: &str) -> usize {
     let chains = (1..).take_while(|n| text.contains(&"super::".repeat(*n)));
     chains.last().unwrap_or(0)
@@ -244,7 +245,7 @@ fn arrows_run_downwards() {
 
 #[test]
 fn data_does_not_name_the_server() {
-    // The rooms up to `db` are data: their functions get what they need as parameters.
+    // The rooms up to `db` are data: their functions take what they need as parameters.
     let below = ROOMS.iter().position(|room| *room == "db").expect("a room");
     let mut problems = Vec::new();
     for source in sources(&["src"]) {
@@ -262,15 +263,16 @@ fn data_does_not_name_the_server() {
     report(problems);
 }
 
-/// Data that names `Server` for longer than one call, each with its reason: (file, field, reason).
+/// Fields of types by which data name `Server` for longer than one call: (file, field, reason).
 const HOLD_THE_SERVER: &[(&str, &str, &str)] = &[(
     "src/execute/busy.rs",
     "lent",
     "the loop, whose handlers are called with the server",
 )];
 
-/// The fields of the types of a file that name `Server`. Not those of a view, which borrows the
-/// server for one call and has a lifetime, and not functions that are called with the server.
+/// The fields of a file's types that name `Server`, as (index of the line, name). The fields of a
+/// view, which has a lifetime and borrows the server for one call, are left out, and so are
+/// functions that are called with the server.
 fn fields_that_name_the_server(text: &str) -> Vec<(usize, String)> {
     let mut out = Vec::new();
     let mut in_data = false;
@@ -339,7 +341,7 @@ fn state_rs_has_the_server_alone() {
         .filter(|line| !line.starts_with("use crate::"))
         .collect();
     assert_eq!(items, ["pub struct Server {"]);
-    // Each group of fields begins with a comment that names it.
+    // Each group of fields in `Server` begins with a comment that names the group.
     let (_, fields) = text
         .split_once("pub struct Server {\n")
         .expect("the struct");
@@ -389,7 +391,7 @@ fn commands_do_no_io_and_do_not_know_the_loop() {
     report(problems);
 }
 
-/// `word` stands in `code`, not as the end of a longer word.
+/// Whether `word` is in `code`, not as the end of a longer word.
 fn names(code: &str, word: &str) -> bool {
     code.match_indices(word).any(|(at, _)| {
         !code[..at].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':')
@@ -422,7 +424,7 @@ fn unsafe_lives_in_ds_and_sys() {
     report(problems);
 }
 
-/// Files that read clocks past the tape (`sys::tape`), each with the reason.
+/// Files that read a clock without the recording of `sys::tape`, each with the reason.
 const CLOCKS: &[(&str, &str)] = &[
     ("src/clock.rs", "passes the wall clock through the tape"),
     ("src/connection/tls/verify.rs", "TLS is not recorded"),
@@ -453,7 +455,8 @@ const CLOCKS: &[(&str, &str)] = &[
     ("src/sys/ticks.rs", "passes the counter through the tape"),
 ];
 
-/// What the loop's thread reads from a clock is recorded, or a replay would go another way.
+/// What the event loop's thread reads from a clock must be recorded, or a replay would go another
+/// way.
 #[test]
 fn clocks_are_read_through_the_tape() {
     let mut problems = Vec::new();
@@ -486,7 +489,7 @@ fn files_and_functions_are_short() {
         if lines.len() > FILE_LINES_MAX {
             problems.push(format!("{}: {} lines", source.path, lines.len()));
         }
-        // A test's function may be a long table.
+        // A function of a test may contain a long table.
         let test = is_test_file(&source.path) || source.path.contains("tests/");
         for (at, len) in functions(&lines) {
             if len > FUNCTION_LINES_MAX && !test {
@@ -501,7 +504,8 @@ fn files_and_functions_are_short() {
     report(problems);
 }
 
-/// Functions as rustfmt lays them out: from the line with `fn` to the closing brace at its indent.
+/// The functions of a file as rustfmt lays them out, as (index of the line, number of lines): from
+/// the line with `fn` to the closing brace at its indent.
 fn functions(lines: &[&str]) -> Vec<(usize, usize)> {
     let mut out = Vec::new();
     for (at, line) in lines.iter().enumerate() {
@@ -553,7 +557,7 @@ fn comments_have_at_most_100_columns() {
     report(problems);
 }
 
-/// Whether `line` names a path of this crate, `crate::room::..`, in the middle of the code.
+/// Whether `line` contains a path `crate::room::..` within the code, not in an import.
 fn names_a_path_inline(line: &str) -> bool {
     let code = line.split("//").next().unwrap_or("").trim_start();
     let is_import = code.starts_with("use ") || code.starts_with("pub");
@@ -564,7 +568,7 @@ fn names_a_path_inline(line: &str) -> bool {
         && at.is_some_and(|(at, found)| first_names(&code[at + found.len()..])[0].contains("::"))
 }
 
-/// The head of a file shows all that it uses; macros must name whole paths.
+/// The imports of a file show all that the file uses; macros must name whole paths.
 #[test]
 fn paths_of_other_rooms_are_imported() {
     let mut problems = Vec::new();
@@ -633,7 +637,7 @@ fn public_items(lines: &[&str]) -> Vec<(String, usize)> {
         };
         let name = rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
         let name: String = name.take(1).collect();
-        // A macro's `$name` is no item.
+        // The `$name` in a macro is not an item.
         if !name.is_empty() {
             out.push((name, at));
         }
@@ -641,12 +645,12 @@ fn public_items(lines: &[&str]) -> Vec<(String, usize)> {
     out
 }
 
-/// Whether a doc line is above the item at this line, before its attributes.
+/// Whether the item at this line has a doc line above its attributes.
 fn is_documented(lines: &[&str], at: usize) -> bool {
     let above = lines[..at].iter().rev().map(|line| line.trim());
     let mut attribute = false;
     for line in above {
-        // The last line of an attribute of several lines.
+        // An attribute of several lines ends with such a line.
         attribute |= line == ")]" || line == "]";
         if attribute || line.starts_with("#[") {
             attribute &= !line.starts_with("#[");
@@ -700,7 +704,7 @@ fn public_items_are_used() {
             let excused = UNUSED
                 .iter()
                 .any(|(file, item, _)| *file == source.path && *item == name);
-            // This file names the excused ones as texts.
+            // In this file, `UNUSED` names the excused items as texts, which are counted, too.
             let uses = count[&name] - 1 - usize::from(excused);
             if (uses == 0) != excused {
                 let problem = if excused { "is used" } else { "is not used" };
@@ -746,7 +750,7 @@ fn dependencies_are_used() {
     report(problems);
 }
 
-/// Words that make people of data and code, or that hide a parameter.
+/// Words that describe data and code as people, or that hide a parameter.
 const BANNED_WORDS: [&str; 10] = [
     "who",
     "whom",
@@ -767,7 +771,7 @@ fn banned_words(text: &str) -> Vec<String> {
     banned.map(str::to_string).collect()
 }
 
-/// Words of pages, outside of their blocks of code.
+/// The pages (`*.md`) use no banned word outside of their blocks of code.
 #[test]
 fn pages_use_plain_words() {
     let mut problems = Vec::new();
@@ -832,7 +836,8 @@ fn other_comments() -> Vec<(String, usize, String)> {
 
 #[test]
 fn comments_of_other_files_are_plain_and_short() {
-    // Prose for the user, which editors wrap, and data in which a comment is a row.
+    // Lines may be long in prose for users, which editors wrap, and in data where a comment is a
+    // row.
     let wide = ["redis.conf", "Cargo.toml", ".txt"];
     let mut problems = Vec::new();
     for (path, at, line) in other_comments() {
@@ -848,15 +853,16 @@ fn comments_of_other_files_are_plain_and_short() {
 
 #[test]
 fn code_of_the_server_uses_plain_words() {
-    // Comments, texts for the log, and names of variables.
+    // All text of the code is searched: comments, texts for the log, names of variables.
     let mut problems = Vec::new();
     for source in sources(&["src"]) {
-        // The warning of an HTTP request is Redis's text. In tests, users have such names.
+        // The warning about an HTTP request is Redis's text; in tests, users of ACL have such
+        // names.
         if is_test_file(&source.path) || source.path == "src/execute/cross_protocol.rs" {
             continue;
         }
         for (at, line) in source.text.lines().enumerate() {
-            // Redis's log line about a node that comes back.
+            // A log line of Redis about a cluster node that comes back has a banned word.
             let line = line.replace("nobody is serving its slots", "");
             let banned = banned_words(&line).into_iter();
             problems.extend(banned.map(|word| format!("{}:{}: {word}", source.path, at + 1)));
@@ -877,7 +883,7 @@ fn comments_and_names_use_plain_words() {
             let text = match (is_comment, names_a_function) {
                 (true, _) => code,
                 (_, true) => name,
-                // A comment behind the code.
+                // A comment behind the code on its line.
                 _ => code.split_once(" // ").map_or("", |(_, comment)| comment),
             };
             let banned = banned_words(text).into_iter();

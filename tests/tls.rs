@@ -1,9 +1,9 @@
-//! TLS: clients, certificates, reloads, and peers that behave badly. The certificates are made by
-//! the command `openssl` for each test.
+//! TLS: clients, certificates, reloads, and clients that break the protocol. The certificates are
+//! made by the command `openssl` for each test.
 //!
-//! - `bus`: nodes of a cluster, also with a real one.
-//! - `certificates`: authorities and certificates in a directory of the test's own.
-//! - `links`: replication and MIGRATE by TLS, also with the real servers.
+//! - `bus`: nodes of a cluster, also with a node of Valkey or Redis.
+//! - `certificates`: authorities and certificates in a directory for each test.
+//! - `links`: replication and MIGRATE by TLS, also with Redis and Valkey.
 
 #[path = "tls/bus.rs"]
 mod bus;
@@ -22,7 +22,7 @@ use common::{Conn, Peer, multibulk};
 use rustls::HandshakeKind;
 use rustls::version::{TLS12, TLS13};
 
-/// Tries `condition` until it holds, for up to a minute.
+/// Waits until `condition` is true, for up to a minute.
 fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let began = Instant::now();
     while !condition() {
@@ -40,12 +40,12 @@ fn a_client_over_tls_gets_what_a_plain_one_gets() {
         let mut client = files.client().version(version).connect();
         assert_eq!(client.line("SET k v"), "+OK\r\n");
         assert_eq!(plain.line("GET k"), "$1\r\nv\r\n");
-        // More than a record, and more than a socket holds, in both directions.
+        // The value is larger than a TLS record and than a socket's buffers, in both directions.
         let big = vec![b'x'; 5_000_000];
         assert_eq!(client.cmd(&[b"SET", &b"big"[..], &big]), b"+OK\r\n");
         let echoed = client.cmd(&["GET", "big"]);
         assert!(echoed.len() == big.len() + 12 && echoed.ends_with(b"xx\r\n"));
-        // A pipeline.
+        // A pipeline of requests in one write.
         let requests = multibulk(&["INCR", "n"]).repeat(20_000);
         client.send(&requests);
         let last = (0..20_000).map(|_| client.reply()).last();
@@ -71,8 +71,8 @@ fn handshakes_are_in_the_trace() {
     assert!(trace.contains("\"cat\":\"handshake\""), "{trace}");
 }
 
-/// Replies that a client does not read fill the socket in the middle of a record; all of them
-/// arrive, once and in order, when it reads again.
+/// Replies that a client does not read fill the socket in the middle of a TLS record; all replies
+/// arrive, once and in order, when the client reads again.
 #[test]
 fn a_client_that_reads_late_gets_every_byte() {
     let files = Certificates::new();
@@ -212,7 +212,7 @@ fn new_certificates_replace_the_old_ones_or_are_refused() {
         assert!(reply.ends_with(REFUSED), "{}: {reply}", bad.certificate);
     }
     assert_eq!(shown(&files), second);
-    // A key with a passphrase.
+    // The private key has a passphrase, which `tls-key-file-pass` must give.
     let sealed = files.with_passphrase(&other, "secret");
     assert!(set(&mut plain, &sealed).ends_with(REFUSED));
     let with = |pass| {
@@ -263,7 +263,7 @@ fn changed_files_are_loaded_by_interval_and_by_sighup() {
     replace("third");
     until("the interval", || shown() != second);
     let third = shown();
-    // A certificate that can't be used changes nothing.
+    // A reload with a certificate that can't be used keeps the present certificate.
     std::fs::write(&files.server.certificate, "broken").expect("a file");
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGHUP).expect("a process");
     std::thread::sleep(Duration::from_millis(1500));
@@ -332,7 +332,7 @@ fn the_wrong_protocol_on_a_port_is_an_error_of_that_connection() {
     let files = Certificates::new();
     let log = files.text("log", "").certificate;
     let server = Peer::aeris(&files.settings(&["--tls-auth-clients", "no", "--logfile", &log]));
-    // A plain client on the TLS port.
+    // A client without TLS connects to the TLS port.
     for request in [
         &b"PING\r\n"[..],
         &multibulk(&["PING"]),
@@ -348,10 +348,10 @@ fn the_wrong_protocol_on_a_port_is_an_error_of_that_connection() {
         let mut answer = Vec::new();
         let ended = stream.read_to_end(&mut answer);
         let reset = ended.is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock);
-        // No alert either: this client would take it for a reply.
+        // The server sends no TLS alert either: a client without TLS would take it for a reply.
         assert!(!reset && answer.is_empty(), "{answer:?}");
     }
-    // Something else within a session that has begun as TLS does gets an alert.
+    // Bytes that break the protocol, after a start of a TLS record, get an alert.
     let mut stream = TcpStream::connect(("127.0.0.1", files.port)).expect("connected");
     stream
         .write_all(&[22, 3, 1, 0, 5, 99, 0, 0, 1, 0])
@@ -361,7 +361,7 @@ fn the_wrong_protocol_on_a_port_is_an_error_of_that_connection() {
     assert_eq!(answer.first(), Some(&21), "{answer:?}");
     let log = std::fs::read_to_string(&log).expect("a log");
     assert!(log.contains("the peer does not speak TLS"), "{log}");
-    // A TLS client on the plain port gets no answer, or an error.
+    // A TLS client that connects to the plain port gets no reply, or an error.
     let mut stream = TcpStream::connect(("127.0.0.1", server.port)).expect("connected");
     stream
         .write_all(&[22, 3, 1, 0, 2, 13, 10, 22, 13, 10])
@@ -370,7 +370,8 @@ fn the_wrong_protocol_on_a_port_is_an_error_of_that_connection() {
     assert!(files.client().works());
 }
 
-/// Handshakes that never end take no place of a client: neither within `maxclients` nor in time.
+/// Handshakes that never end keep no client out: neither by `maxclients` nor by the time that they
+/// cost.
 #[test]
 fn stuck_handshakes_keep_no_client_out() {
     stuck_handshakes("50");
@@ -389,7 +390,7 @@ fn stuck_handshakes(maxclients: &str) {
     let mut stuck = Vec::new();
     for n in 0..1000 {
         if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", files.port)) {
-            // Some begin a handshake, some are silent.
+            // Half of the clients begin a handshake, the others are silent.
             if n % 2 == 0 {
                 let _ = stream.write_all(&[22, 3, 1, 2, 0, 1, 0]);
             }
@@ -405,7 +406,7 @@ fn stuck_handshakes(maxclients: &str) {
             .is_some_and(|reply| reply == "+PONG\r\n")
     });
     until("a TLS client finds a place", || files.client().works());
-    // The time of the waiting handshakes ends.
+    // The time limit of the stuck handshakes ends.
     until("closed", || {
         let last = stuck.last_mut().expect("some");
         last.set_read_timeout(Some(Duration::from_millis(50)))
@@ -415,7 +416,7 @@ fn stuck_handshakes(maxclients: &str) {
     });
 }
 
-/// Damaged records, and streams cut at any place, end their connection and nothing else.
+/// Damaged TLS records, and streams that are cut at any byte, end their own connection only.
 #[test]
 fn damaged_records_end_their_connection_only() {
     let files = Certificates::new();
@@ -423,7 +424,7 @@ fn damaged_records_end_their_connection_only() {
     let mut stays = files.client().connect();
     for round in 0..60usize {
         let mut damaged = files.client().damage(round).open();
-        // Whatever happens is right, but for an end of the server.
+        // Any reply or none is right, as long as the server does not end.
         let _ = damaged.try_line("PING");
         let _ = damaged.try_line("PING");
     }

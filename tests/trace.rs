@@ -1,4 +1,4 @@
-//! The trace of the event loop: its file, what is in it, the flight recorder.
+//! The trace of the event loop: the file that it is written to, its events, the flight recorder.
 
 mod common;
 #[path = "trace/json.rs"]
@@ -13,7 +13,7 @@ use aeris::observe::trace::event::EventKind;
 use common::{Conn, Peer, find_peer, free_port, multibulk, parse_reply};
 use json::Trace;
 
-/// A script that runs for a time in milliseconds.
+/// A Lua script that runs for the number of milliseconds in `ARGV[1]`.
 const SPIN: &str = "local function now() local t = redis.call('TIME') return t[1] * 1000 + t[2] / 1000 end \
                     local began = now() repeat until now() - began > tonumber(ARGV[1]) return 1";
 
@@ -30,7 +30,7 @@ fn ok(c: &mut Conn, line: &str) {
     assert_eq!(c.line(line), "+OK\r\n", "{line}");
 }
 
-/// A number of TRACE STATUS: the one after the name, behind `section`.
+/// The number behind `name`, in the section `section` of TRACE STATUS.
 fn status(c: &mut Conn, section: &str, name: &str) -> i64 {
     let text = c.line("TRACE STATUS");
     let (_, rest) = text.split_once(section).expect("the section");
@@ -51,7 +51,7 @@ fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     panic!("{what} does not come");
 }
 
-/// The trace in a file, when all of it is written.
+/// Waits until a file contains a whole trace, and reads it.
 fn wait_for_file(path: &Path) -> Trace {
     let mut text = Vec::new();
     wait_until("the file", || {
@@ -119,7 +119,7 @@ fn what_runs_in_a_script_is_part_of_it() {
     assert_eq!(request.expect("the request").number("commands"), 1);
 }
 
-/// The bytes of each `reply build`, with the name of the command around it.
+/// The number of bytes in each `reply build` event, with the name of the command in which it lies.
 fn builds(trace: &Trace) -> Vec<(&str, u64)> {
     let spans = trace.of("reply build");
     let named = spans.map(|span| {
@@ -143,10 +143,10 @@ fn a_long_reply_is_built_within_its_command() {
         ("LRANGE", reply_bytes("LRANGE list 0 -1")),
         ("LRANGE", reply_bytes("LRANGE list 0 31")),
         ("SORT", reply_bytes("SORT list")),
-        // The length is known at the end.
+        // The length of the reply of KEYS is known only at its end.
         ("KEYS", reply_bytes("KEYS nothing")),
     ];
-    // Short replies are parts of their commands.
+    // Short replies have no `reply build` event.
     reply_bytes("LRANGE list 0 30");
     reply_bytes("LLEN list");
     ok(&mut c, "TRACE STOP");
@@ -160,7 +160,8 @@ fn a_long_reply_is_built_within_its_command() {
     assert!(sort.start < of_sort.start && sort.end == of_sort.end);
 }
 
-/// The reply of a transaction is built by its commands, of which each has its own.
+/// The reply of EXEC has no `reply build` event; the commands of the transaction have their own
+/// events.
 #[test]
 fn a_transaction_has_no_reply_build_but_its_commands_have() {
     let server = Peer::aeris(&[]);
@@ -196,7 +197,8 @@ fn a_full_ring_keeps_the_newest() {
     c.line("ECHO last");
     let trace = dump(&mut c);
     let kept = trace.spans.iter().filter(|span| span.is_in_loop()).count();
-    // The turn and the call of the read handler that have not ended come on top.
+    // The ring keeps 100 events; the turn and the call of the read handler that have not ended are
+    // added.
     assert_eq!(kept, 102);
     assert!(trace.of("command").any(|span| span.name == "ECHO"));
     ok(&mut c, "TRACE STOP");
@@ -230,9 +232,9 @@ fn short_events_are_left_out() {
     assert_eq!(trace.facts["slower-than-us"], "5000");
 }
 
-/// Uses each part of the loop once.
+/// Makes the event loop do each kind of work once.
 fn drive(_: &Peer, c: &mut Conn) {
-    // The AOF's threads write and sync (appendfsync always), a child is forked and ends.
+    // The AOF's threads write and sync (`appendfsync always`), and a child is forked and ends.
     for n in 0..20 {
         c.line(&format!("RPUSH list {n}"));
     }
@@ -246,7 +248,8 @@ fn drive(_: &Peer, c: &mut Conn) {
     c.line("UNLINK large");
     c.line("BGSAVE");
     c.line("SET gone 1 PX 1");
-    // A table that the cron resizes between two commands, and keys that must go.
+    // The table of keys grows, so that the cron resizes it between two commands; then keys are
+    // evicted.
     for part in 0..30 {
         let keys: Vec<String> = (0..200).map(|n| format!("key:{part}:{n}")).collect();
         let pairs = keys.iter().flat_map(|key| [key.as_str(), "value"]);
@@ -256,18 +259,18 @@ fn drive(_: &Peer, c: &mut Conn) {
     c.line("CONFIG SET maxmemory 1");
     c.line("SET more 1");
     c.line("CONFIG SET maxmemory 0");
-    // The loop waits for the disk when the AOF is closed.
+    // CONFIG SET appendonly no closes the AOF, for which the loop waits for the disk.
     c.line("CONFIG SET appendonly no");
     c.line("CONFIG SET appendonly yes");
 }
 
-/// Nested turns and full sockets. The script records so many events that those of `drive` leave the
-/// ring of the trace.
+/// Makes nested turns and full sockets. The script makes so many events that the events of `drive`
+/// are overwritten in the ring of the trace.
 fn drive_long_commands(server: &Peer, c: &mut Conn) {
     let mut other = server.connect();
     other.send(&multibulk(&["EVAL", SPIN, "0", "100"]));
     other.reply();
-    // A socket that is full, and written to again.
+    // The replies fill the socket of a client, which the server writes to again when it has room.
     c.line(&format!("SET big {}", "x".repeat(1000)));
     c.line("SETRANGE big 3000000 x");
     let mut slow = server.connect();
@@ -279,7 +282,7 @@ fn drive_long_commands(server: &Peer, c: &mut Conn) {
     }
 }
 
-/// Settings with which `drive` and `drive_long_commands` make most kinds of events.
+/// Settings with which `drive` and `drive_long_commands` make most kinds of events of the trace.
 const EVENTFUL: &[&str] = &[
     "--appendonly",
     "yes",
@@ -294,7 +297,7 @@ fn every_kind_of_event_occurs() {
     let server = Peer::aeris(&[EVENTFUL, &["--hz", "500"]].concat());
     let mut c = server.connect();
     ok(&mut c, "TRACE START EVENTS 20000");
-    // Of a server that is no node and has no TLS; the others have tests of their own.
+    // Kinds of events that need a cluster node or TLS, which have tests of their own.
     let elsewhere = [
         EventKind::Handshake,
         EventKind::BusRead,
@@ -312,7 +315,7 @@ fn every_kind_of_event_occurs() {
         }
         missing.is_empty()
     });
-    // A child has a thread of its own in the picture.
+    // In a trace, a forked child has a thread of its own.
     wait_until("the child", || {
         dump(&mut c).of("child").next().is_some() || c.line("BGSAVE").is_empty()
     });
@@ -459,7 +462,7 @@ fn trace_out_has_the_whole_life_of_the_server() {
     assert_eq!(began, Some(0), "the first event is the first turn");
 }
 
-/// The rows of queries about a trace, from Perfetto's own program.
+/// Runs SQL queries about a trace in Perfetto's own program, and returns the rows.
 fn ask_trace_processor(program: &Path, trace: &Path, queries: &[&str]) -> String {
     let mut command = Command::new(program);
     let out = command.arg(trace).args(queries).output().expect("a run");
@@ -493,7 +496,8 @@ fn perfetto_reads_a_trace() {
     }
     let by_category = "select category, count(*) from slice group by category order by category";
     assert_eq!(ask(&[by_category]), counts);
-    // An arrow goes from the span in which a request is read to the one in which its reply is sent.
+    // An arrow goes from the span in which a request is read to the span in which its reply is
+    // sent.
     let arrows = "select count(*) from flow join slice a on slice_out = a.id \
                   join slice b on slice_in = b.id where a.ts <= b.ts";
     assert_eq!(ask(&[arrows]), format!("{}\n", trace.arrows.len()));
@@ -503,7 +507,7 @@ fn perfetto_reads_a_trace() {
                   where s.category = 'before_sleep'";
     let threads = "select count(*) from thread where name = 'event loop'";
     assert_eq!(ask(&[escapes, around, threads]), "0\nturn\n1\n");
-    // The times of all commands add up to the same nanosecond.
+    // The durations of all commands add up to the same number of nanoseconds in Perfetto and here.
     let commands = trace.of("command");
     let sum: u64 = commands.map(|span| span.end - span.start).sum();
     let total = "select sum(dur) from slice where category = 'command'";

@@ -1,4 +1,5 @@
-//! Transcripts: requests and replies as data (`tests/transcripts/*.txt`), replayed in this process.
+//! Transcripts: requests and replies as data (`tests/transcripts/*.txt`), run in the process of the
+//! test.
 //!
 //! ```text
 //! # a comment
@@ -17,7 +18,7 @@ use aeris::config::{Config, Enable};
 use aeris::networking::query;
 use aeris::state::Server;
 
-/// One request and its expected reply.
+/// A request of a transcript and its expected reply.
 struct Exchange {
     line: usize,
     request: String,
@@ -99,8 +100,8 @@ fn replayed_in_process() {
     }
 }
 
-/// Where Redis and Valkey differ, this server's reply is one of the two; tests/words.rs tests
-/// which.
+/// The transcripts get the expected replies from Redis 7.0 or Valkey 8.0: where the two differ, the
+/// reply of aeris is one of both; tests/words.rs tests which.
 #[test]
 fn replayed_against_the_real_servers() {
     let (Some(redis), Some(valkey)) = (common::Peer::redis(&[]), common::Peer::valkey(&[])) else {
@@ -117,7 +118,8 @@ fn replayed_against_the_real_servers() {
             reply,
         } in exchanges
         {
-            // Newer than the installed servers: these transcripts follow the documentation.
+            // The commands of these transcripts are newer than the installed servers; the replies
+            // are those of the documentation.
             if name.starts_with("newer") {
                 continue;
             }
@@ -135,7 +137,7 @@ fn replayed_against_the_real_servers() {
     }
 }
 
-/// The number of replies in `expected`, unless an error comes first: none after CLIENT REPLY OFF,
+/// Reads as many replies as `expected` has, or up to the first error: none after CLIENT REPLY OFF,
 /// several if messages follow the reply.
 fn replies_like(conn: &mut common::Conn, expected: &str) -> String {
     let mut got = String::new();

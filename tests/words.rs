@@ -1,8 +1,9 @@
 //! The texts of Redis and of Valkey, between which the setting `extended-redis-compatibility`
 //! selects; `yes`, Redis's texts, is the default.
 //!
-//! Each case is a list of requests, and the last reply in both forms. This server runs them in both
-//! modes, within this process; redis-server and valkey-server run them too, if they are installed.
+//! Each case is a list of requests, and the last reply in both forms. aeris runs the requests in
+//! both modes, within the process of the test; redis-server and valkey-server run them too, if they
+//! are installed.
 
 mod common;
 
@@ -16,7 +17,7 @@ struct Case {
     requests: &'static [&'static str],
     redis: &'static str,
     valkey: &'static str,
-    /// Valkey 8.0 has another text; a newer version has this one.
+    /// Whether the text is that of a newer Valkey, while Valkey 8.0 has another text.
     newer: bool,
 }
 
@@ -40,7 +41,7 @@ impl Case {
     }
 }
 
-/// Registers a function in a library.
+/// The request that loads a library which registers a function with these arguments.
 macro_rules! register {
     ($arguments:literal) => {
         concat!(
@@ -53,7 +54,7 @@ macro_rules! register {
 }
 
 const CASES: &[Case] = &[
-    // Scripts.
+    // The texts of scripts.
     case(
         &["EVALSHA ffffffffffffffffffffffffffffffffffffffff 0"],
         "-NOSCRIPT No matching script. Please use EVAL.",
@@ -111,7 +112,7 @@ const CASES: &[Case] = &[
         "-ERR Could not find scripting engine 'py'",
     )
     .newer(),
-    // Functions.
+    // The texts of functions.
     case(
         &[register!("()")],
         "-ERR Error registering functions: ERR wrong number of arguments to redis.register_function",
@@ -200,7 +201,7 @@ const CASES: &[Case] = &[
         "*1\r\n+OK",
         "-EXECABORT Transaction discarded because of previous errors.",
     ),
-    // Other behaviour that differs.
+    // Other behaviour in which Redis and Valkey differ.
     case(
         &["SCAN 0 TYPE nosuch"],
         "*2\r\n$1\r\n0\r\n*0",
@@ -314,7 +315,7 @@ fn the_words_change_with_the_setting_at_run_time() {
         "+OK\r\n"
     );
     assert!(said(evalsha).ends_with("No matching script.\r\n"));
-    // The texts of HELP and COMMAND change, too.
+    // The setting also changes the texts of HELP and COMMAND.
     assert!(said("CLIENT HELP").contains("(NORMAL|PRIMARY|REPLICA|PUBSUB)"));
     assert!(said("COMMAND INFO multi").contains("no_multi"));
     assert_eq!(

@@ -6,13 +6,13 @@
 //! TARGET_FLAGS; `.cargo/config.toml` sets it with `force`, since no other tool reads a variable of
 //! this name. (CFLAGS and TARGET_CFLAGS, which users may set, are not changed.)
 //!
-//! Cargo reads that file only when it runs inside this tree. `cargo install --git`, a vendoring
-//! tool or a distribution's build don't, and would build a server that crashes on the `redis.call`
-//! of an unknown command. A build script can't set the environment of another crate's build, so it
-//! checks it and prints what to do.
+//! Cargo reads `.cargo/config.toml` only when it runs inside this tree. `cargo install --git`, a
+//! vendoring tool or a distribution's build don't, and would build a server that crashes on the
+//! `redis.call` of an unknown command. A build script can't set the environment of another crate's
+//! build, so it checks the variable and prints what to do.
 //!
 //! A LuaJIT that was built without the flag is not built again when the flag is set, since cargo
-//! does not know that it depends on the variable. Such a build lies beside this script's own
+//! does not know that LuaJIT depends on the variable. Such a build lies beside this script's own
 //! output; it is recognised by a function that only unwinding like C++ needs.
 
 use std::fs;
@@ -50,8 +50,8 @@ fn main() {
 }
 
 /// The newest LuaJIT in `target/PROFILE/build/mlua-sys-HASH/out`; this script's output is in
-/// `target/PROFILE/build/aeris-HASH/out`. The layout is cargo's own: if none is found, there is no
-/// check.
+/// `target/PROFILE/build/aeris-HASH/out`. The layout is cargo's own: if no such library is found,
+/// there is no check.
 fn built_before() -> Option<PathBuf> {
     let out = PathBuf::from(std::env::var_os("OUT_DIR")?);
     let folders = fs::read_dir(out.ancestors().nth(2)?).ok()?.flatten();

@@ -1,4 +1,5 @@
-//! aeris-check-aof: checks an AOF and finds its end. The code is in `persist::aof::check`.
+//! aeris-check-aof: checks an AOF and finds the end of its valid part. The code is in
+//! `persist::aof::check`.
 
 use std::process::ExitCode;
 

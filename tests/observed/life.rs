@@ -1,4 +1,5 @@
-//! A primary and its replica, and the samples of their reports.
+//! A primary and its replica, and the values that the fields of their reports (INFO and others)
+//! have had.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -6,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::common::{Conn, Peer};
 use crate::seen::Seen;
 
-/// The time within which a field must change. It is never reached in a test that passes.
+/// The time within which a field must change, which is never reached in a test that passes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The settings of both servers.
@@ -21,7 +22,8 @@ const SETTINGS: &[&str] = &[
     "server.log",
 ];
 
-/// Samples until a field has changed. Fields that never change are reported at the end.
+/// Samples reports until a field has changed. Fields that never change are reported at the end of
+/// the test.
 pub fn until(field: &str, seen: &mut Seen, mut sample: impl FnMut(&mut Seen)) {
     let began = Instant::now();
     while !seen.changed(field) && began.elapsed() < PATIENCE {
@@ -30,7 +32,7 @@ pub fn until(field: &str, seen: &mut Seen, mut sample: impl FnMut(&mut Seen)) {
     }
 }
 
-/// The servers, and the samples of their fields.
+/// A primary, its replica, and the values of their fields so far.
 pub struct Life {
     pub primary: Peer,
     pub replica: Peer,
@@ -55,28 +57,28 @@ impl Life {
         life
     }
 
-    /// Samples both servers.
+    /// Samples the reports of both servers.
     pub fn look(&mut self) {
         self.seen.sample("primary", &mut self.ask);
         self.look_at_replica();
     }
 
-    /// Samples the primary.
+    /// Samples the reports of the primary.
     pub fn look_at_primary(&mut self) {
         self.seen.sample("primary", &mut self.ask);
     }
 
-    /// Samples INFO of the primary in the turn in which it runs these commands.
+    /// Sends requests to the primary together with INFO, and samples the INFO of this turn.
     pub fn look_behind(&mut self, requests: &[&[&str]]) {
         self.seen.sample_behind("primary", &mut self.ask, requests);
     }
 
-    /// Samples the replica.
+    /// Samples the reports of the replica.
     pub fn look_at_replica(&mut self) {
         self.seen.sample("replica", &mut self.replica.connect());
     }
 
-    /// Sends commands to the primary, which must succeed, and samples after each.
+    /// Sends commands to the primary, which must succeed, and samples its reports after each.
     pub fn say(&mut self, lines: &[&str]) {
         for line in lines {
             let reply = self.ask.line(line);
@@ -85,7 +87,7 @@ impl Life {
         }
     }
 
-    /// Sends commands to the primary that must fail.
+    /// Sends commands to the primary that must fail, and then samples its reports.
     pub fn fail(&mut self, lines: &[&str]) {
         for line in lines {
             let reply = self.ask.line(line);
@@ -94,7 +96,7 @@ impl Life {
         self.look_at_primary();
     }
 
-    /// Sends commands to the replica, which must succeed, and samples after each.
+    /// Sends commands to the replica, which must succeed, and samples its reports after each.
     pub fn say_to_replica(&mut self, lines: &[&str]) {
         for line in lines {
             let reply = self.replica.connect().line(line);
@@ -103,13 +105,13 @@ impl Life {
         }
     }
 
-    /// Whether a field has changed.
+    /// Whether a field has had two values.
     pub fn has_changed(&self, field: &str) -> bool {
         self.seen.changed(field)
     }
 
-    /// Restarts the primary after `change` has changed its files, and samples both servers while it
-    /// loads them.
+    /// Restarts the primary after `change` has changed its files, and samples both servers during
+    /// the load.
     pub fn restart_with(&mut self, args: &[&str], change: impl FnOnce(&Path)) {
         let last = self.primary.connect().try_line("SHUTDOWN NOSAVE FORCE");
         assert_eq!(last, None);
@@ -151,7 +153,7 @@ impl Life {
         value(&self.replica.connect().line("INFO everything"), field)
     }
 
-    /// Samples the primary until its INFO has this value.
+    /// Samples the primary until this field of its INFO has this value.
     pub fn wait(&mut self, field: &str, expected: &str) {
         let began = Instant::now();
         while self.info(field) != expected {
@@ -164,7 +166,7 @@ impl Life {
         }
     }
 
-    /// Samples the replica until its INFO has this value.
+    /// Samples the replica until this field of its INFO has this value.
     pub fn wait_at_replica(&mut self, field: &str, expected: &str) {
         let began = Instant::now();
         while self.info_of_replica(field) != expected {
@@ -177,7 +179,7 @@ impl Life {
         }
     }
 
-    /// Ends the servers.
+    /// Ends both servers, and returns the values of all fields.
     pub fn end(mut self) -> Seen {
         self.look();
         self.seen
@@ -191,7 +193,7 @@ fn value(info: &str, field: &str) -> String {
     values.next().unwrap_or_default().to_string()
 }
 
-/// The children of a process.
+/// The process ids of a process's children.
 pub fn children_of(pid: u32) -> Vec<i32> {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("a process");
     let children = tasks.filter_map(|task| {

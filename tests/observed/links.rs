@@ -1,4 +1,4 @@
-//! The features of replication, each used once.
+//! Steps of the test of observed fields that use each feature of replication once.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
@@ -30,7 +30,8 @@ pub fn follow(life: &mut Life) {
     life.look_at_primary();
     life.until_at_replica(&["master_sync_read_bytes"]);
     life.wait_at_replica("master_link_status", "up");
-    // Writes are refused until the replica's first acknowledgement has been read.
+    // The primary refuses writes (`min-replicas-to-write`) until it has read the replica's first
+    // acknowledgement.
     life.wait("min_slaves_good_slaves", "1");
     life.say(&["CONFIG SET rdb-key-save-delay 0", "SET text v"]);
     life.until(&[
@@ -60,14 +61,14 @@ pub fn follow(life: &mut Life) {
         "SET own v PX 100000",
     ]);
     life.until_at_replica(&["slave_expires_tracked_keys", "replica_local_writes"]);
-    // More bytes than the backlog holds.
+    // The writes have more bytes than the replication backlog holds.
     for _ in 0..200 {
         life.ask.line(&format!("SET text {}", "x".repeat(1000)));
     }
     life.until(&["repl_backlog_first_byte_offset"]);
 }
 
-/// While the replica is stopped, the fields about waiting data change.
+/// While the replica is stopped, the fields about data that waits for it change.
 pub fn stand_still(life: &mut Life) {
     let replica = Pid::from_raw(life.replica.pid() as i32);
     kill(replica, Signal::SIGSTOP).expect("a process");
@@ -88,7 +89,7 @@ pub fn stand_still(life: &mut Life) {
     life.wait_at_replica("master_link_status", "up");
 }
 
-/// Roles change, and histories diverge.
+/// The servers change roles, and their replication histories diverge.
 pub fn hand_over(life: &mut Life) {
     let port = life.primary.port;
     life.say_to_replica(&["REPLICAOF NO ONE"]);
@@ -109,7 +110,7 @@ pub fn hand_over(life: &mut Life) {
     stop_in_a_transfer(life);
 }
 
-/// A primary that stops in the middle of a snapshot.
+/// The replica syncs with a primary, implemented here, that stops in the middle of a snapshot.
 fn stop_in_a_transfer(life: &mut Life) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
     let port = listener.local_addr().expect("an address").port();
@@ -124,7 +125,7 @@ fn stop_in_a_transfer(life: &mut Life) {
         input.read_line(&mut line).expect("a line");
         match line.trim_end() {
             "PING" => link.write_all(b"+PONG\r\n").expect("sent"),
-            // The first word of any other command; its arguments follow.
+            // The line with the name of a command; the lines with its arguments are ignored.
             "REPLCONF" => link.write_all(b"+OK\r\n").expect("sent"),
             _ => {}
         }

@@ -1,4 +1,4 @@
-//! The fields of a server's reports, with the values that each has had.
+//! The fields of a server's reports (INFO and others), with the values that each field has had.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,15 +19,15 @@ const FAMILIES: [&str; 7] = [
 /// The values of a field of one instance, such as a server or one of its databases.
 type Values = BTreeMap<String, BTreeSet<String>>;
 
-/// All fields, with their instances.
+/// All fields, each with its values by instance (server, database and so on).
 #[derive(Default)]
 pub struct Seen(BTreeMap<String, Values>);
 
 impl Seen {
-    /// Reads all reports of a server; `node` is its name.
+    /// Reads all reports of a server, which is called `node`.
     pub fn sample(&mut self, node: &str, conn: &mut Conn) {
         self.sample_behind(node, conn, &[]);
-        // Behind another request, whose reply waits in the client's buffer.
+        // CLIENT LIST is also sent behind a PING, so that it shows the client's buffers in use.
         conn.send(b"PING\r\nCLIENT LIST\r\n");
         conn.reply();
         let behind = String::from_utf8(conn.reply()).expect("text");
@@ -37,7 +37,7 @@ impl Seen {
                 self.add(format!("client {name}"), node, value);
             }
         }
-        // Maps have a type of their own in RESP3 only.
+        // Only RESP3 has a type for maps.
         conn.line("HELLO 3");
         self.map(
             node,
@@ -56,7 +56,8 @@ impl Seen {
         conn.line("HELLO 2");
     }
 
-    /// Sends commands and INFO at once, so that they run in the same turn, and reads INFO.
+    /// Sends commands and INFO together, so that they run in the same turn, and adds the fields of
+    /// INFO.
     pub fn sample_behind(&mut self, node: &str, conn: &mut Conn, requests: &[&[&str]]) {
         let mut bytes: Vec<u8> = requests.iter().flat_map(|argv| multibulk(argv)).collect();
         bytes.extend(multibulk(&["INFO", "everything", "debug"]));
@@ -90,7 +91,8 @@ impl Seen {
         }
     }
 
-    /// Adds the fields of a map, and of the maps in it. A list of maps is one instance.
+    /// Adds the fields of a map in a reply, and of the maps in it. The maps of a list count as one
+    /// instance.
     fn map(&mut self, node: &str, what: &str, reply: &Reply) {
         let (items, is_map) = match reply {
             Reply::Many(kind, items) => (items, *kind == b'%'),
@@ -111,7 +113,8 @@ impl Seen {
                 Reply::Many(_, inner) if is_database || is_list_of_maps(inner) => {
                     self.map(node, &field, &pair[1]);
                 }
-                // There are no groups yet.
+                // A list without elements, such as that of a stream without groups, shows no
+                // fields.
                 Reply::Many(_, inner) if inner.is_empty() => {}
                 value => self.add(field, node, &format!("{value:?}")),
             }
@@ -121,19 +124,19 @@ impl Seen {
     fn add(&mut self, field: String, instance: &str, value: &str) {
         let values = self.0.entry(field).or_default();
         let values = values.entry(instance.into()).or_default();
-        // Two different values prove a change.
+        // Two different values of a field prove that the field changes.
         if values.len() < 2 {
             values.insert(value.into());
         }
     }
 
-    /// Whether a field changed on some instance.
+    /// Whether a field has had two values on one instance.
     pub fn changed(&self, field: &str) -> bool {
         let values = self.0.get(field);
         values.is_some_and(|values| values.values().any(|values| values.len() > 1))
     }
 
-    /// The names of all fields.
+    /// The names of all fields that were sampled.
     pub fn fields(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }

@@ -1,4 +1,4 @@
-//! The features of one server, each used once.
+//! Steps of the test of observed fields that use each feature of a single server once.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use crate::common::{Conn, multibulk};
 use crate::life::{Life, children_of};
 
-/// Settings that reports show.
+/// Changes settings that reports show.
 pub fn settings(life: &mut Life) {
     life.say(&[
         "CONFIG SET hz 20",
@@ -33,7 +33,7 @@ pub fn settings(life: &mut Life) {
     ]);
 }
 
-/// One command of each type, hits, misses and errors.
+/// Runs commands of each type, with hits, misses and errors.
 pub fn traffic(life: &mut Life) {
     life.say(&[
         "HOTKEYS START METRICS 1 CPU",
@@ -53,14 +53,15 @@ pub fn traffic(life: &mut Life) {
     ]);
     life.fail(&["INCR list", "NOSUCHCOMMAND", "SET a"]);
     life.fail(&["INCR list", "NOSUCHCOMMAND", "SET a"]);
-    // A table that grows.
+    // The keyspace gets so many keys that its table grows.
     for i in 0..400 {
         life.ask.line(&format!("SET key:{i} {i}"));
         if i % 8 == 0 {
             life.look_at_primary();
         }
     }
-    // Lengths in other bins of their histograms.
+    // The set and the sorted set get lengths that are in other bins of the histograms (INFO
+    // keysizes).
     life.say(&["SADD set 4 5 6 7", "ZADD sorted 3 c 4 d 5 e"]);
     life.look_at_primary();
     life.until(&[
@@ -78,8 +79,8 @@ pub fn traffic(life: &mut Life) {
     dumps(life);
 }
 
-/// The field of background frees is sampled in the turn in which the free begins. On a busy machine
-/// the free may be over by then, so it is repeated.
+/// Samples the number of pending frees in the turn in which FLUSHALL ASYNC begins one. On a busy
+/// machine the background thread may have freed everything by then, so the step is repeated.
 fn lazy_free(life: &mut Life) {
     for _ in 0..100 {
         if life.has_changed("lazyfree_pending_objects") {
@@ -101,20 +102,20 @@ fn dumps(life: &mut Life) {
     life.until(&["dump_payload_sanitizations"]);
 }
 
-/// The two interpreters and their sources.
+/// Runs scripts and a function, and keeps more scripts than the server does.
 pub fn scripts(life: &mut Life) {
     let library = "#!lua name=library\nredis.register_function('f', function() return 1 end)";
     life.ask.cmd(&["EVAL", "return 1", "0"]);
     life.ask.cmd(&["FUNCTION", "LOAD", library]);
     life.say(&["FCALL f 0"]);
-    // The number of scripts that EVAL keeps is limited.
+    // The server keeps a limited number of scripts that were sent by EVAL.
     for i in 0..600 {
         life.ask.cmd(&["EVAL", &format!("return {i}"), "0"]);
     }
     life.until(&["evicted_scripts"]);
 }
 
-/// A stream, its groups and their consumers.
+/// Uses a stream, its groups and their consumers.
 pub fn streams(life: &mut Life) {
     life.say(&[
         "XADD stream 1-1 f v",
@@ -137,7 +138,7 @@ pub fn streams(life: &mut Life) {
     life.until(&["xinfo consumers idle", "xinfo consumers inactive"]);
 }
 
-/// Keys and fields that expire.
+/// Lets keys and hash fields expire.
 pub fn expiry(life: &mut Life) {
     life.say(&[
         "SET soon v PX 1",
@@ -158,7 +159,7 @@ pub fn expiry(life: &mut Life) {
     life.until(&["db* avg_ttl", "db* subexpiry", "db* expires"]);
 }
 
-/// Clients of all kinds.
+/// Connects clients of all kinds.
 pub fn clients(life: &mut Life) {
     let kinds: &[&[&str]] = &[
         &["BLPOP nothing 0"],
@@ -178,7 +179,8 @@ pub fn clients(life: &mut Life) {
         &["CLIENT CAPA redirect", "SELECT 1", "CLIENT NO-EVICT ON"],
     ];
     let mut all: Vec<Conn> = Vec::new();
-    // What blocks is not answered, except when the group's stream has no new entries.
+    // Commands that block get no reply. XREADGROUP blocks, because all entries of the stream were
+    // delivered.
     life.ask
         .line("XREADGROUP GROUP group third COUNT 1000 STREAMS stream >");
     for lines in kinds {
@@ -197,7 +199,7 @@ pub fn clients(life: &mut Life) {
     let mut socket = UnixStream::connect(life.primary.dir().join("socket")).expect("a socket");
     socket.write_all(b"PING\r\n").expect("sent");
     socket.read_exact(&mut [0; 7]).expect("a reply");
-    // An incomplete request.
+    // The last request is incomplete, so it stays in the query buffer.
     conn.send(b"*2\r\n$3\r\nGET\r\n$100\r\nabc");
     life.until(&[
         "client qbuf",
@@ -209,7 +211,7 @@ pub fn clients(life: &mut Life) {
     life.until(&["client age", "client idle"]);
 }
 
-/// Invalidations of one client go to another.
+/// A client whose invalidations go to another client (REDIRECT).
 fn redirected(life: &mut Life, conn: &mut Conn) {
     let mut target = life.primary.connect();
     let id = target.line("CLIENT ID");
@@ -217,7 +219,7 @@ fn redirected(life: &mut Life, conn: &mut Conn) {
     life.look_at_primary();
 }
 
-/// Buffers that grow, shrink and reach their limits.
+/// Makes buffers of clients grow, shrink and reach their limits.
 pub fn buffers(life: &mut Life) {
     life.say(&["DEBUG REPLYBUFFER PEAK-RESET-TIME 100"]);
     let mut conn = life.primary.connect();
@@ -271,7 +273,7 @@ pub fn buffers(life: &mut Life) {
     ]);
 }
 
-/// Refusals by ACL.
+/// Has requests refused by ACL, for each reason.
 pub fn access(life: &mut Life) {
     life.say(&["ACL SETUSER weak on >secret ~k* resetchannels db=0 -@all +get +select +publish"]);
     let mut conn = life.primary.connect();
@@ -294,7 +296,7 @@ pub fn access(life: &mut Life) {
     ]);
 }
 
-/// Limits of clients and of memory.
+/// Reaches the limits of clients and of memory.
 pub fn limits(life: &mut Life) {
     life.say(&["CONFIG SET maxclients 1"]);
     let mut refused = life.primary.connect();
@@ -319,14 +321,14 @@ pub fn limits(life: &mut Life) {
     life.say(&["CONFIG SET maxmemory 0"]);
 }
 
-/// Children: their progress, their costs, and their ends.
+/// Runs children that save: their progress, their costs, and their ends are reported.
 pub fn children(life: &mut Life) {
     life.say(&[
         "DEBUG POPULATE 20000 saved 1000",
         "CONFIG SET rdb-key-save-delay 1000",
         "BGSAVE",
     ]);
-    // The server copies a page that it shares with its child when it writes to the page.
+    // A write makes the server copy a page of memory that it shares with its child.
     life.ask.line("DEBUG POPULATE 2000 more 2000");
     life.say(&["BGREWRITEAOF"]);
     life.until(&[
@@ -370,7 +372,7 @@ pub fn children(life: &mut Life) {
     life.wait("aof_rewrite_in_progress", "0");
 }
 
-/// Ends the running child of the primary.
+/// Kills the running child of the primary.
 fn kill_child(life: &mut Life) {
     for child in children_of(life.primary.pid()) {
         let child = nix::unistd::Pid::from_raw(child);
@@ -378,7 +380,8 @@ fn kill_child(life: &mut Life) {
     }
 }
 
-/// Two restarts with the same files: with the AOF, to which a command that fails was added, and
+/// Restarts the primary twice: with its AOF, to which a command that fails was added, and with a
+/// snapshot that has an expired key.
 /// with a snapshot that has an expired key.
 pub fn restart(life: &mut Life) {
     life.say(&[
@@ -409,7 +412,7 @@ pub fn restart(life: &mut Life) {
         "process_id",
         "run_id",
     ]);
-    // Without the replica, no child is started for it.
+    // Without a replica, the server starts no child for one.
     life.say_to_replica(&["REPLICAOF NO ONE"]);
     life.wait("connected_slaves", "0");
     life.wait("rdb_bgsave_in_progress", "0");

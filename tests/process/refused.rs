@@ -1,8 +1,10 @@
-//! What ends the start: the exit code, and the line or the report that says why.
+//! Faults that end the start of the server: the exit code, and the line or the report with the
+//! reason.
 
 use super::*;
 
-/// The last line of the log and exit code 1; nothing on standard error.
+/// The start ends with a reason in the last line of the log and exit code 1; standard error is
+/// empty.
 #[test]
 fn a_missing_resource_ends_the_start_with_the_peers_line() {
     let dir = Dir::new("ends");
@@ -72,7 +74,7 @@ fn a_missing_resource_ends_the_start_with_the_peers_line() {
     }
 }
 
-/// The report on standard error and exit code 1; the log is empty.
+/// The start ends with a report on standard error and exit code 1; the log is empty.
 #[test]
 fn settings_that_cant_be_read_end_the_start_with_the_peers_report() {
     let report = |line: usize, text: &str, reason: &str| {

@@ -1,11 +1,11 @@
-//! A restarted server continues its replication history by its AOF, and other servers can read the
-//! files.
+//! A restarted server continues its replication history by its AOF, and Redis and Valkey can read
+//! the AOF's files.
 
 use crate::nodes::{Node, ServerKind, wait_for, wait_in_step, wait_same};
 
 const AOF: [&str; 2] = ["--appendonly", "yes"];
 
-/// The last line of the newest file of commands.
+/// The last line of the newest incremental file of a node's AOF.
 fn last_line(node: &Node) -> String {
     let dir = node.dir().join("appendonlydir");
     let files = std::fs::read_dir(dir).expect("a directory");
@@ -33,7 +33,7 @@ fn a_primary_continues_its_history_with_its_aof() {
     assert_eq!(primary.info("master_replid2"), id);
     wait_in_step(&mut primary, &mut replica);
     assert_eq!(primary.number("sync_full"), 0, "the replica continued");
-    // The next restart continues what the first one began, though nothing was written.
+    // The second restart continues the history, too, although nothing was written after the first.
     primary.restart("SHUTDOWN", &[]);
     wait_in_step(&mut primary, &mut replica);
     assert_eq!(primary.number("sync_full"), 0, "the replica continued");
@@ -71,7 +71,7 @@ fn a_torn_tail_has_no_position() {
 #[test]
 fn real_servers_read_the_annotated_files() {
     for kind in ServerKind::PEERS {
-        // Redis 7.0 reads no base of a later version.
+        // Redis 7.0 can't read a base whose RDB version is above 10.
         let mut ours = Node::aeris(&["--appendonly", "yes", "--rdb-version", "10"]);
         ours.ok("SET key value");
         let mut replica = Node::aeris(&[]);

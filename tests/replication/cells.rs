@@ -1,19 +1,20 @@
-//! The cells of the interoperability matrix: the server on the other side, its role, the way of the
-//! snapshot, and the events that follow.
+//! The cells of the interoperability matrix: the server on the other side, the role of aeris, how
+//! the snapshot is sent and loaded, and the events that follow.
 
 use crate::load;
 use crate::nodes::{Logs, Node, ServerKind, wait_for, wait_in_step, wait_same};
 
-/// What happens after the first sync.
+/// The events of a cell after the first sync.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Story {
-    /// The link is cut and comes back.
+    /// The link is cut and restored.
     Partial,
     /// The replica is promoted, and the old primary becomes its replica.
     Promotion,
-    /// The replica ends with SHUTDOWN SAVE and comes back, then the primary does.
+    /// The replica ends with SHUTDOWN SAVE and is started again, then the primary is restarted,
+    /// too.
     RestartByRdb,
-    /// The replica is killed and comes back with its AOF.
+    /// The replica is killed and started again with its AOF.
     RestartByAof,
     /// The replica has a replica of its own, and is promoted when its primary dies.
     Chained,
@@ -22,7 +23,7 @@ pub enum Story {
 #[derive(Clone, Copy, Debug)]
 pub struct Cell {
     pub peer: ServerKind,
-    /// Our role at the beginning.
+    /// Whether aeris is the primary at the beginning.
     pub we_are_primary: bool,
     pub diskless: bool,
     /// The value of `repl-diskless-load` on the replica.
@@ -73,7 +74,8 @@ impl Cell {
         cells
     }
 
-    /// `primary Redis8, diskless, swapdb, Chained`: the role and the name of the peer first.
+    /// A name such as `primary Redis8, diskless, swapdb, Chained`, with the role and name of the
+    /// real server first.
     pub fn name(&self) -> String {
         let role = if self.we_are_primary {
             "replica"
@@ -104,7 +106,8 @@ impl Cell {
             "--repl-diskless-sync",
             diskless,
             "--repl-diskless-load",
-            // The setting is the replica's; the other server may not have it.
+            // `repl-diskless-load` is a setting of the replica; the primary may not have this
+            // value.
             if knows(kind, self.load) {
                 self.load
             } else {
@@ -112,7 +115,7 @@ impl Cell {
             },
             "--appendonly",
             aof,
-            // The files of a test need not survive the machine.
+            // The files of a test need not survive a power cut.
             "--appendfsync",
             "no",
         ];
@@ -124,12 +127,12 @@ impl Cell {
         Node::start(kind, &args)
     }
 
-    /// Whether all servers of the cell support times to live of hash fields.
+    /// Whether both servers of the cell have times to live of hash fields.
     fn field_ttls(&self) -> bool {
         self.peer.has_field_ttls()
     }
 
-    /// Runs the cell, if its peer is installed.
+    /// Runs the cell, if its real server is installed.
     pub fn run(&self) {
         let (primary, replica) = self.kinds();
         let (Some(primary), Some(replica)) = (self.start(primary), self.start(replica)) else {
@@ -207,13 +210,13 @@ impl Pair {
         }
     }
 
-    /// The arguments of a restarted replica.
+    /// The arguments with which a replica is started again.
     fn replicaof(&self) -> [String; 2] {
         let port = self.primary.port();
         ["--replicaof".into(), format!("127.0.0.1 {port}")]
     }
 
-    /// After a restart: how many full syncs the primary has begun.
+    /// Asserts the number of full syncs that the primary has begun since its start.
     fn expect_full_syncs(&mut self, count: u64) {
         assert_eq!(self.primary.number("sync_full"), count, "a partial resync");
     }
@@ -225,7 +228,7 @@ impl Pair {
         self.load(1);
         self.settle();
         self.expect_full_syncs(1);
-        // The primary comes back with its history.
+        // The restarted primary continues its replication history.
         self.primary.restart("SHUTDOWN SAVE", &[]);
         self.load(1);
         self.settle();
@@ -235,7 +238,7 @@ impl Pair {
     fn restart_by_aof(&mut self) {
         let replicaof = self.replicaof();
         let args = replicaof.each_ref().map(String::as_str);
-        // The base that has the loaded snapshot may still be written.
+        // The base of the replica's AOF, with the loaded snapshot, may still be written.
         let replica = &mut self.replica;
         wait_for("its AOF is complete", || {
             replica.number("aof_rewrite_in_progress") == 0
@@ -246,7 +249,8 @@ impl Pair {
         self.replica.start_again(&args);
         self.settle();
         if self.replica.kind == ServerKind::Aeris {
-            // Only this server writes its position into the AOF, so only it can avoid a full sync.
+            // Only aeris writes its replication offset into the AOF, so only aeris can avoid a full
+            // sync.
             self.expect_full_syncs(1);
         }
         self.load(1);
@@ -266,12 +270,13 @@ impl Pair {
         self.settle();
         wait_in_step(&mut self.primary, &mut leaf);
         wait_same(&mut self.primary, &mut leaf);
-        // Both links are cut, one after the other.
+        // The links of the replica and of the replica's replica are cut, one after the other.
         self.primary.cut_replicas();
         self.load(1);
         if leaf.kind == ServerKind::Redis8 {
-            // It frees what FLUSHDB drops in a thread, with the primary's client blocked, and keeps
-            // no position of a link that ends meanwhile: the load ends with FLUSHDB.
+            // Redis 8.2 frees the data of FLUSHDB in a thread, while the primary's client is
+            // blocked, and forgets the offset of a link that ends meanwhile: the load ends with
+            // FLUSHDB.
             wait_in_step(&mut self.primary, &mut self.replica);
             wait_in_step(&mut self.replica, &mut leaf);
         }
@@ -280,7 +285,7 @@ impl Pair {
         wait_in_step(&mut self.primary, &mut leaf);
         wait_same(&mut self.primary, &mut leaf);
         assert_eq!(self.replica.number("sync_full"), full, "the leaf continued");
-        // The primary dies, and the middle is promoted.
+        // The primary is killed, and its replica, in the middle of the chain, is promoted.
         self.primary.peer.kill();
         self.replica.ok("REPLICAOF NO ONE");
         let middle = &mut self.replica;

@@ -1,10 +1,10 @@
-//! Full syncs over two connections, in both dialects, with a write load while the snapshot is sent,
-//! and with one of the connections cut.
+//! Full syncs over two connections, in the dialects of Redis and of Valkey, with a write load while
+//! the snapshot is sent, and with one of the connections cut.
 
 use crate::load;
 use crate::nodes::{Logs, Node, ServerKind, wait_for, wait_in_step, wait_same};
 
-/// The connection that is cut while the snapshot is sent.
+/// The connection of a full sync that is cut while the snapshot is sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Cut {
     Neither,
@@ -14,11 +14,11 @@ pub enum Cut {
     Snapshot,
     /// The connection with the stream, while the replica loads the snapshot.
     MainWhileLoading,
-    /// None, but the replica may collect less of the stream than there is.
+    /// No connection is cut, but the replica may collect only a part of the stream meanwhile.
     AtTheLimit,
 }
 
-/// All pairs of servers that have a dialect in common, with each cut.
+/// All pairs of servers that can sync over two connections, with each connection cut and none.
 pub fn all() -> Vec<(ServerKind, ServerKind, Cut)> {
     let mut all = Vec::new();
     for peer in [
@@ -54,7 +54,8 @@ fn start(kind: ServerKind, other: ServerKind) -> Option<Node> {
     Node::start(kind, &args)
 }
 
-/// The ids of the two clients of a replica: the stream's first, which connected first.
+/// The ids of a replica's two clients in the primary: first that of the stream, which connected
+/// first.
 fn connections(primary: &mut Node) -> Option<[u64; 2]> {
     let list = primary.line("CLIENT LIST TYPE replica");
     let id = |line: &str| line.strip_prefix("id=")?.split(' ').next()?.parse().ok();
@@ -63,7 +64,7 @@ fn connections(primary: &mut Node) -> Option<[u64; 2]> {
     ids.try_into().ok()
 }
 
-/// Synchronises a replica, if both servers are installed.
+/// Runs a full sync of a replica over two connections, if both servers are installed.
 pub fn run(primary: ServerKind, replica: ServerKind, cut: Cut) {
     let (Some(mut primary), Some(mut replica)) = (start(primary, replica), start(replica, primary))
     else {
@@ -79,7 +80,7 @@ pub fn run(primary: ServerKind, replica: ServerKind, cut: Cut) {
         Cut::AtTheLimit => replica.ok("CONFIG SET replica-full-sync-buffer-limit 20000"),
         _ => {}
     }
-    // The child keeps this delay to its end.
+    // The child that saves the snapshot keeps this delay until it ends.
     primary.ok("CONFIG SET rdb-key-save-delay 5000");
     replica.follow(&primary);
     let mut ids = None;

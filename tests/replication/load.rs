@@ -15,14 +15,14 @@ impl Dice {
         (self.0 >> 33) % n
     }
 
-    /// A key of this type, of few, so that they meet again.
+    /// A key of this type; there are only twelve, so that commands often use the same key.
     fn key(&mut self, kind: &str) -> String {
         format!("{kind}:{}", self.below(12))
     }
 }
 
-/// Commands of one line. `{string}` is a key of this name and a number; `{#100}` a number below
-/// 100; `{text}` a text of up to 300 bytes.
+/// The commands of a round of the load. `{string}` is a key of this name and a number; `{#100}` a
+/// number below 100; `{text}` a text of up to 300 bytes.
 const COMMANDS: &[&str] = &[
     "SET {string} {text}",
     "SET {string} {#1000000} EX {#100000}",
@@ -94,7 +94,7 @@ const COMMANDS: &[&str] = &[
     "FCALL store 1 {string} {text}",
 ];
 
-/// Commands of fields with a time to live, for servers that have them.
+/// Commands for hash fields with a time to live, for servers that have such fields.
 const FIELD_TTLS: &[&str] = &[
     "HPEXPIREAT {hash} 4000000000{#1000} FIELDS 2 f{#50} counter",
     "HPEXPIRE {hash} 20 FIELDS 1 f{#50}",
@@ -104,7 +104,7 @@ const FIELD_TTLS: &[&str] = &[
     "HGETEX {hash} PERSIST FIELDS 1 f{#50}",
 ];
 
-/// Commands of a line with its blanks filled.
+/// The command of a line with its blanks filled.
 fn fill(line: &str, dice: &mut Dice) -> Vec<String> {
     line.split(' ').map(|word| fill_word(word, dice)).collect()
 }
@@ -129,8 +129,8 @@ fn fill_word(word: &str, dice: &mut Dice) -> String {
 const LIBRARY: &str = "#!lua name=load\nredis.register_function('store', function(keys, args) \
                        redis.call('incr', 'calls') return redis.call('set', keys[1], args[1]) end)";
 
-/// Runs `rounds` rounds of random commands. Returns what was refused: commands that meet a key of
-/// another type, an empty stream and such are a part of the load.
+/// Runs `rounds` rounds of random commands. The errors of [`is_expected`] are a part of the load:
+/// commands meet keys that do not exist, groups that exist and such.
 pub fn run(c: &mut Conn, seed: u64, rounds: u64, field_ttls: bool) {
     let mut dice = Dice(seed);
     let loaded = c.cmd(&["FUNCTION", "LOAD", "REPLACE", LIBRARY]);
@@ -163,7 +163,7 @@ pub fn run(c: &mut Conn, seed: u64, rounds: u64, field_ttls: bool) {
     batch.run(c);
 }
 
-/// A transaction over two databases.
+/// Adds a transaction over two databases.
 fn transaction(batch: &mut Batch, dice: &mut Dice) {
     batch.push(&["MULTI"]);
     for line in [
@@ -178,7 +178,7 @@ fn transaction(batch: &mut Batch, dice: &mut Dice) {
     batch.push(&["EXEC"]);
 }
 
-/// Commands that are sent at once.
+/// Commands that are sent together, before the first reply is read.
 #[derive(Default)]
 struct Batch {
     bytes: Vec<u8>,
@@ -208,7 +208,7 @@ impl Batch {
     }
 }
 
-/// Errors of a load that meets its own keys in any state.
+/// Whether a reply is no error, or an error of a load that meets its own keys in any state.
 fn is_expected(reply: &str) -> bool {
     let expected = [
         "-BUSYGROUP",

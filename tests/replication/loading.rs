@@ -1,9 +1,9 @@
-//! How a replica of ours replaces its data set: what clients see meanwhile, what stays if it fails,
-//! and the guard against a primary that has lost its data.
+//! How a replica that is an aeris replaces its data set: what clients see meanwhile, which data
+//! stays if the load fails, and the guard against a primary that has lost its data.
 
 use crate::nodes::{Logs, Node, ServerKind, wait_for, wait_in_step, wait_same};
 
-/// A replica that is connected to a primary of this kind and has its keys. `None`: the primary is
+/// A replica that is connected to a primary of this kind and has its keys. `None` if the primary is
 /// not installed.
 fn pair(kind: ServerKind, replica_args: &[&str]) -> Option<(Node, Node)> {
     let mut primary = Node::start(kind, &["--repl-diskless-sync", "yes"])?;
@@ -14,7 +14,7 @@ fn pair(kind: ServerKind, replica_args: &[&str]) -> Option<(Node, Node)> {
     Some((primary, replica))
 }
 
-/// Makes the next sync a full one that takes seconds, and begins it.
+/// Makes the next sync a full sync that takes seconds, and begins it.
 fn begin_slow_full_sync(primary: &mut Node) {
     primary.ok("CONFIG SET rdbcompression no");
     primary.line("DEBUG POPULATE 300 new 100000");
@@ -34,7 +34,7 @@ fn begin_slow_full_sync(primary: &mut Node) {
     });
 }
 
-/// The link breaks while the snapshot is loaded, and the next attempt succeeds.
+/// The link breaks while the replica loads the snapshot, and the next attempt succeeds.
 fn break_and_finish(primary: &mut Node) {
     primary.ok("CONFIG SET repl-diskless-sync-delay 5");
     primary.cut_replicas();
@@ -202,7 +202,7 @@ fn a_received_file_becomes_the_base(kind: ServerKind) {
     replica.restart("SHUTDOWN NOSAVE", &[]);
     assert_eq!(replica.line("GET key"), "$16\r\nfrom-the-primary\r\n");
     assert_eq!(replica.line("GET later"), "$1\r\n1\r\n");
-    // After another sync, the files of the one before are gone.
+    // After another full sync, the files of the earlier base are deleted.
     replica.follow(&primary);
     wait_in_step(&mut primary, &mut replica);
 }
@@ -249,7 +249,7 @@ fn files_of_a_full_sync_are_removed_without_persistence() {
 }
 
 /// The disk of a replica hangs while a snapshot is received: clients are served, the memory stays
-/// small, and the primary is not left. Once the disk works again, the sync is completed.
+/// small, and the link to the primary stays. Once the disk works again, the sync is completed.
 #[test]
 fn a_disk_that_hangs_delays_the_sync_only() {
     for diskless in ["no", "yes"] {
@@ -269,10 +269,10 @@ fn a_disk_that_hangs_delays_the_sync_only() {
         replica.ok("DEBUG AOF-FLUSH-SLEEP 3600000000");
         let port = primary.port();
         replica.ok(&format!("REPLICAOF 127.0.0.1 {port}"));
-        // INFO has the field during a sync only.
+        // INFO has the field `master_sync_read_bytes` only during a sync.
         let read = |replica: &mut Node| replica.info("master_sync_read_bytes").parse().unwrap_or(0);
         wait_for("it stops reading", || read(&mut replica) > 8u64 << 20);
-        // Longer than the timeout of the link.
+        // The disk hangs for longer than `repl-timeout`.
         let began = replica.number("uptime_in_seconds");
         wait_for("the timeout is over", || {
             replica.number("uptime_in_seconds") > began + 7

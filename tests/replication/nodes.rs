@@ -1,4 +1,4 @@
-//! Servers of five kinds that replicate each other, and what a test waits for.
+//! Servers of five kinds that replicate each other, and conditions for which a test waits.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use crate::common::{Conn, Peer, Reply, parse_reply};
 /// for it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Waits for a condition; `what` describes it.
+/// Waits until `condition` is true; `what` describes the condition for the message of a failure.
 pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     let began = Instant::now();
     while !condition() {
@@ -18,7 +18,7 @@ pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// A program that replicates.
+/// A server program that replicates.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ServerKind {
     Aeris,
@@ -29,7 +29,7 @@ pub enum ServerKind {
 }
 
 impl ServerKind {
-    /// The real servers.
+    /// The kinds of servers that are not aeris.
     pub const PEERS: [ServerKind; 4] = [
         ServerKind::Redis7,
         ServerKind::Redis8,
@@ -37,7 +37,7 @@ impl ServerKind {
         ServerKind::Valkey9,
     ];
 
-    /// Starts it; `None` if it is not installed.
+    /// Starts a server of this kind; `None` if it is not installed.
     pub fn start(self, args: &[&str]) -> Option<Peer> {
         match self {
             ServerKind::Aeris => Some(Peer::aeris(args)),
@@ -54,7 +54,7 @@ impl ServerKind {
     }
 }
 
-/// A running server.
+/// A running server, and a connection to it.
 pub struct Node {
     pub kind: ServerKind,
     pub peer: Peer,
@@ -62,7 +62,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// `None`: the program is not installed.
+    /// Starts a server; `None` if the program is not installed.
     pub fn start(kind: ServerKind, args: &[&str]) -> Option<Node> {
         let mut all = vec![
             "--logfile",
@@ -86,17 +86,17 @@ impl Node {
         self.peer.port
     }
 
-    /// The connection for questions.
+    /// The connection on which the test sends its requests.
     pub fn conn(&mut self) -> &mut Conn {
         &mut self.conn
     }
 
-    /// The reply to a line of words.
+    /// Sends a command of words, and returns its reply.
     pub fn line(&mut self, line: &str) -> String {
         self.conn.line(line)
     }
 
-    /// A command that succeeds.
+    /// Sends a command whose reply must be OK.
     pub fn ok(&mut self, line: &str) {
         let reply = self.line(line);
         assert_eq!(reply, "+OK\r\n", "{line} on {}", self.name());
@@ -106,7 +106,7 @@ impl Node {
         format!("{:?} on port {}", self.kind, self.port())
     }
 
-    /// The value of this field of INFO; empty if there is none.
+    /// The value of this field of INFO; empty if there is no such field.
     pub fn info(&mut self, field: &str) -> String {
         let text = self.line("INFO everything");
         let value = |line: &str| Some(line.strip_prefix(field)?.strip_prefix(':')?.to_string());
@@ -119,7 +119,7 @@ impl Node {
         number.unwrap_or_else(|_| panic!("{field}:{value} of {}", self.name()))
     }
 
-    /// Begins to replicate.
+    /// Makes this server a replica of `primary`.
     pub fn follow(&mut self, primary: &Node) {
         self.follow_port(primary.port());
     }
@@ -138,7 +138,7 @@ impl Node {
         wait_for(&format!("the link of {name} is up"), || self.is_up());
     }
 
-    /// Waits for a line of the log, which contains the lines of all starts of this server.
+    /// Waits for a text in the log, which contains the lines of all starts of this server.
     pub fn wait_for_log(&self, text: &str) {
         let what = format!("{text:?} in the log of {}", self.name());
         let path = self.dir().join("server.log");
@@ -146,16 +146,16 @@ impl Node {
         wait_for(&what, || log().contains(text));
     }
 
-    /// Ends it with SHUTDOWN and starts it again, with further arguments.
+    /// Ends the server with SHUTDOWN and starts it again, with its earlier arguments and `args`.
     pub fn restart(&mut self, shutdown: &str, args: &[&str]) {
-        // Redis 7.0 and Valkey 8.0 crash if a client shuts down that has blocked before.
+        // Redis 7.0 and Valkey 8.0 crash if SHUTDOWN comes from a client that has blocked before.
         let reply = self.peer.connect().try_line(shutdown);
         assert_eq!(reply, None, "{}", self.name());
         self.peer.wait();
         self.start_again(args);
     }
 
-    /// Starts the server again, whose process has ended, with these arguments.
+    /// Starts the server again, whose process has ended, with its earlier arguments and `args`.
     pub fn start_again(&mut self, args: &[&str]) {
         self.peer.start_again(args);
         self.conn = self.peer.connect();
@@ -165,7 +165,7 @@ impl Node {
         });
     }
 
-    /// Ends the links of all replicas from this side.
+    /// Closes the links to all replicas.
     pub fn cut_replicas(&mut self) {
         let reply = self.line("CLIENT KILL TYPE replica");
         assert!(reply.starts_with(':') && reply != ":0\r\n", "{reply}");
@@ -176,7 +176,7 @@ impl Node {
     }
 }
 
-/// Prints the logs of the servers of a test that fails.
+/// A guard that prints the logs of these servers if the test fails.
 pub struct Logs(pub Vec<std::path::PathBuf>);
 
 impl Logs {
@@ -199,7 +199,7 @@ impl Drop for Logs {
     }
 }
 
-/// Waits until a replica has applied all that its primary has sent.
+/// Waits until a replica has applied all commands that its primary has sent.
 pub fn wait_in_step(primary: &mut Node, replica: &mut Node) {
     replica.wait_until_up();
     let what = format!("{} is in step with {}", replica.name(), primary.name());
@@ -208,7 +208,8 @@ pub fn wait_in_step(primary: &mut Node, replica: &mut Node) {
     });
 }
 
-/// Waits until two servers have the same data: the digest, and what it leaves out.
+/// Waits until two servers have the same data: the same DEBUG DIGEST, and the same facts that the
+/// digest leaves out.
 pub fn wait_same(a: &mut Node, b: &mut Node) {
     let field_ttls = a.kind.has_field_ttls() && b.kind.has_field_ttls();
     let began = Instant::now();
@@ -237,11 +238,11 @@ pub fn wait_same(a: &mut Node, b: &mut Node) {
     }
 }
 
-/// The databases that a load writes to.
+/// The databases that the write load changes.
 const DATABASES: [u32; 4] = [0, 3, 9, 11];
 
-/// What DEBUG DIGEST leaves out, by commands: times, groups of streams, functions. With `digests`
-/// also the digest of each key.
+/// The facts that DEBUG DIGEST leaves out, as the replies of commands: expiry times, groups of
+/// streams, functions. With `digests` also the digest of each key.
 fn dump(c: &mut Conn, field_ttls: bool, digests: bool) -> Vec<String> {
     let mut lines = vec![c.line("FUNCTION LIST WITHCODE")];
     for db in DATABASES {
@@ -270,7 +271,7 @@ fn dump(c: &mut Conn, field_ttls: bool, digests: bool) -> Vec<String> {
     lines
 }
 
-/// The expiry time of each field.
+/// The expiry time of each field of a hash.
 fn dump_fields(c: &mut Conn, key: &str) -> String {
     let fields = parse_reply(&c.cmd(&["HKEYS", key])).sorted().texts();
     let count = fields.len().to_string();
@@ -281,8 +282,8 @@ fn dump_fields(c: &mut Conn, key: &str) -> String {
 }
 
 /// The groups of a stream with their positions, and the entries that are pending, without the time
-/// since their delivery. Consumers without entries are not counted: real servers don't replicate
-/// one that XREADGROUP created and that got nothing.
+/// since their delivery. Consumers without entries are not counted: Redis and Valkey don't
+/// replicate a consumer that XREADGROUP created without delivering an entry.
 fn dump_groups(c: &mut Conn, key: &str) -> String {
     let mut text = String::new();
     let Reply::Many(_, groups) = parse_reply(&c.cmd(&["XINFO", "GROUPS", key])) else {
@@ -292,7 +293,8 @@ fn dump_groups(c: &mut Conn, key: &str) -> String {
         let Reply::Many(_, fields) = group else {
             continue;
         };
-        // name, consumers, pending, last-delivered-id: the first eight elements everywhere.
+        // The first eight elements are name, consumers, pending and last-delivered-id in all
+        // servers.
         let words = fields.iter().take(8).map(show).collect::<Vec<_>>();
         text.push_str(&format!(" {} {} {}", words[1], words[5], words[7]));
         let pending = c.cmd(&["XPENDING", key, &words[1], "-", "+", "1000"]);

@@ -7,8 +7,8 @@
 //!   primary: resp::parse ─> psync::decide ─> a snapshot, or the backlog by a cursor
 //! ```
 //!
-//! The data of a server are the bytes of the history up to its offset, so equal data are equal
-//! bytes.
+//! In this model, the data of a server are the bytes of the replication stream up to its offset, so
+//! servers with equal bytes have equal data.
 
 use std::io::IoSlice;
 
@@ -33,7 +33,7 @@ pub struct Commands {
 
 impl Commands {
     /// Parses bytes. Calls `run` with the arguments and the bytes of each complete command; bytes
-    /// between two commands belong to the second one.
+    /// between two commands belong to the second command.
     pub fn take(&mut self, bytes: &[u8], mut run: impl FnMut(&[&[u8]], &[u8])) {
         self.buffer.extend_from_slice(bytes);
         let (mut table, mut pos) = (ParseTable::default(), 0);
@@ -46,7 +46,8 @@ impl Commands {
             run(&argv, &self.buffer[from..command.end]);
             from = command.end;
         }
-        // Empty lines behind the last command are consumed: they are a part of the stream.
+        // Empty lines behind the last command are passed on without arguments: they are a part of
+        // the stream.
         if pos > from {
             run(&[], &self.buffer[from..pos]);
         }
@@ -54,14 +55,14 @@ impl Commands {
     }
 }
 
-/// A primary: its whole history, and the part that is in the backlog.
+/// A model of a primary: its whole history, and the backlog with the end of the history.
 pub struct Primary {
     pub id: String,
     pub second_id: String,
     pub second_offset: i64,
     pub stream: Stream,
     pub log: Vec<u8>,
-    /// Whether snapshots end with a mark instead of having a length.
+    /// Whether snapshots end with a mark (`$EOF:`) instead of having a length.
     pub marks: bool,
     /// The offset of snapshots; the history continues after it.
     pub snapshot_at: usize,
@@ -95,8 +96,9 @@ impl Primary {
         self.stream.append(bytes);
     }
 
-    /// The reply to PSYNC, and everything behind it up to the end of the stream. Each piece is sent
-    /// when the one before it has arrived: behind a mark, the stream waits for an acknowledgement.
+    /// The reply to PSYNC, and everything behind it up to the end of the stream. Each element is
+    /// sent when the one before it has arrived: behind a snapshot with a mark, the stream waits for
+    /// an acknowledgement.
     fn psync(&mut self, id: &[u8], offset: &[u8]) -> Vec<Vec<u8>> {
         let offset = std::str::from_utf8(offset).ok();
         let history = History {
@@ -135,7 +137,7 @@ impl Primary {
         }
     }
 
-    /// Reads the stream behind this offset in small pieces, as sockets do.
+    /// Reads the stream behind this offset in pieces of up to 1000 bytes, as sockets take it.
     pub fn read_stream(&mut self, offset: u64, out: &mut Vec<u8>) {
         let mut cursor = self.stream.attach(offset).expect("it is held");
         loop {
@@ -153,7 +155,8 @@ impl Primary {
         self.stream.detach(cursor);
     }
 
-    /// Another primary that has this history up to `offset`, and continues it with other bytes.
+    /// Another primary that has the history of this one up to `offset`, and continues it with other
+    /// bytes.
     pub fn sibling(&self, offset: usize, bytes: &[u8]) -> Primary {
         let mut sibling = Primary::new(&self.log[..offset], 1 << 20, self.marks);
         sibling.snapshot_at = self.snapshot_at.min(offset);
@@ -164,7 +167,7 @@ impl Primary {
     }
 }
 
-/// A replica: its data, and the history to which they belong.
+/// A model of a replica: its data, and the id of the history to which the data belong.
 #[derive(Default)]
 pub struct Replica {
     id: Option<String>,
@@ -188,23 +191,23 @@ enum Stage {
     },
 }
 
-/// Which direction of a connection ends, and after how many bytes.
+/// The direction of a connection that ends, and the number of bytes after which it ends.
 #[derive(Clone, Copy, Debug)]
 pub enum Cut {
     Never,
-    /// Requests of the replica.
+    /// The requests of the replica end after this number of bytes.
     Requests(usize),
-    /// The bytes that the primary sends.
+    /// The bytes that the primary sends end after this number of bytes.
     Replies(usize),
 }
 
-/// A pipe that ends after a number of bytes.
+/// One direction of a connection, which ends after a number of bytes.
 struct Pipe {
     left: usize,
 }
 
 impl Pipe {
-    /// The bytes that arrive; `true`: the pipe has ended.
+    /// Returns the bytes that arrive, and whether the pipe has ended.
     fn carry<'a>(&mut self, bytes: &'a [u8]) -> (&'a [u8], bool) {
         let n = bytes.len().min(self.left);
         self.left -= n;
@@ -225,14 +228,15 @@ fn plan() -> Plan {
     Plan::new(script, Unasked::Keep, 1000)
 }
 
-/// The bytes that both sides have sent on one connection.
+/// The numbers of bytes that both sides have sent on one connection.
 #[derive(Default)]
 pub struct Sent {
     pub requests: usize,
     pub replies: usize,
 }
 
-/// One connection, from the first byte to its end. The pieces have `piece` bytes.
+/// Runs one connection of the two state machines, from the first byte to its end. Bytes arrive in
+/// pieces of up to `piece` bytes.
 pub fn connect(primary: &mut Primary, replica: &mut Replica, cut: Cut, piece: usize) -> Sent {
     let pipe = |limit: Option<usize>| Pipe {
         left: limit.unwrap_or(usize::MAX),
@@ -289,7 +293,7 @@ impl Replica {
         step.errors(Errors::Tolerated).expect(Expect::Line)
     }
 
-    /// Processes bytes of the primary: replies, a snapshot, the stream.
+    /// Processes bytes from the primary: replies to the handshake, a snapshot, the stream.
     fn receive(
         &mut self,
         link: &mut Link,
@@ -339,7 +343,8 @@ impl Replica {
         }
     }
 
-    /// Processes the bytes of one stage. Returns the next stage when this one is complete.
+    /// Processes the bytes of one stage of the replica. Returns the next stage when this stage is
+    /// complete.
     fn take(&mut self, stage: &mut Stage, rest: &mut Vec<u8>) -> Option<Stage> {
         let received = std::mem::take(rest);
         let mut input = &received[..];

@@ -1,4 +1,4 @@
-//! The cluster bus over TLS: two nodes of ours, and one of a real server.
+//! The cluster bus over TLS: two nodes of aeris, and one of aeris with one of another server.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -8,7 +8,7 @@ use crate::certificates::Certificates;
 use crate::common::{Conn, Peer, free_port, multibulk};
 use crate::until;
 
-/// A node with its ports: with TLS, and of the bus.
+/// A node of a cluster, with its TLS port for clients and its port of the bus.
 struct Node {
     server: Peer,
     port: u16,
@@ -49,7 +49,8 @@ fn info_has(c: &mut Conn, text: &str) -> bool {
     c.line("cluster info").contains(text)
 }
 
-/// A primary and a replica meet over TLS. A message and a key pass between them.
+/// A primary and a replica form a cluster over TLS, and a key and a Pub/Sub message pass between
+/// them.
 fn form_a_cluster(first: &Node, second: &Node) {
     let (mut a, mut b) = (first.server.connect(), second.server.connect());
     assert_eq!(a.line("cluster addslotsrange 0 16383"), "+OK\r\n");
@@ -73,7 +74,7 @@ fn form_a_cluster(first: &Node, second: &Node) {
     b.line("readonly");
     until("the key arrives", || b.line("get k") == "$1\r\nv\r\n");
     b.line("subscribe news");
-    // More than a record of TLS.
+    // The message is larger than a TLS record.
     let long = vec![b'x'; 100_000];
     let sent = a.cmd(&[b"publish", &b"news"[..], &long]);
     assert!(sent.starts_with(b":"), "{sent:?}");
@@ -95,7 +96,7 @@ fn two_nodes_form_a_cluster_by_tls() {
         .expect("a timeout");
     plain.write_all(b"RCmb\0\0\x08\xd0").expect("room");
     let mut answer = Vec::new();
-    // A reset is an end as well.
+    // The connection may also end in a reset.
     let _ = plain.read_to_end(&mut answer);
     assert!(answer.is_empty(), "{answer:?}");
     assert!(info_has(

@@ -28,12 +28,12 @@ pub struct Signed {
     pub key: String,
 }
 
-/// An authority with a certificate for a server, in a directory of its own.
+/// A certificate authority with a certificate for a server, in a directory for one test.
 pub struct Certificates {
     dir: PathBuf,
     pub authority: Signed,
     pub server: Signed,
-    /// A port for TLS.
+    /// The port on which the server listens for TLS.
     pub port: u16,
     port_text: String,
 }
@@ -96,7 +96,7 @@ impl Certificates {
         self.signed_for(name, cn, "365")
     }
 
-    /// A certificate whose time is over.
+    /// A certificate that has expired.
     pub fn expired(&self, name: &str) -> Signed {
         self.signed_for(name, name, "-1")
     }
@@ -141,7 +141,7 @@ impl Certificates {
         Signed { certificate, key }
     }
 
-    /// The certificate and the key are both in this text.
+    /// A file with this text as both the certificate and the key.
     pub fn text(&self, name: &str, text: &str) -> Signed {
         let path = self.file(name);
         std::fs::write(&path, text).expect("a file");
@@ -151,7 +151,7 @@ impl Certificates {
         }
     }
 
-    /// The certificate with an encrypted key.
+    /// The certificate, with its key encrypted by a passphrase.
     pub fn with_passphrase(&self, signed: &Signed, passphrase: &str) -> Signed {
         let key = self.file("sealed.key");
         let pass = format!("pass:{passphrase}");
@@ -171,7 +171,7 @@ impl Certificates {
         }
     }
 
-    /// The arguments of a server, and more of them.
+    /// The arguments for TLS with which a server is started, and `more` arguments.
     pub fn settings<'a>(&'a self, more: &[&'a str]) -> Vec<&'a str> {
         let mut all = vec![
             "--tls-port",
@@ -198,7 +198,7 @@ impl Certificates {
         }
     }
 
-    /// A client with this configuration, which others have too.
+    /// A client with this configuration, which other clients share.
     pub fn connect_with(&self, config: Shared) -> Secure {
         Secure::open(self.port, config, None).expect("a connection")
     }
@@ -206,12 +206,13 @@ impl Certificates {
 
 impl Drop for Certificates {
     fn drop(&mut self) {
-        // What stays is in the directory for temporary files.
+        // If the directory can't be removed, it stays in the system's directory for temporary
+        // files.
         let _ = std::fs::remove_dir_all(&self.dir);
     }
 }
 
-/// How a client connects.
+/// How a TLS client connects: TLS versions, its own certificate, damage to its messages.
 pub struct Client {
     authority: String,
     port: u16,
@@ -226,13 +227,14 @@ impl Client {
         self
     }
 
-    /// The server has a certificate of its own.
+    /// Lets the client show a certificate of its own.
     pub fn shows(mut self, signed: &Signed) -> Client {
         self.shown = Some(signed.clone());
         self
     }
 
-    /// The client sends a wrong byte in one of its messages, or ends the connection there.
+    /// Lets the client damage a byte of its messages, or end the connection there; `round`
+    /// determines the byte.
     pub fn damage(mut self, round: usize) -> Client {
         self.damage = Some(round);
         self
@@ -270,7 +272,7 @@ impl Client {
         client
     }
 
-    /// Whether a request is answered.
+    /// Whether a client can connect and gets a reply to PING.
     pub fn works(&self) -> bool {
         let opened = Secure::open(self.port, self.config(), self.damage);
         opened.is_ok_and(|mut client| {
@@ -281,7 +283,7 @@ impl Client {
     }
 }
 
-/// A socket that damages one byte of what is written, or ends there.
+/// A socket that damages one of the bytes that are written to it, or ends at this byte.
 struct Damaging {
     stream: TcpStream,
     at: Option<usize>,
@@ -318,7 +320,7 @@ impl Write for Damaging {
     }
 }
 
-/// A client's connection with TLS.
+/// A client's connection over TLS.
 pub struct Secure {
     stream: BufReader<StreamOwned<ClientConnection, Damaging>>,
 }
@@ -360,7 +362,7 @@ impl Secure {
         String::from_utf8_lossy(&self.cmd(&argv)).into_owned()
     }
 
-    /// `None` if the connection has ended.
+    /// Sends a command of words, and returns the reply; `None` if the connection has ended.
     pub fn try_line(&mut self, line: &str) -> Option<String> {
         let argv: Vec<&str> = line.split(' ').collect();
         self.stream.get_mut().write_all(&multibulk(&argv)).ok()?;
@@ -369,7 +371,7 @@ impl Secure {
         Some(String::from_utf8_lossy(&reply).into_owned())
     }
 
-    /// Whether the session is new.
+    /// Whether the handshake began a new TLS session or resumed one.
     pub fn kind(&self) -> HandshakeKind {
         self.stream
             .get_ref()

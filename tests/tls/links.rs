@@ -1,4 +1,5 @@
-//! Replication and MIGRATE by TLS: between two of ours, and with the real servers on either side.
+//! Replication and MIGRATE by TLS: between two aeris servers, and with Redis or Valkey on either
+//! side.
 
 use crate::certificates::Certificates;
 use crate::common::{Conn, Peer};
@@ -10,7 +11,8 @@ fn in_sync(replica: &mut Conn) -> bool {
         .contains("master_link_status:up")
 }
 
-/// Fills the primary, attaches the replica by TLS, and compares the data before and after a cut.
+/// Fills the primary, makes the other server its replica by TLS, and compares the data before and
+/// after the link is cut.
 fn replicate(primary: &Peer, primary_port: u16, replica: &Peer) {
     let (mut from, mut to) = (primary.connect(), replica.connect());
     from.line("DEBUG POPULATE 5000 key 200");
@@ -59,7 +61,7 @@ fn a_replica_connects_by_tls_and_mutual_certificates() {
     let (files, others) = (Certificates::new(), Certificates::new());
     for diskless in ["yes", "no"] {
         let primary = Peer::aeris(&settings(&files, &["--repl-diskless-sync", diskless]));
-        // The replica has its own port, and the primary's authority.
+        // The replica has a TLS port of its own, and a certificate of the primary's authority.
         let port = others.port.to_string();
         let replica = Peer::aeris(&settings(
             &files,
@@ -69,7 +71,8 @@ fn a_replica_connects_by_tls_and_mutual_certificates() {
     }
 }
 
-/// A full sync over two connections: the child sends the snapshot in the session of the second one.
+/// A full sync over two connections: the child that saves sends the snapshot in the TLS session of
+/// the second connection.
 #[test]
 fn a_snapshot_has_a_channel_of_its_own() {
     let (files, others) = (Certificates::new(), Certificates::new());
@@ -90,7 +93,7 @@ fn a_snapshot_has_a_channel_of_its_own() {
     assert!(!log.contains("takes no more of the data set"), "{log}");
 }
 
-/// Replication by TLS with a real server on either side.
+/// Replication over two connections by TLS, with Valkey as the replica and as the primary.
 #[test]
 fn valkey_9_1_sends_and_takes_a_snapshot_over_two_channels() {
     let both = [
@@ -141,7 +144,7 @@ fn a_primary_that_is_not_trusted_is_not_followed() {
     drop(primary);
 }
 
-/// A real server as the source and as the target.
+/// Replicates by TLS from Redis or Valkey, and to Redis or Valkey.
 fn with_peer(start: fn(&[&str]) -> Option<Peer>) {
     let (files, others) = (Certificates::new(), Certificates::new());
     let port = others.port.to_string();
@@ -191,7 +194,7 @@ fn keys_migrate_by_tls() {
     );
     assert!(to.cmd(&["GET", "k"]) == before);
     assert_eq!(from.line("EXISTS k"), ":0\r\n");
-    // In a transaction, by a link that the server waits for.
+    // In a transaction, MIGRATE uses a link for which the server waits.
     from.cmd(&[b"SET".to_vec(), b"m".to_vec(), vec![b'v'; 300_000]]);
     let before = from.cmd(&["GET", "m"]);
     from.line("MULTI");
@@ -199,7 +202,7 @@ fn keys_migrate_by_tls() {
     assert_eq!(from.line("EXEC"), "*1\r\n+OK\r\n");
     assert!(to.cmd(&["GET", "m"]) == before);
     assert_eq!(from.line("EXISTS m"), ":0\r\n");
-    // A target without TLS does not answer a handshake.
+    // A target that does not speak TLS does not reply to the handshake.
     let plain = second.port;
     let migrate = format!("MIGRATE 127.0.0.1 {plain} n 0 200");
     from.line("SET n v");
@@ -218,8 +221,9 @@ fn log_of(server: &Peer) -> String {
     std::fs::read_to_string(server.dir().join("log")).unwrap_or_default()
 }
 
-/// Attaches the replica by TLS, with a snapshot over the connection that neither side writes to a
-/// disk. A snapshot has no checksum if the replica loads it from the connection.
+/// Attaches the replica by TLS, with a snapshot that neither side writes to a disk. `skips` says
+/// whether the snapshot must be sent without checksum. A snapshot has no checksum if the replica
+/// loads it from the connection.
 fn transfer(primary: &Peer, port: u16, replica: &Peer, skips: bool) {
     let (mut from, mut to) = (primary.connect(), replica.connect());
     from.line("SET k v");
@@ -275,7 +279,7 @@ fn without_tls_a_snapshot_keeps_its_checksum() {
     let own = ["--logfile", "log", "--repl-diskless-sync-delay", "0"];
     let primary = Peer::aeris(&own);
     let replica = Peer::aeris(&[&own[..], &["--repl-diskless-load", "swapdb"]].concat());
-    // Over a connection without TLS the announcement has no effect.
+    // On a connection without TLS, `REPLCONF capa skip-rdb-checksum` has no effect.
     let mut client = primary.connect();
     assert_eq!(
         client.line("REPLCONF capa eof capa skip-rdb-checksum"),

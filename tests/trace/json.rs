@@ -1,13 +1,13 @@
-//! Reads a trace and checks it: the fields of each event, names for all threads, arrows in pairs,
-//! and that spans nest.
+//! Reads a trace of the event loop, in JSON, and checks it: the fields of each event, names for all
+//! threads, arrows in pairs, and that spans nest.
 
-#![allow(dead_code)] // each test uses a part
+#![allow(dead_code)] // each test binary uses only a part
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
-/// The process of the server and its thread that is the loop.
+/// The number of the server's process in a trace, and that of its thread with the event loop.
 const SERVER: u64 = 1;
 const LOOP: u64 = 1;
 
@@ -21,7 +21,7 @@ pub struct Span {
     pub process: u64,
     pub thread: u64,
     pub args: Map<String, Value>,
-    /// The index of the span around it, in [`Trace::spans`].
+    /// The index, in [`Trace::spans`], of the span in which this span lies.
     pub parent: Option<usize>,
 }
 
@@ -40,16 +40,16 @@ impl Span {
     }
 }
 
-/// A trace that was found correct.
+/// A trace that was read and found correct.
 pub struct Trace {
     pub spans: Vec<Span>,
-    /// From requests to replies: start and end.
+    /// The start and end of each arrow from a request to its reply, in nanoseconds.
     pub arrows: Vec<(u64, u64)>,
     pub facts: BTreeMap<String, String>,
 }
 
 impl Trace {
-    /// Panics with the reason if the text is no correct trace.
+    /// Reads a trace. Panics with the reason if the text is not a correct trace.
     pub fn read(text: &[u8]) -> Trace {
         let json: Value = serde_json::from_slice(text).expect("JSON");
         let top = json.as_object().expect("an object");
@@ -95,10 +95,11 @@ impl Trace {
         trace
     }
 
-    /// Finds the parent of each span of the loop, and checks that spans nest and that the times of
-    /// children add up to no more than their parent's.
+    /// Finds the parent of each span of the event loop, and checks that spans nest and that the
+    /// durations of children add up to no more than that of their parent.
     fn nest(&mut self) {
-        // A span of no length between two others may belong to either, so it has no place.
+        // A span of no length between two spans may belong to either, so its parent is not looked
+        // for.
         let mut order: Vec<usize> = (0..self.spans.len())
             .filter(|&at| self.spans[at].is_in_loop() && !self.spans[at].is_empty())
             .collect();
@@ -143,7 +144,7 @@ impl Trace {
     }
 }
 
-/// Where a span of the loop may be.
+/// Whether a span of the event loop with this category may lie in a span of the category `around`.
 fn may_be_in(category: &str, around: Option<&str>) -> bool {
     let Some(around) = around else {
         return category == "turn";
@@ -160,7 +161,8 @@ fn may_be_in(category: &str, around: Option<&str>) -> bool {
         "write" => matches!(around, "step" | "writable" | "command"),
         "handshake" => matches!(around, "readable" | "writable"),
         "bus read" => around == "readable",
-        // A packet is answered at once.
+        // A reply to a packet of the cluster bus is sent at once, in the span that reads the
+        // packet.
         "bus write" => matches!(
             around,
             "readable" | "writable" | "bus read" | "step" | "timer" | "job" | "command"
@@ -179,7 +181,7 @@ fn fields(event: &Map<String, Value>, wanted: &[&str]) {
     assert_eq!(names, wanted, "{event:?}");
 }
 
-/// A time of the format, microseconds with three decimals, in nanoseconds.
+/// A time of the trace format, which is in microseconds with three decimals, in nanoseconds.
 fn time(event: &Map<String, Value>, name: &str) -> u64 {
     let us = event[name].as_f64().expect("a number");
     assert!(us >= 0.0 && us.is_finite(), "{event:?}");
@@ -211,7 +213,7 @@ fn span(event: &Map<String, Value>) -> Span {
     }
 }
 
-/// The thread that the event names.
+/// The process and thread to which a metadata event gives a name.
 fn metadata(event: &Map<String, Value>) -> (u64, u64) {
     fields(event, &["name", "ph", "pid", "tid", "args"]);
     let what = event["name"].as_str().expect("text");

@@ -6,9 +6,9 @@
 //!   1 of 5 requests   SET key value
 //! ```
 //!
-//! A value has 100 to 10,000 bytes, each order of magnitude as often as the other; its size depends
+//! A value has 100 to 10,000 bytes, both orders of magnitude are equally frequent; its size depends
 //! on its key alone, so that all servers are sent the same values. A connection sends one request
-//! at a time. The share of reads that were hits is part of the result.
+//! at a time. The result has the share of reads that found a value.
 //!
 //! The random ranks are those of Gray et al., "Quickly Generating Billion-Record Synthetic
 //! Databases" (1994), as in YCSB.
@@ -24,7 +24,7 @@ use super::{DIGITS, Random, RunOptions, broken, send, tls::Stream, write_digits}
 const THETA: f64 = 0.99;
 const VALUE_MIN: f64 = 100.0;
 const VALUE_MAX: f64 = 10_000.0;
-/// A request is a SET by itself with the probability 1 / `WRITE_EVERY`.
+/// Apart from misses, a request is a SET with the probability 1 / `WRITE_EVERY`.
 const WRITE_EVERY: u64 = 5;
 
 /// Random ranks from 0 on, by Zipf's law.
@@ -45,7 +45,7 @@ impl Zipf {
         }
     }
 
-    /// The rank of a number from 0 to 1.
+    /// The rank for a random number `u` from 0 to 1.
     fn rank(&self, u: f64) -> u64 {
         let share = u * self.zeta;
         if share < 1.0 {
@@ -59,14 +59,14 @@ impl Zipf {
     }
 }
 
-/// The size of a key's value.
+/// The number of bytes of a key's value, which depends on the key alone.
 fn value_len(key: u64) -> usize {
     let mixed = (key + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     let u = (mixed ^ mixed >> 29) as u32 as f64 / f64::from(u32::MAX);
     (VALUE_MIN * (VALUE_MAX / VALUE_MIN).powf(u)) as usize
 }
 
-/// What a connection has sent and waits for.
+/// The request for whose reply a connection waits.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Sent {
     Nothing,
@@ -81,14 +81,14 @@ struct Connection {
     written: usize,
     sent: Sent,
     began: Instant,
-    /// The bytes of the reply's first line, until it is complete.
+    /// The bytes of the first line of the reply, until the line is complete.
     line: Vec<u8>,
-    /// The remaining bytes of a value and its line end.
+    /// The number of bytes of a value and its line end that have not arrived.
     skip: usize,
     is_in_value: bool,
 }
 
-/// A complete reply.
+/// A complete reply to GET or SET.
 #[derive(PartialEq, Debug)]
 enum Reply {
     Value,
@@ -111,7 +111,7 @@ impl Connection {
         }
     }
 
-    /// Reads a part of a reply; `None` if it is not complete.
+    /// Takes a part of a reply; returns the reply when it is complete.
     fn consume(&mut self, mut bytes: &[u8]) -> io::Result<Option<Reply>> {
         if !self.is_in_value {
             let Some(end) = bytes.iter().position(|&b| b == b'\n') else {
@@ -149,7 +149,7 @@ impl Connection {
     }
 }
 
-/// A reply, unless more bytes follow it: a connection has one request at a time.
+/// Returns the reply, or an error if more bytes follow it: a connection has one request at a time.
 fn done(rest: &[u8], reply: Reply) -> io::Result<Option<Reply>> {
     match rest {
         [] => Ok(Some(reply)),
@@ -157,7 +157,7 @@ fn done(rest: &[u8], reply: Reply) -> io::Result<Option<Reply>> {
     }
 }
 
-/// The counts of a run.
+/// The counts and latencies of a run of the cache load.
 #[derive(Default)]
 struct Counts {
     requests: u64,
@@ -169,7 +169,7 @@ struct Counts {
 }
 
 impl Counts {
-    /// The result as one line of JSON.
+    /// The result of the run as one line of JSON.
     fn summary(&mut self, elapsed: Duration) -> String {
         self.latencies_ns.sort_unstable();
         let percentile = |per_mille: usize| {
@@ -196,7 +196,7 @@ impl Counts {
     }
 }
 
-/// The load of one run.
+/// The load of a cache: its connections, its random keys, and its counts.
 pub struct Cache {
     options: RunOptions,
     zipf: Zipf,
@@ -205,12 +205,12 @@ pub struct Cache {
     counts: Counts,
     /// The number of requests that were started.
     issued: u64,
-    /// A value is a part of this text.
+    /// The bytes of which each value is a part.
     text: Vec<u8>,
 }
 
 impl Cache {
-    /// Opens the connections.
+    /// Opens the connections to the server.
     pub fn connect(options: RunOptions, poll: &Poll) -> io::Result<Cache> {
         let mut connections = Vec::with_capacity(options.clients);
         for i in 0..options.clients {
@@ -236,8 +236,8 @@ impl Cache {
         })
     }
 
-    /// Sends a connection's next request: the value that was missing, or a new request. Returns
-    /// false if there are no more requests.
+    /// Sends a connection's next request: SET of the key `missing`, or a request for a random key.
+    /// Returns false if there are no more requests.
     fn next(&mut self, i: usize, missing: Option<u64>) -> io::Result<bool> {
         if self.issued == self.options.requests {
             return Ok(false);
@@ -272,7 +272,7 @@ impl Cache {
         Ok(true)
     }
 
-    /// Counts a reply; returns the key that was missing.
+    /// Counts a reply; returns the key if its value was missing.
     fn count(&mut self, i: usize, reply: Reply, now: Instant) -> io::Result<Option<u64>> {
         let c = &mut self.connections[i];
         let counts = &mut self.counts;
@@ -302,7 +302,7 @@ impl Cache {
         Ok(None)
     }
 
-    /// Reads until the socket is empty; returns the reply if it is complete.
+    /// Reads until the socket is empty or the reply is complete; returns the complete reply.
     fn read(&mut self, i: usize, scratch: &mut [u8]) -> io::Result<Option<Reply>> {
         let c = &mut self.connections[i];
         loop {
@@ -319,7 +319,8 @@ impl Cache {
         }
     }
 
-    /// Runs until the time or the number of requests is reached; the result is a line of JSON.
+    /// Sends requests until the time or the number of requests is reached; the result is a line of
+    /// JSON.
     pub fn run(&mut self, poll: &mut Poll) -> io::Result<String> {
         let (mut events, mut scratch) = (Events::with_capacity(1024), vec![0; 64 * 1024]);
         let start = Instant::now();

@@ -1,9 +1,10 @@
 //! A load generator for RESP servers: many connections, one thread, a fixed pipeline depth.
 //!
-//! Why not redis-benchmark: at a pipeline depth of 64 it needs more CPU for a request than a good
-//! server does, so the server waits, gets small batches, and the faster it is the worse is its
-//! result. Here a request costs a few nanoseconds: each connection keeps its batch of requests as
-//! bytes, and only the digits of its random keys are replaced before it is sent again.
+//! redis-benchmark is not used: at a pipeline depth of 64 it needs more CPU for a request than a
+//! good server does, so the server waits and gets small batches, and a faster server has a worse
+//! result. In this load generator a request costs a few nanoseconds: each connection keeps its
+//! batch of requests as bytes, and only the digits of its random keys are replaced before it is
+//! sent again.
 //!
 //! ```text
 //! bench-load --port 6379 --pipeline 64 --seconds 2 SET key:{key} 0123456789abcdef
@@ -14,14 +15,14 @@
 //!
 //! In an argument `{key}` stands for a random number below `--keyspace`, a new one at each place,
 //! and `{seq}` for a counter that is the same at each place of one request. The number of a key and
-//! that of a value have 12 digits. An argument `;` ends a command: `MULTI ; INCR a ; EXEC` is one
+//! of a counter have 12 digits. An argument `;` ends a command: `MULTI ; INCR a ; EXEC` is one
 //! request with three replies.
 //!
-//! With `--wait` it prints `ready` when it is connected and starts when a line arrives on standard
-//! input, so that the caller can read the server's CPU time just before and just after. With
-//! `--until-eof` it ends when standard input ends, so that the caller determines the duration. The
-//! result is one line of JSON. A closed loop: a connection sends its next batch when the last reply
-//! of the one before has arrived.
+//! With `--wait` the program prints `ready` when it is connected and starts when a line arrives on
+//! standard input, so that the caller can read the server's CPU time just before and just after.
+//! With `--until-eof` the load ends when standard input ends, so that the caller determines the
+//! duration. The result is one line of JSON. The load is a closed loop: a connection sends its next
+//! batch when the last reply of the previous batch has arrived.
 //!
 //! With `--listen` each connection sends the command once and then reads everything, until the
 //! process is ended: for subscribers of a load that publishes.
@@ -30,10 +31,10 @@
 //! a command nothing is sent: N connections are opened, as many as `--clients` at a time, and each
 //! is closed after its handshake.
 //!
-//! With `--cache` in place of a command it is the load of a cache, see `cache.rs`.
+//! With `--cache` in place of a command the program sends the load of a cache, see `cache.rs`.
 //!
-//! **Invariant:** replies are counted: a batch is complete when a frame for each of its requests
-//! has arrived, with all nested frames (`nested_frames_are_counted`).
+//! **Invariant:** a batch is complete when a reply to each of its requests has arrived, with all
+//! its nested elements (`nested_frames_are_counted`).
 
 use std::io::{self, BufRead, Read, Write};
 use std::net::SocketAddr;
@@ -67,7 +68,7 @@ struct RunOptions {
     tls: bool,
     /// The number of handshakes that are made in place of requests.
     handshakes: u64,
-    /// The load of a cache is sent in place of a command.
+    /// Whether the load of a cache is sent in place of a command.
     cache: bool,
     /// The commands of one request, with their arguments.
     commands: Vec<Vec<String>>,
@@ -147,7 +148,7 @@ enum Slot {
     Seq(usize),
 }
 
-/// A request as bytes, the positions of its numbers, and its number of replies.
+/// A request as bytes, the positions of its keys and counters, and its number of replies.
 struct Template {
     bytes: Vec<u8>,
     slots: Vec<Slot>,
@@ -194,7 +195,7 @@ impl Template {
     }
 }
 
-/// xorshift64*: random enough for keys; costs a nanosecond.
+/// A random generator (xorshift64*): random enough for keys, at the cost of a nanosecond.
 struct Random(u64);
 
 impl Random {
@@ -214,26 +215,27 @@ fn write_digits(place: &mut [u8], mut n: u64) {
     }
 }
 
-/// The source of the numbers in requests.
+/// The source of the random keys and the counter in requests.
 struct Numbers {
     random: Random,
     keyspace: u64,
     next_seq: u64,
 }
 
-/// Counts the frames of replies.
+/// Counts replies and their elements without storing them.
 #[derive(Default)]
 struct Replies {
-    /// The remaining frames of this batch, those of opened arrays included.
+    /// The number of replies of the batch that have not arrived, with the elements of arrays that
+    /// have begun.
     open: u64,
-    /// The remaining bytes of a bulk string and its line end.
+    /// The number of bytes of a bulk string and its line end that have not arrived.
     skip: usize,
     errors: u64,
     first_error: Option<String>,
 }
 
 impl Replies {
-    /// Skips what is complete; returns its number of bytes.
+    /// Skips the complete lines and values in `bytes`; returns the number of skipped bytes.
     fn consume(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut at = 0;
         loop {
@@ -287,9 +289,9 @@ fn broken(line: &[u8]) -> io::Error {
 struct Connection {
     stream: Stream,
     batch: Vec<u8>,
-    /// The number of written bytes of the batch; all of them while replies are awaited.
+    /// The number of written bytes of the batch; the whole batch while replies are awaited.
     sent: usize,
-    /// The first bytes of a reply's line whose end has not arrived.
+    /// The first bytes of a line of a reply whose end has not arrived.
     partial: Vec<u8>,
     began: Instant,
     open: u64,
@@ -309,7 +311,7 @@ struct Load {
     connections: Vec<Connection>,
     replies: Replies,
     scratch: Vec<u8>,
-    /// The numbers of requests that were started, and of those with a reply.
+    /// The number of requests that were sent; `done` is the number of those with a reply.
     issued: u64,
     done: u64,
     latencies_us: Vec<u32>,
@@ -361,8 +363,8 @@ impl Load {
         })
     }
 
-    /// Writes new numbers into a connection's batch and sends it; returns false if there are no
-    /// more requests.
+    /// Writes new keys and counters into a connection's batch and sends the batch; returns false if
+    /// there are no more requests.
     fn start_batch(&mut self, i: usize) -> io::Result<bool> {
         let n = (self.options.requests - self.issued).min(self.options.pipeline as u64);
         if n == 0 {
@@ -416,7 +418,7 @@ impl Load {
         Ok(c.idle())
     }
 
-    /// Runs until the time or the number of requests is reached, or `over` is set.
+    /// Sends batches until the time or the number of requests is reached, or `over` is set.
     fn run(&mut self, poll: &mut Poll, over: &AtomicBool) -> io::Result<Duration> {
         let mut events = Events::with_capacity(1024);
         let start = Instant::now();
@@ -454,8 +456,8 @@ impl Load {
         Ok(start.elapsed())
     }
 
-    /// Sends the command on each connection, prints `ready` after the first replies, and reads for
-    /// ever.
+    /// Sends the command on each connection, prints `ready` after the first replies, and reads
+    /// until the process ends.
     fn listen(&mut self, poll: &mut Poll) -> io::Result<()> {
         let mut events = Events::with_capacity(1024);
         for i in 0..self.connections.len() {
@@ -473,7 +475,7 @@ impl Load {
         }
     }
 
-    /// Reads and drops the input of a connection; returns whether there was any.
+    /// Reads and drops the input of a connection; returns whether any bytes were there.
     fn drain(&mut self, i: usize) -> io::Result<bool> {
         let mut any = false;
         loop {
@@ -490,7 +492,7 @@ impl Load {
         }
     }
 
-    /// The result as one line of JSON.
+    /// The result of the run as one line of JSON.
     fn summary(&mut self, elapsed: Duration) -> String {
         self.latencies_us.sort_unstable();
         let percentile = |p: usize| {
@@ -515,7 +517,7 @@ fn flush(c: &mut Connection) -> io::Result<()> {
     send(&mut c.stream, &c.batch, &mut c.sent)
 }
 
-/// Sends the bytes from `sent` on, as many as the socket accepts.
+/// Writes the bytes from the index `sent` on, as many as the socket accepts.
 fn send(stream: &mut tls::Stream, bytes: &[u8], sent: &mut usize) -> io::Result<()> {
     stream.push()?;
     while *sent < bytes.len() {
@@ -564,7 +566,7 @@ fn run(options: RunOptions) -> io::Result<String> {
     if until_eof {
         let over = over.clone();
         std::thread::spawn(move || {
-            // An error counts as the end.
+            // An error on standard input counts as its end.
             let _ = io::copy(&mut io::stdin(), &mut io::sink());
             over.store(true, Ordering::Relaxed);
         });

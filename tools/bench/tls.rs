@@ -1,4 +1,4 @@
-//! TLS for the load generator: a session that trusts every server, and a storm of handshakes.
+//! TLS for the load generator: a session that trusts every server, and many handshakes at a time.
 //!
 //! Certificates are not checked and sessions are not resumed: the client must cost less than the
 //! server, and each handshake must be a full one.
@@ -17,7 +17,7 @@ use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme};
 
-/// Trusts every server.
+/// A verifier that accepts the certificate of every server.
 #[derive(Debug)]
 struct Anyone;
 
@@ -58,7 +58,7 @@ impl ServerCertVerifier for Anyone {
     }
 }
 
-/// The settings of all sessions.
+/// The TLS configuration of all sessions.
 pub fn config() -> Result<Arc<ClientConfig>, rustls::Error> {
     let mut config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()?
@@ -70,7 +70,7 @@ pub fn config() -> Result<Arc<ClientConfig>, rustls::Error> {
     Ok(Arc::new(config))
 }
 
-/// A connected socket, with or without a session.
+/// A connected socket, with a TLS session or without.
 pub struct Stream {
     socket: TcpStream,
     session: Option<Box<ClientConnection>>,
@@ -96,12 +96,12 @@ impl Stream {
         })
     }
 
-    /// Whether bytes come in records, so that a short read does not mean an empty socket.
+    /// Whether the bytes come in TLS records, so that a short read does not mean an empty socket.
     pub fn is_tls(&self) -> bool {
         self.session.is_some()
     }
 
-    /// Continues the handshake; returns whether it has ended.
+    /// Continues the TLS handshake; returns whether it has ended.
     pub fn handshake(&mut self) -> io::Result<bool> {
         let Some(session) = &mut self.session else {
             return Ok(true);
@@ -122,7 +122,7 @@ impl Stream {
         }
     }
 
-    /// Sends records that wait for room in the socket.
+    /// Sends the TLS records that wait for room in the socket.
     pub fn push(&mut self) -> io::Result<()> {
         match &mut self.session {
             Some(session) => send_records(session, &mut self.socket),
@@ -130,7 +130,7 @@ impl Stream {
         }
     }
 
-    /// Ends the session; the socket is closed by the drop.
+    /// Ends the TLS session; the socket is closed when it is dropped.
     fn finish(mut self) -> io::Result<()> {
         if let Some(session) = &mut self.session {
             session.send_close_notify();
@@ -208,7 +208,7 @@ impl Source for Stream {
 }
 
 /// Makes `count` full handshakes, `at_once` at a time, each of them on a new connection. Returns
-/// the time that it took.
+/// the duration of all handshakes.
 pub fn storm(address: SocketAddr, count: u64, at_once: usize) -> io::Result<Duration> {
     let config = config().map_err(io::Error::other)?;
     let mut poll = Poll::new()?;

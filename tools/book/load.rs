@@ -17,9 +17,9 @@ const REQUEST: &[u8; 6] = b"PING\r\n";
 
 struct Load {
     connections: Vec<TcpStream>,
-    /// Whether a connection waits for its reply.
+    /// For each connection, whether it waits for its reply.
     waits: Vec<bool>,
-    /// The bytes of the reply that have arrived.
+    /// For each connection, the number of bytes of the reply that have arrived.
     received: Vec<usize>,
     epoll: Epoll,
     random: u64,
@@ -68,7 +68,7 @@ impl Load {
         })
     }
 
-    /// One phase; the number of requests whose replies have arrived.
+    /// Runs one phase of the load; returns the number of requests whose replies have arrived.
     fn run(&mut self, outstanding: u64, time: Duration) -> io::Result<u64> {
         let end = Instant::now() + time;
         let (mut sent, mut served) = (outstanding, 0);
@@ -92,7 +92,7 @@ impl Load {
         Ok(served)
     }
 
-    /// A request on a connection that waits for none.
+    /// Sends a request on a random connection that does not wait for a reply.
     fn send_next(&mut self) -> io::Result<()> {
         loop {
             self.random = self
@@ -107,7 +107,7 @@ impl Load {
         }
     }
 
-    /// Whether the reply is complete.
+    /// Reads bytes of a reply; returns whether the reply is complete.
     fn receive(&mut self, at: usize) -> io::Result<bool> {
         let mut reply = [0; REQUEST.len()];
         match self.connections[at].read(&mut reply)? {

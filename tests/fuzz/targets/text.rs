@@ -1,4 +1,4 @@
-//! What people and clients type: requests, lines of redis.conf, patterns, numbers.
+//! The texts that people and clients type: requests, lines of redis.conf, patterns, numbers.
 
 use aeris::client::resp::{Limits, Open, ParseTable, Status, parse};
 use aeris::config::{Config, Sources, load};
@@ -15,14 +15,14 @@ const LIMITS: Limits = Limits {
     max_commands: 16,
 };
 
-/// The commands of a message that arrives in pieces, and the error that ends it.
+/// The commands that a connection has parsed, and the protocol error that ended it.
 #[derive(Default, PartialEq, Debug)]
 struct Heard {
     commands: Vec<Vec<Vec<u8>>>,
     error: Option<String>,
 }
 
-/// One connection, as `networking::query` keeps it.
+/// One connection with its parser, as `networking::query` keeps it.
 #[derive(Default)]
 struct Connection {
     buffer: Vec<u8>,
@@ -83,8 +83,8 @@ fn hear(pieces: &[&[u8]], limits: Limits) -> Heard {
     connection.heard
 }
 
-/// A message gives the same commands wherever it is split. The first byte chooses whether the
-/// client is authenticated.
+/// A message is parsed into the same commands wherever it is split. The first byte of the input
+/// chooses whether the client is authenticated.
 pub fn resp(bytes: &[u8]) {
     let Some((&mode, message)) = bytes.split_first() else {
         return;
@@ -102,7 +102,8 @@ pub fn resp(bytes: &[u8]) {
     assert_eq!(hear(&single, limits), whole, "byte by byte");
 }
 
-/// Words and quotes: what `split_args` reads, `repr` writes so that it reads the same.
+/// Words and quotes of an inline request: `repr` writes the arguments that `split_args` has read,
+/// and `split_args` reads them again.
 pub fn inline(bytes: &[u8]) {
     assert_eq!(
         split_args(repr(bytes).as_bytes()),
@@ -115,11 +116,11 @@ pub fn inline(bytes: &[u8]) {
     assert_eq!(split_args(line.join(" ").as_bytes()), Some(words));
 }
 
-/// A configuration file. Its settings, written to a file as CONFIG GET shows them, are read back
-/// unchanged.
+/// Loads a configuration file. Its settings, written to a file as CONFIG GET shows them, are read
+/// back unchanged.
 pub fn config(bytes: &[u8]) {
     let lower = bytes.to_ascii_lowercase();
-    // These settings access the file system.
+    // The settings `include` and `dir` access the file system.
     let banned: [&[u8]; 2] = [b"include", b"dir"];
     if banned
         .iter()
@@ -147,14 +148,14 @@ pub fn config(bytes: &[u8]) {
             let config = read(format!("{name} {}\n", repr(value)).as_bytes()).ok()?;
             config.get(&[name.as_bytes()]).pop().map(|(_, value)| value)
         };
-        // A list may lose its empty members the first time.
+        // A setting that is a list may lose its empty members the first time.
         if let Some(written) = again(&value) {
             assert_eq!(again(&written).as_ref(), Some(&written), "{name:?}");
         }
     }
 }
 
-/// Pattern and text, with a NUL between them.
+/// Matches a glob pattern with a text; a NUL in the input separates them.
 pub fn glob(bytes: &[u8]) {
     let at = bytes
         .iter()
@@ -176,7 +177,8 @@ pub fn glob(bytes: &[u8]) {
     assert_ne!(glob_match(b"*", text), text.is_empty());
 }
 
-/// Integers, doubles and sizes in bytes: an accepted number is printed as a text that is read as
+/// Reads integers, doubles and sizes in bytes: an accepted number is printed as a text that is read
+/// as the same number.
 /// the same number.
 pub fn number(bytes: &[u8]) {
     if let Some(int) = parse_i64(bytes) {
