@@ -59,7 +59,7 @@ use crate::util::random::Random;
 /// The server. The main thread owns the server; a command borrows the server together with its
 /// client.
 pub struct Server {
-    // Settings, time, random numbers.
+    // The fields of settings, time and random numbers.
     pub config: Config,
     pub clock: Clock,
     pub rng: Random,
@@ -69,11 +69,11 @@ pub struct Server {
     pub schedule: Schedule,
     pub debug: DebugSwitches,
 
-    // The data set.
+    // The fields of the data set.
     pub data: DataSet,
     /// For each database, the clients that wait for its keys or watch them.
     pub key_clients: Vec<KeyClients>,
-    /// The key of the tables' hash function, drawn at start.
+    /// The secret key of the hash function of keys, drawn at start.
     pub seed: HashSeed,
     /// The hash function of keys; on a cluster node a hash contains the slot.
     pub key_hasher: KeyHasher,
@@ -88,23 +88,23 @@ pub struct Server {
     pub touched: Vec<ClientRef>,
     pub lazyfree: LazyFree,
 
-    // Clients and what they wait for.
+    // The fields of clients and of what they wait for.
     pub net: Net,
     /// Connections whose TLS handshake is not finished.
     pub handshakes: Handshakes,
-    /// Certificates and keys.
+    /// The certificates and private keys of TLS.
     pub tls: Current,
     /// The connections of the monitor port.
     pub visits: Visits,
     /// The figures of the last turns, while the monitor port is open.
     pub turns: Option<Box<Turns>>,
-    /// The outgoing connections.
+    /// The outgoing connections to other servers.
     pub links: Links,
     /// The sockets of the link to the primary.
     pub primary_link: PrimaryLink,
-    /// The requests of MIGRATE.
+    /// The requests of MIGRATE that are in progress.
     pub migrations: Migrations,
-    /// The connections over which slots move.
+    /// The connections over which slots of the cluster move to or from this node.
     pub slot_links: SlotLinks,
     pub blocked: BlockedClients,
     pub pause: Pause,
@@ -115,7 +115,7 @@ pub struct Server {
     /// meanwhile.
     pub event_loop: LentLoop,
 
-    // Commands and running them.
+    // The fields of commands and of running them.
     pub commands: CommandTable,
     /// Bits of `crate::armed`: the features that must check every command.
     pub armed: u32,
@@ -132,12 +132,12 @@ pub struct Server {
     pub replication: Replication,
     /// The node of a cluster that this server is; `None` without cluster mode.
     pub cluster: Option<Box<Member>>,
-    /// The connections to other nodes.
+    /// The connections of the cluster bus to other nodes.
     pub bus: Bus,
     /// The running command, for a crash report.
     pub in_flight: InFlight<Client>,
 
-    // Persistence.
+    // The fields of persistence.
     pub rdb: Rdb,
     pub aof: Aof,
     /// The child that saves or rewrites, if one runs.
@@ -145,13 +145,14 @@ pub struct Server {
     pub forks: Forks,
     /// The Unix time of the last save in seconds; before the first save, the time of the start.
     pub last_save_s: i64,
-    /// Whether a data set is being loaded, and which.
+    /// Whether a data set is being loaded, and whether into the server's data set or a separate
+    /// one.
     pub loading: Loading,
-    /// The progress of the load.
+    /// The progress of loading a data set, for INFO.
     pub load: Progress,
     pub shutdown: Shutdown,
 
-    // Observability.
+    // The fields of observability.
     pub stats: Stats,
     pub commandlog: CommandLogs,
     pub latency: Latency,

@@ -16,7 +16,7 @@
 
 use std::fmt::Display;
 
-/// The server whose texts are used.
+/// The server, Redis or Valkey, whose texts are used.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Words {
     #[default]
@@ -110,7 +110,7 @@ macro_rules! table {
 }
 
 table! {
-    // Replies.
+    // Texts of replies.
 
     LOADING = differ!("Redis" / "Valkey" in "LOADING ", " is loading the dataset in memory");
     BUSY_SCRIPT = differ!("Redis" / "Valkey" in
@@ -161,16 +161,17 @@ table! {
          in the configuration.",
     );
 
-    /// The arguments of XREAD for a stream that are valid, in an error; Redis 8.2 also has `+`.
+    /// The ids that XREAD accepts for a stream, as an error lists them; Redis 8.2 also has `+`.
     XREAD_IDS = both("ID, '+', or '$'", "ID or '$'");
     REPLICAOF_PORT = differ!("master" / "primary" in "Invalid ", " port");
 
-    // INFO.
+    // Texts of INFO.
 
-    /// The counter of error codes beyond the limit, see `observe::stats`.
+    /// The name in INFO errorstats of the counter for error codes beyond the limit, see
+    /// `observe::stats`.
     ERRORSTATS_BEYOND_LIMIT = differ!("DISABLED" / "OVERFLOW" in "ERRORSTATS_", "");
 
-    // Scripts.
+    // Texts of errors in scripts.
 
     NO_SCRIPT = both(
         "NOSCRIPT No matching script. Please use EVAL.",
@@ -197,7 +198,7 @@ table! {
         "lua stack limit reach when parsing ", ".call reply");
     BREAKPOINT_CALLED = differ!("redis" / "server" in "", ".breakpoint() called");
 
-    // redis.register_function.
+    // Texts of errors in redis.register_function.
 
     REGISTER_OUTSIDE_LOAD = differ!("redis" / "server" in
         "", ".register_function can only be called on FUNCTION LOAD command");
@@ -227,7 +228,7 @@ table! {
     REGISTER_WITHOUT_CALLBACK = differ!("redis" / "server" in
         "", ".register_function must get a callback argument");
 
-    // Lines of HELP.
+    // Lines of the replies to HELP.
 
     HELP_CLIENT_TYPES = differ!("MASTER" / "PRIMARY" in
         "    * TYPE (NORMAL|", "|REPLICA|PUBSUB)");
@@ -249,7 +250,7 @@ table! {
     HELP_SCRIPT_FLUSH_2 = differ!("    " / "     by the " in
         "", "lazyfree-lazy-user-flush configuration directive. Valid modes are:");
 
-    // Lines of the log.
+    // Lines of the server's log.
 
     LOG_STARTING = differ!("Redis" / "Valkey" in "oO0OoO0OoO0Oo ", " is starting oO0OoO0OoO0Oo");
     LOG_BYE = differ!("Redis" / "Valkey" in "", " is now ready to exit, bye bye...");
@@ -260,7 +261,7 @@ table! {
     LOG_AOF_SLOW_FSYNC = differ!("Redis" / "the server" in
         "Asynchronous AOF fsync is taking too long (disk is busy?). Writing the AOF buffer without waiting for fsync \
          to complete, this may slow down ", ".");
-    /// The error in this line is that of `find_command`.
+    /// `{error}` is the error that `find_command` returns for the unknown command.
     LOG_AOF_UNKNOWN_COMMAND = both(
         "Unknown command '{command}' reading the append only file {file}",
         "Error reading the append only file {file}, error: {error}",

@@ -8,12 +8,13 @@
 //!                                   an error, go on  <───────┴── save ── stop the loop ─> finish
 //! ```
 //!
-//! With FAILOVER, a primary of a cluster chooses a replica that has the whole stream before it
-//! saves, and sends the replica CLUSTER FAILOVER in the stream. The save runs in a later turn, when
-//! the command has been sent, so the replica serves while this process still saves.
+//! With the option FAILOVER of SHUTDOWN, a primary of a cluster chooses a replica that has the
+//! whole stream before it saves, and sends the replica CLUSTER FAILOVER in the stream. The save
+//! runs in a later turn, when the command has been sent, so the replica serves while this process
+//! still saves.
 //!
-//! A command only requests the stop; the saving happens between two turns, after all commands of a
-//! turn and before their replies. So everything that was acknowledged has been saved.
+//! SHUTDOWN only requests the stop; the data set is saved between two turns of the loop, after all
+//! commands of a turn and before their replies. So everything that was acknowledged has been saved.
 
 use std::io;
 use std::process::ExitCode;
@@ -43,7 +44,7 @@ use crate::texts;
 #[derive(Debug)]
 pub struct Refused;
 
-/// How the process starts again.
+/// How the process starts again after DEBUG RESTART or TRACE RECORD.
 #[derive(Default)]
 pub struct Restart {
     /// DEBUG RESTART: the delay before the new start.
@@ -52,7 +53,7 @@ pub struct Restart {
     pub arguments: Vec<String>,
 }
 
-/// The state of a stop.
+/// The state of a shutdown that was requested or is in progress.
 #[derive(Default)]
 pub struct Shutdown {
     /// The options of a SHUTDOWN in this turn.
@@ -80,14 +81,15 @@ pub fn handle_request(server: &mut Server) {
     let Some(options) = server.shutdown.requested.take() else {
         return;
     };
-    // A further client gets the same reply as the first one.
+    // If a shutdown is in progress already, a further client that calls SHUTDOWN gets the reply of
+    // the first client.
     let in_progress = server.shutdown.pending.is_some();
     if !in_progress && prepare(server, options).is_err() {
         refuse_clients(server);
     }
 }
 
-/// The cron's step: handles a signal, or the end of a wait for replicas.
+/// A job of the cron: handles SIGTERM and SIGINT, and the end of a shutdown's wait for replicas.
 pub fn cron(server: &mut Server) {
     if let Some((options, deadline_ms)) = server.shutdown.pending {
         if (server.clock.now_ms >= deadline_ms || replicas_are_ready(server))
@@ -124,13 +126,14 @@ pub fn abort(server: &mut Server) -> bool {
     true
 }
 
-/// Begins to stop. `Ok`: the server stops, or waits for replicas and the cron continues.
+/// Begins to stop the server. `Ok`: the server stops, or waits for replicas and the cron continues.
 fn prepare(server: &mut Server, mut options: ShutdownFlags) -> Result<(), Refused> {
     if server.is_loading() {
-        // A partly loaded data set must not replace the whole one.
+        // A partly loaded data set must not replace the whole data set in the RDB file.
         (options.save, options.nosave) = (false, true);
     }
-    // Changes that were propagated outside of any command belong to the stream, too.
+    // Changes that were propagated outside of any command, such as expired keys, must be in the
+    // stream, too.
     server.end_unit();
     log::info!("User requested shutdown...");
     supervisor::stopping();
@@ -147,7 +150,7 @@ fn prepare(server: &mut Server, mut options: ShutdownFlags) -> Result<(), Refuse
     begin_to_stop(server, options)
 }
 
-/// Chooses a successor, if FAILOVER was given, and stops.
+/// With the option FAILOVER, chooses a replica as the successor; then stops the server.
 fn begin_to_stop(server: &mut Server, mut options: ShutdownFlags) -> Result<(), Refused> {
     if !std::mem::take(&mut options.failover) || !hand_over(server) {
         return stop(server, options);
@@ -157,8 +160,9 @@ fn begin_to_stop(server: &mut Server, mut options: ShutdownFlags) -> Result<(), 
     Ok(())
 }
 
-/// Lets the best replica of this primary take over its slots. Returns whether there is such a
-/// replica. A replica that does not know the command would answer with an error.
+/// Lets the best replica of this primary take over its slots. Returns whether a replica was chosen.
+/// No replica is chosen if one of them does not know the command CLUSTER FAILOVER with REPLICAID,
+/// which it would answer with an error.
 fn hand_over(server: &mut Server) -> bool {
     let Some(member) = &server.cluster else {
         return false;
@@ -193,15 +197,15 @@ fn hand_over(server: &mut Server) -> bool {
     true
 }
 
-/// Whether all replicas that get the stream have acknowledged all of it. A replica that still waits
-/// for its snapshot is not counted.
+/// Whether all replicas that get the replication stream have acknowledged the whole stream. A
+/// replica that still waits for its snapshot is not counted.
 fn replicas_are_ready(server: &Server) -> bool {
     let end = server.replication.stream.end();
     let mut replicas = server.replication.replicas.iter();
     replicas.all(|replica| replica.acked == end || !replica.has_stream())
 }
 
-/// Logs each replica that lacks a part of the stream.
+/// Logs each replica that has not acknowledged the whole replication stream.
 fn log_lagging_replicas(server: &Server) {
     let end = server.replication.stream.end();
     let replicas = &server.replication.replicas;
@@ -226,7 +230,7 @@ fn log_lagging_replicas(server: &Server) {
     }
 }
 
-/// Saves what must be saved, and ends the loop.
+/// Saves the data set if the options and settings say so, and ends the event loop.
 fn stop(server: &mut Server, options: ShutdownFlags) -> Result<(), Refused> {
     debug::end_sessions(server);
     log_lagging_replicas(server);
@@ -257,7 +261,7 @@ fn save_aof(server: &mut Server, options: ShutdownFlags) -> Result<(), Refused> 
         .as_ref()
         .is_some_and(|child| child.kind == ChildKind::Aof);
     if is_rewritten {
-        // Without its base a new AOF is useless.
+        // A new AOF can't be loaded without its base file, which the child writes.
         if server.aof.state == State::WaitRewrite && !options.force {
             log::warn!("Writing initial AOF, can't exit.");
             return Err(Refused);
@@ -295,7 +299,8 @@ fn refuse_clients(server: &mut Server) {
     }
 }
 
-/// Removes the files that exist while the server runs. Called after the loop has ended.
+/// Removes the pid file and the unix sockets, which exist only while the server runs. Called after
+/// the loop has ended.
 pub fn finish(server: &mut Server, ended: io::Result<()>) -> ExitCode {
     tape::finish();
     if let Err(e) = ended {
@@ -327,8 +332,8 @@ pub fn finish(server: &mut Server, ended: io::Result<()>) -> ExitCode {
 pub fn restart(server: &Server, wanted: Restart) -> io::Error {
     sys::sleep(wanted.delay);
     log::warn!("Restarting.");
-    // Relative paths in the arguments begin in this directory. If the directory is gone, opening
-    // such paths fails with an error.
+    // Relative paths in the arguments begin in the directory in which the server was started. If
+    // the directory is gone, opening such paths fails with an error.
     let _ = std::env::set_current_dir(&server.config.start_dir);
     let argv = [&server.run.argv[..], &wanted.arguments].concat();
     process::replace(&server.run.executable, &argv)

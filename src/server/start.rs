@@ -30,7 +30,7 @@ use crate::sys::{self, signals, title};
 use crate::texts;
 use crate::{REDIS_VERSION, VERSION};
 
-/// The path of a daemon's pid file without a setting.
+/// The path of a daemon's pid file if `pidfile` is not set.
 const DEFAULT_PIDFILE: &str = "/var/run/redis.pid";
 
 /// A `maxmemory` below this size is probably a mistake.
@@ -46,8 +46,8 @@ pub fn enter_background(config: &Config) {
     }
 }
 
-/// Sets the locale of `locale-collate`. One that the setting names must exist; the environment may
-/// name one that does not.
+/// Sets the locale of `locale-collate`. A locale that the setting names must exist; a locale that
+/// the environment names may be missing.
 pub fn set_locale(config: &Config) -> Result<(), ExitCode> {
     if sys::locale::set_collate(config.locale_collate.as_bytes()) {
         return Ok(());
@@ -160,7 +160,7 @@ pub fn load_users(server: &mut Server) -> Result<(), ExitCode> {
     })
 }
 
-/// Becomes the node of a cluster that nodes.conf describes, or a new one.
+/// With `cluster-enabled yes`: becomes the node that nodes.conf describes, or a new node.
 pub fn join_cluster(server: &mut Server) -> Result<(), ExitCode> {
     member::start::start(server).map_err(|reason| {
         log::warn!("{reason}");
@@ -254,7 +254,7 @@ fn show_logo(server: &Server) {
     ));
 }
 
-/// Warns if the kernel reduces the backlog silently.
+/// Warns if the kernel's `somaxconn` reduces `tcp-backlog`, which the kernel does silently.
 fn warn_about_backlog(config: &Config) {
     let Ok(text) = std::fs::read_to_string("/proc/sys/net/core/somaxconn") else {
         return;
@@ -271,7 +271,8 @@ fn warn_about_backlog(config: &Config) {
     }
 }
 
-/// Opens the sockets and creates the loop that watches them; `Err` after the reason was logged.
+/// Opens the listening sockets and creates the event loop that watches them. The reason of an `Err`
+/// has been logged.
 pub fn listen(server: &mut Server) -> Result<EventLoop<Server>, ExitCode> {
     tls::start(server).map_err(|problem| {
         log::warn!("{problem}");
@@ -301,19 +302,19 @@ pub fn listen(server: &mut Server) -> Result<EventLoop<Server>, ExitCode> {
     server.aof.flush.wake = Some(std::sync::Arc::new({
         let waker = waker.clone();
         move || {
-            // A loop that can't be woken checks at the next tick of the cron.
+            // If the loop can't be woken, it notices the event at the next tick of the cron.
             let _ = waker.wake();
         }
     }));
     server.lazyfree.set_wake(Box::new({
         let waker = waker.clone();
         move || {
-            // A loop that can't be woken checks at the next tick of the cron.
+            // If the loop can't be woken, it notices the event at the next tick of the cron.
             let _ = waker.wake();
         }
     }));
     signals::set_wake(move || {
-        // A loop that can't be woken checks at the next tick of the cron.
+        // If the loop can't be woken, it notices the event at the next tick of the cron.
         let _ = waker.wake();
     });
     signals::set_traces(traces(server));
@@ -344,7 +345,7 @@ pub fn watch_for_crashes(server: &Server) {
     sys::crash::watch(server, crash_report::describe_server);
 }
 
-/// The server is about to be dropped: a crash report must not read it.
+/// After this call a crash report does not read the server, which is about to be dropped.
 pub fn unwatch_for_crashes() {
     sys::crash::forget();
 }

@@ -1,4 +1,4 @@
-//! The supervisor, which starts and stops the server: finds out which one it is, and sends it
+//! Finds out which supervisor (systemd or upstart) starts and stops the server, and sends it
 //! messages.
 //!
 //! ```text
@@ -10,8 +10,8 @@
 //!   stop       STOPPING; EXTEND_TIMEOUT_USEC before the last save
 //! ```
 //!
-//! The loop sends the watchdog's message, also in a turn within a long script: a server whose loop
-//! hangs is restarted. SAVE and the save at shutdown announce a longer time.
+//! The loop sends the watchdog's message, also in a turn within a long script: systemd restarts a
+//! server whose loop hangs. SAVE and the save at shutdown announce a longer time.
 
 use std::os::fd::RawFd;
 use std::time::Instant;
@@ -24,12 +24,12 @@ use crate::state::Server;
 use crate::sys::supervisor as systemd;
 use crate::sys::{self, process};
 
-/// Milliseconds between two updates of the status.
+/// Milliseconds between two updates of the status text.
 const STATUS_PERIOD_MS: i64 = 1000;
 /// The time in microseconds by which a load that makes progress extends the supervisor's timeout.
 const LOADING_US: u32 = 30_000_000;
 
-/// The last messages to the supervisor.
+/// The messages that systemd was last sent.
 #[derive(Default)]
 pub struct Sent {
     status: String,
@@ -37,17 +37,18 @@ pub struct Sent {
     /// When the watchdog was last notified, by the system's clock: the server's clock stands still
     /// during a script.
     pinged: Option<Instant>,
-    /// Bytes that were loaded at the last message.
+    /// The number of bytes of a data set that were loaded when the timeout was last extended.
     loaded: u64,
-    /// A socket unit has opened listening sockets.
+    /// Whether a socket unit of systemd has opened the listening sockets.
     pub has_socket_unit: bool,
-    /// The sockets that systemd keeps: their numbers and ports.
+    /// The listening sockets that systemd keeps for a restart: their fds and ports.
     stored: Vec<(RawFd, u16)>,
-    /// RELOADING was sent, and READY was not yet.
+    /// Whether RELOADING was sent to systemd, and READY not yet.
     reloading: bool,
 }
 
-/// The supervisor: from the settings, or from the environment if they have `auto`.
+/// The supervisor that the setting `supervised` names, or the one that the environment shows if the
+/// setting is `auto`.
 pub fn of(config: &Config) -> Supervised {
     let has = |name| std::env::var_os(name).is_some();
     match config.supervised {
@@ -59,7 +60,7 @@ pub fn of(config: &Config) -> Supervised {
     }
 }
 
-/// Begins to talk to systemd at start, when the process has its final id.
+/// Begins to send messages to systemd at start, when the process has its final id.
 pub fn begin(config: &Config) {
     if config.supervised == Supervised::Upstart && of(config) == Supervised::No {
         log::info!("upstart supervision requested, but UPSTART_JOB not found!");
@@ -176,7 +177,8 @@ fn status(server: &Server) -> String {
     status
 }
 
-/// Reports that a reload begins. systemd from version 253 on requires the time of this message.
+/// Reports to systemd that a reload of the certificates begins. systemd from version 253 on
+/// requires the time of this message.
 pub fn reloading(server: &mut Server) {
     if !systemd::is_active() {
         return;
@@ -188,14 +190,14 @@ pub fn reloading(server: &mut Server) {
     }
 }
 
-/// Reports that the reload has ended, with new certificates or with the present ones.
+/// Reports to systemd that the reload has ended, with new certificates or with the present ones.
 pub fn reloaded(server: &mut Server) {
     if std::mem::take(&mut server.process.sent.reloading) {
         systemd::send(&[NotifyState::Ready]);
     }
 }
 
-/// Reports that the server begins to stop.
+/// Reports to systemd that the server begins to stop.
 pub fn stopping() {
     systemd::send(&[NotifyState::Stopping, NotifyState::Status("Stopping")]);
 }

@@ -9,8 +9,8 @@ use crate::server::supervisor;
 use crate::state::Server;
 use crate::sys::{error_text, signals};
 
-/// Loads the materials at start. Certificates that are not valid are reported but used: a client
-/// decides for itself.
+/// Loads the TLS materials (certificates and keys) at start. Certificates that are not valid are
+/// reported but used: a client decides for itself.
 pub fn start(server: &mut Server) -> Result<(), String> {
     if !tls::is_needed(&server.config) {
         return Ok(());
@@ -23,7 +23,7 @@ pub fn start(server: &mut Server) -> Result<(), String> {
     Ok(())
 }
 
-/// Loads the materials after CONFIG SET changed a setting of TLS. `Err` is a line for the log.
+/// Loads the TLS materials after CONFIG SET changed a setting of TLS. `Err` is a line for the log.
 pub fn apply(server: &mut Server) -> Result<(), String> {
     if !tls::is_needed(&server.config) {
         return Ok(());
@@ -40,8 +40,8 @@ fn use_valid(server: &mut Server, materials: Materials) -> Result<(), String> {
     Ok(())
 }
 
-/// The cron's step: begins to reload when the interval has passed or SIGHUP was received, and takes
-/// the result of a reload that has ended.
+/// A job of the cron: begins to reload the TLS materials when `tls-auto-reload-interval` has passed
+/// or SIGHUP was received, and takes the result of a reload that has ended.
 pub fn cron(server: &mut Server) {
     let asked = signals::take_hangup();
     let interval_ms = i64::from(server.config.tls_auto_reload_interval) * 1000;
@@ -69,7 +69,7 @@ pub fn cron(server: &mut Server) {
     }
 }
 
-/// Uses materials that were loaded in the background, if they differ from the present ones.
+/// Uses TLS materials that were loaded in the background, if they differ from the present ones.
 fn use_loaded(server: &mut Server, loaded: Result<Materials, String>) {
     match loaded {
         Ok(loaded) => {

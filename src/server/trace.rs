@@ -1,11 +1,13 @@
-//! The loop's side of the trace: the observer, slow turns, and the files.
+//! The event loop's side of the trace: the loop's observer, slow turns, and the files that are
+//! written.
 //!
 //! ```text
 //!   process_events ── Begin, End ──> observe ──> Trace      the end of a turn: was it slow?
 //!                                                   └─ yes: a copy of the recorder's ring ──> the disk's thread ──> file
 //! ```
 //!
-//! The observer is set while a recording is on, and removed by [`follow`] after it has ended.
+//! The loop's observer is set while events are recorded, and removed by [`follow`] after the
+//! recording has ended.
 
 use ae::{EventLoop, Mask, Moment, Phase, Token};
 
@@ -22,7 +24,8 @@ use crate::sys::tape;
 const CRASH_NAME: &str = "trace-crash.json";
 
 /// Called before the loop sleeps, when a recording has begun or ended or a file is requested: sets
-/// or removes the loop's observer and the bit of `armed`, and has the file written.
+/// or removes the loop's observer and the trace's bit of `armed`, and has the requested file
+/// written.
 pub fn follow(el: &mut EventLoop<Server>, server: &mut Server) {
     if let Some((name, snapshot)) = server.trace.files.wished.take() {
         write_in_background(server, name.into(), snapshot, "TRACE DUMP".into());
@@ -83,7 +86,8 @@ fn end_turn(server: &mut Server, commands: u64) {
     }
 }
 
-/// Writes the events of the recorder's last seconds, unless a file was written a moment ago.
+/// After a slow turn: writes the flight recorder's last seconds of events to a file, unless a file
+/// was written a moment ago.
 #[cold]
 fn slow_turn(server: &mut Server, turn_us: u64) {
     let now_ms = server.clock.now_ms;
@@ -105,18 +109,19 @@ fn snapshot(server: &Server, source: Source) -> Option<Snapshot> {
     server.trace.snapshot(source, &server.commands, clock)
 }
 
-/// The disk's thread makes the text and writes it into the working directory.
+/// Lets a thread make the JSON text of a trace and write it into the working directory.
 fn write_in_background(server: &mut Server, name: String, snapshot: Snapshot, reason: String) {
     if tape::replays() {
         return;
     }
-    // Absolute, since `dir` may change before the thread writes.
+    // The path is made absolute, since `dir` may change before the thread writes.
     let path = std::path::absolute(&name).unwrap_or_else(|_| name.into());
     let make = Box::new(move || to_json(&snapshot, &reason));
     server.aof.flush.in_background(Job::Text { path, make });
 }
 
-/// Called at the end of the server: writes the whole session to the file of `trace-out`.
+/// Called at the end of the server: writes the whole recorded session to the file that `trace-out`
+/// names.
 pub fn write_session(server: &Server) {
     if server.config.trace_out.is_empty() {
         return;
@@ -130,7 +135,7 @@ pub fn write_session(server: &Server) {
     }
 }
 
-/// Called in a crash report: writes the events of the recorder's last seconds.
+/// Called in a crash report: writes the flight recorder's last seconds of events to a file.
 pub fn write_at_crash(server: &Server) {
     if let Some(snapshot) = snapshot(server, Source::Recorder) {
         write_now(CRASH_NAME, &snapshot, "a crash");
@@ -144,7 +149,8 @@ fn write_now(name: &str, snapshot: &Snapshot, reason: &str) {
     }
 }
 
-/// The kind of a phase, and the id of the client whose socket it serves.
+/// The kind of trace event for a phase of the loop, and the id of the client whose socket the phase
+/// serves.
 fn kind_of(el: &EventLoop<Server>, server: &Server, phase: Phase) -> (EventKind, u64) {
     let kind = match phase {
         Phase::Turn => EventKind::Turn,
@@ -172,7 +178,7 @@ fn client_of(el: &EventLoop<Server>, server: &Server, token: Token) -> u64 {
 }
 
 impl Server {
-    /// `trace-out`: begins the session that ends with the server.
+    /// `trace-out`: begins to record a session of the trace, which ends when the server stops.
     pub fn start_trace_out(&mut self) {
         if !self.config.trace_out.is_empty() {
             self.trace.start(EVENTS_MAX, 0, self.clock.ticks());

@@ -5,10 +5,10 @@
 //!   fsync reaches  AOF offset 80                        -> REPLCONF ACK .. FACK 500
 //! ```
 //!
-//! The two offsets differ, since the AOF has a SELECT and time stamps of its own and no PING. So
-//! the two offsets of one moment are noted as a pair, and the next pair is noted when the AOF is on
-//! the disk up to the offset of this pair. The first pair is noted when the base file of the AOF is
-//! begun (`persist::aof`).
+//! The offsets in the AOF and in the stream differ, since the AOF has a SELECT and time stamps of
+//! its own and no PING. So the offsets in the AOF and in the stream at one moment are noted as a
+//! pair, and the next pair is noted when the AOF is on the disk up to the AOF offset of this pair.
+//! The first pair of offsets is noted when the base file of the AOF is begun (`persist::aof`).
 
 use crate::persist::aof::State;
 use crate::state::Server;

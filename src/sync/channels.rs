@@ -1,5 +1,5 @@
-//! Full syncs over two connections, on the primary: the child writes the snapshot to one of them,
-//! while the other one receives the stream already.
+//! Full syncs over two connections, on the primary: the child writes the snapshot to one
+//! connection, while the other connection already receives the stream.
 //!
 //! ```text
 //!              Valkey's dialect                           Redis's dialect
@@ -13,7 +13,7 @@
 //! ```
 //!
 //! A pin keeps the part of the stream that follows a snapshot, for a replica whose main connection
-//! has not requested it yet. The pin is dropped when the child can't write to the snapshot's
+//! has not requested it yet. A pin is dropped when the child can't write to the snapshot's
 //! connection, when the kept part exceeds the replica's output limit, and when the grace period
 //! after the end of the snapshot is over.
 //!
@@ -38,7 +38,7 @@ use crate::replication::replicas::{Channel, Replica, State};
 use crate::replication::snapshot::{Sockets, Target, Way};
 use crate::state::Server;
 
-/// The grace period, unless DEBUG sets another one.
+/// The grace period after the end of a snapshot in seconds, unless DEBUG sets another one.
 pub const GRACE_S: i64 = 60;
 /// The time after which a child whose connections are all closed is killed. A child whose replicas
 /// have closed their connections because they have the whole snapshot ends earlier by itself.
@@ -341,7 +341,7 @@ fn drop_long_pins(server: &mut Server) {
     }
 }
 
-/// Drops a pin, and closes the connection for which it was kept.
+/// Drops a pin of the stream, and closes the snapshot's connection for which the pin was kept.
 fn drop_pin(server: &mut Server, id: u64) {
     server.replication.stream.unpin(id);
     let client = server.net.clients.reference_of(id);
@@ -350,7 +350,8 @@ fn drop_pin(server: &mut Server, id: u64) {
     }
 }
 
-/// The cron's step: drops pins whose grace period is over, and kills a child that no replica reads.
+/// Once a second: drops pins of the stream whose grace period is over, and kills a child that no
+/// replica reads.
 pub fn cron(server: &mut Server) {
     let now_ms = server.clock.now_ms;
     for id in server.replication.stream.expire_pins(now_ms) {
@@ -397,7 +398,8 @@ mod tests {
     const SNAPSHOT: u32 = 1;
     const WRITER: u32 = 2;
 
-    /// A primary with two clients, each with a socket pair; the test has the other ends.
+    /// A primary with two clients, each with a socket pair; the test has the other end of each
+    /// pair.
     fn primary() -> (Server, UnixStream, UnixStream) {
         let mut server = server_with(3);
         server.config.dual_channel_replication_enabled = true;
@@ -421,7 +423,7 @@ mod tests {
         replies.collect()
     }
 
-    /// The dialogue of Valkey's dialect, up to the fork.
+    /// Sends the requests of a full sync in Valkey's dialect, up to the fork of the child.
     fn begin(server: &mut Server) {
         let lines = [
             "REPLCONF capa eof capa psync2 capa dual-channel",
@@ -502,7 +504,8 @@ mod tests {
         assert!(server.replication.lag(replica) > 0);
         say(&mut server, MAIN, &["REPLCONF ACK 0"]);
         assert_eq!(states(&server)[1], ("replica", "online"));
-        // Commands update the clock from the machine's, so take the time from the acknowledgements.
+        // Commands set the server's clock to the real time, so the test takes the time from the
+        // acknowledgements.
         let acknowledged = server.replication.replicas.iter().map(|r| r.ack_ms);
         server.clock.now_ms = acknowledged.min().expect("two replicas");
         crate::sync::cron::cron(&mut server);

@@ -63,7 +63,7 @@ fn ping_replicas(server: &mut Server) {
 }
 
 /// Sends a newline to each replica that waits for its snapshot, except those that receive the
-/// snapshot while it is created: the newline would become a part of it.
+/// snapshot while it is created: the newline would become a part of the snapshot.
 fn keep_waiting_replicas_alive(server: &mut Server) {
     let is_being_sent = snapshot::is_being_sent(server);
     let waits = |replica: &&Replica| match replica.state {
@@ -88,14 +88,15 @@ fn close_timed_out_replicas(server: &mut Server) {
         State::WaitsForChannel { since_ms } if now_ms - since_ms > timeout_ms => {
             Some("rdb channel")
         }
-        // The replica has received the whole snapshot, but has not closed this connection.
+        // The replica has received the whole snapshot, but has not closed the snapshot's
+        // connection.
         State::Delivered if now_ms - replica.ack_ms > timeout_ms.max(channels::GRACE_S * 1000) => {
             Some("rdb channel")
         }
         State::Online if replica.is_old => None,
         State::Online if now_ms - replica.ack_ms > timeout_ms => Some("streaming sync"),
-        // A slow replica delays all others if the snapshot comes through a pipe, and keeps the
-        // stream from being freed if it comes from a file.
+        // A slow replica delays all other replicas if the snapshot comes through a pipe, and keeps
+        // the stream from being freed if the snapshot comes from a file.
         State::SnapshotRunning | State::Receiving(_)
             if replica.wrote_ms > 0 && now_ms - replica.wrote_ms > timeout_ms =>
         {

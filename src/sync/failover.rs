@@ -26,13 +26,13 @@ pub fn begin(server: &mut Server, request: Request) {
         None => log::info!("FAILOVER requested to any replica."),
     }
     // Requests an acknowledgement of the last bytes, before the stream stops growing: without a
-    // request, replicas send one each second only.
+    // request, replicas acknowledge once a second only.
     server.replication.request_acks();
     server.pause_clients(PausePurpose::Failover, i64::MAX, false);
     server.replication.failover.begin(request);
 }
 
-/// The replica with this address.
+/// The replica whose address is `host` and which listens on `port`.
 pub fn find_replica<'a>(server: &'a Server, host: &str, port: i64) -> Option<&'a Replica> {
     let is = |replica: &&Replica| {
         port != 0
@@ -52,8 +52,8 @@ pub fn address_of(replica: &Replica) -> Option<Address> {
     })
 }
 
-/// Before the loop sleeps: checks whether a replica has the whole stream, or the deadline has
-/// passed.
+/// Before the loop sleeps, while a failover waits: checks whether a replica has the whole stream,
+/// or the deadline has passed.
 pub fn update(server: &mut Server) {
     if !server.replication.failover.is_waiting() || server.is_nested() {
         return;
@@ -72,7 +72,7 @@ pub fn update(server: &mut Server) {
     );
 }
 
-/// Passes an event to the failover, and executes the resulting action.
+/// Passes an event to the state machine of FAILOVER, and executes the resulting action.
 pub fn step(server: &mut Server, event: Event) {
     match server.replication.failover.step(event) {
         None => {}

@@ -17,7 +17,7 @@ use crate::sync::{channels, failover, snapshot};
 use crate::util::number::parse_i64;
 use crate::util::quote::printable;
 
-/// The request of a replica.
+/// The request by which a replica begins a sync.
 #[derive(Clone, Copy)]
 pub enum Request<'a> {
     /// SYNC: requests a snapshot, without offsets.
@@ -210,7 +210,8 @@ fn full_sync(server: &mut Server, c: &mut Client) {
     snapshot::enqueue(server, c);
 }
 
-/// The maximum length of a replica's text in the log; an id has 40 bytes.
+/// The maximum length in a log line of the id, or of the offset, that a replica has sent; an id has
+/// 40 bytes.
 const SHOWN_MAX: usize = 64;
 
 fn log_reason(replication: &Replication, reason: Reason, name: &str, id: &[u8], offset: &[u8]) {
@@ -243,7 +244,7 @@ fn log_reason(replication: &Replication, reason: Reason, name: &str, id: &[u8], 
 }
 
 /// Puts a replica online that was sent its whole snapshot. Returns false for a replica that
-/// requested only the snapshot; the caller must close it.
+/// requested only the snapshot; the caller must close its connection.
 pub fn put_online(server: &mut Server, c: &mut Client) -> bool {
     let now_ms = server.clock.now_ms;
     let Some(replica) = server.replication.replicas.get_mut(c.reference()) else {

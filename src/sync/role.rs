@@ -94,7 +94,7 @@ pub fn set_log_role(server: &Server) {
     });
 }
 
-/// Updates everything that depends on the role.
+/// Updates everything that depends on the server's role, primary or replica.
 fn changed(server: &mut Server) {
     set_log_role(server);
     replication::follow_stream(server);
@@ -103,8 +103,8 @@ fn changed(server: &mut Server) {
     }
 }
 
-/// Closes the client that applies the primary's stream at the end of this turn; until then it
-/// applies nothing.
+/// Closes the client that applies the primary's stream at the end of this turn; until then the
+/// client applies nothing.
 fn close_primary_client(server: &mut Server) {
     let client = server
         .replication
@@ -126,7 +126,7 @@ pub fn end_history(server: &mut Server) {
     let id = server.rng.hex(40);
     server.replication.begin_history(id);
     let end = server.replication.stream.end();
-    // Can't fail: the stream's own end is a valid offset.
+    // `restart_at` can't fail here: the stream's own end is a valid offset.
     let _ = server.replication.stream.restart_at(end);
 }
 

@@ -33,18 +33,20 @@ use crate::state::Server;
 use crate::sync::{channels, primary};
 use crate::sys;
 
-/// The functions that `persist` calls to start a child and after it has ended; `persist` is a lower
-/// layer.
+/// The functions that `persist`, a lower layer, calls to start a child for replicas and after the
+/// child has ended.
 pub const HOOKS: ReplicationHooks = ReplicationHooks { start, ended };
 
 /// The RDB version for a replica that does not announce one: that of Redis 7.0.
 const VERSION_OF_STRANGERS: u32 = rdb::VERSION_REDIS_MIN;
 /// The RDB version for a Valkey server before 9.0.
 const VERSION_FOR_VALKEY_8: u32 = 11;
-/// The first version of Valkey that reads Valkey's own RDB versions; it does not read version 12.
+/// The first version of Valkey that reads Valkey's own RDB versions; no Valkey reads RDB version
+/// 12.
 const VALKEY_9: u32 = 0x09_0000;
 
-/// Gives a replica the snapshot of the running child, or lets it wait for the next one.
+/// Gives a replica the snapshot of the running child, or lets the replica wait for the next
+/// snapshot.
 pub fn enqueue(server: &mut Server, c: &mut Client) {
     let running = server
         .child
@@ -77,7 +79,8 @@ pub fn enqueue(server: &mut Server, c: &mut Client) {
     }
 }
 
-/// Lets a replica share the running child's snapshot, if it has the right form.
+/// Lets a replica share the running child's snapshot, if its content and RDB version suit the
+/// replica.
 fn join(server: &mut Server, c: &mut Client) -> bool {
     let r = c.reference();
     let replicas = &server.replication.replicas;
@@ -99,7 +102,8 @@ fn join(server: &mut Server, c: &mut Client) -> bool {
     true
 }
 
-/// The form that a replica can read and has requested.
+/// The form of the snapshot for a replica: the content that it requests and the RDB version that it
+/// can read.
 fn form_of(announced: &Announced) -> Form {
     let valkey = |server| match server >= VALKEY_9 {
         true => rdb::VERSION_VALKEY,
@@ -120,8 +124,8 @@ pub fn is_being_sent(server: &Server) -> bool {
     snapshot.is_some_and(|snapshot| !matches!(snapshot.way, Way::Disk { .. }))
 }
 
-/// The cron's step: starts a snapshot if it is due. `repl-diskless-sync-delay` delays the snapshot
-/// for further replicas that may share it.
+/// Once a second: starts a snapshot for replicas if one is due. `repl-diskless-sync-delay` delays
+/// the snapshot for further replicas that may share it.
 pub fn start_if_due(server: &mut Server) {
     if is_due(server) {
         server.forks.wishes.add(Wish::Sync);
@@ -143,14 +147,15 @@ fn is_due(server: &Server) -> bool {
     !config.repl_diskless_sync || max > 0 && count >= max || longest_ms >= delay_ms
 }
 
-/// The form for the replica that has waited longest.
+/// The form of the next snapshot: that for the replica that has waited longest.
 fn next_form(server: &Server) -> Option<Form> {
     let waits = |replica: &&Replica| matches!(replica.state, State::WaitsForSnapshot { .. });
     let first = server.replication.replicas.iter().find(waits)?;
     Some(form_of(&first.announced))
 }
 
-/// The replicas that wait for a snapshot of this form, and since when.
+/// The replicas that wait for a snapshot of this form, each with the Unix time in milliseconds
+/// since which it waits.
 fn waiting(server: &Server, form: Form) -> impl Iterator<Item = (&Replica, i64)> {
     let replicas = server.replication.replicas.iter();
     replicas.filter_map(move |replica| match replica.state {
@@ -179,10 +184,10 @@ pub fn start(server: &mut Server) -> bool {
         (true, false) => "replicas sockets",
         (true, true) => "replicas sockets (rdb-channel)",
     };
-    // A file may stay on the disk, so it has its checksum. A snapshot without a file has no
-    // checksum, and any snapshot no compression, only if all waiting replicas ask for that. Each
-    // replica can also read a snapshot with checksum and compression, so replicas with different
-    // requests share a snapshot.
+    // A snapshot in a file may stay on the disk, so it has a checksum. A snapshot without a file
+    // has no checksum, and any snapshot no compression, only if all waiting replicas ask for that.
+    // Each replica can also read a snapshot with checksum and compression, so replicas with
+    // different requests share a snapshot.
     let unchecked = diskless && waiting(server, form).all(|(r, _)| r.announced.no_checksum);
     let plain = waiting(server, form).all(|(r, _)| r.announced.no_compression);
     let suffix = match unchecked {
@@ -190,7 +195,8 @@ pub fn start(server: &mut Server) -> bool {
         false => "",
     };
     log::info!("Starting BGSAVE for SYNC with target: {target}{suffix}");
-    // The fork and the offset must belong to the same moment.
+    // The fork and the offset of the snapshot must belong to the same moment, so pending changes
+    // are propagated first.
     server.end_unit();
     if !server.replication.is_replica() {
         server.replication.stream.forget_db();
@@ -338,7 +344,7 @@ pub fn end_useless_child(server: &mut Server) {
     }
 }
 
-/// Sends the file to each replica that waits for it.
+/// Sends the snapshot's file to each replica that waits for it.
 fn send_files(server: &mut Server, succeeded: bool) {
     server.replication.snapshot = None;
     server.replication.made_file |= succeeded;
@@ -378,7 +384,8 @@ fn send_file(server: &mut Server, c: &mut Client, succeeded: bool) {
 }
 
 /// Called when all bytes of a pipe have been sent and its child has ended. Each replica gets the
-/// stream when it reports that it has loaded the snapshot; some may have reported it already.
+/// stream when it reports that it has loaded the snapshot; some replicas may have reported this
+/// already.
 pub fn broadcast_done(server: &mut Server, receivers: Vec<Receiver>, succeeded: bool) {
     server.replication.snapshot = None;
     for r in receivers {
@@ -410,8 +417,8 @@ mod tests {
     use crate::testing::server_with;
 
     /// A replica may load a small snapshot, and acknowledge it, before the child that writes the
-    /// snapshot has ended. This acknowledgement must count, since the next one would come a second
-    /// later; but not if more bytes of the snapshot were sent after it.
+    /// snapshot has ended. Such an early acknowledgement must count, since the next one would come
+    /// a second later; but it must not count if more bytes of the snapshot were sent after it.
     #[test]
     fn an_acknowledgement_of_all_bytes_counts_before_the_child_has_ended() {
         for last_bytes in [false, true] {

@@ -1,8 +1,9 @@
 //! Memory in use: `used_memory` and the allocator's own figures.
 //!
 //! jemalloc keeps two counters for each thread, of bytes allocated and deallocated; reading both
-//! costs two loads. `used` is their difference for the main thread plus what the background threads
-//! last published. The result is exact, and counting adds no cost to an allocation.
+//! costs two loads. The used memory is the difference of the main thread's two counters, plus the
+//! differences that the background threads last published. The result is exact, and counting adds
+//! no cost to an allocation.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::ffi::{CStr, CString};
@@ -40,41 +41,41 @@ unsafe impl GlobalAlloc for Allocator {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if layout.align() <= QUANTUM {
-            // SAFETY: the caller's promise, passed on with the same layout.
+            // SAFETY: the caller keeps GlobalAlloc's contract; the layout is passed on unchanged.
             return unsafe { Jemalloc.alloc(layout) };
         }
-        // SAFETY: the caller's promise, passed on with the same layout.
+        // SAFETY: the caller keeps GlobalAlloc's contract; the layout is passed on unchanged.
         unsafe { tikv_jemalloc_sys::mallocx(layout.size(), aligned(layout)).cast() }
     }
 
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         if layout.align() <= QUANTUM {
-            // SAFETY: the caller's promise, passed on with the same layout.
+            // SAFETY: the caller keeps GlobalAlloc's contract; the layout is passed on unchanged.
             return unsafe { Jemalloc.alloc_zeroed(layout) };
         }
         let flags = aligned(layout) | tikv_jemalloc_sys::MALLOCX_ZERO;
-        // SAFETY: the caller's promise, passed on with the same layout.
+        // SAFETY: the caller keeps GlobalAlloc's contract; the layout is passed on unchanged.
         unsafe { tikv_jemalloc_sys::mallocx(layout.size(), flags).cast() }
     }
 
     #[inline]
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
         if layout.align() <= QUANTUM {
-            // SAFETY: the caller's promise, passed on with the same layout.
+            // SAFETY: the caller keeps GlobalAlloc's contract; the layout is passed on unchanged.
             return unsafe { Jemalloc.dealloc(ptr, layout) };
         }
-        // SAFETY: the caller's promise, passed on with the same layout.
+        // SAFETY: the caller keeps GlobalAlloc's contract; the layout is passed on unchanged.
         unsafe { tikv_jemalloc_sys::sdallocx(ptr.cast(), layout.size(), aligned(layout)) }
     }
 
     #[inline]
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         if layout.align() <= QUANTUM {
-            // SAFETY: the caller's promise, passed on with the same layout.
+            // SAFETY: the caller keeps GlobalAlloc's contract; the layout is passed on unchanged.
             return unsafe { Jemalloc.realloc(ptr, layout, new_size) };
         }
-        // SAFETY: the caller's promise, passed on with the same layout.
+        // SAFETY: the caller keeps GlobalAlloc's contract; the layout is passed on unchanged.
         unsafe { tikv_jemalloc_sys::rallocx(ptr.cast(), new_size, aligned(layout)).cast() }
     }
 }
@@ -111,7 +112,8 @@ impl ThreadCounters {
         (self.balance() + BACKGROUND.load(Ordering::Relaxed)).max(0) as usize
     }
 
-    /// Publishes this thread's balance; background threads call it after each job.
+    /// Publishes this thread's balance of memory; background threads call this function after each
+    /// job.
     pub fn publish(&mut self) {
         let now = self.balance();
         BACKGROUND.fetch_add(now - self.published, Ordering::Relaxed);
@@ -144,7 +146,7 @@ impl SharedCounters {
         })
     }
 
-    /// The part of the thread's balance that is not published.
+    /// The part of the thread's balance of memory that is not published yet.
     pub fn unpublished(&self) -> i64 {
         let read = |counter: *const u64| {
             // SAFETY: the thread lives (the invariant), and jemalloc keeps its counters at this
@@ -155,7 +157,7 @@ impl SharedCounters {
         balance.wrapping_sub(self.published)
     }
 
-    /// Publishes the thread's balance.
+    /// Publishes the thread's balance of memory.
     pub fn publish(&mut self) {
         let change = self.unpublished();
         BACKGROUND.fetch_add(change, Ordering::Relaxed);
@@ -163,7 +165,7 @@ impl SharedCounters {
     }
 }
 
-/// The address of a counter of the calling thread.
+/// The address of the calling thread's counter that jemalloc calls `name`.
 fn address(name: &CStr) -> Option<*const u64> {
     let mut address: *const u64 = ptr::null();
     let mut len = size_of_val(&address);
@@ -183,13 +185,13 @@ fn address(name: &CStr) -> Option<*const u64> {
 /// jemalloc's statistics, in bytes.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct AllocatorStats {
-    /// Bytes in use by the process.
+    /// Bytes that the process has allocated.
     pub allocated: usize,
     /// Bytes of pages that contain at least one allocation.
     pub active: usize,
-    /// Bytes of physical memory.
+    /// Bytes of physical memory that jemalloc uses.
     pub resident: usize,
-    /// Bytes of mapped extents.
+    /// Bytes of the extents that jemalloc has mapped.
     pub mapped: usize,
     /// Bytes of address space that jemalloc keeps without memory.
     pub retained: usize,
@@ -390,7 +392,7 @@ fn set_text(name: &CStr, new: &CStr) {
     }
 }
 
-/// The names whose value is the address of a text.
+/// Whether the value that jemalloc has under this name is the address of a text.
 fn is_text(name: &str) -> bool {
     const TEXTS: [&str; 10] = [
         "version",
@@ -407,7 +409,8 @@ fn is_text(name: &str) -> bool {
     TEXTS.contains(&name) || name.starts_with("arena.") && name.ends_with(".dss")
 }
 
-/// Whether the value of this name is an address, which must not be read or set as a number.
+/// Whether the value that jemalloc has under this name is an address, which must not be read or set
+/// as a number.
 fn holds_address(name: &str) -> bool {
     const OTHERS: [&str; 5] = [
         "arenas.create",
@@ -422,7 +425,8 @@ fn holds_address(name: &str) -> bool {
         || name.starts_with("experimental.")
 }
 
-/// The error for a name that can't be read or set this way, with jemalloc's reason if there is one.
+/// The error for a name of jemalloc's whose value is not of the requested kind (number or text),
+/// with jemalloc's own reason if there is one.
 fn refusal(name: &str) -> io::Error {
     let unusable = || io::Error::from_raw_os_error(libc::EINVAL);
     number(name, None).err().unwrap_or_else(unusable)
@@ -476,7 +480,7 @@ mod tests {
     #[cfg(feature = "jemalloc")]
     #[test]
     fn no_number_is_followed_as_an_address_and_no_address_is_shown() {
-        // The value of this name has the width of an address, but is a number.
+        // The value of `stats.allocated` has the width of an address, but is a number.
         assert_eq!(
             code(control_text("stats.allocated", None)),
             Some(libc::EINVAL)

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! The report reads the server through a pointer stored here by [`watch`], since a signal handler
-//! gets no arguments of ours. If the report crashes, the second signal ends the process, because
-//! the handler has run before; if the report hangs, an alarm ends the process.
+//! gets its arguments from the kernel. If the report crashes, the second signal ends the process,
+//! because the handler has run before; if the report hangs, an alarm ends the process.
 
 use std::ffi::{c_int, c_void};
 use std::sync::OnceLock;
@@ -17,9 +17,10 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
 use super::signals::{say, with_log_fd};
 
-/// The size of the alternate stack, on which symbol names are looked up.
+/// The size in bytes of the alternate stack for signals, on which symbol names are looked up.
 const STACK_BYTES: usize = 512 * 1024;
-/// The time limit of a report: one that takes longer has probably hung in the allocator's lock.
+/// The time limit of a crash report in seconds: a report that takes longer probably hangs in the
+/// allocator's lock.
 const REPORT_SECONDS: u32 = 10;
 const FRAMES_MAX: usize = 100;
 
@@ -42,7 +43,7 @@ pub type Registers = [(&'static str, u64); 18];
 
 type Hook = fn(&Crash);
 
-/// The signals of a crash.
+/// The signals that are treated as a crash.
 const SIGNALS: [c_int; 5] = [
     libc::SIGSEGV,
     libc::SIGBUS,
@@ -54,8 +55,8 @@ const SIGNALS: [c_int; 5] = [
 static HOOK: OnceLock<Hook> = OnceLock::new();
 static REPORTED: AtomicBool = AtomicBool::new(false);
 
-/// Installs the handlers: a crash calls `hook` once, then the process ends as if the signal had no
-/// handler.
+/// Installs the signal handlers: a crash calls `hook` once, then the process ends as if the signal
+/// had no handler.
 pub fn install(hook: Hook) {
     HOOK.get_or_init(|| hook);
     use_own_stack();
@@ -72,11 +73,11 @@ pub fn install(hook: Hook) {
     }
     // The first call of `backtrace` loads a library, which a handler must not do.
     let mut frames = [std::ptr::null_mut(); 1];
-    // SAFETY: there is room for the one frame that is asked for.
+    // SAFETY: there is room for the one stack frame that is requested.
     unsafe { libc::backtrace(frames.as_mut_ptr(), 1) };
 }
 
-/// `crash-log-enabled no`: removes the handlers.
+/// `crash-log-enabled no`: removes the signal handlers.
 pub fn uninstall() {
     for signal in SIGNALS {
         reset(signal);
@@ -84,12 +85,12 @@ pub fn uninstall() {
 }
 
 fn reset(signal: c_int) {
-    // SAFETY: the default action is always a valid one.
+    // SAFETY: the default action of a signal is always a valid action.
     unsafe { libc::signal(signal, libc::SIG_DFL) };
 }
 
-/// Claims the report for code that prints it without a signal. Returns true for the first caller
-/// only.
+/// Claims the crash report for code that prints it without a signal, as after a panic. Returns true
+/// for the first caller only.
 pub fn claim_report() -> bool {
     !REPORTED.swap(true, Ordering::Relaxed)
 }
@@ -138,9 +139,9 @@ fn die(signal: c_int) -> ! {
 }
 
 /// # Safety
-/// `context` is what the kernel passed to a handler.
+/// `context` must be what the kernel passed to a signal handler.
 unsafe fn describe(signal: c_int, info: &libc::siginfo_t, context: *mut c_void) -> Crash {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that `context` is what the kernel passed to a handler.
     let registers = unsafe { registers(context) };
     // SAFETY: both fields lie within the union; the code below decides by `si_code` and the signal
     // which of them is meaningful.
@@ -157,7 +158,7 @@ unsafe fn describe(signal: c_int, info: &libc::siginfo_t, context: *mut c_void) 
 }
 
 /// # Safety
-/// `context` is what the kernel passed to a handler.
+/// `context` must be what the kernel passed to a signal handler.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 unsafe fn registers(context: *mut c_void) -> Registers {
     use libc::*;
@@ -187,7 +188,7 @@ unsafe fn registers(context: *mut c_void) -> Registers {
 }
 
 /// # Safety
-/// `context` is what the kernel passed to a handler.
+/// `context` must be what the kernel passed to a signal handler.
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 unsafe fn registers(context: *mut c_void) -> Registers {
     const NAMES: [&str; 16] = [
@@ -206,7 +207,7 @@ unsafe fn registers(context: *mut c_void) -> Registers {
 }
 
 /// # Safety
-/// None needed: other systems' contexts are not read.
+/// Any pointer is allowed, as the context is not read on other systems.
 #[cfg(not(all(
     target_os = "linux",
     any(target_arch = "x86_64", target_arch = "aarch64")
@@ -215,17 +216,18 @@ unsafe fn registers(_: *mut c_void) -> Registers {
     [("", 0); 18]
 }
 
-/// Writes the frames of this thread as `module(+offset)[address]` lines. Does not allocate.
+/// Writes the stack frames of this thread as `module(+offset)[address]` lines, without allocation.
 pub fn symbols_to(fd: c_int) {
     let mut frames = [std::ptr::null_mut(); FRAMES_MAX];
-    // SAFETY: there is room for as many frames as are asked for; only those found are printed.
+    // SAFETY: there is room for as many stack frames as are requested; only the frames found are
+    // printed.
     unsafe {
         let found = libc::backtrace(frames.as_mut_ptr(), FRAMES_MAX as c_int);
         libc::backtrace_symbols_fd(frames.as_ptr(), found, fd);
     }
 }
 
-/// Writes the frames of this thread to the server's log.
+/// Writes the stack frames of this thread to the server's log.
 pub fn log_symbols() {
     with_log_fd(symbols_to);
 }
@@ -304,10 +306,11 @@ impl<C> Default for InFlight<C> {
 }
 
 impl<C> InFlight<C> {
-    /// Stores the addresses when a command begins.
+    /// Stores the addresses of a command's arguments and client when the command begins.
     #[inline]
     pub fn begin(&mut self, argv: &[&[u8]], client: &C) {
-        // The raw pointer drops the lifetime of the slices, which the invariant replaces.
+        // The raw pointer drops the lifetime of the slices; the invariant of `InFlight` takes its
+        // place.
         #[allow(clippy::unnecessary_cast)]
         let argv = std::ptr::from_ref(argv) as *const [&'static [u8]];
         self.argv = Some(argv);

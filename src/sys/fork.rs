@@ -32,8 +32,8 @@ pub enum Exit {
 /// The exit code of a child that was asked to end: no error, and no result.
 pub const ASKED_TO_END: i32 = 255;
 
-/// Starts a second process with a copy of all memory; a page is copied when one of the two writes
-/// to it.
+/// Starts a second process with a copy of all memory; a page is copied when one of the two
+/// processes writes to it.
 pub fn fork() -> io::Result<Forked> {
     // SAFETY: the child runs in the one thread that is left. The child uses the allocator, whose
     // locks are released on both sides of a fork, and no lock that another thread takes (see the
@@ -54,7 +54,7 @@ pub fn parent() -> i32 {
 pub fn set_up_child_signals() {
     super::signals::restore_defaults();
     let action = SigAction::new(SigHandler::Handler(go), SaFlags::empty(), SigSet::empty());
-    // SAFETY: the handler only ends the process.
+    // SAFETY: the signal handler only ends the process.
     let _ = unsafe { sigaction(Signal::SIGUSR1, &action) };
 }
 
@@ -64,7 +64,7 @@ extern "C" fn go(_: libc::c_int) {
 
 /// Ends this process at once: no destructors run and no buffers are flushed twice.
 pub fn exit_now(code: i32) -> ! {
-    // SAFETY: does not return, touches no memory.
+    // SAFETY: `_exit` does not return and touches no memory.
     unsafe { libc::_exit(code) }
 }
 
@@ -92,7 +92,7 @@ pub fn close_sockets(keep: &[RawFd]) {
     }
 }
 
-/// Asks a child to end, by a signal.
+/// Asks a child to end, by SIGUSR1.
 pub fn end(pid: i32) {
     if tape::replays() {
         return;
@@ -110,8 +110,8 @@ pub fn kill(pid: i32) {
     let _ = signal::kill(Pid::from_raw(pid), Signal::SIGKILL);
 }
 
-/// How the child ended; `None` while the child runs. A child that is not ours any more counts as
-/// killed.
+/// How the child ended; `None` while the child runs. A process that is not a child of this process
+/// any more counts as killed.
 pub fn try_wait(pid: i32) -> Option<Exit> {
     wait_with(pid, WaitPidFlag::WNOHANG)
 }
@@ -126,8 +126,8 @@ pub fn wait(pid: i32) -> Exit {
 }
 
 fn wait_with(pid: i32, flags: WaitPidFlag) -> Option<Exit> {
-    // The tape has one number for each of the states running, exited (with its code) and killed (by
-    // a signal).
+    // A recording (`sys::tape`) has one number for each of the states running, exited (with its
+    // code) and killed (by a signal).
     let number = tape::number(Input::Fact, || match wait_now(pid, flags) {
         None => 0,
         Some(Exit::Code(code)) => u64::from(code as u32) << 2 | 1,

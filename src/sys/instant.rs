@@ -12,13 +12,13 @@ use crate::sys::ticks;
 pub struct Instant(u64);
 
 impl Instant {
-    /// Reads the clock.
+    /// Reads the monotonic clock.
     #[inline]
     pub fn now() -> Instant {
         Instant(tape::number(Input::Monotonic, ticks::monotonic_ns))
     }
 
-    /// The time since this reading.
+    /// The time that has passed since this reading of the clock.
     pub fn elapsed(self) -> Duration {
         Duration::from_nanos(Instant::now().0.saturating_sub(self.0))
     }

@@ -7,8 +7,9 @@
 //!         is_done(n): reply
 //! ```
 //!
-//! Jobs are freed in order. The thread's balance of memory is published after each job; during a
-//! job, [`LazyFree::unpublished`] reads it from the thread's own counters.
+//! The thread does its jobs in order. Its balance of memory (bytes allocated less bytes freed) is
+//! published after each job; during a job, [`LazyFree::unpublished`] reads the balance from the
+//! thread's own counters.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -30,7 +31,7 @@ pub struct Garbage {
     pub bytes: usize,
 }
 
-/// The function that wakes the loop.
+/// The function that wakes the event loop.
 pub type Wake = Box<dyn Fn() + Send + Sync>;
 
 #[derive(Default)]
@@ -38,19 +39,19 @@ struct Shared {
     pending: AtomicUsize,
     pending_bytes: AtomicUsize,
     freed: AtomicUsize,
-    /// The number of finished jobs.
+    /// The number of jobs that the thread has finished.
     done: AtomicU64,
-    /// Whether a client waits for a job.
+    /// Whether a client waits until the thread has finished a job.
     awaited: AtomicBool,
     wake: OnceLock<Wake>,
     /// The memory counters of the thread, while it runs.
     memory: Mutex<Option<SharedCounters>>,
-    /// Whether the times in which the thread freed are kept for a trace.
+    /// Whether the times in which the thread freed memory are kept for a trace of the loop.
     traced: AtomicBool,
     spans: Mutex<Vec<Span>>,
 }
 
-/// A time in which the thread freed something: begin and end as counts of `ticks`, and the number
+/// A time span in which the thread freed memory: begin and end as counts of `ticks`, and the number
 /// of objects.
 pub type Span = (u64, u64, usize);
 
@@ -73,7 +74,7 @@ impl Shared {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Frees one piece of garbage, and counts it.
+    /// Frees the garbage of one job, and counts its objects.
     fn free(&self, garbage: Garbage) {
         let began = ticks::now();
         drop(garbage.content);
@@ -123,7 +124,7 @@ pub struct LazyFree {
 }
 
 impl LazyFree {
-    /// Starts the thread. If that fails, the caller of `free` frees everything itself.
+    /// Starts the thread that frees. If that fails, the caller of `free` frees everything itself.
     pub fn start() -> LazyFree {
         let shared = Arc::<Shared>::default();
         let (queue, jobs) = channel();
@@ -159,7 +160,7 @@ impl LazyFree {
             Some(queue) => queue.send(garbage).err().map(|error| error.0),
             None => Some(garbage),
         };
-        // The thread does not exist, or has ended.
+        // The thread does not exist, or has ended, so the caller frees the garbage.
         if let Some(garbage) = unsent {
             shared.free(garbage);
         }
@@ -168,8 +169,8 @@ impl LazyFree {
 
     /// Whether this job is done. If the job is not done, the loop is woken at the job's end.
     pub fn is_done(&self, job: u64) -> bool {
-        // The flag is set before the comparison: a thread that finishes the job after the
-        // comparison sees the flag.
+        // The flag `awaited` is set before the numbers of the jobs are compared: a thread that
+        // finishes the job after the comparison sees the flag.
         self.shared.awaited.store(true, Ordering::SeqCst);
         let done = || self.shared.done.load(Ordering::SeqCst) >= job;
         tape::number(Input::Fact, || done().into()) != 0
@@ -200,7 +201,7 @@ impl LazyFree {
         freed.max(tape::number(Input::Memory, || pending() as u64) as usize)
     }
 
-    /// Sets whether the times in which the thread frees are kept for a trace.
+    /// Sets whether the times in which the thread frees memory are kept for a trace of the loop.
     pub fn set_traced(&self, on: bool) {
         self.shared.traced.store(on, Ordering::Relaxed);
         let mut spans = self.spans();
@@ -208,7 +209,7 @@ impl LazyFree {
         spans.reserve_exact(if on { SPANS_MAX } else { 0 });
     }
 
-    /// Passes the spans that were kept since the last call to `note`.
+    /// Calls `note` with each time span of freeing that was kept since the last `take_spans`.
     pub fn take_spans(&self, note: impl FnMut(Span)) {
         self.spans().drain(..).for_each(note);
     }
@@ -218,13 +219,13 @@ impl LazyFree {
         spans.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Objects that wait to be freed.
+    /// The number of objects that wait to be freed.
     pub fn pending(&self) -> usize {
         let pending = || self.shared.pending.load(Ordering::Acquire);
         tape::number(Input::Fact, || pending() as u64) as usize
     }
 
-    /// Objects freed since the start or since CONFIG RESETSTAT.
+    /// The number of objects freed since the start or since CONFIG RESETSTAT.
     pub fn freed(&self) -> usize {
         let freed = || self.shared.freed.load(Ordering::Relaxed);
         tape::number(Input::Fact, || freed() as u64) as usize
@@ -278,7 +279,7 @@ mod tests {
         wakes.recv().expect("the loop is woken");
         assert!(lazyfree.is_done(job));
         assert_eq!((lazyfree.pending(), lazyfree.freed()), (0, 3));
-        // The thread itself uses the rest of the memory.
+        // What is left is memory that the thread itself uses.
         assert!(lazyfree.reclaimable() < size / 2);
         assert!(lazyfree.unpublished().unsigned_abs() < size as u64 / 2);
     }

@@ -9,7 +9,7 @@
 use std::cell::Cell;
 use std::ptr::NonNull;
 
-/// A place where a `T` may be lent.
+/// Holds the reference to a `T` while the `T` is lent, and nothing otherwise.
 pub struct Lent<T> {
     place: Cell<Option<NonNull<T>>>,
 }
@@ -31,11 +31,12 @@ impl<T> Lent<T> {
         result
     }
 
-    /// Calls `then` with the lent value. `None` if nothing is lent, or if it is already in use.
+    /// Calls `then` with the lent value. `None` if nothing is lent, or if the lent value is already
+    /// in use.
     pub fn borrow<R>(&self, then: impl FnOnce(&mut T) -> R) -> Option<R> {
         let mut value = self.place.take()?;
-        // SAFETY: `lend` holds the only reference and does not use it; no other code gets it while
-        // it is taken out.
+        // SAFETY: `lend` holds the only reference and does not use it; no other code gets the
+        // reference while it is taken out.
         let result = then(unsafe { value.as_mut() });
         self.place.set(Some(value));
         Some(result)

@@ -34,8 +34,8 @@ thread_local! {
     static COPIES: RefCell<[Vec<u8>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
 }
 
-/// Compares in the order of the locale. In a locale with its own order, a text ends at its first
-/// NUL, as in C.
+/// Compares two texts in the order of the locale. In a locale with its own order, a text ends at
+/// its first NUL, as in C.
 pub fn collate(a: &[u8], b: &[u8]) -> Ordering {
     if !COLLATES.load(Relaxed) {
         return a.cmp(b);

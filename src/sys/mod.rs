@@ -58,8 +58,8 @@ pub fn read_into(fd: BorrowedFd, into: &mut Vec<u8>, max: usize) -> io::Result<u
     Ok(n as usize)
 }
 
-/// Reads to the end. More than `max` bytes are an error, "File too large": part of a file may mean
-/// something else than the file.
+/// Reads a file to its end. More than `max` bytes are an error, "File too large": a part of a file
+/// may mean something else than the whole file.
 pub fn read_at_most(from: impl io::Read, max: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     from.take(max + 1).read_to_end(&mut bytes)?;
@@ -97,7 +97,7 @@ pub fn wait_writable(fd: &impl AsFd, timeout: std::time::Duration) -> io::Result
     poll_one(fd.as_fd().as_raw_fd(), libc::POLLOUT, ms)
 }
 
-/// Waits for an event. Returns false if `timeout_ms` has passed; -1 waits for ever.
+/// Waits for one of `events` on `fd`. Returns false if `timeout_ms` has passed; -1 waits for ever.
 fn poll_one(fd: RawFd, events: libc::c_short, timeout_ms: libc::c_int) -> io::Result<bool> {
     let mut poll = libc::pollfd {
         fd,
@@ -119,7 +119,8 @@ pub fn set_nonblocking(fd: &impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Asks for a pipe of this capacity. If the kernel's limit is lower, the pipe stays as it is.
+/// Requests this capacity in bytes for a pipe. If the kernel's limit is lower, the pipe stays as it
+/// is.
 pub fn grow_pipe(pipe: &impl AsFd, bytes: usize) {
     let Ok(bytes) = i32::try_from(bytes) else {
         return;

@@ -17,8 +17,8 @@
 //! # Which allocations are worth moving
 //!
 //! An allocation is worth moving if its slab is emptier than the slabs of its class are on average
-//! ([`Places::is_sparse`]), and if the class has a slab to win at all. Nothing moves out of the
-//! slab in use, since the new allocation would come from the same slab.
+//! ([`Places::is_sparse`]), and if the allocations of the class would fit into fewer slabs at all.
+//! Nothing is moved out of the slab in use, since the new allocation would come from the same slab.
 //!
 //! # Invariants
 //!
@@ -43,13 +43,13 @@ pub const AVAILABLE: bool = cfg!(feature = "jemalloc");
 
 /// The largest size that jemalloc serves from slabs; larger allocations have pages of their own.
 const SLAB_MAX: usize = 14 * 1024;
-/// The maximum length of a map that is rebuilt: it is rebuilt in one step.
+/// The maximum number of keys of a map that is moved: a map is rebuilt in one step.
 const MAP_MAX: usize = 4096;
 
 /// Moves allocations, and counts those that it moved and left.
 pub struct Mover {
     choice: Choice,
-    /// The number of elements that the present step may still visit.
+    /// The number of elements that the present step of defragmentation may still visit.
     left: usize,
     /// Whether this thread's cache is off until [`Mover::end_step`].
     uncached: bool,
@@ -59,7 +59,7 @@ pub struct Mover {
     pub misses: u64,
 }
 
-/// The rule by which allocations are chosen.
+/// The rule by which allocations are chosen to be moved.
 #[cfg_attr(not(feature = "jemalloc"), allow(dead_code))]
 enum Choice {
     /// Allocations in sparse slabs are moved; the value is jemalloc's number for the name of the
@@ -73,12 +73,12 @@ enum Choice {
 #[repr(C)]
 #[derive(Default)]
 struct Places {
-    /// The slab that serves the next allocation of this class.
+    /// The address of the slab that serves the next allocation of this size class.
     current_slab: usize,
     free: usize,
     all: usize,
     slab_bytes: usize,
-    /// The number of free places in all slabs of the class.
+    /// The number of free places in all slabs of the size class.
     class_free: usize,
     class_all: usize,
 }
@@ -90,8 +90,8 @@ impl Places {
         if self.all <= 1 || self.free == 0 || in_current {
             return false;
         }
-        // There is a slab to win if the free places fill two slabs: one of them may be the current
-        // slab.
+        // A slab can be emptied if the free places of the class fill two slabs: one of the two may
+        // be the current slab.
         let slab_to_win = self.class_free >= 2 * self.all && self.class_free * 50 >= self.class_all;
         // A slab that is up to an eighth less free than the average counts, too: after random frees
         // slabs are equally sparse.
@@ -120,25 +120,25 @@ impl Mover {
         }
     }
 
-    /// Allows the next step to visit about `elements`.
+    /// Begins a step of defragmentation that may visit about `elements` elements.
     pub fn begin_step(&mut self, elements: usize) {
         self.left = elements;
     }
 
-    /// Ends a step: the thread's cache is used again.
+    /// Ends a step of defragmentation: this thread's cache of free memory is used again.
     pub fn end_step(&mut self) {
         if std::mem::take(&mut self.uncached) {
             sys::use_cache(true);
         }
     }
 
-    /// Counts an element that was visited.
+    /// Counts `elements` as visited in the present step.
     #[inline]
     pub fn visited(&mut self, elements: usize) {
         self.left = self.left.saturating_sub(elements);
     }
 
-    /// Whether the step may visit no more elements.
+    /// Whether the present step may visit no more elements.
     #[inline]
     pub fn is_spent(&self) -> bool {
         self.left == 0
@@ -174,14 +174,14 @@ impl Mover {
         Some(new)
     }
 
-    /// Frees the original of a copy.
+    /// Frees an allocation that was copied.
     ///
     /// # Safety
     /// `p` and `layout` were given to [`Mover::copy`], which made a copy; nothing uses `p` any
     /// more.
     #[inline]
     pub unsafe fn free(&mut self, p: NonNull<u8>, layout: Layout) {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that nothing uses `p` any more.
         unsafe { sys::free(p.as_ptr(), layout) }
     }
 
@@ -191,7 +191,7 @@ impl Mover {
     /// As for [`Mover::copy`]; if there is a new address, the old one is not used again.
     #[inline]
     pub unsafe fn relocate(&mut self, p: NonNull<u8>, layout: Layout) -> Option<NonNull<u8>> {
-        // SAFETY: the caller's promise is passed on; the copy was just made.
+        // SAFETY: the caller keeps the contract of `copy`; `p` is freed only after it was copied.
         unsafe {
             let new = self.copy(p, layout)?;
             self.free(p, layout);
@@ -219,7 +219,8 @@ impl Mover {
             return;
         }
         let p = NonNull::from(&mut **owner).cast::<u8>();
-        // SAFETY: as for `boxed`.
+        // SAFETY: the box is the only owner of this allocation, as in `boxed`; the old box is
+        // forgotten unread.
         unsafe {
             if let Some(new) = self.relocate(p, layout) {
                 let slice = NonNull::slice_from_raw_parts(new.cast::<T>(), len);
@@ -245,7 +246,7 @@ impl Mover {
         }
     }
 
-    /// Moves the allocation of a ring.
+    /// Moves the allocation of a `VecDeque`.
     pub fn deque<T>(&mut self, owner: &mut VecDeque<T>) {
         let bytes = owner.capacity() * size_of::<T>();
         let address = owner.as_slices().0.as_ptr().addr();
@@ -285,8 +286,8 @@ impl Mover {
 
     /// Whether a map with these keys is to be rebuilt. If so, the thread's cache is switched off.
     fn wants_nodes<'a, K: 'a>(&mut self, keys: impl ExactSizeIterator<Item = &'a K>) -> bool {
-        /// A step between keys that reaches each node: a node has at most 11 keys, and usually more
-        /// than half of that.
+        /// A stride over a map's keys that reaches each node of the B-tree: a node has at most 11
+        /// keys, and usually more than half of that.
         const KEYS_OF_A_NODE: usize = 8;
         if keys.len() == 0 || keys.len() > MAP_MAX {
             return false;
@@ -384,7 +385,7 @@ mod sys {
     }
 
     pub(super) fn command(name: &CStr) {
-        // SAFETY: the name has no value.
+        // SAFETY: a name that is a command has no value to read or write.
         unsafe {
             je::mallctl(
                 name.as_ptr(),

@@ -58,7 +58,7 @@ pub fn replace(program: &Path, argv: &[String]) -> io::Error {
 
 /// The result of raising the limit of open files.
 pub enum OpenFiles {
-    /// At least the wanted number is allowed.
+    /// At least the wanted number of open files is allowed.
     Enough,
     /// Only `limit` files are allowed; `reason` says why.
     Fewer { limit: u64, reason: io::Error },
@@ -117,7 +117,7 @@ pub fn set_oom_score_adj(score: i32) -> io::Result<()> {
 
 /// Disables huge pages for this process: after a fork, a write to one byte would copy 2 MB.
 pub fn disable_huge_pages() -> io::Result<()> {
-    // SAFETY: takes plain numbers.
+    // SAFETY: `prctl` takes plain numbers here.
     match unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
@@ -137,7 +137,7 @@ pub fn lock_memory() -> io::Result<()> {
     if getrlimit(Resource::RLIMIT_MEMLOCK)?.0 != libc::RLIM_INFINITY {
         return Err(io::Error::from_raw_os_error(libc::ENOMEM));
     }
-    // SAFETY: takes a number.
+    // SAFETY: `mlockall` takes a number.
     match unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
@@ -149,7 +149,7 @@ pub fn lock_memory() -> io::Result<()> {
 pub fn set_cpu_affinity(list: &str) -> Option<()> {
     let mut set = nix::sched::CpuSet::new();
     for cpu in parse_cpu_list(list)? {
-        // The kernel's set has no processors beyond its size.
+        // Processors beyond the size of the kernel's set are refused.
         set.set(cpu).ok()?;
     }
     nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set).ok()
@@ -179,7 +179,7 @@ pub fn give_to_group(path: &std::path::Path, name: &str) -> io::Result<()> {
     nix::unistd::chown(path, None, Some(group.gid)).map_err(io::Error::from)
 }
 
-/// Whether a user of the system, by name or number, has this number.
+/// Whether the user of the system that `name` gives, as a name or a number, has the user id `uid`.
 pub fn is_user(name: &str, uid: u32) -> bool {
     match name.parse::<u32>() {
         Ok(number) => number == uid,
@@ -195,28 +195,29 @@ pub fn is_user(name: &str, uid: u32) -> bool {
 /// redis-server.service does), and a process can't find out whether a filter would.
 pub fn give_way(steps: i32) {
     if !is_filtered() {
-        // SAFETY: a number in, a number out. A lower priority is always allowed, and is bounded by
-        // the kernel.
+        // SAFETY: `nice` takes and returns a number. A lower priority is always allowed, and is
+        // bounded by the kernel.
         unsafe { libc::nice(steps) };
     }
 }
 
 /// This process's priority from -20 to 19. A process with a lower number runs first.
 pub fn priority() -> i32 {
-    // SAFETY: numbers in, a number out.
+    // SAFETY: `getpriority` takes and returns numbers.
     unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
 }
 
 /// The time for which the first thread of a process was ready to run but waited for a processor.
-/// `None` if the kernel does not tell.
+/// `None` if the kernel does not report it.
 pub fn waited(pid: i32) -> Option<Duration> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
-    // Nanoseconds of running, nanoseconds of waiting, time slices.
+    // The file has the nanoseconds of running, the nanoseconds of waiting, and the number of time
+    // slices.
     let waited = text.split_ascii_whitespace().nth(1)?;
     waited.parse().ok().map(Duration::from_nanos)
 }
 
-/// Whether system calls of this process are filtered. Returns true if that can't be found out.
+/// Whether system calls of this process are filtered. Returns true if this can't be found out.
 pub fn is_filtered() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mode = status

@@ -5,7 +5,7 @@
 //! log (a stack buffer and `write`, no allocation, no lock) and stores a number that the cron
 //! reads. A second SIGINT ends the process at once.
 //!
-//! Crashes are in `sys::crash`.
+//! The signals of crashes are handled in `sys::crash`.
 
 use std::ffi::{CString, c_int, c_void};
 use std::fmt::{self, Write};
@@ -38,7 +38,7 @@ pub fn shutdown_asked() -> Option<i32> {
     Some(signal).filter(|&signal| signal != 0)
 }
 
-/// Forgets a stop that was refused: another signal may request one again.
+/// Forgets a stop that was refused: another signal may request a stop again.
 pub fn clear_shutdown() {
     ASKED.store(0, Ordering::Relaxed);
 }
@@ -49,7 +49,7 @@ pub fn take_hangup() -> bool {
     tape::number(Input::Fact, || take().into()) != 0
 }
 
-/// Sets whether a data set is being loaded.
+/// Sets whether a data set is being loaded, for the signal handlers.
 pub fn set_loading(loading: bool) {
     LOADING.store(loading, Ordering::Relaxed);
 }
@@ -165,7 +165,7 @@ extern "C" fn shutdown_handler(signal: c_int) {
             // SAFETY: set_temp_file left a string that is never freed.
             unsafe { libc::unlink(temp) };
         }
-        // SAFETY: ends the process without running anything more.
+        // SAFETY: `_exit` ends the process without running any other code.
         unsafe { libc::_exit(1) };
     }
     if LOADING.load(Ordering::Relaxed) {
@@ -177,7 +177,7 @@ extern "C" fn shutdown_handler(signal: c_int) {
             // failure.
             unsafe { libc::unlink(path.as_ptr()) };
         }
-        // SAFETY: ends the process without running anything more.
+        // SAFETY: `_exit` ends the process without running any other code.
         unsafe { libc::_exit(0) };
     }
     handler_line(format_args!("Received {name} scheduling shutdown..."));
@@ -269,14 +269,14 @@ impl Write for Line {
     }
 }
 
-/// Saves and restores `errno` in a handler: the interrupted code may be about to read it.
+/// Saves and restores `errno` in a signal handler: the interrupted code may be about to read it.
 mod errno {
     /// The present `errno`.
     pub fn save() -> i32 {
         nix::errno::Errno::last_raw()
     }
 
-    /// Sets `errno`.
+    /// Sets `errno` to a saved value.
     pub fn restore(value: i32) {
         nix::errno::Errno::set_raw(value);
     }

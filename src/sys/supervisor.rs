@@ -18,20 +18,20 @@ use std::time::Duration;
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 use sd_notify::NotifyState;
 
-/// The pid of the process that sends messages; 0 before [`begin`].
+/// The pid of the process that sends messages to systemd; 0 before [`begin`].
 static SENDER: AtomicU32 = AtomicU32::new(0);
 
-/// Begins to send messages from this process.
+/// Begins to send messages to systemd from this process.
 pub fn begin() {
     SENDER.store(std::process::id(), Ordering::Relaxed);
 }
 
-/// Whether this process sends messages.
+/// Whether this process sends messages to systemd.
 pub fn is_active() -> bool {
     SENDER.load(Ordering::Relaxed) == std::process::id()
 }
 
-/// Sends these states as one message.
+/// Sends these states to systemd as one message.
 pub fn send(states: &[NotifyState]) {
     if is_active()
         && let Err(e) = sd_notify::notify(states)
@@ -52,7 +52,7 @@ const STORED: &str = "aeris-listener";
 #[derive(Default)]
 pub struct Handed {
     pub sockets: Vec<OwnedFd>,
-    /// Whether a socket unit has opened some of the sockets; it keeps them open in any case.
+    /// Whether a socket unit has opened some of the sockets; the unit keeps them open in any case.
     pub by_unit: bool,
 }
 
@@ -123,8 +123,8 @@ fn send_files(message: &str, files: &[i32]) -> io::Result<()> {
 const BYTES_PER_SECOND: usize = 10_000_000;
 const LEAST: Duration = Duration::from_secs(60);
 
-/// Runs `work`, which handles `bytes` without a turn of the loop. Meanwhile systemd waits longer
-/// for the watchdog's message and for a stop.
+/// Runs `work`, which reads or writes `bytes` bytes of files without a turn of the loop. Meanwhile
+/// systemd waits longer for the watchdog's message and for a stop.
 pub fn during_long_work<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
     let limit = LEAST + Duration::from_secs((bytes / BYTES_PER_SECOND) as u64);
     let limit_us = |limit: Duration| u32::try_from(limit.as_micros()).unwrap_or(u32::MAX);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::sys::tape::{self, Input};
 
-/// The speed of the counter.
+/// The speed of the processor's time stamp counter.
 #[derive(Clone, Copy)]
 pub struct Ticks {
     per_us: f64,
@@ -32,7 +32,7 @@ mod counter {
         *INVARIANT
     }
 
-    /// The processor's counter.
+    /// Reads the processor's time stamp counter.
     #[inline]
     pub fn read() -> u64 {
         // SAFETY: RDTSC exists on every x86_64 processor and touches no memory.
@@ -60,14 +60,14 @@ pub fn monotonic_ns() -> u64 {
     START.elapsed().as_nanos() as u64
 }
 
-/// The source of readings: one load and one branch tell all sources apart.
+/// The source of the readings of [`now`]: one load and one branch distinguish all sources.
 static SOURCE: AtomicU8 = AtomicU8::new(UNKNOWN);
 const UNKNOWN: u8 = 0;
 const COUNTER: u8 = 1;
 const CLOCK: u8 = 2;
 const TAPE: u8 = 3;
 
-/// Reads the counter. Only the difference of two readings has a meaning.
+/// Reads the time stamp counter. Only the difference of two readings has a meaning.
 #[inline]
 pub fn now() -> u64 {
     if SOURCE.load(Ordering::Relaxed) == COUNTER {
@@ -88,7 +88,8 @@ fn now_from_elsewhere() -> u64 {
     }
 }
 
-/// Sets the source of readings: the tape, or else the processor's counter or the clock.
+/// Sets the source of the readings of [`now`]: the tape, or else the processor's counter or the
+/// clock.
 pub fn choose_source(taped: bool) {
     let source = match (taped, counter::exists()) {
         (true, _) => TAPE,

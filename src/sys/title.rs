@@ -7,10 +7,12 @@
 //!
 //! `/proc/PID/cmdline` shows the memory that the arguments were put into at start. If the last byte
 //! of this memory is not zero, the kernel reads on into the memory of the environment. A title
-//! overwrites both, so the environment is first moved to the heap. std copies the arguments on each
-//! call, so nothing refers to the old ones.
+//! overwrites the memory of the arguments and of the environment, so the environment is first moved
+//! to the heap. std copies the arguments on each call, so nothing refers to the arguments in this
+//! memory.
 //!
-//! **Invariant:** only the main thread finds and writes this memory, the area.
+//! **Invariant:** only the main thread finds and writes the memory of the arguments and the
+//! environment (`Area`).
 
 use std::ffi::{CStr, c_char};
 use std::sync::Mutex;
@@ -78,7 +80,8 @@ pub fn set(title: &str) {
     write_at(area, &title.as_bytes()[..cut]);
 }
 
-/// Fills the whole area with the title and zeros, so that no part of an older title shows.
+/// Fills the whole memory for the title with the title and zeros, so that no part of an older title
+/// shows.
 fn write_at(area: &Area, title: &[u8]) {
     // SAFETY: the area is `len` writable bytes of this process, which nothing refers to any more.
     unsafe {

@@ -15,7 +15,8 @@ use crate::clients::output_limit::check_output_limit;
 use crate::state::Server;
 use crate::tracking::set_flags;
 
-/// The keys in a message, encoded once for all receivers: an array is the same in both protocols.
+/// The keys in an invalidation message, encoded once for all receivers: an array is the same in
+/// RESP2 and RESP3.
 #[derive(Clone)]
 pub enum Keys {
     Some(Arc<Vec<u8>>),
@@ -70,8 +71,8 @@ pub fn notify_tracker(server: &mut Server, id: u64, keys: &Keys) {
     }
 }
 
-/// Whether a client is connected and not closing. The client whose command runs is open too,
-/// although it is out of its slot.
+/// Whether a client is connected and not closing. The client whose command runs is open, too,
+/// although it is not in its slot of the table of clients.
 fn is_open(server: &Server, r: ClientRef) -> bool {
     server
         .net

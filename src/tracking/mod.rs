@@ -11,19 +11,20 @@
 //! The notification is a push message in RESP3. A RESP2 client redirects its notifications to
 //! another connection of its own, which subscribes to `__redis__:invalidate`.
 //!
-//! The client whose command runs is out of its slot. Messages for it wait in `pending` until the
-//! command, EXEC or script has ended, and follow the reply. Messages about what the server does
-//! before a command runs (eviction, limiting the table) precede the reply.
+//! The client whose command runs is out of its slot. Messages for this client wait in `pending`
+//! until its command, EXEC or script has ended, and follow the reply. Messages about what the
+//! server does before a command runs (eviction, limiting the table) precede the reply.
 //!
-//! The table does not distinguish databases. The ids of closed clients stay in the table until
-//! their keys change; this is safe because ids are never reused. The table holds at most
-//! `tracking-table-max-keys` keys. Above that, random keys are removed and invalidated as if they
-//! had changed, a hundred at a time, and a hundred more each time that this did not suffice.
+//! The table of tracked keys does not distinguish databases. The ids of closed clients stay in the
+//! table until their keys change; this is safe because ids are never reused. The table holds at
+//! most `tracking-table-max-keys` keys. Above that, random keys are removed and invalidated as if
+//! they had changed, a hundred in a call, and a hundred more in each further call while the table
+//! is still too long.
 //!
 //! **Invariant:** `trackers` has the clients with `flag::TRACKING`, and their `flags` are the
 //! TRACKING bits of the client's (`set_flags` changes both). So the flags of a client whose command
 //! runs can be read in `trackers`, although the client is out of its slot.
-//! **Invariant:** `items` is the number of ids in the table (`tests::items_are_counted`).
+//! **Invariant:** `items` is the number of clients' ids in the table (`tests::items_are_counted`).
 
 mod message;
 mod table;
@@ -59,7 +60,7 @@ const FLAGS: u64 = flag::TRACKING
 /// The smallest number of keys that one call of [`limit_table`] removes from a table that is too
 /// long.
 const EFFORT: usize = 100;
-/// A flushed table with more keys than this is always freed in the background.
+/// After FLUSHALL, a tracking table with more keys than this is always freed in the background.
 const FREED_AT_ONCE_MAX: usize = 4096;
 
 /// A client with tracking on.
@@ -68,7 +69,7 @@ pub struct Tracker {
     flags: u64,
     /// The id of the client that gets the messages instead of this client; 0 for none.
     redirect: u64,
-    /// The client's prefixes, shared with the list of all prefixes.
+    /// The client's prefixes in BCAST mode, shared with the list of all prefixes.
     prefixes: Vec<Rc<[u8]>>,
 }
 
@@ -81,7 +82,7 @@ pub struct TrackingOptions<'a> {
     pub prefixes: Vec<&'a [u8]>,
 }
 
-/// A key that was changed in this turn.
+/// A key that was changed in this turn of the event loop.
 #[derive(Default)]
 struct Change {
     /// The id of the client that changed the key last; 0 is the server itself.
@@ -93,7 +94,7 @@ struct Change {
 /// The keys under one prefix that were changed in this turn.
 type Changes = BTreeMap<Box<[u8]>, Change>;
 
-/// The state of tracking.
+/// The state of client tracking.
 pub struct Tracking {
     table: Table,
     trackers: BTreeMap<u64, Tracker>,
@@ -104,7 +105,7 @@ pub struct Tracking {
     pending: Vec<Pending>,
     /// The id of the client whose command runs; 0 for none.
     running: u64,
-    /// The number of calls in a row after which the table was still too long.
+    /// The number of calls of [`limit_table`] in a row after which the table was still too long.
     overruns: usize,
 }
 
@@ -122,12 +123,12 @@ impl Tracking {
         }
     }
 
-    /// The number of keys in the table, for INFO.
+    /// The number of keys in the tracking table, for INFO.
     pub fn keys(&self) -> usize {
         self.table.len()
     }
 
-    /// The number of clients' ids in the table.
+    /// The number of clients' ids in the tracking table, for INFO.
     pub fn items(&self) -> usize {
         self.table.items()
     }
@@ -137,7 +138,7 @@ impl Tracking {
         self.prefixes.len()
     }
 
-    /// Whether at least one client tracks.
+    /// Whether at least one client has tracking on.
     pub fn is_on(&self) -> bool {
         !self.trackers.is_empty()
     }
@@ -364,8 +365,8 @@ pub fn flushed(server: &mut Server, lazy: bool) {
     }
 }
 
-/// Removes keys until the table has at most `tracking-table-max-keys`, or one call has removed
-/// enough.
+/// Removes keys from the tracking table until it has at most `tracking-table-max-keys` keys, or
+/// until this call has removed its share.
 pub fn limit_table(server: &mut Server) {
     let max = server.config.tracking_table_max_keys as usize;
     if max == 0 || server.tracking.table.len() <= max {

@@ -17,7 +17,7 @@ use crate::util::random::Random;
 /// The keys that clients may have cached, with the ids of these clients.
 pub struct Table {
     keys: HashTable<Field>,
-    /// The number of ids under all keys.
+    /// The number of clients' ids under all keys.
     items: usize,
 }
 
@@ -46,7 +46,7 @@ fn search(bytes: &[u8], id: u64) -> Result<usize, usize> {
 }
 
 impl Table {
-    /// An empty table.
+    /// An empty tracking table; `seed` is the seed of the hashes of keys.
     pub fn new(seed: HashSeed) -> Table {
         Table {
             keys: HashTable::new(seed),
@@ -54,12 +54,12 @@ impl Table {
         }
     }
 
-    /// The number of keys.
+    /// The number of keys in the tracking table.
     pub fn len(&self) -> usize {
         self.keys.len()
     }
 
-    /// The number of ids under all keys.
+    /// The number of clients' ids under all keys.
     pub fn items(&self) -> usize {
         self.items
     }
@@ -101,7 +101,7 @@ impl Table {
         Some(entry.field().to_vec())
     }
 
-    /// Empties the table and returns its former content.
+    /// Empties the tracking table and returns its former content.
     pub fn take(&mut self) -> Table {
         let empty = Table::new(self.keys.seed());
         std::mem::replace(self, empty)

@@ -5,12 +5,13 @@ fn server() -> Server {
     testing::server_with(4)
 }
 
-/// Runs these lines. Returns the replies, and the messages that come with them.
+/// Runs these lines as requests of a client. Returns the client's replies, and the invalidation
+/// messages that it gets with them.
 fn say(server: &mut Server, slot: u32, lines: &[&str]) -> String {
     on_one_line(testing::say(server, slot, lines))
 }
 
-/// The messages that the client got since the last call.
+/// The invalidation messages that the client got since the last call.
 fn heard(server: &mut Server, slot: u32) -> String {
     on_one_line(testing::heard(server, slot))
 }

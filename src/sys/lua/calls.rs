@@ -6,20 +6,22 @@
 //!   level n   the function of the script that is asked for
 //! ```
 //!
-//! The server's own Lua code stands between: its levels are passed over, since an error's place is
-//! a place of the script.
+//! The levels of the server's own Lua code are passed over, since an error must name a line of the
+//! script.
 
 use mlua::ffi::{self, lua_State};
 use std::ffi::{CStr, c_int};
 
-/// The source name of the server's own Lua code: errors are reported at the place of its caller.
+/// The source name of the server's own Lua code: errors in this code are reported at the line of
+/// the script that called it.
 pub const SANDBOX: &str = "=sandbox";
 const OWN_SOURCES: [&[u8]; 2] = [SANDBOX.as_bytes(), b"=[native]"];
 const LIBRARY: &[u8] = b"=[C]";
 
-/// The maximum level that is searched: to find a level takes time in proportion to its number.
+/// The maximum level of the call stack that is searched: to find a level takes time in proportion
+/// to its number.
 const LEVELS_MAX: c_int = 250;
-/// A level beyond all levels.
+/// A level of the call stack at which there is never a function.
 const NO_LEVEL: c_int = c_int::MAX;
 
 fn is_own(source: &[u8]) -> bool {
@@ -37,22 +39,23 @@ pub struct Caller {
     pub chunk: Vec<u8>,
     /// The line that runs; 0 or -1 if the function is not one of the script.
     pub line: c_int,
-    /// The call says a name.
+    /// Whether the call gives the function a name, as `f()` does.
     pub is_named: bool,
-    /// A function of C.
+    /// Whether the function is written in C.
     pub is_library: bool,
-    /// Called by an operator.
+    /// Whether an operator has called the function, as a metamethod.
     pub is_metamethod: bool,
 }
 
 impl Calls {
     /// # Safety
-    /// `l` is the state of a call that runs as long as the value is used.
+    /// `l` must be the Lua state of a call that runs as long as the returned value is used.
     pub unsafe fn of(l: *mut lua_State) -> Calls {
         Calls { l }
     }
 
-    /// The fields `what` of a level; `None` if there is no such level.
+    /// Lua's debug information of the kinds `what` on a level of the call stack; `None` if there is
+    /// no such level.
     fn info(&self, level: c_int, what: &CStr) -> Option<ffi::lua_Debug> {
         // SAFETY: `Calls::of` was given the state of a running call; `lua_getstack` says whether
         // the level exists, and then `ar` is filled.
@@ -64,16 +67,17 @@ impl Calls {
         }
     }
 
-    /// The source and the line of a level. The source of a chunk without a name is its whole text.
+    /// The source and the present line of the function at a level of the call stack. The source of
+    /// a chunk without a name is its whole text.
     fn place(&self, level: c_int) -> Option<(&[u8], c_int)> {
         let ar = self.info(level, c"Sl")?;
-        // SAFETY: the text of the source belongs to a function that is being called, which it does
-        // as long as `self` is used.
+        // SAFETY: the text of the source belongs to a function that is being called as long as
+        // `self` is used.
         let source = unsafe { CStr::from_ptr(ar.source) };
         Some((source.to_bytes(), ar.currentline))
     }
 
-    /// What Lua knows of the function at this level of the call stack.
+    /// What Lua's debug interface knows of the function at this level of the call stack.
     pub fn caller(&self, level: c_int) -> Option<Caller> {
         let ar = self.info(level, c"Snl")?;
         // SAFETY: the texts of `ar` live as long as the level.
@@ -89,8 +93,8 @@ impl Calls {
         }
     }
 
-    /// The name by which the function at a level was called, and whether it was called as a
-    /// method. Lua 5.1 has no names for metamethods.
+    /// The name by which the function at a level of the call stack was called, and whether it was
+    /// called as a method. Lua 5.1 has no names for metamethods.
     pub fn name(&self, level: c_int) -> Option<(Vec<u8>, bool)> {
         let ar = self.info(level, c"n")?;
         if ar.name.is_null() || is_metamethod(&ar) {
@@ -113,9 +117,10 @@ impl Calls {
             })
     }
 
-    /// Converts the level of a script's `error` to that of LuaJIT's: `wanted` counts functions of
-    /// the script and its libraries, the result counts the server's own, too. [`NO_LEVEL`] if a
-    /// function of a library is there, or none.
+    /// Converts the level that a script passes to `error` to the level for LuaJIT's `error`:
+    /// `wanted` counts functions of the script and of libraries, the result also counts the
+    /// server's own Lua functions. [`NO_LEVEL`] if there is a library function at the level, or no
+    /// function.
     pub fn level_of_script(&self, wanted: c_int) -> c_int {
         let (mut level, mut passed) = (1, 0);
         while passed < wanted && level < LEVELS_MAX {
@@ -132,8 +137,8 @@ impl Calls {
         }
     }
 
-    /// The source and the line of an error: if a function of the server raised it, those of the
-    /// call in the script.
+    /// The source and the line of an error: those of the call in the script, if a function of the
+    /// server raised the error.
     pub fn place_of_error(&self) -> Option<(Vec<u8>, c_int)> {
         let mut level = 1;
         let mut place = self.place(level)?;

@@ -20,7 +20,7 @@ static EXPLAIN_KEY: u8 = 0;
 
 /// A Lua function for `xpcall` that adds to an error what Lua 5.1 has and LuaJIT leaves out: the
 /// place of a stack overflow, and the name of a value, for which it calls `names`, a Lua function.
-/// From then on, [`error_handler`] does the same.
+/// After a call of `explain`, [`error_handler`] adds these parts to errors, too.
 pub fn explain(lua: &Lua, names: &mlua::Function) -> mlua::Result<mlua::Function> {
     // SAFETY: `names` is on the stack and is taken off; one value, the result, is left.
     unsafe {
@@ -46,7 +46,8 @@ unsafe extern "C-unwind" fn explain_handler(l: *mut lua_State) -> c_int {
     }
 }
 
-/// Adds to the error at index 1, the only value, the parts that Lua 5.1 has and LuaJIT leaves out.
+/// Adds to the error at index 1, the only value on Lua's stack, the parts that Lua 5.1 has and
+/// LuaJIT leaves out.
 unsafe fn complete_message(l: *mut lua_State) {
     // SAFETY: called by Lua with room for 20 values; each branch leaves one value.
     unsafe {
@@ -62,7 +63,7 @@ unsafe fn complete_message(l: *mut lua_State) {
 }
 
 /// The error at index 1 if it is about an argument of a metamethod, with `'?'` in place of the
-/// metamethod's name: Lua 5.1 does not know it.
+/// metamethod's name: Lua 5.1 does not know that name.
 unsafe fn without_metamethod(l: *mut lua_State) -> Option<Vec<u8>> {
     // SAFETY: the caller has the state of a running call.
     let (frame, calls) = unsafe { (Frame::new(l), Calls::of(l)) };
@@ -70,7 +71,8 @@ unsafe fn without_metamethod(l: *mut lua_State) -> Option<Vec<u8>> {
     let at = memmem::find(text, b"bad argument #")?;
     let name = at + memmem::find(&text[at..], b" to '__")? + b" to '".len();
     let end = name + memchr::memchr(b'\'', &text[name..])?;
-    // Below `xpcall`, the handler itself stands at level 1, without a name.
+    // If `xpcall` calls the error handler, the handler itself is at level 1 of the call stack,
+    // without a name.
     let mut callers = (1..=2).map_while(|level| calls.caller(level));
     let raised_by_metamethod = callers.find(|caller| caller.is_named)?.is_metamethod;
     raised_by_metamethod.then(|| [&text[..name], b"?", &text[end..]].concat())
@@ -88,8 +90,8 @@ unsafe fn place_overflow(l: *mut lua_State) {
     let mut callers: Vec<_> = (1..=CYCLE_MAX)
         .map_while(|level| calls.caller(level))
         .collect();
-    // The function for which there was no room may be the first level, as a function of C without a
-    // name.
+    // The function for whose call there was no room may be at the first level, as a function of C
+    // without a name.
     if callers
         .first()
         .is_some_and(|caller| caller.is_library && !caller.is_named)
@@ -118,7 +120,8 @@ unsafe fn place_overflow(l: *mut lua_State) {
     }
 }
 
-/// Replaces the error at index 1, the only value, if it is a message without a name.
+/// Adds the name of the value to the error at index 1, the only value on Lua's stack, if the error
+/// is about a value and does not name it.
 unsafe fn name_operand(l: *mut lua_State) {
     // SAFETY: the stack is checked for room; the call is protected, and leaves one value.
     unsafe {
@@ -206,8 +209,9 @@ pub fn is_native(lua: &Lua) -> mlua::Result<mlua::Function> {
 }
 
 /// A Lua function for the replacement of `error`, which ends by calling LuaJIT's `error`:
-/// `script_level(level)` returns the level for that call. The result is beyond all levels, for an
-/// error without a place, if a library function stands at `level`, or no function.
+/// `script_level(level)` returns the level for that call. If there is a library function at
+/// `level`, or no function, the result is a level that does not exist, so that the error names no
+/// line.
 pub fn script_level(lua: &Lua) -> mlua::Result<mlua::Function> {
     // SAFETY: one value, the result, is left on the stack.
     unsafe { lua.exec_raw((), |l| ffi::lua_pushcfunction(l, find_script_level)) }
@@ -238,7 +242,7 @@ unsafe extern "C-unwind" fn call_name(l: *mut lua_State) -> c_int {
 }
 
 unsafe extern "C-unwind" fn check_native(l: *mut lua_State) -> c_int {
-    // SAFETY: reads the argument; a place without a value is no function.
+    // SAFETY: only reads the argument; an index without a value is not a function.
     unsafe {
         let native = ffi::lua_iscfunction(l, 1) != 0;
         Frame::new(l).push_boolean(native);
@@ -275,7 +279,7 @@ pub unsafe extern "C-unwind" fn error_handler(l: *mut lua_State) -> c_int {
     }
 }
 
-/// The text of the error at index 1.
+/// The text of the error at index 1 of Lua's stack.
 unsafe fn describe_error(l: *mut lua_State) -> Vec<u8> {
     // SAFETY: the caller has the state of a running call. The value is read; a number is converted
     // in place.

@@ -11,9 +11,9 @@
 //!        +-- Finished: result on the stack  +── every 100,000 instructions ──> Host::tick
 //! ```
 //!
-//! A *host* runs a script and answers its calls. The host is lent to the interpreter, the Lua
-//! interpreter, during one call. While the host answers one of the script's calls, the reference is
-//! taken out of the interpreter, so that there is never a second one.
+//! A *host* runs a script and answers its calls of `redis.call` and other functions. The host is
+//! lent to the Lua interpreter during one call. While the host answers one of the script's calls,
+//! the reference is taken out of the interpreter, so that there is never a second reference.
 //!
 //! **Invariants**
 //! - A Lua error jumps to the enclosing `lua_pcall`, over Rust's frames. So no function of this
@@ -41,42 +41,44 @@ use errors::error_handler;
 
 use crate::sys::tape::{self, Input};
 
-/// Instructions between two calls of [`Host::tick`].
+/// The number of Lua's instructions between two calls of [`Host::tick`].
 const TICK: c_int = 100_000;
-/// The maximum length of a string: the interpreter's own limit is just below 2 GB.
+/// The maximum length in bytes of a string on Lua's stack: the interpreter's own limit is just
+/// below 2 GB.
 const STRING_MAX: usize = 1 << 30;
 /// The most elements for which a table gets room ahead, if a script or a client gives its size.
 const PREALLOCATE_MAX: usize = 1 << 16;
 /// The key in Lua's registry of the pointer to [`Lent`]: the address of this byte.
 static LENT_KEY: u8 = 0;
 
-/// The result of a call that the host answered.
+/// The result of a script's call of a function that the host answers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
-    /// The results are this number of topmost values.
+    /// The call returns this number of values from the top of Lua's stack.
     Return(u8),
-    /// The topmost value is raised as an error.
+    /// The value on top of Lua's stack is raised as an error.
     Raise,
 }
 
-/// The code that runs a script and answers its calls.
+/// The code that runs a script and answers its calls of functions such as `redis.call`.
 pub trait Host {
     /// Called when the script calls a function that [`Vm::function`] made; the frame has the
     /// arguments.
     fn call(&mut self, function: u8, frame: &mut Frame) -> Outcome;
 
     /// In a debugger session: a line is about to run, or, if `count` is set, [`TICK`] instructions
-    /// have run. Returns whether the topmost value is raised as an error.
+    /// have run. Returns whether Lua raises the value on top of its stack as an error.
     fn line(&mut self, _: &mut Frame, _: bool) -> bool {
         false
     }
 
-    /// Called while the script runs. True raises the topmost value, and raises it again at every
-    /// line, so that the script can't catch the error for long.
+    /// Called every [`TICK`] instructions while a script runs. True raises the value on top of
+    /// Lua's stack as an error, and raises it again at every line, so that the script can't catch
+    /// the error for long.
     fn tick(&mut self, frame: &mut Frame) -> bool;
 }
 
-/// The types of values.
+/// The types of Lua values.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LuaType {
     Nil,
@@ -89,25 +91,25 @@ pub enum LuaType {
     Other,
 }
 
-/// A function kept in the interpreter's registry. [`Vm::release`] releases the function, or else
-/// the end of the interpreter does.
+/// A Lua function that is kept in the interpreter's registry. [`Vm::release`] releases the
+/// function, or else the end of the interpreter does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FunctionRef(c_int);
 
-/// The arguments of a function.
+/// How a Lua function gets the keys and the arguments of EVAL or FCALL.
 pub enum Arguments<'a> {
-    /// The arguments are the globals `KEYS` and `ARGV`.
+    /// Keys and arguments are the globals `KEYS` and `ARGV`.
     Globals(&'a [&'a [u8]], &'a [&'a [u8]]),
-    /// The arguments are two tables as parameters.
+    /// Keys and arguments are two tables, which the function gets as parameters.
     Tables(&'a [&'a [u8]], &'a [&'a [u8]]),
     None,
 }
 
-/// The place in the source of a level of the call stack.
+/// The place in the source of a function at a level of the call stack.
 pub struct Place {
     pub source: Vec<u8>,
     pub line: u32,
-    /// Whether the whole function is written on this line.
+    /// Whether the whole function is written on one line of the source.
     pub one_line: bool,
     /// The name by which the function was called, if Lua knows it.
     pub name: Option<String>,
@@ -195,8 +197,8 @@ impl Vm {
         }
     }
 
-    /// Makes this table the globals of functions that are made later. [`Arguments::Globals`] are
-    /// still written to the table that was the globals before.
+    /// Makes this table the globals of Lua functions that are created later. [`Arguments::Globals`]
+    /// are still written to the table that was the globals before.
     pub fn seal_globals(&self, sealed: &mlua::Table) -> mlua::Result<()> {
         self.lua.set_globals(sealed.clone())
     }
@@ -210,7 +212,7 @@ impl Vm {
         Ok((library.get("funcbc")?, library.get("funcinfo")?))
     }
 
-    /// Compiles source to a function; `Err` has the compiler's message.
+    /// Compiles Lua source to a function; `Err` has the compiler's message.
     pub fn compile(&mut self, source: &[u8], name: &CStr) -> Result<FunctionRef, Vec<u8>> {
         let l = self.state;
         // SAFETY: the mode "t" refuses bytecode; one value is pushed in any case and taken off
@@ -228,13 +230,14 @@ impl Vm {
         }
     }
 
-    /// Releases a function from the registry.
+    /// Removes a Lua function from the interpreter's registry.
     pub fn release(&mut self, function: FunctionRef) {
         // SAFETY: the reference came from `luaL_ref` of this interpreter's registry.
         unsafe { ffi::luaL_unref(self.state, ffi::LUA_REGISTRYINDEX, function.0) }
     }
 
-    /// Runs a function. The function's first result, or its error, is on top of the returned frame.
+    /// Runs a Lua function. The function's first result, or its error, is on top of the returned
+    /// frame.
     pub fn call(
         &mut self,
         function: FunctionRef,
@@ -300,7 +303,7 @@ impl Vm {
         unsafe { ffi::lua_sethook(self.state, Some(debug_hook), mask, TICK) };
     }
 
-    /// Runs a step of garbage collection. Returns true at the end of a cycle.
+    /// Runs a step of Lua's garbage collection. Returns true at the end of a cycle.
     pub fn collect_step(&mut self, size: i32) -> bool {
         // SAFETY: a collection can run no code of a script: values with finalizers can't be made in
         // the sandbox.
@@ -308,7 +311,7 @@ impl Vm {
     }
 }
 
-/// The results of a function that has returned. Dropping this value restores the stack.
+/// The result of a Lua function that has returned. Dropping this value restores Lua's stack.
 pub struct Finished<'a> {
     pub frame: Frame<'a>,
     base: c_int,
@@ -322,8 +325,8 @@ impl Drop for Finished<'_> {
     }
 }
 
-/// The values that a function was called with, and those that it pushes. Indices count from 1, or
-/// from the top if negative.
+/// The part of Lua's stack that belongs to a call of a function: its arguments, and the values that
+/// it pushes. Indices count from 1, or from the top if negative.
 pub struct Frame<'a> {
     l: *mut lua_State,
     interpreter: PhantomData<&'a mut lua_State>,
@@ -349,10 +352,10 @@ impl Frame<'_> {
         self.len() == 0
     }
 
-    /// Makes room for `n` more values; false if the stack can't grow.
+    /// Makes room for `n` more values on Lua's stack; false if the stack can't grow.
     #[inline]
     pub fn room(&mut self, n: usize) -> bool {
-        // SAFETY: this function reports failure instead of raising it.
+        // SAFETY: `lua_checkstack` reports a failure instead of raising an error.
         n < 8000 && unsafe { ffi::lua_checkstack(self.l, n as c_int) != 0 }
     }
 
@@ -371,7 +374,7 @@ impl Frame<'_> {
         }
     }
 
-    /// The bytes of a string; `None` for other types, numbers included.
+    /// The bytes of the string at an index; `None` for other types, numbers included.
     #[inline]
     pub fn bytes(&self, at: i32) -> Option<&[u8]> {
         if self.kind(at) != LuaType::String {
@@ -386,9 +389,9 @@ impl Frame<'_> {
         }
     }
 
-    /// Whether the value is a number, or a string that looks like one.
+    /// Whether the value at an index is a number, or a string that looks like a number.
     pub fn is_number(&self, at: i32) -> bool {
-        // SAFETY: reads the value.
+        // SAFETY: only reads the value at this index.
         unsafe { ffi::lua_isnumber(self.l, at) != 0 }
     }
 
@@ -396,21 +399,21 @@ impl Frame<'_> {
     /// 0.
     #[inline]
     pub fn number(&self, at: i32) -> f64 {
-        // SAFETY: converts without changing the value.
+        // SAFETY: `lua_tonumber` converts without changing the value.
         unsafe { ffi::lua_tonumber(self.l, at) }
     }
 
-    /// The truth of a value: everything except nil and false is true.
+    /// The truth of the value at an index: everything except nil and false is true.
     #[inline]
     pub fn boolean(&self, at: i32) -> bool {
-        // SAFETY: reads the value.
+        // SAFETY: only reads the value at this index.
         unsafe { ffi::lua_toboolean(self.l, at) != 0 }
     }
 
     /// Replaces the value at an index by a string of these bytes.
     pub fn replace_with_bytes(&mut self, at: i32, bytes: &[u8]) {
         self.push_bytes(bytes);
-        // SAFETY: `at` is a place below the top.
+        // SAFETY: `at` is an index below the top of the stack.
         unsafe { ffi::lua_replace(self.l, at) }
     }
 
@@ -424,14 +427,14 @@ impl Frame<'_> {
     /// Pushes a boolean.
     #[inline]
     pub fn push_boolean(&mut self, yes: bool) {
-        // SAFETY: as in `push_nil`.
+        // SAFETY: the stack has room, see `push_nil`.
         unsafe { ffi::lua_pushboolean(self.l, yes as c_int) }
     }
 
     /// Pushes a number.
     #[inline]
     pub fn push_number(&mut self, n: f64) {
-        // SAFETY: as in `push_nil`.
+        // SAFETY: the stack has room, see `push_nil`.
         unsafe { ffi::lua_pushnumber(self.l, n) }
     }
 
@@ -439,13 +442,13 @@ impl Frame<'_> {
     #[inline]
     pub fn push_bytes(&mut self, bytes: &[u8]) {
         let len = bytes.len().min(STRING_MAX);
-        // SAFETY: as in `push_nil`; the bytes are copied.
+        // SAFETY: the stack has room, see `push_nil`; the bytes are copied.
         unsafe { ffi::lua_pushlstring_(self.l, bytes.as_ptr().cast(), len) }
     }
 
-    /// Pushes a copy of a value.
+    /// Pushes a copy of the value at an index.
     pub fn push_value(&mut self, at: i32) {
-        // SAFETY: as in `push_nil`; `at` is a place with a value.
+        // SAFETY: the stack has room, see `push_nil`; `at` is the index of a value.
         unsafe { ffi::lua_pushvalue(self.l, at) }
     }
 
@@ -454,7 +457,8 @@ impl Frame<'_> {
     pub fn push_table(&mut self, elements: usize, fields: usize) {
         let elements = elements.min(PREALLOCATE_MAX) as c_int;
         let fields = fields.min(PREALLOCATE_MAX) as c_int;
-        // SAFETY: as in `push_nil`; the sizes are within the interpreter's limits.
+        // SAFETY: the stack has room, see `push_nil`; the sizes are within the interpreter's
+        // limits.
         unsafe { ffi::lua_createtable(self.l, elements, fields) }
     }
 
@@ -468,10 +472,10 @@ impl Frame<'_> {
         }
     }
 
-    /// Removes all values.
+    /// Removes all values of the frame from Lua's stack.
     #[inline]
     pub fn clear(&mut self) {
-        // SAFETY: a lower top is always there.
+        // SAFETY: the top of the stack can always be lowered.
         unsafe { ffi::lua_settop(self.l, 0) }
     }
 
@@ -515,7 +519,7 @@ impl Frame<'_> {
 
     /// Pushes a field of a table; the table's metatable is not used.
     pub fn get_field(&mut self, at: i32, name: &str) -> LuaType {
-        // SAFETY: the table's place is made absolute before the key moves the top.
+        // SAFETY: the table's index is made absolute before the push of the key moves the top.
         unsafe {
             let table = ffi::lua_absindex(self.l, at);
             self.push_bytes(name.as_bytes());
@@ -526,7 +530,7 @@ impl Frame<'_> {
 
     /// Pushes element `n` of a table; the table's metatable is not used.
     pub fn get_element(&mut self, at: i32, n: usize) -> LuaType {
-        // SAFETY: `at` is a table.
+        // SAFETY: `at` is the index of a table.
         unsafe { ffi::lua_rawgeti_(self.l, at, n as c_int) };
         self.kind(-1)
     }
@@ -538,8 +542,8 @@ impl Frame<'_> {
         unsafe { ffi::lua_next(self.l, at) != 0 }
     }
 
-    /// The place in the source of a level of the call stack; level 0 is the innermost. May be
-    /// called only in a hook.
+    /// The place in the source of the function at a level of the call stack; level 0 is the
+    /// innermost. May be called only in a hook.
     pub fn place(&self, level: i32) -> Option<Place> {
         // SAFETY: `lua_getstack` says whether the level exists, and then `ar` is filled.
         unsafe {
@@ -584,7 +588,7 @@ impl Frame<'_> {
     /// Pushes local variable `n`, from 1, of a level of the call stack and returns its name; `None`
     /// if there is no such variable.
     pub fn push_local(&mut self, level: i32, n: i32) -> Option<Vec<u8>> {
-        // SAFETY: as in `place`; with room for one value.
+        // SAFETY: `lua_getstack` says whether the level exists; there is room for one value.
         unsafe {
             let mut ar: ffi::lua_Debug = std::mem::zeroed();
             if !self.room(1) || ffi::lua_getstack(self.l, level, &mut ar) == 0 {
@@ -613,13 +617,13 @@ impl Frame<'_> {
 
     /// The address of a table or function, for messages.
     pub fn address(&self, at: i32) -> usize {
-        // SAFETY: reads the value.
+        // SAFETY: only reads the value at this index.
         unsafe { ffi::lua_topointer(self.l, at) as usize }
     }
 
     /// Compiles a text as an expression, or else as a chunk, and runs it with a host of its own
     /// while another call is running. Returns whether the run succeeded; its result, or its error,
-    /// is on top.
+    /// is on top of the stack.
     pub fn evaluate(
         &mut self,
         expression: &[u8],
@@ -674,9 +678,9 @@ impl Frame<'_> {
         }
     }
 
-    /// Pops a function and keeps it in the registry.
+    /// Pops a Lua function and keeps it in the interpreter's registry.
     pub fn keep_function(&mut self) -> FunctionRef {
-        // SAFETY: there is a value on top.
+        // SAFETY: there is a value on top of the stack.
         FunctionRef(unsafe { ffi::luaL_ref(self.l, ffi::LUA_REGISTRYINDEX) })
     }
 }
@@ -690,8 +694,8 @@ pub fn nan_text(number: f64) -> &'static str {
     }
 }
 
-/// The C function behind all functions of [`Vm::function`]. Upvalues: the pointer to `Lent`, the
-/// function's number.
+/// The C function behind all Lua functions that [`Vm::function`] creates. Its upvalues are the
+/// pointer to `Lent` and the function's number.
 unsafe extern "C-unwind" fn host_function(l: *mut lua_State) -> c_int {
     // SAFETY: the upvalues were set by `Vm::function`. A Lua error jumps over this frame, so
     // nothing may be left to drop: `answer` has dropped all its values.
@@ -727,7 +731,7 @@ unsafe fn answer(l: *mut lua_State) -> Outcome {
 /// The hook that runs every [`TICK`] instructions, and at every line of a script that is being
 /// stopped.
 unsafe extern "C-unwind" fn tick_hook(l: *mut lua_State, _: *mut ffi::lua_Debug) {
-    // SAFETY: as in `host_function`.
+    // SAFETY: nothing is left to drop when an error jumps over this frame (see `host_function`).
     unsafe {
         if tick(l) {
             ffi::lua_sethook(l, Some(tick_hook), ffi::LUA_MASKLINE, 0);
@@ -737,13 +741,14 @@ unsafe extern "C-unwind" fn tick_hook(l: *mut lua_State, _: *mut ffi::lua_Debug)
 }
 
 unsafe fn tick(l: *mut lua_State) -> bool {
-    // SAFETY: as in `host_function`.
+    // SAFETY: nothing is left to drop when an error jumps over this frame (see `host_function`).
     unsafe { with_host(l, |host, frame| host.tick(frame)) }
 }
 
 /// The hook that runs at each line of a script that is debugged, and every [`TICK`] instructions.
 unsafe extern "C-unwind" fn debug_hook(l: *mut lua_State, ar: *mut ffi::lua_Debug) {
-    // SAFETY: as in `host_function`; `ar` is the event that the interpreter passes to a hook.
+    // SAFETY: an error jumps over this frame as in `host_function`; `ar` is the event that the
+    // interpreter passes to a hook.
     unsafe {
         let count = (*ar).event == ffi::LUA_HOOKCOUNT;
         if with_host(l, |host, frame| host.line(frame, count)) {

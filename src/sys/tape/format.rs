@@ -23,15 +23,16 @@ use std::io::{self, Read};
 use crate::sys::error_text;
 use crate::util::fnv;
 
-/// The first bytes of a file; the last is the version of the format.
+/// The first bytes of a recording's file; the last of them is the version of the format.
 pub const MAGIC: &[u8; 9] = b"AERISREC\x01";
-/// The longest block that is read. A block ends with the entry that fills it, and an entry has at
-/// most the bytes of one read from a socket.
+/// The maximum size in bytes of a block that is read. A block ends with the entry that fills it,
+/// and an entry has at most the bytes of one read from a socket.
 const BLOCK_MAX: u32 = 64 << 20;
 /// The maximum number of changes that one poll reports.
 const CHANGES_MAX: u64 = 1 << 20;
 
-/// The sources of numbers. An entry with a number has its source as the tag.
+/// The sources of the numbers in a recording. An entry with a number has the number's source as its
+/// tag.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Input {
@@ -51,7 +52,7 @@ pub enum Input {
 }
 
 impl Input {
-    /// The name of the source in a report.
+    /// The name of the source in the report of a replay that differs.
     pub fn name(self) -> &'static str {
         match self {
             Input::Ticks => "a reading of the processor's counter",
@@ -118,29 +119,29 @@ pub enum TapeEntry<'a> {
     },
 }
 
-/// What the server passed to a socket.
+/// A write to a socket, as a recording contains it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Write<'a> {
-    /// The number that the tape has given the socket.
+    /// The number by which the recording names the socket.
     pub fd: u64,
     /// The number of bytes that were passed to the socket.
     pub offered: u64,
     pub outcome: Outcome,
     /// The hash of the bytes that the socket accepted.
     pub hash: u64,
-    /// The first of the accepted bytes.
+    /// The first bytes that the socket accepted.
     pub head: &'a [u8],
 }
 
-/// Encodes and decodes entries in their order: a number is encoded as the difference to the last
-/// number of its source.
+/// Encodes and decodes the entries of a recording in their order: a number is encoded as the
+/// difference to the last number of its source.
 #[derive(Default)]
 pub struct Codec {
     last: [u64; INPUTS.len() + 1],
 }
 
 impl Codec {
-    /// Appends an entry.
+    /// Appends an entry to `out` in the form of the file.
     pub fn encode(&mut self, entry: &TapeEntry, out: &mut Vec<u8>) {
         match entry {
             TapeEntry::Number(input, number) => {
@@ -198,7 +199,7 @@ impl Codec {
         }
     }
 
-    /// Decodes the first entry of `bytes` and removes it. `None`: the bytes are no entry.
+    /// Decodes the first entry of `bytes` and removes it from them. `None`: the bytes are no entry.
     pub fn decode<'a>(&mut self, bytes: &mut &'a [u8]) -> Option<TapeEntry<'a>> {
         let tag = byte(bytes)?;
         if let Some(&input) = INPUTS.iter().find(|input| **input as u8 == tag) {
@@ -367,15 +368,15 @@ pub struct Reader<R> {
     file: R,
     codec: Codec,
     block: Vec<u8>,
-    /// The position in the block; below it, the offsets in the file of the block and of the next
-    /// one.
+    /// The position in the present block; the next two fields are the offsets in the file of this
+    /// block and of the next block.
     pos: usize,
     block_at: u64,
     next_at: u64,
 }
 
 impl<R: Read> Reader<R> {
-    /// Reads the head of the file.
+    /// Reads the head of a recording's file.
     pub fn new(mut file: R) -> Result<Reader<R>, Fault> {
         let mut head = Vec::new();
         file.by_ref()
@@ -399,7 +400,7 @@ impl<R: Read> Reader<R> {
         })
     }
 
-    /// Reads the next entry. `None`: the file ends here.
+    /// Reads the next entry of the recording. `None`: the file ends here.
     pub fn next_entry(&mut self) -> Result<Option<TapeEntry<'_>>, Fault> {
         while self.pos == self.block.len() {
             if !self.next_block()? {
@@ -413,7 +414,8 @@ impl<R: Read> Reader<R> {
         entry.map(Some).ok_or(Fault::Damaged(self.block_at))
     }
 
-    /// The number of bytes behind the last entry that was read. The reader is then at the end.
+    /// The number of bytes behind the last entry that was read. After this call the reader is at
+    /// the end of the file.
     pub fn bytes_left(&mut self) -> Result<u64, Fault> {
         let in_block = (self.block.len() - self.pos) as u64;
         Ok(in_block + io::copy(&mut self.file, &mut io::sink())?)
@@ -517,7 +519,7 @@ mod tests {
         assert_eq!(reader.next_entry().expect("no fault"), None);
     }
 
-    /// Every changed byte is detected; every cut is an early end.
+    /// Every changed byte of a recording is detected; every cut is read as an early end.
     #[test]
     fn damage_is_an_error_and_a_cut_is_an_end() {
         let whole = file();
@@ -534,7 +536,7 @@ mod tests {
         for at in 0..whole.len() {
             let mut damaged = whole.clone();
             damaged[at] ^= 0x40;
-            // A length that points behind the end looks like a cut.
+            // A block length that points behind the end of the file looks like a cut.
             assert!(read(&damaged).map_or(true, |entries| entries < all), "{at}");
             match read(&whole[..at]) {
                 Ok(entries) => assert!(entries < all),

@@ -11,17 +11,18 @@
 //!
 //! One thread runs all commands, so their order follows from these inputs. A replay makes the same
 //! calls, gets the same answers from the file, and so makes the same turns: it asks no socket, no
-//! thread and no clock. Each entry of the file has its kind, each write the bytes that were sent,
-//! each poll the hash of the trace's events so far. So a difference is noticed where it happens,
-//! and the replay ends with the turn, the client, what was expected and what came.
+//! thread and no clock. Each entry of the file has its kind; the entry of a write also has the hash
+//! of the bytes that were sent, the entry of a poll the hash of the trace's events so far. So a
+//! difference is noticed where it happens, and the replay ends with a report of the turn, the
+//! client, the recorded entry and what the server did instead.
 //!
 //! **Of children and files** only what the loop sees is recorded: the pid, the reports and the end
 //! of a child (BGSAVE), the result of SAVE. A replay forks no child and writes no file.
 //!
 //! **Not recorded** are the AOF, replicas, links to a primary or other nodes, TLS, the debugger of
 //! scripts, other listening sockets, active defragmentation, CONFIG REWRITE, ACL LOAD, DEBUG
-//! RELOAD. Where one of them begins, the recording ends, with a line that names it
-//! ([`not_recorded`]).
+//! RELOAD. When one of these features begins, the recording ends, with a log line that names the
+//! feature ([`not_recorded`]).
 //!
 //! **Not equal** in a replay is what depends on addresses or on the seed of the script engine,
 //! which are no inputs of the loop: the order of `pairs` in a script, `tostring` of a table. A
@@ -60,8 +61,8 @@ const OFF: u8 = 0;
 const RECORDS: u8 = 1;
 const REPLAYS: u8 = 2;
 
-/// Whether the loop's thread records its inputs or replays them. Other threads read this as well,
-/// but they have no tape.
+/// Whether the loop's thread records its inputs or replays them. Other threads read this variable
+/// as well, but they have no tape.
 static MODE: AtomicU8 = AtomicU8::new(OFF);
 
 enum Tape {
@@ -117,7 +118,7 @@ pub fn replay(path: &Path) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Called in a forked child: stops recording in it, since the tape is the parent's.
+/// Called in a forked child: stops the recording in the child, since the tape is the parent's.
 pub fn leave() {
     if is_on() {
         set_mode(OFF);
@@ -141,7 +142,7 @@ pub fn stop(reason: &str) {
     }
 }
 
-/// Ends the recording, since something begins that is not recorded.
+/// Ends the recording, since the feature `what`, which is not recorded, begins.
 #[inline]
 pub fn not_recorded(what: &str) {
     if is_on() {
@@ -149,7 +150,7 @@ pub fn not_recorded(what: &str) {
     }
 }
 
-/// Called at the end of the process: waits until the file is complete.
+/// Called at the end of the process: waits until the file of the recording is complete.
 pub fn finish() {
     stop("the server has stopped");
     recorder::wait_for_writer();
@@ -164,7 +165,8 @@ pub fn loop_begins() {
     });
 }
 
-/// Passes the recorded entries on to the file. The cron calls this.
+/// Passes the entries recorded so far to the thread that writes the file. The cron calls this
+/// function.
 pub fn flush() {
     if records() {
         with_recorder(Recorder::flush);
@@ -188,7 +190,7 @@ fn with<T>(then: impl FnOnce(&mut Tape) -> T) -> Option<T> {
     TAPE.with_borrow_mut(|tape| tape.as_mut().map(then))
 }
 
-/// Passes the recorder to `then`, and removes it if it has stopped by itself.
+/// Passes the recorder to `then`, and removes the recorder if it has stopped by itself.
 fn with_recorder(then: impl FnOnce(&mut Recorder)) {
     let stopped = with(|tape| match tape {
         Tape::Records(recorder) => {
@@ -203,7 +205,8 @@ fn with_recorder(then: impl FnOnce(&mut Recorder)) {
     }
 }
 
-/// Passes an input: the recorded result of `live`, or an entry of the file.
+/// Passes an input through the tape: the result of `live`, which is recorded, or in a replay the
+/// next entry of the file.
 fn pass<T>(
     what: &str,
     live: impl FnOnce() -> T,
@@ -221,11 +224,11 @@ fn pass<T>(
             with_recorder(|recorder| record(recorder, &value));
             value
         }
-        None => live(), // another thread
+        None => live(), // another thread, which has no tape
     }
 }
 
-/// Passes a number from outside.
+/// Passes a number that comes from outside of the process through the tape.
 #[inline]
 pub fn number(input: Input, live: impl FnOnce() -> u64) -> u64 {
     if !is_on() {
@@ -247,7 +250,7 @@ fn pass_number(input: Input, live: impl FnOnce() -> u64) -> u64 {
     )
 }
 
-/// Passes bytes from outside.
+/// Passes bytes that come from outside of the process through the tape.
 pub fn text(live: impl FnOnce() -> Vec<u8>) -> Vec<u8> {
     if !is_on() {
         return live();
@@ -263,8 +266,8 @@ pub fn text(live: impl FnOnce() -> Vec<u8>) -> Vec<u8> {
     )
 }
 
-/// Passes the result of an action that changes the world outside. A replay does not run the action,
-/// so its inputs are not recorded.
+/// Passes the result of an action that changes something outside of the process through the tape. A
+/// replay does not run the action, so the inputs that the action reads are not recorded.
 pub fn outcome(live: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     if !is_on() {
         return live();
@@ -286,7 +289,7 @@ pub fn outcome(live: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     )
 }
 
-/// Passes a read from a socket into the end of a buffer.
+/// Passes a read from a socket, which appends to `into`, through the tape.
 #[cold]
 pub fn read(
     fd: u64,
@@ -319,7 +322,8 @@ pub fn read(
     result
 }
 
-/// Passes a write to a socket. A replay compares it with the recorded write.
+/// Passes a write to a socket through the tape. A replay compares the write with the recorded
+/// write.
 #[cold]
 pub fn write(
     fd: u64,
@@ -361,7 +365,7 @@ fn len(pieces: &[IoSlice]) -> u64 {
     pieces.iter().map(|piece| piece.len() as u64).sum()
 }
 
-/// The hash of the first `sent` bytes, and the first [`HEAD`] of them.
+/// The hash of the first `sent` bytes of a write, and the first [`HEAD`] of these bytes.
 fn summary(pieces: &[IoSlice], sent: usize) -> (u64, Vec<u8>) {
     let (mut left, mut hash, mut head) = (sent, 0, Vec::new());
     for piece in pieces {
@@ -373,7 +377,8 @@ fn summary(pieces: &[IoSlice], sent: usize) -> (u64, Vec<u8>) {
     (hash, head)
 }
 
-/// Passes a poll of the loop, whose changes are numbers.
+/// Passes a poll of the event loop through the tape; a change is a token and the directions that
+/// are ready, as numbers.
 pub fn poll(live: impl FnOnce() -> io::Result<Vec<(u64, u8)>>) -> io::Result<Vec<(u64, u8)>> {
     pass(
         "a poll",
@@ -397,7 +402,7 @@ pub fn poll(live: impl FnOnce() -> io::Result<Vec<(u64, u8)>>) -> io::Result<Vec
     )
 }
 
-/// Counts an event of the trace, without its times.
+/// Counts an event of the loop's trace, without its times, so that a replay can compare the events.
 pub fn note_event(kind: u8, client: u64, number: u32) {
     let mut bytes = [0; 13];
     bytes[0] = kind;
@@ -418,7 +423,8 @@ pub fn note_client(id: u64) {
     });
 }
 
-/// Ends a replay that can't go on: the file has something here that this server can't use.
+/// Ends a replay that can't go on, because this server can't use the entry that the file has at
+/// this point.
 pub fn unusable(what: &str) -> ! {
     with(|tape| {
         if let Tape::Replays(player) = tape {
@@ -428,7 +434,7 @@ pub fn unusable(what: &str) -> ! {
     unreachable!("only a replay takes its inputs from a file")
 }
 
-/// Encodes a result. An error that has no number becomes EIO.
+/// Encodes the result of a system call. An error that has no number becomes EIO.
 fn to_outcome<T>(result: &io::Result<T>, number: impl FnOnce(&T) -> u64) -> Outcome {
     match result {
         Ok(value) => Ok(number(value)),

@@ -1,5 +1,5 @@
-//! The replaying side of the tape. A replay is a process of its own, which ends in this file: with
-//! its digest, or with a difference.
+//! The replaying side of the tape. A replay is a process of its own; functions of this file end the
+//! process, with the digest of the replay, or with its difference from the recording.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -26,7 +26,7 @@ pub struct State {
     path: PathBuf,
     pub totals: Totals,
     turns: u64,
-    /// The client whose socket is served now.
+    /// The id of the client whose socket is served now.
     pub client: u64,
 }
 
@@ -43,8 +43,8 @@ impl Player {
         Ok(Player { reader, state })
     }
 
-    /// Takes the next entry. `play` makes a value of the entry if the entry is the input that the
-    /// server asks for.
+    /// Takes the next entry of the recording. `play` returns the value of the entry if the entry is
+    /// the input that the server reads now.
     pub fn take<T>(
         &mut self,
         what: &str,
@@ -68,7 +68,7 @@ impl Player {
         }
     }
 
-    /// Ends the replay where the server ends the recording.
+    /// Ends the replay at the point at which the recorded server ended the recording.
     pub fn expect_end(&mut self, reason: &str) -> ! {
         let found = format!("the end: {reason}");
         self.take(&found, |_, _| None)

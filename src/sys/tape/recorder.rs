@@ -12,7 +12,7 @@ use super::format::{Codec, MAGIC, Outcome, TapeEntry, Totals, Write, frame};
 use crate::sys;
 use crate::util::fnv;
 
-/// The size in bytes from which on a block is passed to the thread.
+/// The size in bytes from which on a block is passed to the thread that writes the file.
 const BLOCK: usize = 64 * 1024;
 
 /// The handle of the thread that writes the last recording.
@@ -27,9 +27,10 @@ pub struct Recorder {
     block: Vec<u8>,
     codec: Codec,
     pub totals: Totals,
-    /// The totals before the first entry of the present block.
+    /// The totals (of replies and of the trace's events) before the first entry of the present
+    /// block.
     at_block: Totals,
-    /// The bytes that were passed to the thread; below it, their limit.
+    /// The number of bytes that were passed to the thread; the next field is its limit.
     bytes: u64,
     max_bytes: u64,
     turns: u64,
@@ -40,7 +41,7 @@ pub struct Recorder {
     last: LastBlock,
 }
 
-/// Opens the file of a recording without changing what it holds. One that is neither empty nor a
+/// Opens the file of a recording without changing what it holds. A file that is neither empty nor a
 /// recording is refused: a name given by mistake must not cost a data file.
 pub fn open(path: &Path) -> io::Result<File> {
     let mut options = File::options();
@@ -51,7 +52,7 @@ pub fn open(path: &Path) -> io::Result<File> {
         .truncate(false)
         .open(path)?;
     if !file.metadata()?.is_file() {
-        // To read from a pipe would wait.
+        // A read from a pipe would wait.
         return Err(io::Error::other("not a regular file"));
     }
     let mut begin = Vec::new();
@@ -113,7 +114,7 @@ impl Recorder {
         self.queue.is_none()
     }
 
-    /// Appends an entry.
+    /// Appends an entry to the recording.
     pub fn append(&mut self, entry: &TapeEntry) {
         if self.queue.is_none() {
             return;
@@ -130,13 +131,13 @@ impl Recorder {
         }
     }
 
-    /// Appends a write, and counts its bytes as replies.
+    /// Appends a write to the recording, and counts its bytes as replies.
     pub fn append_write(&mut self, write: &Write) {
         self.append(&TapeEntry::Write(*write));
         self.totals.add_write(write);
     }
 
-    /// Appends a poll, and counts it as a turn.
+    /// Appends a poll to the recording, and counts the poll as a turn of the loop.
     pub fn append_poll(&mut self, outcome: Outcome, changes: &[(u64, u8)]) {
         self.append(&TapeEntry::Poll {
             outcome,
@@ -147,7 +148,7 @@ impl Recorder {
         self.turns += 1;
     }
 
-    /// Passes the present block to the thread.
+    /// Passes the present block to the thread that writes the file.
     pub fn flush(&mut self) {
         let Some(queue) = self.queue.as_ref().filter(|_| !self.block.is_empty()) else {
             return;
@@ -168,7 +169,7 @@ impl Recorder {
         }
     }
 
-    /// Stops the recording before the server wants it to end.
+    /// Stops the recording before the server ends it, for instance because the file is too large.
     fn stop(&mut self, reason: &str, totals: Totals) {
         log::warn!("The recording {} ended: {reason}", self.path.display());
         self.write_end(reason, totals);
@@ -198,7 +199,7 @@ impl Recorder {
 }
 
 impl Totals {
-    /// Counts the bytes that a socket has accepted.
+    /// Counts the bytes of a write that the socket has accepted.
     pub fn add_write(&mut self, write: &Write) {
         self.reply_bytes += write.outcome.unwrap_or(0);
         let parts = [write.fd, write.hash, write.outcome.unwrap_or(u64::MAX)];
@@ -207,7 +208,7 @@ impl Totals {
         }
     }
 
-    /// Counts an event of the trace.
+    /// Counts an event of the loop's trace.
     pub fn add_event(&mut self, bytes: &[u8]) {
         self.event_count += 1;
         self.events = fnv::hash(self.events, bytes);

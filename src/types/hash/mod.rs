@@ -23,11 +23,12 @@
 //!   `FieldTable::check`, too).
 //!
 //! Expired fields are removed before a command reads the hash (`keyspace::expire`), so only
-//! [`Hash::pop_expired`] compares times with a clock. If there are too many to remove at once, or
-//! this server may not remove them (a replica, a pause), they are hidden ([`Hash::hide_expired`]):
-//! commands don't see them, and [`Hash::len`] does not count them. Files, DUMP and DEBUG DIGEST
-//! include them ([`Hash::try_each`], [`Hash::total_len`]), because their deletion is propagated
-//! later, also to a copy of the data set.
+//! [`Hash::pop_expired`] compares times with a clock. If there are too many expired fields to
+//! remove at once, or this server may not remove them (a replica, a pause), these fields are hidden
+//! ([`Hash::hide_expired`]): commands don't see hidden fields, and [`Hash::len`] does not count
+//! them. Files, DUMP and DEBUG DIGEST include hidden fields ([`Hash::try_each`],
+//! [`Hash::total_len`]), because the deletion of these fields is propagated later, also to a copy
+//! of the data set.
 
 use std::ops::ControlFlow;
 
@@ -53,11 +54,12 @@ pub enum Hash {
 
 const _: () = assert!(size_of::<Hash>() <= 16);
 
-/// A large hash, or one with volatile fields.
+/// The fields of a large hash, or of a hash with volatile fields, as a hash table.
 pub struct FieldTable {
     fields: HashTable<Field>,
     expires: Expires,
-    /// The time before which expired fields are hidden; they wait for their removal.
+    /// A Unix time in milliseconds: fields that expire before this time are hidden until they are
+    /// removed.
     hidden_before: i64,
     hidden: usize,
 }
@@ -93,7 +95,7 @@ impl FieldTtl {
     }
 }
 
-/// Moves the fields first, by bucket, then their expiry times.
+/// Active defragmentation moves the fields first, bucket by bucket, then their expiry times.
 impl Relocate for FieldTable {
     fn relocate(&mut self, cursor: Cursor, mover: &mut Mover) -> Cursor {
         let fields = |table: &mut FieldTable, cursor: Cursor, mover: &mut Mover| {
@@ -110,7 +112,7 @@ fn find(listpack: &Listpack, field: &[u8]) -> Option<Pos> {
     listpack.find(listpack.first()?, field, 1)
 }
 
-/// The field and the value at a position.
+/// The field and the value at a position of a listpack.
 fn pair_at(listpack: &Listpack, at: Pos) -> (Element<'_>, Element<'_>) {
     let (field, value_at) = listpack.get_next(at);
     (field, listpack.get(value_at))
@@ -126,19 +128,19 @@ impl Hash {
         Hash::Listpack(Listpack::new())
     }
 
-    /// The hash in an entry; WRONGTYPE for any other type.
+    /// The hash that a key's entry holds; WRONGTYPE for any other type.
     #[inline]
     pub fn of(entry: KeyRef<'_>) -> Result<Held<'_, Hash>, Error> {
         Held::typed(entry)
     }
 
-    /// Opens the hash of an entry for changes; WRONGTYPE for any other type.
+    /// Opens the hash of a key's entry for changes; WRONGTYPE for any other type.
     #[inline(always)]
     pub fn of_mut(entry: KeyWrite<'_>) -> Result<Opened<'_, Hash>, Error> {
         Opened::typed(entry)
     }
 
-    /// Changes the hash of an entry; WRONGTYPE for any other type.
+    /// Changes the hash of a key's entry by `change`; WRONGTYPE for any other type.
     #[inline(always)]
     pub fn change<R>(entry: KeyWrite<'_>, change: impl FnOnce(&mut Hash) -> R) -> Result<R, Error> {
         part::change(entry, change)
@@ -191,7 +193,7 @@ impl Hash {
         }
     }
 
-    /// The number of allocations that freeing the hash takes.
+    /// The number of allocations that must be freed with the hash.
     pub fn free_effort(&self) -> usize {
         match self {
             Hash::Listpack(_) => 1,
@@ -255,7 +257,7 @@ impl Hash {
         }
     }
 
-    /// Turns a listpack into a table if the listpack must not hold this pair.
+    /// Turns a listpack into a table if the listpack must not hold this field and value.
     #[inline]
     fn make_room(&mut self, field: &[u8], value: &[u8], ttl: FieldTtl, limits: &HashLimits) {
         let Hash::Listpack(listpack) = self else {
@@ -269,7 +271,7 @@ impl Hash {
         }
     }
 
-    /// Makes room for `more` fields.
+    /// Prepares the hash for `more` new fields: a table gets room for them.
     pub fn expect(&mut self, more: usize, limits: &HashLimits) {
         if more > limits.max_entries && matches!(self, Hash::Listpack(_)) {
             self.convert_to_table(limits.seed);
@@ -505,7 +507,8 @@ impl Hash {
         }
     }
 
-    /// Removes and returns the field that expired first; `None` if none has expired before `now`.
+    /// Removes and returns the field that expired first; `None` if no field has expired before
+    /// `now`.
     pub fn pop_expired(&mut self, now: i64) -> Option<Field> {
         let Hash::Table(table) = self else {
             return None;
@@ -610,13 +613,13 @@ impl FieldTable {
         self.fields.prefetch_bucket(hash);
     }
 
-    /// Prefetches the field that a bucket leads to.
+    /// Prefetches the field to which the bucket of this hash points.
     #[inline]
     pub fn prefetch_entry(&self, hash: u64) {
         self.fields.prefetch_entry(hash);
     }
 
-    /// Figures for DEBUG HTSTATS-KEY.
+    /// The figures of the hash table for DEBUG HTSTATS-KEY.
     pub fn stats(&self) -> Stats {
         self.fields.stats()
     }
