@@ -1,5 +1,5 @@
-//! The replies that describe nodes to a client: CLUSTER SLOTS, CLUSTER SHARDS, and the address of a
-//! redirect.
+//! The replies that describe cluster nodes to a client: CLUSTER SLOTS, CLUSTER SHARDS, and the
+//! address in a redirect.
 //!
 //! ```text
 //!   cluster-preferred-endpoint-type    endpoint             the client takes
@@ -8,11 +8,12 @@
 //!   unknown-endpoint                   null                 the address that it has
 //! ```
 //!
-//! The IP address and the port are those that the node announces for clients with the connection of
-//! the asking one: IPv4 or IPv6, with TLS or without.
+//! The IP address and the port in these replies are those that the node announces for connections
+//! like that of the asking client: IPv4 or IPv6, with TLS or without.
 //!
-//! The form of the replies is that of Redis 7.0 and 8.2. A zone is shown if a node has one. The id
-//! of a shard is shown only if the server presents itself as Valkey.
+//! CLUSTER SLOTS and CLUSTER SHARDS have the form of Redis 7.0 and 8.2. They show a node's
+//! availability zone if it has one. The id of a shard is shown only if the server presents itself
+//! as Valkey.
 
 use super::Cluster;
 use super::config_file::NodeLine;
@@ -24,10 +25,10 @@ use crate::client::reply::ReplyBuf;
 use crate::config::ClusterPreferredEndpointType as Preferred;
 use crate::texts::Words;
 
-/// The client that asks.
+/// The properties of the asking client that decide which addresses of nodes it gets.
 #[derive(Clone, Copy, Debug)]
 pub struct Asker {
-    /// Whether the client gets the ports with TLS.
+    /// Whether the client gets the TLS ports of nodes.
     pub tls: bool,
     pub ipv6: bool,
     /// The setting `cluster-preferred-endpoint-type`.
@@ -36,14 +37,14 @@ pub struct Asker {
 }
 
 impl Asker {
-    /// The address of a node for MOVED and ASK.
+    /// The address of a node in the redirects MOVED and ASK.
     pub fn address(&self, node: &Node) -> String {
         let endpoint = self.endpoint(node).unwrap_or_default();
         let (host, port) = (String::from_utf8_lossy(endpoint), self.port(node));
         format!("{host}:{port}")
     }
 
-    /// The endpoint of a node; `None`: the client uses the address of its own connection.
+    /// The endpoint of a node; `None` means that the client uses the address of its own connection.
     fn endpoint<'a>(&self, node: &'a Node) -> Option<&'a [u8]> {
         match self.preferred {
             Preferred::Ip => Some(self.ip(node)),
@@ -67,7 +68,7 @@ impl Asker {
         }
     }
 
-    /// The metadata of a node in CLUSTER SLOTS: names and values.
+    /// The metadata of a node in CLUSTER SLOTS, as pairs of name and value.
     fn metadata<'a>(&self, node: &'a Node) -> Vec<(&'static str, &'a [u8])> {
         let ip = Some(self.ip(node)).filter(|_| self.preferred != Preferred::Ip);
         let host = host_name(node).filter(|_| self.preferred != Preferred::Hostname);
@@ -112,8 +113,8 @@ fn tls_port(node: &Node) -> u16 {
 }
 
 impl Cluster {
-    /// The lines of CLUSTER NODES and CLUSTER REPLICAS: those of nodes.conf, with the addresses for
-    /// this client and without the further fields.
+    /// The lines of CLUSTER NODES and CLUSTER REPLICAS: the lines of nodes.conf, with the addresses
+    /// for the asking client and without the `key=value` fields.
     pub fn lines_for(&self, now: Now, asker: &Asker) -> Vec<NodeLine> {
         let mut lines = self.lines(now);
         for (line, index) in lines.iter_mut().zip(self.nodes.indices()) {
@@ -136,7 +137,8 @@ impl Cluster {
                 .map(|(_, node)| node)
                 .filter(|node| !node.has(flag::FAIL) && node.offset != 0)
                 .collect();
-            // Sort, so that all nodes reply the same, as in Redis and Valkey.
+            // The replicas are sorted, so that all nodes give the same reply, as in Redis and
+            // Valkey.
             replicas.sort_unstable_by_key(|node| node.name);
             reply.array(3 + replicas.len());
             reply.integer(first.into());
@@ -169,7 +171,7 @@ impl Cluster {
         }
     }
 
-    /// The nodes of each shard, those in handshake left out.
+    /// The nodes of each shard, without nodes in handshake.
     fn shards(&self) -> Vec<Vec<NodeIndex>> {
         let mut shards: Vec<Vec<NodeIndex>> = Vec::new();
         for (index, node) in self.nodes.iter() {
@@ -279,7 +281,8 @@ mod tests {
         }
     }
 
-    /// Two shards; the first one has a replica. All names are of one letter.
+    /// A cluster of two shards, of which the first one has a replica; each node's name is one
+    /// letter 40 times.
     fn cluster() -> Cluster {
         let now = Now { ms: 1, wall_ms: 1 };
         let name = |letter: u8| Name::parse(&[letter; 40]).expect("a name");
@@ -320,7 +323,7 @@ mod tests {
         &mut cluster.nodes[index]
     }
 
-    /// A reply as text: names are shortened to their letter.
+    /// A reply as a text in which names of nodes are shortened to their letter.
     fn text(write: impl Fn(&mut ReplyBuf)) -> String {
         let mut reply = ReplyBuf::new(false);
         write(&mut reply);
@@ -348,7 +351,7 @@ mod tests {
         assert_eq!(slots(&cluster, ASKER), expected);
     }
 
-    /// Nodes learn of each other in any order, but reply the same.
+    /// The order in which a node learns of other nodes does not change its replies.
     #[test]
     fn replicas_are_listed_by_their_names() {
         let mut cluster = cluster();

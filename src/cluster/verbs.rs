@@ -1,5 +1,6 @@
-//! How the subcommands of CLUSTER change this node's view. Each of these functions ends like a
-//! step; a subcommand that fails changes nothing.
+//! The subcommands of CLUSTER that change this node's view of the cluster. Each function ends with
+//! [`Cluster::finish`], as a step of the state machine does; a subcommand that fails changes
+//! nothing.
 
 use super::event::{Action, Address, Now};
 use super::machine::{Cluster, Held};
@@ -9,11 +10,11 @@ use super::packet::{Body, Message, Publish, flag};
 use super::slots::Slots;
 use crate::db::slot::SLOTS;
 
-/// The result of a verb: an error is the text of the reply without `ERR`.
+/// The result of a subcommand of CLUSTER; `Err` is the text of the error reply, without `ERR`.
 pub type Outcome = Result<(), String>;
 
 impl Cluster {
-    /// Executes CLUSTER MEET. Returns false if a handshake with that address runs already.
+    /// Executes CLUSTER MEET. Returns false if a handshake with `address` runs already.
     pub fn meet(&mut self, now: Now, address: Address, out: &mut Vec<Action>) -> bool {
         let same = |node: &Node| {
             node.has(flag::HANDSHAKE)
@@ -28,11 +29,12 @@ impl Cluster {
         !runs
     }
 
-    /// Executes CLUSTER FORGET.
+    /// Executes CLUSTER FORGET: removes a node from this node's view.
     pub fn forget(&mut self, now: Now, name: &Name, out: &mut Vec<Action>) -> Outcome {
         let Some(index) = self.nodes.find(name) else {
             return match self.is_blacklisted(now, name) {
-                // Another node was given the same CLUSTER FORGET before, and has spread it.
+                // The node was forgotten already: another node got the same CLUSTER FORGET before,
+                // and has spread it.
                 true => Ok(()),
                 false => Err(format!("Unknown node {name}")),
             };
@@ -50,7 +52,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Executes CLUSTER REPLICATE. `is_empty`: whether this node has no keys.
+    /// Executes CLUSTER REPLICATE. `is_empty` is whether this node has no keys.
     pub fn replicate(
         &mut self,
         now: Now,
@@ -92,7 +94,7 @@ impl Cluster {
         self.finish(now, out);
     }
 
-    /// CLUSTER ADDSLOTS: takes slots without an owner.
+    /// CLUSTER ADDSLOTS: makes this node the owner of slots that have no owner.
     pub fn add_slots(&mut self, now: Now, slots: &[u16], out: &mut Vec<Action>) -> Outcome {
         self.check_slots(slots)?;
         if let Some(slot) = slots.iter().find(|slot| self.slots.owner(**slot).is_some()) {
@@ -143,7 +145,7 @@ impl Cluster {
         changed
     }
 
-    /// Executes CLUSTER SAVECONFIG.
+    /// Executes CLUSTER SAVECONFIG, which writes nodes.conf.
     pub fn save(&mut self, now: Now, out: &mut Vec<Action>) {
         self.todo.save = true;
         self.finish(now, out);
@@ -193,7 +195,8 @@ impl Cluster {
             self.log(log::Level::Info, text, out);
         }
         self.nodes[self.me].shard = Name::random(&mut self.random);
-        // Votes, requests and claims that were held back belong to the cluster that this node left.
+        // Votes, requests and claims that were held back belong to the cluster that this node
+        // leaves.
         self.waiting.clear();
         self.todo.save = true;
         self.todo.health = true;
@@ -202,7 +205,8 @@ impl Cluster {
         self.finish(now, out);
     }
 
-    /// Sends a message of PUBLISH to all nodes, or one of SPUBLISH to the nodes of the shard.
+    /// Sends a message of PUBLISH to all nodes, or a message of SPUBLISH to the nodes of this
+    /// node's shard.
     pub fn publish(&mut self, publish: &Publish, out: &mut Vec<Action>) {
         use std::rc::Rc;
         let light = Rc::new(Message::LightPublish(publish.clone()));

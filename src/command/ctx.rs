@@ -1,6 +1,5 @@
-//! The parameters of a command: the server, its client and its arguments. The server, the client
-//! and the arguments are disjoint borrows, so that a value can be written from the keyspace
-//! straight into the reply.
+//! The parameters of a command's function: the server, the client and the arguments. They are
+//! disjoint borrows, so that a value can be written from the keyspace straight into the reply.
 //!
 //! ```text
 //!   fn get(ctx: &mut Ctx) -> CmdResult {
@@ -10,7 +9,8 @@
 //!
 //! The steps of every command are: parse -> look up -> check type -> mutate -> signal, notify,
 //! dirty -> reply.
-//! **Invariant:** nothing is mutated before the last `?`.
+//! **Invariant:** a command's function changes nothing before its last `?`, so a command that fails
+//! has no effect.
 
 use std::sync::Arc;
 
@@ -23,18 +23,18 @@ use crate::error::Error;
 use crate::state::Server;
 use crate::util::number::{parse_f64, parse_i64};
 
-/// The result of a command; `call()` writes an `Err` as an error reply.
+/// The result of a command's function; `call()` writes an `Err` as an error reply.
 pub type CmdResult = Result<(), Error>;
-/// The function of a command.
+/// A function that executes a command.
 pub type Proc = fn(&mut Ctx) -> CmdResult;
 
-/// What a command works on.
+/// The parameters of a command's function: server, client, arguments and row of the command.
 pub struct Ctx<'a> {
     pub server: &'a mut Server,
     pub client: &'a mut Client,
     pub argv: &'a [&'a [u8]],
     pub cmd: &'static Command,
-    /// The buffers of arguments of 32 KB and more, see [`Ctx::shared_arg`].
+    /// The buffers of the arguments that have 32 KB and more, see [`Ctx::shared_arg`].
     pub bigs: &'a [Arc<Vec<u8>>],
 }
 
@@ -45,17 +45,18 @@ impl<'a> Ctx<'a> {
         &mut self.server.data.dbs[self.client.db as usize]
     }
 
-    /// An argument as an integer, or Redis's error.
+    /// The argument at index `at` as an integer, or Redis's error for a value that is no integer.
     pub fn int(&self, at: usize) -> Result<i64, Error> {
         parse_i64(self.argv[at]).ok_or(Error::NOT_INTEGER)
     }
 
-    /// An argument as a double, or Redis's error.
+    /// The argument at index `at` as a double, or Redis's error for a value that is no float.
     pub fn float(&self, at: usize) -> Result<f64, Error> {
         parse_f64(self.argv[at]).ok_or(Error::NOT_FLOAT)
     }
 
-    /// An integer argument within `min..=max`; `text` is the error for any other argument.
+    /// The argument at index `at` as an integer within `min..=max`; `text` is the error for any
+    /// other argument.
     pub fn int_in(&self, at: usize, min: i64, max: i64, text: &'static str) -> Result<i64, Error> {
         match parse_i64(self.argv[at]) {
             Some(n) if (min..=max).contains(&n) => Ok(n),
@@ -63,7 +64,7 @@ impl<'a> Ctx<'a> {
         }
     }
 
-    /// Whether the argument is this option, in any case.
+    /// Whether the argument at index `at` is the word `option`, in upper or lower case.
     #[inline]
     pub fn is(&self, at: usize, option: &str) -> bool {
         self.argv
@@ -71,7 +72,8 @@ impl<'a> Ctx<'a> {
             .is_some_and(|arg| arg.eq_ignore_ascii_case(option.as_bytes()))
     }
 
-    /// The buffer of a big argument, which can become a value without a copy.
+    /// The buffer of the argument at index `at` if it has 32 KB or more: it can become a value
+    /// without a copy.
     #[inline]
     pub fn shared_arg(&self, at: usize) -> Option<&'a Arc<Vec<u8>>> {
         if self.bigs.is_empty() {
@@ -86,7 +88,7 @@ impl<'a> Ctx<'a> {
     }
 
     /// The maximum length of a string in bytes. Commands of the primary, of the AOF and of a node
-    /// that gives slots away have no such limit.
+    /// that gives slots away may make strings of any length.
     pub fn max_string_len(&self) -> usize {
         if self.client.must_obey() {
             return isize::MAX as usize;
@@ -94,9 +96,9 @@ impl<'a> Ctx<'a> {
         usize::try_from(self.server.config.proto_max_bulk_len).unwrap_or(usize::MAX)
     }
 
-    /// Whether a key or field with the expiry time `at_ms` would be deleted at once. False for
-    /// commands of the primary, of the AOF and of a node that gives slots away, which send the
-    /// deletion themselves, and in `import-mode`.
+    /// Whether a key or field with the expiry time `at_ms` would be deleted at once. False in
+    /// `import-mode`, and for commands of the primary, of the AOF and of a node that gives slots
+    /// away, which send deletions themselves.
     pub fn is_past(&self, at_ms: i64) -> bool {
         at_ms <= self.server.clock.now_ms
             && !self.client.must_obey()
@@ -134,7 +136,8 @@ impl<'a> Ctx<'a> {
         }
     }
 
-    /// `key` was changed: notifies its watchers, trackers, blocked clients and subscribers.
+    /// Notes that the command has changed `key`: notifies clients that watch it, cache it or are
+    /// blocked on it, and sends the keyspace event.
     #[inline]
     pub fn changed(&mut self, key: &[u8], class: u32, event: &'static str) {
         let db = self.client.db;

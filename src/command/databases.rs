@@ -1,4 +1,4 @@
-//! The databases that a call names, other than the one in which it runs; for ACL checks.
+//! The databases that the arguments of a call name, for ACL checks of databases.
 //!
 //! ```text
 //!   SELECT 1      SWAPDB 0 1      MOVE k 1      COPY a b DB 1 REPLACE
@@ -6,30 +6,30 @@
 //! ```
 //!
 //! The row of a command that names databases refers to a function of this file. The command COPY
-//! and the check read its options by the same function ([`copy_options`]), so that repeated options
-//! have the same meaning for both.
+//! and the ACL check read COPY's options by the same function ([`copy_options`]), so that repeated
+//! options have the same meaning in both.
 
-/// Appends the indexes in argv of the databases that a call names. The argument at such an index
-/// may be invalid.
+/// Appends the indexes in argv of the databases that a call names. An argument at such an index may
+/// be invalid.
 pub type GetDatabases = fn(argv: &[&[u8]], out: &mut Vec<usize>);
 
-/// SELECT index.
+/// The database of SELECT index.
 pub fn select(_: &[&[u8]], out: &mut Vec<usize>) {
     out.push(1);
 }
 
-/// SWAPDB index1 index2.
+/// The databases of SWAPDB index1 index2.
 pub fn swapdb(_: &[&[u8]], out: &mut Vec<usize>) {
     out.extend([1, 2]);
 }
 
-/// MOVE key db.
+/// The database of MOVE key db.
 pub fn move_key(_: &[&[u8]], out: &mut Vec<usize>) {
     out.push(2);
 }
 
-/// COPY source destination [DB database] [REPLACE]: every DB option, although the command uses only
-/// the last.
+/// The databases of COPY source destination [DB database] [REPLACE]: those of all DB options,
+/// although the command uses only the last option.
 pub fn copy(argv: &[&[u8]], out: &mut Vec<usize>) {
     out.extend(copy_options(argv).filter_map(|option| match option {
         CopyOption::Database(at) => Some(at),
@@ -40,14 +40,14 @@ pub fn copy(argv: &[&[u8]], out: &mut Vec<usize>) {
 /// An option of COPY.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CopyOption {
-    /// DB, with the index of its value.
+    /// The option DB, with the index of its value in argv.
     Database(usize),
     Replace,
-    /// A syntax error.
+    /// An unknown option, which is a syntax error.
     Unknown,
 }
 
-/// The options of COPY in order.
+/// The options in the arguments of a COPY, in order.
 pub fn copy_options(argv: &[&[u8]]) -> impl Iterator<Item = CopyOption> {
     let mut at = 3;
     std::iter::from_fn(move || {

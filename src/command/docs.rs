@@ -1,22 +1,25 @@
 //! The documentation of every command, as COMMAND DOCS returns it.
 //!
-//! The rows have the facts that the server needs (arity, flags, keys). `docs.json` has what only
-//! people and client libraries read, one line for each command or subcommand, sorted by full name:
+//! The rows of commands have the facts that the server needs (arity, flags, keys). `docs.json` has
+//! what only people and client libraries read, one line for each command or subcommand, sorted by
+//! full name:
 //!
 //! ```text
 //!   "config|set":{"summary":"Change settings while the server runs.","since":"2.0.0","group":"server", ...
 //!                 "arguments":[{"name":"data","type":"block","flags":["multiple"],"arguments":[ ... ]}]},
 //! ```
 //!
-//! The text of the file is part of the binary. The text is parsed at the first COMMAND DOCS and
-//! kept until the process ends.
+//! The text of `docs.json` is part of the binary. It is parsed at the first COMMAND DOCS, and the
+//! result is kept until the process ends.
 //!
-//! **Invariant:** the file parses, and every field in it is one of [`Doc`] or [`Argument`]:
-//! `the_file_is_whole`.
-//! **Invariant:** every row has a line in the file, and every line a row: `tests/command_facts.rs`.
+//! **Invariant:** `docs.json` can be parsed, and every field in it is a field of [`Doc`] or
+//! [`Argument`]. Test: `the_file_is_whole`.
+//! **Invariant:** every command has a line in `docs.json`, and every line a command. Test:
+//! `tests/command_facts.rs`.
 //!
-//! Rejected: documentation in the rows (half the text of a command file would be about its syntax),
-//! and a build script that turns the JSON into Rust (a second language for the same 170 KB).
+//! Rejected: documentation in the rows of commands (half the text of a command file would be about
+//! syntax), and a build script that turns the JSON into Rust (a second language for the same 170
+//! KB).
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -28,46 +31,47 @@ use serde_json::{Map, Value};
 #[derive(Debug, PartialEq)]
 pub struct Doc {
     pub summary: String,
-    /// The first version of Redis or Valkey with the command.
+    /// The first version of Redis or Valkey that has the command.
     pub since: String,
     pub group: String,
     pub complexity: String,
     pub doc_flags: Vec<String>,
     pub deprecated_since: String,
     pub replaced_by: String,
-    /// Pairs of a version and the change that it made.
+    /// The changes of the command, as pairs of a version and a text.
     pub history: Vec<(String, String)>,
     pub arguments: Vec<Argument>,
 }
 
-/// One argument, or a group of them: `oneof` and `block` have arguments of their own.
+/// One argument of a command, or a group of arguments: `oneof` and `block` have arguments of their
+/// own.
 #[derive(Debug, PartialEq)]
 pub struct Argument {
     pub name: String,
-    /// `string`, `integer`, `double`, `key`, `pattern`, `unix-time`, `pure-token`, `oneof` or
-    /// `block`.
+    /// The type of the argument: `string`, `integer`, `double`, `key`, `pattern`, `unix-time`,
+    /// `pure-token`, `oneof` or `block`.
     pub kind: String,
     pub display_text: String,
-    /// The index of the key spec that belongs to this key.
+    /// For an argument that is a key: the index of its key spec.
     pub key_spec_index: Option<i64>,
-    /// The word that is the argument, or precedes it; it may be empty (MIGRATE).
+    /// The word that is the argument, or that precedes it; the word may be empty (MIGRATE).
     pub token: Option<String>,
     pub summary: String,
     pub since: String,
     pub deprecated_since: String,
-    /// `optional`, `multiple`, `multiple_token`.
+    /// The flags of the argument: `optional`, `multiple`, `multiple_token`.
     pub flags: Vec<String>,
     pub arguments: Vec<Argument>,
 }
 
-/// Receives the documentation: a reply in the client's protocol.
+/// Receives the documentation of commands as the elements of a reply.
 pub trait DocsWriter {
-    /// A map of `pairs` names and values follows.
+    /// Begins a map; `pairs` names with their values follow.
     fn map(&mut self, pairs: usize);
     fn array(&mut self, len: usize);
     fn set(&mut self, len: usize);
     fn bulk(&mut self, text: &str);
-    /// A simple string.
+    /// Writes a simple string.
     fn status(&mut self, text: &str);
     fn integer(&mut self, value: i64);
 }
@@ -76,17 +80,17 @@ static DOCS: LazyLock<BTreeMap<String, Doc>> = LazyLock::new(|| {
     parse(include_str!("docs.json")).expect("docs.json is whole: the_file_is_whole")
 });
 
-/// Finds the documentation of `get` or `config|get`, in lower case.
+/// Finds the documentation of a command such as `get` or `config|get`; `fullname` is in lower case.
 pub fn lookup(fullname: &str) -> Option<&'static Doc> {
     DOCS.get(fullname)
 }
 
-/// All full names with their documentation, sorted.
+/// The full names of all commands with their documentation, sorted by name.
 pub fn all() -> impl Iterator<Item = (&'static str, &'static Doc)> {
     DOCS.iter().map(|(fullname, doc)| (fullname.as_str(), doc))
 }
 
-/// Full names and documentation of a container's subcommands.
+/// The full names and the documentation of the subcommands of a command such as CONFIG.
 pub fn subcommands(container: &str) -> impl Iterator<Item = (&'static str, &'static Doc)> {
     let prefix = format!("{container}|");
     DOCS.range(prefix.clone()..)
@@ -95,7 +99,7 @@ pub fn subcommands(container: &str) -> impl Iterator<Item = (&'static str, &'sta
 }
 
 /// Writes the map that COMMAND DOCS returns for one command, subcommands included. Returns false if
-/// there is no such command.
+/// the command does not exist.
 pub fn write(fullname: &str, out: &mut impl DocsWriter) -> bool {
     let Some(doc) = lookup(fullname) else {
         return false;
@@ -113,7 +117,7 @@ pub fn write(fullname: &str, out: &mut impl DocsWriter) -> bool {
     true
 }
 
-/// Writes all fields except the subcommands, whose number is a parameter.
+/// Writes the documentation of a command without its subcommands; `subcommands` is their number.
 fn write_doc(doc: &Doc, subcommands: usize, out: &mut impl DocsWriter) {
     let texts = [
         ("summary", &doc.summary),
@@ -204,7 +208,7 @@ fn write_flags(name: &str, flags: &[String], out: &mut impl DocsWriter) {
     flags.iter().for_each(|flag| out.status(flag));
 }
 
-/// Parses `docs.json`; `None` if a field has another type or is not known.
+/// Parses `docs.json`; `None` if a field is unknown or has the wrong type.
 fn parse(json: &str) -> Option<BTreeMap<String, Doc>> {
     let Value::Object(file) = serde_json::from_str(json).ok()? else {
         return None;
@@ -262,7 +266,8 @@ fn parse_change(change: Value) -> Option<(String, String)> {
     Some((parse_text(version)?, parse_text(text)?))
 }
 
-/// The fields of an object, which are taken out one by one; an absent field is empty.
+/// The fields of an object in `docs.json`, which are taken out one by one; an absent field is
+/// empty.
 struct Fields(Map<String, Value>);
 
 impl Fields {
@@ -306,7 +311,8 @@ impl Fields {
 mod tests {
     use super::*;
 
-    /// Writes RESP3, so that maps, sets and arrays can be distinguished.
+    /// Writes documentation as a text with the type letters of RESP3, so that maps, sets and arrays
+    /// can be distinguished.
     #[derive(Default)]
     struct Resp3(String);
 

@@ -1,5 +1,5 @@
-//! A command is a row of a table: one `const` [`Command`] in the file of its function, with
-//! everything that other modules need to know about it.
+//! A command is described by a row of a table: a `const` [`Command`] in the file of the command's
+//! function, with everything that other modules need to know about the command.
 //!
 //! ```text
 //!   cmd("set", set, -3, WRITE | DENYOOM, STRING)                       name, function, arity, flags, categories
@@ -12,21 +12,21 @@
 //!   MULTI, scripts          flags                          monitors   SKIP_MONITOR, SKIP_COMMANDLOG
 //! ```
 //!
-//! A row states each fact once; derived facts are computed here at compile time: the categories
-//! that the flags imply ([`implied_categories`]), the triple first/last/step that COMMAND printed
-//! before there were key specs ([`Command::key_range`]), and the flag `movablekeys`. So a row can't
-//! contradict itself.
+//! A row states each fact once; derived facts are computed at compile time: the categories that the
+//! flags imply ([`implied_categories`]), the triple first/last/step that COMMAND printed before
+//! there were key specs ([`Command::key_range`]), and the flag `movablekeys`. So the facts of a row
+//! can't contradict each other.
 //!
 //! A command with subcommands is a container: `CONFIG` holds the rows of `get`, `set` and so on.
 //! The subcommands' arity and key positions count from the container's name, as argv does.
 //!
 //! **Invariant:** the rows agree with the published facts of Redis and Valkey;
 //! `tests/command_facts.rs` compares each row.
-//! **Invariant:** a flag, a category and a key flag can't be mixed up: they are integers of
+//! **Invariant:** flags, categories and key flags can't be mixed up, because they are integers of
 //! different widths, so that a wrong constant in a row does not compile. (Types of their own are
-//! not possible: `|` is const only for plain integers.)
+//! not possible for flags, as `|` is const only for plain integers.)
 //!
-//! Limits: 32 flags, 64 categories, arity and key positions within `i16`.
+//! Limits of rows: 32 flags, 64 categories, arity and key positions within `i16`.
 //!
 //! Rejected: a trait object or a struct for each command (the commands would no longer be a table
 //! that `grep` finds), and a macro for rows (const functions allow the same text, with types and
@@ -43,82 +43,90 @@ use crate::command::databases::GetDatabases;
 use crate::command::keys::GetKeys;
 use crate::texts::Words;
 
-/// Behaviour of a command: the constants from [`WRITE`] to [`MOVABLEKEYS`].
+/// The flags of a command, which describe its behaviour: the constants from [`WRITE`] to
+/// [`IN_SUBSCRIBED`].
 pub type Flags = u32;
-/// ACL categories: the constants from [`KEYSPACE`] to [`SCRIPTING`].
+/// A set of ACL categories: the constants from [`KEYSPACE`] to [`SCRIPTING`].
 pub type Categories = u64;
-/// What a command does to a key: the constants from [`RO`] to [`VARIABLE_FLAGS`].
+/// The flags of a key spec, which say what a command does to the key: the constants from [`RO`] to
+/// [`VARIABLE_FLAGS`].
 pub type KeyFlags = u16;
 
-// Legend of the flags. The order of the bits is the order in which COMMAND INFO prints the names.
+// The flags of commands. The order of their bits is the order in which COMMAND INFO prints their
+// names.
 
-/// No flag.
+/// The command has no flags.
 pub const NONE: Flags = 0;
-/// May change the data set: refused by read-only replicas, counted by `min-replicas-to-write`,
-/// propagated to the AOF and to replicas.
+/// The command may change the data set: it is refused by read-only replicas and with fewer than
+/// `min-replicas-to-write` replicas, and propagated to the AOF and to replicas.
 pub const WRITE: Flags = 1 << 0;
-/// Reads keys and never changes them, so a replica may serve it.
+/// The command reads keys and never changes them, so a replica may serve it.
 pub const READONLY: Flags = 1 << 1;
-/// May use more memory: refused above `maxmemory` when nothing can be evicted.
+/// The command may use more memory: it is refused above `maxmemory` when no key can be evicted.
 pub const DENYOOM: Flags = 1 << 2;
-/// Administration: SAVE, SHUTDOWN, CONFIG SET and the like.
+/// The command is for administration: SAVE, SHUTDOWN, CONFIG SET and the like.
 pub const ADMIN: Flags = 1 << 3;
-/// Belongs to Pub/Sub.
+/// The command belongs to Pub/Sub.
 pub const PUBSUB: Flags = 1 << 4;
-/// Not callable from scripts and functions.
+/// The command can't be called from scripts and functions.
 pub const NOSCRIPT: Flags = 1 << 5;
-/// May block the client until data arrives or a timeout passes.
+/// The command may block the client until data arrives or a timeout passes.
 pub const BLOCKING: Flags = 1 << 6;
-/// Served while the data set is being loaded.
+/// The command is served while the data set is being loaded.
 pub const LOADING: Flags = 1 << 7;
-/// Served by a replica that lost its primary with `replica-serve-stale-data no`.
+/// The command is served even by a replica that has lost its primary, with
+/// `replica-serve-stale-data no`.
 pub const STALE: Flags = 1 << 8;
-/// Never shown to MONITOR, because the command is MONITOR itself or has secret arguments.
+/// The command is never shown to MONITOR, because it is MONITOR itself or has secret arguments.
 pub const SKIP_MONITOR: Flags = 1 << 9;
-/// Never in the slow log: the command's time is that of the commands that it runs. COMMAND INFO
-/// prints the flag's older name, `skip_slowlog`.
+/// The command is never in the slow log, because its time is that of the commands that it runs.
+/// COMMAND INFO prints the flag's older name, `skip_slowlog`.
 pub const SKIP_COMMANDLOG: Flags = 1 << 10;
-/// Allowed for a slot that is being imported, as after ASKING.
+/// The command is allowed for a slot that is being imported, as if the client had sent ASKING.
 pub const ASKING: Flags = 1 << 11;
-/// O(1) or O(log N) and never waits: its latency is recorded as `fast-command`.
+/// The command is O(1) or O(log N) and never waits: its latency is recorded as `fast-command`.
 pub const FAST: Flags = 1 << 12;
-/// Callable before the client is authenticated.
+/// The command can be called before the client is authenticated.
 pub const NO_AUTH: Flags = 1 << 13;
-/// Refused while a replica loads a new data set beside the old one, which it keeps serving
-/// (`LOADING` does not help).
+/// The command is refused while a replica loads a new data set beside the old one, which it keeps
+/// serving, even if the command has the flag `LOADING`.
 pub const NO_ASYNC_LOADING: Flags = 1 << 14;
-/// Not allowed between MULTI and EXEC, but see [`MULTI_IN_REDIS`].
+/// The command is not allowed between MULTI and EXEC, unless it also has [`MULTI_IN_REDIS`].
 pub const NO_MULTI: Flags = 1 << 15;
-/// Allowed while a script runs for too long.
+/// The command is allowed while a script runs for longer than `busy-reply-threshold`.
 pub const ALLOW_BUSY: Flags = 1 << 16;
-/// Takes a number of keys that may be zero, so a call without keys is not an error of COMMAND
-/// GETKEYS.
+/// The command takes a number of keys that may be zero, so a call without keys is not an error of
+/// COMMAND GETKEYS.
 pub const NO_MANDATORY_KEYS: Flags = 1 << 17;
-/// The triple first/last/step does not give all keys; clients call COMMAND GETKEYS. Derived, never
-/// written in a row.
+/// The triple first/last/step of COMMAND INFO does not give all keys, so clients must call COMMAND
+/// GETKEYS. This flag is derived from the key specs, never written in a row.
 pub const MOVABLEKEYS: Flags = 1 << 18;
 
-// Flags for the server itself, which clients don't see.
+// The following flags are for the server itself; clients don't see them.
 
-/// Runs at once between MULTI and EXEC instead of being queued.
+/// The command runs at once between MULTI and EXEC instead of being queued.
 pub const RUNS_IN_MULTI: Flags = 1 << 19;
-/// Allowed only if `enable-debug-command` or `enable-module-command` allows it to the client.
+/// The command is allowed only if `enable-debug-command` or `enable-module-command` allows it to
+/// the client.
 pub const PROTECTED: Flags = 1 << 20;
-/// Reads the data set but may be propagated: CLIENT PAUSE WRITE holds it back too.
+/// The command reads the data set but may be propagated, so CLIENT PAUSE WRITE holds it back, too.
 pub const MAY_REPLICATE: Flags = 1 << 21;
-/// Has the flags of the script or the function that it runs, see `script::command_flags`.
+/// The command has, at a call, the flags of the script or the function that it runs, see
+/// `script::command_flags`.
 pub const SCRIPT_DECIDES: Flags = 1 << 22;
-/// Belongs to a feature that is not built yet: the row is complete, but the command refuses what
-/// needs the feature. README lists these features.
+/// The command belongs to a feature that is not built yet: its row is complete, but calls that need
+/// the feature are refused. README lists such features.
 pub const NOT_BUILT: Flags = 1 << 23;
-/// Uses every database: forbidden to users that are limited to some of them.
+/// The command uses every database, so it is forbidden to ACL users that are limited to some
+/// databases.
 pub const ALL_DATABASES: Flags = 1 << 24;
-/// With [`NO_MULTI`]: refused between MULTI and EXEC only with `extended-redis-compatibility no`.
-/// Otherwise the command is queued, or runs and replies with an error.
+/// A command with [`NO_MULTI`] and this flag is refused between MULTI and EXEC only with
+/// `extended-redis-compatibility no`. With `extended-redis-compatibility yes` the command is
+/// queued, or runs and replies with an error.
 pub const MULTI_IN_REDIS: Flags = 1 << 25;
-/// Runs the queued commands: EXEC.
+/// The command runs the queue of a transaction: EXEC.
 pub const RUNS_QUEUE: Flags = 1 << 26;
-/// Allowed to a RESP2 client in subscribed state.
+/// The command is allowed to a RESP2 client that has subscriptions.
 pub const IN_SUBSCRIBED: Flags = 1 << 27;
 
 const FLAG_NAMES: [&str; 19] = [
@@ -143,55 +151,55 @@ const FLAG_NAMES: [&str; 19] = [
     "movablekeys",
 ];
 
-// ACL categories, in the order of ACL CAT. A row states only the categories that do not follow from
-// its flags.
+// The ACL categories, in the order of ACL CAT. A row states only the categories that do not follow
+// from its flags.
 
 /// No category beyond those that the flags imply.
 pub const NONE_CAT: Categories = 0;
-/// @keyspace
+/// The ACL category @keyspace.
 pub const KEYSPACE: Categories = 1 << 0;
-/// @read
+/// The ACL category @read.
 pub const READ_CAT: Categories = 1 << 1;
-/// @write
+/// The ACL category @write.
 pub const WRITE_CAT: Categories = 1 << 2;
-/// @set
+/// The ACL category @set.
 pub const SET: Categories = 1 << 3;
-/// @sortedset
+/// The ACL category @sortedset.
 pub const SORTEDSET: Categories = 1 << 4;
-/// @list
+/// The ACL category @list.
 pub const LIST: Categories = 1 << 5;
-/// @hash
+/// The ACL category @hash.
 pub const HASH: Categories = 1 << 6;
-/// @string
+/// The ACL category @string.
 pub const STRING: Categories = 1 << 7;
-/// @bitmap
+/// The ACL category @bitmap.
 pub const BITMAP: Categories = 1 << 8;
-/// @hyperloglog
+/// The ACL category @hyperloglog.
 pub const HYPERLOGLOG: Categories = 1 << 9;
-/// @geo
+/// The ACL category @geo.
 pub const GEO: Categories = 1 << 10;
-/// @stream
+/// The ACL category @stream.
 pub const STREAM: Categories = 1 << 11;
-/// @pubsub
+/// The ACL category @pubsub.
 pub const PUBSUB_CAT: Categories = 1 << 12;
-/// @admin
+/// The ACL category @admin.
 pub const ADMIN_CAT: Categories = 1 << 13;
-/// @fast
+/// The ACL category @fast.
 pub const FAST_CAT: Categories = 1 << 14;
-/// @slow
+/// The ACL category @slow.
 pub const SLOW_CAT: Categories = 1 << 15;
-/// @blocking
+/// The ACL category @blocking.
 pub const BLOCKING_CAT: Categories = 1 << 16;
-/// @dangerous
+/// The ACL category @dangerous.
 pub const DANGEROUS: Categories = 1 << 17;
-/// @connection
+/// The ACL category @connection.
 pub const CONNECTION: Categories = 1 << 18;
-/// @transaction
+/// The ACL category @transaction.
 pub const TRANSACTION: Categories = 1 << 19;
-/// @scripting
+/// The ACL category @scripting.
 pub const SCRIPTING: Categories = 1 << 20;
 
-/// The names of the categories without `@`; the bit of a category is its index in this list.
+/// The names of the ACL categories without `@`; the bit of a category is its index in this list.
 pub const CATEGORY_NAMES: [&str; 21] = [
     "keyspace",
     "read",
@@ -216,31 +224,32 @@ pub const CATEGORY_NAMES: [&str; 21] = [
     "scripting",
 ];
 
-// What a command does to a key. Exactly one of the first four describes the access to the stored
-// value; the next four describe the use of the user's data in it (a type or a length is not data);
-// the last three are about the spec itself.
+// The flags of a key spec, which say what a command does to the key. Exactly one of `RO`, `RW`,
+// `OW`, `RM` describes the access to the stored value. `ACCESS`, `UPDATE`, `INSERT` and `DELETE`
+// describe the use of the user's data in the value (a type or a length is not data). `NOT_KEY`,
+// `INCOMPLETE` and `VARIABLE_FLAGS` are about the key spec itself.
 
-/// Reads the value or its metadata, changes nothing.
+/// The command reads the key's value or its metadata, and changes nothing.
 pub const RO: KeyFlags = 1 << 0;
-/// Changes the value, depending on what it was.
+/// The command changes the key's value, depending on the old value.
 pub const RW: KeyFlags = 1 << 1;
-/// Replaces the value without reading it.
+/// The command replaces the key's value without reading it.
 pub const OW: KeyFlags = 1 << 2;
-/// Deletes the key without reading its value.
+/// The command deletes the key without reading its value.
 pub const RM: KeyFlags = 1 << 3;
-/// Returns, copies or otherwise uses the data.
+/// The command returns, copies or otherwise uses the user's data in the value.
 pub const ACCESS: KeyFlags = 1 << 4;
-/// Changes the data.
+/// The command changes the user's data in the value.
 pub const UPDATE: KeyFlags = 1 << 5;
-/// Adds data without changing or removing existing data.
+/// The command adds data to the value without changing or removing existing data.
 pub const INSERT: KeyFlags = 1 << 6;
-/// Removes some or all of the data on request.
+/// The command removes some or all of the data in the value, as requested by the user.
 pub const DELETE: KeyFlags = 1 << 7;
-/// Not a key, but routed like one: a shard channel.
+/// The argument is not a key, but is routed like a key: a shard channel.
 pub const NOT_KEY: KeyFlags = 1 << 8;
-/// The spec does not find the keys of some calls.
+/// The key spec does not find the keys of some calls.
 pub const INCOMPLETE: KeyFlags = 1 << 9;
-/// The flags of the spec are the maximum; the arguments of a call determine the actual ones.
+/// The flags of the key spec are the maximum; the arguments of a call determine which of them hold.
 pub const VARIABLE_FLAGS: KeyFlags = 1 << 10;
 
 const KEY_FLAG_NAMES: [&str; 11] = [
@@ -257,27 +266,27 @@ const KEY_FLAG_NAMES: [&str; 11] = [
     "variable_flags",
 ];
 
-/// The place where the search for keys begins.
+/// Where the keys of a key spec begin in argv.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BeginSearch {
-    /// At this index of argv.
+    /// The keys begin at this index of argv.
     Index(i16),
-    /// After a keyword, which is searched from `start_from` on; if that is negative, from the end
-    /// backwards.
+    /// The keys begin after the word `keyword`, which is searched from the index `start_from` on;
+    /// if `start_from` is negative, from the end of argv backwards.
     Keyword {
         keyword: &'static str,
         start_from: i16,
     },
-    /// Not expressible by a spec.
+    /// The keys are at positions that a key spec can't express.
     Unknown,
 }
 
-/// How the keys are found from the place where the search begins (called `first` below).
+/// How the keys of a key spec are found from `first` on, the index where they begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FindKeys {
-    /// `first`, `first + step`, ... up to `last`, which is relative to `first`, or to the end of
-    /// argv if negative. With `last == -1` and a `limit` above 1, only the first `1 / limit` of the
-    /// remaining arguments are keys.
+    /// The keys are at `first`, `first + step`, ... up to `last`, which is relative to `first`, or
+    /// to the end of argv if it is negative. With `last == -1` and a `limit` above 1, only the
+    /// first `1 / limit` of the remaining arguments are keys.
     Range { last: i16, step: i16, limit: i16 },
     /// The number of keys is an argument at `first + number`; the keys begin at `first +
     /// first_key`.
@@ -286,42 +295,46 @@ pub enum FindKeys {
         first_key: i16,
         step: i16,
     },
-    /// Not expressible by a spec.
+    /// The keys are at positions that a key spec can't express.
     Unknown,
 }
 
-/// Some keys of a command: their places and their flags.
+/// A key spec, which describes some keys of a command: their positions in argv, and what the
+/// command does to them.
 #[derive(Clone, Copy, Debug)]
 pub struct KeySpec {
     pub flags: KeyFlags,
     pub begin: BeginSearch,
     pub find: FindKeys,
-    /// A remark for COMMAND INFO; usually empty.
+    /// A remark about the keys in the reply of COMMAND INFO; usually empty.
     pub note: &'static str,
 }
 
-/// A command that a rule of `execute` is about, so that no rule compares names.
+/// The part that a command plays in a special rule of `src/execute`, so that no rule compares names
+/// of commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// No rule is about this command alone.
+    /// No special rule is about the command.
     Ordinary,
-    /// ASKING: its effect lasts for the next command.
+    /// The command ASKING, whose effect lasts for the next command.
     Asking,
-    /// DEBUG: `enable-debug-command` allows it.
+    /// The command DEBUG, which `enable-debug-command` allows.
     Debug,
-    /// MIGRATE: allowed for keys of a slot of which this node has only a part.
+    /// The command MIGRATE, which is allowed for keys of a slot of which this node has only a part.
     Migrate,
-    /// PING: refused while the data set can't be saved, so that a health check notices.
+    /// The command PING, which is refused while the data set can't be saved, so that a health check
+    /// notices.
     Ping,
-    /// SELECT: chooses the database of the commands behind it in a transaction.
+    /// The command SELECT, which chooses the database of the commands behind it in a transaction.
     Select,
-    /// CLUSTER SYNCSLOTS: the conversation about a slot that moves.
+    /// The command CLUSTER SYNCSLOTS, by which two nodes talk about a move of slots.
     SyncSlots,
-    /// SYNC and PSYNC: begin the stream to a replica, and may reply before it.
+    /// The commands SYNC and PSYNC, which begin the replication stream to a replica, and may reply
+    /// before it.
     Synchronize,
 }
 
-/// Keys as one arithmetic series; see [`Command::key_range`].
+/// The positions of keys as one arithmetic series, see [`Command::key_range`].
 #[derive(Clone, Copy)]
 struct KeyRange {
     first: i16,
@@ -329,9 +342,9 @@ struct KeyRange {
     step: i16,
 }
 
-/// One command or subcommand.
+/// The row of one command or subcommand.
 pub struct Command {
-    /// Lower case; for a subcommand without the container's name.
+    /// The name in lower case; for a subcommand without the container's name.
     pub name: &'static str,
     pub proc: Proc,
     /// The number of arguments, the names of the command and subcommand included; `-n` means at
@@ -339,24 +352,24 @@ pub struct Command {
     pub arity: i16,
     pub flags: Flags,
     pub role: Role,
-    /// Categories, the implied ones included.
+    /// The command's ACL categories, including those that follow from its flags.
     pub acl: Categories,
     pub keys: &'static [KeySpec],
-    /// The part of `keys` that is one series.
+    /// The positions of the keys in `keys` that are one series, see [`Command::key_range`].
     range: KeyRange,
-    /// Finds the keys if the specs alone can't.
+    /// The function that finds the keys, if the key specs alone can't.
     pub get_keys: Option<GetKeys>,
-    /// Finds the databases that the arguments name.
+    /// The function that finds the databases that the arguments name.
     pub get_databases: Option<GetDatabases>,
-    /// Hints for clients and proxies, for COMMAND INFO.
+    /// The tips of COMMAND INFO, which are hints for clients and proxies.
     pub tips: &'static [&'static str],
     pub subcommands: &'static [Command],
-    /// The places of names of elements that the command looks up in the key at argv[1]: the first
-    /// is argv[.0], the others follow at intervals of .1. These places are used only to prefetch.
+    /// Where argv has the elements (members, fields) that the command looks up in the key at
+    /// argv[1]: from index `.0` on, at intervals of `.1`. Only the prefetch of a batch uses this.
     pub elements: Option<(u8, u8)>,
 }
 
-/// Begins a row. `acl` has the categories that `flags` don't imply.
+/// Begins the row of a command. `acl` has the ACL categories that `flags` don't imply.
 pub const fn cmd(
     name: &'static str,
     proc: Proc,
@@ -386,13 +399,13 @@ pub const fn cmd(
     }
 }
 
-/// The function of a container. The function is never called: for a container `process_command`
-/// runs one of its subcommands, or replies with an error.
+/// The function in the row of a container such as CONFIG. It is never called: for a container
+/// `process_command` runs one of its subcommands, or replies with an error.
 pub fn container(_: &mut Ctx) -> CmdResult {
     unreachable!("a container runs through its subcommands")
 }
 
-/// Describes some keys; see [`KeySpec`].
+/// Makes a key spec, see [`KeySpec`].
 pub const fn key(flags: KeyFlags, begin: BeginSearch, find: FindKeys) -> KeySpec {
     KeySpec {
         flags,
@@ -402,28 +415,29 @@ pub const fn key(flags: KeyFlags, begin: BeginSearch, find: FindKeys) -> KeySpec
     }
 }
 
-/// One key at argv[`position`]: the spec of most commands.
+/// Makes the key spec of most commands: one key at argv[`position`].
 pub const fn key_at(position: i16, flags: KeyFlags) -> KeySpec {
     key(flags, index(position), range(0, 1, 0))
 }
 
-/// A number of keys at argv[`position`], followed by the keys: EVAL, ZUNION and others.
+/// Makes a key spec for a number of keys at argv[`position`] that is followed by the keys: EVAL,
+/// ZUNION and others.
 pub const fn counted_keys(position: i16, flags: KeyFlags) -> KeySpec {
     key(flags, index(position), keynum(0, 1, 1))
 }
 
-/// One key after an option, which is searched from argv[`start_from`] on.
+/// Makes a key spec for one key after an option, which is searched from argv[`start_from`] on.
 pub const fn key_after(option: &'static str, start_from: i16, flags: KeyFlags) -> KeySpec {
     key(flags, keyword(option, start_from), range(0, 1, 0))
 }
 
-/// The search begins at argv[`position`].
+/// The beginning of a key spec's keys at argv[`position`].
 pub const fn index(position: i16) -> BeginSearch {
     assert!(position > 0);
     BeginSearch::Index(position)
 }
 
-/// The search begins after `keyword`; see [`BeginSearch::Keyword`].
+/// The beginning of a key spec's keys after `keyword`, see [`BeginSearch::Keyword`].
 pub const fn keyword(keyword: &'static str, start_from: i16) -> BeginSearch {
     assert!(start_from != 0);
     BeginSearch::Keyword {
@@ -432,18 +446,18 @@ pub const fn keyword(keyword: &'static str, start_from: i16) -> BeginSearch {
     }
 }
 
-/// A search that a spec can't express.
+/// A beginning of keys that a key spec can't express.
 pub const fn unknown_begin() -> BeginSearch {
     BeginSearch::Unknown
 }
 
-/// A series of keys; see [`FindKeys::Range`].
+/// A series of keys of a key spec, see [`FindKeys::Range`].
 pub const fn range(last: i16, step: i16, limit: i16) -> FindKeys {
     assert!(step > 0 && limit >= 0);
     FindKeys::Range { last, step, limit }
 }
 
-/// A number of keys, and the keys; see [`FindKeys::KeyNum`].
+/// A number of keys that is followed by the keys of a key spec, see [`FindKeys::KeyNum`].
 pub const fn keynum(number: i16, first_key: i16, step: i16) -> FindKeys {
     assert!(number >= 0 && first_key > number && step > 0);
     FindKeys::KeyNum {
@@ -453,29 +467,29 @@ pub const fn keynum(number: i16, first_key: i16, step: i16) -> FindKeys {
     }
 }
 
-/// Keys that a spec can't express.
+/// Keys whose positions a key spec can't express.
 pub const fn unknown_find() -> FindKeys {
     FindKeys::Unknown
 }
 
 impl KeySpec {
-    /// Whether the keys can't be found in the arguments: the data names them (SORT BY).
+    /// Whether the keys can't be found in the arguments, as the data names them (SORT BY).
     pub const fn is_unknown(&self) -> bool {
         matches!(self.find, FindKeys::Unknown)
     }
 
-    /// Adds a remark for COMMAND INFO.
+    /// Sets the remark about the keys in COMMAND INFO.
     pub const fn note(mut self, note: &'static str) -> KeySpec {
         self.note = note;
         self
     }
 
-    /// The names of the flags for COMMAND INFO.
+    /// The names of the key spec's flags in COMMAND INFO.
     pub fn flag_names(&self) -> impl Iterator<Item = &'static str> {
         key_flag_names(self.flags)
     }
 
-    /// Whether the keys are a series at a fixed place.
+    /// Whether the key spec describes a series of keys at a fixed position.
     const fn is_plain(&self) -> bool {
         matches!(self.begin, BeginSearch::Index(_))
             && matches!(self.find, FindKeys::Range { .. })
@@ -494,7 +508,7 @@ impl KeySpec {
 }
 
 impl Command {
-    /// Sets the key specs.
+    /// Sets the key specs of the command.
     pub const fn keys(mut self, keys: &'static [KeySpec]) -> Command {
         self.keys = keys;
         self.range = combined_range(keys);
@@ -504,71 +518,71 @@ impl Command {
         self
     }
 
-    /// Sets the function that finds the keys.
+    /// Sets the function that finds the keys of the command, instead of its key specs.
     pub const fn get_keys(mut self, get_keys: GetKeys) -> Command {
         self.get_keys = Some(get_keys);
         self
     }
 
-    /// Sets the rule that is about this command.
+    /// Sets the part that the command plays in a special rule of `src/execute`.
     pub const fn role(mut self, role: Role) -> Command {
         self.role = role;
         self
     }
 
-    /// Sets the function that finds the databases.
+    /// Sets the function that finds the databases that the command's arguments name.
     pub const fn databases(mut self, get_databases: GetDatabases) -> Command {
         self.get_databases = Some(get_databases);
         self
     }
 
-    /// Sets the places of the elements that a batch of commands prefetches.
+    /// Sets where argv has the elements that a batch of commands prefetches.
     pub const fn elements(mut self, first: u8, step: u8) -> Command {
         assert!(first > 1 && step > 0);
         self.elements = Some((first, step));
         self
     }
 
-    /// Sets the hints for clients and proxies.
+    /// Sets the command's tips, which are hints for clients and proxies.
     pub const fn tips(mut self, tips: &'static [&'static str]) -> Command {
         self.tips = tips;
         self
     }
 
-    /// Sets the subcommands.
+    /// Sets the subcommands of a container.
     pub const fn subcommands(mut self, subcommands: &'static [Command]) -> Command {
         self.subcommands = subcommands;
         self
     }
 
-    /// Whether one of these flags is set.
+    /// Whether the command has at least one of the flags `flags`.
     pub const fn is(&self, flags: Flags) -> bool {
         self.flags & flags != 0
     }
 
-    /// The first, last and step of the keys as one series, which COMMAND returns beside the key
-    /// specs, for clients that don't know key specs. All are zero if no key has a fixed place; a
-    /// negative last is relative to the end.
+    /// The positions of the keys as one series (first, last, step), which COMMAND returns beside
+    /// the key specs, for clients that don't know key specs. All three are zero if no key has a
+    /// fixed position; a negative last is relative to the end of argv.
     pub const fn key_range(&self) -> (i16, i16, i16) {
         (self.range.first, self.range.last, self.range.step)
     }
 
-    /// The index of the first key; see [`Command::key_range`].
+    /// The index in argv of the first key, see [`Command::key_range`].
     pub const fn first_key(&self) -> i16 {
         self.range.first
     }
 
-    /// The index of the last key; see [`Command::key_range`].
+    /// The index in argv of the last key, see [`Command::key_range`].
     pub const fn last_key(&self) -> i16 {
         self.range.last
     }
 
-    /// The distance between keys; see [`Command::key_range`].
+    /// The distance between two keys in argv, see [`Command::key_range`].
     pub const fn step(&self) -> i16 {
         self.range.step
     }
 
-    /// Whether clients must call COMMAND GETKEYS to find the keys.
+    /// Whether clients must call COMMAND GETKEYS to find all keys of the command.
     pub const fn movable_keys(&self) -> bool {
         self.is(MOVABLEKEYS)
     }
@@ -592,12 +606,13 @@ impl Command {
         }
     }
 
-    /// Whether some call of this command has keys. Shard channels don't count.
+    /// Whether some call of the command has keys; shard channels don't count as keys.
     pub fn has_keys(&self) -> bool {
         self.keys.iter().any(|spec| spec.flags & NOT_KEY == 0)
     }
 
-    /// Whether `argc`, names included, is an allowed number of arguments.
+    /// Whether `argc`, which includes the names of command and subcommand, is an allowed number of
+    /// arguments.
     pub const fn check_arity(&self, argc: usize) -> bool {
         let wanted = self.arity.unsigned_abs() as usize;
         if self.arity > 0 {
@@ -614,20 +629,20 @@ impl Command {
             .find(|sub| sub.name.as_bytes().eq_ignore_ascii_case(name))
     }
 
-    /// The flags in the order and spelling of COMMAND INFO.
+    /// The command's flags in the order and spelling of COMMAND INFO.
     pub fn flag_names(&self) -> impl Iterator<Item = &'static str> {
         names_of_bits(u64::from(self.flags), &FLAG_NAMES)
     }
 
-    /// The flags as COMMAND INFO prints them in Redis's or Valkey's form: Redis has no flag
-    /// `no_multi` for commands that it accepts in MULTI.
+    /// The command's flags as COMMAND INFO prints them in Redis's or Valkey's form: Redis has no
+    /// flag `no_multi` for commands that it accepts in MULTI.
     pub fn flag_names_in(&self, words: Words) -> impl Iterator<Item = &'static str> {
         let answers = words == Words::Redis && self.is(MULTI_IN_REDIS);
         let hidden = if answers { NO_MULTI } else { NONE };
         names_of_bits(u64::from(self.flags & !hidden), &FLAG_NAMES)
     }
 
-    /// The categories in the order of COMMAND INFO, without `@`.
+    /// The command's ACL categories in the order of COMMAND INFO, without `@`.
     pub fn category_names(&self) -> impl Iterator<Item = &'static str> {
         names_of_bits(self.acl, &CATEGORY_NAMES)
     }
@@ -638,7 +653,7 @@ pub fn key_flag_names(flags: KeyFlags) -> impl Iterator<Item = &'static str> {
     names_of_bits(u64::from(flags), &KEY_FLAG_NAMES)
 }
 
-/// The bit of a category, given by its name in any case and without `@`.
+/// The bit of an ACL category, which is given by its name without `@` in upper or lower case.
 pub fn category_by_name(name: &[u8]) -> Option<Categories> {
     let bit = CATEGORY_NAMES
         .iter()
@@ -654,8 +669,8 @@ fn names_of_bits(bits: u64, names: &'static [&'static str]) -> impl Iterator<Ite
         .map(|(_, name)| *name)
 }
 
-/// The categories that follow from the flags. The commands that run scripts are neither `@read` nor
-/// `@write`: their keys depend on the script.
+/// The ACL categories that follow from a command's flags. The commands that run read-only scripts
+/// are not in `@read`, as their keys depend on the script.
 const fn implied_categories(flags: Flags, acl: Categories) -> Categories {
     let mut implied = if flags & FAST != 0 {
         FAST_CAT
@@ -680,7 +695,7 @@ const fn implied_categories(flags: Flags, acl: Categories) -> Categories {
     implied
 }
 
-/// Whether some spec is not a series at a fixed place.
+/// Whether a command has a key spec that is not a series of keys at a fixed position.
 const fn has_movable_keys(keys: &[KeySpec]) -> bool {
     let mut i = 0;
     while i < keys.len() {
@@ -692,8 +707,8 @@ const fn has_movable_keys(keys: &[KeySpec]) -> bool {
     false
 }
 
-/// The first series at a fixed place, extended by those that continue it without a gap: `1..1` and
-/// `2..-1` make `1..-1`.
+/// The first series of keys at a fixed position, extended by the series that continue it without a
+/// gap: `1..1` and `2..-1` make `1..-1`.
 const fn combined_range(keys: &[KeySpec]) -> KeyRange {
     let mut all = KeyRange {
         first: 0,

@@ -1,9 +1,10 @@
-//! All rows in one table, found by name in any case, with the statistics of each command.
+//! The table of all commands, in which the row and the statistics of a command are found by its
+//! name in upper or lower case.
 //!
-//! Names are looked up for every request, so this is a small open-addressing table of folded names
-//! ([`Folded`]: two words and a length, compared without a loop). A client's next command is
-//! usually the same as its last, which is tried first. Ids are the indexes in `entries`; the
-//! subcommands follow their container.
+//! A name is looked up for every request, so the index is a small open-addressing hash table of
+//! folded names ([`Folded`]: two words and a length, compared without a loop). A client's next
+//! command is usually the same as its last command, which is tried first. The id of a command is
+//! its index in `entries`, where subcommands follow their container.
 
 use crate::command::Command;
 use crate::ds::thin_buffer::size_class;
@@ -12,55 +13,58 @@ use crate::util::histogram::Histogram;
 /// The figures of one command in INFO commandstats and latencystats.
 #[derive(Default)]
 pub struct CommandStats {
-    /// The number of calls that ran.
+    /// The number of calls of the command that ran.
     pub calls: u64,
-    /// The time of all calls, in ticks of the processor's counter.
+    /// The time of all calls of the command, in ticks of the processor's counter.
     pub ticks: u64,
-    /// The number of calls that were refused before they ran.
+    /// The number of calls of the command that were refused before they ran.
     pub rejected: u64,
-    /// The number of calls that replied with an error.
+    /// The number of calls of the command that replied with an error.
     pub failed: u64,
     pub latency: Option<Box<Histogram>>,
 }
 
-/// A row with its names and statistics.
+/// A command in the table: its row, its names and its statistics.
 pub struct CommandEntry {
-    /// The command's name for clients, if it is not a subcommand.
+    /// The name by which clients call the command (after `rename-command`), folded; unused for a
+    /// subcommand.
     folded: Folded,
-    /// Whether `folded` determines the name.
+    /// Whether `folded` determines the name, so that equal folded names need no further comparison.
     letters_only: bool,
     pub row: &'static Command,
     /// The full name: `get`, or `config|get`.
     pub fullname: Box<str>,
     pub parent: Option<u16>,
-    /// The ids of the subcommands: the first, and their number.
+    /// The id of the first subcommand, and the number of subcommands.
     pub subcommands: (u16, u16),
-    /// The index of the first key; 0 if there is none, or it must be searched.
+    /// The index of the first key in argv; 0 if there is no key, or the key must be searched.
     pub first_key: u16,
-    /// The index of the last key in argv; negative from the end.
+    /// The index of the last key in argv; a negative index counts from the end.
     pub last_key: i16,
     /// The distance between two keys in argv.
     pub key_step: u16,
-    /// Whether `argv[first_key]` is always there and is the only key.
+    /// Whether each call has exactly one key, at `argv[first_key]`.
     pub has_one_key: bool,
-    /// For a command without a `first_key`: the index of the argument that has the number of keys,
-    /// which follow it; 0 if there is none.
+    /// For a command without a `first_key`: the index in argv of the number of keys, behind which
+    /// the keys follow; 0 if there is none.
     pub count_at: u16,
-    /// The places of the elements of the first key, see `Command::elements`.
+    /// Where argv has the elements that the command looks up in its first key, see
+    /// `Command::elements`.
     pub elements: Option<(u8, u8)>,
     pub stats: CommandStats,
 }
 
-/// The table.
+/// The table of all commands.
 pub struct CommandTable {
     pub entries: Vec<CommandEntry>,
-    /// Id + 1 by hash of the name, 0 for none.
+    /// The hash table of names: the command's id + 1 at each used position, 0 at a free one.
     index: Vec<u16>,
-    /// The top-level names that `rename-command` changed: (the new name, id).
+    /// The commands that `rename-command` renamed: the new name and the command's id.
     renamed: Vec<(Box<[u8]>, u16)>,
 }
 
-/// Whether all calls of a command have one key, at one place. Several specs may name this key.
+/// Whether all calls of a command have one key, at the same index of argv. Several key specs may
+/// name this key.
 fn has_one_key(row: &Command) -> bool {
     let (first, last, _) = row.key_range();
     first > 0
@@ -71,16 +75,16 @@ fn has_one_key(row: &Command) -> bool {
 
 const INDEX_SIZE: usize = 2048;
 
-/// A name in any case as two words: its first and its last bytes, which overlap when it is short,
-/// each with the bit set that distinguishes small letters from capitals.
+/// A command's name in two machine words: its first and its last eight bytes, which overlap in a
+/// short name, each byte with the bit set that distinguishes small letters from capitals.
 ///
 /// ```text
 ///   GET        head  get                  LRANGE   head  lran      ZRANGEBYSCORE   head  zrangeby
 ///              tail  0                             tail    ange                    tail       gebyscore (8)
 /// ```
 ///
-/// Equal words mean equal names if the name is all letters and not longer than two words; for other
-/// names (`restore-asking`) the bytes have to be compared too.
+/// Two equal folded names mean equal names if the name has at most 16 bytes, all of them letters;
+/// for other names (`restore-asking`) the bytes have to be compared, too.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 struct Folded {
     head: u64,
@@ -122,13 +126,13 @@ impl Folded {
 }
 
 impl CommandTable {
-    /// The bytes of the histograms of latencies, which a command gets with its first call.
+    /// The bytes of all latency histograms; a command gets its histogram with its first call.
     pub fn latency_memory(&self) -> usize {
         let histograms = self.entries.iter().filter(|e| e.stats.latency.is_some());
         histograms.count() * size_class(size_of::<Histogram>())
     }
 
-    /// A table of these groups of rows.
+    /// Makes the table of the commands in `groups`, the lists of rows of all command files.
     pub fn new(groups: &[&'static [Command]]) -> CommandTable {
         let mut table = CommandTable {
             entries: Vec::new(),
@@ -183,25 +187,25 @@ impl CommandTable {
         entry.letters_only = name.len() <= 16 && name.iter().all(u8::is_ascii_alphabetic);
     }
 
-    /// The entry of an id.
+    /// The entry of the command with this id.
     #[inline]
     pub fn entry(&self, id: u16) -> &CommandEntry {
         &self.entries[id as usize]
     }
 
-    /// The row of an id.
+    /// The row of the command with this id.
     #[inline]
     pub fn row(&self, id: u16) -> &'static Command {
         self.entries[id as usize].row
     }
 
-    /// A top-level command by name, in any case.
+    /// The id of the top-level command whose name is `name` in upper or lower case.
     #[inline]
     pub fn lookup(&self, name: &[u8]) -> Option<u16> {
         self.lookup_from(None, name)
     }
 
-    /// As [`CommandTable::lookup`]; `guess` is tried first.
+    /// Finds a command as [`CommandTable::lookup`] does, but tries the id `guess` first.
     #[inline]
     pub fn lookup_from(&self, guess: Option<u16>, name: &[u8]) -> Option<u16> {
         let folded = Folded::of(name);
@@ -226,7 +230,7 @@ impl CommandTable {
         entry.folded == folded && (entry.letters_only || self.said(id).eq_ignore_ascii_case(name))
     }
 
-    /// The name of this command for clients.
+    /// The name by which clients call the command, after `rename-command`; empty if it is disabled.
     #[inline]
     fn said(&self, id: u16) -> &[u8] {
         if !self.renamed.is_empty()
@@ -237,7 +241,7 @@ impl CommandTable {
         self.entries[id as usize].row.name.as_bytes()
     }
 
-    /// The id of a subcommand of a container.
+    /// The id of the subcommand `name` of the container with the id `parent`.
     pub fn lookup_subcommand(&self, parent: u16, name: &[u8]) -> Option<u16> {
         let (from, count) = self.entries[parent as usize].subcommands;
         (from..from + count).find(|&id| {
@@ -249,7 +253,7 @@ impl CommandTable {
         })
     }
 
-    /// The id of a full name: `get`, `config|get`.
+    /// The id of the command with a full name such as `get` or `config|get`.
     pub fn lookup_fullname(&self, name: &[u8]) -> Option<u16> {
         let mut parts = name.splitn(2, |&b| b == b'|');
         let id = self.lookup(parts.next()?)?;
@@ -259,8 +263,8 @@ impl CommandTable {
         }
     }
 
-    /// The id of a full name as the rows have it, regardless of `rename-command`: rules of ACL
-    /// users keep their meaning.
+    /// The id of the command with a full name as the rows have it, regardless of `rename-command`,
+    /// so that rules of ACL users keep their meaning.
     pub fn lookup_original(&self, name: &[u8]) -> Option<u16> {
         let mut parts = name.splitn(2, |&b| b == b'|');
         let said = parts.next()?;
@@ -274,14 +278,14 @@ impl CommandTable {
         }
     }
 
-    /// The ids of top-level commands.
+    /// The ids of all top-level commands that are not disabled.
     pub fn top_level(&self) -> impl Iterator<Item = u16> + '_ {
         (0..self.entries.len() as u16)
             .filter(|&id| self.entries[id as usize].parent.is_none() && !self.said(id).is_empty())
     }
 
-    /// `rename-command old new`; an empty new name disables the command. Returns false if there is
-    /// no such command, or the new name is taken.
+    /// Executes `rename-command old new`; an empty new name disables the command. Returns false if
+    /// the command `old` does not exist, or the name `new` is taken.
     pub fn rename(&mut self, old: &[u8], new: &[u8]) -> bool {
         let Some(id) = self.lookup(old) else {
             return false;
@@ -289,7 +293,8 @@ impl CommandTable {
         if self.lookup(new).is_some() {
             return false;
         }
-        // The index is rebuilt, so that probe chains have no gap.
+        // The hash table of names is rebuilt, so that the probe sequences of other names have no
+        // gap.
         self.renamed.retain(|(_, renamed)| *renamed != id);
         self.renamed.push((new.into(), id));
         self.index.fill(0);
@@ -320,8 +325,8 @@ mod tests {
                 assert_eq!(table.lookup(said.as_bytes()), Some(id), "{said}");
             }
             for at in 0..name.len() {
-                // Changing one bit of a byte makes another name, unless the bit is that of the
-                // case.
+                // A changed bit of a byte makes another name, unless it is the bit that
+                // distinguishes small letters from capitals.
                 for bit in [0x01, 0x10, 0x40, 0x80] {
                     let mut other = name.as_bytes().to_vec();
                     other[at] ^= bit;

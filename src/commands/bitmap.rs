@@ -1,4 +1,5 @@
-//! Bitmaps: the commands on the bits of a string, and on integers of any width packed into it.
+//! Bitmaps: the commands on the bits of a string, and on integers of any width that are packed into
+//! a string.
 //!
 //! ```text
 //!   byte        0                 1
@@ -6,18 +7,18 @@
 //!                                            BITFIELD key GET u5 6: bits 6 7 8 9 10, 6 the highest
 //! ```
 //!
-//! `ds::bits` works on the bytes; this file handles the arguments, the ranges and the growth of the
-//! value. A string is changed in place ([`edit`]); it is extended with zeros and becomes `raw`,
-//! whether a bit changes or not. A command that changes no bit sends no event, is not propagated,
-//! and does not disturb WATCH.
+//! `ds::bits` has the operations on bytes; `src/commands/bitmap.rs` handles the arguments, the
+//! ranges and the growth of the value. A write to bits changes the string in place ([`edit`]): the
+//! string is extended with zeros and gets the encoding `raw`, whether a bit changes or not. A
+//! command that changes no bit sends no event, is not propagated, and does not disturb WATCH.
 //!
-//! BITFIELD reads its operations twice: first to find errors and the length that is needed, then to
-//! execute them. So an error in the last operation leaves the value unchanged, and no list of
-//! operations is built.
+//! BITFIELD reads its operations twice: first to find errors and the needed length of the string,
+//! then to execute the operations. So an error in the last operation leaves the value unchanged,
+//! and no list of operations is built.
 //!
 //! **Invariant:** BITFIELD_RO and a BITFIELD of nothing but GET create no key.
-//! **Invariant:** no bit is behind `proto-max-bulk-len`; a BITFIELD integer may begin there and end
-//! up to 8 bytes behind it, as in Redis.
+//! **Invariant:** no bit is behind `proto-max-bulk-len` bytes, except the bits of a BITFIELD
+//! integer that begins before that limit, as in Redis.
 
 use std::ops::Range;
 
@@ -60,8 +61,9 @@ const FIELD_TYPE: Error = Error::of(
 const OVERFLOW_TYPE: Error = Error::of("ERR Invalid OVERFLOW type specified");
 const READS_ONLY: Error = Error::of("ERR BITFIELD_RO only supports the GET subcommand");
 
-/// The offset of a bit; if the argument begins with `#`, it counts fields of `width` bits. The
-/// product wraps, as in Redis and Valkey: `#-9223372036854775808` with an even width is bit 0.
+/// Parses the offset of a bit; an argument that begins with `#` counts fields of `width` bits. The
+/// product of count and width wraps, as in Redis and Valkey: `#-9223372036854775808` with an even
+/// width is bit 0.
 fn bit_offset(arg: &[u8], width: Option<u32>, max_len: usize) -> Result<u64, Error> {
     let (digits, unit) = match (arg.strip_prefix(b"#"), width) {
         (Some(digits), Some(width)) => (digits, i64::from(width)),
@@ -80,9 +82,9 @@ fn bit_at(bytes: &[u8], offset: u64) -> bool {
     byte.is_some_and(|byte| byte << (offset % 8) & 0x80 != 0)
 }
 
-/// Changes the string under `key`, after extending it to at least `len` bytes: in place, or, if
-/// there is no room, in a copy that replaces it. The argument of `change` is whether the string
-/// grew.
+/// Changes the string under `key`, after extending it to at least `len` bytes: in place, or, if the
+/// string has no room, in a copy that replaces the string. The last argument of `change` is whether
+/// the string grew.
 fn edit<T>(
     ctx: &mut Ctx,
     key: &[u8],
@@ -145,7 +147,7 @@ fn getbit(ctx: &mut Ctx) -> CmdResult {
 }
 
 /// The part of a string that BITCOUNT and BITPOS read: `[start [end [BYTE | BIT]]]`, both ends
-/// included, negative ones relative to the end.
+/// included; negative positions are relative to the end of the string.
 #[derive(Clone, Copy)]
 struct Span {
     start: i64,
@@ -154,7 +156,7 @@ struct Span {
 }
 
 impl Span {
-    /// Parses the arguments from `from` to the last.
+    /// Parses the range in the arguments from index `from` to the last argument.
     fn parse(ctx: &Ctx, from: usize) -> Result<Span, Error> {
         let given = ctx.argv.len() - from;
         if given > 3 {
@@ -178,7 +180,7 @@ impl Span {
         })
     }
 
-    /// The selected bits of a string of `len` bytes.
+    /// The bits that the range selects in a string of `len` bytes.
     fn bits(self, len: usize) -> Range<usize> {
         let (len, unit) = if self.in_bits { (len * 8, 1) } else { (len, 8) };
         let from_start = |n: i64| {
@@ -197,8 +199,8 @@ impl Span {
     }
 }
 
-/// The whole bytes of a range of bits, and masks of the bits of its first and last byte that are
-/// outside.
+/// The whole bytes that contain a range of bits, and masks of the bits in the first and in the last
+/// byte that are outside of the range.
 fn whole_bytes(bits: &Range<usize>) -> (Range<usize>, u8, u8) {
     let before = !(0xff >> (bits.start % 8)) as u8;
     let behind = (0xff >> ((bits.end + 7) % 8) >> 1) as u8;
@@ -222,7 +224,8 @@ fn bitcount(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Redis has no range without an end, and parses both ends before the unit.
+/// Checks BITCOUNT's range as Redis does, which has no range without an end, and parses both ends
+/// before BYTE or BIT.
 fn check_range(ctx: &Ctx) -> CmdResult {
     match ctx.argv.len() {
         3 => return Err(Error::SYNTAX),
@@ -236,8 +239,8 @@ fn check_range(ctx: &Ctx) -> CmdResult {
 }
 
 fn count_bits(bytes: &[u8], span: Span) -> u64 {
-    // A start behind the end selects nothing; clamped to the beginning, both would select the first
-    // byte.
+    // A negative start behind a negative end selects no bits. Clamped to 0, the two positions would
+    // select the first byte.
     let crossed = span
         .end
         .is_some_and(|end| span.start < 0 && end < 0 && span.start > end);
@@ -260,7 +263,7 @@ fn bitpos(ctx: &mut Ctx) -> CmdResult {
     };
     let span = Span::parse(ctx, 3)?;
     let position = match ctx.server.lookup_read(ctx.client, ctx.argv[1]) {
-        // An empty string counts as zeros.
+        // A missing key counts as a string of zeros, so bit 0 is found at position 0.
         None => (!bit).then_some(0),
         Some(entry) => {
             let mut digits = IntBuf::new();
@@ -280,7 +283,7 @@ fn find_bit(bytes: &[u8], bit: bool, span: Span) -> Option<usize> {
     }
     let (whole, before, _) = whole_bytes(&range);
     let first = bytes[whole.start];
-    // Bits before the range get the value that is not searched.
+    // The bits before the range are set to the value that is not searched for.
     let first = if bit { first & !before } else { first | before };
     let found = bits::bitpos(&[first], bit)
         .map(|at| whole.start * 8 + at)
@@ -289,7 +292,7 @@ fn find_bit(bytes: &[u8], bit: bool, span: Span) -> Option<usize> {
             Some(rest * 8 + bits::bitpos(&bytes[rest..whole.end], bit)?)
         })
         .filter(|at| range.contains(at));
-    // The string counts as followed by zeros, unless the range has an end.
+    // A range without an end counts as followed by zeros, so bit 0 is found behind the string.
     found.or((!bit && span.end.is_none()).then_some(bytes.len() * 8))
 }
 
@@ -327,14 +330,15 @@ fn bitop(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Combines the strings under `keys`; a missing key is an empty string.
+/// Combines the strings under `keys` by the operation of BITOP; a missing key is an empty string.
 fn combine(ctx: &mut Ctx, op: BitOp, keys: &[&[u8]]) -> Result<Vec<u8>, Error> {
     for key in keys {
         if let Some(entry) = ctx.server.lookup_read(ctx.client, key) {
             StrView::of(entry)?;
         }
     }
-    // The clock stands still during a command, so nothing expires between the two look-ups.
+    // The server's clock stands still during a command, so no key expires between the two look-ups
+    // of each key.
     let (server, db) = (&*ctx.server, &ctx.server.data.dbs[ctx.client.db as usize]);
     let mut digits: Vec<IntBuf> = keys.iter().map(|_| IntBuf::new()).collect();
     let mut sources: Vec<&[u8]> = Vec::with_capacity(keys.len());
@@ -348,7 +352,7 @@ fn combine(ctx: &mut Ctx, op: BitOp, keys: &[&[u8]]) -> Result<Vec<u8>, Error> {
     Ok(bits::bitop(op, &sources))
 }
 
-/// Stores the result. An empty result deletes the key.
+/// Stores the result of BITOP; an empty result deletes the destination key.
 fn store_result(ctx: &mut Ctx, key: &[u8], result: Vec<u8>) {
     let db = ctx.client.db;
     if result.is_empty() {
@@ -393,14 +397,14 @@ impl FieldOp {
         if self.signed {
             self.field.get_signed(bytes)
         } else {
-            // An unsigned field has at most 63 bits.
+            // An unsigned field has at most 63 bits, so its value fits an `i64`.
             self.field.get_unsigned(bytes) as i64
         }
     }
 
-    /// Executes the operation and replies: the value that was read or replaced, the sum, or null if
-    /// it overflowed and failed. Returns whether the string changed; if it `grew`, every write
-    /// counts as a change.
+    /// Executes the BITFIELD operation and replies with the value that was read or replaced, with
+    /// the sum, or with null if OVERFLOW FAIL refused an overflow. Returns whether the string
+    /// changed; if the string `grew`, every write counts as a change.
     fn act(self, reply: &mut ReplyBuf, bytes: &mut [u8], grew: bool) -> bool {
         let old = self.get(bytes);
         if self.verb == Verb::Get {
@@ -416,7 +420,8 @@ impl FieldOp {
         grew || old != new
     }
 
-    /// The new value of the field; `None` if it overflows and OVERFLOW is FAIL.
+    /// The new value of the field; `None` if the value overflows and the operation has OVERFLOW
+    /// FAIL.
     fn outcome(self, old: i64) -> Option<i64> {
         let (base, increment) = match self.verb {
             Verb::IncrBy => (old, self.operand),
@@ -432,8 +437,8 @@ impl FieldOp {
     }
 }
 
-/// Reads the operations of a BITFIELD, one after the other. OVERFLOW applies to the operations
-/// after it.
+/// Reads the operations of a BITFIELD, one after the other. The option OVERFLOW applies to the
+/// operations after it.
 #[derive(Clone, Copy)]
 struct FieldOps<'a> {
     args: &'a [&'a [u8]],
@@ -511,15 +516,15 @@ fn parse_overflow(mode: &[u8]) -> Result<Overflow, Error> {
     }
 }
 
-/// Parses `i` or `u` and a width: signed up to 64 bits, unsigned up to 63, since a reply's integers
-/// are signed.
+/// Parses the type of a BITFIELD integer, `i` or `u` and a width: signed up to 64 bits, unsigned up
+/// to 63 bits, since integers in replies are signed.
 fn parse_field_type(arg: &[u8]) -> Option<(bool, u32)> {
     let (signed, max) = match arg.first()? {
         b'i' => (true, 64),
         b'u' => (false, 63),
         _ => return None,
     };
-    // As in Redis, the digits end at a NUL.
+    // The digits of the width end at a NUL, as in Redis.
     let digits = arg[1..].split(|byte| *byte == 0).next()?;
     let width = parse_i64(digits).filter(|width| (1..=max).contains(width))?;
     Some((signed, width as u32))

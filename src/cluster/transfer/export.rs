@@ -1,4 +1,4 @@
-//! The source's side of a move of slots.
+//! The atomic move of slots (CLUSTER MIGRATESLOTS) on the source's side.
 
 use super::ranges::Ranges;
 use super::request::{Wish, Word};
@@ -23,8 +23,8 @@ impl Transfers {
         }
     }
 
-    /// Notes that the target has accepted the job; `client` is the id of the connection to the
-    /// target.
+    /// Notes that the target has accepted the migration job; `client` is the id of the connection
+    /// to the target.
     pub fn connected(&mut self, now: Now, name: &Name, client: u64) {
         let Some(at) = self.at_state(name, State::Connecting) else {
             return;
@@ -42,27 +42,27 @@ impl Transfers {
         (self.jobs[at].state == state).then_some(at)
     }
 
-    /// Ends the job: the target could not be reached, or has refused the job.
+    /// Ends a migration job, because the target could not be reached or has refused the job.
     pub fn refused(&mut self, now: Now, name: &Name, message: &str) {
         if let Some(at) = self.at(name) {
             self.fail(now, at, message);
         }
     }
 
-    /// The oldest job that waits for its snapshot.
+    /// The oldest migration job that waits for the fork of its snapshot.
     pub fn waits_for_snapshot(&self) -> Option<&Job> {
         let waits = |job: &&Job| job.state == State::WaitingToSnapshot;
         self.jobs.iter().rev().find(waits)
     }
 
-    /// Notes that the child that sends the snapshot was forked.
+    /// Notes that the child process that sends the job's snapshot was forked.
     pub fn snapshot_begun(&mut self, now: Now, name: &Name) {
         if let Some(at) = self.at_state(name, State::WaitingToSnapshot) {
             self.set_state(now, at, State::Snapshotting);
         }
     }
 
-    /// Notes that the child that sends the snapshot has ended.
+    /// Notes that the child process that sends the job's snapshot has ended.
     pub fn snapshot_ended(&mut self, now: Now, name: &Name, succeeded: bool, cow_bytes: u64) {
         let Some(at) = self.at_state(name, State::Snapshotting) else {
             return;
@@ -89,7 +89,7 @@ impl Transfers {
         any
     }
 
-    /// Reacts to a message of the target. Returns false if the job's state does not allow the
+    /// Executes a message of the target. Returns false if the job's state does not allow the
     /// message.
     pub(super) fn hear_target(&mut self, now: Now, at: usize, word: Word) -> bool {
         match (word, self.jobs[at].state) {
@@ -109,7 +109,7 @@ impl Transfers {
         true
     }
 
-    /// Checks an export after owners of slots have changed.
+    /// Checks an export job after owners of slots have changed.
     pub(super) fn check_export(&mut self, now: Now, at: usize, cluster: &Cluster) {
         let job = &self.jobs[at];
         let (me, target) = (cluster.myself().name, job.target);
@@ -126,8 +126,8 @@ impl Transfers {
                 self.log(log::Level::Info, text);
                 self.end(now, at, State::Success, "");
             }
-            // The target has claimed a part of the slots: the rest is in the same packet or in the
-            // next.
+            // The target has claimed a part of the slots: its other claims are in the same packet
+            // or in the next one.
             State::Granted if moves => {}
             _ => self.fail(now, at, "Slots are no longer owned by myself"),
         }
@@ -168,13 +168,14 @@ impl Transfers {
         } else if job.lost > 0 && cluster.has_answered_since(&target, job.lost) {
             self.fail(now, at, "The target has given up before it took the slots");
         } else if self.is_overdue(job, now) {
-            // The grant is overdue, so writers of the slots are refused from now on.
+            // The target has not used the grant for too long, so writers of the slots are refused
+            // from now on.
             self.out.push(Action::HoldWriters);
         }
     }
 
-    /// Checks that MIGRATESLOTS may move these slots. An error is the text of the reply, without
-    /// `ERR`.
+    /// Checks that CLUSTER MIGRATESLOTS may move the slots `ranges`. `Err` is the text of the error
+    /// reply, without `ERR`.
     pub fn check_ranges(&self, cluster: &Cluster, ranges: &Ranges) -> Result<(), String> {
         let owner = |slot: u16| cluster.owner_name(slot);
         if let Some(slot) = ranges.slots().find(|slot| owner(*slot).is_none()) {
@@ -191,7 +192,8 @@ impl Transfers {
         Ok(())
     }
 
-    /// `Err` if slots of these ranges already move away.
+    /// Checks that no job already moves a slot of `ranges` away; `Err` is the text of the error
+    /// reply.
     pub fn check_idle(&self, ranges: &Ranges) -> Result<(), String> {
         let shared = |job: &Job| ranges.shared_slot(&job.ranges);
         match self.active(Side::Export).find_map(shared) {

@@ -1,4 +1,5 @@
-//! The target's side of a move of slots, and that of the target's replicas.
+//! The atomic move of slots (CLUSTER MIGRATESLOTS) on the target's side, and at the target's
+//! replicas.
 
 use super::request::{Establish, FinalState, Finish, Word};
 use super::{Action, Job, Side, State, Transfers};
@@ -6,8 +7,8 @@ use crate::cluster::Cluster;
 use crate::cluster::event::Now;
 
 impl Transfers {
-    /// Begins a job that the source asks for with ESTABLISH; `client` is the id of its connection.
-    /// An error is the text of the reply, without `ERR`.
+    /// Begins a migration job for which the source asks with ESTABLISH; `client` is the client id
+    /// of the source's connection. `Err` is the text of the error reply, without `ERR`.
     pub fn establish(
         &mut self,
         now: Now,
@@ -25,8 +26,8 @@ impl Transfers {
         Ok(())
     }
 
-    /// Notes a job of this node's primary, from ESTABLISH in its stream, in the AOF or in a
-    /// snapshot.
+    /// Notes a migration job of this node's primary, from ESTABLISH in the primary's stream, in the
+    /// AOF or in a snapshot.
     pub fn follow(&mut self, now: Now, request: &Establish) {
         if self.at(&request.name).is_none() {
             let job = self.begin_import(now, request, State::OnPrimary);
@@ -81,8 +82,8 @@ impl Transfers {
         Ok(())
     }
 
-    /// Ends a job of the primary, at FINISH in its stream or in the AOF. An error is the text of
-    /// the reply, without `ERR`.
+    /// Ends a migration job of the primary, at FINISH in the primary's stream or in the AOF. `Err`
+    /// is the text of the error reply, without `ERR`.
     pub fn finish(&mut self, now: Now, finish: &Finish) -> Result<(), String> {
         let Some(at) = self.at(&finish.name) else {
             return Err("No such slot migration job".into());
@@ -101,7 +102,7 @@ impl Transfers {
         Ok(())
     }
 
-    /// Reacts to a message of the source. Returns false if the job's state does not allow the
+    /// Executes a message of the source. Returns false if the job's state does not allow the
     /// message.
     pub(super) fn hear_source(&mut self, now: Now, at: usize, word: Word) -> bool {
         let name = self.jobs[at].name;
@@ -127,8 +128,8 @@ impl Transfers {
         if self.limits.never_claim {
             return;
         }
-        // Later than half of the node timeout after the request, a majority may have declared this
-        // node failed, and the source may serve the slots again.
+        // Later than half of the node timeout after this node's request, a majority may have
+        // declared this node failed, and the source may serve the slots again.
         if now.ms - self.jobs[at].since >= self.limits.grant_ms {
             return self.fail(now, at, "The grant came too late");
         }
@@ -138,7 +139,7 @@ impl Transfers {
         self.out.push(Action::Hide);
     }
 
-    /// Checks an import after owners of slots, or the role of this node, have changed.
+    /// Checks an import job after owners of slots, or the role of this node, have changed.
     pub(super) fn check_import(&mut self, now: Now, at: usize, cluster: &Cluster) {
         let job = &self.jobs[at];
         let source = job.source;
@@ -151,7 +152,8 @@ impl Transfers {
         match job.state {
             State::OnPrimary | State::Claimed => {}
             _ if !is_primary => {
-                // This node's new primary removes the keys, and ends the job for all its replicas.
+                // This node's new primary removes the imported keys, and ends the job for all its
+                // replicas.
                 self.jobs[at].message = "I was demoted to a replica".into();
                 let name = self.jobs[at].name;
                 self.set_state(now, at, State::Failed);
@@ -165,7 +167,8 @@ impl Transfers {
 
     pub(super) fn tick_import(&mut self, now: Now, at: usize, cluster: &Cluster) {
         match self.jobs[at].state {
-            // The source must not see the connection end before the claim can reach it.
+            // The connection to the source stays open until the claim of the slots can reach the
+            // source.
             State::Claimed if cluster.is_claim_announced() => {
                 let text = format!(
                     "{} completed successfully. This node is now the owner of the slots",
@@ -174,8 +177,8 @@ impl Transfers {
                 self.log(log::Level::Info, text);
                 self.end(now, at, State::Success, "");
             }
-            // This node was promoted, or was started as a primary with the AOF or snapshot of an
-            // import.
+            // This node was promoted during its primary's import, or was started as a primary with
+            // the AOF or snapshot of an import.
             State::OnPrimary if cluster.myself().is_primary() => {
                 self.fail(now, at, "The target of the slots is another node now");
             }
@@ -183,7 +186,8 @@ impl Transfers {
         }
     }
 
-    /// Forgets the jobs of the primary, because another data set replaces this one and has its own.
+    /// Forgets the jobs of the primary, because another data set, which has its own jobs, replaces
+    /// this node's data set.
     pub fn forget_primary_imports(&mut self) {
         let before = self.jobs.len();
         self.jobs.retain(|job| job.state != State::OnPrimary);
@@ -192,7 +196,7 @@ impl Transfers {
         }
     }
 
-    /// The imports that a replica with a snapshot of this data set must know.
+    /// The import jobs that a replica must know when it gets a snapshot of this node's data set.
     pub fn imports(&self) -> impl Iterator<Item = &Job> {
         let jobs = self.active(Side::Import);
         jobs.filter(|job| job.state != State::Claimed)

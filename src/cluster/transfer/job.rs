@@ -1,11 +1,12 @@
-//! One transfer of slots, as one of its sides knows it.
+//! A migration job: one atomic move of slots, as its source, its target or a replica of the target
+//! knows it.
 
 use super::ranges::Ranges;
 use crate::cluster::bitmap::Bitmap;
 use crate::cluster::event::Now;
 use crate::cluster::name::Name;
 
-/// The side of a job on which this node is.
+/// Whether this node is the source or the target of a migration job.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Side {
     /// This node gives the slots away.
@@ -14,17 +15,17 @@ pub enum Side {
     Import,
 }
 
-/// The progress of a job.
+/// The progress of a migration job, which CLUSTER GETSLOTMIGRATIONS shows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum State {
     // States of the source:
     Connecting,
     WaitingToSnapshot,
     Snapshotting,
-    /// The target has the snapshot, or reads the end of it.
+    /// The whole snapshot has been sent to the target; changes since the fork follow.
     Replicating,
     WaitingToPause,
-    /// Clients that write to the slots wait at the source, and the target has been sent PAUSED.
+    /// Clients of the source that write to the slots wait, and PAUSED has been sent to the target.
     Paused,
     /// The target may take the slots. The source serves no writes on these slots until it knows
     /// whether the target took them.
@@ -34,7 +35,7 @@ pub enum State {
     Receiving,
     WaitingForPaused,
     Requested,
-    /// This node has taken the slots, and the claim is on its way to the disk.
+    /// This node has taken the slots, and its claim with a new epoch is being written to the disk.
     Claimed,
     // The state of the target's replicas:
     OnPrimary,
@@ -45,7 +46,7 @@ pub enum State {
 }
 
 impl State {
-    /// The name in GETSLOTMIGRATIONS.
+    /// The name of the state in CLUSTER GETSLOTMIGRATIONS.
     pub fn name(self) -> &'static str {
         match self {
             State::Connecting => "connecting",
@@ -66,48 +67,52 @@ impl State {
         }
     }
 
-    /// Whether the job has ended.
+    /// Whether the job has ended in this state.
     pub fn is_final(self) -> bool {
         matches!(self, State::Success | State::Failed | State::Cancelled)
     }
 
-    /// Whether writers of the slots wait on the source.
+    /// Whether clients that write to the slots wait at the source in this state.
     pub fn holds_writers(self) -> bool {
         matches!(self, State::Paused | State::Granted)
     }
 }
 
-/// A job. Times are [`Now::ms`] unless their name says otherwise; 0: never.
+/// A migration job. Times without a unit in their name are [`Now::ms`], and 0 means never.
 #[derive(Clone, Debug)]
 pub struct Job {
-    /// The name of the job, the same at both sides.
+    /// The name of the job, which is the same at source and target.
     pub name: Name,
     pub side: Side,
-    /// The node that gives the slots; `None` at a replica of the target, as is `target`.
+    /// The node that gives the slots away; `source` and `target` are `None` at a replica of the
+    /// target.
     pub source: Option<Name>,
     pub target: Option<Name>,
     pub ranges: Ranges,
     pub slots: Bitmap,
     pub state: State,
-    /// Why the job failed or was cancelled.
+    /// The reason why the job failed or was cancelled.
     pub message: String,
-    /// Unix times in seconds.
+    /// The Unix time in seconds at which the job began; the other times with `_s` are Unix times,
+    /// too.
     pub created_s: i64,
     pub updated_s: i64,
     pub heard_s: i64,
     /// The memory that copy-on-write copied while the snapshot's child ran, in bytes.
     pub cow_bytes: u64,
-    /// The time of the last message of the other side, and of the last ACK to it.
+    /// The time of the last message from the other side; `acked` is the time of the last ACK sent
+    /// to it.
     pub(super) heard: u64,
     pub(super) acked: u64,
-    /// Source: the target has asked for the pause before the end of the snapshot was noticed here.
+    /// On the source: whether the target has asked for the pause before this node noticed the end
+    /// of the snapshot's child.
     pub(super) pause_asked: bool,
-    /// Source: when the pause began, or the slots were granted. Target: when it asked for the
-    /// slots.
+    /// On the source: the time at which the pause began, or the slots were granted. On the target:
+    /// the time at which it asked for the slots.
     pub(super) since: u64,
-    /// Source: when the connection of a granted job ended.
+    /// On the source: the time at which the connection of a granted job ended.
     pub(super) lost: u64,
-    /// The id of the client that is its connection.
+    /// The client id of the job's connection to the other side; `None` without a connection.
     pub link: Option<u64>,
 }
 
@@ -136,7 +141,7 @@ impl Job {
         }
     }
 
-    /// Whether the job has not ended.
+    /// Whether the job runs, as it has not ended.
     pub fn is_active(&self) -> bool {
         !self.state.is_final()
     }
@@ -149,7 +154,7 @@ impl Job {
         }
     }
 
-    /// The text that names the job in the log.
+    /// The description of the job in log lines.
     pub(super) fn describe(&self) -> String {
         let (word, what) = match self.side {
             Side::Export => ("export", "target_node_id"),

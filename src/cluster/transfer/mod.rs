@@ -1,5 +1,6 @@
-//! The atomic move of slots to another node, as in Valkey 9. Like [`super::Cluster`], it is a
-//! machine that decides, and knows neither sockets nor child processes nor the keyspace.
+//! The atomic move of slots to another node, as in Valkey 9. [`Transfers`] is, like
+//! [`super::Cluster`], a state machine that only decides, and knows neither sockets nor child
+//! processes nor the keyspace.
 //!
 //! ```text
 //!   source                                        target                          its replicas
@@ -15,28 +16,33 @@
 //!   Success              <── the claim, by the bus   Success       FINISH ──────>
 //! ```
 //!
-//! Only writers of the moving slots wait, from Paused on; writers of other slots are not delayed.
+//! From the state Paused on, clients that write to the moving slots wait; writers of other slots
+//! are not delayed.
 //!
 //! **After the grant** the target may have the slots at any moment, and write to them. So the
 //! source takes no write on the slots before it knows whether the target has them. In Valkey, the
-//! source takes writes again after a time-out, and loses these writes when the claim arrives late.
-//! In this server a granted job ends in one of these ways, and never by a time-out:
+//! source takes writes again after a timeout, and loses these writes when the target's claim
+//! arrives late. In aeris a granted job ends at one of the following events, and never by a
+//! timeout:
 //!
-//! - the claim of the target arrives: success;
-//! - the connection is closed, and the target answers a ping that was sent after that without a
-//!   claim: the target has given the job up, as it would claim before it closes the connection;
-//! - a majority says that the target has failed, or an operator cancels the job.
+//! - the claim of the target arrives, and the job has succeeded;
+//! - the job's connection is closed, and the target answers a later ping without a claim: the
+//!   target has given the job up, as it would claim the slots before it closes the connection;
+//! - a majority finds that the target has failed, or an operator cancels the job.
 //!
 //! A target that was stopped between its request and the grant could wake up after a majority had
 //! declared it failed. So a target claims only within half of the node timeout after its request,
-//! which is before a majority can have declared it failed.
+//! before a majority can have declared it failed.
 //!
-//! **For the owner.** The owner executes the actions in order, at the top level. A connection is
-//! named by the id of its client. `Snapshot` need not be executed at once: the child is forked when
-//! no other child runs. From the fork on, changes of the slots are collected for the job.
+//! **For the owner**, the code that holds the state machine. The owner executes the actions of
+//! transfers in their order, when no command runs. A connection is named by its client id.
+//! `Snapshot` need not be executed at once: the child of a snapshot is forked when no other child
+//! process runs. From the fork on, changes of the job's slots are collected, to be sent after the
+//! snapshot.
 //!
 //! **Invariant:** a job that has ended never changes; active jobs have different links.
-//! **Limits:** jobs are not continued after a restart: what a target had received is removed.
+//! **Limits:** jobs are not continued after a restart, and a target that restarts removes the keys
+//! that it had received.
 
 mod export;
 mod import;
@@ -56,46 +62,50 @@ use super::bitmap::Bitmap;
 use super::event::Now;
 use super::name::Name;
 
-/// What the owner of the machine must do. Each action has the name of its job.
+/// What the server must do for a migration job; most actions have the name of the job.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Action {
-    /// Connect to the target and send ESTABLISH; later `connected` or `refused`.
+    /// Connect to the target and send ESTABLISH; the result is passed to `connected` or `refused`.
     Connect(Name),
-    /// Close the connection of the job, without an event, and end the child that writes to it.
+    /// Close the connection of the job, without an event, and end the child process that writes to
+    /// the connection.
     Disconnect(Name),
-    /// Fork as soon as possible; later `snapshot_begun` and `snapshot_ended`.
+    /// Fork the child that sends the snapshot as soon as possible; then call `snapshot_begun` and
+    /// `snapshot_ended`.
     Snapshot(Name),
-    /// Send a message to the other side, after all changes that were collected for it.
+    /// Send a message to the other side, behind all changes that were collected for the job.
     Send(Name, Word),
-    /// [`Transfers::held`] has changed.
+    /// Apply [`Transfers::held`] again, as the slots whose writers wait have changed.
     HoldWriters,
-    /// [`Transfers::hidden`] has changed.
+    /// Apply [`Transfers::hidden`] again, as the slots whose keys are hidden have changed.
     Hide,
-    /// Take the slots of the job for this node: [`Cluster::claim_slots`].
+    /// Make this node the owner of the job's slots, with [`Cluster::claim_slots`].
     Claim(Name),
     /// Remove the keys of the job's slots, which belong to another node.
     Drop(Name),
-    /// Give this command to the replicas and to the AOF.
+    /// Propagate a command to the replicas and to the AOF.
     Propagate(Vec<Vec<u8>>),
     Log(log::Level, String),
 }
 
-/// The settings of transfers.
+/// The settings that limit migration jobs.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// `repl-timeout`: how long the other side may be silent.
+    /// `repl-timeout` in milliseconds: a job whose other side is silent for longer fails.
     pub silence_ms: u64,
-    /// Twice `cluster-manual-failover-timeout`: the longest wait of writers for the target's
-    /// request, and their longest wait after the grant before they are refused.
+    /// Twice `cluster-manual-failover-timeout`: the longest time that writers wait for the target's
+    /// request, and the longest time after the grant before they are refused.
     pub pause_ms: u64,
-    /// Half of `cluster-node-timeout`: until when a target claims after its request.
+    /// Half of `cluster-node-timeout`: a target claims the slots only within this time after its
+    /// request.
     pub grant_ms: u64,
     /// The setting `cluster-slot-migration-log-max-len`.
     pub log_max: usize,
-    /// `slot-migration-max-failover-repl-bytes`: with more unsent bytes, writers don't wait yet.
-    /// `None`: writers wait at any number of unsent bytes.
+    /// `slot-migration-max-failover-repl-bytes`: writers are paused only when at most this number
+    /// of bytes is unsent. With `None` they are paused at any number.
     pub unsent_max: Option<u64>,
-    /// For tests: writers are never held; nothing is claimed.
+    /// Switches for tests: with `never_pause` the source never pauses writers, with `never_claim`
+    /// the target claims no slots.
     pub never_pause: bool,
     pub never_claim: bool,
 }
@@ -114,7 +124,7 @@ impl Default for Limits {
     }
 }
 
-/// The jobs of this node: moves of slots that run or have ended, the youngest first.
+/// The migration jobs of this node, both running and ended, the youngest first.
 #[derive(Default)]
 pub struct Transfers {
     jobs: VecDeque<Job>,
@@ -122,45 +132,45 @@ pub struct Transfers {
     out: Vec<Action>,
 }
 
-/// The interval of the ACKs, in milliseconds.
+/// The interval at which ACK messages are sent to the other side of a job, in milliseconds.
 const ACK_MS: u64 = 1000;
 
 const NOT_LINKED: &str = "should only be used by slot migration clients";
 
 impl Transfers {
-    /// The actions since the last call.
+    /// Takes the actions that were added since the last call.
     pub fn take_actions(&mut self) -> Vec<Action> {
         std::mem::take(&mut self.out)
     }
 
-    /// Whether there are actions to take.
+    /// Whether there are actions that the server has not taken.
     pub fn has_actions(&self) -> bool {
         !self.out.is_empty()
     }
 
-    /// All jobs, the youngest first, also those that have ended.
+    /// All migration jobs, running and ended, the youngest first.
     pub fn jobs(&self) -> impl ExactSizeIterator<Item = &Job> {
         self.jobs.iter()
     }
 
-    /// The job of this name.
+    /// The migration job whose name is `name`.
     pub fn job(&self, name: &Name) -> Option<&Job> {
         self.jobs.iter().find(|job| job.name == *name)
     }
 
-    /// The active jobs of one side.
+    /// The running jobs in which this node is the source (`Export`) or the target (`Import`).
     pub fn active(&self, side: Side) -> impl Iterator<Item = &Job> {
         let is_it = move |job: &&Job| job.side == side && job.is_active();
         self.jobs.iter().filter(is_it)
     }
 
-    /// Whether any job is active.
+    /// Whether any migration job is running.
     pub fn is_busy(&self) -> bool {
         self.jobs.iter().any(Job::is_active)
     }
 
-    /// The slots whose writers wait, and those whose writers are refused with TRYAGAIN, since the
-    /// source has not learned for too long whether the target has them.
+    /// The slots whose writers wait, and the slots whose writers are refused with TRYAGAIN, because
+    /// the source has not learned for too long whether the target has taken the slots.
     pub fn held(&self, now: Now) -> (Bitmap, Bitmap) {
         let (mut waiting, mut refused) = (Bitmap::default(), Bitmap::default());
         for job in self.active(Side::Export) {
@@ -179,7 +189,8 @@ impl Transfers {
         job.state == State::Granted && now.ms - job.since > self.limits.pause_ms
     }
 
-    /// The slots whose keys arrive before this shard owns the slots: these keys are hidden.
+    /// The slots whose keys arrive before this shard owns the slots: these keys are hidden from
+    /// commands.
     pub fn hidden(&self) -> Bitmap {
         let jobs = self.active(Side::Import);
         // A claimed slot belongs to this node, so its keys are shown.
@@ -187,7 +198,7 @@ impl Transfers {
         jobs.flat_map(|job| job.ranges.slots()).collect()
     }
 
-    /// The active job of this client's connection.
+    /// The running job whose connection is the client with this id.
     pub fn of_link(&self, client: u64) -> Option<&Job> {
         let is_it = |job: &&Job| job.link == Some(client) && job.is_active();
         self.jobs.iter().find(is_it)
@@ -224,7 +235,7 @@ impl Transfers {
         }
     }
 
-    /// Ends a job.
+    /// Ends a migration job in the final state `state`.
     fn end(&mut self, now: Now, at: usize, state: State, message: &str) {
         let before = self.jobs[at].state;
         self.jobs[at].message = message.into();
@@ -263,8 +274,8 @@ impl Transfers {
         self.end(now, at, State::Failed, message);
     }
 
-    /// Reacts to a message of the other side on the connection of a job. An error is the reply,
-    /// without `ERR`, for a client that is not the connection of a job.
+    /// Executes a message that the other side sent on the connection of a job. For a client that is
+    /// not the connection of a job, `Err` is the text of the error reply, without `ERR`.
     pub fn hear(&mut self, now: Now, client: u64, word: Word) -> Result<(), String> {
         let Some(at) = self.at_link(client) else {
             return Err(format!("CLUSTER SYNCSLOTS {} {NOT_LINKED}", word.text()));
@@ -281,7 +292,7 @@ impl Transfers {
         Ok(())
     }
 
-    /// Notes that bytes of the other side have arrived.
+    /// Notes that bytes have arrived on the connection of a job.
     pub fn heard_bytes(&mut self, now: Now, client: u64) {
         if let Some(at) = self.at_link(client) {
             self.jobs[at].heard = now.ms;
@@ -302,26 +313,27 @@ impl Transfers {
         self.jobs[at].link = None;
         match (self.jobs[at].side, self.jobs[at].state) {
             (_, State::Granted) => self.jobs[at].lost = now.ms,
-            // The target has claimed the slots: the end of the link is no failure.
+            // The target has claimed the slots: the end of its connection is no failure.
             (_, State::Claimed) => {}
             (Side::Export, _) => self.fail(now, at, "Connection lost to target"),
             (Side::Import, _) => self.fail(now, at, "Connection lost to source"),
         }
     }
 
-    /// Fails the job of a connection whose peer sent something that can't be executed.
+    /// Ends a job as failed, because its peer sent a command that can't be executed.
     pub fn link_failed(&mut self, now: Now, client: u64, message: &str) {
         if let Some(at) = self.at_link(client) {
             self.fail(now, at, message);
         }
     }
 
-    /// Fails the jobs that contain a slot (`None`: all slots) whose keys a command has removed.
+    /// Ends as failed the jobs that move `slot` (with `None`: any slot), because a command has
+    /// removed all its keys.
     pub fn flushed(&mut self, now: Now, slot: Option<u16>) {
         for at in 0..self.jobs.len() {
             let job = &self.jobs[at];
             let touches = slot.is_none_or(|slot| job.slots.contains(slot));
-            // A job of the primary is ended by the primary. A granted job can't be cancelled any
+            // A replica's job is ended by its primary. A granted job can't be ended by a flush any
             // more.
             let stays = matches!(
                 job.state,
@@ -347,8 +359,8 @@ impl Transfers {
         }
     }
 
-    /// Does the periodic work of all jobs. `unsent`: the bytes that wait to be sent to the target
-    /// of a job.
+    /// Does the periodic work of all jobs. `unsent` returns the number of bytes that wait to be
+    /// sent to the target of a job.
     pub fn tick(&mut self, now: Now, cluster: &Cluster, unsent: impl Fn(&Job) -> u64) {
         for at in 0..self.jobs.len() {
             if !self.jobs[at].is_active() {
@@ -366,10 +378,11 @@ impl Transfers {
         self.forget_old();
     }
 
-    /// Sends an ACK, and gives up a peer that is silent.
+    /// Sends an ACK to the other side of a job if it is due, and fails the job if the other side is
+    /// silent for too long.
     fn tick_link(&mut self, now: Now, at: usize) {
         let job = &mut self.jobs[at];
-        // While a snapshot is sent, the child writes to the socket, and sends the signs of life
+        // While a snapshot is sent, the child writes to the socket, and sends the ACK messages
         // itself.
         let talks = !matches!(
             job.state,

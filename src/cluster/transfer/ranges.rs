@@ -6,14 +6,14 @@ use crate::cluster::bitmap::Bitmap;
 use crate::db::slot::SLOTS;
 use crate::util::number::parse_i64;
 
-/// Ranges that do not overlap, both ends included, in the order in which they were given.
+/// Ranges of slots that do not overlap, both ends included, in the order in which they were given.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Ranges(Vec<(u16, u16)>);
 
 impl Ranges {
-    /// Parses the ranges, which are pairs of numbers, at the beginning of the arguments. Also
-    /// returns the number of arguments that the ranges take. The list ends where a pair does not
-    /// begin with a number. An error is the text of the reply, without `ERR`.
+    /// Parses the ranges of slots, which are pairs of numbers, at the beginning of the arguments.
+    /// Also returns the number of arguments that the ranges take. The list of ranges ends at a pair
+    /// that does not begin with a number. `Err` is the text of the error reply, without `ERR`.
     pub fn parse(args: &[&[u8]]) -> Result<(Ranges, usize), String> {
         let mut ranges = Ranges::default();
         let mut at = 0;
@@ -32,7 +32,7 @@ impl Ranges {
         }
     }
 
-    /// Adds a range; `Err` if the range overlaps with an earlier one or is invalid.
+    /// Adds a range of slots; `Err` if the range overlaps with an earlier range or is invalid.
     pub fn add(&mut self, first: u16, last: u16) -> Result<(), String> {
         if first > last {
             return Err(format!(
@@ -49,17 +49,17 @@ impl Ranges {
         Ok(())
     }
 
-    /// The ranges.
+    /// The ranges, as pairs of first and last slot.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (u16, u16)> {
         self.0.iter().copied()
     }
 
-    /// All slots, in the order of the ranges.
+    /// All slots of the ranges, in the order of the ranges.
     pub fn slots(&self) -> impl Iterator<Item = u16> {
         self.0.iter().flat_map(|(first, last)| *first..=*last)
     }
 
-    /// The slots as a set.
+    /// The slots of the ranges, as a set.
     pub fn set(&self) -> Bitmap {
         self.slots().collect()
     }
@@ -101,7 +101,7 @@ mod tests {
         assert_eq!(parse("16383 16383"), Ok(("16383-16383".into(), 2)));
     }
 
-    /// The texts of Valkey 9.1.
+    /// The errors have the texts of Valkey 9.1.
     #[test]
     fn each_mistake_has_its_text() {
         for (text, error) in [

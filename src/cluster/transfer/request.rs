@@ -1,10 +1,11 @@
-//! The arguments of MIGRATESLOTS and SYNCSLOTS.
+//! The arguments of CLUSTER MIGRATESLOTS and CLUSTER SYNCSLOTS, by which the nodes of a migration
+//! job talk to each other.
 
 use super::ranges::Ranges;
 use crate::cluster::name::Name;
 use crate::db::slot::SLOTS;
 
-/// A message between source and target that has no arguments.
+/// A message without arguments between the source and the target of a migration job.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Word {
     Ack,
@@ -16,7 +17,7 @@ pub enum Word {
 }
 
 impl Word {
-    /// The message on the wire: the subcommand of CLUSTER SYNCSLOTS.
+    /// The message as it is sent: the word after CLUSTER SYNCSLOTS.
     pub fn text(self) -> &'static str {
         match self {
             Word::Ack => "ACK",
@@ -42,7 +43,7 @@ impl Word {
     }
 }
 
-/// ESTABLISH: the source of a job introduces itself.
+/// CLUSTER SYNCSLOTS ESTABLISH, by which the source asks the target to begin a migration job.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Establish {
     pub source: Name,
@@ -50,7 +51,7 @@ pub struct Establish {
     pub ranges: Ranges,
 }
 
-/// FINISH: the target of a job informs its replicas how the job ended.
+/// CLUSTER SYNCSLOTS FINISH, by which the target informs its replicas how a migration job ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Finish {
     pub name: Name,
@@ -58,7 +59,7 @@ pub struct Finish {
     pub message: String,
 }
 
-/// How a job ended.
+/// How a migration job ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FinalState {
     Success,
@@ -67,7 +68,7 @@ pub enum FinalState {
 }
 
 impl FinalState {
-    /// The text of the state on the wire.
+    /// The word for the state in CLUSTER SYNCSLOTS FINISH.
     pub fn text(self) -> &'static str {
         match self {
             FinalState::Success => "SUCCESS",
@@ -77,20 +78,21 @@ impl FinalState {
     }
 }
 
-/// A CLUSTER SYNCSLOTS command.
+/// A parsed CLUSTER SYNCSLOTS command.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Sync {
     Word(Word),
     Establish(Establish),
     Finish(Finish),
-    /// CAPA: the capabilities of the other side. No capabilities are known yet, so CAPA is ignored.
+    /// CAPA, the capabilities of the other side, is ignored, as no capabilities are defined yet.
     Capabilities,
 }
 
 const SYNTAX: &str = "syntax error";
 
 impl Sync {
-    /// Parses the arguments behind SYNCSLOTS. An error is the text of the reply, without `ERR`.
+    /// Parses the arguments behind CLUSTER SYNCSLOTS. `Err` is the text of the error reply, without
+    /// `ERR`.
     pub fn parse(args: &[&[u8]]) -> Result<Sync, String> {
         let Some((verb, rest)) = args.split_first() else {
             return Err(SYNTAX.into());
@@ -109,7 +111,8 @@ impl Sync {
     }
 }
 
-/// Sets a field that may be given once.
+/// Sets a field of a command that may occur only once; a syntax error if it is set already or its
+/// value is invalid.
 fn set<T>(field: &mut Option<T>, value: Option<T>) -> Result<(), String> {
     if field.is_some() || value.is_none() {
         return Err(SYNTAX.into());
@@ -146,8 +149,8 @@ impl Establish {
         }
     }
 
-    /// The request for an import that a snapshot has. A snapshot does not name the source, so
-    /// `source` is meaningless.
+    /// Makes the request of an import job that is named in a snapshot (RDB). The snapshot does not
+    /// name the source, so the request's `source` is meaningless.
     pub fn of_snapshot(name: &[u8], ranges: &[(u64, u64)]) -> Option<Establish> {
         let name = Name::parse(name)?;
         let mut all = Ranges::default();
@@ -162,7 +165,8 @@ impl Establish {
         })
     }
 
-    /// The request for an import from the text in a snapshot: the name, and ranges as `0-5 7-7`.
+    /// Makes the request of an import job from a text in a snapshot (RDB): the job's name, and
+    /// ranges such as `0-5 7-7`.
     pub fn of_field(text: &str) -> Option<Establish> {
         let (name, ranges) = text.split_once(' ')?;
         let range = |text: &str| {
@@ -173,7 +177,7 @@ impl Establish {
         Establish::of_snapshot(name.as_bytes(), &ranges?)
     }
 
-    /// The whole command.
+    /// The whole command with its arguments, to be sent or propagated.
     pub fn command(&self) -> Vec<Vec<u8>> {
         let texts = ["CLUSTER", "SYNCSLOTS", "ESTABLISH", "SOURCE"];
         let mut argv: Vec<Vec<u8>> = texts.map(|text| text.into()).into();
@@ -227,7 +231,7 @@ impl Finish {
         }
     }
 
-    /// The whole command.
+    /// The whole command with its arguments, to be sent or propagated.
     pub fn command(&self) -> Vec<Vec<u8>> {
         let name = self.name.to_string();
         let argv = [
@@ -245,7 +249,7 @@ impl Finish {
     }
 }
 
-/// A request of MIGRATESLOTS: the slots, and the name of the node that they move to.
+/// One request of CLUSTER MIGRATESLOTS: the slots, and the name of the target node.
 pub type Wish = (Ranges, Name);
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! Two machines that talk to each other, and each way in which a transfer ends.
+//! Tests of the source and the target of an atomic move of slots: each state in which a migration
+//! job can end, and why.
 
 use super::request::{Establish, Sync};
 use super::*;
@@ -11,7 +12,7 @@ use ranges::Ranges;
 
 const LINK: u64 = 7;
 
-/// A node of a cluster of two primaries, with its transfers.
+/// A node of a cluster of two primaries, with its migration jobs.
 struct Side2 {
     cluster: Cluster,
     transfers: Transfers,
@@ -32,7 +33,7 @@ fn ranges() -> Ranges {
     ranges
 }
 
-/// The source, with slots 0 to 9, or the target, with slots 10 to 19.
+/// Makes the source node, which has slots 0 to 9, or the target node, which has slots 10 to 19.
 fn side(is_source: bool) -> Side2 {
     let settings = Settings::default();
     let (me, other) = match is_source {
@@ -90,7 +91,7 @@ impl Side2 {
     }
 }
 
-/// A source whose job is in this state, at time 100.
+/// Makes a source whose migration job is in the state `state` at time 100.
 fn source(state: State) -> Side2 {
     let mut s = side(true);
     let wishes = vec![(ranges(), name(b'b'))];
@@ -135,7 +136,7 @@ fn establish() -> Establish {
     }
 }
 
-/// A target whose job is in this state, at time 100.
+/// Makes a target whose migration job is in the state `state` at time 100.
 fn target(state: State) -> Side2 {
     let mut t = side(false);
     t.transfers
@@ -437,7 +438,7 @@ fn a_replica_hides_the_slots_until_its_primary_has_finished() {
     }
 }
 
-/// The primary of this test was promoted, or was restarted.
+/// The primary has a job of state OnPrimary, because it was promoted or restarted during an import.
 #[test]
 fn a_primary_ends_the_imports_that_it_knows_from_another() {
     let mut t = side(false);

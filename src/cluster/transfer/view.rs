@@ -1,4 +1,5 @@
-//! The questions of transfers to the cluster's machine, and the claim of slots.
+//! What migration jobs need of the cluster's state machine: questions about nodes, and the claim of
+//! slots.
 
 use crate::cluster::Cluster;
 use crate::cluster::bitmap::Bitmap;
@@ -7,24 +8,24 @@ use crate::cluster::name::Name;
 use crate::cluster::packet::flag;
 
 impl Cluster {
-    /// The name of a slot's owner.
+    /// The name of the node that owns `slot`.
     pub fn owner_name(&self, slot: u16) -> Option<Name> {
         let owner = self.slots.owner(slot)?;
         Some(self.nodes[owner].name)
     }
 
-    /// Whether there is a node of this name.
+    /// Whether the cluster has a node with this name.
     pub fn knows(&self, name: &Name) -> bool {
         self.nodes.find(name).is_some()
     }
 
-    /// Whether a node of this name is a primary.
+    /// Whether the node with this name is a primary.
     pub fn is_primary(&self, name: &Name) -> bool {
         let node = self.nodes.find(name);
         node.is_some_and(|node| self.nodes[node].is_primary())
     }
 
-    /// The address of a node.
+    /// The address of the node with this name.
     pub fn address_of_node(&self, name: &Name) -> Option<Address> {
         let node = self.nodes.find(name)?;
         Some(self.nodes[node].address)
@@ -41,7 +42,7 @@ impl Cluster {
         node.is_none_or(|node| self.nodes[node].has(flag::FAIL))
     }
 
-    /// Whether a node has answered a ping that was sent after this time.
+    /// Whether a node has answered a ping that was sent after the time `ms`.
     pub(super) fn has_answered_since(&self, name: &Name, ms: u64) -> bool {
         let node = self.nodes.find(name);
         node.is_some_and(|node| self.nodes[node].answered_ping > ms)
@@ -52,8 +53,8 @@ impl Cluster {
         !self.is_claim_held()
     }
 
-    /// Takes slots of another node under a new epoch. The keys of the slots have arrived, and the
-    /// owner has granted the move.
+    /// Makes this node the owner of another node's slots, under a new epoch. The keys of the slots
+    /// have arrived, and their owner has granted the move.
     pub fn claim_slots(&mut self, now: Now, slots: &Bitmap, out: &mut Vec<Action>) {
         for slot in slots.iter() {
             self.slots.end_move(slot);

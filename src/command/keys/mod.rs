@@ -1,5 +1,5 @@
-//! Which arguments of a call are keys, and what the command does to each: for ACL, cluster routing
-//! and COMMAND GETKEYS.
+//! Finds the keys in the arguments of a call, and what the command does to each key, for ACL,
+//! cluster routing and COMMAND GETKEYS.
 //!
 //! ```text
 //!   key(RO | ACCESS, keyword("STREAMS", 1), range(-1, 1, 2))
@@ -10,31 +10,31 @@
 //!                             └──┘ last: half of argc - first (limit 2), one back (-1): 4 + 2 - 1 = 5
 //! ```
 //!
-//! Each [`KeySpec`] of the row is evaluated by itself: the beginning of the search, then its end
-//! and step. Some commands have arguments that decide what happens to the keys (SET, BITFIELD) or
-//! where they stand in a way that no spec expresses (SORT and GEORADIUS with STORE, MIGRATE with
-//! KEYS, XREADGROUP with a consumer STREAMS): their rows name a function of this file, which
-//! replaces the walk. Such a function reads the options as the command does, so that the value of
-//! one option is never taken for another option: `SORT k BY store` stores nothing. The function
-//! does not check the syntax otherwise; the command does.
+//! Each [`KeySpec`] of a command's row is evaluated by itself: first where its keys begin, then
+//! where they end and their distance. Some commands have arguments that decide what happens to the
+//! keys (SET, BITFIELD), or have keys at positions that no key spec expresses (SORT and GEORADIUS
+//! with STORE, MIGRATE with KEYS, XREADGROUP with a consumer STREAMS): their rows name a function
+//! of `src/command/keys/mod.rs`, which replaces the key specs. Such a function reads the options as
+//! its command does, so that the value of an option is never taken for another option: `SORT k BY
+//! store` stores nothing. Otherwise the syntax is checked only by the command itself.
 //!
-//! **Invariant:** on an error `out` is unchanged: no caller sees a part of the keys. Test:
-//! `an_error_leaves_no_keys`.
-//! **Invariant:** every position is inside argv. Property: `keys_are_arguments`.
+//! **Invariant:** if the keys can't be found, the list `out` is unchanged, so no caller sees a part
+//! of the keys. Test: `an_error_leaves_no_keys`.
+//! **Invariant:** every position of a found key is inside argv. Property: `keys_are_arguments`.
 //!
-//! Patterns of SORT BY and GET name keys too, which are known only from the data: SORT itself
-//! checks them.
+//! The patterns of SORT's options BY and GET name further keys, which depend on the data: SORT
+//! itself checks the rights to them.
 //!
 //! Source: the key specs of Redis 7.0, and the replies of Valkey 8.0 to COMMAND GETKEYSANDFLAGS.
 //! Not supported on purpose: a number of keys such as `01` or `+1`, which Valkey accepts in COMMAND
-//! GETKEYS although the command refuses it.
+//! GETKEYS although the command itself refuses such a number.
 
 use crate::command::{
     ACCESS, BeginSearch, Command, DELETE, FindKeys, KeyFlags, KeySpec, NO_MANDATORY_KEYS, NOT_KEY,
     OW, RO, RW, UPDATE,
 };
 
-/// One key of a call.
+/// One key in the arguments of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyRef {
     /// The key's index in argv.
@@ -51,25 +51,27 @@ impl KeyRef {
         }
     }
 
-    /// False for a shard channel, which is routed like a key but is not one.
+    /// Whether the argument is a key; false for a shard channel, which is only routed like a key.
     pub fn is_key(self) -> bool {
         self.flags & NOT_KEY == 0
     }
 }
 
-/// The keys can't be found; the command itself would refuse these arguments.
+/// The error that the keys of a call can't be found, as the command itself would refuse the
+/// arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidKeys;
 
-/// Finds the keys of a command whose specs are not enough.
+/// A function that finds the keys of a command whose key specs are not enough.
 pub type GetKeys = fn(argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<(), InvalidKeys>;
 
-/// Appends the keys of a call to `out`, spec by spec. `argv` begins with the command's name and has
-/// passed [`Command::check_arity`]. Shard channels are among the keys: see [`KeyRef::is_key`].
+/// Appends the keys of a call to `out`, in the order of the command's key specs. `argv` begins with
+/// the command's name and has passed [`Command::check_arity`]. Shard channels count as keys here,
+/// see [`KeyRef::is_key`].
 ///
-/// A command with key specs that yields no key is an error, unless it may be called without keys.
-/// For a command that may be called without keys (EVAL), a number of keys that does not fit the
-/// arguments means no keys.
+/// A call without keys is an error, unless the command has no key specs or may be called without
+/// keys. For a command that may be called without keys (EVAL), a number of keys that does not fit
+/// the arguments means no keys.
 pub fn get_keys(cmd: &Command, argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<(), InvalidKeys> {
     let before = out.len();
     let found = match cmd.get_keys {
@@ -87,8 +89,8 @@ pub fn get_keys(cmd: &Command, argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<
     }
 }
 
-/// Appends the keys of one spec. An absent keyword means no keys; a series that does not fit, or a
-/// number of keys that is zero, is an error.
+/// Appends the keys of one key spec. An absent keyword means no keys; keys beyond the last
+/// argument, or a number of keys that is zero, are an error.
 fn walk(spec: &KeySpec, argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<(), InvalidKeys> {
     let Some(first) = begin(spec.begin, argv) else {
         return Ok(());
@@ -123,8 +125,8 @@ fn walk(spec: &KeySpec, argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<(), Inv
     Ok(())
 }
 
-/// The beginning of the search. A keyword counts only if an argument follows it, and never as the
-/// command's name.
+/// The index in argv at which the keys of a key spec begin. A keyword counts only if an argument
+/// follows it, and only behind the command's name.
 fn begin(search: BeginSearch, argv: &[&[u8]]) -> Option<usize> {
     let is = |pos: &usize, keyword: &str| argv[*pos].eq_ignore_ascii_case(keyword.as_bytes());
     let end = argv.len().saturating_sub(1);
@@ -150,7 +152,7 @@ fn begin(search: BeginSearch, argv: &[&[u8]]) -> Option<usize> {
     }
 }
 
-/// The index of the last key of a range.
+/// The index in argv of the last key of a range (see [`FindKeys::Range`]).
 fn range_end(argc: usize, first: usize, last: i16, limit: i16) -> Result<usize, InvalidKeys> {
     if last >= 0 {
         return Ok(first + last as usize);
@@ -179,7 +181,7 @@ fn number_of_keys(argv: &[&[u8]], pos: usize) -> Result<usize, InvalidKeys> {
         .ok_or(InvalidKeys)
 }
 
-/// SET key value [...]: with GET the old value is read, without GET it is only replaced.
+/// SET key value [...]: with the option GET the old value is read, otherwise it is only replaced.
 pub fn set(argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<(), InvalidKeys> {
     let get = argv
         .iter()
@@ -196,7 +198,8 @@ pub fn set(argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<(), InvalidKeys> {
     Ok(())
 }
 
-/// BITFIELD key [GET encoding offset | OVERFLOW mode | ...]: reads only, if all operations are GET.
+/// BITFIELD key [GET encoding offset | OVERFLOW mode | ...]: the key is only read if all operations
+/// are GET.
 pub fn bitfield(argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<(), InvalidKeys> {
     let mut reads_only = true;
     let mut pos = 2;
@@ -220,8 +223,8 @@ pub fn bitfield(argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<(), InvalidKeys
     Ok(())
 }
 
-/// SORT key [BY pattern] [LIMIT offset count] [GET pattern] [STORE destination]: the last STORE
-/// counts.
+/// SORT key [BY pattern] [LIMIT offset count] [GET pattern] [STORE destination]: the last option
+/// STORE has the destination.
 pub fn sort(argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<(), InvalidKeys> {
     const OPTIONS: &[(&[u8], usize)] = &[(b"limit", 2), (b"get", 1), (b"by", 1), (b"store", 1)];
     out.push(KeyRef::new(1, RO | ACCESS));
@@ -240,7 +243,8 @@ pub fn georadiusbymember(argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<(), In
     georadius_generic(argv, 5, out)
 }
 
-/// Of STORE and STOREDIST, the last one is the destination.
+/// The keys of GEORADIUS and GEORADIUSBYMEMBER: the last of the options STORE and STOREDIST has the
+/// destination.
 fn georadius_generic(
     argv: &[&[u8]],
     options: usize,
@@ -268,7 +272,7 @@ pub fn migrate(argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<(), InvalidKeys>
     Ok(())
 }
 
-/// XREAD and XREADGROUP: the keys are the first half of what follows STREAMS.
+/// XREAD and XREADGROUP: the keys are the first half of the arguments behind STREAMS.
 pub fn streams(argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<(), InvalidKeys> {
     let first = streams_at(argv).ok_or(InvalidKeys)?;
     let keys = (argv.len() - first) / 2;
@@ -276,9 +280,9 @@ pub fn streams(argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<(), InvalidKeys>
     Ok(())
 }
 
-/// The index of the first key of XREAD and XREADGROUP, which the commands use, too. A group or a
-/// consumer may have the name STREAMS, so GROUP is skipped with its two values. The values of the
-/// other options are numbers.
+/// The index in argv of the first key of XREAD and XREADGROUP; the commands themselves use this
+/// function, too. A group or a consumer may have the name STREAMS, so GROUP is skipped with its two
+/// values. The values of all other options are numbers.
 pub fn streams_at(argv: &[&[u8]]) -> Option<usize> {
     let mut at = 1;
     while at + 1 < argv.len() {
@@ -291,9 +295,9 @@ pub fn streams_at(argv: &[&[u8]]) -> Option<usize> {
     None
 }
 
-/// The index of the last option that is `wanted`. Walks argv from `pos` and skips the values of
-/// each of `options` (name, number of values). An option at the very end lacks its value and does
-/// not count.
+/// The index in argv of the last option for which `wanted` holds. The search begins at `pos` and
+/// skips the values of the options `options` (name, number of values). An option that is the last
+/// argument lacks its value and does not count.
 fn last_option(
     argv: &[&[u8]],
     mut pos: usize,

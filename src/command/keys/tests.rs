@@ -55,8 +55,8 @@ const ROWS: &[Command] = &[
         .get_keys(migrate),
 ];
 
-/// The keys of a call in the form of COMMAND GETKEYSANDFLAGS, or `invalid`. `''` is an empty
-/// argument.
+/// The keys of the call `line` with their flags, in the form of COMMAND GETKEYSANDFLAGS, or
+/// `invalid`. In `line`, `''` is an empty argument.
 fn keys_of(line: &str) -> String {
     let argv: Vec<&[u8]> = line
         .split(' ')
@@ -242,7 +242,8 @@ fn migrate_takes_one_key_or_those_behind_keys() {
 }
 
 proptest! {
-    /// For any arguments of a valid number, the positions are inside argv and nothing panics.
+    /// For any arguments of a valid number, the positions of the found keys are inside argv, and no
+    /// code panics.
     #[test]
     fn keys_are_arguments(row in 0..ROWS.len(), words in prop::collection::vec(
         prop::sample::select(vec!["a", "", "0", "2", "-1", "65535", "18446744073709551615", "get", "store", "STREAMS",

@@ -1,7 +1,7 @@
 //! Selects the clients that CLIENT LIST shows and CLIENT KILL kills.
 //!
-//! Options are combined with AND; most can be negated with `NOT-`. If an option is repeated, the
-//! last value counts; IDs are collected.
+//! A client must match all options of the filter; most options can be negated with `NOT-`. If an
+//! option is repeated, its last value counts, but repeated IDs are collected.
 
 use std::collections::HashSet;
 
@@ -13,7 +13,8 @@ use crate::state::Server;
 use crate::texts::Words;
 use crate::util::number::parse_i64;
 
-/// The values of TYPE: the classes of output limits, and the link to a primary.
+/// The values of the option TYPE: the classes of clients that output limits have, and the link to a
+/// primary.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum ClientType {
     Normal,
@@ -49,7 +50,7 @@ impl ClientType {
     }
 }
 
-/// One property of a client, with the value of the option.
+/// One property that a filter compares, with the value of its option.
 #[derive(PartialEq, Eq, Debug)]
 enum Property<'a> {
     Id(HashSet<u64>),
@@ -62,7 +63,7 @@ enum Property<'a> {
     LibName(&'a [u8]),
     LibVer(&'a [u8]),
     Db(u32),
-    /// The client's flags in CLIENT LIST contain all of these letters.
+    /// The client's flags in CLIENT LIST contain all letters of the value.
     Flags(&'a [u8]),
     Capa(&'a [u8]),
     /// The client connected at least this number of seconds ago.
@@ -71,17 +72,18 @@ enum Property<'a> {
     Idle(i64),
 }
 
-/// The options of CLIENT LIST or CLIENT KILL.
+/// The parsed options of CLIENT LIST or CLIENT KILL.
 #[derive(Default)]
 pub struct Filter<'a> {
-    /// The properties, and for each whether a client must have it or must not.
+    /// The properties to compare; for each, true if a client must have the property, false if it
+    /// must not (`NOT-`).
     properties: Vec<(Property<'a>, bool)>,
-    /// SKIPME, if it was given.
+    /// The value of the option SKIPME; `None` if the option was not given.
     pub skip_me: Option<bool>,
 }
 
 impl<'a> Filter<'a> {
-    /// CLIENT KILL ip:port, which may also kill the calling client.
+    /// The filter of CLIENT KILL ip:port, which may also kill the calling client.
     pub fn by_address(address: &'a [u8]) -> Filter<'a> {
         Filter {
             properties: vec![(Property::Addr(address), true)],
@@ -90,7 +92,7 @@ impl<'a> Filter<'a> {
     }
 
     /// Parses all options of CLIENT LIST. Redis has only ID, followed by ids, and a single TYPE:
-    /// with `extended-redis-compatibility yes`, options that begin with one of them fail as in
+    /// with `extended-redis-compatibility yes`, options that begin with ID or TYPE fail as in
     /// Redis, and an id may be any number.
     pub fn parse_for_list(server: &Server, argv: &[&'a [u8]]) -> Result<Filter<'a>, Error> {
         if server.config.words() == Words::Valkey {
@@ -113,7 +115,7 @@ impl<'a> Filter<'a> {
         Filter::parse_options(server, argv, 1)
     }
 
-    /// Parses options. No id may be less than `lowest_id`.
+    /// Parses the options of CLIENT LIST or CLIENT KILL. An id must be at least `lowest_id`.
     fn parse_options(
         server: &Server,
         argv: &[&'a [u8]],
@@ -132,7 +134,7 @@ impl<'a> Filter<'a> {
                 continue;
             }
             let (name, wanted) = match option.strip_prefix(b"not-") {
-                // These options are limits and can't be negated.
+                // MAXAGE and IDLE are limits and can't be negated.
                 Some(b"maxage" | b"idle") => return Err(Error::SYNTAX),
                 Some(name) => (name, false),
                 None => (option.as_slice(), true),
@@ -162,7 +164,7 @@ impl<'a> Filter<'a> {
         }
     }
 
-    /// Whether a client has all of the properties.
+    /// Whether a client matches all properties of the filter.
     pub fn matches(&self, server: &Server, c: &Client) -> bool {
         self.properties
             .iter()
@@ -180,7 +182,8 @@ fn parse_yes_no(value: &[u8]) -> Result<bool, Error> {
     }
 }
 
-/// Parses one or more ids, while there are numbers. Returns the following arguments.
+/// Parses one or more ids of clients, up to the first argument that is no number. Also returns the
+/// arguments behind the ids.
 fn parse_ids<'s, 'a>(
     server: &Server,
     argv: &'s [&'a [u8]],
@@ -282,7 +285,8 @@ impl Property<'_> {
     }
 }
 
-/// The IP address of a peer: `127.0.0.1` of `127.0.0.1:4711`, `::1` of `[::1]:4711`.
+/// The IP address in the address of a client: `127.0.0.1` of `127.0.0.1:4711`, `::1` of
+/// `[::1]:4711`.
 fn peer_ip(peer: &str) -> &str {
     let host = peer.rsplit_once(':').map_or(peer, |(host, _)| host);
     host.trim_start_matches('[').trim_end_matches(']')

@@ -1,5 +1,5 @@
-//! CLIENT: describes connections and changes them. `filter` selects clients by their properties,
-//! for LIST and KILL.
+//! The CLIENT command: describes connections and changes them. `filter.rs` selects clients by their
+//! properties, for CLIENT LIST and CLIENT KILL.
 
 mod filter;
 mod tracking;
@@ -53,11 +53,11 @@ pub const TABLE: &[Command] = &[cmd("client", container, -2, NONE, NONE_CAT).sub
     cmd("unpause", client_unpause, 2, ADMINISTER, CONNECTION),
 ])];
 
-/// The subject of [`check_name`]'s error for a client's name.
+/// The subject of the error message of [`check_name`] for a client's name.
 pub const NAME: &str = "Client names";
 
-/// Checks a name: CLIENT LIST is a line of words, so a name must be one word of printable ASCII. An
-/// empty name removes the name.
+/// Checks a client's name: CLIENT LIST shows a client as a line of words, so a name must be one
+/// word of printable ASCII, or empty. `what` is the subject of the error message.
 pub fn check_name(name: &[u8], what: &str) -> Result<(), Error> {
     if name.iter().all(|b| (b'!'..=b'~').contains(b)) {
         return Ok(());
@@ -71,12 +71,12 @@ fn non_empty(text: &[u8]) -> Option<Box<[u8]>> {
     (!text.is_empty()).then(|| text.into())
 }
 
-/// Sets a checked name, or removes the name.
+/// Sets the client's name, which [`check_name`] has checked; an empty name removes it.
 pub fn set_name(c: &mut Client, name: &[u8]) {
     c.name = (!name.is_empty()).then(|| name.into());
 }
 
-/// `yes` for ON, `no` for OFF.
+/// Parses the argument ON or OFF of a CLIENT subcommand.
 fn on_off(ctx: &Ctx) -> Result<bool, Error> {
     match () {
         () if ctx.is(2, "on") => Ok(true),
@@ -135,7 +135,8 @@ fn client_setinfo(ctx: &mut Ctx) -> CmdResult {
 
 /// CLIENT CAPA option [option ...]
 fn client_capa(ctx: &mut Ctx) -> CmdResult {
-    // Unknown capabilities are ignored: they are for newer servers.
+    // Unknown capabilities are ignored: newer clients may announce capabilities that this server
+    // does not know.
     if (2..ctx.argv.len()).any(|at| ctx.is(at, "redirect")) {
         ctx.client.set(flag::CAPA_REDIRECT);
     }
@@ -242,7 +243,7 @@ fn client_import_source(ctx: &mut Ctx) -> CmdResult {
 /// CLIENT REPLY ON | OFF | SKIP
 fn client_reply(ctx: &mut Ctx) -> CmdResult {
     if ctx.is(2, "on") {
-        // The primary's link has no replies.
+        // No replies are sent on the link to the primary, so ON does not clear its REPLY OFF.
         if !ctx.client.has(flag::PRIMARY) {
             ctx.client.clear(flag::REPLY_OFF | flag::REPLY_SKIP);
         }
@@ -323,7 +324,8 @@ fn client_help(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// The line of [`HELP`] that is replaced by the list of client types in Redis's or Valkey's words.
+/// The line of CLIENT HELP that is replaced by the list of client types in Redis's or Valkey's
+/// words.
 const TYPES: &str = "TYPE";
 
 const HELP: &[&str] = &[

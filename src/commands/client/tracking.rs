@@ -1,4 +1,5 @@
-//! CLIENT TRACKING, CACHING, GETREDIR, TRACKINGINFO: client-side caching, see `crate::tracking`.
+//! CLIENT TRACKING, CACHING, GETREDIR and TRACKINGINFO: the commands of client-side caching, see
+//! `crate::tracking`.
 
 use crate::client::flag::{
     TRACKING, TRACKING_BCAST, TRACKING_BROKEN_REDIR, TRACKING_CACHING, TRACKING_NOLOOP,
@@ -51,7 +52,8 @@ fn parse<'a>(ctx: &Ctx<'a>) -> Result<TrackingOptions<'a>, Error> {
     Ok(options)
 }
 
-/// The client of REDIRECT, which must exist now but may disconnect later.
+/// Parses the client id of the option REDIRECT; the client must exist now, but may disconnect
+/// later.
 fn redirect_target(ctx: &Ctx, text: &[u8]) -> Result<u64, Error> {
     let id = parse_i64(text).ok_or(Error::NOT_INTEGER)?;
     u64::try_from(id)
@@ -73,7 +75,7 @@ fn mode(ctx: &Ctx, at: usize) -> Result<u64, Error> {
     said.map(|(_, flag)| *flag).ok_or(Error::SYNTAX)
 }
 
-/// Refuses options that contradict each other or the client's present mode.
+/// Refuses options of CLIENT TRACKING that contradict each other or the client's present mode.
 fn check(ctx: &Ctx, options: &TrackingOptions) -> Result<(), Error> {
     let wants = |bits: u64| options.flags & bits != 0;
     let c = &ctx.client;
@@ -109,7 +111,8 @@ fn check(ctx: &Ctx, options: &TrackingOptions) -> Result<(), Error> {
     check_prefixes(ctx, &options.prefixes)
 }
 
-/// Refuses prefixes of which one is the beginning of another: such keys would be reported twice.
+/// Refuses prefixes of which one is the beginning of another: a change of a key that has both
+/// prefixes would be reported twice.
 fn check_prefixes(ctx: &Ctx, prefixes: &[&[u8]]) -> Result<(), Error> {
     let refuse = |prefix: &[u8], what: &str, other: &[u8]| {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

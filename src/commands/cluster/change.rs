@@ -1,4 +1,4 @@
-//! CLUSTER's subcommands that change this node's view.
+//! The subcommands of CLUSTER that change this node's view of the cluster.
 
 use super::member;
 use crate::cluster::event::{Action, Address, Now};
@@ -11,7 +11,7 @@ use crate::member::{BUS_PORT_DISTANCE, act, numeric_ip};
 use crate::texts::Words;
 use crate::util::number::parse_i64;
 
-/// Runs `verb`, an operation of the cluster's state machine.
+/// Runs `verb`, an operation of the cluster's state machine; an error without cluster mode.
 fn run<R>(
     ctx: &mut Ctx,
     verb: impl FnOnce(&mut Cluster, Now, &mut Vec<Action>) -> R,
@@ -21,7 +21,8 @@ fn run<R>(
     result.ok_or(Error::of("ERR This instance has cluster support disabled"))
 }
 
-/// Runs an operation that may be refused, and replies OK or with the reason of the refusal.
+/// Runs an operation of the cluster's state machine that may be refused, and replies OK or the
+/// reason of the refusal.
 pub fn run_or_refuse(
     ctx: &mut Ctx,
     verb: impl FnOnce(&mut Cluster, Now, &mut Vec<Action>) -> Outcome,
@@ -32,7 +33,7 @@ pub fn run_or_refuse(
     Ok(())
 }
 
-/// A slot in an argument; an error for anything but a number from 0 to 16383.
+/// Parses a slot in an argument; an error for everything except a number from 0 to 16383.
 pub fn slot(text: &[u8]) -> Result<u16, Error> {
     let slot = parse_i64(text).and_then(|slot| u16::try_from(slot).ok());
     let slot = slot.filter(|slot| usize::from(*slot) < SLOTS);
@@ -43,7 +44,8 @@ fn slots(ctx: &Ctx) -> Result<Vec<u16>, Error> {
     ctx.argv[2..].iter().map(|text| slot(text)).collect()
 }
 
-/// The slots of all ranges. Ranges that overlap give a slot twice, which the state machine refuses.
+/// The slots of all ranges in the arguments. Ranges that overlap give a slot twice, which the state
+/// machine refuses.
 fn slot_ranges(ctx: &Ctx) -> Result<Vec<u16>, Error> {
     let pairs = ctx.argv[2..].chunks_exact(2);
     if !pairs.remainder().is_empty() {
@@ -57,7 +59,7 @@ fn slot_ranges(ctx: &Ctx) -> Result<Vec<u16>, Error> {
                 format!("ERR start slot number {first} is greater than end slot number {last}");
             return Err(Error::new(text));
         }
-        // A longer list than there are slots repeats a slot and is refused, so it need not grow
+        // A list of more than 16,384 slots repeats a slot and will be refused, so it need not grow
         // further.
         if slots.len() <= SLOTS {
             slots.extend(first..=last);
@@ -98,7 +100,7 @@ pub fn delete_slots_range(ctx: &mut Ctx) -> CmdResult {
     })
 }
 
-/// CLUSTER FLUSHSLOTS: gives up all slots of this node.
+/// CLUSTER FLUSHSLOTS: removes all slots of this node, which must have no keys, from its ownership.
 pub fn flush_slots(ctx: &mut Ctx) -> CmdResult {
     member(ctx)?;
     if !ctx.server.data.is_empty() {
@@ -141,7 +143,8 @@ pub fn save_config(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// The name of a node. A text that can't be a name gets the error for an unknown node.
+/// Parses the name of a node in the argument at index `at`. A text that can't be a name gets the
+/// error for an unknown node.
 fn node_name(ctx: &Ctx, at: usize) -> Result<Name, Error> {
     let text = ctx.argv[at];
     let unknown = || Error::new(format!("ERR Unknown node {}", said(text)));
@@ -189,7 +192,7 @@ pub fn meet(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// The error for a port that is out of range names this port, as in Valkey.
+/// Checks the ports of CLUSTER MEET as Valkey does, which names the port that is out of range.
 fn check_ports(port: i64, bus_port: i64) -> CmdResult {
     let ports = 1..=i64::from(u16::MAX);
     if !ports.contains(&port) {
@@ -228,8 +231,8 @@ pub fn replicate(ctx: &mut Ctx) -> CmdResult {
 
 /// CLUSTER FAILOVER [FORCE | TAKEOVER]
 ///
-/// A primary that stops sends FAILOVER FORCE REPLICAID name to its replicas: the replica of this
-/// name takes over.
+/// A primary that shuts down sends CLUSTER FAILOVER FORCE REPLICAID name to its replicas: the
+/// replica with that name takes over.
 pub fn failover(ctx: &mut Ctx) -> CmdResult {
     let me = member(ctx)?.machine.myself().name;
     let by_primary = ctx.client.replays() && ctx.argv.len() == 5;

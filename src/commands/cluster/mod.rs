@@ -9,7 +9,7 @@
 //! | `transfer` | MIGRATESLOTS, GETSLOTMIGRATIONS, CANCELSLOTMIGRATIONS, SYNCSLOTS |
 //! | `change` | those that change this node's view: ADDSLOTS, MEET, FAILOVER ... |
 //!
-//! Without cluster mode each of these commands replies that cluster support is disabled; READONLY
+//! Without cluster mode the cluster commands reply that cluster support is disabled, but READONLY
 //! and READWRITE work for clients that replicas redirect (CLIENT CAPA redirect).
 
 mod change;
@@ -155,7 +155,7 @@ const SUBCOMMANDS: &[Command] = &[
     cmd("syncslots", transfer::sync_slots, -3, ADMINISTER, NONE_CAT).role(Role::SyncSlots),
 ];
 
-/// ASKING: the next command of this client may use a slot that this node imports.
+/// ASKING: the client's next command may use a slot that this node imports.
 fn asking(ctx: &mut Ctx) -> CmdResult {
     member(ctx)?;
     ctx.client.set(flag::ASKING);
@@ -163,7 +163,7 @@ fn asking(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// READONLY: this replica serves this client's reads, which it would redirect otherwise.
+/// READONLY: a replica serves the reads of the client, which it would redirect otherwise.
 fn readonly(ctx: &mut Ctx) -> CmdResult {
     check_redirected(ctx)?;
     ctx.client.set(flag::READONLY);
@@ -179,8 +179,8 @@ fn readwrite(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Without a cluster, only clients that a replica redirects need READONLY. Valkey accepts it from
-/// all clients, Redis from none.
+/// Checks whether READONLY and READWRITE are accepted. Without a cluster, only clients that a
+/// replica redirects need them; Valkey accepts them from all clients, Redis from none.
 fn check_redirected(ctx: &mut Ctx) -> CmdResult {
     let accepts = ctx.server.cluster.is_some() || ctx.server.config.words() == Words::Valkey;
     match accepts || ctx.client.has(flag::CAPA_REDIRECT) {
@@ -189,7 +189,7 @@ fn check_redirected(ctx: &mut Ctx) -> CmdResult {
     }
 }
 
-/// This node as a member of the cluster; an error without cluster mode.
+/// The state of this node as a member of the cluster; an error without cluster mode.
 fn member<'a>(ctx: &'a mut Ctx) -> Result<&'a mut Member, Error> {
     ctx.server.cluster.as_deref_mut().ok_or(DISABLED)
 }
