@@ -1,5 +1,5 @@
-//! Persistence: snapshots (RDB), the append-only file (AOF), and the forked child that writes
-//! either of them.
+//! Persistence: snapshots (RDB), the append-only file (AOF), and the forked child that writes an
+//! RDB file or the base of an AOF.
 //!
 //! ```text
 //!   BGSAVE, save points ─> rdb ──┐

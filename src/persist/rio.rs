@@ -6,12 +6,12 @@
 //!   Reader   one read -> | digested | taken, not digested | ahead | -> CRC when the buffer moves on
 //! ```
 //!
-//! Keys are small, so the cost is per call, not per byte. The checksum is computed over whole
-//! buffers, since SIMD pays off from some kilobytes on, and a value that is smaller than the buffer
-//! is borrowed from the buffer.
+//! Most keys are small, so the cost of reading and writing lies in the number of calls, not of
+//! bytes. The checksum is computed over whole buffers, since SIMD pays off from some kilobytes on,
+//! and a value that is smaller than the buffer is borrowed from the buffer.
 //!
-//! **Invariant:** the CRC covers exactly the bytes before the call that returns it, whatever the
-//! buffering was (`tests::the_checksum_does_not_depend_on_the_buffering`).
+//! **Invariant:** the CRC covers exactly the bytes that were read or written before the call that
+//! returns it, however they were buffered (`tests::the_checksum_does_not_depend_on_the_buffering`).
 //!
 //! **Invariant:** nothing is allocated for a length in a file before its bytes have been read
 //! (`tests::a_claimed_length_allocates_nothing`).
@@ -21,7 +21,8 @@ use std::io::{self, Read, Write};
 use crc_fast::{CrcAlgorithm, Digest};
 use lz4_flex::frame::FrameDecoder;
 
-/// The size of the buffers, and of the pieces over which the checksum is computed.
+/// The size in bytes of the buffers, and so of the parts over which the checksum is computed at
+/// once.
 const CHUNK: usize = 256 * 1024;
 
 /// The start of a CRC-64 as Redis computes it (the reflected polynomial of Jones, no initial
@@ -30,24 +31,25 @@ fn crc64() -> Digest {
     Digest::new(CrcAlgorithm::Crc64Redis)
 }
 
-/// The CRC-64 of these bytes.
+/// The CRC-64 of `bytes`, as in the footer of an RDB.
 pub fn checksum(bytes: &[u8]) -> u64 {
     crc_fast::checksum(CrcAlgorithm::Crc64Redis, bytes)
 }
 
-/// Collects bytes and passes them on in large pieces.
+/// Collects bytes of an RDB in a buffer, and writes them to the file or socket below in large
+/// pieces, with a checksum.
 pub struct Writer<'a> {
     buf: Vec<u8>,
-    /// The target of the pieces; with `None`, all bytes stay in `buf`.
+    /// The file or socket to which full buffers are written; with `None`, all bytes stay in `buf`.
     sink: Option<&'a mut dyn Write>,
     crc: Option<Digest>,
     flushed: u64,
-    /// The number of bytes of a piece.
+    /// The number of bytes that are collected before they are written to the sink.
     chunk: usize,
 }
 
 impl<'a> Writer<'a> {
-    /// Creates a writer to a file or a pipe. `checksum` switches the CRC on.
+    /// Creates a writer to a file, a pipe or a socket. `checksum` switches the CRC on.
     pub fn new(sink: &'a mut dyn Write, checksum: bool) -> Writer<'a> {
         Writer {
             buf: Vec::with_capacity(CHUNK),
@@ -58,7 +60,8 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Sets the size of the pieces. Small pieces are for a reader that waits for each.
+    /// Sets the number of bytes that are collected before they are written. A small number is for a
+    /// replica that must not wait long for the next bytes.
     pub fn pieces_of(mut self, bytes: usize) -> Writer<'a> {
         self.chunk = bytes;
         self
@@ -75,7 +78,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Appends bytes.
+    /// Appends bytes to the buffer; a full buffer is written to the sink first.
     #[inline]
     pub fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.buf.len() + bytes.len() > self.chunk && self.sink.is_some() {
@@ -88,13 +91,13 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Appends a byte.
+    /// Appends a byte to the buffer; a full buffer is written to the sink first.
     #[inline]
     pub fn put_u8(&mut self, byte: u8) -> io::Result<()> {
         self.put(&[byte])
     }
 
-    /// The number of bytes put so far.
+    /// The number of bytes that were put into the writer so far.
     pub fn written(&self) -> u64 {
         self.flushed + self.buf.len() as u64
     }
@@ -108,7 +111,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// The checksum of all bytes put so far; 0 if none is computed.
+    /// The CRC of all bytes that were put into the writer so far; 0 if the CRC is switched off.
     pub fn checksum(&mut self) -> io::Result<u64> {
         if self.sink.is_some() {
             self.flush()?;
@@ -128,20 +131,21 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// The bytes of a writer that keeps them in memory.
+    /// The bytes of a writer that was created by [`Writer::in_memory`].
     pub fn into_bytes(self) -> Vec<u8> {
         self.buf
     }
 }
 
-/// The bytes of an LZ4 frame: those that were read ahead, then the rest of the source.
+/// The source of an LZ4 frame's bytes: first the bytes that were already read, then the rest of the
+/// file.
 struct Frame<'a> {
     bytes: io::Chain<io::Cursor<Vec<u8>>, &'a mut dyn Read>,
     /// The last bytes of the frame that were read so far.
     last: [u8; END_MAX],
 }
 
-/// The maximum size of a frame's end: four zeros, and a checksum of four bytes.
+/// The maximum size in bytes of an LZ4 frame's end: four zeros, and a checksum of four bytes.
 const END_MAX: usize = 8;
 
 impl Read for Frame<'_> {
@@ -154,12 +158,12 @@ impl Read for Frame<'_> {
     }
 }
 
-/// The source of a reader's bytes.
+/// The source of a reader's bytes: plain, or an LZ4 frame.
 enum Source<'a> {
     Plain(&'a mut dyn Read),
     /// An LZ4 frame, whose first bytes may have been read ahead.
     Lz4(Box<FrameDecoder<Frame<'a>>>),
-    /// No source, for the moment in which one source replaces another.
+    /// No source, while a plain source is turned into an LZ4 frame.
     None,
 }
 
@@ -173,26 +177,26 @@ impl Read for Source<'_> {
     }
 }
 
-/// Reads bytes from a source, with a checksum.
+/// Reads the bytes of an RDB from a file, a socket or memory through a buffer, with a checksum.
 pub struct Reader<'a> {
     source: Source<'a>,
     buf: Vec<u8>,
-    /// The position of the next byte in `buf`.
+    /// The position in `buf` of the next byte that the caller gets.
     pos: usize,
     /// The position in `buf` up to which the checksum covers the bytes.
     digested: usize,
     crc: Option<Digest>,
     /// The position in the source of the first byte of `buf`.
     base: u64,
-    /// The number of bytes left in the source, if it is known.
+    /// The number of bytes left in the source; `None` if it is not known.
     left: Option<u64>,
 }
 
 impl<'a> Reader<'a> {
-    /// The maximum length of a piece that can be borrowed from the buffer.
+    /// The maximum number of bytes that can be borrowed from the buffer at once.
     pub const BORROW_MAX: usize = CHUNK;
 
-    /// Creates a reader; `len` is the number of bytes of the source, if it is known.
+    /// Creates a reader; `len` is the number of bytes of the source, or `None` if it is not known.
     pub fn new(source: &'a mut dyn Read, len: Option<u64>) -> Reader<'a> {
         Reader {
             source: Source::Plain(source),
@@ -205,7 +209,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The number of bytes taken so far.
+    /// The number of bytes that the caller has taken so far: the position in the RDB.
     #[inline]
     pub fn offset(&self) -> u64 {
         self.base + self.pos as u64
@@ -235,8 +239,9 @@ impl<'a> Reader<'a> {
         self.left = None;
     }
 
-    /// Called after the last byte that is needed: reads the frame to its end, where its checksum
-    /// is. The decoder alone would accept a frame that stops between two blocks, or within its end.
+    /// Called after the last byte of a compressed RDB: reads the LZ4 frame to its end, where its
+    /// checksum is. The LZ4 decoder alone would accept a frame that stops between two blocks, or
+    /// within its end.
     pub fn end_frame(&mut self) -> io::Result<()> {
         let Source::Lz4(frame) = &mut self.source else {
             return Ok(());
@@ -249,7 +254,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The checksum of all bytes taken so far.
+    /// The CRC of all bytes that the caller has taken so far; 0 if the CRC is switched off.
     pub fn checksum(&mut self) -> u64 {
         self.digest();
         self.crc.as_ref().map_or(0, Digest::finalize)
@@ -262,31 +267,32 @@ impl<'a> Reader<'a> {
         self.digested = self.pos;
     }
 
-    /// Whether `n` more bytes are possible. A length beyond the remaining bytes is wrong.
+    /// Whether the source may have `n` more bytes. If not, a length of `n` that the file states is
+    /// wrong.
     #[inline]
     pub fn may_have(&self, n: u64) -> bool {
         self.bytes_left().is_none_or(|left| n <= left)
     }
 
-    /// The number of remaining bytes, if it is known.
+    /// The number of bytes that the caller has not taken yet; `None` if it is not known.
     pub fn bytes_left(&self) -> Option<u64> {
         let ahead = (self.buf.len() - self.pos) as u64;
         self.left.map(|left| left.saturating_add(ahead))
     }
 
-    /// The bytes that were read from the source but not taken; they belong to the data behind the
-    /// RDB.
+    /// The bytes that were read from the source but not taken by the caller; they follow the RDB.
     pub fn into_ahead(mut self) -> Vec<u8> {
         self.buf.drain(..self.pos);
         self.buf
     }
 
-    /// Whether the number of remaining bytes is known.
+    /// Whether the number of bytes of the source is known.
     pub fn knows_its_length(&self) -> bool {
         self.left.is_some()
     }
 
-    /// Fills the buffer until it has `n` bytes in a row; `n` is at most the buffer's size.
+    /// Reads from the source until the buffer has `n` bytes that the caller has not taken; `n` is
+    /// at most the buffer's size.
     #[cold]
     fn fill(&mut self, n: usize) -> io::Result<()> {
         self.digest();
@@ -306,7 +312,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Appends the bytes of one read, at most `max`, to the buffer.
+    /// Reads once from the source, and appends the bytes, at most `max`, to the buffer.
     fn read_more(&mut self, max: usize) -> io::Result<()> {
         let before = self.buf.len();
         self.buf.resize(before + max, 0);
@@ -325,7 +331,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Takes the next `n` bytes, which must fit into the buffer.
+    /// Takes the next `n` bytes of the RDB; `n` must not exceed the buffer's size.
     #[inline]
     fn take(&mut self, n: usize) -> io::Result<&[u8]> {
         debug_assert!(n <= CHUNK);
@@ -337,7 +343,7 @@ impl<'a> Reader<'a> {
         Ok(&self.buf[from..self.pos])
     }
 
-    /// Takes the next byte.
+    /// Takes the next byte of the RDB.
     #[inline]
     pub fn get_u8(&mut self) -> io::Result<u8> {
         if let Some(&byte) = self.buf.get(self.pos) {
@@ -347,14 +353,15 @@ impl<'a> Reader<'a> {
         Ok(self.take(1)?[0])
     }
 
-    /// Takes the next `N` bytes.
+    /// Takes the next `N` bytes of the RDB.
     #[inline]
     pub fn get<const N: usize>(&mut self) -> io::Result<[u8; N]> {
         let bytes = self.take(N)?;
         Ok(*bytes.first_chunk().expect("as many as were asked for"))
     }
 
-    /// Takes the next `n` bytes, borrowed from the buffer if they fit.
+    /// Takes the next `n` bytes of the RDB, borrowed from the buffer; `None` if they do not fit
+    /// into the buffer.
     #[inline]
     pub fn borrow(&mut self, n: usize) -> io::Result<Option<&[u8]>> {
         if n > CHUNK {
@@ -366,8 +373,8 @@ impl<'a> Reader<'a> {
         self.take(n).map(Some)
     }
 
-    /// Takes the next `n` bytes, which may be more than the buffer's size, and appends them to
-    /// `out` as they are read.
+    /// Takes the next `n` bytes of the RDB, which may be more than the buffer's size, and appends
+    /// them to `out` as they are read.
     pub fn get_into(&mut self, mut n: u64, out: &mut Vec<u8>) -> io::Result<()> {
         if !self.may_have(n) {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -375,8 +382,8 @@ impl<'a> Reader<'a> {
         if let Ok(all) = usize::try_from(n)
             && self.left.is_some()
         {
-            // The source has these bytes, so memory for all of them is allocated at once, if there
-            // is enough.
+            // The source is known to have `n` bytes, so memory for all of them is allocated at
+            // once.
             out.try_reserve_exact(all)
                 .map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
         }
@@ -394,7 +401,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A source that returns a few bytes at a time.
+    /// A source that returns at most a given number of bytes for each read.
     struct Trickle<'a>(&'a [u8], usize);
 
     impl Read for Trickle<'_> {

@@ -1,9 +1,10 @@
-//! Sends the keys of slots to another node: a child writes commands to the socket, while the parent
-//! serves and collects the changes.
+//! Sends the keys of slots to another node of the cluster: a child writes commands to the socket,
+//! while the parent serves clients and collects the changes of these keys.
 //!
 //! The keys are sent as commands in the form of the AOF (`aof::values`), which every server of the
 //! cluster reads. A target that gets no bytes for `repl-timeout` gives up. A slow child may take
-//! longer to collect its first piece, so it sends a sign of life from time to time.
+//! longer to collect [`CHUNK_BYTES`], so it sends CLUSTER SYNCSLOTS ACK and what it has after each
+//! half second.
 
 use std::io;
 use std::net::TcpStream;
@@ -20,13 +21,14 @@ use crate::state::Server;
 use crate::sys;
 use crate::util::number::IntBuf;
 
-/// The number of bytes of commands that are collected before they are sent.
+/// The number of bytes of commands that the child collects before it sends them.
 const CHUNK_BYTES: usize = 256 << 10;
-/// The time after which the child sends something in any case.
+/// The time after which the child sends what it has collected, and an ACK.
 const SILENCE: Duration = Duration::from_millis(500);
 
-/// Forks a child that sends the keys of these slots to a socket, and then SNAPSHOT-EOF. The caller
-/// has checked that there is no other child. [`child::SlotHooks`] reports the child's result.
+/// Forks a child that sends the keys of `slots` to a socket, and then CLUSTER SYNCSLOTS
+/// SNAPSHOT-EOF. The caller has checked that there is no other child. [`child::SlotHooks`] reports
+/// the child's result.
 pub fn start(server: &mut Server, socket: OwnedFd, slots: &[u16]) -> io::Result<i32> {
     let timeout = Duration::from_secs(server.config.repl_timeout.into());
     let keep = [socket.as_raw_fd()];
@@ -71,7 +73,7 @@ fn send(server: &Server, slots: &[u16], to: &mut Sender, meter: Meter) -> io::Re
     to.send(meter)
 }
 
-/// The socket, and the bytes that have not been written to it.
+/// The child's connection to the target node, and the commands that have not been sent yet.
 struct Sender {
     socket: Connection,
     timeout: Duration,

@@ -1,5 +1,5 @@
-//! A file that a thread writes, so that the loop does not wait for the disk: the snapshot that a
-//! replica receives.
+//! A spool is a file that a thread writes, so that the event loop does not wait for the disk. A
+//! replica receives a snapshot into a spool.
 //!
 //! ```text
 //!   loop ── bytes ──> queue ──> thread: write, and start the writeback of what was written
@@ -8,10 +8,10 @@
 //! ```
 //!
 //! A write blocks when the kernel has no room for dirty pages, and an fsync of a whole snapshot
-//! takes seconds. The queue has no limit: its owner stops reading from the primary while
-//! [`Spool::queued`] is large.
+//! takes seconds. The queue to the thread has no limit: the replica stops reading from the primary
+//! while [`Spool::queued`] is large.
 //!
-//! **Invariant:** the file is complete and durable if the result is `Ok`.
+//! **Invariant:** if the result of the thread is `Ok`, the file is complete and durable.
 //! **Invariant:** the thread ends when the spool is dropped or has a result. The thread writes
 //! nothing to the server's log: if a child were forked during such a write, the log's lock would
 //! stay locked in the child.
@@ -29,18 +29,19 @@ use crate::sys;
 use crate::sys::allocator::ThreadCounters;
 use crate::sys::process;
 
-/// The number of bytes after which the kernel starts to write, so that the fsync at the end is
-/// short.
+/// The number of bytes after which the kernel is asked to write them to the disk, so that the fsync
+/// at the end is short.
 const WRITEBACK_BYTES: u64 = 8 << 20;
 
-/// The step that failed.
+/// The error of the thread: a write or the fsync failed.
 #[derive(Debug)]
 pub enum Failure {
     Write(io::Error),
     Sync(io::Error),
 }
 
-/// The result of the thread, and the number of bytes that wait for the disk.
+/// The state that the thread shares with the loop: the number of bytes that wait for the disk, and
+/// the result.
 #[derive(Default)]
 struct Shared {
     queued: AtomicUsize,
@@ -53,7 +54,7 @@ impl Shared {
     }
 }
 
-/// A file that is being written.
+/// A file that a thread is writing.
 pub struct Spool {
     pub path: PathBuf,
     /// The queue to the thread that writes the file; `None` after [`Spool::finish`].
@@ -62,9 +63,9 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// Creates the file and starts its thread. The thread calls `wake` when there is a result and
-    /// each time when [`Spool::queued`] falls to `short` bytes. `delay` is that of DEBUG
-    /// AOF-FLUSH-SLEEP.
+    /// Creates the file and starts its thread. The thread calls `wake`, which wakes the loop, when
+    /// it has a result and each time when [`Spool::queued`] falls to `short` bytes. `delay` is the
+    /// delay before each write that DEBUG AOF-FLUSH-SLEEP sets.
     pub fn create(path: &Path, delay: Arc<Delay>, short: usize, wake: Wake) -> io::Result<Spool> {
         let file = File::create(path)?;
         let (queue, pieces) = channel();
@@ -88,17 +89,17 @@ impl Spool {
         })
     }
 
-    /// Adds bytes at the end of the file.
+    /// Passes bytes to the thread, which writes them at the end of the file.
     pub fn write(&self, bytes: Vec<u8>) {
         if let Some(queue) = &self.queue {
             self.shared.queued.fetch_add(bytes.len(), Ordering::Relaxed);
-            // The send fails if the thread has ended; the owner has yet to take the thread's
-            // result.
+            // The send fails if the thread has ended after an error, which [`Spool::take_result`]
+            // returns.
             let _ = queue.send(bytes);
         }
     }
 
-    /// Ends the file: no bytes follow. The thread then makes it durable and has a result.
+    /// Called when no more bytes follow: the thread then syncs the file and has a result.
     pub fn finish(&mut self) {
         self.queue = None;
     }
@@ -113,13 +114,14 @@ impl Spool {
         self.shared.queued.load(Ordering::Relaxed)
     }
 
-    /// Takes the result, which is there once.
+    /// Takes the result of the thread, which can be taken once; `None` before the thread has ended.
     pub fn take_result(&self) -> Option<Result<(), Failure>> {
         self.shared.result().take()
     }
 }
 
-/// Writes the pieces from the queue until the queue ends, then syncs the file.
+/// The thread: writes the pieces of bytes from the queue to the file until the queue ends, then
+/// syncs the file.
 fn run(
     file: &File,
     pieces: &Receiver<Vec<u8>>,
@@ -158,7 +160,8 @@ fn run(
 mod tests {
     use super::*;
 
-    /// Writes pieces. Returns how often the loop was woken until the result was there.
+    /// Writes a file of 100 pieces. Returns how often the thread woke the loop, the last time for
+    /// the result.
     fn wakes(short: usize) -> usize {
         let name = format!("aeris-spool-{}-{short}", std::process::id());
         let path = std::env::temp_dir().join(name);
@@ -172,7 +175,7 @@ mod tests {
             spool.write(vec![b'x'; 1000]);
         }
         spool.finish();
-        // The thread drops its end of the channel when it ends.
+        // The thread drops its end of the test's channel when it ends, so that `iter` ends.
         let count = wakes.iter().count();
         let result = spool.take_result().expect("the thread has ended");
         result.expect("all is written");
@@ -186,7 +189,7 @@ mod tests {
     #[test]
     fn the_loop_is_woken_when_the_queue_has_become_short() {
         assert_eq!(wakes(usize::MAX), 1, "for the result");
-        // The last piece empties the queue.
+        // At least one wake is for the queue, which the last piece empties.
         assert!(wakes(0) >= 2);
     }
 }

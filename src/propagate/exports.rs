@@ -1,4 +1,5 @@
-//! Collects the changes for nodes to which slots of this node move: a sink with a filter by slot.
+//! Collects the changes for nodes to which slots of this node move: a sink of propagation that
+//! takes only the commands on keys of these slots.
 //!
 //! ```text
 //!   command ─> slot of its first key ─┬─ moves to node 1 ─> SELECT?  bytes ─┐
@@ -9,10 +10,10 @@
 //! In cluster mode a command has keys of one slot only. Transactions are sent without MULTI, since
 //! no client sees the keys at the target before the slots belong to it.
 //!
-//! The changes could also be read from the replication stream. But the stream's commands have no
-//! slots, so each command would have to be parsed again, also those of slots that stay, and a
-//! primary without replicas has no stream. This sink parses a command, to find its key, only while
-//! slots move.
+//! The changes could also be read from the replication stream. But the stream does not state the
+//! slots of its commands, so each command would have to be parsed again, also the commands on slots
+//! that stay, and a primary without replicas has no stream. This sink parses commands, to find
+//! their keys, only while slots move.
 //!
 //! **Limit:** commands without keys are not sent. FLUSHALL, FLUSHDB and CLUSTER FLUSHSLOT end the
 //! move.
@@ -24,16 +25,17 @@ use crate::command::keys::{self, KeyRef};
 use crate::command::table::CommandTable;
 use crate::db::slot::key_slot;
 
-/// The changes for one node.
+/// The collected changes of one move of slots, for its target node.
 struct Export {
     job: Name,
     slots: Bitmap,
-    /// The database of the last command; `None`: the next command is preceded by SELECT.
+    /// The database of the last collected command; `None` if the next command must be preceded by
+    /// SELECT.
     selected_db: Option<u32>,
     bytes: Vec<u8>,
 }
 
-/// All moves whose snapshot has begun.
+/// The collected changes of all moves of slots for which a child has begun to send the keys.
 #[derive(Default)]
 pub struct Exports {
     all: Vec<Export>,
@@ -41,12 +43,12 @@ pub struct Exports {
 }
 
 impl Exports {
-    /// Whether no slots move.
+    /// Whether no move of slots collects changes.
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
 
-    /// Collects the changes of these slots from now on.
+    /// Begins to collect the changes of `slots` for the slot move `job`.
     pub fn add(&mut self, job: Name, slots: Bitmap) {
         self.all.push(Export {
             job,
@@ -56,30 +58,30 @@ impl Exports {
         });
     }
 
-    /// Drops the changes of a move that has ended.
+    /// Ends the collection for a slot move, and drops what it has collected.
     pub fn remove(&mut self, job: &Name) {
         self.all.retain(|export| export.job != *job);
     }
 
-    /// The number of collected bytes of a move.
+    /// The number of bytes that are collected for a slot move.
     pub fn len(&self, job: &Name) -> usize {
         let found = self.all.iter().find(|export| export.job == *job);
         found.map_or(0, |export| export.bytes.len())
     }
 
-    /// Takes the collected bytes of a move.
+    /// Takes the bytes that are collected for a slot move.
     pub fn take(&mut self, job: &Name) -> Vec<u8> {
         let found = self.all.iter_mut().find(|export| export.job == *job);
         found.map_or_else(Vec::new, |export| std::mem::take(&mut export.bytes))
     }
 
-    /// The memory of all collected bytes.
+    /// The memory of the collected bytes of all slot moves.
     pub fn memory(&self) -> usize {
         self.all.iter().map(|export| export.bytes.capacity()).sum()
     }
 
-    /// Collects a command, in the form in which `push_command` encodes it, for the moves that
-    /// contain its slot.
+    /// Collects a command, as RESP in `bytes`, for the slot moves that contain the slot of its
+    /// first key.
     #[cold]
     #[inline(never)]
     pub fn command(&mut self, commands: &CommandTable, db: u32, bytes: &[u8]) {
@@ -98,7 +100,7 @@ impl Exports {
     }
 }
 
-/// The slot of a command's first key; `None` if the command has no keys.
+/// The hash slot of a command's first key; `None` if the command has no keys.
 fn slot_of(commands: &CommandTable, bytes: &[u8], found: &mut Vec<KeyRef>) -> Option<u16> {
     let argv = args_of(bytes)?;
     let row = commands.row(commands.lookup(argv.first()?)?);
@@ -108,7 +110,7 @@ fn slot_of(commands: &CommandTable, bytes: &[u8], found: &mut Vec<KeyRef>) -> Op
     Some(key_slot(argv.get(key.pos as usize)?))
 }
 
-/// The arguments of an encoded command.
+/// The arguments of a command that is encoded as RESP; `None` if the encoding is wrong.
 fn args_of(bytes: &[u8]) -> Option<Vec<&[u8]>> {
     let (count, mut rest) = header(bytes, b'*')?;
     let mut argv = Vec::with_capacity(count.min(64));

@@ -9,27 +9,29 @@
 //! ```
 //!
 //! A reply guarantees what `appendfsync` promises: that the change is on the disk (`always`), or
-//! that the kernel has it. A client's replies depend on one offset, `Client::aof_offset`: that of
-//! its own last write or, under `always`, of a later write that it has seen ([`super::unsynced`]).
-//! `persist::aof::flush` has the progress of the AOF, and only this module decides whether a reply
-//! waits. `before_sleep` calls [`release_held`] after the AOF was written and before anything is
-//! sent.
+//! that the kernel has it. A client's replies depend on one offset in the AOF,
+//! `Client::aof_offset`: the offset of its own last write or, under `always`, of a later write that
+//! it has seen ([`super::unsynced`]). `persist::aof::flush` has the progress of the AOF, and only
+//! this module decides whether a reply waits. `before_sleep` calls [`release_held`] after the AOF
+//! was written and before anything is sent.
 //!
-//! **Invariant:** offsets never decrease while a client waits; `held` has the slots of clients with
-//! the flag PENDING_WRITE, each once.
+//! **Invariant:** offsets in the AOF never decrease while a client waits; `held` has the indexes in
+//! the client table of clients with the flag PENDING_WRITE, each once.
 //!
-//! Under `always`, replicas get the stream only as far as the AOF is on the disk: what a power cut
-//! could undo at the primary must not be seen at a replica. A mark relates the two: where the
-//! stream ended when the AOF had been fed so much.
+//! Under `always`, replicas get the replication stream only as far as the AOF is on the disk: what
+//! a power cut could undo at the primary must not be seen at a replica. A mark relates the AOF to
+//! the stream: it has an offset in the AOF, and the end of the stream when the AOF had been fed up
+//! to this offset.
 //!
 //! ```text
 //!   AOF       synced ──────┐    fed ──────┐          one mark for each turn that fed anything
 //!   stream    stream_end ──┘    end ──────┘          the mark of the greatest offset below `synced`
 //! ```
 //!
-//! MIGRATE sends a key when its last change is safe ([`super::unsynced`]).
+//! MIGRATE sends a key only when the last change of the key is safe ([`super::unsynced`]).
 //!
-//! **Limits:** slots that move, and the snapshot of a full synchronisation, do not wait.
+//! **Limits:** the keys of slots that move to another node, and the snapshot of a full sync, do not
+//! wait for the AOF.
 
 use std::collections::VecDeque;
 
@@ -38,31 +40,35 @@ use crate::client::Client;
 use crate::config::AppendFsync;
 use crate::state::Server;
 
-/// Replies, and a part of the stream, that wait for the AOF.
+/// The replies, and the part of the replication stream, that wait for the AOF.
 #[derive(Default)]
 pub struct Gate {
-    /// The slots of the clients whose reply must wait.
+    /// The indexes in the client table of the clients whose replies must wait.
     held: Vec<u32>,
-    /// The clients are checked again when the safe offset differs from this value.
+    /// The safe offset at which the waiting clients were last checked; they are checked again when
+    /// the safe offset has another value.
     held_until: u64,
-    /// Pairs of an offset in the AOF and the end of the stream when the AOF had been fed so far,
-    /// ascending; empty if replicas get the whole stream.
+    /// Pairs of an offset in the AOF and the end of the replication stream when the AOF had been
+    /// fed up to this offset, ascending; empty if replicas get the whole stream.
     marks: VecDeque<(u64, u64)>,
-    /// The offset in the stream up to which replicas get it; `None`: they get all of it.
+    /// The offset up to which replicas get the replication stream; `None` if they get the whole
+    /// stream.
     stream_end: Option<u64>,
     pub unsynced: Unsynced,
 }
 
 impl Gate {
-    /// Lets the reply of the client in this slot wait; `safe` is the present safe offset, which is
-    /// below the client's.
+    /// Makes the reply of the client at index `slot` of the client table wait; `safe` is the
+    /// present safe offset, which is below the client's `aof_offset`.
     pub fn hold(&mut self, slot: u32, safe: u64) {
         self.held.push(slot);
-        // The clients are checked again as soon as the safe offset differs from this value.
+        // [`release_held`] checks the waiting clients again as soon as the safe offset differs from
+        // `held_until`.
         self.held_until = self.held_until.min(safe);
     }
 
-    /// Forgets the client in this slot, which is being freed.
+    /// Removes the client at index `slot` of the client table, which is being freed, from the
+    /// waiting clients.
     pub fn forget(&mut self, slot: u32) {
         self.held.retain(|&held| held != slot);
     }
@@ -72,8 +78,8 @@ impl Gate {
 /// that depend on them may be sent.
 pub fn safe_offset(server: &Server) -> u64 {
     let aof = &server.aof;
-    // After a write error, writes are refused, so replies need not wait until an operator has
-    // mended the disk.
+    // After a write error of the AOF, commands that write are refused, so replies need not wait
+    // until an operator has mended the disk.
     if !aof.feed.is_open() || aof.flush.write_error.is_some() {
         return u64::MAX;
     }
@@ -84,13 +90,13 @@ pub fn safe_offset(server: &Server) -> u64 {
     }
 }
 
-/// Whether a reply to this client must wait.
+/// Whether a reply to the client must wait for the AOF.
 pub fn holds(server: &Server, c: &Client) -> bool {
     c.aof_offset > safe_offset(server)
 }
 
-/// Sends the replies that waited for the AOF and need not wait any longer. All waiting clients are
-/// checked again when the safe offset has changed.
+/// Sends the replies that waited for the AOF and need not wait any longer. The waiting clients are
+/// checked only if the safe offset has changed.
 pub fn release_held(server: &mut Server) {
     if server.gate.held.is_empty() {
         return;
@@ -102,8 +108,8 @@ pub fn release_held(server: &mut Server) {
     }
 }
 
-/// Moves the end of the part of the stream that replicas get. Called after the AOF was written and
-/// before anything is sent.
+/// Updates the offset up to which replicas get the replication stream. Called after the AOF was
+/// written and before anything is sent.
 pub fn release_stream(server: &mut Server) {
     let always = server.config.appendfsync == AppendFsync::Always && server.aof.feed.is_open();
     let safe = safe_offset(server);
@@ -111,7 +117,8 @@ pub fn release_stream(server: &mut Server) {
     let gate = &mut server.gate;
     if !always || safe >= fed {
         gate.marks.clear();
-        // Under `always` the next commands wait, although nothing waits now.
+        // Under `always` the bytes of the next commands will wait, although no byte of the stream
+        // waits now.
         gate.stream_end = always.then_some(end);
         return;
     }
@@ -126,7 +133,8 @@ pub fn release_stream(server: &mut Server) {
     }
 }
 
-/// How many of the stream's last `lag` bytes a replica gets now.
+/// The number of bytes that a replica may be sent now, of the last `lag` bytes of the replication
+/// stream, which it lacks.
 pub fn sendable(server: &Server, lag: u64) -> u64 {
     let held = |end| server.replication.stream.end().saturating_sub(end);
     lag.saturating_sub(server.gate.stream_end.map_or(0, held))

@@ -4,7 +4,7 @@
 //! A command that changed something is propagated as it was sent, unless it sets another form
 //! (`Ctx::rewrite`: relative times, random choices) or adds commands (`Ctx::also_propagate`,
 //! expired keys). The propagated commands of one command, one EXEC or one script are one [`unit`]:
-//! if there are several, they are wrapped in MULTI and EXEC.
+//! if a unit has several commands, they are wrapped in MULTI and EXEC.
 //!
 //! ```text
 //!                       alone, the usual case
@@ -17,14 +17,15 @@
 //! ```
 //!
 //! A command is encoded once, into one slice that each sink copies: usually the request itself,
-//! byte for byte. Propagating a single command allocates nothing. A second sink costs one more copy
-//! of each command, and nothing else (`tools/bench/instructions`).
+//! byte for byte. Propagating a single command allocates nothing. A second sink (such as the stream
+//! beside the AOF) costs one more copy of each command, and nothing else
+//! (`tools/bench/instructions`).
 //!
 //! The sinks, `aof::feed` and [`stream`], are independent. The AOF could be a reader of the stream.
 //! But the stream has bytes that the AOF must not have (PING, GETACK, the bytes of a primary), the
-//! AOF has bytes of its own (time stamps, a SELECT at the beginning of each file), its buffer is
-//! handed to a thread without a copy, and most servers have only one of the two sinks. A common
-//! buffer would save a copy of 60 bytes for a SET.
+//! AOF has bytes of its own (time stamps, a SELECT at the beginning of each file), the AOF's buffer
+//! is handed to a thread without a copy, and most servers have only one of the two sinks. A common
+//! buffer of AOF and stream would save a copy of 60 bytes for a SET.
 //!
 //! **Invariant:** between two top-level commands no propagation unit is open: code that propagates
 //! outside of `call()` (expiry, eviction) ends its unit itself.
@@ -43,46 +44,46 @@ use crate::command::Command;
 use crate::ds::bulk::{is_command, push_command};
 use crate::state::Server;
 
-/// The sinks of propagation, as bits.
+/// The sinks of propagation, which get the changed commands, as bits.
 pub mod sink {
-    /// The AOF.
+    /// The AOF, which gets all changes.
     pub const AOF: u8 = 1 << 0;
-    /// The replication stream.
+    /// The replication stream, which gets all changes.
     pub const REPLICAS: u8 = 1 << 1;
     /// The targets of slot moves, which get the changes of the moving slots only.
     pub const EXPORTS: u8 = 1 << 2;
-    /// All sinks.
+    /// All sinks of propagation.
     pub const ALL: u8 = AOF | REPLICAS | EXPORTS;
 }
 
-/// The state of propagation.
+/// The state of propagation: the open sinks, and the commands that are not fed to them yet.
 #[derive(Default)]
 pub struct Propagation {
     /// The open sinks: bits of [`sink`].
     sinks: u8,
-    /// The sinks that get none of a script's commands: redis.set_repl.
+    /// The sinks that get no commands of the running script, as it has requested by redis.set_repl.
     pub withheld: u8,
-    /// The command that is propagated in place of the running one, if `is_rewritten`.
+    /// The command that is propagated in place of the running command, if `is_rewritten` is set.
     rewritten: Vec<u8>,
     is_rewritten: bool,
     unit: Unit,
-    /// The changes for nodes to which slots move.
+    /// The changes that are collected for nodes to which slots move.
     pub exports: Exports,
     /// A buffer in which a command is encoded, if no sink's buffer can be used for that.
     scratch: Vec<u8>,
 }
 
-/// The maximum capacity of `scratch` that is kept.
+/// The maximum capacity in bytes of `scratch` that is kept for the next command.
 const KEEP_BYTES: usize = 1 << 20;
 
 impl Propagation {
-    /// Whether there is an open sink.
+    /// Whether any sink of propagation is open.
     #[inline]
     pub fn wanted(&self) -> bool {
         self.sinks != 0
     }
 
-    /// Opens or closes a sink.
+    /// Opens or closes a sink of propagation.
     pub fn set_sink(&mut self, sink: u8, on: bool) {
         self.sinks = if on {
             self.sinks | sink
@@ -91,23 +92,23 @@ impl Propagation {
         };
     }
 
-    /// Whether no command waits to be fed.
+    /// Whether no command waits to be fed to the sinks.
     pub fn is_idle(&self) -> bool {
         self.unit.is_empty()
     }
 
-    /// Closes all sinks while commands run that have been propagated already. Returns the sinks for
-    /// [`Propagation::resume`].
+    /// Closes all sinks of propagation while commands run that have been propagated already, such
+    /// as those of the AOF at a load. Returns the sinks for [`Propagation::resume`].
     pub fn suspend(&mut self) -> u8 {
         std::mem::take(&mut self.sinks)
     }
 
-    /// Opens the sinks that [`Propagation::suspend`] returned.
+    /// Opens the sinks of propagation that [`Propagation::suspend`] returned.
     pub fn resume(&mut self, sinks: u8) {
         self.sinks = sinks;
     }
 
-    /// Propagates this command in place of the running one.
+    /// Propagates the command `argv` in place of the running command.
     pub fn rewrite<A: AsRef<[u8]>>(&mut self, argv: &[A]) {
         if self.wanted() {
             self.rewritten.clear();
@@ -116,7 +117,7 @@ impl Propagation {
         }
     }
 
-    /// Propagates another command in the same unit.
+    /// Propagates a further command, in one transaction with the running command.
     pub fn also<A: AsRef<[u8]>>(&mut self, db: u32, argv: &[A]) {
         if self.wanted() {
             self.unit.push(db, sink::ALL, argv);
@@ -135,7 +136,7 @@ impl Propagation {
 
 #[cfg(test)]
 impl Propagation {
-    /// The commands that have not been fed to the sinks yet.
+    /// Takes the commands that have not been fed to the sinks yet.
     pub fn take_unit(&mut self) -> Unit {
         std::mem::take(&mut self.unit)
     }
@@ -148,7 +149,8 @@ impl Server {
         self.propagation.also(db, &[verb, key]);
     }
 
-    /// Ends a unit and feeds it to the sinks, unless it belongs to a command that still runs.
+    /// Feeds the commands that wait for propagation to the sinks, as one unit, unless they belong
+    /// to a command that still runs.
     pub fn end_unit(&mut self) {
         if self.nesting == 0 {
             end_unit(self, true);
@@ -156,7 +158,8 @@ impl Server {
     }
 }
 
-/// After a command: propagates it if it changed something.
+/// Called after a command: propagates the command if it changed something, that is, if
+/// `server.dirty` exceeds `dirty`, its value before.
 pub fn after_call(
     server: &mut Server,
     c: &mut Client,
@@ -167,7 +170,7 @@ pub fn after_call(
 ) {
     let propagation = &mut server.propagation;
     let rewritten = std::mem::take(&mut propagation.is_rewritten);
-    // The test is `>` and not `!=`, since a load sets the counter to 0.
+    // The comparison is `>` and not `!=`, since a load (DEBUG RELOAD) sets the counter to 0.
     let changed = server.dirty > dirty;
     let sinks = propagation.sinks & !propagation.withheld;
     let prevented = c.has(flag::PREVENT_PROPAGATION);
@@ -190,7 +193,7 @@ pub fn after_call(
     }
 }
 
-/// Feeds a single command, which is a unit by itself, to the sinks.
+/// Feeds a command that is propagated alone, without MULTI, to the sinks.
 #[inline]
 fn feed_sinks(
     server: &mut Server,
@@ -225,9 +228,9 @@ fn feed_sinks(
     c.aof_offset = server.aof.offset();
 }
 
-/// As [`feed_sinks`], for a command that is not encoded yet. The command is encoded into the buffer
-/// of the first sink, and the other sinks copy it from that buffer, so that a long argument is
-/// copied only once for each sink.
+/// Feeds a command that is not encoded as RESP yet to the sinks. The command is encoded into the
+/// buffer of the first sink, and the other sinks copy it from that buffer, so that a long argument
+/// is copied only once for each sink.
 #[inline(never)]
 fn encode_and_feed_sinks(server: &mut Server, c: &mut Client, sinks: u8, argv: &[&[u8]]) {
     let stamp_s = aof_stamp(server);
@@ -253,19 +256,22 @@ fn encode_and_feed_sinks(server: &mut Server, c: &mut Client, sinks: u8, argv: &
     c.aof_offset = server.aof.offset();
 }
 
-/// The time for the AOF's annotation in Unix seconds, if annotations are on.
+/// The Unix time in seconds for the AOF's time annotation; `None` if `aof-timestamp-enabled` is
+/// off.
 #[inline]
 fn aof_stamp(server: &Server) -> Option<i64> {
     let annotated = server.config.aof_timestamp_enabled;
     annotated.then_some(server.clock.now_ms / 1000)
 }
 
-/// Whether a command may find any number of expired keys that are independent of each other.
+/// Whether a command may find any number of expired keys, whose deletions need no common
+/// transaction.
 fn touches_arbitrary_keys(cmd: &Command) -> bool {
     matches!(cmd.name, "scan" | "randomkey")
 }
 
-/// Feeds the unit to the sinks. `atomic`: several commands are wrapped in MULTI and EXEC.
+/// Feeds the unit, the commands that wait for propagation, to the sinks. If `atomic`, several
+/// commands are wrapped in MULTI and EXEC.
 fn end_unit(server: &mut Server, atomic: bool) {
     if server.propagation.unit.is_empty() {
         return;

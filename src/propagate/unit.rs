@@ -1,4 +1,5 @@
-//! A unit of propagation: commands that belong together and are fed to a sink as one transaction.
+//! A unit of propagation: commands that belong together (of one command, EXEC or script) and are
+//! fed to the AOF and the replicas as one transaction.
 //!
 //! ```text
 //!   ops:    [db 0, all sinks, ends at 20] [db 3, AOF only, ends at 48]
@@ -8,13 +9,13 @@
 //!   encode for the replicas:         SELECT 0  *2..DEL..k..
 //! ```
 //!
-//! Commands are encoded once, when they are added. Only SELECT and MULTI differ between sinks, and
-//! are written around the commands: each sink has its own last database, and may get a different
-//! number of the commands.
+//! The commands of a unit are encoded once, when they are added. Only SELECT and MULTI differ
+//! between the AOF and the replicas, and are written around the commands: each of these sinks has
+//! its own selected database, and may get a different number of the commands.
 
 use crate::ds::bulk::push_command;
 
-/// A receiver of a unit's bytes.
+/// A buffer to which the bytes of a unit's commands are appended.
 pub trait Output {
     fn put(&mut self, bytes: &[u8]);
 }
@@ -26,7 +27,7 @@ impl Output for Vec<u8> {
     }
 }
 
-/// Commands that belong together, encoded one after the other.
+/// A unit of propagation: commands that belong together, encoded one after the other.
 #[derive(Default)]
 pub struct Unit {
     ops: Vec<Op>,
@@ -36,32 +37,32 @@ pub struct Unit {
 #[derive(Clone, Copy)]
 struct Op {
     db: u32,
-    /// Bits of [`super::sink`].
+    /// The sinks that get the command: bits of [`super::sink`].
     sinks: u8,
     /// The end of the command's bytes, which begin at the end of the previous command.
     end: usize,
 }
 
-/// The maximum capacity that is kept for the next unit.
+/// The maximum capacity in bytes of the buffer of commands that is kept for the next unit.
 const KEEP_BYTES: usize = 1 << 20;
 
 const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
 const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
 
 impl Unit {
-    /// Whether there are no commands.
+    /// Whether the unit has no commands.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.ops.is_empty()
     }
 
-    /// Adds a command, given as its arguments.
+    /// Adds a command, given as its arguments, for the sinks of propagation in `sinks`.
     pub fn push<A: AsRef<[u8]>>(&mut self, db: u32, sinks: u8, argv: &[A]) {
         push_command(&mut self.bytes, argv);
         self.end_op(db, sinks);
     }
 
-    /// Adds an encoded command.
+    /// Adds a command that is encoded as RESP already, for the sinks of propagation in `sinks`.
     pub fn push_encoded(&mut self, db: u32, sinks: u8, command: &[u8]) {
         self.bytes.extend_from_slice(command);
         self.end_op(db, sinks);
@@ -72,7 +73,7 @@ impl Unit {
         self.ops.push(Op { db, sinks, end });
     }
 
-    /// The commands for one sink: (database, bytes).
+    /// The commands of the unit that a sink gets, each as its database and its bytes.
     pub fn commands_for(&self, sink: u8) -> impl Iterator<Item = (u32, &[u8])> {
         let starts = std::iter::once(0).chain(self.ops.iter().map(|op| op.end));
         let ops = self.ops.iter().zip(starts);
@@ -80,8 +81,9 @@ impl Unit {
             .map(|(op, start)| (op.db, &self.bytes[start..op.end]))
     }
 
-    /// Writes the commands for one sink, several of them as a transaction if the unit is `atomic`.
-    /// `selected_db` is the database of that sink's last command.
+    /// Writes the commands that a sink gets to `out`, several commands as a transaction if
+    /// `atomic`. `selected_db` is the database that is selected at the end of this sink, before and
+    /// after.
     pub fn encode(
         &self,
         sink: u8,
@@ -105,7 +107,7 @@ impl Unit {
         }
     }
 
-    /// Removes all commands.
+    /// Removes all commands from the unit.
     pub fn clear(&mut self) {
         self.ops.clear();
         self.bytes.clear();
@@ -115,7 +117,7 @@ impl Unit {
     }
 }
 
-/// Writes SELECT.
+/// Writes the command SELECT `db` as RESP.
 #[cold]
 pub fn select(out: &mut impl Output, db: u32) {
     let (mut len, mut digits) = (itoa::Buffer::new(), itoa::Buffer::new());

@@ -2,8 +2,9 @@
 //!
 //! A writer's reply waits for the fsync of its change (`propagate::gate`). Before the fsync the
 //! change is in the keyspace, and another client could read it, act on it, and find it lost after a
-//! power cut. So every reply and every message that depends on a change before its fsync waits for
-//! the same offset; all others are sent, even while the disk hangs.
+//! power cut. So every reply and every message that depends on a change before its fsync waits
+//! until the AOF is synced up to this change; all other replies are sent, even while the disk
+//! hangs.
 //!
 //! ```text
 //!   offsets in the AOF    synced ......... fed         hash of a key -> place -> the offset after which it is durable
@@ -12,13 +13,14 @@
 //! ```
 //!
 //! The changes that a client's replies depend on are expressed as one offset, `Client::aof_offset`,
-//! which only grows. This offset is the highest that results from:
+//! which only grows. `Client::aof_offset` is the highest of the offsets that result from:
 //!
-//! - its own changes: the end of their unit (`propagate`);
-//! - a command that reads keys: the highest offset at their places; in a transaction or a script,
-//!   of all its commands;
+//! - the client's own changes: the end of the unit in which they are propagated;
+//! - a command that reads keys: the highest offset in the table at the places of these keys; in a
+//!   transaction or a script, at the places of the keys of all its commands;
 //! - a command that looks at the whole keyspace (SCAN, KEYS, DBSIZE, RANDOMKEY), at keys that the
-//!   data names (SORT BY), and an EXEC that a change made fail: everything that was fed;
+//!   data names (SORT BY), and an EXEC that failed since a watched key was changed: the end of all
+//!   that was fed to the AOF;
 //! - a message to another client: for an event or an invalidation, the change that caused it; for
 //!   PUBLISH, the offset of its client, or the whole unit in a transaction or a script; for
 //!   MONITOR's line, the change that the line shows.
@@ -26,17 +28,17 @@
 //! The command of a blocked client runs again when the client is served, so it counts as a command
 //! that reads keys.
 //!
-//! Offsets stay in the table, since a synced offset makes no reply wait. Two keys may share a
-//! place, which can only add a delay. An offset may belong to a change that is never fed (a script
-//! with redis.set_repl); no reply waits when everything that was fed is synced
-//! (`gate::safe_offset`).
+//! Offsets are never removed from the table, since an offset up to which the AOF is synced makes no
+//! reply wait. Two keys may share a place in the table, which can only add a delay. An offset may
+//! belong to a change that is never fed to the AOF (a script with redis.set_repl); no reply waits
+//! when everything that was fed is synced (`gate::safe_offset`).
 //!
 //! Limits: commands like INFO and DEBUG, which describe the process, never wait, since they are
-//! needed most when a disk hangs. Cost: none unless `always` is set (`armed::UNSYNCED`); then one
-//! pass over the keys of each command.
+//! needed most when a disk hangs. Cost: none unless `appendfsync always` is set
+//! (`armed::UNSYNCED`); then one pass over the keys of each command.
 //!
-//! **Invariant:** the offset at a place is at least that of each change to its keys
-//! (`tests/durable_reads.rs`).
+//! **Invariant:** the offset at a place of the table is at least the offset of each change to the
+//! keys that share this place (`tests/durable_reads.rs`).
 
 use crate::armed;
 use crate::client::Client;
@@ -46,18 +48,21 @@ use crate::config::AppendFsync;
 use crate::propagate::gate;
 use crate::state::Server;
 
-/// The number of places for hashes of keys, a power of two.
+/// The number of places in the table of offsets, a power of two; the hash of a key selects its
+/// place.
 const PLACES: usize = 1 << 14;
 
 /// The offsets in the AOF of recent changes, by key, for changes that may not be durable yet.
 #[derive(Default)]
 pub struct Unsynced {
-    /// The offset of the last change, by hash of the key; empty unless `appendfsync always` is set.
+    /// The table of offsets: at the place that a key's hash selects, the offset of the last change
+    /// of such a key; empty unless `appendfsync always` is set.
     places: Box<[u64]>,
-    /// The offset of the last change that does not concern single keys: FLUSHALL, SWAPDB,
-    /// functions.
+    /// The offset in the AOF of the last change that does not concern single keys: FLUSHALL,
+    /// SWAPDB, functions.
     everywhere: u64,
-    /// The offset on which the commands of the running unit depend.
+    /// The offset in the AOF on which the replies of the running command, transaction or script
+    /// depend so far.
     seen: u64,
 }
 
@@ -79,14 +84,15 @@ impl Unsynced {
 }
 
 impl Server {
-    /// Starts or stops tracking, as the settings and the AOF's state require. Sets or clears
-    /// `armed::UNSYNCED`.
+    /// Starts or stops tracking changes without an fsync, as `appendfsync` and the AOF's state
+    /// require. Sets or clears `armed::UNSYNCED`.
     pub fn follow_unsynced(&mut self) {
         let on = self.aof.feed.is_open() && self.config.appendfsync == AppendFsync::Always;
         let unsynced = &mut self.gate.unsynced;
         if on && !unsynced.is_on() {
             unsynced.places = vec![0; PLACES].into();
-            // The keys of changes before now are not known, so all keys depend on them.
+            // The keys of changes before now are not known, so replies about any key depend on
+            // these changes.
             unsynced.everywhere = self.aof.feed.fed;
         } else if !on {
             *unsynced = Unsynced::default();
@@ -99,17 +105,18 @@ impl Server {
         self.gate.unsynced.is_on()
     }
 
-    /// An offset within the open unit, for a change in progress.
+    /// The offset in the AOF of a change in progress, which has not been fed: one more than was fed
+    /// so far.
     fn open_offset(&self) -> u64 {
         self.aof.offset() + 1
     }
 
-    /// The offset for a reply that depends on all changes so far.
+    /// The offset in the AOF for a reply that depends on all changes so far.
     fn last_offset(&self) -> u64 {
         self.aof.offset() + u64::from(!self.propagation.is_idle())
     }
 
-    /// Notes that a key was changed by a command, by expiry or by eviction.
+    /// Records that a key was changed by a command, by expiry or by eviction.
     pub fn note_unsynced(&mut self, key: &[u8]) {
         let (hash, offset) = (self.seed.hash(key), self.open_offset());
         self.gate.unsynced.note(hash, offset);
@@ -124,7 +131,8 @@ impl Server {
         }
     }
 
-    /// Whether a key's value is as safe as a reply that shows it has to be.
+    /// Whether the last change of a key is as safe (`appendfsync`) as it must be before a reply may
+    /// show the key's value.
     pub fn is_key_safe(&self, key: &[u8]) -> bool {
         if self.armed & armed::UNSYNCED == 0 {
             return true;
@@ -134,7 +142,8 @@ impl Server {
         changed.max(unsynced.everywhere) <= gate::safe_offset(self)
     }
 
-    /// The offset for a message that the change in progress causes; 0 if it need not wait.
+    /// The offset in the AOF on which a message depends that the change in progress causes; 0 if
+    /// the message need not wait.
     pub fn offset_of_event(&self) -> u64 {
         match self.armed & armed::UNSYNCED {
             0 => 0,
@@ -142,7 +151,8 @@ impl Server {
         }
     }
 
-    /// The offset for a message that `c` sends; 0 if it need not wait.
+    /// The offset in the AOF on which a message depends that the client `c` sends (PUBLISH); 0 if
+    /// the message need not wait.
     pub fn offset_of_message(&self, c: &Client) -> u64 {
         match (self.armed & armed::UNSYNCED, self.nesting) {
             (0, _) => 0,
@@ -152,8 +162,8 @@ impl Server {
     }
 }
 
-/// Called after a command and before it is fed: notes the keys that it changed, or the changes that
-/// its client has seen.
+/// Called after a command and before it is fed to the AOF: records the keys that the command
+/// changed, or the changes that its client has seen.
 #[cold]
 pub fn after_command(
     server: &mut Server,
@@ -162,7 +172,8 @@ pub fn after_command(
     cmd: &Command,
     changed: bool,
 ) {
-    // EXEC and scripts are not noted as changes, since the commands that they ran were noted.
+    // EXEC and scripts are not recorded as changes, since the commands that they ran have been
+    // recorded.
     let is_frame = cmd.flags & (command::SCRIPT_DECIDES | command::RUNS_IN_MULTI) != 0;
     if changed && !is_frame {
         note_changes(server, argv, cmd);
@@ -177,14 +188,14 @@ pub fn after_command(
     }
 }
 
-/// Whether all changes so far are on the disk.
+/// Whether all changes so far are on the disk, as far as they are fed to the AOF.
 pub fn is_durable(server: &Server) -> bool {
     let feed = &server.aof.feed;
     feed.synced >= feed.fed && server.propagation.is_idle()
 }
 
-/// Notes the keys that a command may have changed. `signal_modified` has noted most of these keys,
-/// but it is not called for changes of consumer groups.
+/// Records the keys that a command may have changed. `signal_modified` has recorded most of these
+/// keys, but it is not called for changes of consumer groups.
 fn note_changes(server: &mut Server, argv: &[&[u8]], cmd: &Command) {
     let mut found = Vec::new();
     let known = keys::get_keys(cmd, argv, &mut found).is_ok();
@@ -196,13 +207,14 @@ fn note_changes(server: &mut Server, argv: &[&[u8]], cmd: &Command) {
     }
 }
 
-/// The offset for the reply of a command that changed nothing.
+/// The offset in the AOF on which the reply of a command that changed nothing depends.
 fn offset_of_command(server: &Server, argv: &[&[u8]], cmd: &Command) -> u64 {
     let unsynced = &server.gate.unsynced;
     let has_keys = !cmd.keys.is_empty() || cmd.get_keys.is_some();
     let reads = cmd.flags & (command::READONLY | command::WRITE) != 0;
     if !has_keys && !reads {
-        // The replies of FUNCTION LIST and FCALL depend on functions.
+        // The replies of FUNCTION LIST and FCALL depend on changes of functions, which `everywhere`
+        // includes.
         let scripting = cmd.acl & command::SCRIPTING != 0;
         return if scripting { unsynced.everywhere } else { 0 };
     }

@@ -8,7 +8,7 @@
 //! A message is encoded once for each protocol, not once for each subscriber: the reply buffers of
 //! all subscribers share the encoded bytes. A RESP2 client with a subscription is in subscribe mode
 //! (`flag::PUBSUB`), in which few commands are allowed. A client whose command runs is out of its
-//! slot; messages to it wait in `Net::later` and follow its reply.
+//! slot in the client table; messages to such a client wait in `Net::later` and follow its reply.
 //!
 //! **Invariant:** a client is in `channels[c]` exactly when `c` is in the client's own set
 //! (`forget_client` empties both).
@@ -25,7 +25,7 @@ use crate::ds::registry::Registry;
 use crate::state::Server;
 use crate::util::glob;
 
-/// The subscribers of each channel or pattern, by name.
+/// The subscribers of each channel, pattern or shard channel, by its name.
 pub type Subscribers = Registry<Vec<ClientRef>>;
 
 /// The subscriptions of all clients.
@@ -37,7 +37,7 @@ pub struct PubSub {
 }
 
 impl PubSub {
-    /// The subscriptions of one kind.
+    /// The subscribers of all channels, all patterns or all shard channels, as `kind` says.
     pub fn of(&self, kind: ChannelKind) -> &Subscribers {
         match kind {
             ChannelKind::Channel => &self.channels,
@@ -63,7 +63,8 @@ impl PubSub {
     }
 }
 
-/// Adds a subscription. Returns false if the client had it already.
+/// Subscribes a client to a channel, pattern or shard channel. Returns false if the client had this
+/// subscription already.
 pub fn subscribe(server: &mut Server, c: &mut Client, kind: ChannelKind, name: &[u8]) -> bool {
     let r = c.reference();
     c.set(flag::PUBSUB);
@@ -78,7 +79,8 @@ pub fn subscribe(server: &mut Server, c: &mut Client, kind: ChannelKind, name: &
     new
 }
 
-/// Removes a subscription. Returns false if the client did not have it.
+/// Removes a client's subscription to a channel, pattern or shard channel. Returns false if the
+/// client did not have this subscription.
 pub fn unsubscribe(server: &mut Server, c: &mut Client, kind: ChannelKind, name: &[u8]) -> bool {
     let Some(own) = c.pubsub.as_mut() else {
         return false;
@@ -140,15 +142,15 @@ fn remove_subscriber(server: &mut Server, r: ClientRef, kind: ChannelKind, name:
     table.change_existing(name, |clients| clients.retain(|other| *other != r));
 }
 
-/// The names that a client is subscribed to, in order.
+/// The names of the channels, patterns or shard channels to which a client is subscribed, in order.
 pub fn names_of(c: &mut Client, kind: ChannelKind) -> Vec<Box<[u8]>> {
     c.pubsub
         .as_mut()
         .map_or(Vec::new(), |own| own.of(kind).iter().cloned().collect())
 }
 
-/// Confirms a change of subscriptions: `subscribe news 3`. `name` is `None` if there was no
-/// subscription to remove.
+/// Sends a client the confirmation of a change of its subscriptions: `subscribe news 3`. `name` is
+/// `None` if there was no subscription to remove.
 pub fn confirm(
     server: &mut Server,
     c: &mut Client,
@@ -158,8 +160,8 @@ pub fn confirm(
 ) {
     let count = c.pubsub.as_ref().map_or(0, |own| own.count(kind));
     let mut silenced = ReplyBuf::new(c.reply.resp3);
-    // The confirmation is not a reply. CLIENT REPLY OFF removes what a command writes, so the
-    // confirmation is written later.
+    // The confirmation is not a reply. CLIENT REPLY OFF drops what a command writes, so for such a
+    // client the confirmation is written after the command.
     let later = c.has(flag::REPLY_OFF | flag::REPLY_SKIP);
     let reply = if later { &mut silenced } else { &mut c.reply };
     reply.push(3);
@@ -177,7 +179,8 @@ pub fn confirm(
     }
 }
 
-/// A message, encoded for each protocol when it is first needed.
+/// A published message, which is encoded for RESP2 and RESP3 when the first subscriber with this
+/// protocol gets it.
 struct Message<'a> {
     parts: &'a [&'a [u8]],
     encoded: [Option<Arc<Vec<u8>>>; 2],
@@ -201,8 +204,9 @@ impl<'a> Message<'a> {
     }
 }
 
-/// Sends a message to all subscribers and returns their number. A subscriber whose own command runs
-/// gets the message after its reply. The message waits until the AOF is safe up to `offset`.
+/// Sends a message to all subscribers of a channel and of matching patterns, and returns their
+/// number. A subscriber whose own command runs gets the message after its reply. The message waits
+/// until the AOF is written or synced, as `appendfsync` says, up to `offset`.
 pub fn publish(server: &mut Server, channel: &[u8], text: &[u8], offset: u64) -> usize {
     let mut receivers = 0;
     if let Some(clients) = server.pubsub.channels.get(channel).cloned() {

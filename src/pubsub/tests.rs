@@ -2,7 +2,7 @@ use super::*;
 use crate::client;
 use crate::config::Config;
 
-/// A server and the references of `n` clients in it.
+/// Creates a server with `n` clients, and references to these clients.
 fn server_with(n: usize) -> (Server, Vec<ClientRef>) {
     let mut server = Server::new(Config::default(), Vec::new());
     let mut refs = Vec::new();
@@ -58,8 +58,8 @@ fn a_client_hears_itself_after_its_reply() {
     assert!(server.net.later.is_empty());
 }
 
-/// The link to a primary carries acknowledgements only, whatever the primary's stream subscribes
-/// to.
+/// A replica sends only acknowledgements over the link to its primary, even if the stream has
+/// SUBSCRIBE.
 #[test]
 fn a_primary_that_subscribes_gets_nothing() {
     let (mut server, refs) = server_with(1);

@@ -7,39 +7,40 @@
 //!
 //! Line feeds before the header are keep-alives, which the primary sends while it creates the
 //! snapshot. The 40 bytes at the end (the mark) may be split between several reads, so the last 40
-//! bytes are kept back until more arrive.
+//! bytes that were read are kept back until more bytes arrive.
 //!
-//! **Invariant:** the result does not depend on how the input is split
-//! (`tests::cut_anywhere_it_is_the_same`).
+//! **Invariant:** the snapshot that is extracted does not depend on how the input is split into
+//! reads (`tests::cut_anywhere_it_is_the_same`).
 
-/// The length of the mark in bytes.
+/// The length in bytes of the mark that ends a snapshot from a pipe.
 const MARK_LEN: usize = 40;
-/// The maximum length of the header line.
+/// The maximum length in bytes of the header line of a snapshot.
 const LINE_MAX: usize = 1024;
-/// The maximum number of keep-alives. A primary sends one each second, so this is more than a day.
+/// The maximum number of keep-alives before the header. A primary sends one keep-alive each second,
+/// so these last for more than a day.
 const KEEP_ALIVES_MAX: u32 = 100_000;
 
-/// How a snapshot ends.
+/// How the end of a snapshot is found: by its length, or by a mark.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Length {
     /// The snapshot ends after this number of bytes.
     Known(u64),
-    /// The snapshot ends with these bytes, which are not part of it.
+    /// The mark that follows the last byte of the snapshot, and is not part of it.
     Mark([u8; MARK_LEN]),
 }
 
-/// Why a frame is invalid.
+/// Why the bytes that the primary sends in place of a snapshot's header are invalid.
 #[derive(PartialEq, Eq, Debug)]
 pub enum Malformed {
-    /// The primary's error, without the dash.
+    /// The primary has sent an error; the text is without the dash.
     Error(Vec<u8>),
-    /// A line that is not a header.
+    /// The primary has sent a line that is no header of a snapshot.
     Header(Vec<u8>),
     /// There were more line feeds before the header than a primary sends in a day.
     KeepAlives,
 }
 
-/// Reads the header line.
+/// Reads the header line of a snapshot from a primary.
 #[derive(Default)]
 pub struct Header {
     line: Vec<u8>,
@@ -47,8 +48,8 @@ pub struct Header {
 }
 
 impl Header {
-    /// Reads bytes up to the end of the header. `Some`: the header is complete; the rest of `input`
-    /// is the snapshot.
+    /// Reads bytes up to the end of the header. Returns `None` until the header is complete; then
+    /// the rest of `input` is the snapshot.
     pub fn read(&mut self, input: &mut &[u8]) -> Result<Option<Length>, Malformed> {
         while let Some((&byte, rest)) = input.split_first() {
             *input = rest;
@@ -88,17 +89,17 @@ fn parse_header(line: &[u8]) -> Result<Length, Malformed> {
     digits.parse().map(Length::Known).map_err(|_| malformed())
 }
 
-/// Separates the snapshot's bytes from the mark at their end.
+/// Separates the bytes of a snapshot from what follows: the mark, or the replication stream.
 pub struct Body {
     length: Length,
-    /// The number of bytes delivered.
+    /// The number of bytes of the snapshot that were delivered to the caller.
     delivered: u64,
-    /// The last bytes of the input, which may be a part of the mark.
+    /// The last bytes that were read, which are kept back since they may be a part of the mark.
     held: Vec<u8>,
 }
 
 impl Body {
-    /// A body of which nothing was read yet.
+    /// Creates the reader of a snapshot's bytes, after its header was read.
     pub fn new(length: Length) -> Body {
         Body {
             length,
@@ -107,18 +108,18 @@ impl Body {
         }
     }
 
-    /// How the snapshot ends.
+    /// How the end of this snapshot is found.
     pub fn length(&self) -> &Length {
         &self.length
     }
 
-    /// The number of bytes of the snapshot that were delivered.
+    /// The number of bytes of the snapshot that were delivered to the caller.
     pub fn delivered(&self) -> u64 {
         self.delivered
     }
 
-    /// Reads bytes of the input and appends those of the snapshot to `out`. Returns whether the
-    /// snapshot is complete; the rest of `input` is then the stream.
+    /// Reads bytes from `input` and appends the bytes of the snapshot to `out`. Returns whether the
+    /// snapshot is complete; the rest of `input` is then the replication stream.
     pub fn read(&mut self, input: &mut &[u8], out: &mut Vec<u8>) -> bool {
         match self.length {
             Length::Known(length) => {
@@ -155,7 +156,8 @@ mod tests {
 
     const MARK: &str = "0123456789012345678901234567890123456789";
 
-    /// The snapshot and the bytes behind it, for input in these pieces.
+    /// Reads a snapshot that arrives in `pieces`. Returns the snapshot, the bytes behind it, and
+    /// whether it is complete.
     fn receive(pieces: &[&[u8]]) -> Result<(Vec<u8>, Vec<u8>, bool), Malformed> {
         let (mut header, mut body) = (Header::default(), None);
         let (mut out, mut rest, mut done) = (Vec::new(), Vec::new(), false);

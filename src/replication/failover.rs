@@ -1,4 +1,5 @@
-//! FAILOVER on the primary that hands its role over: a state machine without sockets and clock.
+//! FAILOVER on the primary that hands its role over to a replica: a state machine without sockets
+//! and clock.
 //!
 //! ```text
 //!   FAILOVER ─> WaitingForSync ─┬─ a replica has the whole stream, or FORCE and the time is over ─> InProgress
@@ -11,12 +12,12 @@
 //! If the link breaks between the request and its reply, the target may have become a primary, and
 //! two primaries would diverge. So the request is repeated: a target that then replies that it is a
 //! primary has accepted the first request, and a target to which no connection can be made counts
-//! as not having accepted it.
+//! as not having accepted the request.
 //!
 //! **Invariant:** writes are held back exactly while the state is not `Idle`; this server follows
 //! the target exactly in `InProgress` (`tests::every_sequence_of_events_keeps_one_primary`).
 
-/// The address of a replica.
+/// The address of a replica, as FAILOVER TO names it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Address {
     pub host: Box<str>,
@@ -26,16 +27,18 @@ pub struct Address {
 /// The arguments of FAILOVER.
 #[derive(Clone, Default, Debug)]
 pub struct Request {
-    /// `TO host port`; `None`: the target is the first replica that has the whole stream.
+    /// The replica of FAILOVER's `TO host port`; `None` if the target is the first replica that has
+    /// the whole replication stream.
     pub target: Option<Address>,
-    /// The Unix time in milliseconds at which the wait for a replica ends; `None`: the wait has no
-    /// end.
+    /// The Unix time in milliseconds at which the wait for a replica ends; `None` if FAILOVER has
+    /// no TIMEOUT.
     pub deadline_ms: Option<i64>,
-    /// `FORCE`: at the deadline the target takes over, even if it does not have the whole stream.
+    /// FAILOVER's `FORCE`: at the deadline the target takes over, even if it does not have the
+    /// whole replication stream.
     pub force: bool,
 }
 
-/// The number of requests without a reply after which a failover ends.
+/// The number of requests to the target without a reply after which a failover is aborted.
 const UNANSWERED_MAX: u8 = 3;
 
 /// The progress of a failover.
@@ -45,10 +48,11 @@ pub enum State {
     Idle,
     WaitingForSync,
     InProgress {
-        /// Whether the request was sent to the target on the present link.
+        /// Whether the request `PSYNC id offset FAILOVER` was sent to the target on the present
+        /// link.
         asked: bool,
-        /// The number of requests whose link broke before the reply. After one, the target may
-        /// have become a primary.
+        /// The number of requests whose link broke before the reply. After one such request, the
+        /// target may have become a primary.
         unanswered: u8,
     },
 }
@@ -56,15 +60,16 @@ pub enum State {
 /// An event that concerns a failover.
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'a> {
-    /// A turn of the loop; `synced` are the replicas that have acknowledged the whole stream.
+    /// A turn of the event loop; `synced` are the replicas that have acknowledged the whole
+    /// replication stream.
     Turn { now_ms: i64, synced: &'a [Address] },
     /// A client has sent FAILOVER ABORT.
     Abort,
-    /// The target is sent `PSYNC id offset FAILOVER`.
+    /// This server has sent `PSYNC id offset FAILOVER` to the target.
     Asked,
     /// The target has replied to `PSYNC id offset FAILOVER`.
     Replied(Verdict),
-    /// The link to the target broke, or, if not `connected`, no connection was established.
+    /// The link to the target broke or, if `connected` is false, no connection was established.
     LinkFailed { connected: bool },
 }
 
@@ -73,21 +78,21 @@ pub enum Event<'a> {
 pub enum Verdict {
     /// `+CONTINUE` or `+FULLRESYNC`: the target is a primary now.
     Accepted,
-    /// An error: the target was a primary before this request.
+    /// An error that says that the target was a primary before this request.
     IsPrimary,
     Rejected,
 }
 
-/// What the owner must do after an event.
+/// What the server must do after an event of a failover.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Action {
-    /// Become a replica of the target. `forced`: although the target does not have the whole
+    /// Become a replica of the target. If `forced`, the target may lack a part of the replication
     /// stream.
     Follow { target: Address, forced: bool },
     /// End the pause of writes: the target is the primary.
     Finish,
-    /// End the failover without effect. `promote`: this server follows the target, and must become
-    /// a primary again.
+    /// End the failover without effect. If `promote`, this server has become a replica of the
+    /// target, and must become a primary again.
     Abort {
         target: Option<Address>,
         reason: &'static str,
@@ -95,7 +100,7 @@ pub enum Action {
     },
 }
 
-/// The state of FAILOVER on this server; idle if none runs.
+/// The state of FAILOVER on this server; `State::Idle` if no failover runs.
 #[derive(Default, Debug)]
 pub struct Failover {
     state: State,
@@ -114,12 +119,12 @@ impl Failover {
         matches!(self.state, State::InProgress { .. })
     }
 
-    /// Whether the failover waits for a replica that has the whole stream.
+    /// Whether the failover waits until a replica has the whole replication stream.
     pub fn is_waiting(&self) -> bool {
         self.state == State::WaitingForSync
     }
 
-    /// The name of the state in INFO.
+    /// The name of the state in INFO's `master_failover_state`.
     pub fn state_name(&self) -> &'static str {
         match self.state {
             State::Idle => "no-failover",
@@ -135,7 +140,7 @@ impl Failover {
         self.request = request;
     }
 
-    /// Handles an event. Returns what the owner must do.
+    /// Handles an event of a failover. Returns what the server must do; `None` if nothing.
     pub fn step(&mut self, event: Event) -> Option<Action> {
         match (self.state, event) {
             (State::Idle, _) => None,
@@ -156,7 +161,8 @@ impl Failover {
         }
     }
 
-    /// Handles a turn while the failover waits for a replica that has the whole stream.
+    /// Handles a turn of the loop while the failover waits for a replica that has the whole
+    /// replication stream.
     fn wait(&mut self, now_ms: i64, synced: &[Address]) -> Option<Action> {
         let late = self
             .request
@@ -179,7 +185,7 @@ impl Failover {
     }
 
     /// Handles the end of a link to the target. After a request without a reply the target may be a
-    /// primary, so it is asked again.
+    /// primary, so the request is sent again.
     fn link_failed(&mut self, unanswered: u8, connected: bool) -> Option<Action> {
         if unanswered > 0 && !connected {
             return Some(self.abort("Write error to failover target"));
@@ -334,7 +340,7 @@ mod tests {
         for _ in 1..UNANSWERED_MAX {
             failover.step(Event::Asked);
             assert_eq!(failover.step(lost), None);
-            // A link that breaks before the request says nothing.
+            // A link that breaks before the request was sent does not count.
             assert_eq!(failover.step(lost), None);
         }
         failover.step(Event::Asked);
@@ -342,7 +348,7 @@ mod tests {
         assert_eq!(failover.step(lost), ended);
     }
 
-    /// All events, each with whether it can make the target a primary.
+    /// All events that can occur in a failover.
     fn events(synced: &[Address]) -> Vec<Event<'_>> {
         vec![
             turn(0, &[]),
@@ -358,7 +364,8 @@ mod tests {
         ]
     }
 
-    /// All sequences of six events, for each kind of request.
+    /// For each form of FAILOVER, all sequences of six events keep exactly one of the two servers a
+    /// primary.
     #[test]
     fn every_sequence_of_events_keeps_one_primary() {
         let synced = [address(1)];
@@ -397,7 +404,7 @@ mod tests {
                             follows = false;
                         }
                         Some(Action::Finish) => {
-                            // `Finish` means that the target has replied that it is a primary.
+                            // `Finish` requires that the target has replied that it is a primary.
                             assert!(follows);
                             let said = matches!(
                                 event,

@@ -6,13 +6,14 @@
 //! ```
 //!
 //! A history has an id and an offset: the number of bytes of commands that created the data. Equal
-//! id and equal offset mean equal data. `second_id` is the id of the history that this one
-//! continued after a promotion; it is valid up to `second_offset`.
+//! id and equal offset mean equal data. `second_id` is the id of the history that the present
+//! history continued after a promotion; it is valid up to `second_offset`.
 //!
 //! This module holds data and decisions. Its functions use no socket and no clock: times are
 //! parameters.
 //!
-//! **Invariant:** commands are fed to the stream exactly while it is open (`follow_stream`).
+//! **Invariant:** a primary's commands are fed to the replication stream exactly while the stream
+//! is open (`follow_stream`).
 
 pub mod bulk;
 pub mod failover;
@@ -40,17 +41,18 @@ use crate::propagate::sink;
 use crate::propagate::stream::Stream;
 use crate::state::Server;
 
-/// An id that no history has.
+/// The id that stands for no replication history.
 const NO_ID: &str = "0000000000000000000000000000000000000000";
 
-/// The state of replication.
+/// The state of replication: this server's history, its replicas, and its primary.
 pub struct Replication {
-    /// `master_replid`: 40 hexadecimal digits.
+    /// The id of the present replication history, INFO's `master_replid`: 40 hexadecimal digits.
     pub id: String,
-    /// `master_replid2`: 40 hexadecimal digits.
+    /// The id of the history that the present one continued, INFO's `master_replid2`: 40
+    /// hexadecimal digits.
     pub second_id: String,
-    /// The number of the first byte, counted from 1, for which `second_id` is not valid; -1 without
-    /// a second id.
+    /// INFO's `second_repl_offset`: the number of the first byte, counted from 1, that is not in
+    /// the history `second_id`; -1 without a second id.
     pub second_offset: i64,
     /// The replication stream, whose end is `master_repl_offset`.
     pub stream: Stream,
@@ -59,24 +61,26 @@ pub struct Replication {
     pub upstream: Option<Upstream>,
     /// FAILOVER: this server hands its role over to a replica.
     pub failover: Failover,
-    /// Whether expired keys are alive for the running commands: they come from the primary or, in
-    /// `import-mode`, from the source of an import, which sends the deletions.
+    /// Whether expired keys are alive for the running commands: the commands come from the primary
+    /// or, in `import-mode`, from the source of an import, which sends the deletions of expired
+    /// keys.
     pub applying: bool,
-    /// The expiry times that this replica's own clients have set.
+    /// The expiry times that clients of this writable replica have set.
     pub own_expiries: OwnExpiries,
     /// Whether the primary has requested an acknowledgement, which is sent before the loop sleeps.
     pub owes_ack: bool,
-    /// The offset of the stream up to which the AOF is on the disk; `None` without an AOF.
+    /// The offset of the primary's stream up to which this replica's AOF is on the disk, for FACK;
+    /// `None` without an AOF.
     pub aof_synced: Option<u64>,
-    /// The AOF's offset and the stream's at one moment, kept until the AOF is on the disk up to the
-    /// former.
+    /// The offsets in the AOF and in the replication stream at one moment; when the AOF is on the
+    /// disk up to the first, `aof_synced` becomes the second.
     pub aof_pending: Option<(u64, u64)>,
-    /// The number of the last [`Upstream`].
+    /// The number of the [`Upstream`] that was created last.
     upstreams: u64,
     /// The snapshot that a child creates for replicas, until it has been sent or written to a file.
     pub snapshot: Option<Snapshot>,
-    /// Whether the file on the disk was made for replicas: `rdb-del-sync-files` may remove such a
-    /// file.
+    /// Whether the RDB file on the disk was made for replicas: `rdb-del-sync-files` may remove such
+    /// a file.
     pub made_file: bool,
     /// Whether a client waits for acknowledgements: the replicas get GETACK before the loop sleeps.
     pub wants_acks: bool,
@@ -84,18 +88,21 @@ pub struct Replication {
     pub no_replicas_since_s: i64,
     /// The Unix time of the last PING in the stream, in seconds.
     pub pinged_s: i64,
-    /// The Unix time of the last log line about writes of the primary that can't be saved.
+    /// The Unix time in milliseconds of the last log line about writes of the primary that can't be
+    /// saved.
     pub disk_error_logged_ms: i64,
-    /// The seconds in which links to primaries were broken, without the present break.
+    /// The total time in seconds for which links to primaries were broken, without the present
+    /// interruption.
     pub disconnected_s: i64,
-    /// Whether full syncs can succeed at the present rate of writes.
+    /// The forecast whether a full sync can succeed at the present rate of writes.
     pub forecast: Forecast,
-    /// The replicas whose full syncs were ended by their output limit.
+    /// The replicas whose full syncs were ended by their output limit, which delays their next full
+    /// sync.
     pub overruns: Overruns,
 }
 
 impl Replication {
-    /// A primary with this id and without replicas.
+    /// The state of a primary with the replication id `id` and without replicas.
     pub fn new(id: String) -> Replication {
         Replication {
             id,
@@ -123,7 +130,7 @@ impl Replication {
         }
     }
 
-    /// The history for the decision on a PSYNC.
+    /// The ids and offsets of this server's history, by which a PSYNC is decided.
     pub fn history(&self) -> History<'_> {
         History {
             id: &self.id,
@@ -152,37 +159,39 @@ impl Replication {
         self.upstream.insert(upstream)
     }
 
-    /// Continues the present history under a new id. Replicas that know the old id can continue.
+    /// Continues the present history under a new id. Replicas that know the old id can continue
+    /// with a partial sync.
     pub fn branch_history(&mut self, id: String) {
         self.second_id = std::mem::replace(&mut self.id, id);
         self.second_offset = self.stream.end() as i64 + 1;
     }
 
-    /// Begins another history, which does not continue the old one.
+    /// Begins another history, which does not continue the old history.
     pub fn begin_history(&mut self, id: String) {
         self.id = id;
         self.second_id = NO_ID.into();
         self.second_offset = -1;
     }
 
-    /// Feeds `REPLCONF GETACK *` to a primary's stream: the replicas acknowledge it at once.
+    /// Feeds `REPLCONF GETACK *` to a primary's replication stream, so that the replicas send their
+    /// offsets at once.
     pub fn request_acks(&mut self) {
         const GETACK: &[u8] = b"*3\r\n$8\r\nREPLCONF\r\n$6\r\nGETACK\r\n$1\r\n*\r\n";
         self.wants_acks = false;
-        // The stream of a replica is that of its primary.
+        // A replica's stream must equal the stream of its primary, so nothing is added to it.
         if self.stream.is_open() && !self.is_replica() {
             self.stream.append(GETACK);
         }
     }
 
-    /// Adds a replica.
+    /// Adds a replica, in place of an earlier entry for the same client.
     pub fn add(&mut self, replica: Replica) {
         self.remove(replica.client);
         self.replicas.insert(replica);
     }
 
-    /// Attaches a replica to the stream at this offset. Returns whether the stream still has the
-    /// bytes from the offset on.
+    /// Attaches a replica to the replication stream at `offset`. Returns whether the stream still
+    /// has the bytes from this offset on.
     pub fn attach(&mut self, client: ClientRef, offset: u64) -> bool {
         let Some(replica) = self.replicas.get_mut(client) else {
             return false;
@@ -194,7 +203,7 @@ impl Replication {
         replica.cursor.is_some()
     }
 
-    /// Removes a replica.
+    /// Removes a replica and detaches it from the replication stream.
     pub fn remove(&mut self, client: ClientRef) -> Option<Replica> {
         let mut replica = self.replicas.remove(client)?;
         if let Some(cursor) = replica.cursor.take() {
@@ -203,22 +212,24 @@ impl Replication {
         Some(replica)
     }
 
-    /// The number of bytes of the stream that a client must still be sent; 0 if it is not attached.
+    /// The number of bytes of the replication stream that a replica must still be sent; 0 if the
+    /// client is not attached to the stream.
     pub fn lag(&self, client: ClientRef) -> u64 {
         let replica = self.replicas.get(client);
         let cursor = replica.and_then(|replica| replica.cursor.as_ref());
         cursor.map_or(0, |cursor| self.stream.lag(cursor))
     }
 
-    /// Whether the stream was closed or restarted while this client was attached, so that it can't
-    /// continue.
+    /// Whether the replication stream was closed or restarted while a replica was attached, so that
+    /// the replica can't continue.
     pub fn is_lost(&self, client: ClientRef) -> bool {
         let replica = self.replicas.get(client);
         let cursor = replica.and_then(|replica| replica.cursor.as_ref());
         cursor.is_some_and(|cursor| self.stream.is_lost(cursor))
     }
 
-    /// The next bytes for a client, at most `limit`. Returns how many of `out` were set.
+    /// Sets `out` to the next bytes of the stream for a replica, at most `limit` bytes. Returns how
+    /// many elements of `out` were set.
     pub fn io_slices<'a>(
         &'a self,
         client: ClientRef,
@@ -230,7 +241,7 @@ impl Replication {
         cursor.map_or(0, |cursor| self.stream.io_slices(cursor, limit, out))
     }
 
-    /// Notes that a client's socket has accepted `n` bytes of the stream.
+    /// Records that a replica's socket has accepted `n` bytes of the replication stream.
     pub fn advance(&mut self, client: ClientRef, n: usize) {
         if let Some(replica) = self.replicas.get_mut(client) {
             replica.began |= n > 0;
@@ -241,7 +252,7 @@ impl Replication {
     }
 }
 
-/// Opens the stream for the first replica.
+/// Opens the replication stream, if it is not open, so that it keeps a backlog for replicas.
 pub fn ensure_backlog(server: &mut Server) {
     let size = server.config.repl_backlog_size;
     server.replication.stream.open(size);
@@ -249,9 +260,9 @@ pub fn ensure_backlog(server: &mut Server) {
 }
 
 /// Called at the start, after the data set of the last run was loaded: the data set is the state of
-/// the history `id` at `offset`, and a replica continues from there. A primary has no backlog, and
-/// the last bytes of its stream may be lost, so it begins another history under `new_id`; replicas
-/// that have exactly this offset can continue in it.
+/// the history `id` at `offset`, and a replica continues from there. A restarted primary has no
+/// backlog, and the last bytes of its stream may be lost, so it continues its history under
+/// `new_id`; replicas that are exactly at `offset` can continue.
 pub fn resume(server: &mut Server, id: &str, offset: u64, db: u32, new_id: String) {
     if server.replication.stream.restart_at(offset).is_err() {
         return;
@@ -273,7 +284,8 @@ pub fn resume(server: &mut Server, id: &str, offset: u64, db: u32, new_id: Strin
     log::info!("The loaded data set is at offset {offset} of the replication history {id}.");
 }
 
-/// Closes the stream: there has been no replica for `repl-backlog-ttl`.
+/// Closes the replication stream and frees its backlog, since there has been no replica for
+/// `repl-backlog-ttl`.
 pub fn release_backlog(server: &mut Server) {
     server.replication.stream.close();
     follow_stream(server);
@@ -285,12 +297,14 @@ pub fn left(server: &mut Server, client: ClientRef) {
         return;
     };
     let name = replica.name();
-    // The connection of a snapshot may be closed because the replica has all of it.
+    // A second connection for a snapshot may be closed because the replica has the whole snapshot,
+    // so its end is no failure.
     let failed = !replica.synced && replica.channel != Channel::Snapshot;
     if let (true, Some(after_ms)) = (failed, replica.sync_ms(server.clock.now_ms)) {
         server.replication.forecast.failed(after_ms);
     }
-    // Neither connection of a replica is of use without the other one.
+    // A replica with two connections needs both during a full sync, so the end of one closes the
+    // other.
     let other = match (replica.channel, &replica.state) {
         (Channel::Main { snapshot, .. }, State::WaitsForChannel { .. } | State::Loading) => {
             snapshot.and_then(|id| server.net.clients.reference_of(id))
@@ -311,8 +325,8 @@ pub fn left(server: &mut Server, client: ClientRef) {
     }
 }
 
-/// Notes that the client that applied the primary's stream is closed. The data are still those of
-/// the stream's end.
+/// Records that the client that applied the primary's stream is closed. The data set is still that
+/// of the stream's end, so the stream can be continued.
 pub fn primary_left(server: &mut Server, c: &Client) {
     let now_ms = server.clock.now_ms;
     let Some(upstream) = &mut server.replication.upstream else {
@@ -335,8 +349,8 @@ pub fn primary_left(server: &mut Server, c: &Client) {
     }
 }
 
-/// The output limits of replicas. The hard limit is at least the size of the backlog, whose bytes
-/// are kept anyway.
+/// The output limits of replicas. A replica's hard limit is at least the size of the backlog, whose
+/// bytes are kept anyway.
 pub fn limits(server: &Server) -> Limits {
     let limit = &server.config.client_output_buffer_limit[ClientClass::Replica as usize];
     let hard = match limit.hard {
@@ -352,7 +366,7 @@ pub fn limits(server: &Server) -> Limits {
 
 impl Server {
     /// Called before a replica is closed by its output limit. If the replica was in a full sync,
-    /// its next full sync may be delayed.
+    /// the next full sync of this replica may be delayed.
     pub fn replica_overran(&mut self, client: ClientRef) {
         let (limits, now_ms) = (limits(self), self.clock.now_ms);
         let replica = self.replication.replicas.get(client);
@@ -372,10 +386,12 @@ impl Server {
     }
 }
 
-/// Opens or closes the stream's sink, depending on the role and the backlog.
+/// Switches propagation to the replication stream on or off: on exactly if the stream is open and
+/// this server is a primary.
 pub fn follow_stream(server: &mut Server) {
     let open = server.replication.stream.is_open();
-    // The stream of a replica is that of its primary, byte for byte.
+    // A replica's stream is a copy of its primary's stream, byte for byte, so its own changes are
+    // not fed to it.
     let feeds = open && !server.replication.is_replica();
     server.propagation.set_sink(sink::REPLICAS, feeds);
     server.update_armed();

@@ -1,5 +1,6 @@
-//! Decisions that prevent replicas from lagging beyond their output limit, since a replica that
-//! does is closed and needs a full sync again: delays of writes, a forecast, delays of full syncs.
+//! Decisions that prevent replicas from lagging beyond their output limit: delays of writes, a
+//! forecast, delays of full syncs. A replica that exceeds its limit is closed and needs a full sync
+//! again.
 //!
 //! ```text
 //!   a replica lags       0 ........ limit / 2 ........ limit
@@ -12,28 +13,29 @@
 //! ```
 //!
 //! **Limits:** the forecast assumes that the next full sync takes as long as the last one, or as
-//! long as a failed one took until its end. Before the first full sync, there is no forecast. A
-//! replica with two connections is assumed to have the same limits as this server.
+//! long as a failed full sync took until its end. Before the first full sync, there is no forecast.
+//! A replica with two connections is assumed to have the same limits as this server.
 
 use std::collections::VecDeque;
 
 /// The output limits of replicas: `client-output-buffer-limit replica`. 0 means no limit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// A replica that lags by this number of bytes is closed.
+    /// The hard limit: a replica that lags by this number of bytes is closed.
     pub hard: u64,
-    /// A replica that stays above this number of bytes for `soft_s` seconds is closed, too.
+    /// The soft limit: a replica that lags by more than this number of bytes for `soft_s` seconds
+    /// is closed.
     pub soft: u64,
     pub soft_s: u64,
 }
 
-/// The maximum delay of a write.
+/// The maximum delay of a write command while a replica lags, in milliseconds.
 const DELAY_MAX_MS: u64 = 100;
 
 impl Limits {
     /// The delay of writes, in milliseconds, while a replica lags by `lag` bytes. The delay grows
-    /// with the square of the lag beyond half of the lower limit, so that writers are slowed down
-    /// early and gradually, and a replica that receives any bytes catches up.
+    /// with the square of the lag beyond half of the lower of the two limits, so that writers are
+    /// slowed down early and gradually, and a replica that receives any bytes catches up.
     pub fn delay_ms(&self, lag: u64) -> u64 {
         let limits = [self.hard, self.soft].into_iter();
         let Some(limit) = limits.filter(|limit| *limit > 0).min() else {
@@ -48,20 +50,22 @@ impl Limits {
     }
 }
 
-/// The forecast for the full sync that began last.
+/// The forecast whether the full sync that began last exceeds the replica's output limit.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Forecast {
-    /// The duration of the last full sync in milliseconds; 0 before the first sync.
+    /// The duration of the last full sync in milliseconds; 0 before the first full sync.
     pub sync_ms: u64,
-    /// The bytes of writes that are expected during the next sync.
+    /// The number of bytes of writes that are expected during the full sync.
     pub bytes: u64,
-    /// Whether the expected bytes exceed the limits of a replica.
+    /// Whether the bytes that are expected during the full sync exceed the output limits of a
+    /// replica.
     pub overruns: bool,
 }
 
 impl Forecast {
-    /// Computes the forecast for a sync that begins now, while the stream grows by `rate` bytes per
-    /// second. The replica itself holds `held` of these bytes until its snapshot is loaded.
+    /// Computes the forecast for a full sync that begins now, while the replication stream grows by
+    /// `rate` bytes per second. The replica itself buffers up to `held` of these bytes until its
+    /// snapshot is loaded.
     pub fn update(&mut self, rate: u64, limits: Limits, held: u64) {
         self.bytes = rate.saturating_mul(self.sync_ms) / 1000;
         let lag = self.bytes.saturating_sub(held);
@@ -72,45 +76,47 @@ impl Forecast {
         self.overruns = hard || soft;
     }
 
-    /// Notes that a full sync has succeeded after this time.
+    /// Records that a full sync has succeeded after `after_ms` milliseconds.
     pub fn succeeded(&mut self, after_ms: u64) {
         self.sync_ms = after_ms.max(1);
     }
 
-    /// Notes that a full sync has failed after this time; a complete one takes longer.
+    /// Records that a full sync has failed after `after_ms` milliseconds; a complete full sync
+    /// takes longer.
     pub fn failed(&mut self, after_ms: u64) {
         self.sync_ms = self.sync_ms.max(after_ms);
     }
 }
 
-/// The maximum number of replicas that are remembered.
+/// The maximum number of replicas of which overruns (full syncs that the output limit ended) are
+/// stored.
 const OVERRUNS_MAX: usize = 64;
-/// The delay after the second overrun.
+/// The delay of the next full sync after the second overrun, in milliseconds.
 const BACK_OFF_MS: i64 = 10_000;
-/// The maximum number of times that the delay is doubled.
+/// The maximum number of times that the delay of the next full sync is doubled.
 const DOUBLINGS_MAX: u32 = 5;
 
 /// A replica whose last full syncs were ended by its output limit.
 struct Overrun {
     /// The name of the replica: its address.
     name: String,
-    /// The number of overruns without a successful sync between them.
+    /// The number of full syncs in a row that were ended by the output limit.
     count: u32,
     until_ms: i64,
-    /// The limits at the time of the last overrun.
+    /// The output limits at the time of the last overrun.
     limits: Limits,
 }
 
-/// The replicas whose full syncs end at their output limit. The next full sync of such a replica
-/// would cost a fork and a transfer and probably fail as well, so it is delayed.
+/// The replicas whose full syncs end at their output limit. The next full sync of a replica in this
+/// list would cost a fork and a transfer and probably fail as well, so it is delayed.
 #[derive(Default)]
 pub struct Overruns {
     all: VecDeque<Overrun>,
 }
 
 impl Overruns {
-    /// Notes that a full sync of this replica was ended by the limit. Returns the number of such
-    /// syncs in a row, and the delay of the next sync in milliseconds.
+    /// Records that a full sync of the replica `name` was ended by its output limit. Returns the
+    /// number of such full syncs in a row, and the delay of the next full sync in milliseconds.
     pub fn note(&mut self, name: &str, limits: Limits, now_ms: i64) -> (u32, i64) {
         let before = self.remove(name).map_or(0, |old| old.count);
         let count = before.saturating_add(1);
@@ -130,13 +136,14 @@ impl Overruns {
         (count, delay_ms)
     }
 
-    /// Notes that a full sync of this replica has succeeded.
+    /// Removes the replica `name`, since a full sync of it has succeeded.
     pub fn forget(&mut self, name: &str) {
         self.remove(name);
     }
 
-    /// The number of overruns of this replica, and the time until its next full sync; `None` if a
-    /// full sync may begin now, because the delay is over or the limits were changed.
+    /// The number of overruns of the replica `name`, and the milliseconds until its next full sync;
+    /// `None` if a full sync may begin now, because the delay is over or the output limits were
+    /// changed.
     pub fn delay(&self, name: &str, limits: Limits, now_ms: i64) -> Option<(u32, i64)> {
         let overrun = self.all.iter().find(|overrun| overrun.name == name)?;
         let rest_ms = overrun.until_ms - now_ms;
@@ -230,8 +237,8 @@ mod tests {
         assert_eq!((forecast.bytes, forecast.overruns), (200 * MB, false));
         forecast.update(26 * MB, class, 0);
         assert!(forecast.overruns, "the hard limit");
-        // One MB for each second: 64 MB, the soft limit, is reached after 64 s. In a sync of 126 s
-        // the limit is exceeded for more than 61 s, in one of 124 s for less.
+        // With one MB for each second, 64 MB, the soft limit, is reached after 64 s. In a full sync
+        // of 126 s the limit is exceeded for more than 61 s, in a full sync of 124 s for less.
         forecast.succeeded(126_000);
         forecast.update(MB, class, 0);
         assert!(forecast.overruns, "the soft limit");

@@ -1,27 +1,29 @@
-//! The expiry times that clients of a writable replica set. The primary does not have these times
-//! and sends no deletions for them, so this server deletes these keys itself.
+//! The expiry times that clients of a writable replica set. The primary does not have the expiry
+//! times that a replica's clients set, and sends no deletions for them, so the replica deletes
+//! these keys itself.
 //!
 //! ```text
 //!   SET k v EX 5, by a client ──> note ──> due, earliest first ──> pop_due ──> deleted, if k still
 //!                                                                              has that time
 //! ```
 //!
-//! A key is identified by its hash, as in the index of a database. If the primary deletes or
-//! changes the key, the entry stays in the table until its time, and then has no effect. (Redis
-//! keeps the names of such keys, and checks some of them at random.)
+//! A key is identified by its hash, as in a database's index of expiry times. If the primary
+//! deletes or changes a key, its entry stays in this table until its expiry time, and then has no
+//! effect. (Redis stores the names of keys whose expiry times a replica's clients have set, and
+//! checks some of the keys at random.)
 //!
 //! **Invariant:** `times` and `due` have the same entries (`tests::a_key_has_one_time`).
 //! **Limit:** the table has at most [`MAX_KEYS`] keys, of about 100 bytes each. Keys that do not
-//! fit into the table are hidden after their expiry time, and their memory is freed when they are
-//! overwritten or this server is promoted.
+//! fit into the table are hidden from clients after their expiry time, and their memory is freed
+//! when they are overwritten or this server is promoted.
 
 use std::collections::{BTreeSet, HashMap};
 
-/// The maximum number of keys in the table.
+/// The maximum number of keys with expiry times of their own that are stored.
 const MAX_KEYS: usize = 1 << 20;
 
-/// The keys with their expiry times. Databases are numbers, keys are hashes, times are Unix
-/// milliseconds.
+/// The keys whose expiry times a replica's clients have set. Databases are stored as numbers, keys
+/// as hashes, times as Unix milliseconds.
 #[derive(Default)]
 pub struct OwnExpiries {
     times: HashMap<(u32, u64), i64>,
@@ -29,12 +31,12 @@ pub struct OwnExpiries {
 }
 
 impl OwnExpiries {
-    /// The number of keys.
+    /// The number of stored keys.
     pub fn count(&self) -> usize {
         self.times.len()
     }
 
-    /// Notes that a client has set the expiry time of a key.
+    /// Records that a client has set the expiry time of a key to `at`.
     pub fn note(&mut self, db: u32, hash: u64, at: i64) {
         let old = self.times.get(&(db, hash)).copied();
         if old.is_none() && self.times.len() >= MAX_KEYS {
@@ -47,8 +49,8 @@ impl OwnExpiries {
         self.due.insert((at, db, hash));
     }
 
-    /// Removes the entry with the earliest time, if that is before `now`. Returns the entry's
-    /// database, hash and time.
+    /// Removes the key with the earliest expiry time, if this time is before `now`. Returns the
+    /// key's database, hash and expiry time.
     pub fn pop_due(&mut self, now: i64) -> Option<(u32, u64, i64)> {
         let (at, db, hash) = *self.due.first().filter(|(at, ..)| *at < now)?;
         self.due.pop_first();
@@ -56,7 +58,7 @@ impl OwnExpiries {
         Some((db, hash, at))
     }
 
-    /// Drops the entries of one database, or all.
+    /// Drops the keys of one database, or of all databases (`None`).
     pub fn forget(&mut self, which: Option<u32>) {
         self.times
             .retain(|(db, _), _| which.is_some_and(|gone| gone != *db));
@@ -64,7 +66,7 @@ impl OwnExpiries {
             .retain(|(_, db, _)| which.is_some_and(|gone| gone != *db));
     }
 
-    /// Exchanges the entries of two databases.
+    /// Exchanges the keys of two databases, after SWAPDB.
     pub fn swap_dbs(&mut self, a: u32, b: u32) {
         let all = std::mem::take(self).due;
         for (at, db, hash) in all {

@@ -8,11 +8,12 @@
 //! ```
 //!
 //! Clients may connect during a load. Commands that need no data (INFO, PING, CONFIG) run, all
-//! others get -LOADING. The loader runs single turns of the loop between keys, and within large
-//! keys (`loading-process-events-interval-bytes`).
+//! other commands get -LOADING. The loader runs single turns of the event loop between keys, and
+//! within large keys (`loading-process-events-interval-bytes`).
 //!
-//! An error in the bytes is returned, whatever their source is. At the start such an error ends the
-//! process: a server that starts with half of its data would soon save that half.
+//! An error in the bytes of the data set is returned, whatever their source is. At the start of the
+//! server such an error ends the process: a server that starts with half of its data would soon
+//! save that half.
 //!
 //! **Invariant:** while `server.loading` is `InPlace`, nothing expires and nothing is evicted;
 //! expired keys of the file are not created.
@@ -51,31 +52,32 @@ use self::aux_fields::HistoryFields;
 
 /// The number of empty keys that the server's log names; further empty keys are only counted.
 const EMPTY_KEYS_NAMED: u64 = 10;
-/// The number of skipped keys whose names are logged.
+/// The maximum number of skipped keys whose names are logged.
 const SKIPPED_KEYS_NAMED: u64 = 10;
 
 /// The progress of a load, for INFO.
 #[derive(Default)]
 pub struct Progress {
-    /// The Unix time of the beginning in seconds.
+    /// The Unix time in seconds at which the load began.
     pub start_s: i64,
     pub total_bytes: u64,
     pub loaded_bytes: u64,
-    /// The memory that the writer of the file used, according to the file.
+    /// The memory in bytes that the server that wrote the file used, according to the file.
     pub rdb_used_mem: u64,
 }
 
 impl Progress {
-    /// The loaded part in percent.
+    /// The percentage of the bytes that have been loaded.
     pub fn percent(&self) -> f64 {
         match self.total_bytes {
             0 => 100.0,
-            // A compressed file has fewer bytes than are loaded from it.
+            // A compressed file has fewer bytes than are loaded from it, so the quotient may exceed
+            // 100.
             total => (self.loaded_bytes as f64 * 100.0 / total as f64).min(100.0),
         }
     }
 
-    /// The estimated remaining seconds, at the present rate.
+    /// The estimated number of seconds until the end of the load, at the present rate.
     pub fn eta_seconds(&self, now_s: i64) -> i64 {
         let elapsed = now_s - self.start_s;
         if elapsed <= 0 {
@@ -86,14 +88,15 @@ impl Progress {
     }
 }
 
-/// The numbers of keys in a file.
+/// The numbers of keys of an RDB that were loaded, and that were left out.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Counts {
-    /// The number of keys that were loaded.
+    /// The number of keys of the file that were loaded.
     pub loaded: u64,
-    /// The number of keys that had expired and were dropped.
+    /// The number of keys of the file that had expired and were dropped.
     pub expired: u64,
-    /// The number of empty values, which older servers could write, and which were dropped.
+    /// The number of keys with empty values, which older servers could write, and which were
+    /// dropped.
     pub empty: u64,
     /// The number of keys of types that this server does not have, which were skipped
     /// (`rdb-skip-unknown`).
@@ -107,7 +110,7 @@ pub enum Loading {
     No,
     /// The server's own data set is being loaded, and clients can't use it.
     InPlace,
-    /// Another data set is being loaded, while clients use the server's.
+    /// Another data set is being loaded, while clients use the server's data set.
     Aside,
 }
 
@@ -128,7 +131,8 @@ impl Loading {
 pub enum LoadError {
     /// The file does not exist.
     NotFound,
-    /// The file does not have this format, or can't be read; the server's log has the details.
+    /// The file is no RDB or AOF of a known version, or can't be read; the server's log has the
+    /// details.
     Refused,
     /// The file is damaged; the server's log has the details.
     Damaged,
@@ -146,16 +150,16 @@ pub struct Loaded {
     pub position: Option<Position>,
 }
 
-/// The destination of keys and functions.
+/// The data set into which keys and functions are loaded.
 pub enum Place<'a> {
-    /// The server's data set, in place.
+    /// The server's own data set, which clients can't use during the load.
     Server,
     /// A data set that was created by `Server::new_data_set`.
     Aside(&'a mut DataSet),
 }
 
 impl Place<'_> {
-    /// The database of this index.
+    /// The database with the number `index` of the data set that is loaded.
     #[inline]
     fn db<'d>(&'d mut self, server: &'d mut Server, index: u32) -> &'d mut Db {
         match self {
@@ -166,7 +170,8 @@ impl Place<'_> {
 }
 
 /// The server while it loads. At the start, `Live` has the event loop and runs whole turns of it.
-/// In a command (DEBUG RELOAD) it has no loop, and the sockets are served as in a busy script.
+/// In a command (DEBUG RELOAD) `Live` has no event loop, and the sockets are served as in a busy
+/// script.
 pub struct Live<'a> {
     pub server: &'a mut Server,
     pub el: Option<&'a mut EventLoop<Server>>,
@@ -180,8 +185,8 @@ impl Live<'_> {
         self.begin_progress(total);
     }
 
-    /// Begins to load another data set, while clients use the server's. `total` is 0 if the size is
-    /// not known.
+    /// Begins to load another data set, while clients use the server's data set. `total` is the
+    /// size of the other data set's file in bytes, or 0 if it is not known.
     pub fn begin_aside(&mut self, total: u64) {
         self.server.loading = Loading::Aside;
         self.begin_progress(total);
@@ -197,7 +202,7 @@ impl Live<'_> {
         signals::set_loading(true);
     }
 
-    /// Ends the load.
+    /// Ends the load: clients can use the server's data set again.
     pub fn end(&mut self) {
         if std::mem::take(&mut self.server.loading).is_in_place() {
             bigkeys::loaded(self.server);
@@ -210,7 +215,8 @@ impl Live<'_> {
     /// bytes at which the next call is due.
     pub fn progress(&mut self, loaded: u64) -> u64 {
         self.server.load.loaded_bytes = loaded;
-        // One turn accepts a client, the next reads its request, and one more sends the reply.
+        // Several turns are run, since one turn accepts a client, the next turn reads its request,
+        // and a third sends the reply.
         for _ in 0..TURNS_AT_ONCE {
             if self.turn(TURN.union(Events::DONT_WAIT)) == 0 {
                 break;
@@ -219,22 +225,23 @@ impl Live<'_> {
         loaded + self.interval()
     }
 
-    /// The number of bytes between two turns of the loop.
+    /// The number of loaded bytes between two calls that serve clients.
     fn interval(&self) -> u64 {
         u64::from(self.server.config.loading_process_events_interval_bytes)
     }
 
-    /// Called when the source of the bytes has no more of them at present: serves clients until
-    /// something has happened.
+    /// Called when the source of the data set has no more bytes at present: runs a turn of the
+    /// loop, which sleeps until a file or timer is due.
     pub fn wait(&mut self) {
         self.turn(TURN);
     }
 
-    /// Returns the number of files and timers that were served; 0 if that is not known.
+    /// Runs one turn of the loop. Returns the number of files and timers that were served; 0 if
+    /// that is not known.
     fn turn(&mut self, events: Events) -> usize {
         self.server.clock.update();
         let Some(el) = &mut self.el else {
-            // A command loads the data set, so the loop is within a turn.
+            // A command (DEBUG RELOAD) loads the data set, so the loop is in the middle of a turn.
             busy::process_events_while_blocked(self.server);
             return 0;
         };
@@ -246,7 +253,7 @@ impl Live<'_> {
     }
 }
 
-/// The maximum number of turns each time clients are served during a load.
+/// The maximum number of turns of the loop that are run each time clients are served during a load.
 const TURNS_AT_ONCE: usize = 4;
 
 const TURN: Events = Events::ALL
@@ -257,34 +264,34 @@ const TURN: Events = Events::ALL
 /// while it waits for a socket.
 pub type SharedLive<'l, 'a> = RefCell<&'l mut Live<'a>>;
 
-/// Options of a load.
+/// Options of the load of a data set.
 #[derive(Clone, Copy, Default)]
 pub struct LoadOptions {
-    /// Existing keys are replaced, for DEBUG RELOAD MERGE.
+    /// Keys of the file replace existing keys of the same name, for DEBUG RELOAD MERGE.
     pub replace: bool,
-    /// Expired keys are created. This option is for a replica, whose primary deletes the keys, and
-    /// for the base of an AOF, whose later commands delete them.
+    /// Expired keys of the file are created. This option is for a replica, whose primary deletes
+    /// the expired keys, and for the base of an AOF, in which later commands delete them.
     pub keep_expired: bool,
-    /// Called when the AUX fields and the functions have been read; the parameter says whether
-    /// there is any key. The functions have been stored by then, so only a data set that is loaded
-    /// aside may be refused.
+    /// Called when the AUX fields and the functions of the snapshot have been read; the parameter
+    /// is whether the snapshot has any key. The functions have been stored by then, so only a data
+    /// set that is loaded aside may be refused.
     pub accept: Option<fn(&mut Server, bool) -> Accept>,
-    /// From the first key on, the server is at the file's position in the replication history. The
-    /// deletion of keys that have expired since is fed to the stream, too.
+    /// From the first key on, the server is at the file's position in the replication history. For
+    /// keys of the file that have expired since, deletions are fed to the replication stream.
     pub resume: bool,
     /// The data set is the snapshot of this server's primary.
     pub of_primary: bool,
-    /// The connection protects the file's bytes, so the checksum is not compared.
+    /// The connection (TLS) protects the bytes of the snapshot, so the checksum is not compared.
     pub protected: bool,
 }
 
 /// The decision on a data set before its first key is read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Accept {
-    /// The data set is loaded into the place that was chosen before.
+    /// The load continues into the data set that was chosen before.
     Continue,
-    /// The new data set replaces the server's at once, and the keys are then loaded into the
-    /// server's.
+    /// The new data set, which has no key yet, replaces the server's data set at once, and the keys
+    /// are then loaded in place.
     Install,
     /// The load ends with [`LoadError::Unwanted`].
     Refuse,
@@ -294,8 +301,8 @@ pub enum Accept {
 ///
 /// Reading a bucket of a big table costs a cache miss, and the next key is in an unrelated bucket.
 /// So keys are built in batches of [`BATCH`]. The buckets of a batch are prefetched together, since
-/// the processor then translates several of their addresses at the same time, and its keys are
-/// inserted when the next batch is built:
+/// the processor then translates several of their addresses at the same time, and the keys of the
+/// batch are inserted when the next batch is built:
 ///
 /// ```text
 ///   new:       [ key | key | ... ] <─ built from the read buffer
@@ -304,11 +311,11 @@ pub enum Accept {
 ///   waiting:   [ key | key | ... ] ─> into the table, when the next batch is full
 /// ```
 ///
-/// **Invariant:** no key waits when another database begins, or when the load is over. No key is
-/// looked up before that.
+/// **Invariant:** when another database begins, or when the load is over, all keys of the batches
+/// have been inserted. No key is looked up before that.
 ///
 /// **Invariant:** the loader does not hold the borrowed server while it reads from the source,
-/// since the source may borrow the server, too.
+/// since the source (a socket) may borrow the server to serve clients.
 pub struct Keyspace<'l, 'a> {
     live: &'l SharedLive<'l, 'a>,
     place: Place<'l>,
@@ -323,17 +330,17 @@ pub struct Keyspace<'l, 'a> {
     ended: Option<LoadError>,
 }
 
-/// Keys with their hashes, before they are in the table.
+/// Keys with their hashes, which were read and not inserted into the table yet.
 type Batch = Vec<(u64, Key)>;
 
-/// The number of keys of a batch: enough to hide a cache miss, few enough for the first-level
-/// cache.
+/// The number of keys that are built before their buckets are read: enough to hide a cache miss,
+/// few enough for the first-level cache.
 const BATCH: usize = 16;
 
 impl<'l, 'a> Keyspace<'l, 'a> {
     fn new(live: &'l SharedLive<'l, 'a>, place: Place<'l>, mut options: LoadOptions) -> Self {
         let now_ms = live.borrow().server.clock.now_ms;
-        // Expired keys are kept: the primary of a replica deletes them.
+        // A replica keeps expired keys, since its primary deletes them.
         options.keep_expired |= live.borrow().server.replication.is_replica();
         Keyspace {
             live,
@@ -349,7 +356,8 @@ impl<'l, 'a> Keyspace<'l, 'a> {
         }
     }
 
-    /// The 24 bits of the key's last use.
+    /// The 24 bits in a key's entry that eviction uses: the time of the last access, or the LFU
+    /// counter.
     #[inline]
     fn stamp(&self, server: &Server, meta: Meta) -> u32 {
         let (evict, now) = (&server.evict, self.now_ms);
@@ -386,7 +394,7 @@ impl<'l, 'a> Keyspace<'l, 'a> {
         Ok(())
     }
 
-    /// Whether the key has expired. Expired fields of a hash are removed.
+    /// Whether a key of the file has expired. Expired fields of a hash are removed.
     #[inline]
     fn has_expired(&mut self, name: &[u8], meta: Meta, value: &mut New) -> bool {
         let mut gone = meta.expire_at.is_some_and(|at| at < self.now_ms);
@@ -423,7 +431,7 @@ impl<'l, 'a> Keyspace<'l, 'a> {
         }
     }
 
-    /// Inserts all waiting keys into the table.
+    /// Inserts all keys that were read into the table of the database.
     fn settle(&mut self) -> Result<()> {
         let mut live = self.live.borrow_mut();
         let db = self.place.db(live.server, self.db);
@@ -434,7 +442,7 @@ impl<'l, 'a> Keyspace<'l, 'a> {
     }
 }
 
-/// Inserts all keys of a batch into the table. Returns their number.
+/// Inserts all keys of a batch into the table of the database. Returns the number of keys.
 #[inline(always)]
 fn insert_all(db: &mut Db, batch: &mut Batch, replace: bool) -> Result<u64> {
     let count = batch.len() as u64;
@@ -453,8 +461,8 @@ fn insert_all(db: &mut Db, batch: &mut Batch, replace: bool) -> Result<u64> {
 }
 
 impl Sink for Keyspace<'_, '_> {
-    /// The offset of the first tick. A load that is shorter serves no clients: they wait rather
-    /// than get -LOADING.
+    /// The offset in the file at which clients are first served. During a shorter load, clients
+    /// wait rather than get -LOADING.
     fn first_tick(&self) -> u64 {
         self.live.borrow().interval()
     }
@@ -552,7 +560,7 @@ impl Sink for Keyspace<'_, '_> {
             self.counts.expired += 1;
             return Ok(());
         }
-        // This code runs for each key, so the server is borrowed only once.
+        // This function runs for each key of a load, so it borrows the server only once.
         let mut live = self.live.borrow_mut();
         let server = &mut *live.server;
         self.add(server, name, meta, kind, value)?;
@@ -637,7 +645,8 @@ pub fn load_stream(
     load_shared(&RefCell::new(live), reader, place, options)
 }
 
-/// As [`load_stream`], from a source that uses the server while it waits for bytes.
+/// Reads an RDB into `place`, as [`load_stream`] does, from a source that uses the server to serve
+/// clients while it waits for bytes.
 pub fn load_shared<'l, 'a>(
     live: &'l SharedLive<'l, 'a>,
     reader: &mut Reader,
@@ -718,8 +727,8 @@ fn report(counts: Counts) {
     log::info!("Done loading RDB, keys loaded: {loaded}, keys expired: {expired}{empty}{unknown}.");
 }
 
-/// Loads a file into the server's data set. If the file is damaged, the checker reads it, too, and
-/// its findings are logged.
+/// Loads an RDB file into the server's data set. If the file is damaged, the checker (`rdb::check`)
+/// reads it as well, and its findings are logged.
 pub fn load_file(
     live: &mut Live,
     path: &Path,
@@ -778,7 +787,8 @@ pub fn load_bytes(server: &mut Server, mut rdb: &[u8]) -> std::result::Result<()
     }
 }
 
-/// Called at the start: loads the data set of the last run.
+/// Called at the start of the server: loads the data set of the last run from the AOF or the RDB
+/// file.
 pub fn start(el: &mut EventLoop<Server>, server: &mut Server) -> std::result::Result<(), ExitCode> {
     let began = Instant::now();
     if server.config.appendonly {
@@ -799,7 +809,8 @@ pub fn start(el: &mut EventLoop<Server>, server: &mut Server) -> std::result::Re
                 "DB loaded from disk: {:.3} seconds",
                 began.elapsed().as_secs_f64()
             );
-            // The AOF may have been switched on during the load. An error is logged.
+            // The AOF may have been switched on during the load. An error of the AOF has been
+            // logged.
             aof::follow_setting(server).map_err(|_| ExitCode::FAILURE)
         }
         Err(LoadError::NotFound) => Ok(()),
@@ -815,11 +826,11 @@ pub fn start(el: &mut EventLoop<Server>, server: &mut Server) -> std::result::Re
     }
 }
 
-/// The last line in the log when the process ends because a file is damaged.
+/// The last line in the log when the process ends because an RDB file is damaged.
 pub const DAMAGED: &str = "Terminating server after rdb file reading failure.";
 
-/// DEBUG RELOAD: loads the file into the data set. The caller has emptied the data set, unless keys
-/// are merged.
+/// DEBUG RELOAD: loads the RDB file `dbfilename` into the server's data set. The caller has emptied
+/// the data set, unless the file is merged into it.
 pub fn reload(
     server: &mut Server,
     _: &TopLevel,
@@ -827,7 +838,7 @@ pub fn reload(
 ) -> std::result::Result<Loaded, LoadError> {
     let path = server.config.dbfilename.as_path().to_path_buf();
     let loaded = load_file(&mut Live { server, el: None }, &path, options)?;
-    // A failure is logged; the AOF is then switched off.
+    // If the AOF can't be switched as `appendonly` says, that has been logged, and the AOF is off.
     let _ = aof::follow_setting(server);
     Ok(loaded)
 }

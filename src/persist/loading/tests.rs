@@ -25,9 +25,9 @@ fn a_load_aside_leaves_the_old_data_set_to_clients() {
     assert!(reply.contains("-LOADING"), "{reply}");
 }
 
-/// Loads a file of `keys` keys aside while a client sends `commands`. Returns the number of
-/// accepted connections, and the first words of the replies that were sent before the end of the
-/// load.
+/// Loads a snapshot of `keys` keys into a second data set while a client sends `commands`. Returns
+/// the number of accepted connections, and the first words of the replies that were sent before the
+/// end of the load.
 fn served_during_load(keys: usize, interval: u32, commands: &str) -> (u64, Vec<String>) {
     let name = format!("aeris-aside-{}-{keys}", std::process::id());
     let path = std::env::temp_dir().join(name);
@@ -84,7 +84,8 @@ fn a_small_load_is_over_before_clients_are_served() {
     assert_eq!(served_during_load(10, 2 << 20, "get k\r\n"), (0, vec![]));
 }
 
-/// MULTI was called before the load, and EXEC is called while the load runs.
+/// EXEC of a transaction that began before a load gets -LOADING during the load, unless its
+/// commands need no data.
 #[test]
 fn a_transaction_sees_no_half_of_a_data_set() {
     let mut server = server_with(1);

@@ -1,4 +1,4 @@
-//! Snapshots: SAVE, BGSAVE, save points and shutdown, and the handling of their results.
+//! Starts snapshots (SAVE, BGSAVE, save points, shutdown) and handles their results.
 //!
 //! ```text
 //!   BGSAVE ───────────────┐
@@ -22,22 +22,22 @@ use crate::sys::fork::Exit;
 use crate::sys::tape;
 use crate::texts;
 
-/// The pause after a failed snapshot, in seconds.
+/// The pause after a failed snapshot before the next one is started, in seconds.
 const RETRY_DELAY_S: i64 = 5;
 
-/// The state of snapshots.
+/// The state of snapshots: figures of the last ones, and whether the last background save failed.
 pub struct Rdb {
     /// The bytes of memory that were copied on write during the last save by a child.
     pub last_cow_bytes: u64,
     /// Whether the last background save failed.
     pub failed: bool,
-    /// The duration of the last background save in seconds; -1 before the first.
+    /// The duration of the last background save in seconds; -1 before the first background save.
     pub last_bgsave_s: i64,
     /// The Unix time in seconds at which the last background save started.
     pub last_try_s: i64,
     /// The number of snapshots that were saved since the start.
     pub saves: u64,
-    /// The numbers of keys in the file that was loaded last.
+    /// The numbers of keys of the RDB file that was loaded last.
     pub last_load: Counts,
     /// The value of `dirty` when the running child was forked.
     dirty_at_fork: u64,
@@ -66,7 +66,7 @@ impl Default for Rdb {
     }
 }
 
-/// Whether a child is saving.
+/// Whether a child is saving a snapshot, or sending one to replicas.
 pub fn in_progress(server: &Server) -> bool {
     server
         .child
@@ -74,7 +74,8 @@ pub fn in_progress(server: &Server) -> bool {
         .is_some_and(|child| child.kind == ChildKind::Rdb)
 }
 
-/// Saves in this process, while all clients wait. After an error the old file still exists.
+/// Saves a snapshot in this process, while all clients wait. After an error the old RDB file still
+/// exists.
 pub fn save(server: &mut Server) -> io::Result<()> {
     server.rdb.saves += 1;
     let meter = Meter {
@@ -93,14 +94,15 @@ pub fn save(server: &mut Server) -> io::Result<()> {
     Ok(())
 }
 
-/// Saves in a child with the server's settings. The caller has checked that there is no other
-/// child.
+/// Starts a child that saves a snapshot with the server's settings. The caller has checked that
+/// there is no other child.
 pub fn start(server: &mut Server) -> io::Result<()> {
     let options = SaveOptions::of(server);
     start_with(server, options)
 }
 
-/// Saves in a child with these options. The caller has checked that there is no other child.
+/// Starts a child that saves a snapshot with the given options. The caller has checked that there
+/// is no other child.
 pub fn start_with(server: &mut Server, options: SaveOptions) -> io::Result<()> {
     server.rdb.saves += 1;
     server.rdb.dirty_at_fork = server.dirty;
@@ -126,7 +128,7 @@ pub fn start_with(server: &mut Server, options: SaveOptions) -> io::Result<()> {
     }
 }
 
-/// Handles the result of a child that wrote the data set.
+/// Handles the result of a child that saved a snapshot or sent the data set to replicas.
 pub fn background_save_done(server: &mut Server, outcome: Outcome) {
     server.rdb.last_cow_bytes = outcome.cow_bytes;
     server.rdb.last_bgsave_s = outcome.seconds;
@@ -136,7 +138,8 @@ pub fn background_save_done(server: &mut Server, outcome: Outcome) {
     }
 }
 
-/// Logs the result of a transfer to replicas. A transfer is not a snapshot, so `dirty` stays.
+/// Logs the result of a child that sent the data set to replicas. Nothing was saved, so `dirty`
+/// does not change.
 fn log_transfer_done(outcome: Outcome) {
     match outcome.exit {
         Exit::Code(0) => log::info!("Background RDB transfer terminated with success"),
@@ -165,7 +168,7 @@ fn snapshot_done(server: &mut Server, outcome: Outcome) {
     let now_s = server.clock.now_s();
     server.latency.end("rdb-unlink-temp-file", began, now_s);
     if outcome.was_asked_to_end() {
-        // A child that was asked to end is no error: its result is not wanted any more.
+        // A child that the server asked to end is no error: its snapshot is not wanted any more.
         log::warn!("Background saving terminated by signal {}", libc::SIGUSR1);
         return;
     }
@@ -184,8 +187,8 @@ fn is_rested(server: &Server) -> bool {
     !server.rdb.failed || since_s > RETRY_DELAY_S
 }
 
-/// Starts a requested snapshot, unless the pause after a failure lasts. Returns whether a snapshot
-/// was started.
+/// Starts a requested snapshot, unless the pause after a failed snapshot lasts. Returns whether a
+/// snapshot was started.
 pub fn start_wished(server: &mut Server) -> bool {
     is_rested(server) && start(server).is_ok()
 }
@@ -213,11 +216,12 @@ pub fn start_if_due(server: &mut Server) -> bool {
 /// if there are save points. Returns whether the empty data set was saved.
 pub fn after_flushall(server: &mut Server) -> bool {
     child::kill(server, ChildKind::Rdb);
-    // An error is logged; the data set is flushed nevertheless.
+    // An error of the save has been logged; the data set is flushed nevertheless.
     !server.config.save.is_empty() && save(server).is_ok()
 }
 
-/// Saves at shutdown. `Err` means that there is no snapshot; the reason is logged.
+/// Saves a snapshot at shutdown if `wanted`. `Err` means that the snapshot could not be saved; the
+/// reason has been logged.
 pub fn save_at_shutdown(server: &mut Server, wanted: bool, forced: bool) -> io::Result<()> {
     if in_progress(server) {
         log::warn!("There is a child saving an .rdb. Killing it!");

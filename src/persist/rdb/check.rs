@@ -1,5 +1,5 @@
-//! `aeris-check-rdb`: walks over a file like the loader, keeps nothing, and reports where it is
-//! damaged.
+//! `aeris-check-rdb`: reads an RDB file like the loader, keeps no data, and reports where the file
+//! is damaged.
 //!
 //! ```text
 //!   [offset 0] Checking RDB file dump.rdb
@@ -13,8 +13,8 @@
 //!   [info] 4 keys read
 //! ```
 //!
-//! The lines are those of redis-check-rdb, since scripts read them. The server writes the same
-//! lines to its log when it can't load its file.
+//! The output has the same lines as that of redis-check-rdb, since scripts read them. The server
+//! writes these lines to its log when it can't load its RDB file.
 
 use std::fs::File;
 use std::path::Path;
@@ -35,7 +35,7 @@ use crate::types::hash::HashLimits;
 use crate::types::set::SetLimits;
 use crate::types::zset::ZsetLimits;
 
-/// The names of the value types, by number.
+/// The names of the types of values in an RDB, by the numbers that the file has for them.
 const KINDS: [&str; 33] = [
     "string",
     "list-linked",
@@ -72,7 +72,7 @@ const KINDS: [&str; 33] = [
     "hash-compact",
 ];
 
-/// The function that prints a line.
+/// The function that prints a line of the checker's output.
 type Print<'p> = &'p mut dyn FnMut(&str);
 
 struct Checker<'p> {
@@ -244,17 +244,19 @@ fn no_limits() -> Limits {
             max_value: usize::MAX,
             seed,
         },
-        // Values that the server would repair are accepted as valid.
+        // The checker accepts as valid what the server repairs, such as a wrong number of stream
+        // entries.
         sanitize: false,
     }
 }
 
-/// Checks a file and prints each finding. Returns whether the file is valid.
+/// Checks an RDB file and prints each finding. Returns whether the file is valid.
 pub fn check_file(path: &Path, print: Print) -> bool {
     check_preamble(path, print).is_some()
 }
 
-/// Checks the snapshot at the beginning of an AOF. Returns the end of the snapshot, if it is valid.
+/// Checks the RDB at the beginning of an AOF. Returns the offset of the RDB's end; `None` if it is
+/// not valid.
 pub fn check_preamble(path: &Path, print: Print) -> Option<u64> {
     let mut checker = Checker::new(print);
     checker.line(0, &format!("Checking RDB file {}", path.display()));
@@ -302,12 +304,12 @@ pub fn check_preamble(path: &Path, print: Print) -> Option<u64> {
     }
 }
 
-/// Logs the checker's findings about a file that the server can't load.
+/// Logs the checker's findings about an RDB file that the server can't load.
 pub fn log_findings(path: &Path, _: &Server) {
     check_file(path, &mut |line| log::warn!("{line}"));
 }
 
-/// The main function of the tool: `aeris-check-rdb <rdb-file-name>`.
+/// The main function of `aeris-check-rdb <rdb-file-name>`.
 pub fn main(args: &[String]) -> ExitCode {
     match args {
         [_, flag] if flag == "-v" || flag == "--version" => {

@@ -4,11 +4,11 @@
 //!   V C S | version 1 | codec 1 = LZ4 | 0 | kind 1 = RDB | LZ4 frame: REDIS.. or VALKEY.. ... EOF
 //! ```
 //!
-//! The frame has checksums of its own, so the checksum at the end of the RDB is 0. **Limits:** the
-//! frame format bounds a block to 4 MiB, and at most two blocks are in memory. This server reads
-//! such files and does not write them.
+//! The LZ4 frame has checksums of its own, so the checksum at the end of the RDB is 0. **Limits:**
+//! the frame format bounds a block to 4 MiB, and at most two blocks are in memory. This server
+//! reads compressed files and does not write them.
 
-/// The first bytes of a compressed file.
+/// The first bytes of a compressed RDB file.
 pub const MAGIC: [u8; 3] = *b"VCS";
 
 const VERSION: u8 = 1;
@@ -17,7 +17,8 @@ const ZSTD: u8 = 2;
 const RDB: u8 = 1;
 const STREAM: u8 = 2;
 
-/// Checks the four bytes after [`MAGIC`]. `Err` is the reason why the file can't be read.
+/// Checks the four bytes after [`MAGIC`] of a compressed RDB file. `Err` is the reason why the file
+/// can't be read.
 pub fn check(header: [u8; 4]) -> Result<(), String> {
     match header {
         [VERSION, LZ4, 0, RDB] => Ok(()),
@@ -39,7 +40,7 @@ mod tests {
     use crate::persist::rdb::load;
     use crate::persist::rio::Reader;
 
-    /// The header and the frame, as Valkey writes them.
+    /// A compressed RDB file as Valkey writes it: the header, and the LZ4 frame of `plain`.
     fn compressed(plain: &[u8]) -> Vec<u8> {
         let info = FrameInfo::new()
             .block_mode(BlockMode::Linked)
@@ -71,7 +72,7 @@ mod tests {
         assert!(file.len() < plain.len() / 2);
         let read = read_all(&file, plain.len());
         assert_eq!(read, Ok((80, plain[9..].to_vec())));
-        // The frame detects a damaged byte, and a missing end.
+        // The checksums of the LZ4 frame detect a damaged byte, and a missing end.
         for at in [20, 1000, file.len() - 1] {
             let mut damaged = file.clone();
             damaged[at] ^= 0x10;

@@ -1,4 +1,4 @@
-//! Decodes one value: lengths, strings, and every type that any version of Redis wrote.
+//! Decodes one value of an RDB: lengths, strings, and every type that any version of Redis wrote.
 //!
 //! ```text
 //!   type byte -> | string                        shown where it lies in the read buffer
@@ -7,10 +7,11 @@
 //!                | a count, then the strings     a table of this size, filled
 //! ```
 //!
-//! Bytes from outside are checked here and nowhere else: the rest of the server trusts a listpack.
-//! So the structure of every block is always verified, as well as that no member occurs twice.
-//! `sanitize-dump-payload` does not change this, because no cheaper check would keep the invariants
-//! of the types. The setting decides whether INFO counts [`Decoder::blocks`].
+//! Bytes from files, primaries and RESTORE are checked here and nowhere else: the rest of the
+//! server trusts a listpack. So the structure of every packed block (listpack, intset) is always
+//! verified, as well as that no member occurs twice. `sanitize-dump-payload` does not change this,
+//! because no cheaper check would keep the invariants of the types. The setting decides whether
+//! INFO counts the checked blocks ([`Decoder::blocks`]).
 //!
 //! **Invariant:** memory is reserved for no more elements than the remaining bytes can contain.
 
@@ -37,12 +38,12 @@ use crate::types::zset::Zset;
 use crate::types::{New, Value, kind as entry_kind};
 use crate::util::number::{IntBuf, parse_f64_lenient};
 
-/// The reason why bytes are not a valid value.
+/// The reason why bytes of an RDB are not a valid value.
 #[derive(Debug)]
 pub enum Fault {
     /// The bytes end too early, or can't be read.
     Read(io::Error),
-    /// The bytes contradict the format, or one another.
+    /// The bytes contradict the format of RDB, or one another.
     Corrupt(Cow<'static, str>),
     /// A collection without elements, which versions before 7.0 could write.
     Empty,
@@ -72,15 +73,15 @@ impl std::fmt::Display for Fault {
     }
 }
 
-/// The result of decoding.
+/// The result of decoding a value.
 pub type Result<T> = std::result::Result<T, Fault>;
 
-/// An error whose fault is `Corrupt` with this text.
+/// Returns the error `Fault::Corrupt` with `text`.
 pub fn corrupt<T>(text: impl Into<Cow<'static, str>>) -> Result<T> {
     Err(Fault::Corrupt(text.into()))
 }
 
-/// A string in one of the forms of a file.
+/// A string of an RDB in one of the forms that the file has for strings.
 pub enum Text<'a> {
     Int(i64),
     Bytes(&'a [u8]),
@@ -88,7 +89,7 @@ pub enum Text<'a> {
 }
 
 impl Text<'_> {
-    /// The bytes of the string; the text of an integer is written to `digits`.
+    /// The bytes of the string; if it is stored as an integer, its text is written to `digits`.
     pub fn bytes<'b>(&'b self, digits: &'b mut IntBuf) -> &'b [u8] {
         match self {
             Text::Int(n) => digits.format(*n),
@@ -98,7 +99,8 @@ impl Text<'_> {
     }
 }
 
-/// The kind byte and the value of a key that has this string. A long string is moved out.
+/// The kind byte and the value of a key whose value is the string `text`. A long string is moved
+/// out of `text`.
 pub fn string_value<'t>(text: &'t mut Text<'_>) -> (u8, New<'t>) {
     match text {
         Text::Int(n) => (entry_kind::INT, New::Int(*n)),
@@ -111,25 +113,26 @@ pub fn string_value<'t>(text: &'t mut Text<'_>) -> (u8, New<'t>) {
     }
 }
 
-/// A length, or the encoding of a string.
+/// The first byte or bytes of a string: its length, or its special encoding (integer, LZF).
 enum Head {
     Len(u64),
     Encoded(u8),
 }
 
-/// Reads values. While a large value is read, `tick` is called with the present offset; it returns
-/// the offset at which the next call is due.
+/// Reads values from an RDB file or the payload of RESTORE. While a large value is read, `tick` is
+/// called with the present offset; `tick` returns the offset at which the next call is due.
 pub struct Decoder<'r, 's> {
     pub reader: &'r mut Reader<'s>,
     pub limits: Limits,
-    /// The version of the file or payload.
+    /// The RDB version of the file or payload.
     pub version: u32,
     pub next_tick: u64,
     /// The number of packed blocks (listpack, intset and their older forms) that were checked.
     pub blocks: u64,
 }
 
-/// Called repeatedly while a large value is read; see [`Decoder`].
+/// A function that is called repeatedly while a large value is read, so that clients are served:
+/// the parameter is the present offset, the result the offset of the next call.
 pub type Tick<'t> = &'t mut dyn FnMut(u64) -> u64;
 
 impl<'r, 's> Decoder<'r, 's> {
@@ -152,7 +155,8 @@ impl<'r, 's> Decoder<'r, 's> {
         })
     }
 
-    /// Reads a length. The file is damaged if the byte begins an encoded string.
+    /// Reads a length. If an encoded string begins instead, the file is damaged, and the result is
+    /// an error.
     pub fn length(&mut self) -> Result<u64> {
         match self.head()? {
             Head::Len(len) => Ok(len),
@@ -170,7 +174,8 @@ impl<'r, 's> Decoder<'r, 's> {
         self.bounded(count)
     }
 
-    /// Checks a number of elements, each of which takes at least a byte.
+    /// Checks that the source has at least `count` more bytes, since each of `count` elements takes
+    /// at least a byte.
     fn bounded(&mut self, count: u64) -> Result<usize> {
         match usize::try_from(count) {
             Ok(n) if self.reader.may_have(count) => Ok(n),
@@ -178,7 +183,8 @@ impl<'r, 's> Decoder<'r, 's> {
         }
     }
 
-    /// The number of elements for which memory is reserved at once.
+    /// The number of elements for which memory is reserved at once: `count`, or at most a million
+    /// if the length of the source is not known.
     fn reservation(&self, count: usize) -> usize {
         const UNSURE: usize = 1 << 20;
         if self.reader.knows_its_length() {
@@ -197,8 +203,8 @@ impl<'r, 's> Decoder<'r, 's> {
         Ok(f64::from_le_bytes(self.reader.get()?))
     }
 
-    /// Reads a score in the form of the first format: a length and digits, or a special length for
-    /// the infinities and NaN.
+    /// Reads a score in the oldest format of sorted sets: a length and digits, or a special length
+    /// for the infinities and NaN.
     fn text_double(&mut self) -> Result<f64> {
         match self.reader.get_u8()? {
             255 => Ok(f64::NEG_INFINITY),
@@ -214,7 +220,7 @@ impl<'r, 's> Decoder<'r, 's> {
         }
     }
 
-    /// Reads a string, which is borrowed from the buffer if possible.
+    /// Reads a string, which is borrowed from the read buffer if possible.
     #[inline]
     pub fn text(&mut self) -> Result<Text<'_>> {
         match self.head()? {
@@ -250,7 +256,7 @@ impl<'r, 's> Decoder<'r, 's> {
         }
     }
 
-    /// Reads an owned string.
+    /// Reads a string into a buffer of its own.
     pub fn bytes(&mut self) -> Result<Vec<u8>> {
         let text = self.text()?;
         Ok(match text {
@@ -259,7 +265,7 @@ impl<'r, 's> Decoder<'r, 's> {
         })
     }
 
-    /// Reads a string into a reused buffer.
+    /// Reads a string into `out`, in place of the buffer's content.
     pub fn bytes_into(&mut self, out: &mut Vec<u8>) -> Result<()> {
         out.clear();
         let text = self.text()?;
@@ -270,13 +276,14 @@ impl<'r, 's> Decoder<'r, 's> {
         Ok(())
     }
 
-    /// Passes a string to `show`.
+    /// Reads a string, passes it to `show`, and returns the result of `show`.
     fn with_text<R>(&mut self, show: impl FnOnce(&[u8]) -> R) -> Result<R> {
         let text = self.text()?;
         Ok(show(text.bytes(&mut IntBuf::new())))
     }
 
-    /// Reads a packed block and checks it with `check`.
+    /// Reads a packed block (a listpack, an intset or an older form) and converts it with `check`,
+    /// which returns `None` if the block is damaged.
     fn block<B>(&mut self, check: impl FnOnce(&[u8]) -> Option<B>) -> Result<Option<B>> {
         self.blocks += 1;
         self.with_text(check)
@@ -311,7 +318,7 @@ impl<'r, 's> Decoder<'r, 's> {
         })
     }
 
-    /// Calls `tick` if the offset of the next call is reached.
+    /// Calls `tick`, which serves clients, if the offset of the next call is reached.
     pub fn report(&mut self, mut tick: &mut dyn FnMut(u64) -> u64) {
         self.tick(&mut tick);
     }
@@ -332,7 +339,8 @@ impl<'r, 's> Decoder<'r, 's> {
     }
 }
 
-/// The name of a module: nine letters of six bits each; the lowest ten bits are a version.
+/// The name of a module in an RDB: nine letters of six bits each; the lowest ten bits of `id` are a
+/// version.
 pub fn module_name(id: u64) -> String {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     (0..9)
@@ -340,7 +348,7 @@ pub fn module_name(id: u64) -> String {
         .collect()
 }
 
-/// Decodes lists.
+/// Decodes lists, in each format that any version of Redis wrote.
 impl Decoder<'_, '_> {
     fn list(&mut self, mut tick: Tick) -> Result<List> {
         let count = self.count()?;
@@ -407,7 +415,8 @@ impl Decoder<'_, '_> {
         }
     }
 
-    /// Reads a string that must be a valid listpack; `complaint` is the text of the fault.
+    /// Reads a string that must be a valid listpack; `complaint` is the text of the error if it is
+    /// not.
     fn listpack(&mut self, complaint: &'static str) -> Result<Listpack> {
         match self.block(Listpack::from_bytes)? {
             Some(listpack) => Ok(listpack),
@@ -416,7 +425,7 @@ impl Decoder<'_, '_> {
     }
 }
 
-/// Decodes sets and sorted sets.
+/// Decodes sets and sorted sets, in each format that any version of Redis wrote.
 impl Decoder<'_, '_> {
     fn set(&mut self, mut tick: Tick) -> Result<Set> {
         let count = self.count()?;
@@ -504,7 +513,7 @@ impl Decoder<'_, '_> {
     }
 }
 
-/// Decodes hashes.
+/// Decodes hashes, in each format that any version of Redis or Valkey wrote.
 impl Decoder<'_, '_> {
     fn hash(&mut self, mut tick: Tick) -> Result<Hash> {
         let count = self.count()?;
@@ -606,11 +615,12 @@ impl Decoder<'_, '_> {
         Ok(hash)
     }
 
-    /// Reads a listpack of Redis 7.4: field, value and expiry time in turn, with 0 for no time.
+    /// Reads a hash of Redis 7.4 in a listpack of field, value and expiry time in turn, with 0 for
+    /// no time.
     fn hash_listpack_ex(&mut self, kind: u8) -> Result<Hash> {
         const COMPLAINT: &str = "Hash listpack integrity check failed.";
         if kind == kind::HASH_LISTPACK_EX {
-            // This is the earliest expiry time, which is in the triples, too.
+            // The earliest expiry time is skipped, since it is also in the triples.
             self.millis()?;
         }
         let listpack = self.listpack(COMPLAINT)?;
@@ -647,7 +657,7 @@ impl Decoder<'_, '_> {
     }
 }
 
-/// Decodes streams.
+/// Decodes streams with their consumer groups.
 impl Decoder<'_, '_> {
     fn stream(&mut self, kind: u8, mut tick: Tick) -> Result<Stream> {
         let mut stream = Stream::new();
@@ -658,10 +668,11 @@ impl Decoder<'_, '_> {
         }
         let len = self.length()?;
         let last_id = self.id()?;
-        // Versions before 7.0 lack these figures, so they are set as if no entry had been deleted.
+        // Versions before 7.0 lack the highest deleted ID and the number of entries added, so both
+        // are set as if no entry had been deleted.
         let (mut max_deleted, mut added) = (StreamId::MIN, len);
         if kind != kind::STREAM_LISTPACKS {
-            // This is the first entry's ID, which is in the listpacks, too.
+            // The ID of the first entry is skipped, since it is also in the listpacks.
             self.id()?;
             (max_deleted, added) = (self.id()?, self.length()?);
         }
@@ -670,7 +681,8 @@ impl Decoder<'_, '_> {
             if self.limits.sanitize {
                 return corrupt("Stream length inconsistent with its listpacks");
             }
-            // Older versions of Redis miscounted deleted entries.
+            // Older versions of Redis miscounted deleted entries of streams, so the entries are
+            // counted anew.
             log::warn!(
                 "A stream has {live} entries, which its stored length ({len}) or last ID contradicts: counted anew."
             );
@@ -709,14 +721,15 @@ impl Decoder<'_, '_> {
         Ok(())
     }
 
-    /// Reads a group. Returns whether the group has released entries, which belong to no consumer.
+    /// Reads a consumer group. Returns whether the group has released entries (XNACK of Redis 8.8),
+    /// which belong to no consumer.
     fn group(&mut self, kind: u8, stream: &mut Stream, tick: &mut Tick) -> Result<bool> {
         let name = self.bytes()?;
         let last_id = self.id()?;
         let entries_read = if kind == kind::STREAM_LISTPACKS {
             entries_up_to(&stream.log, last_id)
         } else {
-            // The format has -1 for an unknown number of entries read.
+            // The format has -1 for an unknown number of entries that a consumer group has read.
             Some(self.length()?).filter(|read| i64::try_from(*read).is_ok())
         };
         let Some(group) = stream.create_group(&name, last_id, entries_read) else {

@@ -1,4 +1,5 @@
-//! Encodes one value, always in the newest form of its encoding; the counterpart of `decode`.
+//! Encodes one value for an RDB, in the newest format that the RDB's version has for its encoding;
+//! the counterpart of `decode`.
 //!
 //! ```text
 //!   integer, short string     inside the key's entry      -> string
@@ -8,7 +9,8 @@
 //!   stream                    listpacks, groups           -> see `Encoder::stream`
 //! ```
 //!
-//! **Invariant:** encoding does not write to the value: in a forked child each write copies a page.
+//! **Invariant:** encoding does not write to the value: in a forked child each write would copy a
+//! page.
 
 use std::io;
 
@@ -28,11 +30,11 @@ use crate::types::zset::Zset;
 use crate::types::{KeyRef, Value};
 use crate::util::number::{IntBuf, parse_i64};
 
-/// The length below which strings are not compressed.
+/// The length in bytes below which strings are not compressed.
 const COMPRESS_MIN: usize = 21;
-/// The number of bytes that a compression must save to be used.
+/// The number of bytes by which the compressed form of a string must be shorter to be used.
 const COMPRESS_GAIN: usize = 4;
-/// The longest text of a 32-bit integer.
+/// The length of the longest text of a 32-bit integer.
 const INT_TEXT_MAX: usize = 11;
 
 /// Writes values in the format of one version of RDB.
@@ -43,7 +45,7 @@ pub struct Encoder<'w, 's> {
     packed: Vec<u8>,
 }
 
-/// The lowest version, at least `wanted`, in which a value can be written without loss.
+/// The lowest RDB version, at least `wanted`, in which a value can be written without loss.
 pub fn version_for(entry: KeyRef, wanted: u32) -> u32 {
     match entry.value() {
         ValueRef::Obj(Value::Hash(hash)) if hash.volatile_len() > 0 => {
@@ -54,7 +56,7 @@ pub fn version_for(entry: KeyRef, wanted: u32) -> u32 {
 }
 
 impl<'w, 's> Encoder<'w, 's> {
-    /// Creates an encoder for a version. With `compress`, strings are compressed by LZF.
+    /// Creates an encoder for an RDB version. With `compress`, strings are compressed by LZF.
     pub fn new(out: &'w mut Writer<'s>, version: u32, compress: bool) -> Encoder<'w, 's> {
         Encoder {
             out,
@@ -64,7 +66,7 @@ impl<'w, 's> Encoder<'w, 's> {
         }
     }
 
-    /// Writes a length.
+    /// Writes a length, in 1, 2, 5 or 9 bytes.
     pub fn len(&mut self, n: u64) -> io::Result<()> {
         match n {
             0..64 => self.out.put_u8(n as u8),
@@ -82,7 +84,7 @@ impl<'w, 's> Encoder<'w, 's> {
         }
     }
 
-    /// Writes a string in its shortest form.
+    /// Writes a string in its shortest form: as an integer, compressed, or plain.
     #[inline]
     pub fn string(&mut self, text: &[u8]) -> io::Result<()> {
         if text.len() <= INT_TEXT_MAX {
@@ -121,7 +123,8 @@ impl<'w, 's> Encoder<'w, 's> {
         }
     }
 
-    /// Writes a string in compressed form. Returns false if this form would not be shorter.
+    /// Writes a string compressed by LZF. Returns false, and writes nothing, if the compressed form
+    /// would not be shorter.
     fn compressed(&mut self, text: &[u8]) -> io::Result<bool> {
         let Some(lzf) = &mut self.lzf else {
             return Ok(false);
@@ -157,7 +160,7 @@ impl<'w, 's> Encoder<'w, 's> {
         self.out.put(&ms.to_le_bytes())
     }
 
-    /// The type byte of a value.
+    /// The byte that states the type and the encoding of a key's value in the RDB.
     pub fn kind_of(&self, entry: KeyRef) -> u8 {
         let Some(value) = Held::of(entry) else {
             return kind::STRING;
@@ -179,7 +182,7 @@ impl<'w, 's> Encoder<'w, 's> {
         }
     }
 
-    /// Writes the value without its type byte.
+    /// Writes the value of a key without the byte for its type.
     #[inline]
     pub fn value(&mut self, entry: KeyRef) -> io::Result<()> {
         match entry.value() {
@@ -255,8 +258,8 @@ impl<'w, 's> Encoder<'w, 's> {
         result
     }
 
-    /// Writes the members from the highest score to the lowest, as Redis does, which builds its
-    /// skiplist faster in this order.
+    /// Writes the members of a sorted set from the highest score to the lowest, since Redis builds
+    /// its skiplist faster in this order.
     fn zset(&mut self, zset: &Zset) -> io::Result<()> {
         self.len(zset.len() as u64)?;
         let mut result = Ok(());
@@ -308,7 +311,7 @@ impl<'w, 's> Encoder<'w, 's> {
     }
 }
 
-/// Breaks a walk after an error.
+/// Whether a walk over elements continues: it ends after an error.
 fn proceed(result: &io::Result<()>) -> std::ops::ControlFlow<()> {
     match result {
         Ok(()) => std::ops::ControlFlow::Continue(()),
@@ -316,7 +319,7 @@ fn proceed(result: &io::Result<()>) -> std::ops::ControlFlow<()> {
     }
 }
 
-/// Streams.
+/// Encodes streams.
 ///
 /// ```text
 ///   nodes, (ID as 16 bytes, listpack)*, length, last ID, first ID, highest deleted ID, entries added
@@ -352,7 +355,7 @@ impl Encoder<'_, '_> {
 
     fn group(&mut self, group: &Group) -> io::Result<()> {
         self.id(group.last_id)?;
-        // The format has -1 for an unknown number of entries read.
+        // The format has -1 for an unknown number of entries that a consumer group has read.
         self.len(group.entries_read.unwrap_or(u64::MAX))?;
         self.len(group.pending_count() as u64)?;
         for (id, nack) in group.pending(..) {

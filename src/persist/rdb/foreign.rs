@@ -1,5 +1,5 @@
 //! Values of types that newer servers have and this server does not have: their names, and their
-//! layouts, so that a reader can pass over them.
+//! layouts, so that the loader can skip them.
 //!
 //! ```text
 //!   27  stream with released entries   Redis 8.8    read as a stream; foreign only if it has such entries
@@ -9,40 +9,40 @@
 //!   23  path hash                      Valkey 9.2   paths, (path, fields, (field, value)*)*
 //! ```
 //!
-//! A foreign value is read to its end and then reported as [`Fault::Foreign`] with its name. The
-//! walk over a file continues behind the value if the sink agrees (`rdb-skip-unknown`).
+//! A foreign value is read to its end and then reported as [`Fault::Foreign`] with its name. With
+//! `rdb-skip-unknown yes`, the load of a file continues behind the foreign value.
 //!
-//! **Invariant:** each step of a loop reads at least a byte, so a loop with a wrong count stops at
-//! the end of the bytes.
+//! **Invariant:** each iteration of a loop over elements reads at least a byte, so a loop with a
+//! wrong count stops at the end of the file.
 
 use super::decode::{Decoder, Fault, Result, Tick, corrupt};
 use super::kind;
 
-/// The name of a stream with released entries.
+/// The name, in errors, of the foreign type of a stream with released entries.
 pub const STREAM_RELEASED: &str = "a stream with released entries (Redis 8.8)";
-/// The name of the compact hash.
+/// The name, in errors, of the foreign type of a compact hash.
 pub const COMPACT_HASH: &str = "a compact hash (Redis 8.10)";
 const ARRAY: &str = "an array (Redis 8.8)";
 const PATH_HASH: &str = "a path hash (Valkey 9.2)";
 
 /// The types of the parts of a module's value.
 mod module_part {
-    /// The end of the parts.
+    /// The end of the parts of a module's value.
     pub const EOF: u64 = 0;
-    /// A signed integer.
+    /// The part is a signed integer.
     pub const SINT: u64 = 1;
-    /// An unsigned integer.
+    /// The part is an unsigned integer.
     pub const UINT: u64 = 2;
-    /// A float.
+    /// The part is a float of 4 bytes.
     pub const FLOAT: u64 = 3;
-    /// A double.
+    /// The part is a float of 8 bytes.
     pub const DOUBLE: u64 = 4;
-    /// A string.
+    /// The part is a string.
     pub const STRING: u64 = 5;
 }
 
 impl Decoder<'_, '_> {
-    /// Passes over an array.
+    /// Skips an array of Redis 8.8, and returns the error that names its type.
     pub fn array<T>(&mut self, tick: Tick) -> Result<T> {
         let count = self.length()?;
         match self.length()? {
@@ -62,7 +62,7 @@ impl Decoder<'_, '_> {
         Err(Fault::Foreign(ARRAY))
     }
 
-    /// Passes over a value of a type that only Valkey has.
+    /// Skips a value of a type that only Valkey has, and returns the error that names its type.
     pub fn foreign_to_redis<T>(&mut self, kind: u8, tick: Tick) -> Result<T> {
         if kind != kind::PATH_HASH {
             return corrupt(format!("Unknown RDB encoding type {kind}"));
@@ -78,8 +78,8 @@ impl Decoder<'_, '_> {
         Err(Fault::Foreign(PATH_HASH))
     }
 
-    /// Passes over the ids of the producers of a stream's entries (XADD IDMP, Redis 8.6). Without
-    /// these ids, a request that a producer repeats adds its entry again.
+    /// Skips the ids of the producers of a stream's entries (XADD IDMP, Redis 8.6). Without these
+    /// ids, a request that a producer repeats adds its entry again.
     pub fn producers(&mut self, tick: Tick) -> Result<()> {
         let (_duration, _max_size, producers) = (self.length()?, self.length()?, self.length()?);
         for _ in 0..producers {
@@ -95,7 +95,7 @@ impl Decoder<'_, '_> {
         Ok(())
     }
 
-    /// Passes over the metadata that modules of Redis 8.6 attach to a key.
+    /// Skips the metadata that modules of Redis 8.6 attach to a key.
     pub fn key_metadata(&mut self) -> Result<()> {
         for _ in 0..self.length()? {
             self.reader.get::<4>()?;
@@ -104,7 +104,7 @@ impl Decoder<'_, '_> {
         Ok(())
     }
 
-    /// Passes over a module's data, which is a sequence of parts with their types.
+    /// Skips a module's data, which is a sequence of parts with their types.
     pub fn module_parts(&mut self) -> Result<()> {
         loop {
             match self.length()? {
@@ -118,8 +118,8 @@ impl Decoder<'_, '_> {
         }
     }
 
-    /// Passes over the field that precedes a module's data outside of keys, and that says when it
-    /// was saved.
+    /// Skips the field that precedes a module's data outside of keys, and that says when in the
+    /// save this data was written.
     pub fn module_time(&mut self) -> Result<()> {
         if self.length()? != module_part::UINT {
             return corrupt("Module AUX data without a time");

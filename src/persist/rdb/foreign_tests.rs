@@ -1,5 +1,5 @@
-//! Tests with files of newer servers: what is read, what is refused by name, and what is left out.
-//! The bytes are made by hand, after the layouts in `foreign`.
+//! Tests with RDB files of newer servers: which of their types are read, refused by name, or left
+//! out. The bytes of the files are made by hand, after the layouts in `foreign`.
 
 use super::decode::{Fault, Result};
 use super::load::{self, Meta, Sink};
@@ -18,7 +18,7 @@ fn server() -> Server {
     Server::new(Config::default(), Vec::new())
 }
 
-/// A file made of these parts, with a string at the end.
+/// An RDB file with the bytes `parts` and, behind them, the string key `last`.
 fn file(magic: &str, parts: &[u8]) -> Vec<u8> {
     let mut file = [
         magic.as_bytes(),
@@ -32,7 +32,7 @@ fn file(magic: &str, parts: &[u8]) -> Vec<u8> {
     file
 }
 
-/// Records the names of the keys, and refuses keys of unknown types.
+/// A sink that records the names of a file's keys, and refuses keys of unknown types.
 #[derive(Default)]
 struct Names(Vec<String>);
 
@@ -68,7 +68,7 @@ fn names(file: &[u8]) -> Result<Vec<String>> {
     load::read(&mut reader, version, limits, &mut sink).map(|()| sink.0)
 }
 
-/// The numbers of keys that are loaded and skipped with `rdb-skip-unknown yes`.
+/// Loads a file with `rdb-skip-unknown yes`; returns the numbers of loaded and of skipped keys.
 fn skipping(file: &[u8]) -> (u64, u64) {
     let mut server = server();
     server.config.rdb_skip_unknown = true;
@@ -90,7 +90,8 @@ fn skipping(file: &[u8]) -> (u64, u64) {
     (counts.loaded, counts.skipped)
 }
 
-/// Files with a foreign key named `k`: the file's magic, the bytes, and the words in the error.
+/// Files with a key `k` of a type that this server does not have: the file's magic, the bytes of
+/// the key, and words in the error.
 const FOREIGN: [(&str, &[u8], &str); 7] = [
     ("REDIS0014", b"\x1c\x01k\x02\x00\x05\x00\x01x\x07\x0112345678", "an array"),
     ("REDIS0014", b"\x1c\x01k\x01\x01\x03\x05\x03\x01x", "an array"),
@@ -166,18 +167,21 @@ fn the_versions_in_between_are_refused() {
 
 #[test]
 fn metadata_of_keys_are_passed_over() {
-    // The metadata of a class, with an integer and a string, before a key with a time to live.
+    // The bytes have a key with a time to live, and before the key the metadata of a module's
+    // class, with an integer and a string.
     let meta =
         b"\xfc\x00\x00\x00\x00\x00\x00\x00\x7f\xf3\x01abcd\x02\x05\x05\x02xy\x00\x00\x01k\x01v";
     let read = names(&file("REDIS0013", meta)).expect("a string");
     assert_eq!(read, ["k", "last"]);
-    // In Valkey's files the same opcode announces an import of slots.
+    // In Valkey's files the opcode that Redis 8.6 has for metadata of keys announces an import of
+    // slots.
     let import = b"\xf3\x02ab\x01\x05\x06\x00\x01k\x01v";
     let read = names(&file("VALKEY080", import)).expect("a string");
     assert_eq!(read, ["k", "last"]);
 }
 
-/// A stream's payload of Redis 7.2, with the fields that later versions append.
+/// The payload of a stream of Redis 7.2, with the fields that Redis 8.6 appends, restores the
+/// stream of Redis 7.2.
 #[test]
 fn a_stream_of_redis_8_6_is_that_of_7_2_and_its_producers() {
     let mut server = server();
@@ -204,7 +208,7 @@ fn a_stream_of_redis_8_6_is_that_of_7_2_and_its_producers() {
     };
     let (_, body) = payload::open(&dumped, checks).expect("our own");
     assert_eq!(body[0], kind::STREAM_LISTPACKS_3);
-    // The bytes are: duration, maximum, one producer with one id, two counts.
+    // The bytes of the producers are: duration, maximum, one producer with one id, two counts.
     let producers = b"\x40\x64\x40\x64\x01\x01p\x01\x02id\x05\x01\x02\x00";
     let newer = [&[kind::STREAM_PRODUCERS], &body[1..], producers].concat();
     let wanted = data_set(&server);
@@ -217,7 +221,7 @@ fn a_stream_of_redis_8_6_is_that_of_7_2_and_its_producers() {
         Ok::<String, Fault>(data_set(&server))
     };
     assert_eq!(restored(13, &newer).expect("a stream"), wanted);
-    // This payload has metadata of modules before the type.
+    // This payload has the metadata of a module before the type byte.
     let with_meta = [b"\xf3\x01abcd\x00", &newer[..]].concat();
     assert_eq!(restored(13, &with_meta).expect("a stream"), wanted);
     assert!(restored(13, &newer[..newer.len() - 1]).is_err());

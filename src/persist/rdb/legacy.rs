@@ -1,6 +1,6 @@
-//! Encodings that are no longer written: ziplists (up to Redis 6.2) and zipmaps (up to 2.4). When
-//! they are read, they are turned into listpacks, element by element, so that the rest of the
-//! server does not need them.
+//! Encodings that are no longer written: ziplists (up to Redis 6.2) and zipmaps (up to 2.4). When a
+//! ziplist or zipmap is read, it is turned into a listpack, element by element, so that the rest of
+//! the server does not need the old encodings.
 
 use crate::ds::listpack::Listpack;
 use crate::ds::ziplist::Ziplist;

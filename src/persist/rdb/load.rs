@@ -1,4 +1,4 @@
-//! Reads a whole RDB file: the order of its parts, and the sinks that receive them.
+//! Reads a whole RDB file, and passes its parts (AUX fields, functions, keys) in order to a sink.
 //!
 //! ```text
 //!   read() walks the file -> Sink::aux, select_db, resize_db, function, key ...
@@ -7,7 +7,7 @@
 //!                              +-- Checker     counts and reports (`rdb::check`)
 //! ```
 //!
-//! The loader and the checker use the same walk, so that they accept the same files.
+//! The loader and the checker read a file by the same function, so that they accept the same files.
 
 use std::collections::HashMap;
 
@@ -20,18 +20,18 @@ use crate::db::slot::SLOTS;
 use crate::persist::rio::Reader;
 use crate::types::New;
 
-/// The attributes of a key in a file, besides its value.
+/// The attributes of a key in an RDB file, besides its value.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Meta {
     /// The expiry time in Unix milliseconds.
     pub expire_at: Option<i64>,
-    /// The seconds since the last use, if the file has them.
+    /// The number of seconds since the last use of the key, if the file has it.
     pub idle_seconds: Option<u64>,
-    /// The LFU counter, if the file has it.
+    /// The LFU counter of the key, if the file has it.
     pub frequency: Option<u8>,
 }
 
-/// The step of the walk, which the checker names when it finds damage.
+/// The step of reading a file, which the checker names when it finds damage.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Step {
     Start,
@@ -47,7 +47,7 @@ pub enum Step {
 }
 
 impl Step {
-    /// The name of the step, as in redis-check-rdb.
+    /// The name of the step in the output of redis-check-rdb.
     pub fn name(self) -> &'static str {
         match self {
             Step::Start => "start",
@@ -64,31 +64,33 @@ impl Step {
     }
 }
 
-/// The maximum number of keys for which room is made if the length of the source is not known, so
-/// that the announced number can't be checked. The table then has 256 MB, whose pages take no
-/// memory before keys come.
+/// The maximum number of keys for which the table of keys is sized if the length of the source is
+/// not known, so that the announced number can't be checked. A table of this size has 256 MB, whose
+/// pages take no memory before keys come.
 const UNCHECKED_KEYS_MAX: u64 = 1 << 24;
 
-/// Receives the parts of a file. A method that returns a fault ends the walk.
+/// Receives the parts of an RDB file while it is read. A fault that a method returns ends the
+/// reading.
 pub trait Sink {
-    /// Called when the walk has reached this step; `offset` is the position of the next byte.
+    /// Called when a step of the reading begins; `offset` is the position of the next byte in the
+    /// file.
     #[inline]
     fn step(&mut self, _: Step, _offset: u64) {}
-    /// The offset at which [`Sink::tick`] is called first.
+    /// The offset in the file at which [`Sink::tick`] is called first.
     fn first_tick(&self) -> u64 {
         u64::MAX
     }
-    /// Called when bytes were read up to `offset`. Returns the offset at which the next call is
-    /// due.
+    /// Called from time to time, when the file was read up to `offset`. Returns the offset at which
+    /// the next call is due.
     fn tick(&mut self, offset: u64) -> u64;
     fn aux(&mut self, name: &[u8], value: &[u8]);
     fn select_db(&mut self, db: u64) -> Result<()>;
-    /// Called when `keys` keys follow, `expires` of them with a time to live. `plausible` is the
-    /// maximum number for which room may be made: what the rest of the source can hold, if its
-    /// length is known.
+    /// Called before the keys of a database: `keys` keys follow, `expires` of them with a time to
+    /// live. `plausible` is the maximum number of keys for which memory may be reserved: the number
+    /// that the rest of the source can hold, if its length is known.
     fn resize_db(&mut self, keys: u64, expires: u64, plausible: u64);
     fn function(&mut self, source: &[u8]) -> Result<()>;
-    /// Called when the AUX fields and the functions have been read. `any` says whether at least one
+    /// Called when the AUX fields and the functions have been read. `any` is whether at least one
     /// key follows.
     fn keys_begin(&mut self, _any: bool) -> Result<()> {
         Ok(())
@@ -97,38 +99,40 @@ pub trait Sink {
     #[inline]
     fn key_begins(&mut self, _name: &[u8], _: Meta, _kind: u8) {}
     fn key(&mut self, name: &[u8], meta: Meta, kind: u8, value: New) -> Result<()>;
-    /// Called for a move of slots to the server whose data set this is.
+    /// Called for a move of slots to the server that wrote the file, whose keys still belong to
+    /// another node.
     fn slot_import(&mut self, _name: &[u8], _ranges: &[(u64, u64)]) {}
-    /// Called for a collection without elements, which is not a key.
+    /// Called for a key whose value is a collection without elements, which is not loaded.
     fn empty_key(&mut self, name: &[u8]);
-    /// Called for data of a module. Returns false if the data can't be skipped.
+    /// Called for data of a module that belong to no key. Returns false if the data must not be
+    /// skipped.
     fn skip_module(&mut self, _name: &str) -> bool {
         false
     }
     /// Called for a key whose value is of a type that this server does not have. Returns false if
-    /// the key can't be skipped.
+    /// the key must not be skipped.
     fn skip_foreign(&mut self, _name: &[u8], _what: &str) -> bool {
         false
     }
     fn footer(&mut self, found: u64, computed: u64) -> Result<()>;
-    /// Called when the walk has ended, with or without an error. `blocks` is the number of packed
-    /// blocks that were checked.
+    /// Called when the reading has ended, with or without an error. `blocks` is the number of
+    /// packed blocks (listpacks, intsets) that were checked.
     fn blocks_checked(&mut self, _blocks: u64) {}
 }
 
-/// The reasons why a file is refused before anything is read.
+/// The reasons why an RDB file is refused after its first bytes.
 #[derive(Debug)]
 pub enum Refused {
     Signature,
     Version(u32),
-    /// The file is compressed and can't be read; the text is the reason.
+    /// The file is compressed in a form that can't be read; the text is the reason.
     Compressed(String),
     /// The first bytes of the file can't be read.
     Unreadable(Fault),
 }
 
-/// Reads the version of a file from its first nine bytes, or from the first nine bytes in a
-/// compressed file.
+/// Reads the version of an RDB file from its first nine bytes; in a compressed file, from the first
+/// nine decompressed bytes.
 pub fn read_version(reader: &mut Reader, any_version: bool) -> std::result::Result<u32, Refused> {
     let unreadable = |e| Refused::Unreadable(Fault::Read(e));
     let mut magic = [0; 9];
@@ -158,7 +162,8 @@ pub fn read_version(reader: &mut Reader, any_version: bool) -> std::result::Resu
     Err(Refused::Version(version))
 }
 
-/// Reads everything behind the version, including the checksum. Stops at the first fault.
+/// Reads everything behind the version of an RDB file, including the checksum, and passes it to
+/// `sink`. Stops at the first fault.
 pub fn read<S: Sink>(
     reader: &mut Reader,
     version: u32,
@@ -189,9 +194,9 @@ pub fn read<S: Sink>(
 struct Walk<'w, 'r, 's, S> {
     decoder: Decoder<'r, 's>,
     sink: &'w mut S,
-    /// The attributes of the next key.
+    /// The attributes of the next key, such as its expiry time, which stand before the key.
     meta: Meta,
-    /// The name of the present key, in a reused buffer.
+    /// The name of the key that is being read, in a reused buffer.
     name: Vec<u8>,
     /// The number of fields of each template of compact hashes, by the template's id.
     templates: HashMap<u64, u64>,
@@ -214,7 +219,7 @@ impl<S: Sink> Walk<'_, '_, '_, S> {
         }
     }
 
-    /// Reads the parts before the first key, and the first byte behind them.
+    /// Reads the parts of the file before the first key. Returns the first byte behind these parts.
     fn head(&mut self) -> Result<u8> {
         loop {
             let code = self.code()?;
@@ -225,7 +230,8 @@ impl<S: Sink> Walk<'_, '_, '_, S> {
         }
     }
 
-    /// Reads the first byte of the next part, after a tick if one is due.
+    /// Reads the first byte of the next part of the file; calls [`Sink::tick`] first if a call is
+    /// due.
     #[inline(always)]
     fn code(&mut self) -> Result<u8> {
         let offset = self.decoder.reader.offset();
@@ -284,7 +290,7 @@ impl<S: Sink> Walk<'_, '_, '_, S> {
                 return corrupt("Pre-release function format not supported.");
             }
             opcode::SLOT_INFO => {
-                // The sizes of a cluster's slot are a hint that is not needed here.
+                // The sizes of a cluster's slot (SLOT_INFO) are a hint for memory, and are skipped.
                 for _ in 0..3 {
                     decoder.length()?;
                 }
@@ -365,7 +371,8 @@ impl<S: Sink> Walk<'_, '_, '_, S> {
         }
     }
 
-    /// Called when the value of this key has been read, and this server does not have its type.
+    /// Called when a key was read whose value has a type that this server does not have: skips the
+    /// key, or returns an error.
     fn foreign_key(&mut self, name: &[u8], what: &str) -> Result<()> {
         if self.sink.skip_foreign(name, what) {
             return Ok(());
@@ -376,14 +383,15 @@ impl<S: Sink> Walk<'_, '_, '_, S> {
         ))
     }
 
-    /// Reads the name and the ranges of a move of slots to the server whose data set this is.
+    /// Reads the name and the ranges of a move of slots to the server that wrote the file.
     fn slot_import(&mut self) -> Result<()> {
         let name = self.decoder.bytes()?.to_vec();
         let count = self.decoder.length()?;
         let mut ranges = Vec::new();
         for _ in 0..count {
             let range = (self.decoder.length()?, self.decoder.length()?);
-            // A list can't have more ranges than there are slots.
+            // A move of slots can't have more ranges than there are slots, so further ranges are
+            // dropped.
             if ranges.len() < SLOTS {
                 ranges.push(range);
             }
@@ -414,13 +422,13 @@ impl<S: Sink> Walk<'_, '_, '_, S> {
     }
 }
 
-/// Whether the type of a foreign value occurs in files. Types that occur only in payloads are not
-/// read to their end.
+/// Whether a type that this server does not have can occur in files. Types that occur only in DUMP
+/// payloads are not read to their end, so no key can follow them.
 fn is_file_kind(kind: u8) -> bool {
     kind != kind::COMPACT_PACKED_DUMP && kind != kind::COMPACT_DUMP
 }
 
-/// Whether a part precedes the first key and does not announce keys.
+/// Whether a part that begins with `code` stands before the first database of a file.
 fn is_before_keys(code: u8) -> bool {
     matches!(
         code,

@@ -29,21 +29,21 @@
 //! | 80 | Valkey 9 | |
 //!
 //! Fields are never written without their time to live: a field that has to expire must not live
-//! for ever. So **a file, or a payload, with such a field has at least version 12**, whatever the
-//! setting is, and an older server refuses it with an error. All other things that a lower version
-//! lacks are derived data.
+//! for ever. So **a file, or a payload, with a field that has a time to live has at least version
+//! 12**, whatever the setting is, and an older server refuses it with an error. All other data that
+//! a lower version lacks can be derived again.
 //!
 //! Versions 12 to 79 are Redis's, and versions from 80 on are Valkey's. Redis and Valkey use value
 //! type 22 for different things, so the version decides.
 //!
 //! **Reading** covers every type that Redis wrote from 2.0 to 8.6 and Valkey from 7.2 to 9.1. Files
-//! of later versions, up to those that are known to exist, are read, too: only a value of a type
-//! that this server does not have, or of a module, is refused, with its type and key in the error
+//! of later versions that are known to exist are read as well: only a value of a type that this
+//! server does not have, or of a module, is refused, with its type and key in the error
 //! ([`foreign`]). With `rdb-skip-unknown` such a value is left out and counted instead. The ids of
 //! producers in a stream (Redis 8.6, XADD IDMP) are always left out. A file that begins with `VCS`
 //! is compressed as a whole ([`compressed`]).
 //!
-//! **Invariant:** a saved file loads to an equal data set, whatever its encodings
+//! **Invariant:** a saved file loads to an equal data set, whatever the encodings of its values
 //! (`tests::what_is_saved_loads`).
 //! **Invariant:** no bytes make the reader panic, or allocate more than a small multiple of their
 //! uncompressed size (`tests::damaged_payloads_are_refused`).
@@ -93,9 +93,10 @@ pub struct Position {
 }
 
 impl Position {
-    /// The position of the server's data set in the replication history. There is none in three
-    /// cases: without a backlog, since no replica could continue; within a transaction, whose
-    /// changes are not in the stream yet; and while the data of a replica belong to no history.
+    /// The position of the server's data set in the replication history. The result is `None` in
+    /// three cases: without a backlog, since no replica could continue; within a transaction, whose
+    /// changes are not in the replication stream yet; and while the data of a replica belong to no
+    /// history.
     pub fn of(server: &Server) -> Option<Position> {
         Self::offset_and_db(server).map(|(offset, db)| Position {
             id: server.replication.id.clone(),
@@ -104,7 +105,7 @@ impl Position {
         })
     }
 
-    /// The offset and the database of [`Position::of`].
+    /// The offset and the selected database of the position that [`Position::of`] returns.
     pub fn offset_and_db(server: &Server) -> Option<(u64, u32)> {
         let replication = &server.replication;
         let settled = server.nesting == 0 && server.propagation.is_idle();
@@ -117,67 +118,68 @@ impl Position {
         has_position.then(|| (replication.stream.end(), db))
     }
 
-    /// Continues the history at this position, which is that of the server's data set.
+    /// Continues the replication history at this position, which the server's data set has.
     pub fn resume(&self, server: &mut Server) {
         let new_id = server.rng.hex(40);
         replication::resume(server, &self.id, self.offset, self.db, new_id);
     }
 }
 
-/// The newest version of Redis whose files are fully understood.
+/// The newest RDB version of Redis all of whose value types this server has.
 pub const VERSION_REDIS_MAX: u32 = 12;
-/// The oldest version that can be written, that of Redis 7.0.
+/// The oldest RDB version that this server can write, the version of Redis 7.0.
 pub const VERSION_REDIS_MIN: u32 = 10;
-/// The newest version of Redis whose files are read, unless a value's type is unknown: 13 is Redis
-/// 8.6, 14 is 8.8.
+/// The newest RDB version of Redis that is read, except values of unknown types: version 13 is that
+/// of Redis 8.6, 14 that of 8.8.
 const READ_REDIS_MAX: u32 = 14;
-/// The newest version of Valkey whose files are read, unless a value's type is unknown.
+/// The newest RDB version of Valkey that is read, except values of unknown types.
 const READ_VALKEY_MAX: u32 = 99;
-/// The version of Valkey 9.
+/// The RDB version of Valkey 9, the lowest version of Valkey's own.
 pub const VERSION_VALKEY: u32 = 80;
-/// The first version in which fields may have a time to live.
+/// The first RDB version in which fields of hashes may have a time to live.
 pub const VERSION_FIELD_TTL: u32 = 12;
 
-/// Whether files and payloads of a version are read.
+/// Whether files and payloads of an RDB version are read.
 pub fn is_known_version(version: u32) -> bool {
     (1..=READ_REDIS_MAX).contains(&version) || (VERSION_VALKEY..=READ_VALKEY_MAX).contains(&version)
 }
 
-/// The bytes that stand before a key, or in place of one.
+/// The opcodes of an RDB file: bytes in the place of a value's type that begin a part other than a
+/// key, or an attribute of the next key.
 pub mod opcode {
-    /// Redis 8.10: the fields of compact hashes.
+    /// The names of the fields of compact hashes follow (Redis 8.10).
     pub const HASH_TEMPLATE: u8 = 242;
-    /// Redis 8.6: metadata of modules for the next key.
+    /// Metadata of modules for the next key follow (Redis 8.6).
     pub const KEY_METADATA: u8 = 243;
-    /// Valkey 9: a running slot migration.
+    /// A running move of slots to the server follows (Valkey 9).
     pub const SLOT_IMPORT: u8 = 243;
-    /// Cluster mode: the number of keys of a slot.
+    /// The number of keys of a slot follows (cluster mode).
     pub const SLOT_INFO: u8 = 244;
-    /// The source of a library of functions.
+    /// The source of a library of functions follows.
     pub const FUNCTION2: u8 = 245;
-    /// The source of a library as written by release candidates of Redis 7.0.
+    /// The source of a library follows, in the form of release candidates of Redis 7.0.
     pub const FUNCTION_PRE_GA: u8 = 246;
-    /// Data of a module, outside of keys.
+    /// Data of a module that belong to no key follow.
     pub const MODULE_AUX: u8 = 247;
-    /// The idle time of the next key.
+    /// The idle time of the next key follows, in seconds.
     pub const IDLE: u8 = 248;
-    /// The LFU counter of the next key.
+    /// The LFU counter of the next key follows.
     pub const FREQ: u8 = 249;
-    /// A name and a value about the file.
+    /// The name and the value of an AUX field follow.
     pub const AUX: u8 = 250;
-    /// The number of keys of the database.
+    /// The number of keys of the database follows, and how many of them have a time to live.
     pub const RESIZEDB: u8 = 251;
-    /// The expiry time of the next key in milliseconds.
+    /// The expiry time of the next key follows, in milliseconds.
     pub const EXPIRETIME_MS: u8 = 252;
-    /// The expiry time of the next key in seconds.
+    /// The expiry time of the next key follows, in seconds.
     pub const EXPIRETIME: u8 = 253;
-    /// The number of the database.
+    /// The number of the database of the next keys follows.
     pub const SELECTDB: u8 = 254;
-    /// The end of the file.
+    /// The end of the data set; only the checksum follows.
     pub const EOF: u8 = 255;
 }
 
-/// The types of values and their encodings.
+/// The bytes in an RDB that state the type of a value together with its encoding.
 pub mod kind {
     /// A string.
     pub const STRING: u8 = 0;
@@ -248,7 +250,7 @@ pub mod kind {
     /// Redis 8.10: a compact hash as values.
     pub const COMPACT: u8 = 32;
 
-    /// Whether a byte is the type of a value, and neither an opcode nor unknown.
+    /// Whether a byte is a known type of a value, and no opcode.
     pub fn is_known(kind: u8) -> bool {
         matches!(kind, STRING..=MODULE_2 | HASH_ZIPMAP..=COMPACT)
     }
@@ -256,15 +258,15 @@ pub mod kind {
 
 /// The two high bits of a length give its size; the bits `11` mean an encoded string.
 mod len {
-    /// The length has 6 bits, in the same byte.
+    /// The length has 6 bits, in the rest of its first byte.
     pub const BITS_6: u8 = 0;
-    /// The length has 14 bits, in this byte and the next one.
+    /// The length has 14 bits, in the rest of its first byte and in the next byte.
     pub const BITS_14: u8 = 1;
-    /// A length of 32 bits follows, big-endian.
+    /// A length of 32 bits follows this byte, big-endian.
     pub const BITS_32: u8 = 0x80;
-    /// A length of 64 bits follows, big-endian.
+    /// A length of 64 bits follows this byte, big-endian.
     pub const BITS_64: u8 = 0x81;
-    /// The string is encoded; the low bits give the encoding.
+    /// No length but an encoded string follows; the low bits of the byte give the encoding.
     pub const ENCODED: u8 = 3;
 }
 
@@ -280,11 +282,11 @@ mod encoded {
     pub const LZF: u8 = 3;
 }
 
-/// The content of a quicklist's nodes.
+/// The two forms of a quicklist's node in an RDB.
 mod container {
-    /// The node has one element, not packed.
+    /// The node has one large element, not packed.
     pub const PLAIN: u64 = 1;
-    /// The node is a listpack.
+    /// The node is a listpack of elements.
     pub const PACKED: u64 = 2;
 }
 
@@ -301,7 +303,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// The limits in the server's settings.
+    /// The limits as the server's settings have them.
     pub fn of(server: &Server) -> Limits {
         Limits {
             hash: HashLimits::of(server),

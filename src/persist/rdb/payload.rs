@@ -15,7 +15,7 @@ use crate::types::{KeyRef, New, Value, kind as entry_kind};
 
 const FOOTER: usize = 2 + 8;
 
-/// The payload of the reply to DUMP.
+/// The payload of a key's value that DUMP replies, in an RDB version of at least `version`.
 pub fn dump(entry: KeyRef, version: u32, compress: bool) -> Vec<u8> {
     let version = version_for(entry, version);
     let mut out = Writer::in_memory();
@@ -35,7 +35,8 @@ fn with_footer(out: Writer, version: u32) -> Vec<u8> {
     bytes
 }
 
-/// The payload of the reply to FUNCTION DUMP, with each library in the form of a file.
+/// The payload that FUNCTION DUMP replies, with each library in the form that it has in an RDB
+/// file.
 pub fn dump_functions<'a>(sources: impl Iterator<Item = &'a [u8]>, version: u32) -> Vec<u8> {
     let mut out = Writer::in_memory();
     let mut encoder = Encoder::new(&mut out, version, false);
@@ -70,12 +71,12 @@ pub fn functions(version: u32, body: &[u8], limits: Limits) -> Result<Vec<Vec<u8
     Ok(sources)
 }
 
-/// Says how a payload is checked.
+/// How strictly the footer (version and checksum) of a payload is checked.
 #[derive(Clone, Copy)]
 pub struct Checks {
-    /// Whether unknown versions are accepted, too.
+    /// Whether payloads of unknown versions are accepted as well.
     pub any_version: bool,
-    /// Whether the checksum is ignored.
+    /// Whether the checksum of a payload is ignored.
     pub skip_checksum: bool,
 }
 
@@ -130,7 +131,7 @@ pub fn restore<R>(
     Ok(store(entry_kind_of(&value), New::Obj(value)))
 }
 
-/// The kind byte for the entry of a loaded value.
+/// The byte for the type of a loaded value in the entry of its key.
 pub fn entry_kind_of(value: &Value) -> u8 {
     match value {
         Value::Str(_) => entry_kind::RAW,
@@ -142,7 +143,7 @@ pub fn entry_kind_of(value: &Value) -> u8 {
     }
 }
 
-/// Logs a fault, since the client gets the same error for any fault.
+/// Logs why a payload of RESTORE is faulty, since the client gets the same error for any fault.
 pub fn log_fault(fault: &Fault) {
     log::warn!("Error restoring a payload: {fault}");
 }

@@ -7,7 +7,8 @@
 //!        | fsync of the folder         the name is on disk
 //! ```
 //!
-//! The save only reads the keyspace, since a forked child shares its memory with the parent.
+//! The save only reads the keyspace, since a write in a forked child would copy a page that it
+//! shares with the parent.
 //!
 //! **Invariant:** a failed save leaves the last snapshot unchanged, and no temporary file.
 
@@ -27,27 +28,28 @@ use crate::sys::{self, signals};
 use crate::texts::Words;
 use crate::types::KeyRef;
 
-/// The number of bytes after which the kernel starts to write, with `rdb-save-incremental-fsync`,
-/// so that the fsync at the end is short.
+/// With `rdb-save-incremental-fsync`, the number of bytes after which the kernel is asked to write
+/// them to the disk, so that the fsync at the end is short.
 const AUTOSYNC_BYTES: u64 = 4 << 20;
 
-/// The options of a save.
+/// The options of a save of the data set in the format RDB.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SaveOptions {
-    /// The version of the format, 10 to 80. Fields with a time to live raise the version to 12: see
-    /// the header of `persist::rdb`.
+    /// The RDB version, 10 to 80. Fields with a time to live raise the version to 12: see the
+    /// header of `persist::rdb`.
     pub version: u32,
     pub contents: Contents,
-    /// Whether a CRC is written at the end, instead of zeros.
+    /// Whether a CRC is written at the end of the file, instead of zeros.
     pub checksum: bool,
     pub compress: bool,
-    /// Whether the file is the base of an AOF.
+    /// Whether the file is written as the base of an AOF.
     pub aof_base: bool,
-    /// The position of the data set in a replication history, if it has one.
+    /// The position of the data set in a replication history, which the file states; `None` if the
+    /// data set has no position.
     pub position: Option<Position>,
 }
 
-/// Says which parts of a data set are written.
+/// Which parts of a data set are written: keys, functions, or both.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Contents {
     pub keys: bool,
@@ -75,7 +77,8 @@ impl SaveOptions {
         }
     }
 
-    /// The version in which the data set is written.
+    /// The RDB version in which the data set is written: `version`, or the first version with times
+    /// to live of fields, if a field has one.
     fn version_for(&self, server: &Server) -> u32 {
         let volatile = server
             .data
@@ -90,7 +93,7 @@ impl SaveOptions {
     }
 }
 
-/// Writes the data set, or parts of it.
+/// Writes the data set, or the parts that `options` selects, in the format RDB to `sink`.
 pub fn write_data_set(
     server: &Server,
     sink: &mut dyn Write,
@@ -144,13 +147,14 @@ fn write_pieces(
 /// The random bytes that end a stream whose length is not known at its beginning.
 pub type EofMark = [u8; 40];
 
-/// The size of the pieces for replicas. A replica that gets no bytes for `repl-timeout` gives up,
-/// so a slow child should not collect much: a quarter of a pipe's capacity, and less with
-/// `rdb-key-save-delay`.
+/// The number of bytes after which the snapshot for a replica is passed on; with
+/// `rdb-key-save-delay`, fewer. A replica that gets no bytes for `repl-timeout` gives up, so a slow
+/// child must not collect many bytes. 64 KB are a quarter of a pipe's capacity.
 const STREAM_PIECE: usize = 64 * 1024;
 const SLOW_STREAM_PIECE: usize = 16 * 1024;
 
-/// Writes the data set in the form for replicas: `$EOF:<mark>`, the RDB, the mark.
+/// Writes the data set in the form for replicas of a diskless sync: `$EOF:<mark>`, the RDB, the
+/// mark.
 pub fn write_stream(
     server: &Server,
     sink: &mut dyn Write,
@@ -167,7 +171,7 @@ pub fn write_stream(
     sink.write_all(mark)
 }
 
-/// A sink that counts its bytes.
+/// A writer that counts its bytes as progress of the save.
 struct Metered<'a, 'p> {
     to: &'a mut dyn Write,
     meter: Meter<'p>,
@@ -211,9 +215,9 @@ fn write_aux_fields(server: &Server, out: &mut Encoder, options: &SaveOptions) -
     }
 }
 
-/// Writes the slots that this node imports, whose keys still belong to another node. Versions
-/// before Valkey 9 have no form for them, so they are written as an AUX field that other servers
-/// ignore.
+/// Writes the slots that this node imports, whose keys still belong to another node. RDB versions
+/// before Valkey 9 have no form for such slots, so the slots are written as an AUX field that other
+/// servers ignore.
 fn write_slot_imports(server: &Server, out: &mut Encoder, version: u32) -> io::Result<()> {
     let Some(member) = &server.cluster else {
         return Ok(());
@@ -237,8 +241,8 @@ fn write_slot_imports(server: &Server, out: &mut Encoder, version: u32) -> io::R
     Ok(())
 }
 
-/// The name of the AUX field of a slot import. The field's value is the import's name and its
-/// ranges, as `0-5 7-7`.
+/// The name of the AUX field that describes a move of slots to this server. The value of the AUX
+/// field `slot-import` is the name of the move and its ranges, as `0-5 7-7`.
 pub const SLOT_IMPORT_FIELD: &[u8] = b"slot-import";
 
 fn write_db(server: &Server, out: &mut Encoder, db: &Db, meter: Meter) -> io::Result<()> {
@@ -260,7 +264,8 @@ fn write_db(server: &Server, out: &mut Encoder, db: &Db, meter: Meter) -> io::Re
     walk.break_value().map_or(Ok(()), Err)
 }
 
-/// An attribute of a key's last use, which depends on the eviction policy.
+/// What is saved about the last use of keys, which depends on the eviction policy: nothing, idle
+/// times or LFU counters.
 enum Use<'a> {
     Nothing,
     Idle(&'a Server),
@@ -325,18 +330,18 @@ impl Write for Syncing<'_> {
     }
 }
 
-/// The name of the file that a process writes during a save.
+/// The path of the file that the process `pid` writes during a save.
 fn temp_file(pid: u32) -> PathBuf {
     PathBuf::from(format!("temp-{pid}.rdb"))
 }
 
-/// Removes the file of a child that did not finish its save.
+/// Removes the temporary file of a child that did not finish its save.
 pub fn remove_temp_file(pid: u32) {
-    // The child may not have created the file.
+    // An error is ignored, as the child may not have created the file.
     let _ = std::fs::remove_file(temp_file(pid));
 }
 
-/// Saves to `dbfilename`. An error is logged and returned.
+/// Saves the data set to the file `dbfilename`. An error is logged and returned.
 pub fn save_file(server: &Server, options: &SaveOptions, meter: Meter) -> io::Result<()> {
     let temp = temp_file(std::process::id());
     let target = server.config.dbfilename.as_path().to_path_buf();

@@ -30,7 +30,7 @@ fn server() -> Server {
     Server::new(Config::default(), Vec::new())
 }
 
-/// The value of a generated key.
+/// The generated value of a key, from which a value of the server is built.
 #[derive(Clone, Debug)]
 enum Made {
     Str(Vec<u8>),
@@ -38,7 +38,8 @@ enum Made {
     Set(Vec<Vec<u8>>),
     Zset(Vec<(Vec<u8>, f64)>),
     Hash(Vec<(Vec<u8>, Vec<u8>, Option<i64>)>),
-    /// A stream: the number of entries, of which some are deleted and some are read by a group.
+    /// A stream: its number of entries, the ID up to which every second entry is deleted, and the
+    /// number of entries that a group has read.
     Stream(u64, u64, u64),
 }
 
@@ -176,7 +177,7 @@ fn load_into(
     result
 }
 
-/// The expiry times of all fields, which a digest leaves out.
+/// The expiry times of all fields of hashes, which the digest of a data set leaves out.
 fn field_times(server: &Server) -> Vec<(Vec<u8>, Vec<u8>, i64)> {
     let mut times = Vec::new();
     for entry in server.data.dbs.iter().flat_map(|db| db.keys.iter()) {
@@ -286,7 +287,7 @@ const CHECKS: Checks = Checks {
     skip_checksum: false,
 };
 
-/// Restores a value from its type byte and bytes, as written by a version of Redis.
+/// Restores the key `k` from a type byte and the bytes of a value, in the given RDB version.
 fn restore(server: &mut Server, version: u32, body: &[u8]) -> decode::Result<()> {
     let limits = Limits::of(server);
     payload::restore(version, body, limits, &mut 0, |kind, value| {
@@ -344,8 +345,8 @@ fn the_first_formats_are_read() {
 
 #[test]
 fn type_22_is_what_the_version_says() {
-    // The order in Valkey 9 is field, value, time; in Redis 7.4 before its release it is time,
-    // field, value.
+    // In Valkey 9, a field of a hash is stored as field, value, time; in Redis 7.4 before its
+    // release, as time, field, value.
     let at = LATER.to_le_bytes();
     let valkey = [b"\x16\x01\x01f\x01v", &at[..]].concat();
     let redis = [
@@ -479,16 +480,16 @@ fn an_unknown_version_or_signature_is_refused() {
     assert_eq!(entry_kind::type_of(entry_kind::HASH) as u8, kind::HASH);
 }
 
-/// Older versions of Redis could write a wrong number of entries after deletions. A file with such
-/// a stream loads, and its entries are counted again; a client's payload with such a stream is
-/// refused.
+/// Older versions of Redis could write a wrong number of entries after deletions. A file with a
+/// wrong number of stream entries loads, and the entries are counted again; a client's payload with
+/// a wrong number is refused.
 #[test]
 fn a_stream_that_lost_count_is_counted_anew_unless_a_client_sent_it() {
     let mut server = server();
     store(&mut server, 0, b"s", &Made::Stream(5, 2, 0), false);
     let right = data_set(&server);
-    // The numbers are the length, the last ID and the first ID: the first of five entries is
-    // deleted.
+    // The five bytes are the stream's length, its last ID and its first ID: the first of five
+    // entries is deleted.
     let (written, wrong) = ([4, 5, 1, 2, 2], [9, 5, 1, 2, 2]);
     let damage = |bytes: &[u8]| {
         let mut bytes = bytes.to_vec();
@@ -517,11 +518,11 @@ fn a_stream_that_lost_count_is_counted_anew_unless_a_client_sent_it() {
     let restored = |limits| payload::restore(version, &body, limits, &mut 0, |_, _| ());
     let refused = restored(of_client);
     assert!(matches!(refused, Err(decode::Fault::Corrupt(_))));
-    // The server's own AOF is a file as well.
+    // Without `sanitize`, as for a RESTORE in the server's own AOF, the payload is accepted.
     assert!(restored(Limits::of(&server)).is_ok());
 }
 
-/// A server with a key, a hash with a volatile field, and a function.
+/// A server with a string, a hash with a field that has a time to live, and a function.
 fn server_with_everything() -> Server {
     let mut server = server();
     store(&mut server, 3, b"key", &Made::Str(b"value".to_vec()), false);
@@ -541,8 +542,8 @@ fn parts_of_a_data_set_are_saved_alone() {
             ..SaveOptions::of(&server)
         };
         let file = saved_with(&server, &options);
-        // Without the hash there is no field with a time to live that an old reader would keep for
-        // ever.
+        // Without the hash, the file has no field with a time to live, so the file needs no higher
+        // version.
         assert_eq!(version_of(&file), if keys { 12 } else { 11 });
         let (loaded, counts) = load(&file);
         assert_eq!(counts.expect("whole").counts.loaded, 2 * u64::from(keys));

@@ -1,5 +1,5 @@
-//! Sends the data set to replicas without a file: a child writes the data set while the parent
-//! serves.
+//! Sends the data set to replicas without a file: a child writes the data set to a pipe or to
+//! sockets while the parent serves clients.
 //!
 //! ```text
 //!   through_pipe   child ─> pipe ─> parent ─> sockets of the replicas    the parent paces: the slowest one decides
@@ -9,8 +9,9 @@
 //! By the pipe or by its socket, a replica gets `$EOF:<mark>`, the RDB and the mark
 //! (`save::write_stream`).
 //!
-//! A socket that accepts no bytes for a time, or is closed, is given up; all other sockets get the
-//! rest. [`child::Outcome::failed_sockets`] has the sockets that were given up.
+//! A replica's socket that accepts no bytes for a time, or is closed, is given up; all other
+//! sockets get the rest of the data set. [`child::Outcome::failed_sockets`] names the sockets that
+//! were given up.
 
 use std::io::{self, PipeReader, Write};
 use std::os::fd::RawFd;
@@ -24,15 +25,18 @@ use crate::persist::child::{self, ChildKind, Job, Meter, Pipe, Target};
 use crate::state::Server;
 use crate::sys;
 
-/// The maximum number of sockets of a transfer, since their results are bits of one number.
+/// The maximum number of replicas' sockets to which one child sends, since the results of the
+/// sockets are the bits of one number.
 pub const SOCKETS_MAX: usize = 64;
 
-/// The capacity of the pipe. The child sleeps when the pipe is full, the parent when it is empty;
-/// on a busy machine each change between the two takes much longer than the transfer of the bytes.
+/// The capacity in bytes of the pipe from the child. The child sleeps when the pipe is full, the
+/// parent when the pipe is empty; on a busy machine each switch between child and parent takes much
+/// longer than the transfer of the bytes.
 pub const PIPE_BYTES: usize = 256 * 1024;
 
 /// Forks a child that sends the data set through a pipe. The pipe is non-blocking and ends with the
-/// child; bytes that remain in it must be read, too. If the caller drops the pipe, the child ends.
+/// child; after the child's end, bytes that remain in the pipe must still be read. If the caller
+/// drops the pipe, the child ends.
 ///
 /// The callers of this function and of [`to_sockets`] have checked that there is no other child.
 /// [`child::ReplicationHooks`] reports the child's result.
@@ -43,17 +47,17 @@ pub fn through_pipe(server: &mut Server, options: &SaveOptions) -> io::Result<Pi
     let mark = eof_mark(server);
     let mut from_child = Some(from_child);
     start(server, &[], |server, meter, _| {
-        // The child must not hold the reading end: otherwise the child would not notice that the
-        // parent has closed its own reading end.
+        // The child closes its copy of the pipe's reading end: otherwise the child would not notice
+        // that the parent has closed the reading end.
         drop(from_child.take());
         write_stream(server, &mut to_parent, &mark, options, meter)
     })?;
     from_child.ok_or_else(|| io::ErrorKind::BrokenPipe.into())
 }
 
-/// Forks a child that sends the data set to these connections, at most [`SOCKETS_MAX`]. The clients
-/// have lent the connections, which are closed with the transfer. A connection that accepts no
-/// bytes for `timeout` is given up.
+/// Forks a child that sends the data set to the connections of replicas, at most [`SOCKETS_MAX`].
+/// The parent drops the connections in `sockets` after the fork, so that only the child writes to
+/// them. A connection that accepts no bytes for `timeout` is given up.
 pub fn to_sockets(
     server: &mut Server,
     sockets: Vec<Connection>,
@@ -111,12 +115,12 @@ fn eof_mark(server: &mut Server) -> EofMark {
     mark
 }
 
-/// The connections of a transfer. All connections get the same bytes, while at least one connection
-/// is left.
+/// A writer to the connections of several replicas. All connections get the same bytes; a write
+/// fails when no connection is left.
 struct Sockets<F> {
-    /// The connections; `None` stands for a connection that was given up.
+    /// The connections to the replicas; `None` stands for a connection that was given up.
     all: Vec<Option<Connection>>,
-    /// The time for which a socket may accept no bytes.
+    /// The time for which a socket may accept no bytes before it is given up.
     timeout: Duration,
     failed: F,
 }
@@ -157,7 +161,7 @@ impl<F: Fn(usize)> Write for Sockets<F> {
     }
 }
 
-/// Sends all bytes. Fails if the socket accepts no bytes for `timeout`.
+/// Sends all bytes through a connection. Fails if the socket accepts no bytes for `timeout`.
 pub fn write_within(conn: &mut Connection, mut bytes: &[u8], timeout: Duration) -> io::Result<()> {
     while !bytes.is_empty() {
         let sent = conn.write(bytes)?;
@@ -201,7 +205,7 @@ mod tests {
         server
     }
 
-    /// Runs until the child has ended; the hook stores the child's result.
+    /// Waits until the child has ended. Returns its exit status and the sockets that failed.
     fn outcome(server: &mut Server) -> (Exit, u64) {
         use std::cell::Cell;
         thread_local!(static ENDED: Cell<Option<(Exit, u64)>> = const { Cell::new(None) });
@@ -219,7 +223,7 @@ mod tests {
         ENDED.take().expect("the hook was called")
     }
 
-    /// Checks the framing: `$EOF:<mark>`, the RDB, the mark.
+    /// Checks that the bytes sent to a replica are `$EOF:<mark>`, an RDB, and the mark.
     fn check_framing(bytes: &[u8]) {
         let rest = bytes.strip_prefix(b"$EOF:").expect("the announcement");
         let (mark, rest) = rest.split_at(40);

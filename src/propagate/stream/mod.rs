@@ -1,10 +1,10 @@
-//! The replication stream: the bytes that replicas are sent, held once for all of them.
+//! The replication stream: the bytes that replicas are sent, stored once for all replicas.
 //!
-//! **Problem.** Replicas read the same bytes, each at its own pace; they may disconnect and
+//! **Problem.** Replicas read the same bytes, each at its own pace; replicas may disconnect and
 //! continue later where they stopped, and must not make each command more expensive. So propagated
-//! commands are appended once to a queue of blocks, and a replica is a cursor in it. The most
-//! recent bytes are kept even without a cursor: the backlog, from which a returning replica
-//! continues.
+//! commands are appended once to a queue of blocks, and the position of each replica is a cursor in
+//! the queue. The most recent bytes are kept even without a cursor: they are the backlog, from
+//! which a returning replica continues.
 //!
 //! ```text
 //!   first_offset                                                     end
@@ -20,20 +20,20 @@
 //! appended to it, so `writev` can send it without a copy. A command may be split between two
 //! blocks.
 //!
-//! **Costs.** Append: one comparison and one `memcpy`; every 16..64 KB an allocation. A cursor:
-//! nothing until it is read; attaching is a binary search, reading and moving on are O(1) for each
-//! block. Trimming frees at most [`TRIM_MAX`] blocks in one call, so a replica that leaves with
-//! gigabytes unread does not stop the loop.
+//! **Costs.** Append: one comparison and one `memcpy`; every 16..64 KB an allocation. A cursor
+//! costs nothing until it is read; attaching a cursor is a binary search, reading and moving on are
+//! O(1) for each block. Trimming frees at most [`TRIM_MAX`] blocks in one call, so a replica that
+//! leaves with gigabytes unread does not stop the loop.
 //!
 //! **Invariant:** blocks follow each other without gap, a block is empty only if it is the only
-//! one, and the last one ends at `end`.
-//! **Invariant:** `readers` of all blocks add up to the attached cursors, and `memory` is what the
-//! blocks hold. Builds with debug assertions check these sums whenever a block is added or dropped
-//! (`check`).
+//! block, and the last block ends at `end`.
+//! **Invariant:** the `readers` of all blocks add up to the number of attached cursors, and
+//! `memory` is the sum of the blocks' memory. Builds with debug assertions check these sums
+//! whenever a block is added or dropped (`check`).
 //!
 //! **Rejected.** A ring buffer of `backlog_size` bytes: the bytes for a slower replica would have
-//! to be copied before they are overwritten. A count of references in each block (`Arc`, `Rc`):
-//! there is only one owner, and a cursor from before a restart of the stream would keep its blocks
+//! to be copied before they are overwritten. A count of references in each block (`Arc`, `Rc`): a
+//! block has only one owner, and a cursor from before a restart of the stream would keep its blocks
 //! for ever. An index tree over offsets, as Redis has: block starts are sorted already. One
 //! allocation for each command: 60 bytes of overhead for a command of 60 bytes. A common buffer
 //! with the AOF: see `propagate`.
@@ -44,7 +44,8 @@ use std::io::IoSlice;
 use super::sink;
 use super::unit::{Output, Unit, select};
 
-/// The size of a block is a sixteenth of the backlog, within these bounds.
+/// The least size of a block of the stream, in bytes. A block has a sixteenth of the backlog's
+/// size, between `BLOCK_MIN` and `BLOCK_MAX`.
 const BLOCK_MIN: u64 = 16 << 10;
 const BLOCK_MAX: u64 = 64 << 10;
 /// The maximum number of blocks that one call of [`Stream::trim`] frees.
@@ -54,11 +55,11 @@ const TRIM_MAX: usize = 64;
 pub const START_MAX: u64 = 1 << 62;
 
 struct Block {
-    /// The offset of the first byte.
+    /// The offset in the stream of the block's first byte.
     start: u64,
     /// The bytes of the block, which never grow beyond the initial capacity.
     bytes: Vec<u8>,
-    /// The number of cursors in this block.
+    /// The number of cursors whose position is in this block.
     readers: u32,
 }
 
@@ -84,13 +85,13 @@ impl Block {
     }
 }
 
-/// A position in the stream; the bytes from there to the end are kept. A cursor must be given back
-/// by [`Stream::detach`]: if it is dropped, its block is never freed.
+/// The position of a reader in the stream; the bytes from the cursor to the end are kept. A cursor
+/// must be given back by [`Stream::detach`]: if it is dropped, its block is never freed.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Cursor {
     offset: u64,
-    /// The number of the cursor's block, counted from the first block ever.
+    /// The number of the cursor's block, counted from the first block that the stream ever had.
     block: u64,
 }
 
@@ -101,7 +102,8 @@ impl Cursor {
     }
 }
 
-/// A cursor that is kept for a client that will take it over ([`Stream::claim`]).
+/// A cursor that keeps a part of the stream for a replica's second connection, which will take the
+/// cursor over ([`Stream::claim`]).
 struct Pin {
     id: u64,
     cursor: Cursor,
@@ -111,29 +113,32 @@ struct Pin {
 /// The replication stream.
 #[derive(Default)]
 pub struct Stream {
-    /// Empty if the stream is closed; appended bytes are then not kept.
+    /// The blocks of the stream; empty if the stream is closed, since appended bytes are then not
+    /// kept.
     blocks: VecDeque<Block>,
-    /// The number of the first block.
+    /// The number of the first block that is kept, counted from the first block that the stream
+    /// ever had.
     first_block: u64,
-    /// The offset behind the last byte.
+    /// The offset behind the last byte of the stream.
     end: u64,
-    /// The database of the last command; `None`: the next command is preceded by SELECT.
+    /// The database that is selected at the end of the stream; `None` if the next command must be
+    /// preceded by SELECT.
     selected_db: Option<u32>,
     backlog_size: u64,
-    /// The memory of the blocks, their unused capacity included.
+    /// The memory of the blocks in bytes, their unused capacity included.
     memory: usize,
-    /// The number of attached cursors, those of pins included.
+    /// The number of attached cursors, the cursors of pins included.
     cursors: usize,
     pins: Vec<Pin>,
 }
 
-/// The offset at which a stream should begin exceeds [`START_MAX`].
+/// The error of a stream that was to begin at an offset above [`START_MAX`].
 #[derive(Debug, PartialEq, Eq)]
 pub struct OffsetTooLarge;
 
-/// Opening, closing and trimming the stream, and its sizes.
+/// Opens, closes and trims the stream, and returns its sizes.
 impl Stream {
-    /// Whether appended bytes are kept.
+    /// Whether the stream is open: whether it keeps the bytes that are appended.
     pub fn is_open(&self) -> bool {
         !self.blocks.is_empty()
     }
@@ -148,7 +153,8 @@ impl Stream {
         }
     }
 
-    /// Closes the stream and drops its bytes. The offset stays; cursors and pins are lost.
+    /// Closes the stream and drops its bytes. The offset of the end stays; cursors and pins can't
+    /// be used any more.
     pub fn close(&mut self) {
         self.first_block += self.blocks.len() as u64;
         self.blocks = VecDeque::new();
@@ -156,8 +162,9 @@ impl Stream {
         (self.memory, self.cursors) = (0, 0);
     }
 
-    /// Continues at another offset, without earlier bytes, because another history begins or the
-    /// offset jumps. Cursors and pins are lost. Fails if `offset` exceeds [`START_MAX`].
+    /// Continues the stream at another offset, without earlier bytes, because another history
+    /// begins or the offset jumps. Cursors and pins can't be used any more. Fails if `offset`
+    /// exceeds [`START_MAX`].
     pub fn restart_at(&mut self, offset: u64) -> Result<(), OffsetTooLarge> {
         if offset > START_MAX {
             return Err(OffsetTooLarge);
@@ -177,24 +184,25 @@ impl Stream {
         self.end
     }
 
-    /// The offset of the first byte that is kept.
+    /// The offset of the first byte of the stream that is kept.
     fn first_offset(&self) -> u64 {
         self.blocks.front().map_or(self.end, |first| first.start)
     }
 
-    /// The number of the first byte that is kept, counted from 1 as in INFO and PSYNC; 0 if the
-    /// stream is closed.
+    /// The number of the first byte of the stream that is kept, counted from 1 as in INFO and
+    /// PSYNC; 0 if the stream is closed.
     pub fn first_byte_offset(&self) -> u64 {
         self.blocks.front().map_or(0, |first| first.start + 1)
     }
 
-    /// The number of bytes that are kept: INFO's `repl_backlog_histlen`. The number exceeds the
-    /// backlog's size while a slow cursor needs more bytes.
+    /// The number of bytes of the stream that are kept: INFO's `repl_backlog_histlen`. The number
+    /// exceeds the backlog's size while a slow cursor needs more bytes.
     pub fn histlen(&self) -> u64 {
         self.end - self.first_offset()
     }
 
-    /// The number of bytes at the end that are kept without cursors.
+    /// The number of bytes at the end of the stream that are kept even if no replica needs them:
+    /// `repl-backlog-size`.
     pub fn backlog_size(&self) -> u64 {
         self.backlog_size
     }
@@ -205,7 +213,7 @@ impl Stream {
         self.backlog_size = size;
     }
 
-    /// The memory of all blocks: INFO's `mem_total_replication_buffers`.
+    /// The memory of all blocks of the stream: INFO's `mem_total_replication_buffers`.
     pub fn memory(&self) -> usize {
         let free = self.blocks.capacity() - self.blocks.len();
         self.memory + free * size_of::<Block>()
@@ -244,7 +252,7 @@ impl Stream {
                 self.memory -= first.memory();
             }
         }
-        // After a slow replica has left, the list of blocks is shrunk, too.
+        // After a slow replica has disconnected, the list of blocks is shrunk as well.
         if self.blocks.capacity() / 4 > self.blocks.len() {
             self.blocks.shrink_to(2 * self.blocks.len());
         }
@@ -265,7 +273,7 @@ impl Stream {
         self.blocks.push_back(block);
     }
 
-    /// Checks the invariants.
+    /// Checks the invariants of the stream, in builds with debug assertions.
     fn check(&self) {
         if !cfg!(debug_assertions) {
             return;
@@ -287,9 +295,10 @@ impl Stream {
     }
 }
 
-/// Appending bytes, commands and units to the stream.
+/// Appends bytes and commands to the stream.
 impl Stream {
-    /// Appends bytes unchanged: a part of a command, or the bytes of a primary.
+    /// Appends bytes to the stream unchanged: a part of a command, or bytes that this replica has
+    /// received from its primary.
     #[inline]
     pub fn append(&mut self, bytes: &[u8]) {
         match self.blocks.back_mut() {
@@ -319,7 +328,7 @@ impl Stream {
         self.check();
     }
 
-    /// Appends one command for a database.
+    /// Appends one command, which changes database `db`; SELECT precedes the command if needed.
     #[inline]
     pub fn command(&mut self, db: u32, bytes: &[u8]) {
         if self.selected_db != Some(db) {
@@ -329,25 +338,27 @@ impl Stream {
         self.append(bytes);
     }
 
-    /// Appends the commands of a unit that are for replicas.
+    /// Appends the commands of a unit (commands that are propagated together) that are for
+    /// replicas.
     pub fn unit(&mut self, unit: &Unit, atomic: bool) {
         let mut selected_db = self.selected_db;
         unit.encode(sink::REPLICAS, atomic, &mut selected_db, self);
         self.selected_db = selected_db;
     }
 
-    /// Lets the next command be preceded by SELECT, for a reader that has not read earlier
-    /// commands.
+    /// Makes SELECT precede the next command, for a replica that has not received earlier commands.
     pub fn forget_db(&mut self) {
         self.selected_db = None;
     }
 
-    /// Sets the selected database after bytes of a primary were appended.
+    /// Sets the database that is selected at the end of the stream, after bytes of a primary were
+    /// appended.
     pub fn set_selected_db(&mut self, db: u32) {
         self.selected_db = Some(db);
     }
 
-    /// The database that is selected at the end of the stream.
+    /// The database that is selected at the end of the stream; `None` if the next command will be
+    /// preceded by SELECT.
     pub fn selected_db(&self) -> Option<u32> {
         self.selected_db
     }
@@ -359,9 +370,9 @@ impl Output for Stream {
     }
 }
 
-/// Reading the stream by cursors.
+/// Reads the stream by cursors.
 impl Stream {
-    /// A cursor at this offset, if the bytes from there on are kept.
+    /// Creates a cursor at `offset`; `None` if the stream does not keep the bytes from there on.
     pub fn attach(&mut self, offset: u64) -> Option<Cursor> {
         if !self.is_open() || offset < self.first_offset() || offset > self.end {
             return None;
@@ -384,8 +395,8 @@ impl Stream {
         }
     }
 
-    /// Whether the stream was closed or restarted since the cursor was attached: the cursor can't
-    /// be read any more.
+    /// Whether a cursor can't be read any more, because the stream was closed or restarted since
+    /// the cursor was attached.
     pub fn is_lost(&self, cursor: &Cursor) -> bool {
         self.index(cursor).is_none()
     }
@@ -396,13 +407,14 @@ impl Stream {
         (at < self.blocks.len()).then_some(at)
     }
 
-    /// The number of bytes between a cursor and the end, for the output limits of replicas.
+    /// The number of bytes between a cursor and the end of the stream, for the output limits of
+    /// replicas.
     pub fn lag(&self, cursor: &Cursor) -> u64 {
         self.end.saturating_sub(cursor.offset)
     }
 
-    /// The bytes behind a cursor, at most `limit` bytes and `out.len()` pieces, straight from the
-    /// blocks. Returns how many of `out` were set.
+    /// Sets `out` to the bytes of the stream behind a cursor, at most `limit` bytes, straight from
+    /// the blocks. Returns how many elements of `out` were set.
     pub fn io_slices<'a>(
         &'a self,
         cursor: &Cursor,
@@ -430,7 +442,7 @@ impl Stream {
         n
     }
 
-    /// Moves a cursor forwards by `n` bytes that have been read.
+    /// Moves a cursor forwards by `n` bytes that have been sent.
     pub fn advance(&mut self, cursor: &mut Cursor, n: usize) {
         let Some(from) = self.index(cursor) else {
             return;
@@ -449,7 +461,8 @@ impl Stream {
     }
 }
 
-/// Pins, which keep a part of the stream for a client that will request it soon.
+/// Pins, which keep a part of the stream for a replica that will request it soon over a second
+/// connection.
 impl Stream {
     /// Keeps the bytes from `offset` on for the client that claims them by `id`, until `until_ms`.
     /// Returns false if the stream does not have the bytes from `offset` on.
@@ -465,7 +478,7 @@ impl Stream {
         true
     }
 
-    /// The cursor that was pinned with this `id`.
+    /// Removes the pin with the id `id` and returns its cursor.
     pub fn claim(&mut self, id: u64) -> Option<Cursor> {
         let at = self.pins.iter().position(|pin| pin.id == id)?;
         Some(self.pins.swap_remove(at).cursor)
@@ -479,7 +492,7 @@ impl Stream {
         existed
     }
 
-    /// Sets the time until which a pin is kept.
+    /// Sets the Unix time in milliseconds until which a pin is kept.
     pub fn keep_pin(&mut self, id: u64, until_ms: i64) {
         let is = |pin: &&mut Pin| pin.id == id;
         if let Some(pin) = self.pins.iter_mut().find(is) {
@@ -497,7 +510,8 @@ impl Stream {
         over
     }
 
-    /// The number of bytes between a pin and the end; `None` without a pin of this id.
+    /// The number of bytes between a pin's cursor and the end of the stream; `None` if no pin has
+    /// this id.
     pub fn pin_lag(&self, id: u64) -> Option<u64> {
         let pin = self.pins.iter().find(|pin| pin.id == id)?;
         Some(self.lag(&pin.cursor))

@@ -24,7 +24,7 @@ fn append(stream: &mut Stream, len: usize) {
     stream.append(&bytes);
 }
 
-/// Reads at most `limit` bytes.
+/// Reads at most `limit` bytes of the stream at a cursor, and moves the cursor behind them.
 fn read(stream: &mut Stream, cursor: &mut Cursor, limit: usize) -> Vec<u8> {
     let mut pieces = [IoSlice::new(&[]); 64];
     let n = stream.io_slices(cursor, limit, &mut pieces);
@@ -115,13 +115,14 @@ fn trimming_stops_after_a_bounded_number_of_blocks() {
     stream.detach(cursor);
     let before = stream.histlen();
     assert!(stream.trim(), "there is more");
-    // Memory that is still to be freed must not make `maxmemory` evict keys.
+    // Blocks that are still to be freed count for no replica, and as memory beyond the backlog, so
+    // that they make `maxmemory` evict no keys.
     assert_eq!(stream.memory_for_replicas(), 0);
     assert_eq!(stream.memory_beyond_backlog(), stream.memory() - 16 * KB);
     assert_eq!(before - stream.histlen(), (TRIM_MAX * 16 * KB) as u64);
     while stream.trim() {}
     assert_eq!(stream.histlen(), 16 * KB as u64);
-    // The memory of the list of blocks is freed, too.
+    // The memory of the list of blocks is freed as well.
     assert!(stream.memory() < 34 * KB, "{}", stream.memory());
 }
 
@@ -215,7 +216,8 @@ fn a_command_says_its_database_once() {
     stream.detach(cursor);
 }
 
-/// The naive twin: all bytes ever appended, and the position of each reader.
+/// The naive twin of the stream, by which the test judges it: all bytes that were ever appended,
+/// and the position of each reader.
 #[derive(Default)]
 struct Twin {
     start: u64,
@@ -236,7 +238,7 @@ impl Twin {
 #[derive(Clone, Debug)]
 enum Op {
     Append(usize),
-    /// A reader begins at this fraction of the kept bytes.
+    /// A reader begins at a position that lies this fraction of the kept bytes before the end.
     Attach(f64),
     Pin(f64, i64),
     Read(usize, usize),
@@ -263,15 +265,15 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     proptest::collection::vec(op, 1..120)
 }
 
-/// The stream, its twin, and the cursors of both.
+/// The stream under test, its naive twin, and the cursors in the stream.
 struct Pair {
     stream: Stream,
     twin: Twin,
     cursors: BTreeMap<usize, Cursor>,
     next: usize,
-    /// The expiry time of each pin, and its offset.
+    /// For each pin, the time until which it is kept, and its offset.
     pins: BTreeMap<u64, (i64, u64)>,
-    /// The offset from which on all bytes must be kept.
+    /// The offset from which on the backlog must have all bytes.
     floor: u64,
 }
 
@@ -389,7 +391,7 @@ proptest! {
             pair.apply(op);
             pair.check();
         }
-        // Blocks that are not needed any more are freed.
+        // Without cursors and pins, all blocks before the backlog are freed.
         let keys: Vec<usize> = pair.cursors.keys().copied().collect();
         keys.iter().for_each(|_| pair.apply(Op::Detach(0)));
         pair.apply(Op::Expire(i64::MAX));
