@@ -29,8 +29,8 @@ pub fn request_len(argv: &[&[u8]], sent: Sent) -> u64 {
 }
 
 /// Charges the time and the traffic of a command to its slot. EXEC and a script are charged with
-/// the commands that they run. A script that may use several slots (allow-cross-slot-keys) is
-/// charged with the bytes of its reply only.
+/// the commands that they run. A script that may use several slots (without shebang, or with
+/// allow-cross-slot-keys) is charged with the bytes of its reply only.
 pub fn command(
     server: &mut Server,
     c: &Client,

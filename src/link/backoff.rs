@@ -1,18 +1,19 @@
-//! The waiting time before the next attempt to connect.
+//! The waiting time before the next attempt to connect to another server, after attempts that
+//! failed.
 
 use crate::util::random::Random;
 
 /// The state of an exponential back-off: the waiting time doubles with each failure, up to a
-/// maximum. Half of the time is random, so that the nodes that lost a peer at the same moment do
-/// not all connect again at the same moment.
+/// maximum. Half of the time is random, so that servers that have lost the same peer at the same
+/// moment do not all connect again at the same moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
-    /// Called after a failed attempt. Returns the time to wait, in milliseconds. The first wait is
-    /// at most `first_ms`; no wait is longer than `max_ms`.
+    /// Called after a failed attempt to connect. Returns the time to wait before the next attempt,
+    /// in milliseconds: at most `first_ms` after the first failure, and never more than `max_ms`.
     pub fn next_ms(&mut self, first_ms: u64, max_ms: u64, random: &mut Random) -> u64 {
         let doubled = 1u64.checked_shl(self.failures);
         let bound = doubled.map_or(u64::MAX, |factor| first_ms.saturating_mul(factor));
@@ -22,7 +23,8 @@ impl Backoff {
         bound - half + random.below(half.saturating_add(1))
     }
 
-    /// Called after a successful attempt: the next wait is the first one again.
+    /// Called after a successful attempt to connect: the next failure is counted as the first one
+    /// again.
     pub fn reset(&mut self) {
         self.failures = 0;
     }

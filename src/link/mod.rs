@@ -16,33 +16,37 @@
 //!             └──> Action::Reply { tag, reply }
 //! ```
 //!
-//! An owner creates a [`Plan`]: the *script* of the handshake (a list of [`Step`]s), the timeouts
-//! and the limits. The owner passes events to [`Link::step`] and executes the resulting actions.
-//! The bytes to send are in [`Link::output`], the time of the next [`Event::Tick`] is
-//! [`Link::deadline`]. `networking::link` is an owner with sockets; simulations are owners without.
+//! The owner of a link creates a [`Plan`]: the *script* of the handshake (a list of [`Step`]s,
+//! requests with their expected replies), the timeouts and the limits. The owner passes events to
+//! [`Link::step`] and executes the resulting actions. The bytes to send are in [`Link::output`],
+//! the time of the next [`Event::Tick`] is [`Link::deadline`]. `networking::link` is an owner of
+//! links with sockets; simulations are owners without sockets.
 //!
-//! Requests after the handshake are steps, too ([`Link::push`]). Steps are sent in order and
-//! pipelined. The steps after one with [`Step::wait`] are sent only after its reply has arrived.
-//! Replies arrive in the order of the steps and are identified by their tags.
+//! Requests after the handshake are steps, too ([`Link::push`]). The steps of a link are sent in
+//! order and pipelined. The steps after a step with [`Step::wait`] are sent only after the reply to
+//! this step has arrived. Replies arrive in the order of the steps, and each reply is identified by
+//! the tag of its step.
 //!
-//! **The end of a handshake.** The bytes after the last reply need not be replies: a snapshot may
-//! follow `+FULLRESYNC` in the same read. So with [`Unasked::Keep`], bytes are parsed only while a
-//! reply is due, and [`Link::take_rest`] returns the bytes that were read beyond the last reply.
+//! **The end of a handshake.** The bytes after the last reply of a handshake need not be replies: a
+//! snapshot may follow `+FULLRESYNC` in the same read. So with [`Unasked::Keep`], bytes are parsed
+//! only while a reply is due, and [`Link::take_rest`] returns the bytes that were read beyond the
+//! last reply.
 //!
 //! **Keep-alives.** A line feed between two replies is skipped and restarts the timeout of the
 //! reply: a primary sends line feeds while it prepares a snapshot.
 //!
 //! **Time** is a number of milliseconds that never decreases; its origin does not matter. The
 //! timeout of a reply starts when the reply's request has been sent and the previous reply has
-//! arrived. So a large request that the peer accepts in pieces does not time out.
+//! arrived. So a large request that the peer reads slowly does not time out.
 //!
 //! **Invariant:** each link ends once, with `Failed` or `Closed` as its last action; later events
 //! have no effect.
-//! **Invariant:** the actions do not depend on how the input is split
-//! (`tests::a_handshake_cut_anywhere_is_the_same`).
+//! **Invariant:** the actions of a link do not depend on how the received bytes are split between
+//! reads (`tests::a_handshake_cut_anywhere_is_the_same`).
 //! **Limits:** a line has at most [`LINE_MAX`] bytes, a reply [`Plan::reply_max`], nested
-//! [`DEPTH_MAX`] deep. Replies are those of RESP2; a link never sends HELLO 3. A script is fixed
-//! when it begins: the owner pushes later steps that depend on a reply.
+//! [`DEPTH_MAX`] deep. Replies are those of RESP2; a link never sends HELLO 3. The script of a
+//! handshake is fixed when the link begins: steps that depend on a reply are pushed by the owner
+//! after this reply.
 
 mod backoff;
 mod reply;
@@ -59,34 +63,35 @@ pub use self::step::{Errors, Expect, Step};
 /// What happens to bytes that arrive while no reply is due.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unasked {
-    /// Such bytes are not parsed: the owner takes the connection over when the link is ready.
+    /// Bytes that arrive while no reply is due are not parsed: the owner takes the connection over
+    /// when the link is ready.
     Keep,
-    /// Such bytes are messages, such as those of a subscription: [`Action::Message`]. A message
-    /// that arrives while a reply is due counts as the reply, so SUBSCRIBE must be the last
-    /// request.
+    /// Bytes that arrive while no reply is due are messages, such as those of a subscription:
+    /// [`Action::Message`]. A message that arrives while a reply is due is taken for the reply, so
+    /// SUBSCRIBE must be the last request.
     Deliver,
-    /// Such bytes are an error of the peer: the link fails.
+    /// Bytes that arrive while no reply is due are an error of the peer: the link fails.
     Refuse,
 }
 
 /// The parameters of a link.
 pub struct Plan {
-    /// The steps of the handshake. With no steps, the link is ready as soon as it is connected.
+    /// The steps of the handshake. A link without steps is ready as soon as it is connected.
     pub script: Vec<Step>,
     pub unasked: Unasked,
-    /// The timeout for resolving the name and connecting, in milliseconds.
+    /// The timeout for resolving the host name and connecting, in milliseconds.
     pub connect_ms: u64,
-    /// The timeout of each reply in milliseconds, for steps without their own.
+    /// The timeout in milliseconds of the reply to each step that has no timeout of its own.
     pub reply_ms: u64,
     /// The maximum size of a reply in bytes.
     pub reply_max: usize,
 }
 
 /// The maximum number of line feeds that keep a link alive in place of one reply. A primary sends
-/// one each second, so this is more than a day.
+/// one line feed each second, so this number is reached after more than a day.
 const KEEP_ALIVES_MAX: u32 = 100_000;
 
-/// The maximum size of a reply, unless the plan has another.
+/// The maximum size of a reply in bytes, unless the plan of the link has another maximum.
 const REPLY_MAX: usize = 1024 * 1024;
 
 impl Plan {
@@ -106,30 +111,31 @@ impl Plan {
 pub enum Event<'a> {
     /// The connection is open.
     Connected,
-    /// These bytes were received.
+    /// Bytes were received from the peer.
     Received(&'a [u8]),
-    /// The socket has accepted this number of bytes of the output.
+    /// The socket has accepted this number of bytes of the link's output.
     Sent(usize),
     /// The peer closed the connection.
     Closed,
     /// The owner knows a reason why the link can't continue.
     Failed(Failure),
-    /// [`Link::deadline`] has come, or the owner has called [`Link::finish`].
+    /// The time of [`Link::deadline`] has come, or the owner has called [`Link::finish`].
     Tick,
 }
 
 /// What the owner of the link must do.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Action {
-    /// The reply to the step of this tag; an error reply only if the step tolerates it.
+    /// The reply to the step with this tag. An error reply only comes to a step that tolerates
+    /// errors; otherwise the link fails.
     Reply { tag: u32, reply: Reply },
-    /// A message without request, see [`Unasked::Deliver`].
+    /// A message that is not a reply to a request, see [`Unasked::Deliver`].
     Message(Reply),
     /// The handshake is complete.
     Ready,
-    /// The link ended after [`Link::finish`]. This is the last action.
+    /// The link ended after [`Link::finish`]. `Closed` is the last action of a link.
     Closed,
-    /// The link ended for this reason. This is the last action.
+    /// The link ended because of a failure. `Failed` is the last action of a link.
     Failed(Failure),
 }
 
@@ -138,7 +144,7 @@ pub enum Action {
 pub enum Failure {
     /// The host name has no address.
     Resolve(String),
-    /// The connection failed.
+    /// The connection could not be established.
     Connect(String),
     /// The connection was not established in time.
     ConnectTimeout,
@@ -146,13 +152,13 @@ pub enum Failure {
     Broken(String),
     /// The peer closed the connection.
     Closed,
-    /// The reply to this step did not arrive in time.
+    /// The reply to the step with this tag did not arrive in time.
     ReplyTimeout { tag: u32 },
     /// The peer accepted no bytes for the timeout of a reply.
     SendTimeout,
-    /// The reply to this step was an error that the step does not tolerate.
+    /// The reply to the step with this tag was an error that the step does not tolerate.
     Refused { tag: u32, error: Vec<u8> },
-    /// The reply to this step was not of the expected kind.
+    /// The reply to the step with this tag was not the one that the step expects.
     Unexpected { tag: u32, reply: Reply },
     /// The peer sent bytes while no reply was due.
     Unasked,
@@ -184,12 +190,12 @@ impl From<Malformed> for Failure {
     }
 }
 
-/// What remains of a link when its connection is taken out.
+/// The bytes that remain of a link when its owner takes the connection over.
 #[derive(Default, PartialEq, Eq, Debug)]
 pub struct Rest {
-    /// Bytes that were received after the last reply.
+    /// Bytes that were received after the last reply of the link.
     pub received: Vec<u8>,
-    /// Bytes that the socket has not accepted.
+    /// Bytes of requests that the socket has not accepted yet.
     pub unsent: Vec<u8>,
 }
 
@@ -204,9 +210,10 @@ enum State {
 /// A step whose reply is due.
 struct Pending {
     step: Step,
-    /// The time at which the last bytes of the step's request were sent, or were ready to be sent.
+    /// The time in milliseconds at which the last bytes of the step's request were sent, or were
+    /// ready to be sent.
     since: u64,
-    /// The number of sent bytes at the end of the step's request.
+    /// The number of bytes that the link will have sent at the end of the step's request.
     end: u64,
 }
 
@@ -216,16 +223,16 @@ pub struct Link {
     unasked: Unasked,
     reply_ms: u64,
     reply_max: usize,
-    /// The time at which the link began, and the timeout of the connection.
+    /// The time in milliseconds at which the link began to connect.
     began: u64,
     connect_ms: u64,
-    /// Steps that are not sent yet.
+    /// Steps whose requests are not in the output yet.
     queue: VecDeque<Step>,
     /// Steps whose replies are due, in order.
     pending: VecDeque<Pending>,
-    /// The number of steps of the script that are not complete.
+    /// The number of steps of the handshake's script whose replies have not arrived.
     script_left: usize,
-    /// Whether the link ends when all pushed steps are complete.
+    /// Whether the link ends when all pushed steps have their replies.
     finishing: bool,
     output: Buffer,
     /// The number of bytes that the socket has accepted since the link began.
@@ -234,9 +241,9 @@ pub struct Link {
     moved_at: u64,
     input: Buffer,
     reader: Reader,
-    /// The time of the last reply or keep-alive.
+    /// The time of the last reply or keep-alive line feed.
     heard_at: u64,
-    /// The number of keep-alives since the last reply.
+    /// The number of keep-alive line feeds since the last reply.
     keep_alives: u32,
 }
 
@@ -274,12 +281,12 @@ impl Link {
         self.state == State::Open
     }
 
-    /// Whether nothing is queued, due or unsent.
+    /// Whether no step is queued, no reply is due and no output is unsent.
     pub fn is_idle(&self) -> bool {
         self.queue.is_empty() && self.pending.is_empty() && self.output.is_empty()
     }
 
-    /// Adds a request behind all others. Returns false if the link is ending.
+    /// Adds a request behind all earlier requests of the link. Returns false if the link is ending.
     pub fn push(&mut self, now: u64, step: Step) -> bool {
         let takes = self.state != State::Ended && !self.finishing;
         if takes {
@@ -301,12 +308,14 @@ impl Link {
         self.finishing = true;
     }
 
-    /// The bytes to send next. [`Event::Sent`] reports the bytes that the socket has accepted.
+    /// The bytes that the owner must send next. [`Event::Sent`] reports the bytes that the socket
+    /// has accepted.
     pub fn output(&self) -> &[u8] {
         self.output.as_slice()
     }
 
-    /// Whether input may be read now. Bytes stay in the socket while this is false.
+    /// Whether the owner may read from the socket now. Bytes stay in the socket while `wants_input`
+    /// is false.
     pub fn wants_input(&self) -> bool {
         match self.state {
             State::Connecting | State::Ended => false,
@@ -316,7 +325,8 @@ impl Link {
         }
     }
 
-    /// The latest time for [`Event::Tick`]; `None` if no timeout runs.
+    /// The time at which the owner must pass [`Event::Tick`], in milliseconds; `None` if no timeout
+    /// runs.
     pub fn deadline(&self) -> Option<u64> {
         match (self.state, self.pending.front()) {
             (State::Ended, _) => None,
@@ -332,8 +342,8 @@ impl Link {
         }
     }
 
-    /// Ends the link without an action, when the owner takes the connection over. Returns the
-    /// remaining bytes.
+    /// Ends the link without an action, when the owner takes the connection over. Returns the bytes
+    /// that were received after the last reply, and those that are unsent.
     pub fn take_rest(&mut self) -> Rest {
         self.state = State::Ended;
         Rest {
@@ -342,7 +352,8 @@ impl Link {
         }
     }
 
-    /// Handles an event at the time `now`. Appends what the owner must do to `actions`.
+    /// Handles an event at the time `now` (milliseconds). Appends the actions that the owner must
+    /// execute to `actions`.
     pub fn step(&mut self, now: u64, event: Event, actions: &mut Vec<Action>) {
         if self.state == State::Ended {
             return;
@@ -416,7 +427,7 @@ impl Link {
         Ok(())
     }
 
-    /// Moves steps from the queue to the output, up to one whose reply must be awaited.
+    /// Moves the requests of queued steps to the output, up to a step whose reply must be awaited.
     fn send(&mut self, now: u64) {
         while self.state != State::Connecting
             && !self.pending.back().is_some_and(|last| last.step.waits)
@@ -443,7 +454,7 @@ impl Link {
         self.script_left = self.script_left.saturating_sub(1);
     }
 
-    /// Takes one reply out of the input. Returns whether there was a complete reply.
+    /// Takes one reply out of the received bytes. Returns whether there was a complete reply.
     fn receive(&mut self, now: u64, actions: &mut Vec<Action>) -> Result<bool, Failure> {
         if self.pending.is_empty() && self.unasked == Unasked::Keep {
             return Ok(false);

@@ -5,8 +5,8 @@
 //!           `--- Array[abc, 7] ---'`- OK -'`----- waits: `bulk` = 10
 //! ```
 //!
-//! The reader keeps its state within an incomplete reply, so that a reply which arrives byte by
-//! byte is parsed once.
+//! The reader keeps its state within an incomplete reply, so that the bytes of a reply which
+//! arrives byte by byte are parsed only once.
 //!
 //! **Limits:** a line has at most [`LINE_MAX`] bytes, arrays are nested at most [`DEPTH_MAX`] deep,
 //! and all lines and bulks of a reply together have at most `reply_max` bytes. All limits are
@@ -20,27 +20,27 @@ use crate::util::number::parse_i64;
 pub const LINE_MAX: usize = 64 * 1024;
 /// The maximum nesting of arrays.
 pub const DEPTH_MAX: usize = 16;
-/// The minimum size of an array's element in bytes.
+/// The minimum size of an array's element in a reply, in bytes.
 const ELEMENT_MIN: usize = 3;
 
 /// A reply of RESP2.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Reply {
-    /// `+OK`, without the plus.
+    /// The text of a status, such as `+OK`, without the plus.
     Status(Vec<u8>),
-    /// `-ERR ..`, without the minus.
+    /// The text of an error, such as `-ERR ..`, without the minus.
     Error(Vec<u8>),
     Integer(i64),
     Bulk(Vec<u8>),
     /// A null bulk or a null array.
     Null,
     Array(Vec<Reply>),
-    /// A whole line that is neither status nor error, for steps that expect a line
+    /// A whole line that is neither a status nor an error, for requests to which a line is expected
     /// (`Expect::Line`).
     Line(Vec<u8>),
 }
 
-/// The maximum number of bytes of a text that is shown in an error.
+/// The maximum number of bytes of a reply's text that an error message shows.
 const SHOWN_MAX: usize = 128;
 
 impl fmt::Display for Reply {
@@ -58,19 +58,19 @@ impl fmt::Display for Reply {
     }
 }
 
-/// Why bytes are not a reply.
+/// The reason why received bytes are not a RESP reply.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Malformed {
     LineTooLong,
     ReplyTooLong,
     TooDeep,
-    /// The first byte of a line is not that of a reply.
+    /// The first byte of a line is not the first byte of any reply in RESP2.
     Kind(u8),
     /// A count, a length or an integer is not a number, or is negative.
     Number,
-    /// A bulk is not followed by a line end.
+    /// The bytes of a bulk string are not followed by a line end.
     BulkEnd,
-    /// There were more keep-alives without a reply than a peer sends in a day.
+    /// The peer has sent more keep-alive line feeds without a reply than a primary sends in a day.
     KeepAlives,
 }
 
@@ -90,7 +90,7 @@ impl fmt::Display for Malformed {
     }
 }
 
-/// Bytes that are appended at the end and removed from the front.
+/// A buffer of bytes that are appended at the end and removed from the front.
 #[derive(Default)]
 pub(super) struct Buffer {
     bytes: Vec<u8>,
@@ -118,7 +118,8 @@ impl Buffer {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Removes `n` bytes, or all if there are fewer. Returns the number of removed bytes.
+    /// Removes `n` bytes from the front, or all bytes if there are fewer. Returns the number of
+    /// removed bytes.
     pub(super) fn consume(&mut self, n: usize) -> usize {
         let n = n.min(self.len());
         self.at += n;
@@ -137,27 +138,28 @@ impl Buffer {
     }
 }
 
-/// An array whose elements are not complete.
+/// An array of a reply whose elements have not all arrived.
 struct OpenArray {
     /// The number of missing elements, at least one.
     missing: usize,
     elements: Vec<Reply>,
 }
 
-/// The state within an incomplete reply.
+/// The state of parsing within an incomplete reply.
 #[derive(Default)]
 pub(super) struct Reader {
-    /// The incomplete arrays, the outermost first.
+    /// The incomplete nested arrays, the outermost first.
     arrays: Vec<OpenArray>,
-    /// The length of a bulk whose header has been read.
+    /// The length of a bulk string whose header has been read, and whose bytes have not all
+    /// arrived.
     bulk: Option<usize>,
-    /// The number of bytes of the next line that were searched for a line end without finding one.
+    /// The number of bytes of the next line in which no line end was found.
     searched: usize,
-    /// The number of bytes of this reply so far, announced bulks included.
+    /// The number of bytes of this reply so far, announced bulk strings included.
     used: usize,
 }
 
-/// The meaning of a line of a reply.
+/// The meaning of a line in a RESP reply.
 enum Header {
     Complete(Reply),
     /// The length of a bulk string, whose bytes follow.
@@ -173,7 +175,7 @@ impl Reader {
     }
 
     /// Takes one reply from the front of `input`; `None` if the reply is not complete. With
-    /// `line_only`, the reply is a single line.
+    /// `line_only`, the reply is a single line, which need not be RESP.
     pub(super) fn next(
         &mut self,
         input: &mut Buffer,
@@ -241,7 +243,8 @@ impl Reader {
         Ok(())
     }
 
-    /// Adds an element to the innermost array. Returns the whole reply if that is complete now.
+    /// Adds an element to the innermost array. Returns the whole reply if the element has completed
+    /// it.
     fn place(&mut self, mut complete: Reply) -> Option<Reply> {
         while let Some(mut array) = self.arrays.pop() {
             array.elements.push(complete);
@@ -255,7 +258,8 @@ impl Reader {
         Some(complete)
     }
 
-    /// A line without its end, which is a line feed with or without a carriage return before it.
+    /// Takes a line from the front of `input` and returns it without its line end, which is a line
+    /// feed with or without a carriage return before it.
     fn take_line(&mut self, input: &mut Buffer) -> Result<Option<Vec<u8>>, Malformed> {
         let bytes = input.as_slice();
         let found = memchr::memchr(b'\n', &bytes[self.searched..]);
@@ -288,7 +292,7 @@ fn take_bulk(input: &mut Buffer, len: usize) -> Result<Option<Vec<u8>>, Malforme
     Ok(Some(bulk))
 }
 
-/// A line that is a whole reply.
+/// Makes a reply of a line that is a whole reply.
 fn plain_line(mut line: Vec<u8>) -> Reply {
     match line.first() {
         Some(b'+') => Reply::Status(line.split_off(1)),

@@ -3,48 +3,49 @@
 use super::{Failure, Reply};
 use crate::ds::bulk::push_command;
 
-/// The expected reply of a step, other than an error.
+/// The reply that a step expects, apart from error replies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Expect {
     /// Any reply is expected.
     Reply,
-    /// A status with this prefix.
+    /// A status that begins with this text is expected.
     Status(&'static str),
-    /// A single line, which may be of a kind that RESP does not have, such as `$ENDOFF:...`.
+    /// A single line is expected, which may begin with a byte that RESP does not have, such as
+    /// `$ENDOFF:...`.
     Line,
     /// No reply is expected.
     Nothing,
 }
 
-/// The consequence of an error reply.
+/// The consequence of an error reply to a step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Errors {
-    /// The link fails.
+    /// The link fails at an error reply.
     Fatal,
-    /// The link fails, unless the error begins with one of these texts.
+    /// The link fails at an error reply, unless the error begins with one of these texts.
     FatalExcept(&'static [&'static str]),
-    /// The error is passed on like any other reply.
+    /// An error reply is passed to the owner of the link like any other reply.
     Tolerated,
 }
 
 /// A request with its expected reply. `Step` has no `Debug`, as it may contain a password.
 #[derive(Clone)]
 pub struct Step {
-    /// The owner's identification of the step.
+    /// The number by which the owner of the link recognises the reply to the step.
     pub tag: u32,
-    /// The bytes that are sent.
+    /// The bytes of the request.
     pub request: Vec<u8>,
     pub expect: Expect,
     pub errors: Errors,
-    /// Whether later steps are sent only after the reply to this one.
+    /// Whether later steps are sent only after the reply to this step.
     pub waits: bool,
     /// The timeout of the reply in milliseconds, if it differs from the plan's.
     pub timeout_ms: Option<u64>,
 }
 
 impl Step {
-    /// A command, sent as a RESP array. Any reply except an error is accepted, and later steps do
-    /// not wait for it.
+    /// A command, sent as a RESP array. Any reply except an error is accepted, and later steps are
+    /// sent without waiting for the reply.
     pub fn new<A: AsRef<[u8]>>(tag: u32, argv: &[A]) -> Step {
         let mut request = Vec::new();
         push_command(&mut request, argv);
@@ -58,7 +59,8 @@ impl Step {
         }
     }
 
-    /// AUTH with a password, and a user name unless it is the default user. An error ends the link.
+    /// AUTH with a password and, unless `user` is `None`, a user name. An error reply ends the
+    /// link.
     pub fn auth(tag: u32, user: Option<&str>, password: &str) -> Step {
         let mut argv = vec!["AUTH"];
         argv.extend(user);
@@ -78,20 +80,20 @@ impl Step {
         self
     }
 
-    /// Sets that later steps are sent only after the reply to this one. The step before PSYNC
-    /// waits: a primary refuses PSYNC while it has replies to send.
+    /// Sets that later steps are sent only after the reply to this step. The step before PSYNC is
+    /// such a step: a primary refuses PSYNC while it has replies to send.
     pub fn wait(mut self) -> Step {
         self.waits = true;
         self
     }
 
-    /// Sets the timeout of the reply.
+    /// Sets the timeout of the reply in milliseconds.
     pub fn timeout(mut self, ms: u64) -> Step {
         self.timeout_ms = Some(ms);
         self
     }
 
-    /// Checks the reply. An expected reply, or a tolerated error, is returned.
+    /// Checks the reply to the step. Returns an expected reply or a tolerated error.
     pub(super) fn check(&self, reply: Reply) -> Result<Reply, Failure> {
         let tag = self.tag;
         let begins = |text: &[u8], start: &&str| text.starts_with(start.as_bytes());

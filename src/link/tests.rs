@@ -9,7 +9,7 @@ const CAPA: u32 = 5;
 const VERSION: u32 = 6;
 const PSYNC: u32 = 7;
 
-/// Errors of a primary that requires a password, or refuses PING.
+/// Error replies to PING of a primary that requires a password, or refuses PING to this user.
 const NOT_YET: &[&str] = &["NOAUTH", "NOPERM", "ERR operation not permitted"];
 
 /// The handshake of a replica. Requests between PING and PSYNC are pipelined. PSYNC is not
@@ -39,7 +39,7 @@ fn replica_plan() -> Plan {
     Plan::new(script, Unasked::Keep, 1000)
 }
 
-/// A state machine, the time, and its actions.
+/// A link's state machine, its time, and the actions that it has returned.
 struct Bench {
     link: Link,
     now: u64,
@@ -69,7 +69,7 @@ impl Bench {
         self.event(Event::Received(bytes));
     }
 
-    /// Lets the peer accept all of the output, and returns it.
+    /// Lets the peer accept all of the link's output, and returns this output.
     fn sent(&mut self) -> String {
         let bytes = self.link.output().to_vec();
         self.event(Event::Sent(bytes.len()));
@@ -103,7 +103,7 @@ fn error(tag: u32, text: &str) -> Action {
     Action::Reply { tag, reply }
 }
 
-/// A link that is ready, with a timeout of 100 ms.
+/// A link whose handshake is complete, with a timeout of 100 ms.
 fn ready(unasked: Unasked) -> Bench {
     let mut bench = Bench::connected(Plan::new(Vec::new(), unasked, 100));
     assert_eq!(bench.taken(), [Action::Ready]);
@@ -151,11 +151,13 @@ fn the_handshake_of_a_replica() {
     assert_eq!(rest.unsent, b"");
 }
 
-/// The replies to a replica's handshake, with keep-alives, and the first bytes that follow.
+/// A primary's replies to a replica's handshake, with keep-alive line feeds, and the first bytes of
+/// the replication stream.
 const REPLIES: &[u8] =
     b"+PONG\r\n\n+OK\r\n+OK\r\n-ERR no\r\n+OK\r\n:1\r\n\n\n+CONTINUE abc\r\n*1\r\n$4\r\nPING\r\n";
 
-/// The actions and the remaining bytes for these pieces of input.
+/// Passes the replies to a replica's handshake to a link in `pieces`. Returns the actions of the
+/// link, the bytes that remain, and the requests that were sent.
 fn replica_hears(pieces: &[&[u8]]) -> (Vec<Action>, Vec<u8>, String) {
     let mut bench = Bench::connected(replica_plan());
     let mut sent = bench.sent();
@@ -186,7 +188,8 @@ fn a_handshake_cut_anywhere_is_the_same() {
     assert_eq!(replica_hears(&bytes), whole);
 }
 
-/// Like [`a_handshake_cut_anywhere_is_the_same`], for a peer that accepts the requests in pieces.
+/// Like [`a_handshake_cut_anywhere_is_the_same`], for a peer that accepts the requests byte by
+/// byte.
 #[test]
 fn requests_that_are_sent_byte_by_byte_are_the_same() {
     let mut bench = Bench::connected(replica_plan());
@@ -323,7 +326,7 @@ fn each_reply_has_its_time_from_the_moment_when_it_is_due() {
     bench.receive(b"+a\r\n");
     assert_eq!(bench.taken(), [status(1, "a")]);
     assert_eq!(bench.link.deadline(), Some(609));
-    // A keep-alive restarts the timeout, an incomplete reply does not.
+    // A keep-alive line feed restarts the timeout of a reply, an incomplete reply does not.
     bench.now = 300;
     bench.receive(b"\n+b");
     assert_eq!(bench.link.deadline(), Some(800));
@@ -445,7 +448,7 @@ fn an_orderly_close_waits_for_what_was_pushed() {
     assert_eq!(bench.taken(), []);
     bench.receive(b"+a\r\n");
     assert_eq!(bench.taken(), [status(1, "a"), Action::Closed]);
-    // The link ends in the same way if `finish` is called before there is a connection.
+    // If `finish` is called before there is a connection, the link ends after the same replies.
     let mut bench = Bench::new(Plan::new(vec![Step::new(1, &["A"])], Unasked::Refuse, 100));
     bench.push(Step::new(2, &["B"]));
     bench.link.finish();
@@ -478,7 +481,8 @@ fn bytes_without_a_request_are_kept_delivered_or_refused() {
     let mut bench = ready(Unasked::Keep);
     bench.receive(b"+a\r\n+b\r\n");
     assert_eq!(bench.taken(), []);
-    // A request takes the first of these messages as its reply, as documented.
+    // A request that is sent among messages takes the next message as its reply, as
+    // `Unasked::Deliver` says.
     bench.push(Step::new(1, &["A"]));
     assert_eq!(bench.taken(), [status(1, "a")]);
     assert_eq!(bench.link.take_rest().received, b"+b\r\n");
@@ -504,7 +508,7 @@ fn replies_have_limits() {
     assert_eq!(fails(&whole(LINE_MAX + 1), usize::MAX), long);
     assert_eq!(fails(&line(LINE_MAX), usize::MAX), None);
     assert_eq!(fails(&line(LINE_MAX + 1), usize::MAX), long);
-    // A length that is too large fails before its bytes arrive.
+    // A bulk string whose length is too large fails before its bytes arrive.
     let large = Some(Malformed::ReplyTooLong);
     assert_eq!(fails(b"$97\r\n", 100), None);
     assert_eq!(fails(b"$98\r\n", 100), large);
@@ -542,7 +546,8 @@ fn garbage_is_an_error() {
     }
 }
 
-/// For any bytes in any pieces, nothing panics and no action follows the last one.
+/// Passes random bytes in random pieces to links: nothing panics, and no action follows the last
+/// action of a link.
 #[test]
 fn no_bytes_make_a_machine_panic() {
     let mut random = Random::from_seed(7);

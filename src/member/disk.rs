@@ -1,15 +1,15 @@
-//! nodes.conf on the disk: written by a thread, so that the loop never waits for it.
+//! Writes nodes.conf on a thread, so that the event loop never waits for the disk.
 //!
 //! ```text
 //!   loop ── Job { token, text, durable } ──> thread: temporary file, fsync, lock, rename, fsync of the folder
 //!        <─ Done { token, lock } ──────────  and the loop is woken
 //! ```
 //!
-//! If several jobs wait for the thread, it writes only the text of the last one. A new file is
-//! locked before it is renamed, so a second server never finds nodes.conf unlocked.
+//! If several texts of nodes.conf wait for the thread, the thread writes only the last text. A new
+//! nodes.conf is locked before it is renamed, so a second server never finds nodes.conf unlocked.
 //!
-//! **Limits:** the thread writes no lines to the server's log: a child that is forked during such a
-//! write would find the log's lock taken for ever.
+//! **Limits:** the thread that writes nodes.conf writes no lines to the server's log: a child that
+//! is forked during such a write would find the log's lock taken for ever.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -20,14 +20,14 @@ use std::thread;
 use crate::persist::aof::disk::Wake;
 use crate::sys::process;
 
-/// A text to be written.
+/// A text of nodes.conf that the thread must write.
 struct Job {
     token: u64,
     text: String,
     durable: bool,
 }
 
-/// The result of a write: the lock of the new file.
+/// The result of a write of nodes.conf: the new file, whose lock this server has.
 pub struct Done {
     pub token: u64,
     pub result: io::Result<File>,
@@ -38,29 +38,30 @@ struct Queues {
     done: Receiver<Done>,
 }
 
-/// The file and the thread that writes it.
+/// The file nodes.conf, and the thread that writes it.
 #[derive(Default)]
 pub struct Disk {
-    /// The absolute path; empty without a file, as in tests.
+    /// The absolute path of nodes.conf; empty if there is no file, as in tests.
     path: PathBuf,
     lock: Option<File>,
     queues: Option<Queues>,
 }
 
 impl Disk {
-    /// Sets the path and the lock of nodes.conf.
+    /// Sets the path of nodes.conf, and the open file that has its lock.
     pub fn set_file(&mut self, path: PathBuf, lock: File) {
         self.path = path;
         self.lock = Some(lock);
     }
 
-    /// Writes the file at the start, before the loop runs.
+    /// Writes nodes.conf when the server starts, before the event loop runs.
     pub fn write_now(&mut self, text: &str) -> io::Result<()> {
         self.lock = Some(write(&self.path, text, true)?);
         Ok(())
     }
 
-    /// Hands a text to the thread. Returns false if there is no file, so there will be no result.
+    /// Passes a text of nodes.conf to the thread. Returns false if there is no file, so that no
+    /// result will follow.
     pub fn write(
         &mut self,
         (token, durable): (u64, bool),
@@ -83,14 +84,14 @@ impl Disk {
         Ok(true)
     }
 
-    /// The token and the result of the next finished write, if there is one.
+    /// The token and the result of the next finished write of nodes.conf, if there is one.
     pub fn try_done(&mut self) -> Option<(u64, io::Result<()>)> {
         let done = self.queues.as_ref()?.done.try_recv().ok()?;
         let result = done.result.map(|lock| self.lock = Some(lock));
         Some((done.token, result))
     }
 
-    /// Closes the file of the lock in a forked child; the lock stays the parent's.
+    /// Closes the locked file in a forked child, so that only the parent keeps the lock.
     pub fn close_in_child(&mut self) {
         self.lock = None;
     }
@@ -121,13 +122,13 @@ fn start(path: PathBuf, wake: Option<Wake>) -> io::Result<Queues> {
     Ok(Queues { jobs, done })
 }
 
-/// Replaces the file; returns the new one, locked.
+/// Replaces nodes.conf; returns the new file, locked.
 fn write(path: &Path, text: &str, durable: bool) -> io::Result<File> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(format!(".tmp-{}", std::process::id()));
     let replaced = replace(path, Path::new(&temporary), text, durable);
     if replaced.is_err() {
-        // An error is ignored: the temporary file may not exist.
+        // An error of the removal is ignored, since the temporary file may not exist.
         let _ = fs::remove_file(&temporary);
     }
     replaced

@@ -8,9 +8,9 @@
 //! ```
 //!
 //! The actions of a step are executed in order, before the next step. Actions about connections and
-//! packets are queued in `Member::wire` and executed by `networking::bus`, since commands don't
-//! have the event loop. Actions that replace the data or the role need the top level: in a nested
-//! turn they are queued until the end of the turn ([`perform_waiting`]).
+//! packets are queued in `Member::wire` and executed by `networking::bus`, since commands have no
+//! access to the event loop. Actions that replace the data set or change the role are not executed
+//! in nested turns, but queued until the end of the turn ([`perform_waiting`]).
 //!
 //! **Invariant:** `Server::cluster` is `Some` exactly when `cluster-enabled` is set.
 
@@ -42,18 +42,20 @@ pub struct Member {
     pub machine: Cluster,
     /// The atomic moves of slots, of which this node is the source or the target.
     pub transfers: Transfers,
-    /// What `networking::bus` does, in order.
+    /// The queue of the connections to open or close and packets to send that `networking::bus`
+    /// executes, in order.
     pub wire: Vec<Wire>,
-    /// The actions that wait for the top level, in order.
+    /// The actions that can't be executed in a nested turn, and wait for the end of the turn, in
+    /// order.
     waiting: Vec<Action>,
-    /// The number of changes so far of slot owners, roles or addresses.
+    /// The number of changes of slot owners, roles or addresses since the start.
     pub topology: u64,
     disk: disk::Disk,
     began: Instant,
 }
 
 impl Member {
-    /// A node that is alone, if the settings have cluster mode.
+    /// A node that knows no other node; `None` unless `cluster-enabled` is set.
     pub fn of(config: &Config, random: &mut Random) -> Option<Box<Member>> {
         let new = || Box::new(Member::new(config, random.split()));
         config.cluster_enabled.then(new)
@@ -72,7 +74,7 @@ impl Member {
         }
     }
 
-    /// The bytes of packets that are queued in `wire`.
+    /// The number of bytes of the packets that are queued in `wire`.
     pub fn unsent(&self) -> usize {
         let len = |wire: &Wire| match wire {
             Wire::Send { message, .. } => message.encoded_len(),
@@ -87,12 +89,13 @@ impl Member {
         self.disk.close_in_child();
     }
 
-    /// The part of [`Member::now`] that deadlines have.
+    /// The present time in milliseconds since the start, as the deadlines of the cluster's machine
+    /// count it.
     pub fn now_ms(&self) -> u64 {
         ms_since(self.began)
     }
 
-    /// The present time, in the form that the machine takes.
+    /// The present time, in the form in which the cluster's state machine takes it.
     pub fn now(&self) -> Now {
         now_since(self.began)
     }
@@ -109,7 +112,7 @@ fn now_since(began: Instant) -> Now {
     }
 }
 
-/// Parses an IP address into the form that nodes exchange; `None` for a host name.
+/// Parses an IP address into the form that cluster nodes exchange; `None` for a host name.
 pub fn numeric_ip(text: &[u8]) -> Option<Ip> {
     let ip = std::str::from_utf8(text).ok()?.parse::<IpAddr>().ok()?;
     Ip::parse(ip.to_string().as_bytes())
@@ -121,8 +124,8 @@ pub fn bus_port(server: &Server) -> Option<u16> {
     port.filter(|_| server.cluster.is_some())
 }
 
-/// Calls a function of the machine and executes the actions that it returns. `None` without a
-/// cluster.
+/// Calls a function of the cluster's state machine and executes the actions that the function
+/// appends. Returns `None` without a cluster.
 pub fn act<R>(
     server: &mut Server,
     verb: impl FnOnce(&mut Cluster, Now, &mut Vec<Action>) -> R,
@@ -134,12 +137,12 @@ pub fn act<R>(
     Some(result)
 }
 
-/// Lets the machine react to an event.
+/// Passes an event to the cluster's state machine, and executes the resulting actions.
 pub fn step(server: &mut Server, event: Event) {
     act(server, |machine, now, out| machine.step(now, event, out));
 }
 
-/// PUBLISH and SPUBLISH: sends the message to the other nodes.
+/// PUBLISH and SPUBLISH: sends the message to the other nodes of the cluster.
 pub fn publish(server: &mut Server, sharded: bool, channel: &[u8], message: &[u8]) {
     let publish = Publish {
         sharded,
@@ -149,7 +152,7 @@ pub fn publish(server: &mut Server, sharded: bool, channel: &[u8], message: &[u8
     act(server, |machine, _, out| machine.publish(&publish, out));
 }
 
-/// Passes the settings to the machine if they have changed.
+/// Passes the settings to the cluster's state machine, if they have changed.
 pub fn follow_settings(server: &mut Server) {
     let settings = settings::of(&server.config);
     act(server, |machine, _, _| {

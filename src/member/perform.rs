@@ -1,4 +1,4 @@
-//! Executes the actions of the cluster's machine.
+//! Executes the actions of the cluster's state machine.
 
 use super::slots;
 use crate::cluster::event::{Action, Address, Event};
@@ -12,7 +12,7 @@ use crate::sync::role;
 use crate::sys::error_text;
 use crate::sys::process;
 
-/// Executes actions in order.
+/// Executes actions of the cluster's state machine in order.
 pub fn perform(server: &mut Server, actions: Vec<Action>) {
     for action in actions {
         let Some(member) = &mut server.cluster else {
@@ -38,9 +38,9 @@ pub fn perform(server: &mut Server, actions: Vec<Action>) {
     }
 }
 
-/// Executes the queued actions that need the top level, unless this is a nested turn. While a
-/// command from the primary's link runs, the link can't be closed, so such actions stay queued
-/// until the end of the turn.
+/// Executes the queued actions that replace the data set or change the role, unless the present
+/// turn is a nested one. While a command from the primary's link runs, the link can't be closed, so
+/// these actions stay queued until the end of the turn.
 pub fn perform_waiting(server: &mut Server) {
     if server.is_nested() || primary_is_served(server) {
         return;
@@ -68,15 +68,15 @@ pub fn perform_waiting(server: &mut Server) {
     }
 }
 
-/// Whether a command from the primary's link is running: its client is then out of the table's
-/// slot.
+/// Whether a command from the primary's link is running: the client of the link is then not in the
+/// table of clients.
 fn primary_is_served(server: &Server) -> bool {
     let upstream = server.replication.upstream.as_ref();
     let link = upstream.and_then(|upstream| upstream.client);
     link.is_some_and(|link| server.net.clients.get(link.slot).is_none())
 }
 
-/// Deletes the keys of slots, now or, in a nested turn, at the end of the turn.
+/// Deletes the keys of slots at once or, in a nested turn, at the end of the turn.
 pub fn delete_slots(server: &mut Server, slots: Vec<u16>) {
     if let Some(member) = &mut server.cluster {
         member.waiting.push(Action::DeleteKeys(slots));
@@ -123,7 +123,7 @@ fn save(server: &mut Server, token: u64, durable: bool) {
     }
 }
 
-/// Passes the results of the thread that writes nodes.conf to the machine.
+/// Passes the results of the thread that writes nodes.conf to the cluster's state machine.
 pub fn take_saves(server: &mut Server) {
     while let Some((token, result)) = server
         .cluster
@@ -137,7 +137,7 @@ pub fn take_saves(server: &mut Server) {
     }
 }
 
-/// Logs that nodes.conf could not be written, and exits if the settings ask for that.
+/// Logs that nodes.conf could not be written, and exits if `cluster-config-save-behavior` is sync.
 fn note_failure(server: &mut Server, reason: &str) {
     let name = server.config.cluster_config_file.to_str_lossy();
     log::warn!("Can't write {name}: {reason}");

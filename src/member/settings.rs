@@ -1,13 +1,13 @@
-//! Derives the settings of the cluster's machine from those of the server.
+//! Derives the settings of the cluster's state machine from those of the server.
 
 use crate::cluster::event::{Address, Settings, Texts};
 use crate::cluster::name::Ip;
 use crate::config::{Config, Text};
 
-/// The distance of the bus port from the port for clients.
+/// The number that is added to the port for clients to get the port of the cluster bus.
 pub const BUS_PORT_DISTANCE: u16 = 10_000;
 
-/// The settings of the cluster's machine.
+/// The settings of the cluster's state machine.
 pub fn of(config: &Config) -> Settings {
     let seconds = |s: i64| s.max(0).unsigned_abs().saturating_mul(1000);
     Settings {
@@ -29,7 +29,8 @@ pub fn of(config: &Config) -> Settings {
     }
 }
 
-/// The port of the bus, without regard to announced ports; `None` if it is above 65,535.
+/// The port on which this node listens for the cluster bus, without regard to announced ports;
+/// `None` if it is above 65,535.
 pub fn bus_port(config: &Config) -> Option<u16> {
     let base = match config.tls_cluster {
         true => config.tls_port,

@@ -14,7 +14,7 @@ use crate::config::enums::HostPort;
 use crate::state::Server;
 use crate::sys::error_text;
 
-/// Loads or creates nodes.conf. An error is the last line of the log.
+/// Loads or creates nodes.conf. Returns an error as the text that the server logs before it exits.
 pub fn start(server: &mut Server) -> Result<(), String> {
     let Some(member) = server.cluster.as_deref_mut() else {
         return Ok(());
@@ -55,7 +55,8 @@ pub fn start(server: &mut Server) -> Result<(), String> {
     })
 }
 
-/// The address of this node's primary, if it has one with an address.
+/// The address of this node's primary; `None` if the node has no primary, or the primary's address
+/// is not known.
 fn primary_of(machine: &Cluster, tls: bool) -> Option<HostPort> {
     let primary = machine.myself().replica_of?;
     let address = &machine.nodes()[primary].address;
@@ -87,7 +88,7 @@ fn check_ports(config: &Config) -> Result<(), String> {
     }
 }
 
-/// Opens or creates the file, locks it, and reads it.
+/// Opens or creates nodes.conf, locks it, and reads it.
 fn open(path: &Path, name: &str) -> Result<(File, Vec<u8>), String> {
     let failed = |what: &str, e: io::Error| format!("{what} {name}: {}", error_text(&e));
     loop {
@@ -107,7 +108,7 @@ fn open(path: &Path, name: &str) -> Result<(File, Vec<u8>), String> {
             }
             Err(TryLockError::Error(e)) => return Err(failed("Impossible to lock", e)),
         }
-        // Another server may have replaced the file between the opening and the lock.
+        // Another server may have replaced nodes.conf between its opening and its locking.
         if !is_at(&file, path) {
             continue;
         }
@@ -128,7 +129,8 @@ fn is_at(file: &File, path: &Path) -> bool {
 mod tests {
     use super::*;
 
-    /// The Tcl suite starts such a server, which listens on a unix socket alone.
+    /// A server that listens on a unix socket alone, as one of Valkey's Tcl suite, starts without
+    /// `bind` unless it is a cluster node.
     #[test]
     fn a_server_that_is_no_node_needs_no_address() {
         let mut server = crate::testing::server_with(0);

@@ -1,5 +1,5 @@
-//! Executes the actions of slot moves that concern keys, paused clients and the cluster's machine.
-//! `networking::slots` executes the actions that concern connections.
+//! Executes the actions of slot moves that concern keys, paused clients and the cluster's state
+//! machine. `networking::slots` executes the actions that concern connections.
 
 use super::{Member, act, perform};
 use crate::cluster::name::Name;
@@ -15,8 +15,8 @@ pub fn flushed(server: &mut Server, slot: Option<u16>) {
     }
 }
 
-/// Forgets the slot moves of the primary, because its snapshot is about to replace the data set and
-/// has its own list of moves.
+/// Forgets the slot moves of the primary, because the primary's snapshot is about to replace the
+/// data set and has a list of the moves.
 pub fn begin_load(server: &mut Server) {
     if let Some(member) = &mut server.cluster {
         member.transfers.forget_primary_imports();
@@ -39,7 +39,7 @@ pub fn limits(server: &Server, member: &Member) -> Limits {
     }
 }
 
-/// Executes an action that needs no connection. Called at the top level only.
+/// Executes an action of a slot move that needs no connection. Not called in nested turns.
 pub fn execute(server: &mut Server, action: Action) {
     match action {
         Action::HoldWriters => hold_writers(server),
@@ -63,7 +63,8 @@ fn hold_writers(server: &mut Server) {
     server.pause_slots(waiting, refused);
 }
 
-/// Hides the keys of slots that are being imported, and shows all others.
+/// Hides the keys of slots that are being imported, so that SCAN, KEYS and RANDOMKEY leave them
+/// out, and shows the keys of all other slots.
 pub fn hide(server: &mut Server) {
     let Some(member) = &server.cluster else {
         return;
@@ -85,8 +86,8 @@ fn claim(server: &mut Server, name: &Name) {
     }
 }
 
-/// Removes the keys that have arrived in a move that has failed, but for slots that this node owns
-/// now.
+/// Removes the keys that have arrived in a slot move that has failed, except those of slots that
+/// this node owns now.
 fn drop_keys(server: &mut Server, name: &Name) {
     let Some(member) = &server.cluster else {
         return;

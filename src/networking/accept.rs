@@ -33,17 +33,19 @@ use crate::sys::tape;
 use crate::texts;
 
 /// The pause after an accept that failed because a resource, such as file descriptors, was missing.
-/// Connections then stay in the backlog, and the poller reports only new ones.
+/// After such a failure connections stay in the backlog, and the poller reports only new
+/// connections.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// The number of connections of `admin-unixsocket` beyond `maxclients`; `init::RESERVED_FDS`
-/// includes file descriptors for them.
+/// includes file descriptors for these connections.
 const ADMIN_SLOTS: usize = 8;
 
-/// At most one failed accept is logged in this interval.
+/// The interval in milliseconds in which at most one failed accept is logged.
 const WARNING_INTERVAL_MS: i64 = 10_000;
 
-/// Opens all listening sockets of the settings, or takes those that the supervisor has opened.
+/// Opens the listening sockets for all ports and unix sockets of the settings, or takes over those
+/// that systemd has opened.
 pub fn listen(server: &mut Server, mut inherited: Inherited) -> Result<(), ListenError> {
     let bus_port = member::bus_port(server);
     let Server { net, config, .. } = server;
@@ -70,7 +72,8 @@ pub fn listen(server: &mut Server, mut inherited: Inherited) -> Result<(), Liste
     Ok(())
 }
 
-/// Makes the loop report connections in the backlog of each listener that it does not watch yet.
+/// Makes the event loop watch each listener that it does not watch yet, so that connections in the
+/// listener's backlog are accepted.
 pub fn watch_listeners(el: &mut EventLoop<Server>, server: &mut Server) -> io::Result<()> {
     for listener in &mut server.net.listeners {
         if listener.token.is_none() {
@@ -83,12 +86,12 @@ pub fn watch_listeners(el: &mut EventLoop<Server>, server: &mut Server) -> io::R
 }
 
 /// `port`, `tls-port` or `bind` changed: opens the new sockets at once, so that CONFIG SET can
-/// report a failure. The loop begins to watch the new sockets before it sleeps ([`rewatch`]). On
-/// failure the old sockets stay.
+/// report a failure. The loop begins to watch the new sockets before it sleeps ([`rewatch`]). If
+/// the new sockets can't be opened, the old ones stay.
 ///
-/// The old sockets prevent new ones on the same port, but a socket that the loop watches must not
-/// be closed. So the old sockets stop listening first, and listen again if the new ones can't be
-/// opened.
+/// While the old sockets listen, no new socket can listen on the same port, but a socket that the
+/// loop watches must not be closed. So the old sockets stop listening first, and listen again if
+/// the new sockets can't be opened.
 pub fn relisten(server: &mut Server, kind: ListenerKind) -> Result<(), ListenError> {
     tape::not_recorded("a change of the listening sockets");
     let Server { net, config, .. } = server;
@@ -112,7 +115,7 @@ pub fn relisten(server: &mut Server, kind: ListenerKind) -> Result<(), ListenErr
     Ok(())
 }
 
-/// Watches the new listening sockets and closes the old ones.
+/// Before the loop sleeps: watches the new listening sockets and closes the retired ones.
 pub fn rewatch(el: &mut EventLoop<Server>, server: &mut Server) {
     for old in server.net.listeners.extract_if(.., |l| l.retired) {
         old.token.map(|token| el.remove_file(token));
@@ -160,7 +163,8 @@ fn accept_failed(el: &mut EventLoop<Server>, server: &mut Server, e: io::Error) 
     }
 }
 
-/// Accepts from all listeners after a failure: connections may wait in any backlog.
+/// Some time after a failed accept, accepts from all listeners, since connections may wait in the
+/// backlog of any of them.
 fn accept_again(el: &mut EventLoop<Server>, server: &mut Server, _: TimerId) -> Option<Duration> {
     server.net.accept_retry = false;
     let current = server.net.listeners.iter().filter(|l| !l.retired);
@@ -195,7 +199,7 @@ fn accept_common(el: &mut EventLoop<Server>, server: &mut Server, accepted: Acce
     }
 }
 
-/// The number of connections of this kind that are accepted beyond `maxclients`.
+/// The number of connections from a listener of this kind that are accepted beyond `maxclients`.
 fn reserved_slots(kind: ListenerKind) -> usize {
     match kind {
         ListenerKind::Admin => ADMIN_SLOTS,
@@ -203,8 +207,8 @@ fn reserved_slots(kind: ListenerKind) -> usize {
     }
 }
 
-/// Logs a client in by the first pair of `unixsocket-users` that has the system user of its
-/// process.
+/// Logs a client of a unix socket in by the first pair of `unixsocket-users` whose system user is
+/// the user `uid` of the client's process.
 fn log_in_by_uid(server: &mut Server, r: ClientRef, uid: u32) {
     let users = server.config.unixsocket_users.to_str_lossy().into_owned();
     let pairs = users
@@ -219,11 +223,11 @@ fn log_in_by_uid(server: &mut Server, r: ClientRef, uid: u32) {
     }
 }
 
-/// Closes a connection. Without TLS the reason is sent as an error reply; with TLS that is
-/// impossible before the handshake.
+/// Closes an accepted connection. Without TLS the reason `text` is sent as an error reply; with TLS
+/// nothing can be sent before the handshake.
 fn refuse(server: &mut Server, mut accepted: Accepted, text: &str) {
     if accepted.kind != ListenerKind::Tls {
-        // An error doesn't matter, since the connection is closed in any case.
+        // An error of the write is ignored, since the connection is closed in any case.
         let _ = accepted.conn.write(format!("-{text}\r\n").as_bytes());
     }
     server.stats.rejected_connections += 1;
@@ -265,8 +269,8 @@ pub fn create_client(
 }
 
 /// Makes a client of a connection that this server has opened, so that the commands that arrive on
-/// it are executed. A client of a link has all rights and gets no replies. `role` is the flag of
-/// the new client.
+/// the connection are executed. Such a client has all ACL rights and gets no replies. `role` is the
+/// flag of the new client, such as `flag::PRIMARY`.
 pub fn create_linked_client(
     el: &mut EventLoop<Server>,
     server: &mut Server,
@@ -288,8 +292,8 @@ pub fn create_linked_client(
     Ok(r)
 }
 
-/// Executes what was read from the connection before it became a client. A long script among it
-/// lets the loop turn.
+/// Executes the requests that were read from a connection before the connection became a client. A
+/// long script among the requests lets the event loop turn.
 pub fn feed_linked_client(
     el: &mut EventLoop<Server>,
     server: &mut Server,
@@ -363,7 +367,8 @@ mod tests {
         assert_eq!(accepted, [2, 4, 5]);
     }
 
-    /// Without file descriptors, ten attempts a second fail, and a few lines are logged.
+    /// Without file descriptors, ten attempts to accept fail each second, but only one line is
+    /// logged for each interval.
     #[test]
     fn accepts_that_go_on_failing_make_one_line_for_each_interval() {
         let mut server = server_with(0);

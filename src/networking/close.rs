@@ -1,5 +1,6 @@
 //! Closes clients. Commands, limits and broken sockets only mark a client. At the end of a turn,
-//! when no code uses a marked client any more, this module removes it from all lists.
+//! when no code uses a marked client any more, `free_clients_in_async_queue` removes the client
+//! from all lists.
 
 use ae::EventLoop;
 
@@ -7,7 +8,7 @@ use crate::client::ClientRef;
 use crate::execute::disconnect;
 use crate::state::Server;
 
-/// Frees all clients that were marked.
+/// Frees all clients that were marked to be closed.
 pub fn free_clients_in_async_queue(el: &mut EventLoop<Server>, server: &mut Server) {
     while let Some(r) = server.net.close_asap.pop() {
         free_client(el, server, r);

@@ -9,12 +9,12 @@ use crate::clients::memory::update_memory;
 use crate::execute::disconnect;
 use crate::state::Server;
 
-/// The least limit that is applied: with a lower limit no client could connect to correct the
-/// setting.
+/// The least limit in bytes that `maxmemory-clients` has in effect: with a lower limit no client
+/// could connect to correct the setting.
 const LIMIT_MIN: usize = 128 * 1024;
 
 /// Marks clients for closing, largest first, until the memory of the others is within
-/// `maxmemory-clients`. Returns false if nothing was above the limit.
+/// `maxmemory-clients`. Returns false if the memory of all clients was within the limit.
 pub fn evict_clients(server: &mut Server) -> bool {
     let limit = server
         .config
@@ -54,8 +54,8 @@ pub fn evict_clients(server: &mut Server) -> bool {
     true
 }
 
-/// Counts the memory of all clients after the limit was set: without a limit this memory is not
-/// tracked.
+/// Counts the memory of all clients after `maxmemory-clients` was set: without this limit the
+/// memory of clients is not tracked.
 fn count_all(server: &mut Server) {
     for r in server.net.clients.refs() {
         let Some(mut c) = server.net.clients.take_ref(r) else {

@@ -9,8 +9,8 @@
 //!
 //! A handshake costs as much as a hundred commands, so the limit for a turn bounds the time that a
 //! storm of connections takes from existing clients. A connection counts for `maxclients` from the
-//! start; if there is no room, a new connection replaces the oldest handshake, provided that it is
-//! a second old. So stuck handshakes keep no client out.
+//! beginning of its TLS handshake; if `maxclients` is reached, a new connection replaces the oldest
+//! handshake, provided that this handshake is a second old. So stuck handshakes keep no client out.
 //!
 //! **Invariant:** the loop watches a connection exactly while it is in `Handshakes::arriving`.
 
@@ -28,11 +28,13 @@ use crate::state::Server;
 use crate::sys::{error_text, ticks};
 use crate::util::rate_limit::RateLimit;
 
-/// The time after which an incomplete handshake is closed.
+/// The time in milliseconds after which an incomplete TLS handshake is closed.
 const TIMEOUT_MS: i64 = 10_000;
-/// The age from which a handshake may be closed in favour of a new connection.
+/// The age in milliseconds from which on a TLS handshake may be closed in favour of a new
+/// connection.
 const REPLACEABLE_MS: i64 = 1000;
-/// Failures within this time after one that is logged are logged at level debug.
+/// Failed TLS handshakes within this time in milliseconds after a logged warning are logged at
+/// level debug.
 const WARNING_INTERVAL_MS: i64 = 1000;
 
 struct Arriving {
@@ -41,13 +43,13 @@ struct Arriving {
     since_ms: i64,
 }
 
-/// The handshakes in progress.
+/// The TLS handshakes in progress.
 #[derive(Default)]
 pub struct Handshakes {
-    /// The handshakes by their numbers, which grow: the first is the oldest.
+    /// The handshakes by their numbers, which grow, so that the first handshake is the oldest one.
     arriving: BTreeMap<u64, Arriving>,
     last: u64,
-    /// The turn that `steps` belongs to, as the time at which it began.
+    /// The time in microseconds at which the turn began in which `steps` were counted.
     turn_us: i64,
     /// The number of steps of handshakes in the turn `turn_us`.
     steps: u32,
@@ -56,12 +58,13 @@ pub struct Handshakes {
 }
 
 impl Handshakes {
-    /// The number of handshakes in progress.
+    /// The number of TLS handshakes in progress.
     pub fn count(&self) -> usize {
         self.arriving.len()
     }
 
-    /// Counts a step of a handshake. Returns whether the step may be made in this turn.
+    /// Counts a step of a TLS handshake. Returns whether the limit of `max` steps in a turn allows
+    /// this step.
     fn may_step(&mut self, turn_us: i64, max: u32) -> bool {
         if self.turn_us != turn_us {
             (self.turn_us, self.steps) = (turn_us, 0);
@@ -71,7 +74,7 @@ impl Handshakes {
     }
 }
 
-/// Closes the oldest handshake if it is old enough, to make room for a new connection. Returns
+/// Closes the oldest TLS handshake if it is old enough, to make room for a new connection. Returns
 /// whether a handshake was closed.
 pub fn make_room(el: &mut EventLoop<Server>, server: &mut Server) -> bool {
     let Some(oldest) = server.handshakes.arriving.first_entry() else {
@@ -84,7 +87,7 @@ pub fn make_room(el: &mut EventLoop<Server>, server: &mut Server) -> bool {
     true
 }
 
-/// Begins the handshake of an accepted connection.
+/// Begins the TLS handshake of an accepted connection.
 pub fn begin(el: &mut EventLoop<Server>, server: &mut Server, accepted: Accepted) {
     let Some(materials) = &server.tls.materials else {
         return;
@@ -141,7 +144,8 @@ fn handshake_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Tok
             }
         }
         Ok(_) => {
-            // Watch for writability only while the session could not send all of its bytes.
+            // The socket is watched for writability only while the TLS session has bytes that the
+            // socket did not accept.
             if arriving.accepted.conn.wants_write() {
                 el.set_handler(token, Mask::WRITABLE, handshake_handler);
             } else if el.mask(token).contains(Mask::WRITABLE) {
@@ -180,7 +184,8 @@ fn log_failure(server: &mut Server, arriving: &Arriving, reason: &str) {
     );
 }
 
-/// Makes a client of the connection, with the user that its certificate names.
+/// Makes a client of a connection whose TLS handshake is complete, with the user that the client's
+/// certificate names.
 fn become_client(el: &mut EventLoop<Server>, server: &mut Server, accepted: Accepted) {
     let field = server.config.tls_auth_clients_user;
     let names = match accepted.conn.session() {
@@ -197,7 +202,7 @@ fn become_client(el: &mut EventLoop<Server>, server: &mut Server, accepted: Acce
         if !names.is_empty() {
             acl::log_in_by_certificate(server, &mut c, &names);
         }
-        // The session may have decrypted a request already, which the poller does not report.
+        // The TLS session may have decrypted a request already, which the poller does not report.
         if let Some(token) = c.token {
             el.mark_ready(token, Mask::READABLE);
         }
@@ -205,7 +210,7 @@ fn become_client(el: &mut EventLoop<Server>, server: &mut Server, accepted: Acce
     }
 }
 
-/// Closes the handshakes whose time is over.
+/// Closes the TLS handshakes that have not been completed in time.
 fn timer_handler(el: &mut EventLoop<Server>, server: &mut Server, _: TimerId) -> Option<Duration> {
     let over_ms = server.clock.now_ms - TIMEOUT_MS;
     while let Some(oldest) = server.handshakes.arriving.first_entry()

@@ -9,18 +9,20 @@
 //!   running: LinkId -> Migration      idle: connections for later requests, up to 10 s
 //! ```
 //!
-//! The client waits, and other clients are served. So a key can change during its transfer, which
-//! is impossible in Redis, where the whole server waits. A key that was changed meanwhile is sent
-//! again with REPLACE; one that was deleted is deleted at the destination, too. After
-//! [`ROUNDS_MAX`] attempts the client gets an error, and both servers have the key; this server has
-//! the later value. COPY sends the value at the time of sending.
+//! While the client of MIGRATE waits, other clients are served. So a key can change during its
+//! transfer, which is impossible in Redis, where the whole server waits. A key that was changed
+//! during its transfer is sent again with REPLACE; a key that was deleted is deleted at the
+//! destination, too. After [`ROUNDS_MAX`] attempts the client gets an error, and both servers have
+//! the key; this server has the later value. MIGRATE with COPY sends the value that the key has
+//! when it is sent, and no later value.
 //!
-//! Keys are read and deleted at the top level only, never in nested turns: a script that runs
-//! meanwhile sees either all or none of the changes. While CLIENT PAUSE forbids writes, the
-//! deletion waits.
+//! MIGRATE never reads or deletes keys in nested turns, so a script that lets nested turns run sees
+//! no changes by MIGRATE. While CLIENT PAUSE forbids writes, MIGRATE does not delete the
+//! transferred keys.
 //!
-//! SELECT and AUTH are sent first, and keys only after their replies. (Redis sends all at once:
-//! after a refused SELECT, the key is stored in database 0, and the client gets an error.)
+//! MIGRATE sends SELECT and AUTH first, and keys only after the replies to SELECT and AUTH. (Redis
+//! sends all requests at once: after a refused SELECT, the key is stored in database 0, and the
+//! client gets an error.)
 //!
 //! **Invariant:** each MIGRATE gets one reply, unless its client has disconnected.
 //! **Limits:** at most [`WINDOW`] bytes of requests are under way for each MIGRATE, or one key; at
@@ -44,12 +46,12 @@ use crate::link::{Action, Errors, Failure, Plan, Reply, Step, Unasked};
 use crate::networking::link::{self, LinkId, Target};
 use crate::state::Server;
 
-/// The time after which an idle connection is closed, in milliseconds.
+/// The time in milliseconds after which an idle connection to a destination of MIGRATE is closed.
 const IDLE_MS: i64 = 10_000;
-/// The maximum number of idle connections.
+/// The maximum number of idle connections to destinations of MIGRATE.
 const IDLE_MAX: usize = 64;
 
-/// All requests, and the connections for later ones.
+/// All MIGRATE requests in progress, and the idle connections for later requests.
 #[derive(Default)]
 pub struct Migrations {
     /// MIGRATE requests that have no connection yet.
@@ -63,11 +65,11 @@ pub struct Migrations {
 /// A MIGRATE that has a connection.
 struct Running {
     migration: Migration,
-    /// Why the connection has failed, if it has.
+    /// The reason why the connection has failed, if it has failed.
     failure: Option<Failure>,
 }
 
-/// An open connection that no MIGRATE uses.
+/// An open connection to a destination that no MIGRATE uses.
 struct Idle {
     link: LinkId,
     destination: Destination,
@@ -90,10 +92,10 @@ impl Migrations {
     }
 }
 
-/// Starts new requests, and continues those whose connections are in `woken`. Does nothing in a
-/// nested turn.
+/// Starts new MIGRATE requests, and continues the requests whose connections are in `woken`. Does
+/// nothing in a nested turn.
 pub fn go_on(el: &mut EventLoop<Server>, server: &mut Server) {
-    // While a data set is loaded, turns are nested.
+    // While a data set is loaded all turns are nested, so MIGRATE waits.
     if server.is_nested() {
         return;
     }
@@ -120,14 +122,16 @@ fn run(server: &mut Server, id: LinkId, migration: Migration, failure: Option<Fa
     server.migrations.running.insert(id, running);
 }
 
-/// Finds a connection, or opens one, and sends the first keys.
+/// Takes an idle connection to the destination of a MIGRATE, or opens one, and sends the first
+/// keys.
 fn begin(el: &mut EventLoop<Server>, server: &mut Server, mut migration: Migration) {
     let idle = server.migrations.take_idle(&migration.destination);
     let id = match idle {
         Some(idle) => {
             migration.is_selected = idle.db == migration.to_db;
             migration.may_retry = true;
-            // The password may have changed at the destination.
+            // AUTH is sent again on an idle connection, since the password may have changed at the
+            // destination.
             if let Some(step) = wire::auth(&migration.destination) {
                 let step = step.timeout(migration.timeout_ms);
                 link::request(el, server, idle.link, step);
@@ -156,8 +160,8 @@ fn open(el: &mut EventLoop<Server>, server: &mut Server, migration: &Migration) 
     link::open(el, server, &target, plan, on_action)
 }
 
-/// Sends keys until the window is full, or the next key is not on the disk under `appendfsync
-/// always`.
+/// Sends keys until [`WINDOW`] bytes of requests have no reply yet, or, under `appendfsync always`,
+/// until the next key's last write is not on the disk yet.
 fn send(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, migration: &mut Migration) {
     if !migration.is_selected {
         return;
@@ -168,7 +172,7 @@ fn send(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, migration: 
     {
         if !server.is_key_safe(&key) {
             migration.queue.push_front(key);
-            // The next turns check again.
+            // The following turns check again whether the key's write is on the disk.
             server.migrations.woken.push(id);
             return;
         }
@@ -197,7 +201,7 @@ fn send(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, migration: 
     }
 }
 
-/// Notes an event of a connection; `go_on` reacts to the event.
+/// Notes an action of a MIGRATE's link; `go_on` reacts to it before the loop sleeps.
 fn on_action(_: &mut EventLoop<Server>, server: &mut Server, id: LinkId, action: Action) {
     let migrations = &mut server.migrations;
     let Some(running) = migrations.running.get_mut(&id) else {
@@ -217,8 +221,8 @@ fn on_action(_: &mut EventLoop<Server>, server: &mut Server, id: LinkId, action:
             };
             if tag == tag::KEY {
                 let (client, db) = (migration.client, migration.db);
-                // A key that the target has stored stays watched until MIGRATE deletes it here, so
-                // that a change in between is noticed.
+                // A key that the destination has stored stays watched until MIGRATE deletes it on
+                // this server, so that a change in between is noticed.
                 if let Some(due) = migration.replied(error) {
                     forget(server, client, db, &due);
                 }
@@ -233,7 +237,8 @@ fn on_action(_: &mut EventLoop<Server>, server: &mut Server, id: LinkId, action:
     }
 }
 
-/// Sends more keys, or ends the migration.
+/// Sends more keys of a MIGRATE or, when all replies have arrived, deletes the keys and replies to
+/// the client.
 fn advance(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, running: Running) {
     let Running {
         mut migration,
@@ -254,7 +259,7 @@ fn advance(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, running:
     }
     let held = || server.pause.holds_slots() || server.pause.holds_writes(server.clock.now_ms);
     if server.armed & armed::PAUSED != 0 && held() {
-        // The connection stays in `woken`: each turn checks whether the pause is over.
+        // The connection stays in `woken`, so that each turn checks whether the pause is over.
         server.migrations.woken.push(id);
         return run(server, id, migration, failure);
     }
@@ -272,7 +277,7 @@ fn advance(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, running:
     }
 }
 
-/// Ends the watch for changes of the keys whose RESTORE or DEL has no reply yet.
+/// Ends the noting of changes for the keys whose RESTORE or DEL has no reply yet.
 fn forget_due(server: &mut Server, migration: &Migration) {
     for due in &migration.due {
         forget(server, migration.client, migration.db, due);
@@ -297,7 +302,8 @@ fn delete_restored(server: &mut Server, migration: &mut Migration) -> Vec<Box<[u
     let mut deleted: Vec<&[u8]> = vec![b"DEL"];
     for key in &restored {
         let same = watch::end_transfer(server, migration.client, db, key);
-        // If this server has become a replica meanwhile, it must not delete keys by itself.
+        // If this server has become a replica during the MIGRATE, it must not delete keys by
+        // itself.
         let may = !server.replication.is_replica();
         if !same && may {
             changed.push(key.clone());
@@ -315,7 +321,7 @@ fn delete_restored(server: &mut Server, migration: &mut Migration) -> Vec<Box<[u
     changed
 }
 
-/// Replies to the client, if it still waits.
+/// Replies to the client of a MIGRATE, if the client still waits.
 fn reply(server: &mut Server, migration: &Migration, failure: Option<&Failure>, changed: bool) {
     let error = match wire::error_of(migration, failure) {
         None if changed => Some(Error::of(
@@ -326,7 +332,7 @@ fn reply(server: &mut Server, migration: &Migration, failure: Option<&Failure>, 
     blocked::answer(server, migration.client, BlockKind::Migrate, error);
 }
 
-/// Keeps the connection for later requests.
+/// Keeps the connection of a finished MIGRATE for later requests.
 fn keep(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, migration: Migration) {
     if !migration.is_selected {
         return link::close(el, server, id);

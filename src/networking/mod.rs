@@ -12,9 +12,9 @@
 //! link::open -> connect -> write_handler, read_handler -> Link::step -> the owner's handler
 //! ```
 //!
-//! **Invariant:** an idle client holds neither a query buffer nor a reply buffer: reads go into one
-//! buffer shared by all, reply buffers are lent from a pool (`clients::tests`, and
-//! `tests/robustness.rs` counts).
+//! **Invariant:** an idle client holds neither a query buffer nor a reply buffer: requests are read
+//! into one buffer that all clients share, and reply buffers are lent from a pool
+//! (`clients::tests`; `tests/robustness.rs` measures the memory of idle clients).
 
 pub mod accept;
 pub mod bus;

@@ -1,9 +1,9 @@
-//! Prefetches the memory that a batch of commands will read.
+//! Prefetches the memory that a batch of pipelined commands will read.
 //!
-//! A random key of a large data set costs two cache misses, its bucket and its entry, and an
-//! element of a large hash, set or sorted set two more: about 80 ns each, much longer than the
-//! command itself. The misses of one command depend on each other, but those of different commands
-//! do not: prefetched together, they take the time of one.
+//! A random key of a large data set costs two cache misses, for its bucket and its entry, and an
+//! element of a large hash, set or sorted set two more: a miss takes about 80 ns, much longer than
+//! the command itself. The misses of one command depend on each other, but the misses of different
+//! commands do not: prefetched together, the misses of several commands take the time of one.
 //!
 //! ```text
 //!   commands   look up rows    keys: hash, bucket    entry    elements: hash, bucket    element
@@ -28,25 +28,24 @@ use crate::state::Server;
 use crate::types::Value;
 
 /// The number of elements that are prefetched at once: about the number of cache misses that a core
-/// can have open. `prefetch-batch-max-size` makes the window smaller, or larger up to
-/// [`LARGE_WINDOW`].
+/// can have open. `prefetch-batch-max-size` sets another number, up to [`LARGE_WINDOW`].
 const WINDOW: usize = 16;
 
-/// The maximum of `prefetch-batch-max-size`. A window of the usual size has code of its own,
-/// because each batch clears its window, and clearing a large one takes longer.
+/// The maximum of `prefetch-batch-max-size`. A window of 16 elements, the default, has code of its
+/// own, because each batch of commands clears its window, and clearing a large window takes longer.
 const LARGE_WINDOW: usize = 128;
 
-/// Whether the setting switches prefetching off. The value 1 switches prefetching off, too: a
-/// single key can't be prefetched together with another.
+/// Whether the value of `prefetch-batch-max-size` switches prefetching off. The value 1 switches
+/// prefetching off, too: a single key can't be prefetched together with another.
 fn is_off(setting: u32) -> bool {
     setting <= 1
 }
 
 /// Looks up the rows of all commands into `ids`, hashes their keys, and prefetches the memory of
-/// keys and elements, unless `prefetch-batch-max-size` switches that off.
+/// keys and elements, unless `prefetch-batch-max-size` switches prefetching off.
 ///
-/// Returns true on a cluster node that is known to serve the slots of all commands. Otherwise the
-/// slots must be checked when the commands run.
+/// Returns true if this server is a cluster node that serves the slots of the keys of all commands.
+/// Otherwise each command's slots must be checked when the command runs.
 pub(super) fn look_up_and_prefetch(
     server: &mut Server,
     c: &Client,
@@ -55,7 +54,8 @@ pub(super) fn look_up_and_prefetch(
     ids: &mut [Option<u16>],
 ) -> bool {
     let batch = server.config.prefetch_batch_max_size;
-    // In a nested turn, there are also the hashes of the outer batch.
+    // In a nested turn, the hashes of the batch whose command lets the nested turn run precede the
+    // hashes of this batch.
     let from = (server.hashes.entries.len(), server.hashes.counted.len());
     let (elements, has_one_key) = look_up(server, c, table, argvs, ids);
     let fetches = !is_off(batch);
@@ -69,7 +69,7 @@ pub(super) fn look_up_and_prefetch(
             hash_keys(ahead, hashes, from, argvs, is_pipeline, served)
         }
     };
-    // With only one or two elements there is nothing to overlap.
+    // With only one or two elements hardly any cache misses can overlap.
     if elements > 2 && fetches {
         match batch as usize == WINDOW {
             true => prefetch_elements::<WINDOW>(server, c, table, argvs, ids),
@@ -79,8 +79,9 @@ pub(super) fn look_up_and_prefetch(
     is_served
 }
 
-/// Looks up the rows of all commands, and notes the places of their keys. Returns the number of
-/// arguments that may be elements of keys, and whether each command has exactly one key.
+/// Looks up the rows of all commands, and notes the places of their keys among all arguments of the
+/// batch. Returns the number of arguments that may be elements of keys, and whether each command
+/// has exactly one key.
 #[inline(always)]
 fn look_up(
     server: &mut Server,
@@ -114,7 +115,8 @@ fn look_up(
     (elements, has_one_key)
 }
 
-/// Notes the places of the keys of a command. `at` is the place of its name.
+/// Notes the places of a command's keys among all arguments of the batch. `at` is the place of the
+/// command's name.
 #[inline(never)]
 fn note_keys(hashes: &mut HashMemo, entry: &CommandEntry, at: usize, argv: &[&[u8]]) {
     let first = entry.first_key as usize;
@@ -134,7 +136,8 @@ fn note_keys(hashes: &mut HashMemo, entry: &CommandEntry, at: usize, argv: &[&[u
     }
 }
 
-/// Notes the places of the keys of a command with a `numkeys` argument, such as EVAL or ZUNION.
+/// Notes the places of the keys of a command with a `numkeys` argument of one digit, such as EVAL
+/// or ZUNION.
 fn note_counted_keys(hashes: &mut HashMemo, count_at: usize, at: usize, argv: &[&[u8]]) {
     let Some(&[digit @ b'1'..=b'9']) = argv.get(count_at) else {
         return;
@@ -146,7 +149,8 @@ fn note_counted_keys(hashes: &mut HashMemo, count_at: usize, at: usize, argv: &[
 }
 
 /// Replaces the noted places, from the indexes `from` on, by the hashes of the keys. Prefetches the
-/// buckets and, in a pipeline, the entries. Returns whether all keys are in slots that are served.
+/// buckets and, in a pipeline, the entries. Returns whether all keys are in slots that this cluster
+/// node serves (`served`).
 #[inline(always)]
 fn hash_keys<A: Ahead>(
     ahead: A,
@@ -169,7 +173,8 @@ fn hash_keys<A: Ahead>(
     if is_pipeline {
         counted.iter().for_each(|hash| ahead.prefetch_entry(*hash));
     }
-    // The slot is also needed to prefetch the entry, so both are done in one loop.
+    // The slot of a key is also needed to prefetch its entry, so one loop prefetches the entries
+    // and checks the slots.
     match served {
         Some(served) if A::BY_SLOT => entries.iter().fold(true, |all, (.., hash)| {
             if is_pipeline {
@@ -187,7 +192,8 @@ fn hash_keys<A: Ahead>(
     }
 }
 
-/// Not inlined, so that the code for the usual window is compiled by itself.
+/// Prefetches elements in windows of another size than the default. The function is not inlined, so
+/// that the code for the default window is compiled by itself.
 #[cold]
 #[inline(never)]
 fn prefetch_elements_in_other_windows(
@@ -200,11 +206,12 @@ fn prefetch_elements_in_other_windows(
     prefetch_elements::<LARGE_WINDOW>(server, c, table, argvs, ids);
 }
 
-/// The elements of one window: their tables and hashes.
+/// Elements whose memory is prefetched together: the value (hash, set or sorted set) and the hash
+/// of each element.
 struct Window<'a, const N: usize> {
     elements: [Option<(&'a Value, u64)>; N],
     len: usize,
-    /// The length at which the window is full.
+    /// The number of elements at which the window is full.
     limit: usize,
 }
 
@@ -228,12 +235,12 @@ impl<'a, const N: usize> Window<'a, N> {
 
     #[inline(always)]
     fn is_full(&self) -> bool {
-        // The usual window has the usual limit, which is known at compile time.
+        // The limit of the default window is known at compile time.
         self.len == if N == WINDOW { WINDOW } else { self.limit }
     }
 
-    /// Prefetches the elements whose buckets were prefetched before. Called once for each window,
-    /// so it is not inlined into the walk over the elements.
+    /// Prefetches the elements whose buckets were prefetched before. `fetch` is called once for
+    /// each window, so it is not inlined into the walk over the elements.
     #[inline(never)]
     fn fetch(&mut self) {
         for (value, hash) in self.elements[..self.len].iter().flatten() {
@@ -255,7 +262,7 @@ fn prefetch_elements<const N: usize>(
     let seed: &HashSeed = &server.seed;
     let mut window = Window::<N>::new(server.config.prefetch_batch_max_size);
     let mut hashes = server.hashes.entries.iter();
-    // A pipeline often uses the same key.
+    // The commands of a pipeline often use the same key, so the last key's value is remembered.
     let mut last: Option<(u64, Option<&Value>)> = None;
     for (command, id) in table.commands.iter().zip(ids) {
         let Some((first, step)) = id.and_then(|id| server.commands.entry(id).elements) else {
@@ -324,7 +331,8 @@ mod tests {
         assert_eq!(replies, "+OK\r\n*2\r\n$1\r\n1\r\n$-1\r\n$1\r\na\r\n");
     }
 
-    /// The setting changes the prefetching, not the replies.
+    /// A pipeline is run with several values of `prefetch-batch-max-size`, which must not change
+    /// its replies.
     #[test]
     fn a_pipeline_has_the_same_replies_with_any_size() {
         let many = |command: &str| {

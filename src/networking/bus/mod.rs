@@ -1,4 +1,4 @@
-//! The cluster bus: the sockets, and the timer of the cluster's machine.
+//! The cluster bus: its sockets, and the timer of the cluster's state machine.
 //!
 //! ```text
 //!   accept ── Accepted ─────────┐
@@ -7,14 +7,16 @@
 //!   timer_handler ── Tick ──────┘                                            └─ close
 //! ```
 //!
-//! The actions of each step are executed before the next step. A message that goes to many nodes is
-//! encoded once, and its bytes are shared. The fds are in `Class::First`, so packets are read
-//! before the requests of clients, and are read in nested turns too ([`serve`]).
+//! The actions of each step of the cluster's state machine are executed before the next step. A
+//! message that goes to many nodes is encoded once, and its bytes are shared. The fds of the bus
+//! are in `Class::First`, so packets are read before the requests of clients, and are read in
+//! nested turns too ([`serve`]).
 //!
-//! **Invariant:** a link is in `links` from `Connect` or the accept until `Close`, or until the
-//! machine got `Closed`; its fd is removed from the loop before it is closed.
-//! **Limits:** a link whose output exceeds `cluster-link-sendbuf-limit` is closed. A link is TLS or
-//! not for all of its life: a change of `tls-cluster` counts for the next links.
+//! **Invariant:** a link of the bus is in `links` from the action `Connect` or the accept until the
+//! action `Close`, or until the state machine got the event `Closed`; the fd of a link is removed
+//! from the event loop before it is closed.
+//! **Limits:** a link of the bus whose output exceeds `cluster-link-sendbuf-limit` is closed. A
+//! change of `tls-cluster` affects only links that are opened later.
 
 mod node;
 mod timer;
@@ -39,57 +41,60 @@ use crate::sys::{error_text, ticks};
 
 pub use self::timer::{serve, turn};
 
-/// The maximum number of bytes of one read.
+/// The maximum number of bytes of one read from a link of the bus.
 const READ_BYTES: usize = 64 * 1024;
 
-/// One connection of the bus.
+/// One connection of the cluster bus.
 pub struct BusLink {
-    /// `None` if the TLS session could not begin; the link is then about to be removed.
+    /// `None` if the TLS session could not begin, so that the link is about to be removed.
     conn: Option<Connection>,
     /// The address to which this link connects with TLS; `None` for accepted links and without TLS.
     secure: Option<SocketAddr>,
     token: Token,
     input: Vec<u8>,
     output: VecDeque<Rc<[u8]>>,
-    /// How many bytes of the first piece of `output` were sent.
+    /// The number of bytes of the first element of `output` that were sent.
     sent: usize,
-    /// The bytes of output that were not sent.
+    /// The number of bytes in `output` that were not sent yet.
     pub queued: usize,
-    /// The IP addresses of the peer and of this end; `local` is empty until the link is connected.
+    /// The IP addresses of the peer (`peer`) and of this end (`local`), which is empty until the
+    /// link is connected.
     peer: Ip,
     local: Ip,
-    /// When the link was made, Unix time in milliseconds.
+    /// The Unix time in milliseconds at which the link was opened or accepted.
     pub created_ms: i64,
 }
 
-/// Bytes of messages of one purpose since the start.
+/// The bytes of bus messages for one purpose, such as Pub/Sub, since the start.
 #[derive(Clone, Copy, Default)]
 pub struct Traffic {
     pub sent: u64,
     pub received: u64,
 }
 
-/// All connections of the bus.
+/// All connections of the cluster bus.
 #[derive(Default)]
 pub struct Bus {
     pub links: HashMap<LinkId, BusLink>,
     /// Links with new output, for which [`send`] was not called yet.
     unsent: Vec<LinkId>,
-    /// Links that were closed because of their output, for CLUSTER INFO.
+    /// The number of links that were closed because their output exceeded
+    /// `cluster-link-sendbuf-limit`, for CLUSTER INFO.
     pub limit_exceeded: u64,
     /// Bytes sent to other nodes since the start.
     pub bytes_sent: u64,
     /// Bytes received from other nodes since the start.
     pub bytes_received: u64,
-    /// The bytes of published messages.
+    /// The bytes of messages that carry PUBLISH and SPUBLISH.
     pub published: Traffic,
-    /// The bytes of messages of modules.
+    /// The bytes of messages that carry data of modules.
     pub modules: Traffic,
     timer: timer::Alarm,
 }
 
 impl Bus {
-    /// What is counted for a message of this purpose; nothing for messages of the cluster itself.
+    /// The counter to which a message with this purpose belongs; `None` for messages of the cluster
+    /// itself.
     fn traffic(&mut self, purpose: Purpose) -> Option<&mut Traffic> {
         match purpose {
             Purpose::Published => Some(&mut self.published),
@@ -98,14 +103,14 @@ impl Bus {
         }
     }
 
-    /// The memory of all buffers.
+    /// The memory of all links with their buffers, in bytes.
     pub fn memory(&self) -> usize {
         let of = |link: &BusLink| link.queued + link.input.capacity() + size_of::<BusLink>();
         self.links.values().map(of).sum()
     }
 }
 
-/// Takes over a connection that the bus's listener has accepted.
+/// Takes over a connection that the listener of the cluster bus has accepted.
 pub fn accept(el: &mut EventLoop<Server>, server: &mut Server, accepted: Accepted) {
     let Some(member) = &mut server.cluster else {
         return;
@@ -173,7 +178,7 @@ fn add(
     true
 }
 
-/// Executes the queued actions of the machine, and sends the output of the links.
+/// Executes the queued actions of the cluster's state machine, and sends the output of the links.
 fn execute(el: &mut EventLoop<Server>, server: &mut Server) {
     loop {
         let Some(member) = &mut server.cluster else {
@@ -256,13 +261,13 @@ fn remove(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) {
     }
 }
 
-/// Removes a link whose connection has failed, and reports that to the machine.
+/// Removes a link whose connection has failed, and reports its end to the cluster's state machine.
 fn lost(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) {
     remove(el, server, id);
     member::step(server, Event::Closed(id));
 }
 
-/// Sends the output as far as the socket takes it.
+/// Sends the output of a link, as many bytes as the socket accepts.
 fn send(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) {
     let (began, before) = (ticks::now(), server.bus.bytes_sent);
     write_output(el, server, id);
@@ -329,12 +334,13 @@ fn write_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, 
     }
     send(el, server, id);
     execute(el, server);
-    // Return `Drained`, so that the loop does not call the handler again in each turn: `execute`
-    // sends new output at once, and the poller reports a full socket when it has room.
+    // The handler returns `Drained`, so that the event loop does not call it again in each turn:
+    // `execute` sends new output at once, and the poller reports when a full socket has room again.
     Io::Drained
 }
 
-/// Continues to connect. Returns whether the link is open; closes a link that can't be connected.
+/// Continues the connecting or the TLS handshake of a link. Returns whether the link is open;
+/// closes a link that can't be connected.
 fn establish(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) -> bool {
     let Server { bus, tls, .. } = server;
     let Some(link) = bus.links.get_mut(&id) else {
@@ -358,7 +364,8 @@ fn establish(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) -> boo
     }
 }
 
-/// Notes that the link can carry packets now. Returns whether the link still exists afterwards.
+/// Reports to the cluster's state machine that a link can carry packets now. Returns whether the
+/// link still exists afterwards.
 fn opened(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) -> bool {
     let Some(link) = server.bus.links.get_mut(&id) else {
         return false;
@@ -366,7 +373,7 @@ fn opened(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) -> bool {
     let Some(conn) = &link.conn else {
         return false;
     };
-    // The session may have decrypted a packet already, which the poller does not report.
+    // The TLS session may have decrypted a packet already, which the poller does not report.
     if conn.is_tls() {
         el.mark_ready(link.token, Mask::READABLE);
     }
@@ -392,7 +399,8 @@ fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, _
     io
 }
 
-/// Reads until the socket is empty, or up to the budget.
+/// Reads and handles packets until the socket is empty, or the event loop's budget for one handler
+/// is spent.
 fn read_packets(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) -> Io {
     let mut budget = el.budget();
     while budget > 0
@@ -422,7 +430,7 @@ fn read_packets(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) -> 
     Io::More
 }
 
-/// Passes the complete packets in a link's input to the machine.
+/// Passes the complete packets in a link's input to the cluster's state machine.
 fn take_packets(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) {
     let Some(link) = server.bus.links.get_mut(&id) else {
         return;
@@ -485,8 +493,8 @@ fn take_packets(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) {
     }
 }
 
-/// Removes the first `used` bytes. If `used` is 0, nothing is copied: an incomplete long packet
-/// arrives in thousands of pieces, and must not be copied with each piece.
+/// Removes the first `used` bytes from a link's input. If `used` is 0, nothing is copied: an
+/// incomplete long packet arrives in thousands of reads, and must not be copied after each read.
 fn without_start(mut input: Vec<u8>, used: usize) -> Vec<u8> {
     input.drain(..used);
     input

@@ -1,12 +1,13 @@
-//! Reports the replication offset to the cluster's machine, and applies the machine's role to
-//! replication.
+//! Reports the replication offset to the cluster's state machine, and makes replication follow the
+//! role that the state machine has for this node.
 
 use crate::cluster::event::{Event, Replication};
 use crate::member;
 use crate::state::Server;
 use crate::sync::role;
 
-/// Passes the offset of the stream to the machine, if it has changed.
+/// Passes the offset of the replication stream and the state of the link to the primary to the
+/// cluster's state machine, if they have changed.
 pub(super) fn report_replication(server: &mut Server) {
     let Some(member) = &server.cluster else {
         return;
@@ -24,7 +25,8 @@ pub(super) fn report_replication(server: &mut Server) {
             let heard = client.map_or(upstream.down_since_s * 1000, |c| c.last_interaction_ms);
             let age = now.wall_ms.saturating_sub(heard.max(0) as u64);
             // Offset 0 means that this replica does not have the primary's data: CLUSTER SLOTS does
-            // not list a replica with offset 0, and its siblings are preferred in an election.
+            // not list a replica with offset 0, and the primary's other replicas are preferred in
+            // an election.
             let offset = match upstream.has_foreign_data || server.loading.is_in_place() {
                 true => 0,
                 false => server.replication.stream.end(),
@@ -44,7 +46,8 @@ pub(super) fn report_replication(server: &mut Server) {
     }
 }
 
-/// Makes replication follow the primary that the machine has for this node, also after a start.
+/// Makes replication follow the primary that the cluster's state machine has for this node, also
+/// after a start.
 pub(super) fn follow_role(server: &mut Server) {
     let Some(member) = &server.cluster else {
         return;

@@ -1,5 +1,5 @@
 //! The formats of metrics: the text formats of Prometheus 0.0.4 and OpenMetrics 1.0, and the binary
-//! format of Prometheus, the only one with native histograms.
+//! format of Prometheus, which alone has native histograms.
 //!
 //! ```text
 //!   # HELP redis_commands_total Calls of each command.
@@ -10,28 +10,29 @@
 //!   binary:  length MetricFamily { name, help, type, Metric { label.., counter }.. }   for each family
 //! ```
 //!
-//! **Invariant:** the samples of a family follow its head without a gap, and no family comes twice,
-//! as the formats demand: all samples of a family are added to one [`Family`].
+//! **Invariant:** the samples of a family of metrics follow its HELP and TYPE lines without a gap,
+//! and no family comes twice, as the formats demand: all samples of a family are added to one
+//! [`Family`].
 
 use std::fmt::Write;
 
 use super::protobuf::Message;
 use crate::util::histogram::{Histogram, NATIVE_SCHEMA};
 
-/// The prefix of all names: that of redis_exporter, for which dashboards exist.
+/// The prefix of all names of metrics: that of redis_exporter, for which dashboards exist.
 const PREFIX: &str = "redis_";
 
 /// The type of a metric.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MetricKind {
     Gauge,
-    /// The value only grows; the name ends in `_total`.
+    /// A metric whose value only grows, and whose name ends in `_total`.
     Counter,
     Histogram,
     Summary,
 }
 
-/// A format that a client can ask for.
+/// A format of metrics that a client can request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Format {
     Text,
@@ -40,7 +41,8 @@ pub enum Format {
 }
 
 impl Format {
-    /// The format that the header `Accept` prefers; the text format of Prometheus if it names none.
+    /// The format that the header `Accept` prefers; the text format of Prometheus if the header
+    /// names no known format.
     pub fn of(accept: &str) -> Format {
         let mut best = (0.0, Format::Text);
         for part in accept.to_ascii_lowercase().split(',') {
@@ -78,26 +80,28 @@ impl Format {
 
 /// The metrics that were written so far.
 pub struct Exposition {
-    /// The output, in the text formats.
+    /// The text of the metrics, in the text formats.
     text: String,
-    /// The output, in the binary format.
+    /// The bytes of the metrics, in the binary format.
     binary: Vec<u8>,
     format: Format,
 }
 
-/// The samples of one family.
+/// One family of metrics, to which samples are added: the metrics of one name with different
+/// labels.
 pub struct Family<'a> {
     out: &'a mut Exposition,
     name: &'a str,
     kind: MetricKind,
-    /// The lines HELP and TYPE, which precede the first sample; `None` when they are written.
+    /// The lines HELP and TYPE, which precede the first sample; `None` when these lines are
+    /// written.
     head: Option<String>,
-    /// The message MetricFamily, in the binary format.
+    /// The message MetricFamily of the binary format; `None` in the text formats.
     message: Option<Message>,
 }
 
 impl Exposition {
-    /// An empty output.
+    /// An exposition without metrics.
     pub fn new(format: Format) -> Exposition {
         Exposition {
             text: String::new(),
@@ -106,8 +110,8 @@ impl Exposition {
         }
     }
 
-    /// Begins a family of metrics. The head of a family is written with its first sample, so a
-    /// family without samples is not written.
+    /// Begins a family of metrics. The lines HELP and TYPE of a family are written with its first
+    /// sample, so a family without samples is not written.
     pub fn family<'a>(&'a mut self, name: &'a str, kind: MetricKind, help: &str) -> Family<'a> {
         let (kind_name, number) = match kind {
             MetricKind::Counter => ("counter", 0),
@@ -116,7 +120,8 @@ impl Exposition {
             MetricKind::Histogram => ("histogram", 4),
         };
         let family = match kind {
-            // OpenMetrics names a counter without the ending of its sample.
+            // In OpenMetrics, the name of a counter's family lacks the ending `_total` of its
+            // samples.
             MetricKind::Counter if self.format == Format::OpenMetrics => {
                 name.strip_suffix("_total").unwrap_or(name)
             }
@@ -139,7 +144,7 @@ impl Exposition {
         }
     }
 
-    /// Ends the output and returns its bytes.
+    /// Ends the exposition and returns its bytes.
     pub fn finish(mut self) -> Vec<u8> {
         match self.format {
             Format::Binary => return self.binary,
@@ -151,7 +156,7 @@ impl Exposition {
 }
 
 impl Family<'_> {
-    /// Adds a sample with its labels (name and value).
+    /// Adds a sample with its labels, which are pairs of a name and a value.
     pub fn sample(&mut self, labels: &[(&str, &str)], value: f64) {
         if self.message.is_none() {
             return self.part("", labels, value);
@@ -165,7 +170,7 @@ impl Family<'_> {
         self.metric(labels, field, &inner);
     }
 
-    /// Adds a histogram whose values are microseconds, and their sum.
+    /// Adds a histogram whose values are microseconds, with the sum of all values.
     pub fn histogram(&mut self, labels: &[(&str, &str)], histogram: &Histogram, sum: f64) {
         let total = histogram.total();
         if self.message.is_none() {
@@ -186,8 +191,8 @@ impl Family<'_> {
         let mut inner = Message::default();
         inner.number(1, total);
         inner.double(2, sum);
-        // Write classic buckets and native ones: a collector that does not know native buckets
-        // reads the classic ones.
+        // The message has classic buckets and native buckets: a collector that does not know native
+        // buckets reads the classic ones.
         for (us, calls) in histogram.powers_of_two() {
             let mut bucket = Message::default();
             bucket.number(1, calls);
@@ -226,7 +231,8 @@ impl Family<'_> {
         self.metric(labels, 4, &inner);
     }
 
-    /// Adds a metric whose value is the message `inner` of this field.
+    /// Adds a message Metric whose value is the message `inner`, in the field with the number
+    /// `field`.
     fn metric(&mut self, labels: &[(&str, &str)], field: u64, inner: &Message) {
         let mut metric = Message::default();
         for (name, text) in labels {
@@ -249,7 +255,7 @@ impl Family<'_> {
         if let Some(head) = self.head.take() {
             out.push_str(&head);
         }
-        // Writing to a String can't fail.
+        // Writing to a `String` can't fail.
         let _ = write!(out, "{PREFIX}{}{ending}", self.name);
         for (at, (name, text)) in labels.iter().enumerate() {
             let before = if at == 0 { '{' } else { ',' };
@@ -272,12 +278,12 @@ impl Drop for Family<'_> {
     }
 }
 
-/// Adds the fields of a native histogram: the runs of buckets (each with the number of buckets that
-/// are left out before it, and its length), and for each bucket the difference of its count to that
-/// of the bucket before.
+/// Adds the fields of a native histogram: the runs of buckets (for each run the number of buckets
+/// that are left out before the run, and the run's length), and for each bucket the difference of
+/// its count to that of the bucket before.
 fn native(inner: &mut Message, buckets: &[(i32, u64)]) {
     inner.signed(5, NATIVE_SCHEMA.into());
-    // The bucket of zeros is empty, as no value is 0.
+    // The native histogram's bucket for zeros is empty, as no value is 0.
     inner.double(6, 0.0);
     inner.number(7, 0);
     let mut next = 0;
@@ -296,7 +302,7 @@ fn native(inner: &mut Message, buckets: &[(i32, u64)]) {
     inner.signed_list(13, deltas);
 }
 
-/// A number in the form of the text formats.
+/// A number as the text formats of metrics write it.
 pub fn number(value: f64) -> String {
     if value.is_nan() {
         "NaN".into()

@@ -6,7 +6,7 @@ use crate::client::Client;
 use crate::commands::server::info::info;
 use crate::state::Server;
 
-/// The fields of all sections.
+/// The fields of all sections of INFO.
 pub struct Fields {
     text: String,
 }
@@ -20,18 +20,19 @@ impl Fields {
         }
     }
 
-    /// All fields in INFO's order: (name, value).
+    /// Iterates over the names of all fields with their values, in INFO's order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.text.lines().filter_map(|line| line.split_once(':'))
     }
 
-    /// The fields by name.
+    /// A map from the names of the fields to their values.
     pub fn by_name(&self) -> HashMap<&str, &str> {
         self.iter().collect()
     }
 }
 
-/// The part `name` of a value such as `calls=1,usec=5`; an empty text if it is missing.
+/// The part `name` of an INFO field's value such as `calls=1,usec=5`; an empty text if the value
+/// has no such part.
 pub fn part<'a>(value: &'a str, name: &str) -> &'a str {
     let mut parts = value.split(',').filter_map(|part| part.split_once('='));
     parts

@@ -6,8 +6,8 @@
 //!   503 {"status":"degraded", ...}     writes are refused, or a replica has no link: see problems
 //! ```
 //!
-//! **Limit:** the reply is the state at this moment; a server that does not reply within its
-//! time-out is not healthy either.
+//! **Limit:** the reply of `/healthz` is the state at the moment of the request; a server that does
+//! not reply within the time-out of the load balancer is not healthy either.
 
 use serde_json::{Value, json};
 
@@ -15,7 +15,7 @@ use super::fields::Fields;
 use super::request::Status;
 use crate::config::Config;
 
-/// The status and the body of the reply.
+/// The HTTP status and the JSON body of the reply to `/healthz`.
 pub fn report(fields: &Fields, config: &Config) -> (Status, String) {
     let by_name = fields.by_name();
     let text = |name: &str| by_name.get(name).copied().unwrap_or_default();

@@ -1,4 +1,5 @@
-//! The live page: its text, and the snapshots that keep it up to date.
+//! The live page of the monitor port: its text, and the snapshots of figures that keep it up to
+//! date.
 //!
 //! ```text
 //!   GET /           page.html, with {{field}} replaced by INFO's value: it is readable without script
@@ -6,8 +7,9 @@
 //!   GET /events     snapshots as server-sent events, one in each tick of the port's timer
 //! ```
 //!
-//! **Limits:** a snapshot has at most the turns of 10 seconds, [`CLIENTS`] clients and
-//! [`HOT_KEYS`] keys of each use. Names of keys and clients are shown as text, never as HTML.
+//! **Limits:** a snapshot for the live page has at most the turns of 10 seconds, [`CLIENTS`]
+//! clients and [`HOT_KEYS`] keys of each use. Names of keys and clients are shown as text, never as
+//! HTML.
 
 use serde_json::{Map, Value, json};
 
@@ -18,15 +20,16 @@ use crate::observe::turns::Turn;
 use crate::state::Server;
 use crate::types::Type;
 
-/// The maximum numbers of clients, and of hot keys of each use, in a snapshot.
+/// In a snapshot for the live page: the maximum number of clients (`CLIENTS`), and of hot keys for
+/// reads and for writes each (`HOT_KEYS`).
 const CLIENTS: usize = 50;
 const HOT_KEYS: usize = 10;
-/// The number of bytes of a client's name that are shown.
+/// The maximum number of bytes of a client's name that the live page shows.
 const NAME_BYTES: usize = 100;
 
 const PAGE: &str = include_str!("page.html");
 
-/// The page, with each `{{field}}` replaced by the present value of that field of INFO.
+/// The live page, with each `{{field}}` replaced by the present value of this field of INFO.
 pub fn page(fields: &Fields) -> String {
     let by_name = fields.by_name();
     let mut out = String::with_capacity(PAGE.len());
@@ -46,7 +49,8 @@ fn escaped(text: &str) -> String {
         .replace('>', "&gt;")
 }
 
-/// A snapshot, with the turns that began after `after_us`, as JSON on one line.
+/// A snapshot of the server's figures for the live page, with the turns that began after `after_us`
+/// (Unix time in microseconds), as JSON on one line.
 pub fn snapshot(server: &mut Server, after_us: i64) -> String {
     let fields = Fields::take(server);
     let server = &*server;
@@ -97,7 +101,7 @@ pub fn snapshot(server: &mut Server, after_us: i64) -> String {
     body.to_string()
 }
 
-/// Totals since the start, from which the page computes rates.
+/// Totals since the start of the server, from which the live page computes rates.
 fn totals(server: &Server) -> Value {
     let (stats, clock) = (&server.stats, &server.clock);
     json!({
@@ -113,7 +117,7 @@ fn totals(server: &Server) -> Value {
     })
 }
 
-/// Number, keys and expiring keys of each database.
+/// The number, the keys and the expiring keys of each database.
 fn databases(fields: &Fields) -> Vec<Value> {
     let databases = fields.iter().filter_map(|(name, value)| {
         let db: u32 = name.strip_prefix("db")?.parse().ok()?;
@@ -122,8 +126,9 @@ fn databases(fields: &Fields) -> Vec<Value> {
     databases.collect()
 }
 
-/// Keys and bytes of each type that has keys, how many keys were sampled for the estimate, and
-/// whether these were all. The result is `null` while nothing is estimated.
+/// The keys and bytes of each type that has keys, the number of keys that were sampled for the
+/// estimate, and whether all keys were sampled. The result is `null` while memory by type is not
+/// estimated.
 fn memory_by_type(server: &Server) -> Value {
     let Some(memory) = &server.visits.type_memory else {
         return Value::Null;
@@ -141,7 +146,7 @@ fn memory_by_type(server: &Server) -> Value {
     })
 }
 
-/// The largest sizes of each type, if BIGKEYS is on.
+/// The size of the largest key of each type, if `bigkeys-tracking` is on.
 fn types(fields: &Fields) -> Vec<Value> {
     let types = fields.iter().filter_map(|(name, value)| {
         let kind = name.strip_prefix("bigkeys-")?;
@@ -152,7 +157,7 @@ fn types(fields: &Fields) -> Vec<Value> {
     types.collect()
 }
 
-/// Key, use and accesses each second of the keys that are used most.
+/// Name, use (read or write) and accesses each second of the keys that are used most.
 fn hot_keys(monitor: &Monitor, now_ms: i64) -> Vec<Value> {
     let factor = monitor.per_second(now_ms);
     let mut out = Vec::new();
@@ -165,8 +170,8 @@ fn hot_keys(monitor: &Monitor, now_ms: i64) -> Vec<Value> {
     out
 }
 
-/// Id, address, name, idle seconds, last command, bytes and number of commands of the first
-/// clients.
+/// Id, address, name, idle seconds, last command, bytes and number of commands of the first clients
+/// in the table of clients.
 fn clients(server: &Server) -> Vec<Value> {
     let now_ms = server.clock.now_ms;
     let shown = server.net.clients.iter().take(CLIENTS).map(|c| {

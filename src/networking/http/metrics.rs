@@ -6,10 +6,10 @@
 //!                  └─ histograms of latency ─> buckets, percentiles
 //! ```
 //!
-//! Names and units are those of redis_exporter where it has the metric, so that dashboards made for
-//! it can be used; other names follow Prometheus' conventions: base units, `_total` for counters.
-//! One label differs: the quantile of a summary is 0.99, as the format demands; redis_exporter
-//! writes 99.
+//! The names and units of metrics are those of redis_exporter where redis_exporter has the metric,
+//! so that its dashboards can be used; other names follow Prometheus' conventions: base units,
+//! `_total` for counters. One label differs: the quantile of a summary is 0.99, as the format
+//! demands; redis_exporter writes 99.
 //!
 //! In the text formats a histogram has the buckets of LATENCY HISTOGRAM, the powers of two. The
 //! binary format has a native histogram too, with eight buckets for each power of two.
@@ -20,12 +20,13 @@ use crate::state::Server;
 
 use MetricKind::{Counter, Gauge};
 
-/// A field of INFO that is one number.
+/// A field of INFO that is one number, and the metric that it becomes.
 struct Scalar {
     field: &'static str,
     name: &'static str,
     kind: MetricKind,
-    /// The factor from the field to the metric: 0.001 from milliseconds to seconds.
+    /// The factor from the field's value to the metric's, such as 0.001 from milliseconds to
+    /// seconds.
     scale: f64,
     help: &'static str,
 }
@@ -48,12 +49,12 @@ const fn row(
 
 #[rustfmt::skip]
 const SCALARS: &[Scalar] = &[
-    // Server
+    // Fields of the section Server of INFO.
     row("uptime_in_seconds", "uptime_in_seconds", Gauge, 1.0, "Seconds since the start."),
     row("process_id", "process_id", Gauge, 1.0, "The process id."),
     row("hz", "hz", Gauge, 1.0, "Calls of the cron each second."),
     row("configured_hz", "configured_hz", Gauge, 1.0, "The setting hz."),
-    // Clients
+    // Fields of the section Clients of INFO.
     row("connected_clients", "connected_clients", Gauge, 1.0, "Connected clients, without replicas."),
     row("maxclients", "config_maxclients", Gauge, 1.0, "The setting maxclients."),
     row("blocked_clients", "blocked_clients", Gauge, 1.0, "Clients that wait in a blocking command."),
@@ -65,7 +66,7 @@ const SCALARS: &[Scalar] = &[
     row("clients_in_timeout_table", "clients_in_timeout_table", Gauge, 1.0, "Clients that wait with a time-out."),
     row("cluster_connections", "cluster_connections", Gauge, 1.0, "Links to other nodes of the cluster."),
     row("io_threads_active", "io_threads_active", Gauge, 1.0, "Always 0: one thread serves all sockets."),
-    // Memory
+    // Fields of the section Memory of INFO.
     row("used_memory", "memory_used_bytes", Gauge, 1.0, "Bytes that the server has allocated."),
     row("used_memory_rss", "memory_used_rss_bytes", Gauge, 1.0, "Resident bytes of the process."),
     row("used_memory_peak", "memory_used_peak_bytes", Gauge, 1.0, "The peak of memory_used_bytes."),
@@ -95,7 +96,7 @@ const SCALARS: &[Scalar] = &[
     row("active_defrag_misses", "defrag_misses", Gauge, 1.0, "Allocations that defragmentation left."),
     row("active_defrag_key_hits", "defrag_key_hits", Gauge, 1.0, "Keys of which defragmentation moved a part."),
     row("active_defrag_key_misses", "defrag_key_misses", Gauge, 1.0, "Keys that defragmentation left."),
-    // Persistence
+    // Fields of the section Persistence of INFO.
     row("loading", "loading_dump_file", Gauge, 1.0, "1 while a file is loaded."),
     row("async_loading", "async_loading", Gauge, 1.0, "1 while a second data set is loaded beside the first."),
     row("rdb_changes_since_last_save", "rdb_changes_since_last_save", Gauge, 1.0, "Changes since the last save."),
@@ -124,7 +125,7 @@ const SCALARS: &[Scalar] = &[
     row("latest_fork_usec", "latest_fork_usec", Gauge, 1.0, "Microseconds of the last fork."),
     row("latest_fork_usec", "latest_fork_seconds", Gauge, 1e-6, "Seconds of the last fork."),
     row("total_forks", "forks_total", Counter, 1.0, "Forks of this process."),
-    // Stats
+    // Fields of the section Stats of INFO.
     row("total_connections_received", "connections_received_total", Counter, 1.0, "Accepted connections."),
     row("rejected_connections", "rejected_connections_total", Counter, 1.0, "Connections refused for a limit or the protected mode."),
     row("total_commands_processed", "commands_processed_total", Counter, 1.0, "Commands that were run."),
@@ -165,7 +166,7 @@ const SCALARS: &[Scalar] = &[
     row("eventloop_cycles", "eventloop_cycles_total", Counter, 1.0, "Turns of the event loop."),
     row("eventloop_duration_sum", "eventloop_duration_seconds_total", Counter, 1e-6, "Seconds in turns of the event loop, without waiting."),
     row("eventloop_duration_cmd_sum", "eventloop_duration_cmd_seconds_total", Counter, 1e-6, "Seconds of those in commands."),
-    // Replication
+    // Fields of the section Replication of INFO.
     row("connected_slaves", "connected_slaves", Gauge, 1.0, "Connected replicas."),
     row("repl_backlog_size", "replication_backlog_bytes", Gauge, 1.0, "The setting repl-backlog-size."),
     row("repl_backlog_active", "repl_backlog_is_active", Gauge, 1.0, "1 if there is a backlog."),
@@ -178,18 +179,18 @@ const SCALARS: &[Scalar] = &[
     row("sync_full", "replica_resyncs_full", Gauge, 1.0, "Replicas that got the whole data set."),
     row("sync_partial_ok", "replica_partial_resync_accepted", Gauge, 1.0, "Replicas that continued where they had stopped."),
     row("sync_partial_err", "replica_partial_resync_denied", Gauge, 1.0, "Replicas that could not."),
-    // CPU
+    // Fields of the section CPU of INFO.
     row("used_cpu_sys", "cpu_sys_seconds_total", Counter, 1.0, "Seconds in the kernel."),
     row("used_cpu_user", "cpu_user_seconds_total", Counter, 1.0, "Seconds in the program."),
     row("used_cpu_sys_children", "cpu_sys_children_seconds_total", Counter, 1.0, "Seconds of children in the kernel."),
     row("used_cpu_user_children", "cpu_user_children_seconds_total", Counter, 1.0, "Seconds of children in the program."),
     row("used_cpu_sys_main_thread", "cpu_sys_main_thread_seconds_total", Counter, 1.0, "Seconds of the main thread in the kernel."),
     row("used_cpu_user_main_thread", "cpu_user_main_thread_seconds_total", Counter, 1.0, "Seconds of the main thread in the program."),
-    // Cluster
+    // Fields of the section Cluster of INFO.
     row("cluster_enabled", "cluster_enabled", Gauge, 1.0, "1 for a node of a cluster."),
 ];
 
-/// Writes all metrics in a format.
+/// Writes all metrics of the server in a format.
 pub fn render(server: &mut Server, format: Format) -> Vec<u8> {
     let fields = Fields::take(server);
     let mut out = Exposition::new(format);
@@ -242,7 +243,8 @@ fn scalars(fields: &Fields, out: &mut Exposition) {
     }
 }
 
-/// The number in a field's text: a state is 1 if it is good and 0 if it is not.
+/// The number in the text of an INFO field; a state is 1 if it is good (`ok`, `up`) and 0 if it is
+/// bad (`err`, `down`).
 fn value_of(text: &str) -> Option<f64> {
     match text {
         "ok" | "up" => Some(1.0),
@@ -251,7 +253,8 @@ fn value_of(text: &str) -> Option<f64> {
     }
 }
 
-/// `db0:keys=1,expires=0,avg_ttl=0,subexpiry=0`
+/// Adds the metrics of each database, from fields such as
+/// `db0:keys=1,expires=0,avg_ttl=0,subexpiry=0`.
 fn databases(fields: &Fields, out: &mut Exposition) {
     let is_db = |name: &str| {
         name.strip_prefix("db")
@@ -287,7 +290,8 @@ fn databases(fields: &Fields, out: &mut Exposition) {
     }
 }
 
-/// `slave0:ip=127.0.0.1,port=6380,state=online,offset=14,lag=0`
+/// Adds the metrics of each replica, from fields such as
+/// `slave0:ip=127.0.0.1,port=6380,state=online,offset=14,lag=0`.
 fn replicas(fields: &Fields, out: &mut Exposition) {
     let is_replica = |name: &str| {
         name.strip_prefix("slave")
@@ -319,7 +323,7 @@ fn replicas(fields: &Fields, out: &mut Exposition) {
     }
 }
 
-/// The link to the primary, on a replica.
+/// On a replica, adds the metrics of the link to the primary.
 fn primary(fields: &Fields, out: &mut Exposition) {
     let by_name = fields.by_name();
     let text = |name: &str| by_name.get(name).copied().unwrap_or_default();
@@ -360,7 +364,8 @@ fn primary(fields: &Fields, out: &mut Exposition) {
     }
 }
 
-/// `cmdstat_get:calls=1,usec=5,usec_per_call=5.00,rejected_calls=0,failed_calls=0`
+/// Adds the metrics of each command, from fields such as
+/// `cmdstat_get:calls=1,usec=5,usec_per_call=5.00,rejected_calls=0,failed_calls=0`.
 fn commands(fields: &Fields, out: &mut Exposition) {
     for (key, name, scale, help) in [
         ("calls", "commands_total", 1.0, "Calls of each command."),
@@ -394,7 +399,7 @@ fn commands(fields: &Fields, out: &mut Exposition) {
     }
 }
 
-/// `errorstat_ERR:count=2`
+/// Adds the number of error replies with each code, from fields such as `errorstat_ERR:count=2`.
 fn errors(fields: &Fields, out: &mut Exposition) {
     let mut family = out.family("errors_total", Counter, "Error replies by code.");
     for (field, value) in fields.iter() {
@@ -407,7 +412,7 @@ fn errors(fields: &Fields, out: &mut Exposition) {
     }
 }
 
-/// The histogram of each command, and its percentiles.
+/// Adds the latency histogram of each command, and its percentiles.
 fn latencies(server: &Server, out: &mut Exposition) {
     let measured = || {
         let entries = server.commands.entries.iter();
@@ -444,7 +449,7 @@ fn latencies(server: &Server, out: &mut Exposition) {
     }
 }
 
-/// The last event of each kind in the latency monitor, and the slow log.
+/// Adds the last event of each name in the latency monitor, and the figures of the slow log.
 fn spikes(server: &Server, out: &mut Exposition) {
     let latest = || {
         let events = server.latency.events.iter();
@@ -488,8 +493,8 @@ mod tests {
         }
     }
 
-    /// Fields of a role or of a feature that is off are missing on a fresh server; every other row
-    /// has its field.
+    /// INFO of a fresh server lacks the fields of a replica and of features that are off; every
+    /// other row of the metrics has its field.
     #[test]
     fn each_row_has_a_field_of_info() {
         let mut server = server_with(0);

@@ -17,18 +17,18 @@
 //! The port is off by default, and listens on loopback addresses unless `monitor-bind` has others:
 //! requests are not authenticated.
 //!
-//! **Invariant:** a connection has at most one reply under way and gets at most one in a turn; the
-//! next request is parsed when the reply has been sent. So a client that does not read costs one
-//! reply, and one that sends many requests at once does not hold the loop. A reader of /events gets
-//! no further snapshot until its socket has taken the last one; the next snapshot then has all
-//! turns since.
-//! After its last reply a connection is not closed at once: with unread bytes in the socket, the
-//! client would get a reset, perhaps before it has read the reply. Its bytes are read and dropped
-//! until the client closes.
+//! **Invariant:** a connection of the monitor port has at most one unsent reply and gets at most
+//! one reply in a turn; its next request is parsed when the reply has been sent. So a client that
+//! does not read costs the memory of one reply, and a client that sends many requests at once does
+//! not block the event loop. A reader of /events gets no further snapshot until its socket has
+//! accepted the last one; the next snapshot then has all turns since the last one. After its last
+//! reply a connection of the monitor port is not closed at once: with unread bytes in the socket,
+//! the client would get a TCP reset, perhaps before it has read the reply. So the client's bytes
+//! are read and dropped until the client closes the connection.
 //!
-//! **Limits:** [`VISITS`] connections; a further connection is closed at once. Idle connections are
-//! closed after [`IDLE_MS`], those that were sent their last reply after [`LINGER_MS`] or
-//! [`LINGER_BYTES`].
+//! **Limits:** the monitor port has at most [`VISITS`] connections; a further connection is closed
+//! at once. Idle connections are closed after [`IDLE_MS`], connections that were sent their last
+//! reply after [`LINGER_MS`] or [`LINGER_BYTES`].
 
 mod exposition;
 mod fields;
@@ -49,19 +49,19 @@ use crate::networking::http::request::{MAX_HEAD, Request, Status};
 use crate::observe::type_memory::TypeMemory;
 use crate::state::Server;
 
-/// The maximum number of connections.
+/// The maximum number of connections of the monitor port.
 const VISITS: usize = 32;
 /// The time after which a connection without traffic is closed, in milliseconds.
 const IDLE_MS: i64 = 60_000;
 /// The time for which a connection is still read after its last reply, in milliseconds.
 const LINGER_MS: i64 = 5_000;
-/// The number of bytes that are read and dropped in this time.
+/// The maximum number of bytes that are read and dropped after the last reply of a connection.
 const LINGER_BYTES: usize = 16 * 1024 * 1024;
-/// The maximum number of bytes of one read that are dropped.
+/// The maximum number of bytes of one read after the last reply, which are dropped.
 const LINGER_READ: usize = 64 * 1024;
-/// The interval of snapshots, and of the check for idle connections.
+/// The interval of snapshots for /events, and of the check for idle connections.
 const TICK: Duration = Duration::from_millis(500);
-/// The maximum number of bytes of one read.
+/// The maximum number of bytes of one read of requests.
 const READ_BYTES: usize = 4096;
 
 /// A connection of the monitor port.
@@ -70,21 +70,24 @@ struct Visit {
     token: Token,
     /// Whether the client runs on this machine.
     from_here: bool,
-    /// Bytes of requests that are not answered yet.
+    /// Bytes of requests that have no reply yet.
     input: Vec<u8>,
     output: Vec<u8>,
-    /// The bytes of `output` that have been sent.
+    /// The number of bytes of `output` that have been sent.
     sent: usize,
     close_after_reply: bool,
-    /// Whether the client has ended its direction of the connection: it sends no further request.
+    /// Whether the client has ended its direction of the connection, so that no further request can
+    /// come.
     input_ended: bool,
-    /// After the last reply: the number of bytes that may still be read and dropped.
+    /// After the last reply of the connection: the number of bytes that may still be read and
+    /// dropped.
     lingers: Option<usize>,
-    /// A reader of /events: the time up to which it has seen turns, Unix microseconds.
+    /// For a reader of /events: the time (Unix microseconds) up to which the reader has got the
+    /// turns of the event loop.
     events: Option<i64>,
-    /// Whether the socket must be read again, since `input` had no room for more.
+    /// Whether the socket must be read again, since `input` had no room for more bytes.
     unread: bool,
-    /// Unix time in milliseconds of the last read or write.
+    /// The Unix time in milliseconds of the last read or write.
     active_ms: i64,
 }
 
@@ -93,7 +96,7 @@ struct Visit {
 pub struct Visits {
     slots: Vec<Option<Box<Visit>>>,
     timer: bool,
-    /// `None` while no live page is open.
+    /// The estimate of memory by type; `None` while no live page is open.
     pub type_memory: Option<TypeMemory>,
 }
 
@@ -116,7 +119,8 @@ impl Visits {
     }
 }
 
-/// Takes over a connection that the listener has accepted, or closes it if there are too many.
+/// Takes over a connection that the listener of the monitor port has accepted, or closes the
+/// connection if there are too many.
 pub fn accept(el: &mut EventLoop<Server>, server: &mut Server, accepted: Accepted) {
     let Some(slot) = server.visits.free_slot() else {
         return;
@@ -157,8 +161,8 @@ fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, _
         let room = MAX_HEAD.saturating_sub(visit.input.len());
         let mut io = Io::Drained;
         if room == 0 {
-            // The input is full of complete requests: the socket is read again after they are
-            // answered.
+            // The input is full of complete requests: the socket is read again after these requests
+            // got their replies.
             visit.unread = true;
         } else if !visit.input_ended {
             io = read(visit, room.min(READ_BYTES))?;
@@ -169,8 +173,8 @@ fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, _
     })
 }
 
-/// Reads requests. Their end is no error while requests may be unanswered; a reader of /events has
-/// none.
+/// Reads requests of a connection. The end of the client's bytes is no error while requests may
+/// have no reply yet; for a reader of /events, which waits for no reply, it is an error.
 fn read(visit: &mut Visit, max: usize) -> io::Result<Io> {
     match visit.conn.read_into(&mut visit.input, max) {
         Ok(read) => Ok(read.io),
@@ -182,8 +186,8 @@ fn read(visit: &mut Visit, max: usize) -> io::Result<Io> {
     }
 }
 
-/// Drops bytes that came after the last request; `left` is how many more may come. An error closes
-/// the connection.
+/// Drops bytes that a client sends after its last reply, up to `left` bytes. An error closes the
+/// connection.
 fn drop_input(visit: &mut Visit, left: usize) -> io::Result<Io> {
     let mut dropped = Vec::new();
     let read = visit.conn.read_into(&mut dropped, LINGER_READ)?;
@@ -200,9 +204,9 @@ fn write_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, 
     })
 }
 
-/// Runs `work` on the connection of `token`, which is out of its slot meanwhile. If `work` returns
-/// an error, the connection is closed. Otherwise, if a part of the reply is unsent, the loop
-/// watches for room in the socket.
+/// Runs `work` on the connection of `token`, which is taken out of `Visits::slots` meanwhile. If
+/// `work` returns an error, the connection is closed. Otherwise, if a part of the reply is unsent,
+/// the event loop watches for room in the socket.
 fn with_visit(
     el: &mut EventLoop<Server>,
     server: &mut Server,
@@ -231,14 +235,14 @@ fn with_visit(
     io
 }
 
-/// Sends the reply that is under way, then answers one request, if a whole one is there. The next
-/// request is answered in the next turn. An error closes the connection.
+/// Sends the unsent part of the reply, then handles one request, if a complete request has arrived.
+/// The next request is handled in the next turn. An error closes the connection.
 fn serve(server: &mut Server, visit: &mut Visit) -> io::Result<()> {
     if !flush(visit)? {
         return Ok(());
     }
     if visit.events.is_some() {
-        // Input of a reader of /events is ignored; the timer sends the next snapshot.
+        // Bytes that a reader of /events sends are ignored; the timer sends the next snapshot.
         visit.input.clear();
         return match visit.input_ended {
             true => linger(visit),
@@ -265,14 +269,16 @@ fn serve(server: &mut Server, visit: &mut Visit) -> io::Result<()> {
         if visit.close_after_reply || visit.events.is_some() && visit.input_ended {
             return linger(visit);
         }
-        // The next request is parsed, or the end of the input noticed, in the next turn.
+        // The socket is marked as unread, so that the next turn parses the next request, or notices
+        // the end of the input.
         visit.unread |= !visit.input.is_empty() || visit.input_ended;
     }
     Ok(())
 }
 
-/// Ends the server's direction of the connection, and drops what the client still sends. An error
-/// closes the connection: the client has ended, too.
+/// Ends the server's direction of the connection, so that bytes which the client still sends are
+/// dropped. Returns an error, which closes the connection, if the client has ended its direction,
+/// too.
 fn linger(visit: &mut Visit) -> io::Result<()> {
     if visit.input_ended {
         return Err(io::ErrorKind::UnexpectedEof.into());
@@ -286,7 +292,7 @@ fn linger(visit: &mut Visit) -> io::Result<()> {
     Ok(())
 }
 
-/// Puts the reply to a request into the output.
+/// Puts the reply to a request into the output of the connection.
 fn answer(server: &mut Server, visit: &mut Visit, request: &Request) {
     if request.path == "/events" {
         let mut reply = events_head(request.keep_alive).into_bytes();
@@ -303,7 +309,8 @@ fn answer(server: &mut Server, visit: &mut Visit, request: &Request) {
     }
 }
 
-/// Sends what the socket accepts. Returns whether the whole reply was sent.
+/// Sends as many bytes of the reply as the socket accepts. Returns whether the whole reply was
+/// sent.
 fn flush(visit: &mut Visit) -> io::Result<bool> {
     while visit.sent < visit.output.len() {
         let written = visit.conn.write(&visit.output[visit.sent..])?;
@@ -317,7 +324,7 @@ fn flush(visit: &mut Visit) -> io::Result<bool> {
     Ok(true)
 }
 
-/// The reply to a request, as bytes.
+/// The bytes of the HTTP reply to a request.
 fn reply_to(server: &mut Server, request: &Request) -> Vec<u8> {
     let (status, content_type, body) = match request.path.as_str() {
         "/metrics" => {
@@ -348,7 +355,7 @@ fn reply_to(server: &mut Server, request: &Request) -> Vec<u8> {
     )
 }
 
-/// A reply whose body is the text of its status.
+/// An HTTP reply whose body is the text of its status.
 fn plain(status: Status) -> (Status, &'static str, Vec<u8>) {
     let text = format!("{}\n", status.line());
     (status, "text/plain", text.into_bytes())
@@ -394,13 +401,13 @@ fn events_head(keep_alive: bool) -> String {
     )
 }
 
-/// A snapshot as a server-sent event.
+/// A snapshot for the live page as a server-sent event.
 fn event(snapshot: &str) -> Vec<u8> {
     format!("data: {snapshot}\n\n").into_bytes()
 }
 
-/// Sends snapshots, and closes the connections that have been idle for too long. The timer ends
-/// with the last connection.
+/// Sends snapshots to the readers of /events, and closes the connections that have been idle for
+/// too long. The timer ends with the last connection of the monitor port.
 fn timer_handler(el: &mut EventLoop<Server>, server: &mut Server, _: TimerId) -> Option<Duration> {
     let now_ms = server.clock.now_ms;
     for slot in &mut server.visits.slots {
@@ -417,8 +424,8 @@ fn timer_handler(el: &mut EventLoop<Server>, server: &mut Server, _: TimerId) ->
     server.visits.timer.then_some(TICK)
 }
 
-/// Sends a snapshot to each reader of /events that has taken the last one. Readers that have seen
-/// the same turns share a snapshot.
+/// Sends a snapshot to each reader of /events whose socket has accepted the last snapshot. Readers
+/// that have got the same turns share a snapshot.
 fn send_snapshots(el: &mut EventLoop<Server>, server: &mut Server) {
     let visits = server.visits.slots.iter().flatten();
     let ready = visits.filter(|visit| visit.output.is_empty());
@@ -451,7 +458,7 @@ mod tests {
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
 
-    /// A server, its loop, and the other end of a connection to its monitor port.
+    /// A server, its event loop, and the client's end of a connection to the server's monitor port.
     fn visited() -> (Server, EventLoop<Server>, UnixStream) {
         let mut server = server_with(0);
         server.turns = Some(Default::default());
@@ -481,15 +488,15 @@ mod tests {
         for turn in 1..=count {
             let what = Events::FILES | Events::DONT_WAIT;
             el.process_events(&mut server, what).expect("a turn");
-            // When all that has arrived is read, a non-blocking socket reports WouldBlock.
+            // When all bytes that have arrived are read, a non-blocking socket reports WouldBlock.
             let _ = theirs.read_to_end(&mut received);
             let text = String::from_utf8_lossy(&received);
             assert_eq!(text.matches("HTTP/1.1 ").count(), turn);
         }
     }
 
-    /// A reader of /events that does not read costs one snapshot beyond what its socket holds, and
-    /// goes on with what it missed when it reads again.
+    /// A client of /events that does not read costs the memory of one snapshot beyond the bytes in
+    /// its socket, and gets the turns that it missed when it reads again.
     #[test]
     fn events_do_not_pile_up() {
         let (mut server, mut el, mut theirs) = visited();
@@ -510,7 +517,7 @@ mod tests {
         theirs.set_nonblocking(true).expect("non-blocking");
         let mut received = Vec::new();
         for _ in 0..3 {
-            // When all that has arrived is read, a non-blocking socket reports WouldBlock.
+            // When all bytes that have arrived are read, a non-blocking socket reports WouldBlock.
             let _ = theirs.read_to_end(&mut received);
             turn(&mut server, &mut el);
         }

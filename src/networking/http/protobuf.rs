@@ -1,16 +1,16 @@
-//! Messages of Protocol Buffers, as far as the binary format of Prometheus needs them.
+//! Writes messages of Protocol Buffers, as far as the binary format of Prometheus needs them.
 //!
 //! ```text
 //!   message   field field field ...
 //!   field     tag = number << 3 | kind     value: a varint, 8 bytes, or a length and bytes
 //! ```
 
-/// How the value of a field is written.
+/// The wire types of Protocol Buffers: how the value of a field is written.
 const VARINT: u64 = 0;
 const FIXED: u64 = 1;
 const BYTES: u64 = 2;
 
-/// A message: the fields that were added so far.
+/// A message of Protocol Buffers: the bytes of the fields that were added so far.
 #[derive(Default)]
 pub struct Message(Vec<u8>);
 
@@ -61,7 +61,8 @@ impl Message {
         self.message(field, &packed);
     }
 
-    /// Appends the length and the bytes of this message: the form of a message in a stream.
+    /// Appends the length and the bytes of this message, which is the form of messages that follow
+    /// one another.
     pub fn append_delimited(self, out: &mut Vec<u8>) {
         let mut length = Message::default();
         length.varint(self.0.len() as u64);
@@ -78,7 +79,7 @@ fn zigzag(n: i64) -> u64 {
 mod tests {
     use super::*;
 
-    /// The examples of the format's documentation.
+    /// Compares messages with the examples in the documentation of Protocol Buffers.
     #[test]
     fn fields_are_those_of_the_documentation() {
         let mut message = Message::default();

@@ -1,5 +1,5 @@
-//! Parses the head of an HTTP request: which resource of the monitor port it asks for, and in which
-//! format.
+//! Parses the head of an HTTP request to the monitor port: the path of the resource, and the format
+//! of metrics that the client prefers.
 //!
 //! ```text
 //!   bytes ─> httparse ─┬─ not whole yet ─> None, up to MAX_HEAD bytes
@@ -7,22 +7,23 @@
 //!                      └─ Request { path, head_only, format, keep_alive }
 //! ```
 //!
-//! A browser sends requests to this machine for any page that it shows. The page can't read the
-//! replies, unless the page's own host name resolves to a loopback address (DNS rebinding). So a
-//! request that comes from this machine must name the host by an address or as `localhost`.
+//! A browser sends requests to its own machine for any page that it shows. A page from elsewhere
+//! can't read the replies of the monitor port, unless the page's host name resolves to a loopback
+//! address (DNS rebinding). So the Host header of a request that comes from the server's machine
+//! must be an address or `localhost`.
 //!
-//! **Limits:** a request with a body is refused, since no resource has a use for one. A head has at
-//! most [`MAX_HEADERS`] lines and [`MAX_HEAD`] bytes.
+//! **Limits:** a request with a body is refused, since no resource of the monitor port uses a body.
+//! The head of a request has at most [`MAX_HEADERS`] headers and [`MAX_HEAD`] bytes.
 
 use std::net::IpAddr;
 
 use super::exposition::Format;
 
-/// The maximum length of a head in bytes.
+/// The maximum length in bytes of the head of an HTTP request.
 pub const MAX_HEAD: usize = 8 * 1024;
 const MAX_HEADERS: usize = 64;
 
-/// The status of a reply.
+/// The status of an HTTP reply.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Status {
     Ok,
@@ -35,7 +36,7 @@ pub enum Status {
 }
 
 impl Status {
-    /// The code and the text of a status, for the status line.
+    /// The code and the text of the status, for the status line of an HTTP reply.
     pub fn line(self) -> &'static str {
         match self {
             Status::Ok => "200 OK",
@@ -49,7 +50,7 @@ impl Status {
     }
 }
 
-/// A request whose head is complete.
+/// An HTTP request whose head is complete.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Request {
     /// The path, without a query.
@@ -64,7 +65,7 @@ pub struct Request {
 
 /// Parses the request at the beginning of `input`. Returns the request with the length of its head
 /// in bytes, `None` if more bytes are needed, or the status of the reply to a request that is
-/// refused. `from_here`: the client runs on this machine.
+/// refused. `from_here` is whether the client runs on this machine.
 pub fn parse(input: &[u8], from_here: bool) -> Result<Option<(Request, usize)>, Status> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut head = httparse::Request::new(&mut headers);

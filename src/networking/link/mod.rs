@@ -1,4 +1,4 @@
-//! Outgoing links: the sockets and timers of the machines in `crate::link`.
+//! Outgoing links to other servers: the sockets and timers of the state machines in `crate::link`.
 //!
 //! ```text
 //!   open ─┬─ an address ───────────────────────────> connect_next ─> write_handler: connected
@@ -12,22 +12,26 @@
 //!
 //! An owner opens a link and gets a [`LinkId`]. The owner's handler is called with each [`Action`]
 //! of the link; the last action is `Failed` or `Closed`, unless the owner closes the link or takes
-//! its connection. A handler may do anything, also open links and close any link. A handler is
-//! never called from within `open`, `request`, `finish`, `close` or `take`.
+//! its connection. A link's handler may do anything, also open links and close any link. The
+//! handler of a link is never called from within `open`, `request`, `finish`, `close` or `take`.
 //!
-//! The fds are in `Class::First`: links between servers are served before clients.
+//! The fds of outgoing links are in `Class::First`, so that links between servers are served before
+//! clients.
 //!
-//! With TLS, the handshake of the session follows the connection, within the same timeout. The
-//! machine gets `Connected` after the handshake.
+//! With TLS, the handshake of the TLS session follows the connecting, within the timeout for
+//! connecting. The link's state machine gets `Connected` after the TLS handshake.
 //!
-//! If a host has several addresses, they are tried in the resolver's order, within the plan's time
-//! for connecting. A local address (`source`) that can't be used is ignored, as in Redis.
+//! If the name of a host has several addresses, they are tried in the resolver's order, within the
+//! plan's time for connecting. A local address (`source`) that can't be used is ignored, as in
+//! Redis.
 //!
-//! **Invariant:** an fd is removed from the loop before it is closed; a removed link has neither fd
-//! nor timer, and no handler is called for it (`tests::a_closed_link_leaves_nothing`).
+//! **Invariant:** the fd of a link is removed from the event loop before it is closed; a removed
+//! link has neither fd nor timer, and its handler is not called any more
+//! (`tests::a_closed_link_leaves_nothing`).
 //! **Limits:** a link does not reconnect: the owner opens another one after `crate::link::Backoff`.
-//! Links are served in nested turns, too, so a handler must not replace the data set; a later step
-//! at the top level does that. Names are resolved outside of nested turns only.
+//! Links are served in nested turns, too, so a link's handler must not replace the data set; it
+//! leaves that to code which does not run in nested turns. The links whose host names have been
+//! resolved connect outside of nested turns only.
 
 use ae::{Class, EventLoop, Io, Mask, TimerId, Token};
 use std::collections::VecDeque;
@@ -41,10 +45,10 @@ use crate::link::{Action, Event, Failure, Link, Plan, Step};
 use crate::state::Server;
 use crate::sys::error_text;
 
-/// The maximum number of bytes of one read.
+/// The maximum number of bytes of one read from a link.
 const READ_BYTES: usize = 16 * 1024;
 
-/// Identifies a link until it ends.
+/// The id of an outgoing link, which is valid until the link ends.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct LinkId {
     slot: u32,
@@ -64,8 +68,8 @@ impl LinkId {
     }
 }
 
-/// A function of a link's owner that is called for each action of the link. After `Failed` and
-/// `Closed` the link no longer exists.
+/// A function of a link's owner that is called for each action of the link. When the handler gets
+/// `Failed` or `Closed`, the link no longer exists.
 pub type LinkHandler = fn(&mut EventLoop<Server>, &mut Server, LinkId, Action);
 
 /// The destination of a link.
@@ -73,16 +77,17 @@ pub struct Target<'a> {
     /// A host name or an address.
     pub host: &'a str,
     pub port: u16,
-    /// The local address to connect from, if it can be used: `bind-source-addr`.
+    /// The local address of the connection (`bind-source-addr`), which is ignored if it can't be
+    /// used.
     pub source: Option<IpAddr>,
-    /// The connection uses TLS.
+    /// Whether the connection uses TLS.
     pub tls: bool,
 }
 
-/// A connection that was taken out of its link.
+/// A connection that the owner has taken out of its link.
 pub struct Taken {
     pub conn: Connection,
-    /// Bytes that were read after the last reply.
+    /// Bytes that were read from the connection after the last reply.
     pub received: Vec<u8>,
     /// Bytes of requests that the socket has not accepted.
     pub unsent: Vec<u8>,
@@ -94,18 +99,18 @@ struct Outgoing {
     handler: LinkHandler,
     source: Option<IpAddr>,
     tls: bool,
-    /// The addresses that have not been tried.
+    /// The addresses of the host that have not been tried.
     addresses: VecDeque<SocketAddr>,
-    /// The address that is being tried, or to which the link is connected.
+    /// The address to which the link is being connected, or is connected.
     address: Option<SocketAddr>,
     conn: Option<Connection>,
     token: Option<Token>,
     timer: Option<Alarm>,
-    /// The reason why the link can't connect, which the timer reports.
+    /// The reason why the link can't connect, which the timer reports to the owner's handler.
     doomed: Option<Failure>,
 }
 
-/// A timer, and the time for which it is set.
+/// The timer of a link, and the time for which the timer is set.
 struct Alarm {
     id: TimerId,
     due_ms: u64,
@@ -121,11 +126,11 @@ struct Slot {
 pub struct Links {
     slots: Vec<Slot>,
     free: Vec<u32>,
-    /// The resolver, which is started when the first name is resolved.
+    /// The resolver of host names, which is started when the first name must be resolved.
     resolver: Option<Resolver>,
-    /// The function that the resolver's thread calls.
+    /// The function that the resolver's thread calls to resolve a host name.
     lookup: Lookup,
-    /// The origin of the machines' time.
+    /// The time from which the state machines of all links count milliseconds.
     began: Instant,
 }
 
@@ -147,7 +152,8 @@ impl Links {
         self.outgoing(id).map(|link| &link.machine)
     }
 
-    /// The address that a link tries or is connected to; `None` while the name is being resolved.
+    /// The address to which a link is being connected, or is connected; `None` while the host name
+    /// is being resolved.
     pub fn address(&self, id: LinkId) -> Option<SocketAddr> {
         self.outgoing(id)?.address
     }
@@ -187,7 +193,7 @@ impl Links {
         }
     }
 
-    /// Removes a link; the loop no longer watches its connection.
+    /// Removes a link with its timer; the event loop no longer watches the link's connection.
     fn remove(&mut self, el: &mut EventLoop<Server>, id: LinkId) -> Option<Box<Outgoing>> {
         self.outgoing(id)?;
         let place = &mut self.slots[id.slot as usize];
@@ -208,7 +214,7 @@ impl Links {
     }
 }
 
-/// Connects to `target` and begins the plan's handshake.
+/// Opens a link: connects to `target`, and then begins the handshake of `plan`.
 pub fn open(
     el: &mut EventLoop<Server>,
     server: &mut Server,
@@ -241,7 +247,8 @@ pub fn open(
     id
 }
 
-/// Sends a request after all others. Returns whether the link accepts requests.
+/// Sends a request on the link, after all earlier requests. Returns false if the link has ended or
+/// is ending.
 pub fn request(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, step: Step) -> bool {
     let now_ms = server.links.now_ms();
     let Some(link) = server.links.outgoing_mut(id) else {
@@ -252,7 +259,8 @@ pub fn request(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, step
     taken
 }
 
-/// Changes the timeouts of the link, also of the connection or reply that is due already.
+/// Changes the timeouts of the link for connecting and for replies, also for a reply that is due
+/// already.
 pub fn set_timeout(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, timeout_ms: u64) {
     if let Some(link) = server.links.outgoing_mut(id) {
         link.machine.set_timeout(timeout_ms);
@@ -260,7 +268,7 @@ pub fn set_timeout(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, 
     }
 }
 
-/// Closes the link after the replies to all requests; the handler then gets `Closed`.
+/// Closes the link after the replies to all its requests; the link's handler then gets `Closed`.
 pub fn finish(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) {
     let links = &mut server.links;
     let now_ms = links.now_ms();
@@ -302,7 +310,8 @@ fn ask_resolver(
         None => {
             let waker = el.waker();
             let wake = move || {
-                // If the loop can't be woken, answers are taken at the next tick of the cron.
+                // If the event loop can't be woken, the resolver's results are taken at the next
+                // tick of the cron.
                 let _ = waker.wake();
             };
             links.resolver.insert(Resolver::start(links.lookup, wake)?)
@@ -311,7 +320,7 @@ fn ask_resolver(
     resolver.ask(id.to_raw(), target.host, target.port)
 }
 
-/// Connects the links whose names have been resolved.
+/// Connects the links whose host names have been resolved.
 pub fn connect_resolved(el: &mut EventLoop<Server>, server: &mut Server) {
     let links = &mut server.links;
     while let Some(answer) = links.resolver.as_ref().and_then(Resolver::try_answer) {
@@ -333,8 +342,8 @@ fn no_address() -> Failure {
     Failure::Resolve("Name or service not known".into())
 }
 
-/// Tries the next address. Without a next address, the link fails with the error of the last
-/// address, or with `reason` if no address was tried.
+/// Connects a link to the next address of its host. If there is no next address, the link fails
+/// with the error of the last address, or with `reason` if no address was tried.
 fn connect_next(el: &mut EventLoop<Server>, links: &mut Links, id: LinkId, mut reason: Failure) {
     let Some(link) = links.outgoing_mut(id) else {
         return;
@@ -367,7 +376,8 @@ fn begin(
     Ok((conn, token))
 }
 
-/// Sets the timer to report the failure, so that the handler is not called from within `open`.
+/// Sets the link's timer to report a failure, so that the link's handler is not called from within
+/// `open`.
 fn doom(el: &mut EventLoop<Server>, links: &mut Links, id: LinkId, reason: Failure) {
     let now_ms = links.now_ms();
     if let Some(link) = links.outgoing_mut(id) {
@@ -376,7 +386,8 @@ fn doom(el: &mut EventLoop<Server>, links: &mut Links, id: LinkId, reason: Failu
     }
 }
 
-/// Passes an event to the state machine, and its actions to the owner.
+/// Passes an event to the state machine of a link, and the resulting actions to the owner's
+/// handler.
 fn feed(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, event: Event) {
     let links = &mut server.links;
     let now_ms = links.now_ms();
@@ -398,7 +409,8 @@ fn feed(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, event: Even
     }
 }
 
-/// Sets the handlers and the timer for the events that the state machine waits for.
+/// Sets the handlers of a link's socket and the link's timer for the events for which the state
+/// machine waits.
 fn follow(el: &mut EventLoop<Server>, links: &mut Links, id: LinkId) {
     let now_ms = links.now_ms();
     let Some(link) = links.outgoing_mut(id) else {
@@ -433,8 +445,8 @@ fn watch(el: &mut EventLoop<Server>, token: Token, direction: Mask, wanted: bool
     }
 }
 
-/// Lets the timer fire at `due_ms` at the latest. A timer that fires too early is set again, so a
-/// deadline that moves with each reply costs nothing.
+/// Lets a link's timer fire at `due_ms` at the latest. A timer that fires too early is set again,
+/// so that a deadline that moves with each reply needs no new timer.
 fn set_alarm(
     el: &mut EventLoop<Server>,
     link: &mut Outgoing,
@@ -482,13 +494,14 @@ fn is_connecting(server: &Server, id: LinkId) -> bool {
     server.links.get(id).is_some_and(Link::is_connecting)
 }
 
-/// Continues to connect, then the TLS handshake, when the socket is ready. Returns `Open` after the
-/// machine got `Connected`. After a failure the next address is tried.
+/// Continues the connecting and the TLS handshake of a link when its socket is ready. Returns
+/// `Open` when the connection is complete, and the state machine has got `Connected`. After a
+/// failure the next address of the host is tried.
 fn establish(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, token: Token) -> State {
     match advance(server, id) {
         Ok(State::Open) => {
             feed(el, server, id, Event::Connected);
-            // The session may have decrypted bytes already, which the poller does not report.
+            // The TLS session may have decrypted bytes already, which the poller does not report.
             el.mark_ready(token, Mask::READABLE);
             return State::Open;
         }
@@ -520,8 +533,8 @@ fn advance(server: &mut Server, id: LinkId) -> std::io::Result<State> {
     tls.advance(&mut link.conn, secure)
 }
 
-/// Sends the output. Returns `More` unless the socket is full, so that the loop still counts the
-/// socket as writable at the next request.
+/// Sends the output of a link. Returns `More` unless the socket is full, so that the event loop
+/// still counts the socket as writable at the next request.
 fn send(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) -> Io {
     let mut budget = el.budget();
     while budget > 0

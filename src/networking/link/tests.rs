@@ -1,4 +1,4 @@
-//! Links to a scripted peer, which runs on a thread.
+//! Tests of outgoing links to a scripted peer, which runs on a thread.
 
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -19,7 +19,7 @@ use crate::util::random::Random;
 const LONG_MS: u64 = 60_000;
 
 thread_local! {
-    /// The actions with which the handler of this test's links was called.
+    /// The actions with which the handler of the links of a test was called.
     static HEARD: RefCell<Vec<Action>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -31,7 +31,7 @@ fn heard() -> Vec<Action> {
     HEARD.take()
 }
 
-/// A server and its loop.
+/// A server and its event loop.
 struct Rig {
     el: EventLoop<Server>,
     server: Server,
@@ -39,7 +39,7 @@ struct Rig {
 
 impl Rig {
     fn new() -> Rig {
-        // Drops what an earlier test on this thread has left in the list of actions.
+        // Actions that an earlier test on the same thread has left in the list are dropped.
         heard();
         Rig {
             el: EventLoop::new(64).expect("a loop"),
@@ -67,7 +67,7 @@ impl Rig {
         turn.expect("a turn");
     }
 
-    /// Runs turns until a handler has been called and `done` holds.
+    /// Runs turns of the event loop until `done` returns true for the list of actions.
     fn until(&mut self, done: impl Fn(&[Action]) -> bool) {
         while !HEARD.with_borrow(|heard| done(heard)) {
             self.turn();
@@ -96,13 +96,13 @@ fn is_over(heard: &[Action]) -> bool {
     matches!(heard.last(), Some(Action::Failed(_) | Action::Closed))
 }
 
-/// The peer's side of one connection.
+/// The side of the scripted peer of one connection.
 struct Peer {
     reader: BufReader<TcpStream>,
 }
 
 impl Peer {
-    /// Accepts one connection on a port of the loopback, and runs the script.
+    /// Accepts one connection on a port of the loopback interface, and runs `script` on a thread.
     fn run(script: impl FnOnce(&mut Peer) + Send + 'static) -> (u16, JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("an address").port();
@@ -123,7 +123,7 @@ impl Peer {
         line.trim_end().to_string()
     }
 
-    /// One request, as words; empty at the end of the connection.
+    /// Reads one request, and returns it as words; empty at the end of the connection.
     fn request(&mut self) -> String {
         let header = self.line();
         let argc = header.strip_prefix('*').and_then(|n| n.parse().ok());
@@ -155,15 +155,15 @@ impl Peer {
         }
     }
 
-    /// Waits until the other side closes.
+    /// Waits until the link closes its side of the connection.
     fn until_closed(&mut self) {
         let mut rest = Vec::new();
-        // An error (a reset) also means that the other side has closed.
+        // An error of the read (a reset) also means that the link has closed the connection.
         let _ = self.reader.read_to_end(&mut rest);
     }
 }
 
-/// A port where nothing listens.
+/// A port at which no server listens.
 fn dead_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("an address").port()
@@ -173,7 +173,7 @@ fn join(thread: JoinHandle<()>) {
     thread.join().expect("the peer's script");
 }
 
-/// The shortest possible handshake of a replica.
+/// The shortest possible handshake of a replica: PING and PSYNC.
 fn replica_plan() -> Plan {
     let script = vec![
         Step::new(1, &["PING"])
@@ -201,7 +201,7 @@ fn replica_heard() -> Vec<Action> {
     ]
 }
 
-/// A peer that completes the handshake and then sends bytes that are not a reply.
+/// A peer that completes a replica's handshake and then sends bytes that are not a reply.
 fn primary(send: fn(&mut Peer, &[u8])) -> (u16, JoinHandle<()>) {
     Peer::run(move |peer| {
         peer.expect("PING");
@@ -246,7 +246,8 @@ fn a_peer_that_closes_anywhere_in_the_handshake_is_a_failure() {
         let (port, peer) = Peer::run(move |peer| {
             peer.expect("PING");
             peer.send(&REPLIES[..upto]);
-            // Everything that the link sends is read: closing earlier would be a reset.
+            // The peer reads all requests that the link sends, since closing the connection earlier
+            // would be a reset.
             let requests = match upto {
                 0..7 => 0,
                 7..26 => 2,
@@ -267,7 +268,7 @@ fn a_peer_that_closes_anywhere_in_the_handshake_is_a_failure() {
     }
 }
 
-/// The end of a link to a peer that replies `reply` to PING.
+/// The failure with which a link ends whose peer replies `reply` to PING.
 fn fails_with(reply: &'static [u8], timeout_ms: u64) -> Failure {
     let (port, peer) = Peer::run(move |peer| {
         peer.expect("PING");
@@ -312,7 +313,7 @@ fn errors_garbage_and_silence_end_a_link() {
 #[test]
 fn a_line_without_end_is_refused() {
     let (port, peer) = Peer::run(|peer| {
-        // The link closes before all of it is sent.
+        // The link closes the connection before the whole line is sent.
         let _ = peer.reader.get_mut().write_all(&vec![b'+'; 1 << 20]);
         peer.until_closed();
     });
@@ -333,7 +334,7 @@ fn a_port_where_nothing_listens_is_a_failure_that_comes_later() {
     assert!(rig.is_empty());
 }
 
-/// The kernel ignores connections while the backlog is full.
+/// Connecting times out, because the kernel ignores connections while the peer's backlog is full.
 #[test]
 fn a_peer_that_does_not_accept_runs_into_the_time_for_connecting() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -374,7 +375,8 @@ fn a_source_address_is_used_if_it_can_be() {
     }
 }
 
-/// A pipeline of thousands of requests, each with a large reply: both directions fill up.
+/// A pipeline of thousands of requests, each with a large reply: the buffers of both directions of
+/// the connection fill up.
 #[test]
 fn a_pipeline_larger_than_all_buffers_is_replied_to_in_order() {
     const REQUESTS: u32 = 3000;
@@ -458,14 +460,14 @@ fn a_closed_link_leaves_nothing() {
     }
     assert!(rig.is_empty());
     join(peer);
-    // A slot that is used again has another id, and no timer is left to act on it.
+    // A link in a slot that is used again has another id, and no timer of the earlier link is left.
     let next = rig.open("127.0.0.1", port, replica_plan());
     assert!(!ids.contains(&next));
     let refused = Failure::Connect("Connection refused".into());
     assert_eq!(rig.until_over(), [Action::Failed(refused)]);
 }
 
-/// The addresses of [`two_addresses`]: nothing listens at the first port.
+/// The addresses of [`two_addresses`]: no server listens at the first port.
 static PORTS: [AtomicU16; 2] = [const { AtomicU16::new(0) }; 2];
 /// A lock that a test holds while its name server does not respond.
 static NAME_SERVER: Mutex<()> = Mutex::new(());
@@ -498,7 +500,7 @@ fn a_name_is_resolved_while_the_loop_runs_and_each_of_its_addresses_is_tried() {
     };
     let silent = NAME_SERVER.lock().unwrap_or_else(PoisonError::into_inner);
     let id = rig.open("known", 0, plan(LONG_MS));
-    // The name server does not respond, and a link with a short timeout fails meanwhile.
+    // While the name server does not respond, a link with a short timeout fails.
     rig.open("late", 0, plan(20));
     assert_eq!(rig.until_over(), [Action::Failed(Failure::ConnectTimeout)]);
     assert_eq!(rig.server.links.address(id), None);
@@ -519,7 +521,7 @@ fn a_name_is_resolved_while_the_loop_runs_and_each_of_its_addresses_is_tried() {
 /// The port to which [`reconnect`] connects.
 static AGAIN: AtomicU16 = AtomicU16::new(0);
 
-/// An owner that connects again after each failure, as a replica does.
+/// A handler that opens another link after each failure, as a replica does.
 fn reconnect(el: &mut EventLoop<Server>, _: &mut Server, _: LinkId, action: Action) {
     if matches!(action, Action::Failed(_)) {
         let after = Backoff::default().next_ms(4, 4, &mut Random::from_seed(1));
@@ -569,7 +571,7 @@ fn an_owner_opens_another_link_after_a_failure() {
     join(peer);
 }
 
-/// An owner that sends SYNC on the same link when PSYNC is refused.
+/// A handler that sends SYNC on the same link when PSYNC is refused.
 fn sync_instead(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, action: Action) {
     if action == Action::Ready {
         let step = Step::new(9, &["SYNC"]).expect(Expect::Nothing);

@@ -1,5 +1,5 @@
-//! Applies the primary's stream: each command is executed like that of a client, and its bytes are
-//! appended unchanged to the stream for this server's own replicas.
+//! Applies the primary's replication stream: each command is executed like that of a client, and
+//! its bytes are appended unchanged to the replication stream for this server's own replicas.
 //!
 //! ```text
 //!   SET k v           ─> runs ─> stream.append
@@ -7,17 +7,19 @@
 //!   .. EXEC           ─> runs ─> stream.append(unit)
 //! ```
 //!
-//! **Invariant:** between two reads, the received bytes are those that were appended, those in the
-//! unit, and those that are not parsed yet: [`check`] closes a link for which this is not true.
+//! **Invariant:** between two reads, the number of bytes received from the primary is the sum of
+//! the bytes that were appended to this server's stream, those of an incomplete transaction
+//! (`unit`), and those that are not parsed yet: [`check`] closes a link whose bytes do not add up.
 
 use crate::client::table::Net;
 use crate::client::{Client, flag};
 use crate::ds::bulk::push_command;
 use crate::state::Server;
 
-/// Appends a command that has run. `bytes` are those received since the end of the previous
-/// command; they are empty for a command with large arguments, which is not contiguous in memory
-/// and is encoded again.
+/// Appends a command of the primary that has run to this server's replication stream; within a
+/// transaction, to the transaction's unit. `bytes` are the bytes that were received since the end
+/// of the previous command; they are empty for a command with large arguments, which is not
+/// contiguous in memory and is encoded again from `argv`.
 pub fn command_applied(server: &mut Server, c: &Client, bytes: &[u8], argv: &[&[u8]]) {
     let replication = &mut server.replication;
     let Some(upstream) = replication.upstream.as_mut() else {
@@ -40,17 +42,20 @@ pub fn command_applied(server: &mut Server, c: &Client, bytes: &[u8], argv: &[&[
     }
 }
 
-/// The capacity of `unit` that is kept for the next transaction.
+/// The capacity in bytes of the buffer for a transaction (`unit`) that is kept for the next
+/// transaction.
 const UNIT_KEEP: usize = 64 * 1024;
 
-/// Appends bytes between or behind commands, such as empty lines: they are part of the stream.
+/// Appends bytes between or behind commands of the primary, such as empty lines, which count as
+/// bytes of the replication stream.
 pub fn gap_applied(server: &mut Server, c: &Client, bytes: &[u8]) {
     if !bytes.is_empty() {
         command_applied(server, c, bytes, &[]);
     }
 }
 
-/// Updates counters after all commands of one read have run, and checks the offset.
+/// Updates counters after all commands of one read from the primary have run, and checks the
+/// replication offset.
 pub fn read_applied(server: &mut Server, c: &mut Client) {
     let replication = &mut server.replication;
     let Some(upstream) = replication.upstream.as_mut() else {
@@ -66,8 +71,8 @@ pub fn read_applied(server: &mut Server, c: &mut Client) {
     check(server, c);
 }
 
-/// Checks that this server's offset is the primary's; otherwise a partial resync would continue at
-/// a wrong byte.
+/// Checks that the offset of this server's stream agrees with the number of bytes received from the
+/// primary; with a wrong offset, a partial resync would continue at a wrong byte.
 fn check(server: &mut Server, c: &mut Client) {
     let replication = &mut server.replication;
     let Some(upstream) = replication.upstream.as_mut() else {

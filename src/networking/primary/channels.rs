@@ -1,5 +1,5 @@
-//! A full sync over two connections, on the replica: the snapshot comes over the second one, while
-//! the main one collects the stream.
+//! A full sync over two connections, on the replica: the snapshot comes over the second connection,
+//! while the bytes of the replication stream that arrive on the main connection are collected.
 //!
 //! ```text
 //!   +DUALCHANNELSYNC (Valkey)                          +RDBCHANNELSYNC <id> (Redis)
@@ -14,13 +14,14 @@
 //!                what was collected is applied, a piece in each turn
 //! ```
 //!
-//! The handlers also run in nested turns, while a snapshot is loaded. So the handlers only store
-//! the bytes that arrive and record which connection has ended; later steps at the top level do the
-//! rest.
+//! The handlers of the two connections also run in nested turns, while a snapshot is loaded. So
+//! these handlers only store the bytes that arrive and record which connection has ended; the
+//! stored bytes are applied after the load, outside of nested turns.
 //!
-//! **Invariant:** bytes are applied in the order of the stream: while collected pieces are left,
-//! nothing is read from the main connection. **Limit:** `replica-full-sync-buffer-limit` bytes are
-//! collected; beyond that the main connection is not read, and the rest waits at the primary.
+//! **Invariant:** the bytes of the replication stream are applied in their order: while collected
+//! bytes are left, nothing is read from the main connection. **Limit:** at most
+//! `replica-full-sync-buffer-limit` bytes of the stream are collected; after that the main
+//! connection is not read, and further bytes wait at the primary.
 
 use ae::{Class, EventLoop, Io, Mask, Token};
 
@@ -46,31 +47,33 @@ const ANNOUNCE: u32 = 1;
 const VERSION: u32 = 2;
 const REQUEST: u32 = 3;
 
-/// The maximum number of bytes of one read.
+/// The maximum number of bytes of one read from the main connection.
 const READ_BYTES: usize = 16 * 1024;
-/// The maximum length of a primary's text in the log.
+/// The maximum number of bytes of a primary's reply that are logged.
 const SHOWN_MAX: usize = 256;
 
-/// The main connection while the bytes of the stream are collected.
+/// The main connection to the primary while the bytes of the replication stream are collected.
 pub struct Main {
     conn: Connection,
     token: Token,
-    /// Whether `collect_handler` has stopped reading at the limit.
+    /// Whether `collect_handler` has stopped reading because the limit of collected bytes was
+    /// reached.
     stopped: bool,
 }
 
 /// The connections of a full sync over two connections.
 #[derive(Default)]
 pub struct Channels {
-    /// `None` if the sync has one connection, or if there is no sync.
+    /// The state of the sync; `None` if there is no sync, or a sync over one connection.
     sync: Option<Sync>,
-    /// The second connection, up to the beginning of the snapshot.
+    /// The link on the second connection, up to the beginning of the snapshot.
     pub second: Option<LinkId>,
     main: Option<Box<Main>>,
 }
 
 impl Channels {
-    /// Closes all connections. The collected bytes are dropped by the next sync.
+    /// Closes the main connection, and returns the link of the second one, which the caller must
+    /// close. The next sync drops the collected bytes.
     pub fn close(&mut self, el: &mut EventLoop<Server>) -> Option<LinkId> {
         if let Some(main) = self.main.take() {
             el.remove_file(main.token);
@@ -80,8 +83,8 @@ impl Channels {
     }
 }
 
-/// Opens the second connection, as the reply of the primary asks. In Redis's dialect, `main` is the
-/// primary's id of this first connection.
+/// Opens the second connection after a reply to PSYNC that demands a sync over two connections. In
+/// Redis's dialect, `main` is the id that the primary has given to the main connection.
 pub fn begin(
     el: &mut EventLoop<Server>,
     server: &mut Server,
@@ -131,7 +134,7 @@ fn prefix(dialect: Dialect) -> &'static str {
     }
 }
 
-/// The steps on the second connection, up to the line before the snapshot.
+/// The steps of the handshake on the second connection, up to the line before the snapshot.
 fn plan(server: &Server, dialect: Dialect, main: &str) -> Plan {
     let config = &server.config;
     let mut script = handshake::auth(config, AUTH);
@@ -153,7 +156,8 @@ fn plan(server: &Server, dialect: Dialect, main: &str) -> Plan {
     let request = match dialect {
         Dialect::Valkey => {
             let argv = ["REPLCONF", "version", crate::VALKEY_VERSION];
-            // Valkey 8.0 expects REPLCONF version on the main connection only.
+            // An error reply to REPLCONF version is tolerated, since Valkey 8.0 expects this
+            // command on the main connection only.
             let version = Step::new(VERSION, &argv).errors(Errors::Tolerated);
             script.push(version.wait());
             Step::new(REQUEST, &["SYNC"])
@@ -164,7 +168,7 @@ fn plan(server: &Server, dialect: Dialect, main: &str) -> Plan {
     Plan::new(script, Unasked::Keep, handshake::timeout_ms(server))
 }
 
-/// Handles an action of the second connection.
+/// Handles an action of the link on the second connection.
 fn on_second(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, action: Action) {
     match action {
         Action::Reply {
@@ -190,7 +194,8 @@ fn on_second(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, action
     }
 }
 
-/// Handles the line before the snapshot, which has the history and the offset of the snapshot.
+/// Handles the line before the snapshot, which has the replication id and the offset of the
+/// snapshot.
 fn snapshot_follows(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, text: &[u8]) {
     let Some(sync) = server.primary_link.channels.sync else {
         return;
@@ -230,7 +235,8 @@ fn snapshot_follows(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId,
     }
 }
 
-/// Requests the stream that follows the snapshot on the main connection (Valkey's dialect).
+/// Requests, on the main connection, the replication stream that follows the snapshot (Valkey's
+/// dialect).
 fn request_stream(el: &mut EventLoop<Server>, server: &mut Server, end: &End) {
     let Some(main) = server.primary_link.link else {
         return;
@@ -242,7 +248,8 @@ fn request_stream(el: &mut EventLoop<Server>, server: &mut Server, end: &End) {
     );
     let identify = ["REPLCONF", "set-rdb-client-id", &client];
     let identify = Step::new(handshake::SET_RDB_CLIENT, &identify);
-    // The primary may have given up the sync; its reply to PSYNC says so.
+    // An error reply to set-rdb-client-id is tolerated: if the primary has given up the sync, its
+    // reply to PSYNC says so.
     let identify = identify.errors(Errors::Tolerated).wait();
     let psync = Step::new(handshake::MAIN_PSYNC, &["PSYNC", &end.id, &next]);
     let psync = psync.errors(Errors::Tolerated).expect(Expect::Line);
@@ -280,8 +287,8 @@ pub fn main_replied(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId,
     }
 }
 
-/// Before the loop sleeps, at the top level: applies the stream when the snapshot is loaded and the
-/// main connection has its reply.
+/// Before the loop sleeps, outside of nested turns: begins to apply the collected stream if the
+/// snapshot is loaded and the primary has accepted the main connection's PSYNC.
 pub fn follow(el: &mut EventLoop<Server>, server: &mut Server) {
     let channels = &server.primary_link.channels;
     if channels.main.is_some() && channels.sync.is_some_and(|sync| sync.loaded) {
@@ -289,7 +296,7 @@ pub fn follow(el: &mut EventLoop<Server>, server: &mut Server) {
     }
 }
 
-/// Collects the bytes that arrive on the main connection.
+/// Begins to collect the bytes of the replication stream that arrive on the main connection.
 fn collect_from(el: &mut EventLoop<Server>, server: &mut Server, taken: Taken) {
     if let Some(upstream) = &mut server.replication.upstream {
         upstream.collected.push(taken.received);
@@ -312,7 +319,7 @@ fn collect_from(el: &mut EventLoop<Server>, server: &mut Server, taken: Taken) {
     }
 }
 
-/// The maximum number of collected bytes; 0 means no limit.
+/// The maximum number of bytes of the stream that are collected during a sync; 0 means no limit.
 fn limit(server: &Server) -> u64 {
     use crate::config::ClientClass;
     match server.config.replica_full_sync_buffer_limit {
@@ -383,7 +390,7 @@ fn log_limit(sync: Option<Sync>, limit: u64, words: Words) {
 }
 
 /// Closes the main connection after an error. While the snapshot is being loaded, the sync goes on:
-/// after the load a new connection can request the stream that follows the snapshot.
+/// after the load a new connection can request the replication stream that follows the snapshot.
 fn main_lost(el: &mut EventLoop<Server>, server: &mut Server) {
     if let Some(main) = server.primary_link.channels.main.take() {
         el.remove_file(main.token);
@@ -393,9 +400,9 @@ fn main_lost(el: &mut EventLoop<Server>, server: &mut Server) {
     }
 }
 
-/// Ends the sync, as the connection of the snapshot is lost. If a PSYNC was sent on the main
-/// connection, its reply is read first: it has the primary's reason, if the primary has ended the
-/// sync.
+/// Ends the sync, because the connection of the snapshot is lost. If a PSYNC was sent on the main
+/// connection, the reply to this PSYNC is read first: if the primary has ended the sync, the reply
+/// has the reason.
 pub fn snapshot_lost(el: &mut EventLoop<Server>, server: &mut Server) {
     let link = &mut server.primary_link;
     match &mut link.channels.sync {
@@ -409,8 +416,8 @@ pub fn snapshot_lost(el: &mut EventLoop<Server>, server: &mut Server) {
     }
 }
 
-/// Continues after the snapshot was loaded from `conn`. In a sync with one connection, the stream
-/// follows on `conn`.
+/// Continues a sync after the snapshot was loaded from `conn`. In a sync over one connection, the
+/// replication stream follows on `conn`.
 pub fn loaded(el: &mut EventLoop<Server>, server: &mut Server, conn: Connection, received: &[u8]) {
     let Some(upstream) = &mut server.replication.upstream else {
         return;
@@ -421,8 +428,8 @@ pub fn loaded(el: &mut EventLoop<Server>, server: &mut Server, conn: Connection,
         return stream_from(el, server, conn, received);
     }
     drop(conn);
-    // If the main connection is lost, a new one can request the stream from the snapshot's offset
-    // on.
+    // If the main connection is lost, a new connection can request the replication stream from the
+    // snapshot's offset on.
     upstream.can_continue = true;
     upstream.received.last_io_ms = server.clock.now_ms;
     let Some(sync) = sync else {
@@ -435,7 +442,8 @@ pub fn loaded(el: &mut EventLoop<Server>, server: &mut Server, conn: Connection,
     }
 }
 
-/// Applies the collected bytes, then those that arrive on the main connection.
+/// Begins to apply the collected bytes of the replication stream, and then the bytes that arrive on
+/// the main connection.
 fn go_on(el: &mut EventLoop<Server>, server: &mut Server) {
     let channels = &mut server.primary_link.channels;
     let (Some(main), Some(sync)) = (channels.main.take(), channels.sync.take()) else {
@@ -468,7 +476,8 @@ fn go_on(el: &mut EventLoop<Server>, server: &mut Server) {
     }
 }
 
-/// The read handler of the client that applies the stream, as long as collected pieces are left.
+/// The read handler of the client that applies the replication stream, as long as collected bytes
+/// are left.
 fn apply_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, _: Mask) -> Io {
     if server.is_nested() {
         return Io::More; // a nested turn runs in the middle of a command

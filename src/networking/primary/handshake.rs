@@ -11,13 +11,14 @@
 //!
 //! **Invariant:** PSYNC is sent after the replies to all other steps: a primary refuses PSYNC while
 //! it has replies to send, and the bytes behind the reply to PSYNC may be a snapshot.
-//! **Invariant:** a reply to PSYNC either passes the connection on (to `receive`, `channels`, or
-//! the client that applies the stream) or ends the attempt with a line in the log.
-//! **Invariant:** +CONTINUE is accepted only if PSYNC named a history: otherwise the stream would
-//! be applied to data that it does not belong to.
+//! **Invariant:** after a reply to PSYNC, either `receive`, `channels` or the client that applies
+//! the stream takes over the connection, or the attempt ends with a line in the log.
+//! **Invariant:** +CONTINUE is accepted only if PSYNC named a replication id: otherwise the
+//! replication stream would be applied to a data set to which it does not belong.
 //!
-//! **Limits:** `repl-timeout` for connecting and for each reply; the log shows at most
-//! [`SHOWN_MAX`] bytes of a primary's text; an offset above [`START_MAX`] is refused.
+//! **Limits:** `repl-timeout` is the timeout for connecting to the primary and for each of its
+//! replies; the log shows at most [`SHOWN_MAX`] bytes of a primary's reply; a primary's offset
+//! above [`START_MAX`] is refused.
 
 use ae::EventLoop;
 
@@ -44,20 +45,23 @@ const ADDRESS: u32 = 3;
 const CAPA: u32 = 4;
 const VERSION: u32 = 5;
 const PSYNC: u32 = 6;
-/// The step before [`MAIN_PSYNC`].
+/// The tag of REPLCONF set-rdb-client-id, which is sent before the PSYNC with the tag
+/// [`MAIN_PSYNC`].
 pub const SET_RDB_CLIENT: u32 = 7;
-/// PSYNC for the stream behind a snapshot that comes over another connection.
+/// The tag of the PSYNC that requests the replication stream behind a snapshot that comes over
+/// another connection.
 pub const MAIN_PSYNC: u32 = 8;
 const PLAIN: u32 = 9;
 const NODE: u32 = 10;
 
-/// The maximum length of a primary's text in the log.
+/// The maximum number of bytes of a primary's reply that are logged.
 const SHOWN_MAX: usize = 256;
 
-/// Errors of PING that only mean that AUTH is required.
+/// Error replies to PING that only mean that the primary requires AUTH.
 const AUTH_WANTED: &[&str] = &["NOAUTH", "NOPERM", "ERR operation not permitted"];
 
-/// The plan of all steps before PSYNC. PSYNC is built after the replies to these steps.
+/// The plan of the handshake with a primary, up to PSYNC, which is sent after the replies to all
+/// steps of the plan.
 pub fn plan(server: &Server) -> Plan {
     let config = &server.config;
     let mut script = vec![
@@ -102,12 +106,12 @@ pub fn plan(server: &Server) -> Plan {
     Plan::new(script, Unasked::Keep, timeout_ms(server))
 }
 
-/// The timeout for connecting and for each reply, in milliseconds.
+/// The timeout for connecting to the primary and for each of its replies, in milliseconds.
 pub fn timeout_ms(server: &Server) -> u64 {
     u64::from(server.config.repl_timeout) * 1000
 }
 
-/// AUTH, if `masterauth` is set.
+/// The step AUTH, if `masterauth` is set; otherwise no step.
 pub fn auth(config: &Config, tag: u32) -> Vec<Step> {
     if config.masterauth.is_empty() {
         return Vec::new();
@@ -125,14 +129,15 @@ pub fn listening_port(config: &Config) -> String {
     }
 }
 
-/// Whether PSYNC requests the stream that follows this server's data, and not a snapshot.
+/// Whether PSYNC requests the replication stream that follows this server's data, and not a
+/// snapshot.
 fn can_continue(server: &Server) -> bool {
     let upstream = server.replication.upstream.as_ref();
     upstream.is_some_and(|up| up.can_continue)
 }
 
-/// The arguments of PSYNC: id and offset of the next byte, or `? -1`. With FAILOVER the peer
-/// becomes a primary.
+/// The arguments of PSYNC: the replication id and the offset of the next byte, or `? -1`. During a
+/// failover the word FAILOVER is added, at which the other server becomes the primary.
 fn psync(server: &mut Server) -> Step {
     let replication = &server.replication;
     let (id, next) = match can_continue(server) {
@@ -165,7 +170,7 @@ fn psync(server: &mut Server) -> Step {
     request.errors(Errors::Tolerated).expect(Expect::Line)
 }
 
-/// Handles an action of the link.
+/// Handles an action of the link on which the handshake with the primary runs.
 pub fn on_action(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, action: Action) {
     let words = server.config.words();
     match action {
@@ -247,7 +252,7 @@ fn log_failure(server: &Server, failure: &Failure) {
     log::warn!("{text}");
 }
 
-/// The text of a reply line; an error keeps its dash.
+/// The text of a reply: a status has no plus, but an error keeps its dash.
 fn text_of(reply: Reply) -> Vec<u8> {
     match reply {
         Reply::Status(text) | Reply::Line(text) => text,
@@ -256,14 +261,14 @@ fn text_of(reply: Reply) -> Vec<u8> {
     }
 }
 
-/// Handles the reply to PSYNC, which decides whether a snapshot or the stream follows.
+/// Handles the reply to PSYNC, which decides whether a snapshot or the replication stream follows.
 fn psync_replied(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, reply: Reply) {
     let words = server.config.words();
     let text = text_of(reply);
     if server.replication.failover.is_in_progress() {
         step_failover(server, &text);
-        // The rest of the reply matters only if this server still has a primary after the
-        // failover's step.
+        // The reply to PSYNC matters further only if this server still has a primary after the
+        // failover has handled the reply.
         if !server.replication.is_replica() {
             return;
         }
@@ -312,7 +317,7 @@ fn psync_replied(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, re
 }
 
 /// Requests a snapshot by SYNC from a primary that does not reply to PSYNC as it should. The
-/// history that begins with the snapshot has no name that the primary knows, so the next sync is a
+/// replication id that this server then chooses is unknown to the primary, so the next sync is a
 /// full one as well.
 fn sync(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) {
     log::info!("Retrying with SYNC...");
@@ -336,7 +341,7 @@ fn sync(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId) {
     receive::begin(el, server, taken, history, 0);
 }
 
-/// Passes the reply to `PSYNC .. FAILOVER` to the failover.
+/// Passes the reply to `PSYNC .. FAILOVER` to the state machine of the failover.
 fn step_failover(server: &mut Server, text: &[u8]) {
     let begins = |start: &[u8]| text.starts_with(start);
     let accepted: [&[u8]; 4] = [
@@ -355,7 +360,8 @@ fn step_failover(server: &mut Server, text: &[u8]) {
     failover::step(server, Event::Replied(verdict));
 }
 
-/// The history and the offset of `FULLRESYNC <history> <offset>`.
+/// The replication id and the offset of the reply `FULLRESYNC <id> <offset>`; `None` if the reply
+/// is not of this form.
 pub fn full_resync_reply(text: &[u8]) -> Option<(String, u64)> {
     let text = text.strip_prefix(b"FULLRESYNC ")?;
     let mut words = text.split(|&b| b == b' ');
@@ -391,7 +397,7 @@ fn full_resync(
     }
 }
 
-/// Applies the stream that follows `+CONTINUE`, from the requested offset on.
+/// Applies the replication stream that follows `+CONTINUE`, from the requested offset on.
 fn resume(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, new_id: Option<String>) {
     let words = server.config.words();
     log::info!(
@@ -407,7 +413,8 @@ fn resume(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, new_id: O
                 &[&server.replication.id]
             )
         );
-        // The replicas of this server connect again and get the new id.
+        // The links to this server's own replicas are closed, so that these connect again and get
+        // the new replication id.
         role::close_replicas(server);
     }
     log::info!(

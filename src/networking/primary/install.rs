@@ -8,19 +8,22 @@
 //!   success ─> take_over_history ─> channels::loaded: the client that applies the stream
 //! ```
 //!
-//! During a load clients get -LOADING errors. With swapdb, clients can read the old data if the
-//! snapshot belongs to the history that this server already followed.
+//! During a load clients get -LOADING errors. With `repl-diskless-load swapdb`, clients can read
+//! the old data during the load if the snapshot has the replication id that this server already
+//! followed.
 //!
 //! **The guard.** A primary that restarted without its data would empty all its replicas. So a
-//! snapshot without keys, of another history, is refused by a server that has keys, and the old
-//! data are served (`master_link_refused` in INFO). The check follows the AUX fields, before the
-//! old data are dropped. REPLICAOF, or `replica-accept-empty-primary yes`, accepts such a snapshot.
+//! replica that has keys refuses a snapshot without keys and with another replication id, and
+//! serves the old data (`master_link_refused` in INFO). An empty snapshot is detected after its AUX
+//! fields, before the old data are dropped. REPLICAOF, or `replica-accept-empty-primary yes`,
+//! accepts such a snapshot.
 //!
-//! While the loader waits for the connection, nested turns of the loop serve clients.
+//! While the loader waits for bytes from the connection, nested turns of the event loop serve
+//! clients.
 //!
 //! **Invariant:** a snapshot that ends before its first key, for whatever reason, changes nothing.
-//! **Invariant:** the old data set is not dropped in a nested turn: both functions that drop it
-//! need the `TopLevel` token.
+//! **Invariant:** the old data set is never dropped in a nested turn: the two functions that drop
+//! it need a `TopLevel`, which does not exist in nested turns.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -47,29 +50,29 @@ use crate::state::Server;
 use crate::sync::role;
 use crate::sys;
 
-/// The time until the next attempt after a snapshot without keys was refused: each attempt costs
-/// the primary a snapshot.
+/// The time in milliseconds until the next attempt to sync after a snapshot without keys was
+/// refused: each attempt costs the primary a snapshot.
 const REFUSED_RETRY_MS: i64 = 10_000;
-/// The interval in which a repeated refusal is logged at most once.
+/// The interval in milliseconds in which a repeated refusal of a snapshot is logged at most once.
 const REFUSED_LOG_MS: i64 = 60_000;
 
 /// How the snapshot that is being loaded replaces the data set.
 #[derive(Clone, Copy, Default)]
 pub struct Way {
-    /// Whether the old data are kept until the last key was loaded.
+    /// Whether the old data are kept until the last key of the snapshot was loaded.
     swaps: bool,
     /// Whether clients can read the old data during the load.
     serves: bool,
-    /// Whether the old data are dropped before anything is read.
+    /// Whether the old data are dropped before the first byte of the snapshot is read.
     flushes_first: bool,
-    /// Whether a data set without keys is refused.
+    /// Whether a snapshot without keys is refused.
     guarded: bool,
-    /// Whether the old data were dropped.
+    /// Whether the old data were dropped already.
     installed: bool,
 }
 
 impl Way {
-    /// Decides how a snapshot of the history `id` is loaded.
+    /// Decides how a snapshot with the replication id `id` is loaded.
     fn of(server: &Server, id: &str, diskless: bool) -> Way {
         let config = &server.config;
         let swaps = diskless && config.repl_diskless_load == ReplDisklessLoad::Swapdb;
@@ -103,7 +106,8 @@ pub fn is_diskless(server: &Server) -> bool {
     }
 }
 
-/// Loads the received file, which is complete and on the disk, after renaming it to `dbfilename`.
+/// Loads a snapshot that was received into a file: renames the complete file to `dbfilename`, and
+/// loads it.
 pub fn from_file(el: &mut EventLoop<Server>, server: &mut Server, receive: Box<Receive>) {
     el.remove_file(receive.token);
     let Receive {
@@ -119,7 +123,7 @@ pub fn from_file(el: &mut EventLoop<Server>, server: &mut Server, receive: Box<R
         return fail(el, server);
     };
     let Ok(target) = name_file(server, &spool.path) else {
-        // The file may have been renamed already.
+        // An error of the removal is ignored, since the file may have been renamed already.
         let _ = std::fs::remove_file(&spool.path);
         return fail(el, server);
     };
@@ -147,11 +151,11 @@ pub fn from_file(el: &mut EventLoop<Server>, server: &mut Server, receive: Box<R
     );
 }
 
-/// Renames the received file to `dbfilename`. An error is logged.
+/// Renames the received snapshot file to `dbfilename`. An error is logged.
 fn name_file(server: &mut Server, path: &Path) -> Result<PathBuf, ()> {
     let words = server.config.words();
     let target = server.config.dbfilename.as_path().to_path_buf();
-    // A child that is saving would overwrite this file with an older snapshot.
+    // A child that is saving an RDB file would overwrite the received snapshot with an older one.
     if server
         .child
         .as_ref()
@@ -189,7 +193,8 @@ fn load_file<'l>(
     loading::load_shared(live, &mut reader, Place::Aside(data), options)
 }
 
-/// Loads the snapshot from the connection. The header of the snapshot was read already.
+/// Loads the snapshot from the connection. The header before the snapshot (its length, or the mark
+/// of its end) was read already.
 pub fn from_stream(el: &mut EventLoop<Server>, server: &mut Server, receive: Box<Receive>) {
     let Receive {
         conn,
@@ -235,8 +240,8 @@ pub fn from_stream(el: &mut EventLoop<Server>, server: &mut Server, receive: Box
     );
 }
 
-/// Loads a snapshot by calling `read`, and replaces the data set as `way` says. After `Ok` the data
-/// set is the new one; after an error it is the old one, or empty.
+/// Loads a snapshot by calling `read`, and replaces the data set as `way` says. After `Ok` the
+/// server has the new data set; after an error it has the old data set, or an empty one.
 fn load(
     el: &mut EventLoop<Server>,
     server: &mut Server,
@@ -264,7 +269,7 @@ fn load(
         false => live.begin(0),
     }
     let options = LoadOptions {
-        // Expired keys are kept, since the primary sends their deletion.
+        // Expired keys of the snapshot are loaded, since the primary will send their deletion.
         keep_expired: true,
         accept: Some(accept),
         of_primary: true,
@@ -281,7 +286,8 @@ fn note(server: &Server, template: &str) {
     log::info!("{}", server.config.words().line(template, &[]));
 }
 
-/// Swaps the data sets after a load, or drops the loaded data if the load failed.
+/// After a load, puts the loaded data set in place of the old one, or drops the loaded data if the
+/// load failed.
 fn settle(server: &mut Server, top: &TopLevel, data: DataSet, succeeded: bool) {
     let way = server.primary_link.way;
     let installed = way.installed;
@@ -322,8 +328,8 @@ fn settle(server: &mut Server, top: &TopLevel, data: DataSet, succeeded: bool) {
     }
 }
 
-/// Decides, after the AUX fields and functions of the snapshot, how the load goes on. `any`:
-/// whether a key follows.
+/// Decides, after the AUX fields and functions of the snapshot were read, whether and how its keys
+/// are loaded. `any` is whether a key follows.
 fn accept(server: &mut Server, any: bool) -> Accept {
     let way = server.primary_link.way;
     if way.guarded && !any {
@@ -351,12 +357,12 @@ fn drop_old_data(server: &mut Server, top: &TopLevel) {
     server.primary_link.way.installed = true;
 }
 
-/// Ends the history of this server's replicas and of its AOF, because the old data set is about to
-/// be dropped.
+/// Closes the links to this server's own replicas, gives the replication history a new id and stops
+/// the AOF, because the old data set is about to be dropped.
 fn leave_history(server: &mut Server) {
     role::close_replicas(server);
-    // A new history id: if the load fails and this server is promoted, no replica may continue the
-    // old history.
+    // The history gets a new replication id: if the load fails and this server is promoted, no
+    // replica may continue the old history.
     role::end_history(server);
     if let Some(upstream) = &mut server.replication.upstream {
         upstream.can_continue = false;
@@ -364,20 +370,21 @@ fn leave_history(server: &mut Server) {
     aof::stop_for_sync(server);
 }
 
-/// The facts of a sync that are known before the snapshot is loaded.
+/// The facts about a full sync that are known before the snapshot is loaded.
 struct Sync {
-    /// The id of the snapshot's history.
+    /// The replication id of the snapshot.
     id: String,
     offset: u64,
-    /// The number of the upstream that the snapshot belongs to.
+    /// The number of the upstream (the configured primary) from which the snapshot comes.
     number: u64,
-    /// The file that is loaded, if there is one.
+    /// The file from which the snapshot is loaded; `None` if it is loaded from the connection.
     file: Option<PathBuf>,
-    /// The line for the log if the load fails.
+    /// The line that is logged if the load fails.
     failure: &'static str,
 }
 
-/// Continues after the load: applies the stream, or connects again after an error.
+/// Continues after the load of a snapshot: applies the replication stream or, after an error,
+/// connects again.
 fn finish(
     el: &mut EventLoop<Server>,
     server: &mut Server,
@@ -408,19 +415,20 @@ fn finish(
     }
 }
 
-/// `rdb-del-sync-files`: removes the file that was loaded.
+/// `rdb-del-sync-files`: removes the snapshot file that was loaded.
 fn remove_unwanted_file(server: &mut Server, file: Option<&Path>) {
     if let Some(file) = file.filter(|_| server.config.removes_sync_files()) {
         note(
             server,
             "Removing the RDB file obtained from the master. This replica has persistence disabled",
         );
-        // If the removal fails, the next sync replaces the file.
+        // An error of the removal is ignored, since the next sync replaces the file.
         let _ = std::fs::remove_file(file);
     }
 }
 
-/// Handles the refusal of a snapshot without keys: logs it, and connects again later.
+/// Handles the refusal of a snapshot without keys: logs the refusal, and connects to the primary
+/// again later.
 fn refused(el: &mut EventLoop<Server>, server: &mut Server) {
     let now_ms = server.clock.now_ms;
     let keys = server.data.len();
@@ -442,7 +450,8 @@ fn refused(el: &mut EventLoop<Server>, server: &mut Server) {
     fail_until(el, server, now_ms + REFUSED_RETRY_MS);
 }
 
-/// Takes over the primary's history: the data set is now that of the history `id` at `offset`.
+/// Takes over the primary's replication history: the data set is now that of the replication id
+/// `id` at `offset`.
 fn take_over_history(server: &mut Server, id: String, offset: u64, db: u32) {
     server.replication.begin_history(id);
     (
@@ -461,15 +470,15 @@ fn take_over_history(server: &mut Server, id: String, offset: u64, db: u32) {
 struct Incoming {
     conn: Connection,
     body: Body,
-    /// Bytes that were read and not passed to `body`. After the end of the snapshot these bytes
-    /// belong to the stream.
+    /// Bytes that were read from the connection and not passed to `body`. After the end of the
+    /// snapshot these bytes belong to the replication stream.
     input: Vec<u8>,
-    /// Bytes of the snapshot; `at` is how many of these bytes the loader has consumed.
+    /// Bytes of the snapshot, of which the loader has consumed the first `at`.
     output: Vec<u8>,
     at: usize,
     complete: bool,
-    /// The time of the last newline to the primary, in seconds. Without newlines the primary would
-    /// close the link after its timeout.
+    /// The Unix time in seconds at which the last newline was sent to the primary, which would
+    /// close a silent link after its timeout.
     newline_s: i64,
 }
 
@@ -507,14 +516,14 @@ impl Incoming {
     }
 }
 
-/// [`Incoming`] as a [`Read`] for the loader.
+/// The snapshot that comes over a connection ([`Incoming`]) as a [`Read`] for the loader.
 struct Source<'s, 'l, 'a> {
     incoming: &'s mut Incoming,
     live: &'l SharedLive<'l, 'a>,
 }
 
 impl Source<'_, '_, '_> {
-    /// Reads from the connection, or waits until there is something to read.
+    /// Reads bytes of the snapshot from the connection or, if there are none, waits for a moment.
     fn receive(&mut self) -> io::Result<()> {
         let Ok(mut live) = self.live.try_borrow_mut() else {
             return Err(io::ErrorKind::WouldBlock.into());
@@ -524,7 +533,7 @@ impl Source<'_, '_, '_> {
         let (now_ms, now_s) = (live.server.clock.now_ms, live.server.clock.now_s());
         if now_s != incoming.newline_s {
             incoming.newline_s = now_s;
-            // A lost connection is noticed by the next read.
+            // An error of the write is ignored, since the next read notices a lost connection.
             let _ = incoming.conn.write_now(b"\n");
         }
         let timeout_ms = i64::from(live.server.config.repl_timeout) * 1000;
