@@ -9,7 +9,7 @@
 //!
 //! - After a FAILOVER, a restart or a crash with an AOF no acknowledged write is lost.
 //! - After a promotion without coordination the last writes may be lost, but none that WAIT
-//!   reported; a lost write does not appear again. The loss is printed.
+//!   reported; a lost write does not appear again. The test prints the number of lost writes.
 //!
 //! `AERIS_CHAOS_MINUTES` sets the duration, `AERIS_CHAOS_SEED` the seed, `AERIS_CHAOS_MB` the size
 //! of the data set beside that of the writers, and `AERIS_CHAOS_PEER` the kind of two of the

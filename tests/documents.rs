@@ -280,7 +280,7 @@ fn each_line_of_a_block_of_commands_can_be_run() {
         for block in text.split("\n```").skip(1).step_by(2) {
             for line in block.lines().filter(|line| line.contains(' ')) {
                 if line.contains(" -> ") {
-                    break; // the path of SET
+                    break; // README's path of SET, which is no list of commands
                 }
                 // In a block of commands, two spaces separate a command from the text that explains
                 // it.

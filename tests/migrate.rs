@@ -215,7 +215,8 @@ fn in_transactions_and_scripts_it_answers_as_redis_does() {
         assert_eq!(seen, expected, "{command:?}");
     }
     for command in [
-        // A port on which no server listens, a silent server, a name that does not exist.
+        // MIGRATE to a port on which no server listens, to a silent server, to a name that does not
+        // exist.
         ["MIGRATE", "127.0.0.1", "1", "a", "0", "100"],
         ["MIGRATE", "127.0.0.1", "port", "a", "0", "100"],
         ["MIGRATE", "127.0.0.1", &silent, "a", "0", "100"],

@@ -291,7 +291,7 @@ fn run_history(conn: &mut Conn, seed: u64) {
 
 #[test]
 fn our_log_says_what_valkey_s_says() {
-    // Valkey 8 has these settings as defaults; Redis 7.2 must be given them.
+    // With lazy freeing, the default of Valkey 8, deletions are propagated as UNLINK, not DEL.
     let settings = [
         "--lazyfree-lazy-expire",
         "no",

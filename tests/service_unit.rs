@@ -150,7 +150,8 @@ fn program_of_package() -> Vec<libc::sock_filter> {
 fn filtered_as_package(args: &[&str]) -> Peer {
     let mut program = program_of_package();
     Peer::aeris_with(args, |command| {
-        // SAFETY: as in `filtered`.
+        // SAFETY: `install` makes two system calls; nothing is allocated and no lock is taken
+        // before exec.
         unsafe { command.pre_exec(move || install(&mut program)) };
     })
 }
@@ -321,7 +322,8 @@ fn the_filter_kills_what_lowers_its_priority() {
     let mut program = program();
     let mut nice = std::process::Command::new("nice");
     nice.args(["-n", "1", "true"]);
-    // SAFETY: as in `filtered`.
+    // SAFETY: `install` makes two system calls; nothing is allocated and no lock is taken before
+    // exec.
     let status = unsafe { nice.pre_exec(move || install(&mut program)) }.status();
     assert_eq!(status.expect("nice runs").signal(), Some(libc::SIGSYS));
 }

@@ -241,6 +241,6 @@ fn sampled_expiry_leaves_expired_keys() {
         seen = trace.of("expire").map(|span| span.number("keys")).collect();
         seen.len() >= 5
     });
-    // One key in twenty is expired, so a sample of twenty has about one.
+    // One key in twenty is expired, so a sample of twenty keys has about one expired key.
     assert!(seen[..5].iter().sum::<u64>() < 500, "{seen:?}");
 }

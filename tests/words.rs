@@ -179,8 +179,8 @@ const CASES: &[Case] = &[
         "-ERR Error registering functions: ERR flags argument to server.register_function must be a table representing \
          function flags",
     ),
-    // Transactions: in Redis a nested MULTI or a late WATCH is an error, and EXEC still runs the
-    // rest.
+    // Transactions: in Redis a MULTI or WATCH within a transaction is an error, and EXEC still runs
+    // the other commands.
     case(
         &["MULTI", "MULTI"],
         "-ERR MULTI calls can not be nested",

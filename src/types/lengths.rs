@@ -27,7 +27,7 @@ const BINS: usize = 64;
 /// The types that have a histogram, in the order of INFO.
 pub const COUNTED: [Type; 5] = [Type::String, Type::List, Type::Set, Type::Zset, Type::Hash];
 
-/// The histograms of the keys of one database.
+/// The histograms of the lengths of all values in one database.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Lengths {
     /// The counts of each type, in the order of [`Type::ALL`]. All streams are in bin 0.
@@ -42,15 +42,15 @@ impl Default for Lengths {
     }
 }
 
-/// The bin of a length.
+/// The index of the bin in which a length is counted.
 #[inline(always)]
 fn bin(len: usize) -> usize {
     // `len << 1 | 1` is never 0, so it has a logarithm, which is one instruction.
     (len << 1 | 1).ilog2() as usize % BINS
 }
 
-/// Whether two lengths have the same number of bits: then the highest bit of one is not in their
-/// difference.
+/// Whether two lengths are in the same bin, that is, have the same number of bits: then the highest
+/// bit of `a` is not in `a ^ b`.
 #[inline(always)]
 fn is_same_bin(a: usize, b: usize) -> bool {
     a ^ b <= a & b
@@ -168,7 +168,7 @@ impl<'a> KeyWrite<'a> {
         KeyWrite { entry, lengths }
     }
 
-    /// A shared view of the entry.
+    /// A view that can only read the key's entry.
     #[inline(always)]
     pub fn as_ref(&self) -> KeyRef<'_> {
         self.entry.as_ref()
@@ -180,7 +180,7 @@ impl<'a> KeyWrite<'a> {
         self.entry.into_mut().into_ref()
     }
 
-    /// The 29 bits of LRU clock or LFU counter.
+    /// The 29 bits of the entry that hold its LRU clock or LFU counter.
     #[inline(always)]
     pub fn lru(&self) -> u32 {
         self.as_ref().lru()
@@ -234,7 +234,7 @@ impl<'a> KeyWrite<'a> {
         true
     }
 
-    /// Changes a string that has a buffer of its own. `None` for any other value.
+    /// Changes a string that has an allocation of its own. `None` for any other value.
     pub fn change_buffer<T>(&mut self, change: impl FnOnce(&mut Vec<u8>) -> T) -> Option<T> {
         let ValueMut::Obj(Value::Str(raw)) = self.entry.as_mut().into_value_mut() else {
             return None;
@@ -248,7 +248,7 @@ impl<'a> KeyWrite<'a> {
         Some(result)
     }
 
-    /// The bytes of a string in the entry, for a change that keeps its length.
+    /// The bytes of a string that lies in the entry, for a change that keeps the string's length.
     pub fn short_bytes_mut(&mut self) -> Option<&mut [u8]> {
         match self.entry.as_mut().into_value_mut() {
             ValueMut::Str(bytes) => Some(bytes),
@@ -256,8 +256,8 @@ impl<'a> KeyWrite<'a> {
         }
     }
 
-    /// Overwrites a string or an integer by a string or an integer if the allocation keeps its
-    /// size. Otherwise returns false and changes nothing. The caller sets the kind.
+    /// Overwrites a string or an integer by another string or integer if the entry's allocation
+    /// keeps its size. Otherwise returns false and changes nothing. The caller sets the kind byte.
     pub fn try_overwrite(&mut self, value: &New) -> bool {
         let was = self.lengths.as_ref().map(|_| length(self.entry.as_ref()));
         let done = self.entry.as_mut().try_overwrite(value);

@@ -122,7 +122,7 @@ impl List {
     }
 }
 
-/// Methods that change the encoding.
+/// Methods that change the encoding of a list.
 impl List {
     /// Turns a listpack into a quicklist if the listpack would exceed its limit with `count` more
     /// texts of `bytes` bytes together.
@@ -177,7 +177,7 @@ impl List {
 
 /// Methods that read a list.
 impl List {
-    /// The position of an index, which counts from the end if negative.
+    /// The position of the element at `index`, which counts from the end if negative.
     fn position(&self, index: i64) -> Option<usize> {
         let len = self.len() as i64;
         let index = if index < 0 { index + len } else { index };
@@ -269,7 +269,7 @@ impl List {
         self.push_within(end, text);
     }
 
-    /// Pushes texts one by one; the encoding is chosen once for all of them.
+    /// Pushes texts one by one; the list's encoding is chosen once for all of them.
     pub fn push_all(&mut self, end: End, texts: &[&[u8]], limits: &ListLimits) {
         let bytes = texts.iter().map(|text| text.len()).sum();
         self.make_room(bytes, texts.len(), limits);

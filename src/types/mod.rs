@@ -99,24 +99,24 @@ const _: () = {
 pub mod kind {
     use super::Type;
 
-    /// The kind of a string that is an integer.
+    /// The kind byte of a string that is an integer.
     pub const INT: u8 = Type::String as u8;
-    /// The kind of a short string that was set whole.
+    /// The kind byte of a short string that was set whole, such as by SET.
     pub const EMBSTR: u8 = Type::String as u8 | 1 << 4;
-    /// The kind of a string that is long, or was changed in place.
+    /// The kind byte of a string that is long, or was changed in place, such as by APPEND.
     pub const RAW: u8 = Type::String as u8 | 2 << 4;
-    /// A list.
+    /// The kind byte of a list.
     pub const LIST: u8 = Type::List as u8;
-    /// A set.
+    /// The kind byte of a set.
     pub const SET: u8 = Type::Set as u8;
-    /// A sorted set.
+    /// The kind byte of a sorted set.
     pub const ZSET: u8 = Type::Zset as u8;
-    /// A hash.
+    /// The kind byte of a hash.
     pub const HASH: u8 = Type::Hash as u8;
-    /// A stream.
+    /// The kind byte of a stream.
     pub const STREAM: u8 = Type::Stream as u8;
 
-    /// The type of a kind byte.
+    /// The type that a kind byte contains.
     pub fn type_of(kind: u8) -> Type {
         match kind & 0x0f {
             1 => Type::List,

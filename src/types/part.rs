@@ -37,7 +37,7 @@ pub trait Collection: Part {
     /// The type that the command TYPE reports for the collection.
     const TYPE: Type;
 
-    /// The number of elements.
+    /// The number of elements of the collection.
     fn count(&self) -> usize;
 }
 

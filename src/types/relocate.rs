@@ -56,8 +56,9 @@ fn boxed<T: Relocate>(value: &mut Box<T>, cursor: Cursor, mover: &mut Mover) -> 
 impl Relocate for RawStr {
     fn relocate(&mut self, _: Cursor, mover: &mut Mover) -> Cursor {
         mover.visited(1);
-        // A string that nothing else shares any more becomes the value's own again. A string that a
-        // reply still holds stays, and a later pass moves it.
+        // When no reply holds a shared string any more, the value becomes its only owner again. A
+        // string that a reply still holds stays where it is, and a later pass of defragmentation
+        // moves it.
         if let RawStr::Shared(shared) = self
             && let Some(bytes) = Arc::get_mut(shared)
         {

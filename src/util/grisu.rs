@@ -77,7 +77,7 @@ impl Float {
 }
 
 /// The exponent of the first stored power of ten. The powers are eight apart, close enough to bring
-/// every double's exponent into the wanted range.
+/// every double's exponent into [`EXPONENTS`].
 const FIRST_POWER: i32 = -348;
 const POWER_STEP: i32 = 8;
 const POWERS: usize = 87;

@@ -27,7 +27,7 @@ pub struct Faults {
     hold_replies: AtomicBool,
     /// The delay, in milliseconds, of the bytes of each read.
     delay_ms: AtomicU64,
-    /// The maximum number of bytes per millisecond; 0 is no limit.
+    /// The maximum number of bytes that the proxy carries per millisecond; 0 is no limit.
     throttle: AtomicU64,
     ended: AtomicBool,
     /// The port of the server to which the proxy connects.
@@ -37,9 +37,9 @@ pub struct Faults {
 /// A failure of the link between two servers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
-    /// All connections end.
+    /// All connections through the proxy end.
     Cut,
-    /// All connections end, and new ones are refused.
+    /// All connections through the proxy end, and new ones are refused.
     Refuse,
     /// The connections stay open and carry no bytes in either direction.
     HalfOpen,
@@ -48,7 +48,7 @@ pub enum Fault {
     /// No byte of the server reaches the client.
     NoReplies,
     Delay(u64),
-    /// The maximum number of bytes per millisecond.
+    /// The maximum number of bytes that the proxy carries per millisecond.
     Throttle(u64),
 }
 
@@ -96,7 +96,7 @@ impl Proxy {
         }
     }
 
-    /// Ends all failures. Bytes that were held back are carried.
+    /// Ends all failures of the link. Bytes that were held back are then carried.
     pub fn heal(&self) {
         let faults = &self.faults;
         for held in [&faults.refuse, &faults.hold_requests, &faults.hold_replies] {

@@ -96,7 +96,7 @@ impl Member {
         };
         let proxy = Proxy::new();
         let port = proxy.port.to_string();
-        // The disk of this server does not fail.
+        // The log of an aeris server is a file whose writes do not fail when its disk fails.
         let log = disk.as_ref().map_or("server.log".into(), Disk::log);
         let log = log.to_string_lossy();
         let mut args: Vec<&str> = vec![
@@ -470,7 +470,8 @@ impl World {
         self.note("FAILOVER", &format!("{old} to {new}"));
         let port = self.members[new].proxy.port;
         let request = format!("FAILOVER TO 127.0.0.1 {port} TIMEOUT 5000");
-        // A replica's link is up before its primary has its first acknowledgement.
+        // A replica's link is up before its primary has its first acknowledgement, so FAILOVER may
+        // come too early.
         self.wait_for("FAILOVER is accepted", |world| {
             let reply = world.members[old].line(&request);
             let early = reply == "-ERR FAILOVER target replica is not online.\r\n";
@@ -513,7 +514,7 @@ impl World {
         old
     }
 
-    /// Ends the primary, and starts it again with its AOF.
+    /// Ends the primary by SHUTDOWN or SIGKILL, and starts it again with its AOF.
     pub fn restart_primary(&mut self, graceful: bool) {
         let at = self.primary;
         match graceful {

@@ -36,7 +36,7 @@ pub struct Writer {
     waited: HashMap<u16, usize>,
 }
 
-/// The items of one client that a settled data set lacks.
+/// The items of one client that are lost when all servers have the same data again.
 #[derive(Default, Clone, Copy)]
 pub struct Lost {
     pub items: usize,

@@ -39,7 +39,7 @@ pub struct Grammar {
 
 enum Token {
     Word(String),
-    /// Alternatives; `optional` adds the empty one.
+    /// A choice between alternatives; if `optional`, to leave the token out is one of them.
     Choice {
         optional: bool,
         alternatives: Vec<Vec<Token>>,
@@ -150,7 +150,8 @@ pub fn draw(grammar: &Grammar, theme: usize, rng: &mut SmallRng) -> (Compare, Ve
     (rule.compare, argv)
 }
 
-/// Sometimes makes a command wrong, but without long waits and without a change of the data sets.
+/// Sometimes makes a command wrong, but not so that it blocks for long or leaves servers with
+/// different data.
 fn spoil(argv: &mut Vec<Vec<u8>>, rng: &mut SmallRng) {
     let fixed = may_wait(argv) || ends_with(&argv[0], b"SPOP") || ends_with(&argv[0], b"SCAN")
         // The sum of the time and an extreme time to live overflows in C: see the rule in

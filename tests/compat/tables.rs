@@ -255,7 +255,7 @@ fn arity(field: &Reply) -> i64 {
     String::from_utf8_lossy(&arity[1..]).parse().expect("arity")
 }
 
-/// Lines of Redis's HELP replies that differ in aeris.
+/// Lines of Valkey 8.0's HELP replies that differ in aeris, which has newer options.
 const NEWER_HELP: &[&str] = &["    * ID <client-id>"];
 
 /// The lines of a HELP reply of other servers are in aeris's reply, in the same order; lines about

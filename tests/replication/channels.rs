@@ -8,11 +8,11 @@ use crate::nodes::{Logs, Node, ServerKind, wait_for, wait_in_step, wait_same};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Cut {
     Neither,
-    /// The connection with the stream.
+    /// The connection with the replication stream is cut.
     Main,
-    /// The connection with the snapshot.
+    /// The connection with the snapshot is cut.
     Snapshot,
-    /// The connection with the stream, while the replica loads the snapshot.
+    /// The connection with the replication stream is cut while the replica loads the snapshot.
     MainWhileLoading,
     /// No connection is cut, but the replica may collect only a part of the stream meanwhile.
     AtTheLimit,

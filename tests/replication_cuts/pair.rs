@@ -257,7 +257,7 @@ pub fn connect(primary: &mut Primary, replica: &mut Replica, cut: Cut, piece: us
         }
         let output = link.output().to_vec();
         if output.is_empty() {
-            return sent; // both are silent
+            return sent; // both sides are silent
         }
         let (arrived, ended) = up.carry(&output);
         sent.requests += arrived.len();

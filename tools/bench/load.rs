@@ -373,7 +373,7 @@ impl Load {
         self.issued += n;
         let c = &mut self.connections[i];
         let len = self.template.bytes.len();
-        c.batch.truncate(len * n as usize); // the last batch may be a shorter one
+        c.batch.truncate(len * n as usize); // the last batch may be shorter
         for request in c.batch.chunks_exact_mut(len) {
             for slot in &self.template.slots {
                 let (at, number) = match *slot {
@@ -411,7 +411,7 @@ impl Load {
             c.partial.clear();
             c.partial.extend_from_slice(&self.scratch[used..got]);
             if got < self.scratch.len() && !c.stream.is_tls() {
-                break; // a short read: the socket is dry, and the next bytes raise an event
+                break; // after a short read the socket is empty; the next bytes raise an event
             }
         }
         (c.open, c.skip) = (self.replies.open, self.replies.skip);

@@ -94,17 +94,17 @@ impl Set {
         }
     }
 
-    /// An empty intset.
+    /// An empty set in the encoding intset.
     pub fn new_intset() -> Set {
         Set::Intset(Intset::new())
     }
 
-    /// An empty listpack.
+    /// An empty set in the encoding listpack.
     pub fn new_listpack() -> Set {
         Set::Listpack(Listpack::new())
     }
 
-    /// An empty table.
+    /// An empty set in the encoding hashtable.
     pub fn new_table(seed: HashSeed) -> Set {
         Set::Table(Box::new(HashTable::new(seed)))
     }
@@ -191,7 +191,7 @@ impl Set {
         size_of::<HashTable<SetMember>>() + table.memory_bytes() + members
     }
 
-    /// Whether a member exists.
+    /// Whether the set has this member.
     #[inline]
     pub fn contains(&self, member: &[u8]) -> bool {
         match self {

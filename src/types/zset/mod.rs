@@ -303,7 +303,8 @@ impl Zset {
             .max()
             .unwrap_or(0);
         let set = SortedSet::from(members);
-        // The header of an element has at most 11 bytes, and the text of a score at most 24.
+        // The header of an element of a listpack has at most 11 bytes, and the text of a score at
+        // most 24.
         let bytes = len.saturating_mul(longest.saturating_add(64));
         if longest > limits.max_value || !safe_to_add(0, bytes) {
             return Zset::Tree(Box::new(set));
@@ -674,7 +675,7 @@ pub struct Accumulator {
 }
 
 impl Accumulator {
-    /// A result without members.
+    /// An accumulator without members.
     pub fn new(seed: HashSeed, aggregate: Aggregate) -> Accumulator {
         Accumulator {
             members: MemberTable::new(seed),

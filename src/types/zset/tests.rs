@@ -274,7 +274,7 @@ fn converts_at_the_limits() {
 }
 
 /// A listpack holds -0 as the integer 0, and the members before the long one were added to a
-/// listpack. Valkey looks for the longest member first, and keeps the sign.
+/// listpack. Valkey looks for the longest member first, and so keeps the sign of -0.
 #[test]
 fn a_long_member_converts_when_its_turn_comes() {
     let mut set = Zset::new(2, &SMALL);
