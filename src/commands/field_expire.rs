@@ -14,8 +14,8 @@
 //! checked, except by HSETEX. HGETEX and HSETEX also accept options after the fields, as in Redis
 //! 8.6.
 //!
-//! A time may be at most 2^46 ms, in the year 4199, since Redis and its files store it in a packed
-//! form.
+//! The expiry time of a field may be at most 2^46 ms, in the year 4199, since Redis and its files
+//! store it in a packed form.
 
 use crate::client::reply::ReplyBuf;
 use crate::command::ctx::{CmdResult, Ctx};
@@ -109,13 +109,14 @@ fn parse_time(ctx: &Ctx, at: usize, unit: i64, base_ms: i64) -> Result<i64, Erro
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Condition {
     Always,
-    /// NX: only fields without an expiry time.
+    /// NX: sets the time only of fields without an expiry time.
     Nx,
-    /// XX: only fields with an expiry time.
+    /// XX: sets the time only of fields that have an expiry time.
     Xx,
-    /// GT: only if the new time is later; a field without an expiry time lives for ever.
+    /// GT: sets the time only if it is later than the field's present expiry time; a field without
+    /// one lives for ever.
     Gt,
-    /// LT: only if the new time is earlier.
+    /// LT: sets the time only if it is earlier than the field's present expiry time.
     Lt,
 }
 
@@ -363,17 +364,17 @@ enum Expiration {
 /// The arguments of HGETEX and HSETEX.
 struct ExArgs<'a> {
     expiration: Expiration,
-    /// HSETEX: only if the key does not exist, or only if it does.
+    /// HSETEX: true with XX, if the key must exist, and false with NX, if it must not.
     key_exists: Option<bool>,
-    /// HSETEX: only if none of the fields exists, or only if all do.
+    /// HSETEX: true with FXX, if all fields must exist, and false with FNX, if no field may exist.
     fields_exist: Option<bool>,
     /// The fields of HGETEX, or the fields and values of HSETEX.
     fields: &'a [&'a [u8]],
 }
 
 impl<'a> ExArgs<'a> {
-    /// Parses options in any order, then the `FIELDS` block, which ends the command. `sets` is true
-    /// for HSETEX, in which a value follows each field.
+    /// Parses the options of HGETEX or HSETEX in any order, then the `FIELDS` block, which ends the
+    /// command. `sets` is true for HSETEX, in which a value follows each field.
     fn parse(ctx: &Ctx<'a>, sets: bool) -> Result<ExArgs<'a>, Error> {
         let argv = ctx.argv;
         let mut args = ExArgs {
@@ -441,7 +442,7 @@ impl<'a> ExArgs<'a> {
         Ok(())
     }
 
-    /// An error if an earlier option has set the expiry time.
+    /// An error if an earlier option of HGETEX or HSETEX has set the expiry time.
     fn check_unsaid(&self, sets: bool) -> CmdResult {
         if self.expiration == Expiration::Unsaid {
             return Ok(());
@@ -454,7 +455,7 @@ impl<'a> ExArgs<'a> {
         })
     }
 
-    /// NX and XX, as in Valkey: each may be repeated.
+    /// NX or XX of HSETEX: each may be repeated, as in Valkey.
     fn if_key_exists(&mut self, exists: bool) -> CmdResult {
         match self.key_exists.replace(exists) {
             Some(said) if said != exists => Err(Error::SYNTAX),
@@ -462,7 +463,7 @@ impl<'a> ExArgs<'a> {
         }
     }
 
-    /// FNX and FXX, as in Redis: only one of them may be given, and only once.
+    /// FNX or FXX of HSETEX: only one of the two may be given, and only once, as in Redis.
     fn if_fields_exist(&mut self, exist: bool) -> CmdResult {
         match self.fields_exist.replace(exist) {
             Some(_) => Err(Error::of(
@@ -473,7 +474,7 @@ impl<'a> ExArgs<'a> {
     }
 }
 
-/// Parses `FIELDS numfields ...` of HGETEX or HSETEX, from `at` to the end. Arguments behind the
+/// Parses `FIELDS numfields ...` of HGETEX or HSETEX, from `at` to the end. Arguments after the
 /// fields get the error for too many fields.
 fn parse_block<'a>(ctx: &Ctx<'a>, at: usize, sets: bool) -> Result<&'a [&'a [u8]], Error> {
     let argv = ctx.argv;

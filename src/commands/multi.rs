@@ -1,4 +1,5 @@
-//! Transactions: MULTI queues, EXEC runs the queue as one transaction, WATCH makes it conditional.
+//! Transactions: MULTI queues commands, EXEC runs the queue as one transaction, WATCH makes the
+//! transaction conditional.
 //!
 //! ```text
 //!   key_clients.watched[key] -> watchers       client.watched -> keys

@@ -10,7 +10,8 @@ use crate::client::reply::{Mark, ReplyBuf};
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::error::Error;
 
-/// The number of elements that are drawn in one walk through a listpack.
+/// The number of elements that are drawn in one walk through a packed collection, such as a
+/// listpack.
 const BATCH: usize = 1024;
 /// The length in bytes of the shortest element, an empty string, in a reply.
 const SHORTEST: usize = b"$0\r\n\r\n".len();

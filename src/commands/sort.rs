@@ -223,8 +223,8 @@ impl<'a> SortOptions<'a> {
     }
 }
 
-/// A node of a cluster looks up only keys that are in the slot of the sorted key for certain: those
-/// of a pattern with the same hash tag.
+/// A node of a cluster looks up only keys that are certainly in the slot of the key that SORT
+/// sorts: the keys of a pattern with the same hash tag.
 fn check_slot_of_pattern(ctx: &Ctx, option: &str, pattern: &[u8]) -> CmdResult {
     if ctx.server.cluster.is_none() || pattern_slot(pattern) == Some(key_slot(ctx.argv[1])) {
         return Ok(());
@@ -321,7 +321,7 @@ impl Items {
         let bytes = &self.bytes;
         let text = |range: &Range<usize>| &bytes[range.clone()];
         let by_alpha = options.by.is_some();
-        // A stored result must not depend on the locale.
+        // The result of SORT with STORE must not depend on the locale.
         let compare: fn(&[u8], &[u8]) -> Ordering = match options.store {
             Some(_) => |a, b| a.cmp(b),
             None => locale::collate,
@@ -345,14 +345,14 @@ impl Items {
     }
 }
 
-/// Scores are never NaN; both zeros are equal.
+/// Compares the numbers of two elements, which are never NaN; 0 and -0 are equal.
 fn by_score(a: &Item, b: &Item) -> Ordering {
     a.score.partial_cmp(&b.score).unwrap_or(Ordering::Equal)
 }
 
-/// A number as `strtod` reads it from a string that ends at its first NUL: leading space is
-/// allowed, an empty text is 0, and a value that is too large or too small for a double is an
-/// error.
+/// Parses the number of an element as C's `strtod` does, from a string that ends at its first NUL:
+/// leading space is allowed, an empty text is 0, and a value that is too large or too small for a
+/// double is an error.
 fn score(text: &[u8]) -> Option<f64> {
     let text = text.split(|&b| b == 0).next().unwrap_or(text);
     if text.is_empty() {

@@ -29,7 +29,8 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// The reason why the server can't start. Shown on standard error, exit code 1.
+/// The reason why the server can't start, which it shows on standard error before it exits with
+/// code 1.
 #[derive(Debug, PartialEq, Eq)]
 pub enum StartError {
     Line {
@@ -342,7 +343,7 @@ pub(super) fn is_blank(line: &[u8]) -> bool {
     line.is_empty() || line[0] == b'#'
 }
 
-/// Removes spaces, tabs and carriage returns at both ends.
+/// Removes spaces, tabs and carriage returns at both ends of a line of the configuration.
 pub(super) fn trim_line(line: &[u8]) -> &[u8] {
     line.trim_ascii()
 }
@@ -375,8 +376,8 @@ pub(super) fn expand_include(cwd: &Path, pattern: &[u8]) -> Vec<PathBuf> {
     found
 }
 
-/// The entries of `dir` that match `pattern`. Hidden files match only a pattern that starts with a
-/// dot.
+/// The files and folders in `dir` whose names match `pattern`. Hidden files match only a pattern
+/// that starts with a dot.
 fn matching_entries(dir: &Path, pattern: &[u8]) -> Vec<PathBuf> {
     let dir_or_here = if dir.as_os_str().is_empty() {
         Path::new(".")

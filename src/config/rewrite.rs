@@ -1,4 +1,5 @@
-//! CONFIG REWRITE: updates the files to the present settings and keeps everything else in them.
+//! CONFIG REWRITE: updates the configuration files to the present settings and keeps everything
+//! else in these files.
 //!
 //! The files are read as at the start: the lines of an included file stand in the place of its
 //! `include`. The lines of a setting, in all files, are applied to its default in this order. If
@@ -16,9 +17,9 @@
 //!                                 │ timeout 5                            │
 //! ```
 //!
-//! A setting without a line gets a line at the end of the main file, below the marker, unless it
-//! has its default. The lines of a setting whose value can't be written (no primary, an empty
-//! password) are removed.
+//! A setting without a line gets a line at the end of the main file, below the marker, unless the
+//! setting has its default value. The lines of a setting whose value can't be written (no primary,
+//! an empty password) are removed.
 //!
 //! **Invariants**
 //! - Loading the rewritten files gives the configuration that was rewritten
@@ -113,7 +114,7 @@ struct SourceFile {
 /// The place of a line: the index of its file, and its index in that file.
 type Place = (usize, usize);
 
-/// A line that is a setting or a `user`.
+/// A line of a configuration file that sets a setting or defines a user.
 struct Statement {
     place: Place,
     name: Vec<u8>,
@@ -121,9 +122,10 @@ struct Statement {
 }
 
 struct Files {
-    /// The main file, then the included files.
+    /// The configuration files: the main file, then the included files.
     files: Vec<SourceFile>,
-    /// The statements of all files, in the order in which they take effect.
+    /// The lines of all files that set a setting or define a user, in the order in which they take
+    /// effect.
     statements: Vec<Statement>,
     /// The working directory after the `dir` lines so far, so that relative includes are found
     /// where `load` found them.

@@ -1,4 +1,5 @@
-//! The rows of the settings table: name, kind, flags, and the step that a change needs.
+//! The rows of the settings table: name, kind, flags, and the step that the server must do after a
+//! change.
 //!
 //! The kind of a setting (yes/no, number, text, choice, special) reads and writes the setting's
 //! field by two plain `fn`s, so that the table is a constant. The kind also parses a text, prints
@@ -29,13 +30,13 @@ pub enum Origin {
 pub enum Apply {
     /// No step: the field is read each time the setting is used.
     None,
-    /// Listen on other addresses.
+    /// `bind`: listen on the new addresses.
     Bind,
     Port,
     TlsPort,
-    /// Build the TLS configuration again: certificates, protocols, ciphers.
+    /// Settings of TLS: build the TLS configuration again (certificates, protocols, ciphers).
     Tls,
-    /// Raise the limit of open files, or refuse the value.
+    /// `maxclients`: raise the process's limit of open files, or refuse the new value.
     MaxClients,
     /// `dir`: this module changes the working directory itself, so the server has no step to do.
     Dir,
@@ -45,29 +46,29 @@ pub enum Apply {
     LocaleCollate,
     WatchdogPeriod,
     Hz,
-    /// Evict keys down to the new `maxmemory`; warn if more memory than that is in use.
+    /// `maxmemory`: evict keys down to the new limit; warn if more memory than that is in use.
     MaxMemory,
     MaxMemoryPolicy,
-    /// Evict clients down to the new `maxmemory-clients`.
+    /// `maxmemory-clients`: evict clients down to the new limit.
     MaxMemoryClients,
     OomScoreAdj,
     JemallocBgThread,
-    /// Start the AOF with a rewrite, or stop it.
+    /// `appendonly`: start the AOF with a rewrite, or stop the AOF.
     AppendOnly,
     AutoAofRewrite,
-    /// Delete the AOF's old files, if `aof-disable-auto-gc` does not keep them any more.
+    /// `aof-disable-auto-gc`: delete the AOF's old files, if they are not kept any more.
     AofAutoGc,
     RequirePass,
     AclPubsubDefault,
     ReplBacklogSize,
-    /// Count again the replicas whose lag is small enough (`min-replicas-max-lag`).
+    /// `min-replicas-max-lag`: count again the replicas whose lag is small enough.
     GoodReplicas,
     NotifyKeyspaceEvents,
     LatencyTracking,
     SlowlogMaxLen,
     ImportMode,
     LuaInsecureApi,
-    /// Update the node's flags in the cluster: `cluster-replica-no-failover`.
+    /// `cluster-replica-no-failover`: update the flags of this node in the cluster.
     ClusterFlags,
     ClusterAnnounceIp,
     ClusterAnnouncePorts,
@@ -81,7 +82,7 @@ pub const IMMUTABLE: u16 = 1 << 0;
 pub const SENSITIVE: u16 = 1 << 1;
 /// CONFIG GET shows the setting only for its exact name.
 pub const HIDDEN: u16 = 1 << 2;
-/// CONFIG SET needs `enable-protected-configs`.
+/// CONFIG SET refuses the setting unless `enable-protected-configs` allows it.
 pub const PROTECTED: u16 = 1 << 3;
 /// The setting is for tests and debugging.
 pub const DEBUG: u16 = 1 << 4;
@@ -112,11 +113,12 @@ pub struct Row {
     pub apply: Apply,
 }
 
-/// The unit of a number.
+/// The unit of a setting that is a number, which determines the texts that are accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     Plain,
-    /// Bytes, with kb, mb, gb (powers of two) and k, m, g (powers of ten).
+    /// The unit of a number of bytes, whose text may end in kb, mb, gb (powers of two) or k, m, g
+    /// (powers of ten).
     Memory,
     Octal,
 }
@@ -196,7 +198,7 @@ impl Row {
         std::iter::once(self.name).chain(self.aliases.iter().copied())
     }
 
-    /// The value as CONFIG GET shows it.
+    /// The setting's value as CONFIG GET shows it.
     pub fn get(&self, config: &Config) -> Vec<u8> {
         match &self.kind {
             SettingKind::Bool { get, .. } => yes_no(get(config)).into(),

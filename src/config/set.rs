@@ -20,10 +20,10 @@ use crate::util::glob::{glob_match_nocase, is_literal};
 use std::fmt;
 use std::os::unix::ffi::OsStringExt;
 
-/// The conditions of a CONFIG SET: settings that this client may change at this moment.
+/// The facts that decide which settings the client of a CONFIG SET may change at this moment.
 #[derive(Clone, Copy, Debug)]
 pub struct Access {
-    /// `enable-protected-configs` lets this client change protected settings.
+    /// Whether `enable-protected-configs` lets the client change protected settings.
     pub protected: bool,
     /// Whether the data set is being loaded, or a script has run for longer than
     /// `busy-reply-threshold`.
@@ -166,8 +166,8 @@ impl Config {
         }
     }
 
-    /// Restores the fields to the values before the change. The server must repeat the steps that
-    /// were done.
+    /// Undoes a CONFIG SET of which a step failed: restores the fields to their values before the
+    /// change. The server must repeat the steps that it had done.
     pub fn rollback(&mut self, change: &Change) {
         let moved = self.dir != change.before.dir;
         *self = (*change.before).clone();

@@ -16,7 +16,7 @@ pub type SetFn = fn(&mut Config, &[&[u8]], Origin) -> Result<(), Reason>;
 
 /// The functions of a setting whose values have a form of their own.
 pub struct Special {
-    /// The value as CONFIG GET shows it.
+    /// The setting's value as CONFIG GET shows it.
     pub get: fn(&Config) -> Vec<u8>,
     pub set: SetFn,
     pub put_default: fn(&mut Config),
@@ -197,12 +197,12 @@ macro_rules! shutdown_on {
     };
 }
 
-/// `shutdown-on-sigint`.
+/// The setting `shutdown-on-sigint`: the modifiers of the SHUTDOWN that a SIGINT causes.
 pub static SHUTDOWN_ON_SIGINT: Special = shutdown_on!(shutdown_on_sigint);
-/// `shutdown-on-sigterm`.
+/// The setting `shutdown-on-sigterm`: the modifiers of the SHUTDOWN that a SIGTERM causes.
 pub static SHUTDOWN_ON_SIGTERM: Special = shutdown_on!(shutdown_on_sigterm);
 
-/// `replicaof`.
+/// The setting `replicaof`: host and port of the primary, or none.
 pub static REPLICAOF: Special = Special {
     get: show_replicaof,
     set: set_replicaof,
@@ -297,7 +297,7 @@ fn show_obuf_limits(c: &Config) -> Vec<Vec<u8>> {
     classes.map(line).collect()
 }
 
-/// `client-output-buffer-limit`.
+/// The setting `client-output-buffer-limit`: the limits of output for each class of clients.
 pub static CLIENT_OUTPUT_BUFFER_LIMIT: Special = Special {
     get: |c| show_obuf_limits(c).join(&b' '),
     set: set_obuf_limits,
@@ -357,7 +357,7 @@ fn parse_obuf_limit(args: &[&[u8]]) -> Option<ObufLimit> {
     })
 }
 
-/// `oom-score-adj-values`.
+/// The setting `oom-score-adj-values`: a value each for a primary, a replica and a child.
 pub static OOM_SCORE_ADJ_VALUES: Special = Special {
     get: |c| join(&c.oom_score_adj_values),
     set: |c, args, _| {
@@ -392,7 +392,7 @@ fn show_percentiles(c: &Config) -> Vec<u8> {
     join(&percentiles)
 }
 
-/// `latency-tracking-info-percentiles`.
+/// The setting `latency-tracking-info-percentiles`: the percentiles in INFO's latencystats.
 pub static LATENCY_TRACKING_INFO_PERCENTILES: Special = Special {
     get: show_percentiles,
     set: |c, args, _| {
@@ -424,7 +424,7 @@ pub static LATENCY_TRACKING_INFO_PERCENTILES: Special = Special {
     adds_up: false,
 };
 
-/// `notify-keyspace-events`.
+/// The setting `notify-keyspace-events`: a letter for each class of events.
 pub static NOTIFY_KEYSPACE_EVENTS: Special = Special {
     get: |c| c.notify_keyspace_events.to_string().into_bytes(),
     set: |c, args, _| {
@@ -459,14 +459,14 @@ pub mod check {
         Ok(())
     }
 
-    /// The check of a name of a file or folder in `dir`; `if_empty` and `if_path` are the error
-    /// texts.
+    /// Checks the name of a file or folder in `dir`, which must not be empty or a path; `if_empty`
+    /// and `if_path` are the error texts.
     fn name(text: &[u8], if_empty: &'static str, if_path: &'static str) -> Verdict {
         require(!text.is_empty(), if_empty)?;
         require(!text.contains(&b'/'), if_path)
     }
 
-    /// The check of `dbfilename`.
+    /// Checks the value of `dbfilename`, which must not be a path.
     pub fn dbfilename(text: &[u8]) -> Verdict {
         require(
             !text.contains(&b'/'),
@@ -474,7 +474,7 @@ pub mod check {
         )
     }
 
-    /// The check of `appendfilename`.
+    /// Checks the value of `appendfilename`, which must not be empty or a path.
     pub fn appendfilename(text: &[u8]) -> Verdict {
         name(
             text,
@@ -483,7 +483,7 @@ pub mod check {
         )
     }
 
-    /// The check of `appenddirname`.
+    /// Checks the value of `appenddirname`, which must not be empty or a path.
     pub fn appenddirname(text: &[u8]) -> Verdict {
         name(
             text,
@@ -492,7 +492,7 @@ pub mod check {
         )
     }
 
-    /// The check of `cluster-config-file`.
+    /// Checks the value of `cluster-config-file`, which must not be empty.
     pub fn cluster_config_file(text: &[u8]) -> Verdict {
         require(!text.is_empty(), "cluster-config-file can't be empty")
     }
@@ -510,7 +510,7 @@ pub mod check {
     /// The size in bytes of a host name in packets of the cluster bus, with its final NUL.
     const HOSTNAME_SIZE: usize = 256;
 
-    /// The check of `cluster-announce-hostname`.
+    /// Checks the value of `cluster-announce-hostname`: its length and its characters.
     pub fn hostname(text: &[u8]) -> Verdict {
         require(
             text.len() < HOSTNAME_SIZE,
@@ -521,7 +521,7 @@ pub mod check {
         require(text.iter().all(allowed), complaint)
     }
 
-    /// The check of `unixsocket-users`: words of the form `user=acl-user`.
+    /// Checks the value of `unixsocket-users`: words of the form `user=acl-user`.
     pub fn unixsocket_users(text: &[u8]) -> Verdict {
         let mut words = text.split(|b| *b == b' ').filter(|word| !word.is_empty());
         let is_pair = |word: &[u8]| {
@@ -534,8 +534,8 @@ pub mod check {
         )
     }
 
-    /// The check of `cluster-announce-human-nodename`: printable characters, without those that
-    /// would break a line of `nodes.conf`.
+    /// Checks the value of `cluster-announce-human-nodename`: printable characters, without those
+    /// that would break a line of `nodes.conf`.
     pub fn human_nodename(text: &[u8]) -> Verdict {
         let breaks =
             |b: &u8| b"!#$%&()*+:;<>?@[]^{|}~,='\"`\\/".contains(b) || !(b' '..=b'~').contains(b);
@@ -555,7 +555,8 @@ pub mod check {
         "config-file",
     ];
 
-    /// The check of `proc-title-template`: not empty, and every `{` opens the name of a variable.
+    /// Checks the value of `proc-title-template`: not empty, and every `{` opens the name of a
+    /// variable.
     pub fn proc_title_template(text: &[u8]) -> Verdict {
         let complaint = "template format is invalid or contains unknown variables";
         require(!text.is_empty(), complaint)?;

@@ -46,7 +46,7 @@ pub enum State {
     Connecting,
     /// TLS is being negotiated; no data can be sent or received yet.
     Handshake,
-    /// Bytes can be sent and received.
+    /// The connection is open: bytes can be sent and received.
     Open,
 }
 
@@ -63,7 +63,8 @@ enum Transport {
 /// The result of one read or write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Transfer {
-    /// Bytes read or written, 0 if the call would have blocked or was interrupted.
+    /// The number of bytes that were read or written, 0 if the call would have blocked or was
+    /// interrupted.
     pub bytes: usize,
     /// `Drained`: the event loop reports when the socket is ready again. `More`: the caller must
     /// read or write again, as the loop will not report the socket.

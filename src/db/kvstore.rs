@@ -59,7 +59,7 @@ use crate::ds::siphash::HashSeed;
 use crate::sys::mover::Mover;
 use crate::types::{Key, KeyMut, KeyRef};
 
-/// The lowest bit of the slot in a hash.
+/// The number of the lowest bit of the slot in a hash.
 const SLOT_SHIFT: u32 = 40;
 const SLOT_BITS: u32 = 14;
 const SLOT_MASK: u64 = (SLOTS as u64 - 1) << SLOT_SHIFT;
@@ -226,7 +226,7 @@ struct BySlot {
     group_len: [usize; SLOTS / GROUP],
     /// The memory limit of a growing table, see [`HashTable::set_headroom`].
     headroom: usize,
-    /// The table at which [`KvStore::maintain`] continues.
+    /// The slot of the table at which the next [`KvStore::maintain`] continues.
     maintain_next: usize,
     /// The slots whose keys are hidden, one bit for each slot, see [`KvStore::hide`].
     hidden: Option<Box<[u64; SLOTS / 64]>>,
@@ -880,7 +880,8 @@ mod tests {
     }
 
     fn name(n: u16) -> Vec<u8> {
-        // Some names have the same slot, most have different ones.
+        // A quarter of the keys are in one slot, by their hash tag; the others are in different
+        // slots.
         match n % 4 {
             0 => format!("{{tag}}{n}").into_bytes(),
             _ => format!("key:{n}").into_bytes(),
@@ -978,7 +979,7 @@ mod tests {
     #[test]
     fn a_random_key_is_fair_whatever_slot_it_is_in() {
         let mut store = KvStore::new(KeyHasher::new(HashSeed::new([3, 4]), true));
-        // 30 keys in one slot, 10 in other slots.
+        // The store has 30 keys in one slot and 10 keys in other slots.
         for n in (0..120).step_by(4).chain((1..40).step_by(4)) {
             store.insert(store.hash(&name(n)), entry(n, 0));
         }

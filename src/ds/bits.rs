@@ -22,15 +22,15 @@ pub fn popcount(bytes: &[u8]) -> u64 {
     #[cfg(target_arch = "x86_64")]
     {
         if is_x86_feature_detected!("avx512vpopcntdq") && is_x86_feature_detected!("avx512f") {
-            // SAFETY: the processor has both features: they were just found.
+            // SAFETY: the processor has both features that the function needs, as was just tested.
             return unsafe { popcount_avx512(bytes) };
         }
         if is_x86_feature_detected!("avx2") {
-            // SAFETY: the processor has the feature: it was just found.
+            // SAFETY: the processor has the feature that the function needs, as was just tested.
             return unsafe { popcount_avx2(bytes) };
         }
         if is_x86_feature_detected!("popcnt") {
-            // SAFETY: the processor has the feature: it was just found.
+            // SAFETY: the processor has the feature that the function needs, as was just tested.
             return unsafe { popcount_popcnt(bytes) };
         }
     }
@@ -112,7 +112,7 @@ pub fn bitop(op: BitOp, sources: &[&[u8]]) -> Vec<u8> {
     let mut out = vec![0; longest];
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") {
-        // SAFETY: the processor has the feature: it was just found.
+        // SAFETY: the processor has the feature that the function needs, as was just tested.
         unsafe { bitop_avx2(op, sources, &mut out) };
         return out;
     }

@@ -1,8 +1,8 @@
 //! Computes the memory of a `BTreeMap` or `BTreeSet`, which the standard library does not report.
 //!
 //! A node has room for 11 pairs (`std::collections::btree`: B = 6); an inner node also has 12
-//! edges. If keys only rise, a full node is divided so that six pairs stay in it, one pair moves to
-//! the parent, and four pairs are in a new node with the new key:
+//! edges. If keys are added in rising order, a full node is divided so that six pairs stay in it,
+//! one pair moves to the parent, and four pairs are in a new node with the new key:
 //!
 //! ```text
 //!   11 pairs and a larger one ──>  6 pairs │ 1 goes up │ 4 pairs and the new one
@@ -20,8 +20,8 @@ const KEPT: usize = 7;
 /// The smallest number of pairs in the last node of a level.
 const LAST_MIN: usize = 5;
 
-/// The memory of the nodes of a map of `len` pairs, without what the pairs own. A `BTreeSet` is a
-/// map to `()`.
+/// The bytes of the nodes of a map of `len` pairs, without the memory that the pairs own. A
+/// `BTreeSet` is a map to `()`.
 pub fn map_bytes<K, V>(len: usize) -> usize {
     if len == 0 {
         return 0;

@@ -80,7 +80,8 @@ pub fn push_count(out: &mut Vec<u8>, kind: u8, count: usize) {
     }
 }
 
-/// Appends `kind`, the length of `bytes` and a line end, then `bytes` and a line end.
+/// Appends `kind` (`$` for a string), the length of `bytes` and a line end, then `bytes` and a line
+/// end.
 #[inline]
 pub fn push_bulk(out: &mut Vec<u8>, kind: u8, bytes: &[u8]) {
     if out.capacity() - out.len() < bytes.len() + FRAME {
@@ -126,7 +127,7 @@ pub fn push_bulk(out: &mut Vec<u8>, kind: u8, bytes: &[u8]) {
 /// Copies bytes as `memcpy` does, but without a call for up to 32 bytes.
 ///
 /// # Safety
-/// As for `ptr::copy_nonoverlapping`.
+/// The conditions are those of `ptr::copy_nonoverlapping`.
 #[inline(always)]
 unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
     /// Copies `len` bytes, N to 2 N, as the first N bytes and the last N bytes, which may overlap.
@@ -140,7 +141,7 @@ unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
             to.add(len - N).cast::<[u8; N]>().write(last);
         }
     }
-    // SAFETY: the caller's promise, and the bounds of each arm.
+    // SAFETY: the caller promises `len` bytes at both pointers, and no arm copies more.
     unsafe {
         match len {
             0 => {}
@@ -203,7 +204,7 @@ mod tests {
             push_command(&mut bytes, argv);
             bytes
         };
-        // The arguments of `SET k vv..`, as slices at their positions.
+        // The arguments of the command `SET k vv..` in `bytes`, as slices at their positions.
         fn parsed(bytes: &[u8], len: usize) -> [&[u8]; 3] {
             let value = bytes.len() - 2 - len;
             [&bytes[8..11], &bytes[17..18], &bytes[value..value + len]]

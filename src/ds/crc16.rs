@@ -83,7 +83,7 @@ const fn times_x(polynomial: u16, power: usize) -> u16 {
 /// Computes CRCs by multiplication if the processor has PCLMULQDQ, otherwise by tables.
 #[derive(Clone, Copy, Debug)]
 pub struct Crc16 {
-    /// Whether the processor has PCLMULQDQ. Only [`Crc16::detect`] sets it.
+    /// Whether the processor has PCLMULQDQ. Only [`Crc16::detect`] sets this field.
     multiplies: bool,
 }
 
@@ -121,7 +121,7 @@ impl Crc16 {
         memchr::memchr(stop, bytes).is_none().then(|| sum(bytes))
     }
 
-    /// The CRC of any bytes.
+    /// The CRC of any number of bytes, of any value.
     pub fn of(self, bytes: &[u8]) -> u16 {
         match self.of_bytes_without(bytes, b'{') {
             Some(crc) => crc,
@@ -189,13 +189,14 @@ mod multiply {
 
     use super::{BLOCK, POLYNOMIAL, block, times_x};
 
-    /// S, without s0: s1 is the bit 127.
+    /// The series S = `x^16 / P` without its first term, scaled so that the second term is the bit
+    /// 127.
     const SERIES: u128 = series();
     /// The factors by which the high and the low word of a block are multiplied when another block
     /// follows, modulo P.
     const FOLD: [u16; 2] = [times_x(1, 192), times_x(1, 128)];
 
-    /// The quotient `x^144 / P`, without its bit 128.
+    /// Divides `x^144` by P, the CRC's generator polynomial; the quotient's bit 128 is left out.
     const fn series() -> u128 {
         let mut quotient = 0;
         // The remainder of the division by P so far, without its highest term.
@@ -215,8 +216,8 @@ mod multiply {
         unsafe { _mm_set_epi64x(high as i64, low as i64) }
     }
 
-    /// The product of two words. `HALVES` selects the high word of `a` by its bit 0, that of `b` by
-    /// its bit 4.
+    /// The product of two polynomials of 64 bits. `HALVES` selects the high word of `a` by its bit
+    /// 0, that of `b` by its bit 4.
     ///
     /// Assembly is used in place of the compiler's intrinsic, since a function that is compiled for
     /// PCLMULQDQ could not be inlined into its callers.

@@ -7,9 +7,9 @@
 //! ```
 //!
 //! Two bytes of header suffice for fields below 255 bytes with values below 127 bytes, as nearly
-//! all fields are: a field of 12 bytes with a value of 16 takes 30 bytes, in a size class of
-//! 32. Numbers are little-endian and unaligned. Sizes are rounded up to the allocator's classes, so
-//! that a value may grow in place within its class.
+//! all fields are: a field of 12 bytes with a value of 16 bytes takes 30 bytes, in the allocator's
+//! size class of 32 bytes. Numbers are little-endian and unaligned. Sizes are rounded up to the
+//! allocator's size classes, so that a value may grow in place within its class.
 //!
 //! **Invariants**
 //! - The header determines the layout; only `Shape` computes the layout.

@@ -38,7 +38,7 @@ pub fn slot_stats(ctx: &mut Ctx) -> CmdResult {
     let metric = metric(ctx)?;
     let (limit, ascending) = parse_order(ctx)?;
     let mut slots = own_slots(ctx.server);
-    // Slots with equal values stay in the order of their numbers.
+    // Slots for which the metric is equal stay in the order of their numbers.
     slots.sort_by_key(|slot| {
         let value = u128::from(figures(ctx.server, ctx.client.db, *slot)[metric]);
         if ascending { value } else { u128::MAX - value }

@@ -88,7 +88,7 @@ pub fn restore(ctx: &mut Ctx) -> CmdResult {
     };
     let mut limits = Limits::of(ctx.server);
     // Inconsistent values are refused in RESTORE of a client, but repaired in the server's own AOF,
-    // as in an RDB file: older versions of Redis may have written them.
+    // unless `sanitize-dump-payload` is `yes`: older versions of Redis may have written them.
     limits.sanitize |= !ctx.client.has(flag::AOF_LOADER);
     let mut blocks = 0;
     let stored = payload::restore(version, body, limits, &mut blocks, |kind, value| {
@@ -128,7 +128,8 @@ fn checks(ctx: &Ctx) -> Checks {
     }
 }
 
-/// Stores the value under its key. If its expiry time is past, the key is deleted instead.
+/// Stores the value of RESTORE under its key. If the expiry time is past, the key is deleted
+/// instead.
 fn store(ctx: &mut Ctx, options: &RestoreOptions, expire_at: Option<i64>, kind: u8, value: New) {
     let (key, db) = (ctx.argv[1], ctx.client.db);
     let lazy = ctx.server.config.lazyfree_lazy_server_del;
@@ -162,7 +163,7 @@ fn store(ctx: &mut Ctx, options: &RestoreOptions, expire_at: Option<i64>, kind: 
     ctx.dirty(1);
 }
 
-/// Applies IDLETIME and FREQ, if the policy uses them.
+/// Applies IDLETIME and FREQ of RESTORE, if the eviction policy uses them.
 fn note_use(ctx: &mut Ctx, options: &RestoreOptions) {
     let (evict, now) = (&ctx.server.evict, ctx.server.clock.now_ms);
     let lru = match (options.frequency, options.idle_seconds) {

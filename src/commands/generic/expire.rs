@@ -13,13 +13,14 @@ const MILLISECONDS: i64 = 1;
 /// The conditions of EXPIRE.
 #[derive(Clone, Copy, Default)]
 struct Conditions {
-    /// NX: only keys without an expiry time.
+    /// NX: sets the time only of keys without an expiry time.
     nx: bool,
-    /// XX: only keys with an expiry time.
+    /// XX: sets the time only of keys that have an expiry time.
     xx: bool,
-    /// GT: only if the new time is later; a key without an expiry time lives for ever.
+    /// GT: sets the time only if it is later than the key's present expiry time; a key without one
+    /// lives for ever.
     gt: bool,
-    /// LT: only if the new time is earlier.
+    /// LT: sets the time only if it is earlier than the key's present expiry time.
     lt: bool,
 }
 

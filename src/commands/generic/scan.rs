@@ -44,7 +44,7 @@ pub struct ScanOptions<'a> {
     pub count: usize,
     /// The pattern of MATCH; `None` without MATCH.
     pub pattern: Option<&'a [u8]>,
-    /// SCAN only: the type, or `Some(None)` for the name of no type, which matches no key.
+    /// SCAN's TYPE: the type, or `Some(None)` for the name of no type, which matches no key.
     pub kind: Option<Option<Type>>,
     /// NOVALUES of HSCAN, NOSCORES of ZSCAN.
     pub no_values: bool,
@@ -97,7 +97,7 @@ impl<'a> ScanOptions<'a> {
         Ok(options)
     }
 
-    /// Whether a name matches the pattern.
+    /// Whether the name of a key, field or member matches the pattern of MATCH.
     pub fn matches(&self, name: &[u8]) -> bool {
         self.pattern.is_none_or(|pattern| glob_match(pattern, name))
     }
@@ -132,7 +132,8 @@ fn parse_count(text: &[u8]) -> Result<usize, Error> {
         .ok_or(Error::SYNTAX)
 }
 
-/// Parses a type. An unknown type matches no key in Redis, and is an error in Valkey.
+/// Parses the type of SCAN's option TYPE. An unknown type matches no key in Redis, and is an error
+/// in Valkey.
 fn parse_type(name: &[u8], words: Words) -> Result<Option<Type>, Error> {
     let known = |t: &Type| t.name().as_bytes().eq_ignore_ascii_case(name);
     let kind = Type::ALL.into_iter().find(known);

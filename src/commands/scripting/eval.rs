@@ -11,7 +11,7 @@ use crate::script::run::{self, Job};
 use crate::script::{self, ScriptKind, flags};
 use crate::texts;
 
-/// The name of scripts in messages; Lua takes a name with `@` for that of a file.
+/// The name of scripts of EVAL in error messages; Lua takes a name with `@` for that of a file.
 const CHUNK_NAME: &std::ffi::CStr = c"@user_script";
 
 /// EVAL script numkeys [key ...] [arg ...]

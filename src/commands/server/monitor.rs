@@ -22,7 +22,8 @@ fn start(ctx: &mut Ctx) -> CmdResult {
             "ERR MONITOR isn't allowed for DENY BLOCKING client",
         ));
     }
-    // As in Redis, a client that is a monitor or a replica already gets no reply.
+    // MONITOR of a client that is a monitor or a replica already has no effect and no reply, as in
+    // Redis.
     if !ctx.client.has(flag::MONITOR | flag::REPLICA) {
         monitor::start(ctx.server, ctx.client);
         ctx.client.reply.ok();

@@ -48,7 +48,7 @@ fn bgsave(ctx: &mut Ctx) -> CmdResult {
     if background::in_progress(ctx.server) {
         return Err(IN_PROGRESS);
     }
-    // A fork within a transaction would save only a part of its changes.
+    // A fork within a transaction would save only a part of the transaction's changes.
     let in_exec = ctx.server.nesting > 0;
     if ctx.server.child.is_some() || in_exec {
         if !schedule && !in_exec {

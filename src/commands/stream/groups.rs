@@ -20,7 +20,8 @@ pub fn no_group_of_key(group: &[u8], key: &[u8]) -> Error {
     ))
 }
 
-/// The error of a subcommand for unknown arguments, with the name as the client sent it.
+/// The error for a subcommand of XGROUP or XINFO that is unknown or has wrong arguments, with the
+/// subcommand's name as the client sent it.
 pub fn bad_subcommand(ctx: &Ctx, container: &str) -> Error {
     let name = excerpt(ctx.argv[1], 128);
     Error::new(format!(
@@ -114,7 +115,7 @@ pub fn xgroup_setid(ctx: &mut Ctx) -> CmdResult {
     let options = CreateOptions::parse(ctx, false)?;
     let place = ctx.argv[4];
     let (log, group) = existing_group(ctx)?;
-    // Unlike CREATE, SETID accepts `-` and `+`.
+    // Unlike XGROUP CREATE, XGROUP SETID accepts the IDs `-` and `+`.
     group.last_id = match place {
         b"$" => log.last_id(),
         _ => parse_bound(place, 0)?,
@@ -233,7 +234,7 @@ pub fn xackdel(ctx: &mut Ctx) -> CmdResult {
     let deleted = done.iter().filter(|(_, d)| *d == Deletion::Deleted).count();
     ctx.dirty(acked as u64);
     entries_deleted(ctx, key, deleted);
-    // An entry that was pending and is no longer in the log counts as deleted.
+    // XACKDEL reports an entry that was pending and is no longer in the stream as deleted.
     let results = done.into_iter().map(|(acked, d)| match d {
         Deletion::NotFound if acked => Deletion::Deleted,
         d => d,

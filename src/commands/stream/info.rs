@@ -62,8 +62,8 @@ fn reply_facts(reply: &mut ReplyBuf, stream: &Stream) {
 /// such nodes.
 fn radix_tree_nodes(keys: impl Iterator<Item = [u8; 16]>) -> usize {
     let mut nodes = 0;
-    // The depths at which keys differ, on the way to the last key; a run lies between two depths
-    // that differ by more than one.
+    // The depths of the nodes after which keys differ, on the path from the root to the last key.
+    // Between two depths that differ by more than one there is a run of bytes.
     let mut branches: Vec<usize> = Vec::new();
     let mut last: Option<[u8; 16]> = None;
     let run = |above: Option<&usize>, below: usize| usize::from(above.map_or(0, |a| a + 1) < below);

@@ -1,8 +1,8 @@
 //! Commands on the entries of a stream that do not concern groups: adding at the end, removing from
 //! the front or within, and reading by ID.
 //!
-//! Trimming has a threshold and a precision (`Trim`, `Precision`), which [`XaddOptions`] parses for
-//! XADD and XTRIM. With `~` only whole nodes of the stream are dropped, each at the cost of one
+//! [`XaddOptions`] parses the threshold (MAXLEN or MINID) and the precision (`=` or `~`) of a trim,
+//! for XADD and XTRIM. With `~` only whole nodes of the stream are dropped, each at the cost of one
 //! entry.
 
 use super::*;
@@ -31,8 +31,8 @@ struct XaddOptions {
 }
 
 impl XaddOptions {
-    /// Parses options from the second argument on. The options of XADD end at the first word that
-    /// is not an option.
+    /// Parses the options of XADD or XTRIM from `argv[2]` on. The options of XADD end at the first
+    /// word that is not an option.
     fn parse(ctx: &Ctx, xadd: bool) -> Result<XaddOptions, Error> {
         let mut options = XaddOptions {
             no_mkstream: false,
@@ -98,9 +98,9 @@ impl XaddOptions {
         Ok(())
     }
 
-    /// Refuses options that contradict each other. An approximate trim with a LIMIT is propagated
-    /// as an exact trim with the same LIMIT, so the LIMIT is ignored in commands of a primary, of
-    /// the AOF and of a node that gives slots away.
+    /// Refuses options of XADD and XTRIM that contradict each other. An approximate trim with a
+    /// LIMIT is propagated as an exact trim with the same LIMIT, so the LIMIT is ignored in
+    /// commands of a primary, of the AOF and of a node that gives slots away.
     fn check(&mut self, ctx: &Ctx) -> Result<(), Error> {
         if ctx.client.must_obey() {
             self.limit = Some(0).filter(|_| self.approximate);
@@ -374,7 +374,7 @@ pub fn entries_deleted(ctx: &mut Ctx, key: &[u8], deleted: usize) {
 pub enum Deletion {
     NotFound = -1,
     Deleted = 1,
-    /// With ACKED: the entry is kept, as a group still refers to it.
+    /// With the option ACKED, the entry is kept, as a group still refers to it.
     Referenced = 2,
 }
 
@@ -385,9 +385,9 @@ pub struct DeleteArgs {
 }
 
 impl DeleteArgs {
-    /// Parses [KEEPREF | DELREF | ACKED] IDS numids id [id ...] from `at` on, in either order; of
-    /// several IDS the last counts. A key of another type is an error before any error in the
-    /// arguments, and without a key or a group no ID is parsed.
+    /// Parses `[KEEPREF | DELREF | ACKED] IDS numids id [id ...]` from `argv[at]` on, with the
+    /// option before or after IDS; of several IDS the last counts. A key of another type is an
+    /// error before any error in the arguments, and without a key or a group no ID is parsed.
     pub fn parse(ctx: &mut Ctx, mut at: usize) -> Result<DeleteArgs, Error> {
         let group = (at == 3).then(|| ctx.argv[2]);
         let missing = match ctx.server.lookup_write(ctx.client, ctx.argv[1]) {
@@ -429,8 +429,9 @@ impl DeleteArgs {
         })
     }
 
-    /// Deletes one entry. With DELREF, references to a missing entry are removed, too; with ACKED,
-    /// an ID to which a group refers is reported as such, even if there is no entry.
+    /// Deletes one entry for XDELEX or XACKDEL. With DELREF, references of groups to a missing
+    /// entry are removed, too; with ACKED, an ID to which a group refers is reported as such, even
+    /// if there is no entry.
     pub fn delete(&self, stream: &mut Stream, id: StreamId) -> Deletion {
         match self.policy {
             RefPolicy::Acked if stream.is_referenced(id) => {

@@ -2,10 +2,10 @@
 //! shows these entries; XCLAIM and XAUTOCLAIM assign them to another consumer.
 //!
 //! A claim is propagated to the AOF and the replicas as `XCLAIM key group consumer 0 id TIME ..
-//! RETRYCOUNT .. FORCE JUSTID LASTID ..`: that is the resulting state of the pending entry, which
-//! does not depend on the state before. A claimed entry that is no longer in the stream is removed
-//! from the pending entries. It is propagated as XCLAIM, too, which removes it on a replica in the
-//! same way.
+//! RETRYCOUNT .. FORCE JUSTID LASTID ..`: the command contains the resulting state of the pending
+//! entry, which does not depend on the state before. A claimed entry that is no longer in the
+//! stream is removed from the pending entries. Such an entry is propagated as XCLAIM, too, which
+//! removes the pending entry on a replica in the same way.
 
 use super::*;
 use crate::command::ctx::CmdResult;
@@ -384,7 +384,7 @@ pub fn propagate_place(
     ]);
 }
 
-/// The number of pending entries that XAUTOCLAIM checks for each one that it may claim.
+/// XAUTOCLAIM checks at most COUNT times this number of pending entries.
 const ATTEMPTS_FACTOR: usize = 10;
 /// The largest COUNT of XAUTOCLAIM.
 const AUTOCLAIM_COUNT_MAX: i64 = i64::MAX / 16;

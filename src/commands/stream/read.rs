@@ -1,5 +1,5 @@
-//! Reads the entries behind an ID, from several streams at once, without a group (XREAD) or as a
-//! consumer of a group (XREADGROUP); with BLOCK, waits for new entries.
+//! XREAD and XREADGROUP read the entries after an ID, from several streams at once, without a group
+//! (XREAD) or as a consumer of a group (XREADGROUP); with BLOCK, they wait for new entries.
 //!
 //! The command of a blocked reader runs again when one of its streams changes. So `$` is replaced
 //! by an ID when the client is blocked, whereas `+` is evaluated when the command runs again.
@@ -215,7 +215,7 @@ fn wait_or_null(ctx: &mut Ctx, options: &ReadOptions, keys: &[&[u8]], froms: &[F
     let ids_at = options.keys_at + options.streams;
     let ids: Vec<Vec<u8>> = std::iter::zip(froms, &ctx.argv[ids_at..])
         .map(|(from, &text)| match from {
-            // `+` is evaluated when the command runs again.
+            // The ID `+` is kept, as it is evaluated when the blocked command runs again.
             _ if text == b"+" => text.into(),
             From::Behind(id) => id_text(*id),
             From::New => b">".into(),

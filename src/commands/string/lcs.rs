@@ -25,7 +25,7 @@
 //!
 //! Limit: as in Redis, the textbook's table of 32-bit integers, which is not built here, must be
 //! smaller than `proto-max-bulk-len`: this bounds the time, too. **Invariant:** rows and masks
-//! together then need less than half of that.
+//! together then need less than half of the memory of the textbook's table.
 
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::error::Error;

@@ -100,7 +100,7 @@ struct Request {
     weights: Vec<f64>,
     aggregate: Aggregate,
     with_scores: bool,
-    /// The limit of ZINTERCARD; 0 for none.
+    /// The number after ZINTERCARD's LIMIT; 0 means no limit.
     limit: usize,
 }
 

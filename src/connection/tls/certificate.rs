@@ -15,15 +15,15 @@
 /// The facts of one certificate that the server shows or uses.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Facts {
-    /// The serial number in capital hexadecimal digits.
+    /// The certificate's serial number in capital hexadecimal digits.
     pub serial: String,
     /// The first second in which the certificate is valid, as Unix time; `not_after_s` is the last
     /// one.
     pub not_before_s: i64,
     pub not_after_s: i64,
-    /// The last common name of the subject.
+    /// The last common name (CN) of the certificate's subject.
     pub common_name: Option<Vec<u8>>,
-    /// The URIs among the alternative names of the subject.
+    /// The URIs among the alternative names of the certificate's subject.
     pub uris: Vec<Vec<u8>>,
 }
 

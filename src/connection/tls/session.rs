@@ -53,16 +53,17 @@ const WRITE_MAX: usize = 4 * RECORD;
 const RECORD: usize = 16 * 1024;
 /// A bound for the bytes that the header, nonce, padding and tag of one record take.
 const OVERHEAD: usize = 128;
-/// The size of a buffer that holds the records of one write.
+/// The size in bytes of a buffer that has room for the encrypted records of one write.
 const SEALED_MAX: usize = WRITE_MAX + (WRITE_MAX / RECORD + 1) * OVERHEAD;
 
-/// The types of records that a session can begin with.
+/// The type of TLS records of the handshake. A session can begin with such a record, or with an
+/// alert.
 const HANDSHAKE: u8 = 22;
 const ALERT: u8 = 21;
 /// The error for a peer whose first record is neither a handshake nor an alert.
 const NO_TLS: &str = "the peer does not speak TLS";
 
-/// The buffers that all sessions of the thread share.
+/// The buffers that all TLS sessions of the thread share.
 #[derive(Default)]
 struct Scratch {
     received: Vec<u8>,
@@ -111,7 +112,7 @@ enum Then<'a> {
     CloseNotify(&'a mut [u8]),
 }
 
-/// The result of processing records.
+/// The result of processing TLS records.
 #[derive(Default)]
 struct Processed {
     /// The number of input bytes that were processed.
@@ -234,12 +235,12 @@ fn broken(e: Error) -> io::Error {
 }
 
 impl Session {
-    /// The server's side of a session on a connected socket.
+    /// The server's side of a TLS session on a connected socket.
     pub fn server(socket: TcpStream, session: UnbufferedServerConnection) -> Session {
         Session::new(socket, Side::Server(session))
     }
 
-    /// The client's side of a session on a connected socket.
+    /// The client's side of a TLS session on a connected socket.
     pub fn client(socket: TcpStream, session: UnbufferedClientConnection) -> Session {
         Session::new(socket, Side::Client(session))
     }
@@ -260,7 +261,7 @@ impl Session {
         }
     }
 
-    /// The socket below the session.
+    /// The TCP socket of the TLS session.
     pub fn socket(&self) -> &TcpStream {
         &self.socket
     }
@@ -304,7 +305,7 @@ impl Session {
             }
             Err(e) => {
                 self.failed = true;
-                // Sends the alert, which tells the peer the reason. An error is ignored, as the
+                // Sends the alert, which has the reason for the peer. An error is ignored, as the
                 // session ends in any case.
                 let _ = self.flush();
                 Err(e)

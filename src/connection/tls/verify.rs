@@ -32,7 +32,8 @@ pub struct Trust {
 }
 
 impl Trust {
-    /// Trusts the given certificates.
+    /// Builds the trust in the given certificates; `Err` is the reason if one of them can't be a
+    /// root.
     pub fn new(
         given: Vec<CertificateDer<'static>>,
         provider: &CryptoProvider,

@@ -129,12 +129,12 @@ pub enum OwnedValue<V> {
 pub struct IntMut<'a>(&'a mut [u8; 8]);
 
 impl IntMut<'_> {
-    /// The integer.
+    /// The present value of the integer in the entry.
     pub fn get(&self) -> i64 {
         i64::from_le_bytes(*self.0)
     }
 
-    /// Sets the integer.
+    /// Sets the integer in the entry.
     pub fn set(&mut self, value: i64) {
         *self.0 = value.to_le_bytes();
     }
@@ -447,7 +447,7 @@ impl<'a, V> EntryMut<'a, V> {
         }
     }
 
-    /// A shorter borrow of the same entry.
+    /// An exclusive view of the same entry, for as long as this view is borrowed.
     #[inline(always)]
     fn reborrow(&mut self) -> EntryMut<'_, V> {
         EntryMut {

@@ -59,7 +59,7 @@ impl Twin {
 #[derive(Clone, Debug)]
 enum Op {
     Insert(i64, u64),
-    /// A number of pairs in ascending order, with a constant distance in time.
+    /// Inserts a number of pairs in ascending order, with a constant distance in time.
     Series(i64, i64, u64),
     RemoveNth(usize),
     RemoveMany(usize, usize),

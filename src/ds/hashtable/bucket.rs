@@ -45,7 +45,7 @@ impl Place {
     /// The address of the element that the slot has.
     ///
     /// # Safety
-    /// The table is borrowed exclusively since the place was made, and nothing has been added to
+    /// The table has been borrowed exclusively since the slot was found, and nothing was added to
     /// it or removed.
     #[inline(always)]
     pub unsafe fn get(self) -> NonNull<u8> {
@@ -60,7 +60,7 @@ impl Place {
     /// Writes the new address of the slot's element.
     ///
     /// # Safety
-    /// The table is borrowed exclusively since the place was made, and nothing has been added to
+    /// The table has been borrowed exclusively since the slot was found, and nothing was added to
     /// it or removed; `p` is the same element, by `Element::into_raw`.
     pub unsafe fn set(self, p: NonNull<u8>) {
         let address = p.as_ptr().expose_provenance();

@@ -154,19 +154,19 @@ pub unsafe trait Element: Sized {
     /// allocation, since only the table has their address.
     ///
     /// # Safety
-    /// As `key`.
+    /// The conditions are those of [`Element::key`].
     unsafe fn layout(p: NonNull<u8>) -> Layout;
 
     /// # Safety
-    /// As `key`.
+    /// The conditions are those of [`Element::key`].
     unsafe fn by_ref<'a>(p: NonNull<u8>) -> Self::Ref<'a>
     where
         Self: 'a;
 
     /// # Safety
     /// `p` came from `into_raw`; during 'a the element lives and no other code reads or writes it,
-    /// or the place. An element that moves writes its address to `place`; an element without a
-    /// place must not move.
+    /// or the slot at `place`. An element that moves writes its new address to `place`; an element
+    /// without a `place` must not move.
     unsafe fn by_mut<'a>(p: NonNull<u8>, place: Option<Place>) -> Self::Mut<'a>
     where
         Self: 'a;
@@ -396,7 +396,7 @@ impl<E: Element> HashTable<E> {
         Some(unsafe { Bucket::place(at.bucket, at.slot) })
     }
 
-    /// Looks up a key with its hash.
+    /// Looks up the element of a key, whose hash is given.
     #[inline]
     pub fn find(&self, hash: u64, key: &[u8]) -> Option<E::Ref<'_>> {
         let (_, at) = self.position(hash, key)?;
@@ -442,7 +442,8 @@ impl<E: Element> HashTable<E> {
         Some((home, at))
     }
 
-    /// Find-or-insert in a single probe: returns the element's slot, or the place to insert it.
+    /// Finds the slot of a key's element, or the vacant slot for a new element, with a single probe
+    /// of the table.
     #[inline]
     pub fn find_slot(&mut self, hash: u64, key: &[u8]) -> Slot<'_, E> {
         self.rehash_step();

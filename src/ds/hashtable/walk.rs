@@ -289,7 +289,7 @@ impl Window {
     }
 }
 
-/// The iterator of [`HashTable::iter`].
+/// The iterator over all elements of a hash table, see [`HashTable::iter`].
 pub struct Iter<'a, E: Element> {
     table: &'a HashTable<E>,
     pub(super) walk: Walk,

@@ -19,7 +19,7 @@ use crate::execute::waiting_link::{Peer, WaitingLink};
 use crate::keyspace::events;
 use crate::link::{Errors, Failure, Plan, Reply, Step, Unasked};
 
-/// Sends the keys, deletes those that the destination has stored, and replies.
+/// Runs MIGRATE: sends the keys, deletes the keys that the destination has stored, and replies.
 pub fn migrate(ctx: &mut Ctx, mut migration: Migration) -> CmdResult {
     let dirty = ctx.server.dirty;
     let failure = transfer(ctx, &mut migration).err();

@@ -56,7 +56,7 @@ pub fn slot_migration(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// DEBUG DROP-CLUSTER-PACKET-FILTER type: -1 drops none, -2 all.
+/// DEBUG DROP-CLUSTER-PACKET-FILTER type: -1 drops no packets, -2 drops all.
 pub fn drop_packets(ctx: &mut Ctx) -> CmdResult {
     ctx.server.debug.dropped_packets = match ctx.int(2)? {
         -1 => None,

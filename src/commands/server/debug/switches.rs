@@ -1,13 +1,14 @@
 //! Settings for tests that DEBUG changes.
 
-/// A step of a full sync at which the process stops itself.
+/// DEBUG REPL-PAUSE: the step of a full sync at which this process stops itself.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum ReplPause {
-    /// The primary has forked a child.
+    /// A primary stops itself when it has forked a child for the snapshot.
     AfterFork,
-    /// The replica is about to open the connection for its snapshot.
+    /// A replica stops itself when it is about to open the connection for its snapshot.
     BeforeRdbChannel,
-    /// The replica is about to apply the stream that it has collected.
+    /// A replica stops itself when it is about to apply the stream that it has collected during the
+    /// snapshot.
     OnStreamingReplBuf,
 }
 
@@ -31,8 +32,8 @@ pub struct DebugSwitches {
     pub allow_noscript: bool,
     /// DEBUG SET-SKIP-CHECKSUM-VALIDATION 1: checksums of payloads are not compared.
     pub skip_checksum: bool,
-    /// DEBUG CLIENT-ENFORCE-REPLY-LIST 1: a reply counts for limits as if it were in a node of its
-    /// own.
+    /// DEBUG CLIENT-ENFORCE-REPLY-LIST 1: a reply counts for output limits as if it were in a node
+    /// of its own of Redis's reply list.
     pub enforce_reply_list: bool,
     /// PFDEBUG SIMD OFF: registers are merged by portable code.
     pub no_hll_simd: bool,

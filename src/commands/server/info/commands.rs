@@ -6,7 +6,8 @@ use crate::util::quote::info_safe;
 
 use crate::commands::server::info::{Report, View};
 
-/// `cmdstat_get:calls=1,usec=5,usec_per_call=5.00,rejected_calls=0,failed_calls=0`
+/// The section commandstats, a line for each command:
+/// `cmdstat_get:calls=1,usec=5,usec_per_call=5.00,rejected_calls=0,failed_calls=0`.
 pub fn commandstats(view: &View, out: &mut Report) {
     for entry in &view.server.commands.entries {
         let stats = &entry.stats;
@@ -27,7 +28,7 @@ pub fn commandstats(view: &View, out: &mut Report) {
     }
 }
 
-/// `errorstat_ERR:count=2`
+/// The section errorstats, a line for each error code: `errorstat_ERR:count=2`.
 pub fn errorstats(view: &View, out: &mut Report) {
     for (code, count) in &view.server.stats.errors {
         let code = info_safe(code.as_bytes());
@@ -36,7 +37,8 @@ pub fn errorstats(view: &View, out: &mut Report) {
     }
 }
 
-/// `latency_percentiles_usec_get:p50=1.003,p99=2.007,p99.9=2.007`
+/// The section latencystats, a line for each command:
+/// `latency_percentiles_usec_get:p50=1.003,p99=2.007,p99.9=2.007`.
 pub fn latencystats(view: &View, out: &mut Report) {
     for entry in &view.server.commands.entries {
         let Some(histogram) = &entry.stats.latency else {

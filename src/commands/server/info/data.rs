@@ -185,7 +185,7 @@ pub fn replication(view: &View, out: &mut Report) {
     out.field("sync_forecast_ok", !forecast.overruns as u8);
 }
 
-/// The primary that this server follows.
+/// The fields of a replica about its primary and its link to the primary.
 fn primary(server: &Server, upstream: &Upstream, out: &mut Report) {
     let now_ms = server.clock.now_ms;
     let client = upstream.client.and_then(|r| server.net.clients.get(r.slot));
@@ -314,7 +314,7 @@ fn with_unit(mut n: u64) -> String {
     format!("{n}{}", units.next().unwrap_or(&""))
 }
 
-/// `db0:keys=2,expires=1,avg_ttl=0,subexpiry=0`
+/// The section keyspace, a line for each database: `db0:keys=2,expires=1,avg_ttl=0,subexpiry=0`.
 pub fn keyspace(view: &View, out: &mut Report) {
     for db in view.server.data.dbs.iter().filter(|db| !db.is_empty()) {
         let value = format_args!(

@@ -8,7 +8,7 @@ use crate::util::byte_size::format_bytes_human;
 
 use crate::commands::server::info::{Report, View};
 
-/// The memory section.
+/// Writes the section memory of INFO.
 pub fn memory(view: &View, out: &mut Report) {
     let (server, report) = (view.server, MemoryReport::make(view.server, view.census()));
     out.bytes("used_memory", report.used);

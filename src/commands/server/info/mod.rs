@@ -73,13 +73,13 @@ struct Section {
     name: &'static str,
     title: &'static str,
     shown: Shown,
-    /// Returns false if the section is empty; an empty section is left out even if INFO names it.
+    /// Returns whether INFO has the section; a section that does not exist is left out even if INFO
+    /// names it.
     exists: fn(&Server) -> bool,
     write: fn(&View, &mut Report),
 }
 
-/// The arguments of INFO that include a section: each variant is also included by those of the
-/// variants before it.
+/// The arguments of INFO with which a section is shown: a later variant is shown in more cases.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Shown {
     /// The section is shown if INFO names it.

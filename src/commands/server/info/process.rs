@@ -77,7 +77,7 @@ pub fn server(view: &View, out: &mut Report) {
     listeners(server, out);
 }
 
-/// `listener0:name=tcp,bind=127.0.0.1,bind=-::1,port=6379`
+/// A line for each kind of listener: `listener0:name=tcp,bind=127.0.0.1,bind=-::1,port=6379`.
 fn listeners(server: &Server, out: &mut Report) {
     let config = &server.config;
     let mut lines = Vec::new();
@@ -112,7 +112,7 @@ pub fn tls(view: &View, out: &mut Report) {
     }
 }
 
-/// `Linux 6.1.0 x86_64`
+/// The name, the version and the machine of the operating system, such as `Linux 6.1.0 x86_64`.
 fn operating_system() -> String {
     let text = tape::text(|| {
         let Ok(name) = nix::sys::utsname::uname() else {

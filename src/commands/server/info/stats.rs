@@ -97,7 +97,8 @@ fn keys(view: &View, out: &mut Report) {
 }
 
 /// The percentage of expired keys among the keys with an expiry time. Expiry is exact: there are
-/// expired keys only if the time limit of the cycle was reached, or while expiry is switched off.
+/// expired keys only if the time limit of the expiry cycle was reached, or while expiry is switched
+/// off.
 fn stale_percent(server: &Server) -> f64 {
     let now_ms = server.clock.now_ms;
     let sum = |count: &dyn Fn(&Db) -> usize| server.data.dbs.iter().map(count).sum::<usize>();
