@@ -305,7 +305,8 @@ fn keep_rest(server: &mut Server, c: &mut Client, buffer: &mut Vec<u8>, pos: usi
     let rest = buffer.len().saturating_sub(pos);
     if !shared {
         // An empty query buffer keeps its memory, since a client that sent one request in pieces
-        // will probably send others in pieces. The cron frees the buffer when the client is idle.
+        // will probably send others in pieces. The cron frees an empty query buffer when the client
+        // is idle.
         buffer.drain(..pos.min(buffer.len()));
         c.querybuf = std::mem::take(buffer);
     } else if rest > 0 {
@@ -556,7 +557,8 @@ mod tests {
         std::fs::remove_file(&path).expect("the socket's file");
         client.set_nonblocking(true).expect("a flag");
         let mut read = || {
-            // The client sends more than the server reads and the socket's buffer holds.
+            // The test's client sends more bytes than the server reads and the socket's buffer
+            // holds.
             let _ = client.write(&b"PING\r\n".repeat(READ_MAX));
             let turn = el.process_events(&mut server, Events::FILES | Events::DONT_WAIT);
             turn.expect("a turn");

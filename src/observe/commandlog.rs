@@ -29,12 +29,13 @@ use crate::observe::{redact, turns};
 const ARGC_MAX: usize = 32;
 const ARG_MAX: usize = 128;
 
-/// A command in a log.
+/// A command in one of the logs of COMMANDLOG.
 pub struct LoggedCommand {
     /// The number of the entry in its log; a reset of the log does not restart the numbers.
     pub id: u64,
     pub time_s: i64,
-    /// Microseconds or bytes, see the table in the header of this module.
+    /// The value by which the command was logged: microseconds or bytes, see the table in the
+    /// header of this module.
     pub value: u64,
     pub argv: Vec<Vec<u8>>,
     pub peer: Rc<str>,
@@ -64,7 +65,7 @@ impl CommandLogKind {
     }
 }
 
-/// The newest commands whose value reached a threshold.
+/// A log of COMMANDLOG: the newest commands whose duration or size reached its threshold.
 pub struct Log {
     /// The logged commands, the newest first.
     pub entries: VecDeque<LoggedCommand>,
@@ -151,7 +152,7 @@ impl CommandLogs {
         };
     }
 
-    /// The log of this kind.
+    /// The log that `kind` names: slow commands, large requests or large replies.
     pub fn log(&mut self, kind: CommandLogKind) -> &mut Log {
         match kind {
             CommandLogKind::Slow => &mut self.slow,
@@ -175,7 +176,7 @@ impl CommandLogs {
         });
     }
 
-    /// Adds a command to the log of this kind, if `value` reaches the threshold of this log.
+    /// Adds a command to the log that `kind` names, if `value` reaches the threshold of this log.
     pub fn push_if_needed(
         &mut self,
         kind: CommandLogKind,

@@ -353,7 +353,7 @@ mod tests {
         assert_eq!(signs, "#*-.");
     }
 
-    /// `12345:C 22 Nov 2026 18:00:00.123 # `
+    /// The head of a warning has the form `12345:C 22 Nov 2026 18:00:00.123 # `.
     #[test]
     fn a_head_has_redis_s_shape() {
         let head = WarningHead.to_string();

@@ -1,5 +1,5 @@
 //! A pass over all keys in steps, by SCAN's cursor, database after database. The cron runs the
-//! steps.
+//! steps of a pass.
 //!
 //! **Invariant:** a step reads at most [`BATCH`] buckets, whatever the size of the keyspace.
 

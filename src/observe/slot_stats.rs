@@ -4,8 +4,8 @@
 //! transaction or a script is charged as a whole, to the slot of its keys.
 //!
 //! **Limits:** a script that may use several slots is charged with its reply only, as in Redis. The
-//! table takes 384 KB while the setting is on. While `cluster-slot-stats-enabled` is off, there is
-//! no table, and commands run no instruction for it.
+//! table of slots takes 384 KB while `cluster-slot-stats-enabled` is on. While
+//! `cluster-slot-stats-enabled` is off, there is no table, and commands run no instruction for it.
 
 use crate::db::slot::SLOTS;
 use crate::state::Server;

@@ -48,10 +48,10 @@ pub struct Turn {
     pub longest: Option<Longest>,
 }
 
-/// The longest command of a turn.
+/// The longest command of a turn of the loop, and its duration.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Longest {
-    /// The command's id in the command table.
+    /// The id of the command in the command table.
     pub command: u16,
     pub us: u64,
 }

@@ -15,8 +15,8 @@
 //! that stay, and a primary without replicas has no stream. This sink parses commands, to find
 //! their keys, only while slots move.
 //!
-//! **Limit:** commands without keys are not sent. FLUSHALL, FLUSHDB and CLUSTER FLUSHSLOT end the
-//! move.
+//! **Limit:** commands without keys are not sent. FLUSHALL, FLUSHDB and CLUSTER FLUSHSLOT end a
+//! move of slots.
 
 use super::unit::select;
 use crate::cluster::bitmap::Bitmap;
@@ -43,7 +43,7 @@ pub struct Exports {
 }
 
 impl Exports {
-    /// Whether no move of slots collects changes.
+    /// Whether changes are collected for no move of slots.
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()
     }

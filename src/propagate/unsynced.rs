@@ -188,7 +188,7 @@ pub fn after_command(
     }
 }
 
-/// Whether all changes so far are on the disk, as far as they are fed to the AOF.
+/// Whether the AOF is synced up to its end, and no change waits to be fed to the AOF.
 pub fn is_durable(server: &Server) -> bool {
     let feed = &server.aof.feed;
     feed.synced >= feed.fed && server.propagation.is_idle()

@@ -91,8 +91,8 @@ pub enum Action {
     Follow { target: Address, forced: bool },
     /// End the pause of writes: the target is the primary.
     Finish,
-    /// End the failover without effect. If `promote`, this server has become a replica of the
-    /// target, and must become a primary again.
+    /// End the failover: this server stays the primary, or becomes a primary again. If `promote`,
+    /// this server has become a replica of the target, and must be promoted.
     Abort {
         target: Option<Address>,
         reason: &'static str,

@@ -19,7 +19,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-/// The maximum number of keys with expiry times of their own that are stored.
+/// The maximum number of keys whose expiry times, set by a replica's clients, are stored.
 const MAX_KEYS: usize = 1 << 20;
 
 /// The keys whose expiry times a replica's clients have set. Databases are stored as numbers, keys
@@ -31,7 +31,7 @@ pub struct OwnExpiries {
 }
 
 impl OwnExpiries {
-    /// The number of stored keys.
+    /// The number of keys whose expiry times are stored.
     pub fn count(&self) -> usize {
         self.times.len()
     }

@@ -51,12 +51,12 @@ pub struct PrimaryLink {
     link: Option<LinkId>,
     /// The value of `repl-timeout`, in seconds, that the links to the primary use.
     timeout_s: u32,
-    /// Set while a snapshot is received.
+    /// The snapshot that is being received from the primary; `None` at other times.
     receive: Option<Box<Receive>>,
     channels: Channels,
     /// How the snapshot that is being loaded replaces the data set.
     way: Way,
-    /// The connection to the primary while a file is loaded.
+    /// The connection to the primary while the file of a received snapshot is loaded.
     kept_alive: Option<Connection>,
 }
 
@@ -191,7 +191,8 @@ fn stream_from(el: &mut EventLoop<Server>, server: &mut Server, conn: Connection
     accept::feed_linked_client(el, server, r, received);
 }
 
-/// Applies the part of the stream that was received during a pause, when the pause is over.
+/// Applies the part of the primary's stream that was received during a pause (CLIENT PAUSE), when
+/// the pause is over.
 fn resume_held(el: &mut EventLoop<Server>, server: &mut Server) {
     let upstream = server.replication.upstream.as_ref();
     let Some(r) = upstream.and_then(|up| up.client) else {

@@ -14,7 +14,7 @@
 //! the header of a stream, is complete. **Invariant:** nothing is read in a nested turn, since the
 //! end of a snapshot replaces the data set. **Invariant:** a transfer that ends early removes its
 //! file ([`Receive::close`]). **Invariant:** bytes behind the snapshot are kept in `input`, as they
-//! belong to the stream.
+//! belong to the replication stream.
 //!
 //! **Limits:** at most [`BYTES_PER_TURN`] are read in one turn, so at most [`QUEUED_MAX`] and the
 //! bytes of one turn wait for the disk. The size of the file is limited by the disk only: the
@@ -50,7 +50,7 @@ const SHOWN_MAX: usize = 256;
 pub struct Receive {
     pub conn: Connection,
     pub token: Token,
-    /// The id of the history to which the snapshot belongs.
+    /// The id of the replication history to which the snapshot belongs.
     pub id: String,
     /// The replication offset of the snapshot.
     pub offset: u64,
@@ -257,7 +257,8 @@ pub fn keep_alive(server: &mut Server) {
 
 impl Receive {
     /// Processes `self.input`, the bytes that were read from the primary. The text of an error is
-    /// the line to log. After the end of the snapshot, the rest of `input` belongs to the stream.
+    /// the line to log. After the end of the snapshot, the rest of `input` belongs to the
+    /// replication stream.
     fn take(&mut self, el: &EventLoop<Server>, server: &mut Server) -> Result<Next, String> {
         let mut received = std::mem::take(&mut self.input);
         let mut input = &received[..];

@@ -14,16 +14,16 @@
 //! After the pass over all keys (`complete`), every key that is not listed has at most the size
 //! `floor`, and the listed keys are exactly the largest (`Ranking`). During a pass, keys that the
 //! pass has not reached yet and that were not written since its start are missing. Every change of
-//! a value goes through `signal_modified`, so the rankings are always up to date. Bytes are those
-//! of MEMORY USAGE; those of long lists, streams and big sorted sets are estimated from a few of
-//! their nodes (`types::memory_estimate`), so that the cost of a change does not depend on the size
-//! of the value.
+//! a value goes through `signal_modified`, so the rankings are always up to date. The bytes of a
+//! key are those of MEMORY USAGE; the bytes of long lists, streams and big sorted sets are
+//! estimated from a few of their nodes (`types::memory_estimate`), so that the cost of a change
+//! does not depend on the size of the value.
 //!
-//! Most writes are to keys that are neither listed nor large. Such writes are recognized without a
-//! search of the rankings: by the floor, and by a filter of 65,536 bits in which one bit is set for
-//! each listed key. Cost in instructions (callgrind): SET of 16 bytes 2,500 instead of 2,160, HSET
-//! into one large hash 4,040 instead of 2,980; half of the difference for HSET is for estimating
-//! the size from five of the hash's fields.
+//! Most writes are to keys that are neither listed nor large. A write to such a small key is
+//! recognized without a search of the rankings: by the floor, and by a filter of 65,536 bits in
+//! which one bit is set for each listed key. Cost in instructions (callgrind): SET of 16 bytes
+//! 2,500 instead of 2,160, HSET into one large hash 4,040 instead of 2,980; half of the difference
+//! for HSET is for estimating the size from five of the hash's fields.
 //!
 //! **Invariant:** the filter's bit of each listed key is set
 //! (`tests::rankings_follow_the_keyspace`).
@@ -31,7 +31,8 @@
 //! (`tests::rankings_follow_the_keyspace`).
 //!
 //! Source of the floor: the threshold of the top-k operators of databases (Fagin, Lotem, Naor:
-//! "Optimal Aggregation Algorithms for Middleware", 2003): a key below it need not be recorded.
+//! "Optimal Aggregation Algorithms for Middleware", 2003): a key below this threshold need not be
+//! recorded.
 
 pub mod ranking;
 #[cfg(test)]
@@ -48,7 +49,7 @@ use crate::types::kind::type_of;
 use crate::types::{KeyRef, Type, length, memory_estimate};
 use ranking::Ranking;
 
-/// The number of bits of the filter: nearly all are clear even when all lists are full.
+/// The number of bits of the filter: nearly all bits are clear even when all rankings are full.
 const FILTER_BITS: u64 = 65_536;
 
 /// The rankings of the keys of one type: by elements, and by bytes.

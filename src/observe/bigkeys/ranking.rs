@@ -1,4 +1,5 @@
-//! The largest of many keys while their sizes change, in constant memory and without a search.
+//! Keeps the largest of many keys while their sizes change, in constant memory and without a search
+//! for them in the keyspace.
 //!
 //! ```text
 //!   keys by size    9000  7100  5000 | 800  790  790  12  3  3  1 ..
@@ -169,7 +170,7 @@ mod tests {
             let mut twin: HashMap<u16, u64> = HashMap::new();
             for (key, size) in steps {
                 let bytes = key.to_le_bytes();
-                // One key in eight is deleted.
+                // In this test, one key in eight is deleted.
                 if size % 8 == 0 {
                     twin.remove(&key);
                     ranking.remove(name(&bytes));

@@ -23,12 +23,13 @@
 //! times, so that figures estimate the totals for any ratio. (With a fixed step, a client that
 //! alternates GET a and GET b would be seen with one key only.)
 //!
-//! A command's keys are those that its row names (`command::keys`). A key counts as read or as
-//! written, as the row says; a read of a missing key is a miss. The monitor counts the commands in
-//! scripts, not EVAL itself. The session counts the time and bytes of a whole EVAL, divided among
-//! its keys, and those of each command in EXEC.
+//! The keys of a command are those that its row in the command table names (`command::keys`). A key
+//! counts as read or as written, as the command's row says; a read of a missing key is a miss. The
+//! monitor counts the commands in scripts, not EVAL itself. The session counts the time and bytes
+//! of a whole EVAL, divided among its keys, and those of each command in EXEC.
 //!
-//! **Invariant:** memory is constant: five summaries of [`summary::CAPACITY`] counters at most.
+//! **Invariant:** the memory of HOTKEYS is constant: five summaries of [`summary::CAPACITY`]
+//! counters at most.
 //! **Invariant:** `HotKeys::next`, the number of the next sampled command, is `u64::MAX` exactly
 //! while monitor and session are off (`tests::off_is_never_due`).
 //!
@@ -77,7 +78,7 @@ pub struct HotKeys {
 /// The cost of a command: its time and the length of its reply.
 #[derive(Clone, Copy)]
 pub struct Cost {
-    /// Ticks of the processor's counter.
+    /// The time of the command, in ticks of the processor's counter.
     pub ticks: u64,
     pub reply_bytes: u64,
 }
@@ -180,7 +181,7 @@ fn gap(ratio: u64, rng: &mut Random) -> u64 {
     if ratio <= 1 {
         return 1;
     }
-    // A number in (0, 1], of 53 random bits.
+    // A random number in (0, 1], of 53 random bits.
     let uniform = ((rng.next_u64() >> 11) + 1) as f64 / (1u64 << 53) as f64;
     let gap = (uniform.ln() / (-1.0 / ratio as f64).ln_1p()).ceil();
     (gap as u64).max(1)
@@ -233,11 +234,12 @@ impl Monitor {
         ms as f64 / (1000.0 * f64::from(self.ageing.half_life_s))
     }
 
-    /// The weight of an access at `now_ms`. Moves the landmark if it is too old.
+    /// The weight of an access at `now_ms`. If the landmark, the time at which an access weighs 1,
+    /// is too old, it is moved to the present.
     fn weight(&mut self, now_ms: i64) -> f64 {
         let age = self.half_lives(now_ms - self.landmark_ms);
         if age.abs() > LANDMARK_AGE {
-            // If the clock was set back, the weights do not grow.
+            // If the clock was set back, the weights of earlier accesses do not grow.
             let factor = (-age).exp2().min(1.0);
             for summary in [&mut self.reads, &mut self.writes, &mut self.misses] {
                 summary.scale(factor);

@@ -6,10 +6,11 @@
 //!     +------------------------RESET-------------------------+      (while active it is refused)
 //! ```
 //!
-//! Totals are differences of the server's own counters. Only the bytes of commands are summed by
-//! the session itself, over the sampled commands, each times the ratio: exact with SAMPLE 1,
-//! otherwise an estimate like the figures of the keys. Redis does not multiply the keys' figures by
-//! the ratio, so in Redis these figures can't be compared with the totals of the same reply.
+//! The totals that HOTKEYS GET shows are differences of the server's own counters. Only the bytes
+//! of commands are summed by the session itself, over the sampled commands, each times the ratio:
+//! exact with SAMPLE 1, otherwise an estimate like the figures of the keys. Redis does not multiply
+//! the keys' figures by the ratio, so in Redis these figures can't be compared with the totals of
+//! the same reply.
 
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;

@@ -11,11 +11,11 @@
 //!   index      identity of a key -> place of its counter
 //! ```
 //!
-//! A new key gets, as its error, the weight that it may have had before it was counted, which is at
-//! most that of the lightest counter. The true weight lies in `weight - error ..= weight`. The
-//! server reports the lower bound, so that no rare key is reported as hot: in a stream without
-//! frequent keys, nearly the whole weight of each counter is error, and the reported weights are
-//! close to zero.
+//! A key that takes over a counter gets, as its error, the weight that it may have had before it
+//! was counted, which is at most the weight of the lightest counter. The true weight of a key lies
+//! in `weight - error ..= weight`. The server reports the lower bound, so that no rare key is
+//! reported as hot: in a stream without frequent keys, nearly the whole weight of each counter is
+//! error, and the reported weights are close to zero.
 //!
 //! **Invariant:** for every key, `at_least <= truth <= at_most`; the true weight of a key without a
 //! counter is at most that of the lightest counter (`tests::bounds_hold`).
@@ -49,7 +49,7 @@ struct Counter {
     place: u16,
 }
 
-/// One of the most frequent keys.
+/// A frequent key, with the bounds of its weight.
 pub struct Hot<'a> {
     pub name: &'a KeptName,
     /// The lower bound of the key's weight.

@@ -9,8 +9,9 @@
 //! ```
 //!
 //! Spans are events of type `X`, names of type `M`; an arrow is a pair of types `s` and `f`. Times
-//! are microseconds since the first event, with three decimals. Events are sorted by their start,
-//! parents first. The format is that of "Trace Event Format" (Google, 2016).
+//! are microseconds since the first event, with three decimals. Events are sorted by their start;
+//! of two events with the same start, the event that contains the other one stands first. The
+//! format is that of "Trace Event Format" (Google, 2016).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write;
@@ -32,7 +33,8 @@ struct Request {
     start: u64,
     /// The start of the arrow to the reply: a time within a span of the event loop's thread.
     from: u64,
-    /// The id of the first command, and the number of commands.
+    /// The id of the first command of these requests; the next field is the number of their
+    /// commands.
     command: Option<u32>,
     commands: u64,
     /// The end of the last command. A command that begins before this time belongs to the last

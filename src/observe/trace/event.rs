@@ -32,7 +32,8 @@ pub enum EventKind {
     /// Parsing requests, looking up their commands and prefetching keys. The event's number is the
     /// number of requests.
     Parse,
-    /// A command. The event's number is the id of the command in the command table.
+    /// The execution of a command. The event's number is the id of the command in the command
+    /// table.
     Command,
     /// Writing replies to a client's socket. The event's number is the number of bytes written.
     Write,
@@ -53,7 +54,7 @@ pub enum EventKind {
     Rehash,
     /// Eviction of keys. The event's number is the number of evicted keys.
     Evict,
-    /// A fork. The event's number is the pid of the child.
+    /// A fork of the server's process. The event's number is the pid of the child.
     Fork,
     /// A child has ended, and its result is processed. The event's number is the pid of the child.
     ChildEnd,

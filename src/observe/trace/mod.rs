@@ -144,8 +144,9 @@ pub struct Trace {
     /// The start of the next span: the end of the latest span, or the beginning of the latest phase
     /// if that is later.
     pub mark: u64,
-    /// The beginning of the innermost phase, step or job. The start of a command that runs when its
-    /// client is unblocked is not known exactly; it can't be before `floor`.
+    /// The beginning of the innermost phase, step of `before_sleep` or cron job. The start of a
+    /// command that runs when its client is unblocked is not known exactly; it can't be before
+    /// `floor`.
     floor: u64,
     /// Whether the loop's observer must be set or removed, since a recording begins or has ended.
     pub follow: bool,
@@ -304,8 +305,8 @@ impl Trace {
         }
     }
 
-    /// Stores an event in one word of the session's ring. This is possible, as for most events, if
-    /// the event begins where the last event ended, and is kept by the session only. Returns
+    /// Stores an event in one word of the session's ring. An event fits into one word, as most
+    /// events do, if it begins where the last event ended, and only the session keeps it. Returns
     /// whether the event was kept.
     #[inline(always)]
     fn keep_short(
@@ -439,7 +440,7 @@ impl Trace {
     }
 
     /// Called in `before_sleep` when the loop's observer was set: waiting recordings begin, and
-    /// record the rest of this turn. `read` is the present value for `reads_seen`.
+    /// record the rest of this turn. `read` has the server's numbers of reads and of bytes read.
     pub fn join_turn(&mut self, commands: u64, read: (u64, u64)) {
         if self.depth == 0 {
             self.reads_seen = read;

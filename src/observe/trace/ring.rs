@@ -26,8 +26,8 @@
 //!
 //! **Invariant:** the events that are read are the newest ones that were pushed, whatever their
 //! kinds and times (`the_newest_events_come_back`).
-//! **Invariant:** a free block exists when one is needed: there is memory for `capacity` wide
-//! events (`Ring::new`).
+//! **Invariant:** a free block of memory exists when a block is needed: there is memory for
+//! `capacity` wide events (`Ring::new`).
 
 use std::collections::VecDeque;
 
@@ -50,8 +50,8 @@ const NUMBER_MAX: u32 = (1 << NUMBER_BITS) - 1;
 /// The longest duration, in ticks, of an event that is stored in one word.
 pub const TOOK_MAX: u64 = u64::MAX >> TOOK_SHIFT;
 
-/// An event whose duration and number fit into one word. It is stored so if it begins where the
-/// event before ended, and has the same client.
+/// An event whose duration and number fit into one word. Such an event is stored in one word if it
+/// begins where the event before ended, and has the same client.
 pub struct Short {
     pub kind: EventKind,
     pub number: u16,
@@ -226,7 +226,7 @@ impl Ring {
             .push_back(std::mem::replace(&mut self.current, next));
     }
 
-    /// The maximum number of events.
+    /// The maximum number of events that the ring keeps.
     pub fn capacity(&self) -> usize {
         self.capacity
     }

@@ -11,7 +11,7 @@
 //! Commands are not run or looked up: the check covers their framing, and that each MULTI has its
 //! EXEC.
 //!
-//! Only the last file may be cut: commands of later files would run on a different state.
+//! Only the last file of an AOF may be cut: commands of later files would run on a different state.
 
 use std::fs::File;
 use std::io::{self, BufRead, Read, Seek, SeekFrom, Write};

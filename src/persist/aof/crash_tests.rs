@@ -9,8 +9,8 @@
 //! A history is a sequence of operations on the files of the AOF: bytes are appended, in several
 //! writes, and synced. After each step the process may crash (the file has the content `live`) or
 //! the machine (the content `durable` is certain; of the other bytes any prefix may have been
-//! written, with the last block full of zeros). The remaining files must load to a state that
-//! existed, and that is not older than the policy promises.
+//! written, with the last block full of zeros). After a crash, the files must load to a state of
+//! the data set that existed, and that is not older than `appendfsync` promises.
 
 use std::collections::VecDeque;
 

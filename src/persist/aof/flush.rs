@@ -13,16 +13,17 @@
 //! `propagate::gate` decides which replies wait, by comparing the offset of a client's last write
 //! with the offsets up to which the AOF is written and synced.
 //!
-//! So under `everysec` a turn costs one write of its commands. When the thread writes, only the
-//! clients that have written wait, by offset; all other clients are served without delay. Under
-//! `always`, clients that have seen an unsynced write of another client (a value read, a message)
-//! wait for it too, see `propagate::unsynced`. Under `everysec` and `no`, such clients don't wait:
-//! these policies guarantee only a client's own writes.
+//! Under `everysec`, the AOF costs a turn one write of the turn's commands. When the writer thread
+//! writes, only the clients whose changes are not written yet wait for their replies; all other
+//! clients are served without delay. Under `always`, clients that have seen an unsynced write of
+//! another client (a value read, a message) wait for it too, see `propagate::unsynced`. Under
+//! `everysec` and `no`, such clients don't wait: these policies guarantee only a client's own
+//! writes.
 //!
 //! When the disk is full, the bytes stay in the buffer and the write is tried again every second.
-//! Meanwhile commands that write are refused (MISCONF), and replies are sent, so that clients need
-//! not wait until an operator makes room. Under `always` the guarantee can't be kept, and the
-//! process ends, as in Redis.
+//! While the disk is full, commands that write are refused (MISCONF), and replies are sent, so that
+//! clients need not wait until an operator makes room. When a write fails under `appendfsync
+//! always`, durability can't be guaranteed, and the process ends, as in Redis.
 //!
 //! Limits: when more than [`BACKLOG_MAX`] bytes wait, the server stops reading from the clients
 //! whose writes are among these bytes, until the disk has taken half of the bytes: a client that
@@ -42,7 +43,7 @@ use crate::sys::instant::Instant;
 use crate::sys::ticks;
 use crate::texts;
 
-/// The time between two fsyncs under `everysec`.
+/// The time in milliseconds between two fsyncs under `appendfsync everysec`.
 const SYNC_EVERY_MS: i64 = 1000;
 /// A write to the AOF that takes at least this time marks the disk as slow for [`SLOW_FOR`].
 const SLOW: Duration = Duration::from_millis(20);
@@ -227,9 +228,9 @@ fn retire_files(server: &mut Server) {
 
 /// Whether a write to the new file of a rewrite must wait for the fsync of the old file. After a
 /// crash of the machine only the last file may be torn, so the old file must be durable before the
-/// new file has bytes. The wait ends after [`SYNC_TOO_LONG`], as the disk may be stuck. Under
-/// `appendfsync no` no write waits for an fsync: an fsync takes longer than under `everysec`, and
-/// this policy guarantees no durability.
+/// new file has bytes. The wait for the old file's fsync ends after [`SYNC_TOO_LONG`], as the disk
+/// may be stuck. Under `appendfsync no` no write waits for an fsync: an fsync takes longer than
+/// under `everysec`, and this policy guarantees no durability.
 fn waits_for_old_file(server: &mut Server) -> bool {
     let everysec = server.config.appendfsync == AppendFsync::Everysec;
     let aof = &mut server.aof;
@@ -454,8 +455,8 @@ fn sync_failed(server: &mut Server, error: io::Error) {
     server.aof.flush.sync_error = Some(error);
 }
 
-/// Writes and fsyncs all bytes of the AOF buffer, waiting for the disk. For times when the loop may
-/// wait: when the AOF is closed, and before it is read.
+/// Writes and fsyncs all bytes of the AOF buffer, waiting for the disk. This function is called
+/// where the loop may wait: when the AOF is closed, and before it is read.
 pub fn flush_and_sync(server: &mut Server) -> io::Result<()> {
     flush_now(server)?;
     while server.aof.flush.syncing > 0 {

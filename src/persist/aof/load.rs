@@ -320,8 +320,8 @@ struct Replay {
 }
 
 impl Replay {
-    /// Runs all commands of the file. The inner error is a fault in the file's bytes; the outer
-    /// error ends the load for another reason.
+    /// Runs all commands of a file of the AOF. The inner error is a fault in the file's bytes; the
+    /// outer error ends the load for another reason.
     fn run(&mut self, live: &mut Live, path: &Path) -> Result<std::result::Result<(), Fault>> {
         loop {
             match self.reader.next_item() {

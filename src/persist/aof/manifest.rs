@@ -11,17 +11,18 @@
 //! ```
 //!
 //! A rewrite begins with a new incremental file, and ends with a new base; the files that the base
-//! replaces become history. Each step is one replacement of the manifest (temporary file, fsync,
-//! rename, fsync of the directory), so a crash leaves either the manifest before the step or the
-//! one after it.
+//! replaces become history. Each step of a rewrite replaces the manifest once (temporary file,
+//! fsync, rename, fsync of the directory), so a crash leaves either the old or the new manifest.
 //!
-//! The format is that of Redis 7. A name with spaces or quotes is quoted as in redis.conf; unknown
-//! keys are skipped, so a later version may add some; a line that begins with `#` is a comment.
+//! The manifest has the format of Redis 7. A name with spaces or quotes is quoted as in redis.conf;
+//! unknown keys are skipped, so a later version may add some; a line that begins with `#` is a
+//! comment.
 //!
 //! **Invariant:** [`Manifest::parse`] reads what [`Manifest::render`] writes as an equal manifest
 //! (`tests::what_is_written_is_read`).
 //! **Invariant:** no bytes make `parse` panic (`tests::any_bytes_are_an_answer`).
-//! Limits: a line of [`LINE_MAX`] bytes, as in Redis; one base.
+//! Limits: a line of the manifest has at most [`LINE_MAX`] bytes, as in Redis; there is at most one
+//! base.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -177,8 +178,8 @@ impl Manifest {
 
     /// Skips the sequence numbers of files that exist although the manifest does not name them,
     /// because the manifest was lost or a crash came between two steps. No new file gets the name
-    /// of such a file. Returns the names of these files. Empty files don't count, since their names
-    /// can be used again.
+    /// of such a file. Returns the names of these files. Empty files are not skipped, since their
+    /// names can be used again.
     pub fn skip_unnamed(&mut self, dir: &Path, file_name: &[u8]) -> Vec<Vec<u8>> {
         let Manifest {
             base_seq,
@@ -272,7 +273,7 @@ impl Manifest {
 /// Why a new manifest is not stored for certain.
 #[derive(Debug)]
 pub enum NotStored {
-    /// The old manifest is in place.
+    /// The old manifest is still in place, and the new manifest is not.
     Kept(io::Error),
     /// The new manifest is in place, but its rename is not durable, so a power cut may bring the
     /// old manifest back. So the files that the old or the new manifest names must stay.

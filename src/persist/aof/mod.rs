@@ -11,8 +11,8 @@
 //!   start:         load: base, then the incremental files in order, each command through `call()`
 //! ```
 //!
-//! The files are those of Redis 7 (`manifest`); an AOF of Redis 6, one file in the data directory,
-//! becomes the base.
+//! The AOF has the files of Redis 7 (`manifest`); an AOF of Redis 6, one file in the data
+//! directory, becomes the base.
 //!
 //! CONFIG SET appendonly yes needs a base first. Until the base is complete, the AOF's state is
 //! `WaitRewrite`, and commands are fed to a temporary file. Only when the child has written the

@@ -74,7 +74,7 @@ pub struct AofReader<R> {
     /// The length of the file in bytes.
     len: u64,
     args: Vec<Range<usize>>,
-    /// The number of lines read, for error messages.
+    /// The number of lines of the AOF that were read, for error messages.
     pub lines: u64,
 }
 
@@ -172,7 +172,7 @@ impl<R: Read> AofReader<R> {
         }
     }
 
-    /// Consumes a line. Returns the line's range in the buffer, without the line end.
+    /// Reads a line of the AOF. Returns the range of the line in the buffer, without the line end.
     fn line(&mut self) -> Result<Range<usize>, Fault> {
         let mut searched = 0;
         loop {
@@ -255,7 +255,7 @@ impl<R: Read> AofReader<R> {
     }
 
     /// Reads from the file until at least `wanted` bytes follow `pos` in the buffer. Returns false
-    /// if the file ends before.
+    /// if the file ends before the wanted bytes.
     fn fill(&mut self, wanted: usize) -> Result<bool, Fault> {
         while self.buffer.len() - self.pos < wanted {
             let missing = wanted - (self.buffer.len() - self.pos);

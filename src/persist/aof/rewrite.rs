@@ -11,8 +11,8 @@
 //! fork, and the new incremental file the commands after the fork. If the rewrite fails, the old
 //! base, the old and the new incremental file have all data.
 //!
-//! After three failures in a row, automatic rewrites pause. The pause grows from a minute to an
-//! hour by doubling.
+//! After three failures in a row, automatic rewrites pause. The pause between automatic rewrites
+//! grows from a minute to an hour by doubling.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -291,8 +291,8 @@ fn adopt(server: &mut Server, temp: &Path) -> Result<(), ()> {
     Ok(())
 }
 
-/// Stores the manifest. The base that the manifest names must exist, so the rename of the base is
-/// made durable first.
+/// Stores the manifest of the AOF after a rewrite. The base that the manifest names must exist, so
+/// the rename of the base is made durable first.
 fn store(server: &Server, manifest: &Manifest) -> Result<(), NotStored> {
     sync_aof_dir(server).map_err(NotStored::Kept)?;
     manifest.store(&dir(server), &file_name(server))
@@ -372,7 +372,7 @@ fn must_pause(server: &mut Server) -> bool {
     true
 }
 
-/// The reply to BGREWRITEAOF.
+/// The result of BGREWRITEAOF, which its reply states.
 pub enum Answer {
     Started,
     Scheduled,

@@ -8,10 +8,12 @@
 //!   PEXPIREAT k ms behind a key with a time to live, SELECT before a database's first key
 //! ```
 //!
-//! A command has at most [`ITEMS_PER_CMD`] elements, so that no command blocks the loading server
-//! for long. The commands are Redis's, so Redis and this server load each other's bases.
+//! A command of the base has at most [`ITEMS_PER_CMD`] elements of a value, so that no command
+//! blocks the loading server for long. The commands are Redis's, so Redis and this server load each
+//! other's bases.
 //!
-//! A stream without entries still has a last ID, so one entry is added and trimmed at once.
+//! A stream without entries still has a last ID, so one entry with this ID is added to the stream
+//! and trimmed at once.
 
 use std::io::{self, Write};
 use std::ops::ControlFlow;
@@ -182,7 +184,8 @@ fn write_stream(out: &mut Vec<u8>, key: &[u8], stream: &Stream) {
     let log = &stream.log;
     let mut id = IdBuf::new();
     if log.is_empty() {
-        // An entry with the ID 0-0 can't be added; the last ID of a new stream is 0-0 anyway.
+        // An entry with the ID 0-0 can't be added to a stream, so the entry has at least the ID
+        // 0-1; XSETID, which follows, sets the last ID.
         let last = log.last_id().max(StreamId::new(0, 1));
         let last = last.format(&mut id);
         push_command(out, &[b"XADD", key, b"MAXLEN", b"0", last, b"x", b"y"]);

@@ -3,7 +3,8 @@
 //! The forecast warns an operator before memory runs out: a fork copies the page tables at once,
 //! and the system copies every page that is written while the child lives. The number of written
 //! pages is estimated from the rate of writes and the duration of the last child with the same
-//! task. The estimate assumes the worst case, a page for each write, but no more than all pages.
+//! task. The estimate of copied memory assumes the worst case, a page for each write, but no more
+//! than all pages.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! The forked child. There is at most one child, which has the data set as it was at the fork.
+//! The forked child, which saves or sends the data set. There is at most one child, which has the
+//! data set as it was at the fork.
 //!
 //! ```text
 //!   parent                                     child (a copy; pages are shared until one side writes)
@@ -135,7 +136,7 @@ pub struct Child {
 #[derive(Default)]
 pub struct Forks {
     /// The pipes of children that have ended, which are still registered in the loop. [`watch`]
-    /// closes them.
+    /// closes the pipes.
     retired: Vec<(Reports, Token)>,
     pub forecast: Forecast,
     history: forecast::History,
@@ -227,12 +228,12 @@ impl Stall {
 }
 
 /// The number of steps by which the priority of a child is lowered, if the child has no processors
-/// of its own. The child then gets about a tenth of a processor that it shares with the server.
-/// With the server's priority, clients would wait for the child's time slices. A child that sends
-/// the data set to replicas keeps its priority: until a replica has the data, there is only one
-/// copy of it, and the primary must keep the replication stream. With a lower priority, the
-/// transfer would take many times longer on a busy machine. The child's pauses (`pauses`) give the
-/// server time.
+/// of its own. With this lower priority, the child gets about a tenth of a processor that it shares
+/// with the server. With the server's priority, clients would wait for the child's time slices. A
+/// child that sends the data set to replicas keeps its priority: until a replica has the data,
+/// there is only one copy of it, and the primary must keep the replication stream. With a lower
+/// priority, the transfer would take many times longer on a busy machine. The child's pauses
+/// (`pauses`) give the server time.
 const GIVE_WAY: i32 = 10;
 
 /// Forks, and runs `body` in the child; an `Err` of `body` is the exit code. The parent returns at

@@ -1,5 +1,5 @@
 //! The queue of wishes: requests for the work of a child, which wait while another child runs. Only
-//! this module starts the next child.
+//! this module starts the child that a wish, a save point or the AOF's growth requires.
 //!
 //! ```text
 //!   BGREWRITEAOF, appendonly yes ─> Rewrite  ─┐
@@ -83,7 +83,7 @@ pub fn start_next(server: &mut Server) {
 }
 
 /// Grants a wish: starts its child, if this is possible now. Returns whether the child was started.
-/// An error is logged.
+/// An error of starting the child is logged.
 fn start(server: &mut Server, wish: Wish) -> bool {
     match wish {
         Wish::Rewrite => rewrite::start_wished(server),

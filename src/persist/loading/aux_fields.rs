@@ -41,7 +41,8 @@ impl HistoryFields {
 }
 
 impl Keyspace<'_, '_> {
-    /// Reads an AUX field. A field that has no meaning for this server is logged.
+    /// Handles an AUX field of the snapshot that is loaded. An AUX field with an unknown name is
+    /// logged.
     pub(super) fn read_aux(&mut self, name: &[u8], value: &[u8]) {
         let text = String::from_utf8_lossy(value);
         let number = text.parse::<i64>().unwrap_or(0);
@@ -68,8 +69,8 @@ impl Keyspace<'_, '_> {
             OPEN_SLOTS_FIELD if self.options.of_primary => {
                 self.live.borrow_mut().server.follow_open_slots(&text);
             }
-            // In a file of this server's own, the field is ignored: nodes.conf has the slots that
-            // are being moved.
+            // In a file that this server itself has written, the field with the slots that are
+            // being moved is ignored: nodes.conf has the slots that are being moved.
             OPEN_SLOTS_FIELD => {}
             SLOT_IMPORT_FIELD => {
                 if let Some(import) = Establish::of_field(&text) {

@@ -142,7 +142,7 @@ pub enum LoadError {
     Unwanted,
 }
 
-/// The result of a load.
+/// The result of the load of a data set.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Loaded {
     pub counts: Counts,
@@ -169,9 +169,9 @@ impl Place<'_> {
     }
 }
 
-/// The server while it loads. At the start, `Live` has the event loop and runs whole turns of it.
-/// In a command (DEBUG RELOAD) `Live` has no event loop, and the sockets are served as in a busy
-/// script.
+/// The server while it loads. At the start of the server, `Live` has the event loop and runs whole
+/// turns of it. In a command (DEBUG RELOAD) `Live` has no event loop, and the sockets are served as
+/// in a busy script.
 pub struct Live<'a> {
     pub server: &'a mut Server,
     pub el: Option<&'a mut EventLoop<Server>>,
@@ -212,7 +212,7 @@ impl Live<'_> {
     }
 
     /// Records that `loaded` bytes have been read, and serves clients. Returns the number of read
-    /// bytes at which the next call is due.
+    /// bytes at which clients must be served next.
     pub fn progress(&mut self, loaded: u64) -> u64 {
         self.server.load.loaded_bytes = loaded;
         // Several turns are run, since one turn accepts a client, the next turn reads its request,
@@ -279,7 +279,7 @@ pub struct LoadOptions {
     /// From the first key on, the server is at the file's position in the replication history. For
     /// keys of the file that have expired since, deletions are fed to the replication stream.
     pub resume: bool,
-    /// The data set is the snapshot of this server's primary.
+    /// Whether the data set that is loaded is a snapshot from this server's primary.
     pub of_primary: bool,
     /// The connection (TLS) protects the bytes of the snapshot, so the checksum is not compared.
     pub protected: bool,
@@ -300,9 +300,9 @@ pub enum Accept {
 /// The sink that fills the keyspace with the keys that `load::read` reads.
 ///
 /// Reading a bucket of a big table costs a cache miss, and the next key is in an unrelated bucket.
-/// So keys are built in batches of [`BATCH`]. The buckets of a batch are prefetched together, since
-/// the processor then translates several of their addresses at the same time, and the keys of the
-/// batch are inserted when the next batch is built:
+/// So the loader builds keys in batches of [`BATCH`]. The buckets of a batch are prefetched
+/// together, since the processor then translates several of their addresses at the same time, and
+/// the keys of the batch are inserted when the next batch is built:
 ///
 /// ```text
 ///   new:       [ key | key | ... ] <─ built from the read buffer
@@ -312,7 +312,7 @@ pub enum Accept {
 /// ```
 ///
 /// **Invariant:** when another database begins, or when the load is over, all keys of the batches
-/// have been inserted. No key is looked up before that.
+/// have been inserted. No key is looked up before all keys have been inserted.
 ///
 /// **Invariant:** the loader does not hold the borrowed server while it reads from the source,
 /// since the source (a socket) may borrow the server to serve clients.
@@ -624,8 +624,9 @@ impl Sink for Keyspace<'_, '_> {
     }
 }
 
-/// Pauses after a key, for tests. `us` is in microseconds; if it is negative, the pause is one
-/// microsecond after one key in `-us`, chosen at random.
+/// Pauses after a key is saved or loaded, for tests (`rdb-key-save-delay`, `key-load-delay`). `us`
+/// is in microseconds; if it is negative, the pause is one microsecond after one key in `-us`,
+/// chosen at random.
 pub fn delay(us: i32) {
     if us > 0 {
         sys::sleep(Duration::from_micros(us as u64));

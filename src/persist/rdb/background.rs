@@ -35,7 +35,8 @@ pub struct Rdb {
     pub last_bgsave_s: i64,
     /// The Unix time in seconds at which the last background save started.
     pub last_try_s: i64,
-    /// The number of snapshots that were saved since the start.
+    /// The number of snapshots that were begun since the start of the server, those that failed
+    /// included: INFO's `rdb_saves`.
     pub saves: u64,
     /// The numbers of keys of the RDB file that was loaded last.
     pub last_load: Counts,

@@ -223,7 +223,8 @@ impl Sink for Checker<'_> {
     }
 }
 
-/// Limits that no value exceeds, so that no value changes its encoding while a file is checked.
+/// Settings of encodings (such as `hash-max-listpack-entries`) that no value exceeds, so that no
+/// value changes its encoding while a file is checked.
 fn no_limits() -> Limits {
     let seed = HashSeed::new([0, 0]);
     Limits {

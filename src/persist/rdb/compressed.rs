@@ -17,8 +17,8 @@ const ZSTD: u8 = 2;
 const RDB: u8 = 1;
 const STREAM: u8 = 2;
 
-/// Checks the four bytes after [`MAGIC`] of a compressed RDB file. `Err` is the reason why the file
-/// can't be read.
+/// Checks the four bytes after [`MAGIC`] of a compressed RDB file. `Err` is the reason why the
+/// compressed file can't be read.
 pub fn check(header: [u8; 4]) -> Result<(), String> {
     match header {
         [VERSION, LZ4, 0, RDB] => Ok(()),

@@ -9,9 +9,9 @@
 //!
 //! Bytes from files, primaries and RESTORE are checked here and nowhere else: the rest of the
 //! server trusts a listpack. So the structure of every packed block (listpack, intset) is always
-//! verified, as well as that no member occurs twice. `sanitize-dump-payload` does not change this,
-//! because no cheaper check would keep the invariants of the types. The setting decides whether
-//! INFO counts the checked blocks ([`Decoder::blocks`]).
+//! verified, as well as that no member occurs twice. `sanitize-dump-payload` does not change these
+//! checks, because no cheaper check would keep the invariants of the types. `sanitize-dump-payload`
+//! decides whether INFO counts the checked blocks ([`Decoder::blocks`]).
 //!
 //! **Invariant:** memory is reserved for no more elements than the remaining bytes can contain.
 
@@ -194,7 +194,7 @@ impl<'r, 's> Decoder<'r, 's> {
         }
     }
 
-    /// Reads a time in milliseconds.
+    /// Reads a Unix time in milliseconds, 8 bytes, little-endian.
     pub fn millis(&mut self) -> Result<i64> {
         Ok(i64::from_le_bytes(self.reader.get()?))
     }
@@ -721,8 +721,8 @@ impl Decoder<'_, '_> {
         Ok(())
     }
 
-    /// Reads a consumer group. Returns whether the group has released entries (XNACK of Redis 8.8),
-    /// which belong to no consumer.
+    /// Reads a consumer group. Returns whether the group has released entries (Redis 8.8), which
+    /// are pending and belong to no consumer.
     fn group(&mut self, kind: u8, stream: &mut Stream, tick: &mut Tick) -> Result<bool> {
         let name = self.bytes()?;
         let last_id = self.id()?;

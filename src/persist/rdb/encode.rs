@@ -155,7 +155,7 @@ impl<'w, 's> Encoder<'w, 's> {
         }
     }
 
-    /// Writes a time in milliseconds.
+    /// Writes a Unix time in milliseconds, 8 bytes, little-endian.
     pub fn millis(&mut self, ms: i64) -> io::Result<()> {
         self.out.put(&ms.to_le_bytes())
     }

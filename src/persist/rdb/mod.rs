@@ -28,10 +28,10 @@
 //! | 12 | Redis 7.4 and later | |
 //! | 80 | Valkey 9 | |
 //!
-//! Fields are never written without their time to live: a field that has to expire must not live
-//! for ever. So **a file, or a payload, with a field that has a time to live has at least version
-//! 12**, whatever the setting is, and an older server refuses it with an error. All other data that
-//! a lower version lacks can be derived again.
+//! Fields of hashes are never written without their time to live: a field that has to expire must
+//! not live for ever. So **a file, or a payload, with a field that has a time to live has at least
+//! version 12**, whatever the setting is, and an older server refuses it with an error. All other
+//! data that a lower version lacks can be derived again.
 //!
 //! Versions 12 to 79 are Redis's, and versions from 80 on are Valkey's. Redis and Valkey use value
 //! type 22 for different things, so the version decides.
@@ -39,9 +39,9 @@
 //! **Reading** covers every type that Redis wrote from 2.0 to 8.6 and Valkey from 7.2 to 9.1. Files
 //! of later versions that are known to exist are read as well: only a value of a type that this
 //! server does not have, or of a module, is refused, with its type and key in the error
-//! ([`foreign`]). With `rdb-skip-unknown` such a value is left out and counted instead. The ids of
-//! producers in a stream (Redis 8.6, XADD IDMP) are always left out. A file that begins with `VCS`
-//! is compressed as a whole ([`compressed`]).
+//! ([`foreign`]). With `rdb-skip-unknown` a value of an unknown type is left out and counted
+//! instead. The ids of producers in a stream (Redis 8.6, XADD IDMP) are always left out. A file
+//! that begins with `VCS` is compressed as a whole ([`compressed`]).
 //!
 //! **Invariant:** a saved file loads to an equal data set, whatever the encodings of its values
 //! (`tests::what_is_saved_loads`).
@@ -175,79 +175,80 @@ pub mod opcode {
     pub const EXPIRETIME: u8 = 253;
     /// The number of the database of the next keys follows.
     pub const SELECTDB: u8 = 254;
-    /// The end of the data set; only the checksum follows.
+    /// The data set ends here; only the checksum of the file follows.
     pub const EOF: u8 = 255;
 }
 
 /// The bytes in an RDB that state the type of a value together with its encoding.
 pub mod kind {
-    /// A string.
+    /// The value is a string.
     pub const STRING: u8 = 0;
-    /// A list as a count and strings.
+    /// The value is a list, stored as a count and strings.
     pub const LIST: u8 = 1;
-    /// A set as a count and strings.
+    /// The value is a set, stored as a count and strings.
     pub const SET: u8 = 2;
-    /// A sorted set with scores as text.
+    /// The value is a sorted set with scores as text.
     pub const ZSET: u8 = 3;
-    /// A hash as a count and strings.
+    /// The value is a hash, stored as a count and strings.
     pub const HASH: u8 = 4;
-    /// A sorted set with scores as binary doubles.
+    /// The value is a sorted set with scores as binary doubles.
     pub const ZSET_2: u8 = 5;
-    /// A module's value before Redis 4.0.
+    /// The value is of a module's type, in a form from before Redis 4.0.
     pub const MODULE_PRE_GA: u8 = 6;
-    /// A module's value.
+    /// The value is of a module's type.
     pub const MODULE_2: u8 = 7;
-    /// A hash as a zipmap.
+    /// The value is a hash, stored as a zipmap.
     pub const HASH_ZIPMAP: u8 = 9;
-    /// A list as a ziplist.
+    /// The value is a list, stored as a ziplist.
     pub const LIST_ZIPLIST: u8 = 10;
-    /// A set as an intset.
+    /// The value is a set, stored as an intset.
     pub const SET_INTSET: u8 = 11;
-    /// A sorted set as a ziplist.
+    /// The value is a sorted set, stored as a ziplist.
     pub const ZSET_ZIPLIST: u8 = 12;
-    /// A hash as a ziplist.
+    /// The value is a hash, stored as a ziplist.
     pub const HASH_ZIPLIST: u8 = 13;
-    /// A list as ziplists.
+    /// The value is a list, stored as a sequence of ziplists.
     pub const LIST_QUICKLIST: u8 = 14;
-    /// A stream of Redis 5.
+    /// The value is a stream in the format of Redis 5.
     pub const STREAM_LISTPACKS: u8 = 15;
-    /// A hash as a listpack.
+    /// The value is a hash, stored as a listpack.
     pub const HASH_LISTPACK: u8 = 16;
-    /// A sorted set as a listpack.
+    /// The value is a sorted set, stored as a listpack.
     pub const ZSET_LISTPACK: u8 = 17;
-    /// A list as listpacks and plain nodes.
+    /// The value is a list, stored as listpacks and plain nodes.
     pub const LIST_QUICKLIST_2: u8 = 18;
-    /// A stream of Redis 7.0.
+    /// The value is a stream in the format of Redis 7.0.
     pub const STREAM_LISTPACKS_2: u8 = 19;
-    /// A set as a listpack.
+    /// The value is a set, stored as a listpack.
     pub const SET_LISTPACK: u8 = 20;
-    /// A stream of Redis 7.2.
+    /// The value is a stream in the format of Redis 7.2.
     pub const STREAM_LISTPACKS_3: u8 = 21;
-    /// A hash of Redis 7.4 before its release; in Valkey 9's files [`HASH_2`].
+    /// The value is a hash of Redis 7.4 before its release; in Valkey 9's files this number is
+    /// [`HASH_2`].
     pub const HASH_METADATA_PRE_GA: u8 = 22;
-    /// Valkey 9: a hash with fields that have a time to live.
+    /// The value is a hash with fields that have a time to live, in the format of Valkey 9.
     pub const HASH_2: u8 = 22;
-    /// A hash as a listpack with expiry times, of Redis 7.4 before its release.
+    /// The value is a hash as a listpack with expiry times, of Redis 7.4 before its release.
     pub const HASH_LISTPACK_EX_PRE_GA: u8 = 23;
-    /// Redis 7.4: a hash with expiry times, as a count and triples.
+    /// The value is a hash of Redis 7.4 with expiry times, stored as a count and triples.
     pub const HASH_METADATA: u8 = 24;
-    /// Redis 7.4: a hash with expiry times, as a listpack of triples.
+    /// The value is a hash of Redis 7.4 with expiry times, stored as a listpack of triples.
     pub const HASH_LISTPACK_EX: u8 = 25;
-    /// Valkey 9.2: a path hash.
+    /// The value is a path hash of Valkey 9.2.
     pub const PATH_HASH: u8 = 23;
-    /// Redis 8.6: a stream with the ids of its producers.
+    /// The value is a stream with the ids of its producers (Redis 8.6).
     pub const STREAM_PRODUCERS: u8 = 26;
-    /// Redis 8.8: a stream with released entries.
+    /// The value is a stream that may have released entries (Redis 8.8).
     pub const STREAM_RELEASED: u8 = 27;
-    /// Redis 8.8: an array.
+    /// The value is an array of Redis 8.8.
     pub const ARRAY: u8 = 28;
-    /// Redis 8.10: a compact hash in a payload.
+    /// The value is a compact hash of Redis 8.10 as a listpack, in a payload of DUMP.
     pub const COMPACT_PACKED_DUMP: u8 = 29;
-    /// Redis 8.10: a compact hash as a listpack.
+    /// The value is a compact hash of Redis 8.10 as a listpack.
     pub const COMPACT_PACKED: u8 = 30;
-    /// Redis 8.10: a compact hash in a payload, as pairs.
+    /// The value is a compact hash of Redis 8.10 as pairs, in a payload of DUMP.
     pub const COMPACT_DUMP: u8 = 31;
-    /// Redis 8.10: a compact hash as values.
+    /// The value is a compact hash of Redis 8.10 as values, whose fields are in a template.
     pub const COMPACT: u8 = 32;
 
     /// Whether a byte is a known type of a value, and no opcode.

@@ -21,7 +21,7 @@ pub fn dump(entry: KeyRef, version: u32, compress: bool) -> Vec<u8> {
     let mut out = Writer::in_memory();
     let mut encoder = Encoder::new(&mut out, version, compress);
     let kind = encoder.kind_of(entry);
-    // Writing to memory does not fail.
+    // Writing to memory does not fail, so the result is ignored.
     let _ = encoder.out.put_u8(kind);
     let _ = encoder.value(entry);
     with_footer(out, version)
@@ -41,7 +41,7 @@ pub fn dump_functions<'a>(sources: impl Iterator<Item = &'a [u8]>, version: u32)
     let mut out = Writer::in_memory();
     let mut encoder = Encoder::new(&mut out, version, false);
     for source in sources {
-        // Writing to memory does not fail.
+        // Writing to memory does not fail, so the result is ignored.
         let _ = encoder.out.put_u8(opcode::FUNCTION2);
         let _ = encoder.string(source);
     }

@@ -149,7 +149,8 @@ pub type EofMark = [u8; 40];
 
 /// The number of bytes after which the snapshot for a replica is passed on; with
 /// `rdb-key-save-delay`, fewer. A replica that gets no bytes for `repl-timeout` gives up, so a slow
-/// child must not collect many bytes. 64 KB are a quarter of a pipe's capacity.
+/// child must not collect many bytes. The larger of these sizes, 64 KB, is a quarter of a pipe's
+/// capacity.
 const STREAM_PIECE: usize = 64 * 1024;
 const SLOW_STREAM_PIECE: usize = 16 * 1024;
 

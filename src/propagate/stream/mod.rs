@@ -96,7 +96,7 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// The offset of the next byte to read.
+    /// The offset in the stream of the next byte that the cursor's reader gets.
     pub fn offset(&self) -> u64 {
         self.offset
     }
@@ -195,8 +195,8 @@ impl Stream {
         self.blocks.front().map_or(0, |first| first.start + 1)
     }
 
-    /// The number of bytes of the stream that are kept: INFO's `repl_backlog_histlen`. The number
-    /// exceeds the backlog's size while a slow cursor needs more bytes.
+    /// The number of bytes of the stream that are kept: INFO's `repl_backlog_histlen`. More bytes
+    /// than the backlog's size are kept while a slow replica needs them.
     pub fn histlen(&self) -> u64 {
         self.end - self.first_offset()
     }
@@ -207,7 +207,7 @@ impl Stream {
         self.backlog_size
     }
 
-    /// Sets the backlog's size. A smaller size takes effect with the next calls of
+    /// Sets the size of the backlog in bytes. A smaller size takes effect with the next calls of
     /// [`Stream::trim`].
     pub fn set_backlog_size(&mut self, size: u64) {
         self.backlog_size = size;
@@ -386,8 +386,8 @@ impl Stream {
         })
     }
 
-    /// Gives a cursor back. Blocks that only this cursor needed are freed by the next calls of
-    /// [`Stream::trim`].
+    /// Gives a cursor back to the stream when its reader ends. Blocks that only this cursor needed
+    /// are freed by the next calls of [`Stream::trim`].
     pub fn detach(&mut self, cursor: Cursor) {
         if let Some(at) = self.index(&cursor) {
             self.blocks[at].readers -= 1;
@@ -500,7 +500,8 @@ impl Stream {
         }
     }
 
-    /// Drops the pins whose time is over. Returns the ids of the dropped pins.
+    /// Drops the pins whose time, until which they are kept, is over at `now_ms`. Returns the ids
+    /// of the dropped pins.
     pub fn expire_pins(&mut self, now_ms: i64) -> Vec<u64> {
         let over = self.pins.iter().filter(|pin| pin.until_ms <= now_ms);
         let over: Vec<u64> = over.map(|pin| pin.id).collect();
@@ -517,12 +518,12 @@ impl Stream {
         Some(self.lag(&pin.cursor))
     }
 
-    /// The ids of all pins.
+    /// The ids of all pins of the stream.
     pub fn pin_ids(&self) -> Vec<u64> {
         self.pins.iter().map(|pin| pin.id).collect()
     }
 
-    /// The number of pins.
+    /// The number of pins, which keep parts of the stream for replicas' second connections.
     pub fn pins(&self) -> usize {
         self.pins.len()
     }
