@@ -61,11 +61,11 @@ pub enum Channel {
 #[derive(Debug)]
 pub struct Transfer {
     pub file: File,
-    /// The size of the file in bytes.
+    /// The size of the snapshot file in bytes.
     pub size: u64,
     /// The number of bytes of the snapshot file that have been read.
     pub read: u64,
-    /// Bytes that were read from the file but not sent; at first the header `$<size>`.
+    /// Bytes that were read from the snapshot file but not sent; at first the header `$<size>`.
     pub unsent: Vec<u8>,
 }
 
@@ -86,8 +86,8 @@ pub struct Replica {
     pub client: ClientRef,
     pub state: State,
     pub channel: Channel,
-    /// The position in the stream of the first byte that the socket has not accepted; `None` before
-    /// a snapshot was started.
+    /// The position in the replication stream of the first byte that the replica's socket has not
+    /// accepted; `None` before a snapshot was started.
     pub cursor: Option<Cursor>,
     /// Whether the snapshot, or the first byte of the stream, has been sent: from then on no reply
     /// to a command may be sent to the replica.
@@ -154,7 +154,7 @@ impl Replica {
         u64::try_from(now_ms - began_ms).ok()
     }
 
-    /// Whether the replica receives the stream, or is about to.
+    /// Whether the replica is online: it receives the stream, or will after its first REPLCONF ACK.
     pub fn is_online(&self) -> bool {
         matches!(self.state, State::Online)
     }

@@ -1,5 +1,5 @@
-//! The snapshot that is being created for replicas: its form and, if it is sent through a pipe, the
-//! progress of each replica.
+//! The snapshot that is being created for replicas: its content and RDB version and, if it is sent
+//! through a pipe, the progress of each replica.
 //!
 //! ```text
 //!   child ─> pipe ─> chunk ─┬─> socket of replica 1     sent: all
@@ -26,7 +26,7 @@ use crate::client::announced::Contents;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Form {
     pub contents: Contents,
-    /// The RDB version.
+    /// The RDB version in which the snapshot is written.
     pub version: u32,
     /// Whether the child writes the snapshot to connections that have no other purpose.
     pub channel: bool,
@@ -35,7 +35,7 @@ pub struct Form {
 /// The snapshot that a child creates for replicas in the state `SnapshotRunning`.
 pub struct Snapshot {
     pub form: Form,
-    /// The offset of the stream at the fork.
+    /// The replication offset at which the child was forked.
     pub offset: u64,
     pub way: Way,
 }
@@ -53,9 +53,9 @@ pub enum Way {
     Sockets(Sockets),
 }
 
-/// The connections to which a child writes.
+/// The connections of replicas to which a child writes the snapshot.
 pub struct Sockets {
-    /// The connections, in the order of the sockets that the child has.
+    /// The replicas' connections, in the order of the sockets that the child has.
     pub targets: Vec<Target>,
     /// The Unix time in milliseconds at which the last of the replicas closed its connection; the
     /// child's work is useless from then on.
@@ -73,14 +73,14 @@ pub struct Target {
 /// A snapshot that is read from a child's pipe and sent to the sockets of replicas.
 pub struct Broadcast {
     pub pipe: PipeReader,
-    /// The pipe's registration in the loop.
+    /// The token under which the event loop watches the child's pipe.
     pub token: Option<Token>,
     /// The bytes of the snapshot that were last read from the child's pipe.
     pub chunk: Vec<u8>,
     pub receivers: Vec<Receiver>,
     /// Whether the end of the child's pipe has been read.
     pub ended: bool,
-    /// Whether the child has succeeded; `None` while it runs.
+    /// Whether the child that writes the snapshot has succeeded; `None` while the child runs.
     pub succeeded: Option<bool>,
 }
 
@@ -130,14 +130,16 @@ impl Broadcast {
         self.receivers.iter_mut().for_each(|r| r.loaded = false);
     }
 
-    /// The buffer for the next chunk, of which no socket has accepted any byte yet.
+    /// The empty buffer for the next chunk of the snapshot, of which no replica's socket has
+    /// accepted a byte yet.
     pub fn next_chunk(&mut self) -> &mut Vec<u8> {
         self.receivers.iter_mut().for_each(|r| r.sent = 0);
         self.chunk.clear();
         &mut self.chunk
     }
 
-    /// Whether all sockets have accepted the chunk, so that the next one can be read.
+    /// Whether the sockets of all replicas have accepted the present chunk, so that the next chunk
+    /// can be read from the child's pipe.
     pub fn is_sent(&self) -> bool {
         self.receivers.iter().all(|r| r.sent == self.chunk.len())
     }
@@ -148,7 +150,7 @@ mod tests {
     use super::*;
     use crate::client::Client;
 
-    /// The end of the pipe may directly follow a chunk.
+    /// The end of the child's pipe may directly follow a chunk that all replicas have accepted.
     #[test]
     fn a_broadcast_is_sent_when_nothing_follows_the_last_chunk() {
         let (pipe, _) = std::io::pipe().expect("a pipe");

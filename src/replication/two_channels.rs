@@ -34,8 +34,8 @@ impl End {
         let text = std::str::from_utf8(line.strip_prefix(b"$ENDOFF:")?).ok()?;
         let mut words = text.split(' ');
         let (offset, id) = (words.next()?.parse().ok()?, words.next()?.to_string());
-        // The database in the line is not used, as the snapshot has it, too. It is -1 if no
-        // database is selected.
+        // The database in the line is not used, as the snapshot has it, too. The database in the
+        // line is -1 if no database is selected.
         let _db: i64 = words.next()?.parse().ok()?;
         let client = words.next()?.parse().ok()?;
         let end = End { offset, id, client };
@@ -93,12 +93,12 @@ impl Collected {
         *self = Collected::default();
     }
 
-    /// The number of collected bytes.
+    /// The number of bytes of the stream that are collected.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// The most bytes that were held at once since the sync began.
+    /// The most bytes of the stream that were collected at once since the sync began.
     pub fn peak(&self) -> u64 {
         self.peak
     }

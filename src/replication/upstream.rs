@@ -8,10 +8,11 @@
 //! ```
 //!
 //! The primary's stream is applied and appended to this server's own stream, byte for byte, so that
-//! replicas of this server have the same offsets. The stream's end is the applied offset.
+//! replicas of this server have the same offsets. So the end of this server's stream is the offset
+//! up to which the primary's stream was applied.
 //!
-//! **Invariant:** the bytes of a transaction are appended when its EXEC has run. If the link breaks
-//! within a transaction, the offset is that before the MULTI.
+//! **Invariant:** the bytes of a transaction are appended to the stream when its EXEC has run. If
+//! the link breaks within a transaction, the offset is that before the MULTI.
 
 use crate::client::ClientRef;
 use crate::replication::two_channels::Collected;
@@ -49,12 +50,12 @@ impl Phase {
 /// The received part of a snapshot, for INFO.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Received {
-    /// The size of the snapshot; `None` before the snapshot's header, 0 if the snapshot ends with a
-    /// mark.
+    /// The size of the snapshot; `None` before the snapshot's header, 0 if the snapshot has no
+    /// length and ends with a mark.
     pub total: Option<u64>,
     /// Bytes of the snapshot that were received.
     pub bytes: u64,
-    /// The Unix time at which bytes last arrived, in milliseconds.
+    /// The Unix time at which bytes of the snapshot last arrived, in milliseconds.
     pub last_io_ms: i64,
 }
 
@@ -70,15 +71,16 @@ pub struct Upstream {
     pub client: Option<ClientRef>,
     /// The replication offset at which `client` was created.
     pub attached_at: u64,
-    /// The number of bytes that `client` has read and that INFO counts already.
+    /// The number of bytes read by `client` that `total_net_repl_input_bytes` of INFO includes
+    /// already.
     pub counted: u64,
     /// The database that is selected at the end of the stream.
     pub db: u32,
-    /// Whether the data are those of the history's id and offset, so that PSYNC may request the
-    /// stream from this offset on.
+    /// Whether this server's data are those of its replication id and offset, so that PSYNC may
+    /// request the stream from this offset on.
     pub can_continue: bool,
-    /// Whether the data are those of another shard of the cluster, so that their offset cannot be
-    /// compared with those of other replicas.
+    /// Whether this server's data are those of another shard of the cluster, so that their offset
+    /// cannot be compared with those of other replicas.
     pub has_foreign_data: bool,
     /// The received bytes of an incomplete transaction.
     pub unit: Vec<u8>,

@@ -85,7 +85,7 @@ impl Cache {
         self.by_sha.is_empty()
     }
 
-    /// The approximate memory in bytes.
+    /// The approximate memory of the cache in bytes.
     pub fn memory(&self) -> usize {
         self.source_bytes + self.len() * OVERHEAD
     }

@@ -44,7 +44,7 @@ pub fn register(lua: &Lua) -> Result<Table> {
     Ok(table)
 }
 
-/// pack(value, ...)
+/// pack(value, ...): returns the values as MessagePack, one after the other.
 fn pack(lua: &Lua, args: Args) -> Result<MultiValue> {
     if args.is_empty() {
         return args.bad(0, "MessagePack pack needs input.");
@@ -222,7 +222,7 @@ fn unpack_generic(lua: &Lua, args: &Args, limit: i64, offset: i64) -> Result<Mul
     Ok(values)
 }
 
-/// A table whose elements are being read.
+/// A Lua table whose elements are being read.
 struct Open {
     table: Table,
     left: usize,
@@ -230,7 +230,7 @@ struct Open {
 }
 
 enum Filled {
-    /// An array; the value is the number of elements set so far.
+    /// An array; the field holds the number of elements that are set so far.
     Array(usize),
     /// A map; the field holds the key whose value is read next, or `None` if a key is read next.
     Map(Option<Value>),
@@ -264,7 +264,7 @@ impl Reader<'_> {
         Ok(bytes.iter().fold(0, |n, &b| n << 8 | u64::from(b)))
     }
 
-    /// A signed integer of `len` bytes.
+    /// Reads a signed integer of `len` bytes.
     fn signed(&mut self, len: usize) -> Result<Item> {
         let unused = 64 - 8 * len as u32;
         let n = (self.be(len)? << unused) as i64 >> unused;

@@ -19,31 +19,31 @@ use crate::sys::tape::{self, Input};
 
 /// The numbers of the `redis` table's functions, which [`crate::sys::lua::Host::call`] gets.
 pub mod api {
-    /// redis.call
+    /// The number of the function redis.call.
     pub const CALL: u8 = 0;
-    /// redis.pcall
+    /// The number of the function redis.pcall.
     pub const PCALL: u8 = 1;
-    /// redis.log
+    /// The number of the function redis.log.
     pub const LOG: u8 = 2;
-    /// redis.sha1hex
+    /// The number of the function redis.sha1hex.
     pub const SHA1HEX: u8 = 3;
-    /// redis.error_reply
+    /// The number of the function redis.error_reply.
     pub const ERROR_REPLY: u8 = 4;
-    /// redis.status_reply
+    /// The number of the function redis.status_reply.
     pub const STATUS_REPLY: u8 = 5;
-    /// redis.setresp
+    /// The number of the function redis.setresp.
     pub const SETRESP: u8 = 6;
-    /// redis.set_repl
+    /// The number of the function redis.set_repl.
     pub const SET_REPL: u8 = 7;
-    /// redis.acl_check_cmd
+    /// The number of the function redis.acl_check_cmd.
     pub const ACL_CHECK_CMD: u8 = 8;
-    /// redis.replicate_commands
+    /// The number of the function redis.replicate_commands.
     pub const REPLICATE_COMMANDS: u8 = 9;
-    /// redis.breakpoint
+    /// The number of the function redis.breakpoint.
     pub const BREAKPOINT: u8 = 10;
-    /// redis.debug
+    /// The number of the function redis.debug.
     pub const DEBUG: u8 = 11;
-    /// redis.register_function
+    /// The number of the function redis.register_function.
     pub const REGISTER_FUNCTION: u8 = 12;
 }
 
@@ -71,7 +71,8 @@ const LOADING: &[(&str, u8)] = &[
     ("register_function", api::REGISTER_FUNCTION),
 ];
 
-/// Lua's name for the source of a script of EVAL. The `@` makes it a file name in error messages.
+/// Lua's name for the source of a script of EVAL. The `@` makes this name a file name in error
+/// messages.
 pub const USER_SCRIPT: &[u8] = b"@user_script";
 
 /// The levels of redis.log.
@@ -263,8 +264,8 @@ fn add_names(vm: &Vm, options: &Table) -> mlua::Result<()> {
     options.set("line_at", line_at)
 }
 
-/// The CPU time that the process has used, in seconds, for `os.clock`. It is an input of the event
-/// loop, so a replay takes it from its recording.
+/// The CPU time that the process has used, in seconds, for `os.clock`. The CPU time is an input of
+/// the event loop, so a replay takes it from its recording.
 fn processor_seconds() -> f64 {
     let us = tape::number(Input::Fact, || {
         let used = ClockId::CLOCK_PROCESS_CPUTIME_ID.now();
@@ -274,7 +275,8 @@ fn processor_seconds() -> f64 {
 }
 
 thread_local! {
-    /// The state of the random number generator. All interpreters share it, as in Redis.
+    /// The state of the random number generator of `math.random`. All Lua interpreters share this
+    /// state, as in Redis.
     static RANDOM: Cell<u64> = const { Cell::new(0x1234_abcd_330e) };
 }
 

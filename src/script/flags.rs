@@ -1,5 +1,5 @@
 //! The flags that a script declares: `#!lua flags=no-writes,allow-oom` on its first line, or the
-//! `flags` of a function. A script without that line is in compatibility mode: its flags are not
+//! `flags` of a function. A script without a line `#!` is in compatibility mode: its flags are not
 //! checked before it runs, but each of its commands is checked.
 
 use crate::command;
@@ -32,7 +32,7 @@ pub const NAMES: [&str; 5] = [
     "allow-cross-slot-keys",
 ];
 
-/// The flag of this name.
+/// The script flag with this name.
 pub fn by_name(name: &[u8]) -> Option<Flags> {
     let bit = NAMES.iter().position(|flag| flag.as_bytes() == name)?;
     Some(1 << bit)

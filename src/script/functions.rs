@@ -38,7 +38,7 @@ pub struct Library {
     pub functions: Vec<Box<[u8]>>,
 }
 
-/// A registered function.
+/// A function that a library has registered.
 #[derive(Clone)]
 pub struct Function {
     /// The function's name as the library registered it, in upper and lower case.
@@ -477,7 +477,7 @@ impl Server {
         self.data.functions.restore(rules, sources, policy)
     }
 
-    /// FUNCTION DELETE. Returns false if there is no such library.
+    /// FUNCTION DELETE: removes a library. Returns false if there is no such library.
     pub fn delete_library(&mut self, name: &[u8]) -> bool {
         self.data.functions.delete_library(name)
     }

@@ -7,9 +7,9 @@
 //!                        convert: reply <-> values  └── redis.call ──────┘──> server::call
 //! ```
 //!
-//! Lua is LuaJIT's interpreter. LuaJIT's compiler stays off, because compiled loops do not call
-//! hooks, and a hook is needed to stop a busy script. LuaJIT is maintained; the last release of Lua
-//! 5.1 is not.
+//! Scripts run on LuaJIT's interpreter. LuaJIT's compiler stays off, because compiled loops do not
+//! call hooks, and a hook is needed to stop a busy script. LuaJIT is maintained; the last release
+//! of Lua 5.1 is not.
 //!
 //! There are two interpreters, created when they are first needed: one for EVAL, which SCRIPT FLUSH
 //! drops, and one for functions. In each interpreter all scripts share one sealed set of globals
@@ -74,7 +74,7 @@ pub enum ScriptKind {
     Function,
 }
 
-/// The script that runs.
+/// The script that runs now.
 pub struct Running {
     pub kind: ScriptKind,
     /// When the script began, in ticks of the processor's counter.

@@ -117,7 +117,7 @@ impl Args {
             .unwrap_or(&Value::Nil)
     }
 
-    /// All arguments.
+    /// All arguments of the call.
     pub fn iter(&self) -> impl Iterator<Item = &Value> {
         self.values.iter()
     }

@@ -28,7 +28,7 @@ use crate::texts::{self, Text, Words};
 use crate::util::number;
 use crate::util::number::{DoubleBuf, IntBuf, double_to_i64};
 
-/// A command with at most this number of arguments needs no allocation for them.
+/// A command of a script with at most this number of arguments needs no allocation for them.
 const FEW: usize = 16;
 
 const RETURN: Outcome = Outcome::Return(1);
@@ -309,7 +309,7 @@ fn check_memory(run: &Run, cmd: &Command) -> Result<(), Error> {
     if refused { Err(Error::OOM) } else { Ok(()) }
 }
 
-/// redis.log(level, message, ...).
+/// redis.log(level, message, ...): writes a line to the server's log.
 pub fn log(frame: &mut Frame, words: Words) -> Outcome {
     if frame.len() < 2 {
         return raise(frame, texts::LOG_ARGUMENTS.of(words));
@@ -352,7 +352,7 @@ pub fn text_of(frame: &Frame, at: i32) -> Option<Vec<u8>> {
     }
 }
 
-/// redis.sha1hex(text).
+/// redis.sha1hex(text): the SHA-1 of the text as hexadecimal digits.
 fn sha1hex(frame: &mut Frame) -> Outcome {
     if frame.len() != 1 {
         return raise(frame, "wrong number of arguments");
@@ -382,7 +382,7 @@ fn error_reply(frame: &mut Frame) -> Outcome {
     RETURN
 }
 
-/// Removes the line ends before and after a message.
+/// Removes the line ends before and after the message of an error.
 fn without_line_ends(mut text: &[u8]) -> &[u8] {
     while let [b'\r' | b'\n', rest @ ..] | [rest @ .., b'\r' | b'\n'] = text {
         text = rest;

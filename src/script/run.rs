@@ -27,7 +27,7 @@ use crate::sys::lua::{Arguments, Frame, FunctionRef, Host, LuaType, Outcome};
 use crate::sys::ticks;
 use crate::texts;
 
-/// The script to be run.
+/// The script, or the function, that is to be run.
 pub struct Job<'a> {
     pub kind: ScriptKind,
     pub function: FunctionRef,

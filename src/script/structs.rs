@@ -185,7 +185,7 @@ fn invalid_option<T>(args: &Args, option: u8) -> Result<T> {
     )
 }
 
-/// pack(format, value, ...).
+/// pack(format, value, ...): returns the values packed into a string.
 fn pack(lua: &Lua, args: Args) -> Result<MultiValue> {
     let text = args.string(lua, 1)?;
     let text = text.as_bytes();
@@ -279,7 +279,7 @@ fn to_bits(number: f64) -> u64 {
     }
 }
 
-/// unpack(format, text[, position]).
+/// unpack(format, text[, position]): returns the unpacked values and the position behind them.
 fn unpack(lua: &Lua, args: Args) -> Result<MultiValue> {
     let format = args.string(lua, 1)?;
     let text = args.string(lua, 2)?;
@@ -357,7 +357,7 @@ fn previous_size(values: &mut Vec<Value>) -> Result<usize> {
         return raise("format 'c0' needs a previous size");
     };
     values.pop();
-    // A negative size counts as one that is too large.
+    // A negative size counts as a size that is too large.
     Ok(if size < 0.0 {
         usize::MAX
     } else {
@@ -365,7 +365,7 @@ fn previous_size(values: &mut Vec<Value>) -> Result<usize> {
     })
 }
 
-/// size(format).
+/// size(format): returns the number of bytes that `pack` writes for a format.
 fn size(lua: &Lua, args: Args) -> Result<MultiValue> {
     let text = args.string(lua, 1)?;
     let text = text.as_bytes();

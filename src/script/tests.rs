@@ -1,5 +1,5 @@
-//! Scripts as clients see them. `tests/transcripts/scripting.txt` compares replies of every form;
-//! these tests need access to the server's state.
+//! Tests of scripts as clients see them. `tests/transcripts/scripting.txt` compares replies of
+//! every form; these tests need access to the server's state.
 
 use crate::client::Client;
 use crate::config::Config;
@@ -147,8 +147,8 @@ fn long_brackets() {
     );
 }
 
-/// CVE-2025-49844: a collection while a chunk is compiled freed its name, which the parser went on
-/// to use.
+/// CVE-2025-49844: a garbage collection while a chunk was compiled freed the chunk's name, which
+/// the parser went on to use.
 #[test]
 fn collections_while_compiling() {
     let mut peer = Peer::new();

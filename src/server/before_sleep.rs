@@ -30,7 +30,7 @@
 //!
 //! A step for which the drawing gives no order may be anywhere in the list.
 //!
-//! **Invariant:** the drawing and the function have the same steps in the same order
+//! **Invariant:** the drawing above and the function `steps` have the same steps in the same order
 //! (`tests/drawings.rs`).
 //! **Invariant:** the AOF is written before any reply leaves.
 
@@ -168,8 +168,8 @@ fn evict_clients(el: &mut EventLoop<Server>, server: &mut Server) {
 /// Writes what the turn's commands fed to the AOF, and releases replies and clients that waited for
 /// this write.
 pub fn write_aof(server: &mut Server) {
-    // Changes that were propagated outside of any command, such as expired keys, are closed as a
-    // unit of their own, as the changes of a command are.
+    // Changes that were propagated outside of any command, such as expired keys, are first passed
+    // to the AOF's buffer, as those of a command are at its end.
     server.end_unit();
     if server.aof.feed.is_open() {
         let (began, bytes) = (ticks::now(), server.aof.feed.pending());

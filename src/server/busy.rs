@@ -1,9 +1,10 @@
 //! Nested turns: turns of the loop that run within a long-running command.
 //!
-//! Nested turns serve files only: read, write, close. No timer fires and nothing expires, since the
-//! data set is in the middle of a command. Defragmentation runs in nested turns only while a data
-//! set is being loaded. The client whose command runs is out of its slot, and `ae` does not serve
-//! its socket. `execute::busy` calls [`nested_turns`] through a function pointer.
+//! Nested turns serve sockets only: read, write, close. In a nested turn no timer fires and no key
+//! expires, since the data set is in the middle of a command. Defragmentation runs in nested turns
+//! only while a data set is being loaded. The client whose command runs is out of its slot, and
+//! `ae` does not serve its socket. `execute::busy` calls [`nested_turns`] through a function
+//! pointer.
 
 use ae::{EventLoop, Events};
 

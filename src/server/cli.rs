@@ -80,7 +80,7 @@ fn refuse_sentinel(words: &[String]) -> Option<ExitCode> {
     Some(ExitCode::FAILURE)
 }
 
-/// Handles options that need no server. `None`: start a server.
+/// Handles options that need no server. `None`: there is no such option, so a server is started.
 pub fn answer(argv: &[OsString]) -> Option<ExitCode> {
     let argv = lossy(argv);
     let words: Vec<&str> = argv.iter().skip(1).map(String::as_str).collect();
@@ -135,7 +135,8 @@ fn usage(own_name: bool) -> String {
     }
 }
 
-/// `Redis server v=7.2.4 sha=00000000:0 malloc=jemalloc-5.3.0 bits=64 build=<16 hex>`
+/// The answer to `--version`: `Redis server v=7.2.4 sha=00000000:0 malloc=jemalloc-5.3.0 bits=64
+/// build=<16 hex>`
 fn version_line(own_name: bool) -> String {
     let (name, version) = if own_name {
         ("aeris", VERSION)
@@ -150,7 +151,8 @@ fn version_line(own_name: bool) -> String {
     )
 }
 
-/// Writes patterns to `megabytes` of memory and reads them back, address by address.
+/// `--test-memory`: writes patterns to `megabytes` of memory and reads them back, address by
+/// address.
 fn test_memory(megabytes: &str) -> ExitCode {
     let Some(words) = megabytes
         .parse::<usize>()
@@ -259,7 +261,7 @@ pub fn configure(argv: &[OsString]) -> Result<(Config, Renames), ExitCode> {
     Ok((config, renames))
 }
 
-/// Reads the settings. The only side effect is a change of the working directory.
+/// Reads the settings. The only side effect of this function is a change of the working directory.
 pub fn load_settings(sources: &Sources) -> Result<(Config, Renames), StartError> {
     let mut config = Config::default();
     let mut renaming = Renaming::new();

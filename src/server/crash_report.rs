@@ -50,8 +50,8 @@ pub fn configure(config: &Config) {
 /// From this call on, a panic of any thread prints its message and ends the process with SIGABRT.
 /// Each program calls this function first.
 ///
-/// The release build aborts by itself. The development build unwinds, as the tests need it: so one
-/// build of all libraries serves the programs and the tests.
+/// After a panic the release build aborts by itself. The development build unwinds, as the tests
+/// need it: so one build of all libraries serves the programs and the tests.
 pub fn abort_on_panic() {
     IN_PROGRAM.store(true, Ordering::Relaxed);
     drop(std::panic::take_hook());

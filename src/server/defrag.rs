@@ -43,18 +43,19 @@ use crate::sys::mover::{self, Mover};
 use crate::sys::tape;
 use crate::types::relocate::relocate;
 
-/// The number of elements that are visited between two readings of the clock.
+/// The number of elements of the data set that are visited between two readings of the clock.
 const VISITS: usize = 128;
 /// The maximum number of elements of a big value that are visited in one step, whatever the setting
 /// is.
 const FIELDS_MAX: u64 = 4096;
-/// The longest time of the steps between two turns of the loop.
+/// The longest time that defragmentation takes between two turns of the loop.
 const STEP_MAX: Duration = Duration::from_millis(1);
-/// The longest time of a step while a data set is loaded.
+/// The longest time that defragmentation takes in a nested turn while a data set is loaded.
 const STEP_WHILE_LOADING: Duration = Duration::from_millis(20);
 /// The time between two measurements of the fragmentation.
 const CHECK: Duration = Duration::from_millis(100);
-/// A pass was in vain if it moved less than 1 / `IN_VAIN` of the allocations that it saw.
+/// A pass of defragmentation was in vain if it moved less than 1 / `IN_VAIN` of the allocations
+/// that it saw.
 const IN_VAIN: u64 = 200;
 /// After a pass in vain, the time until the next pass, unless the fragmented bytes grow by an
 /// eighth before.
@@ -63,7 +64,7 @@ const REST: Duration = Duration::from_secs(60);
 /// The state of defragmentation.
 #[derive(Default)]
 pub struct Defrag {
-    /// The mover, which is created when it is first needed.
+    /// The mover of allocations (`sys::mover`), which is created when it is first needed.
     mover: Option<Mover>,
     pass: Option<Pass>,
     /// The time at which the present defragmentation began, which may be several passes ago.
@@ -204,7 +205,7 @@ impl Defrag {
         self.running_since = self.running_since.map(|_| Instant::now());
     }
 
-    /// Whether a pass runs without a timer.
+    /// Whether a pass of defragmentation runs and no timer for its steps is set.
     #[inline]
     pub fn needs_timer(&self) -> bool {
         self.pass.is_some() && !self.timer
@@ -252,7 +253,7 @@ impl Defrag {
     /// Ends the pass, and begins another pass if more memory can be won.
     fn end_pass(&mut self, config: &Config) {
         let pass = self.pass.take().unwrap_or_default();
-        // CONFIG RESETSTAT may have reset the counts during the pass.
+        // CONFIG RESETSTAT may have reset the counts of moved allocations during the pass.
         let hits = self.hits().saturating_sub(pass.hits);
         let misses = self.misses().saturating_sub(pass.misses);
         let left = Holes::measure().bytes;
@@ -297,7 +298,7 @@ impl Defrag {
 /// A job of the cron: begins or ends defragmentation.
 pub fn cron(server: &mut Server) {
     if server.config.activedefrag {
-        // The values that are moved depend on addresses, which differ in a replay.
+        // Which values are moved depends on their addresses, which differ in a replay.
         tape::not_recorded("active defragmentation");
     }
     server.defrag.check(&server.config);
@@ -492,7 +493,7 @@ mod tests {
         assert_eq!(cpu_percent(10, &config), 40);
     }
 
-    /// A step with a mover that moves everything.
+    /// Runs a step of a pass with a mover that moves everything.
     fn move_some(server: &mut Server, pass: &mut Pass, mover: &mut Mover) {
         mover.begin_step(4);
         let keys = match pass.unfinished.is_empty() {
@@ -570,7 +571,7 @@ mod tests {
             let digest = say(moving, 0, &["DEBUG DIGEST"]);
             prop_assert!(digest.starts_with('+'), "{}", digest);
             prop_assert_eq!(digest, say(still, 0, &["DEBUG DIGEST"]));
-            // Commands that leave no key leave nothing to move.
+            // If the commands leave no key, there is nothing to move.
             let is_empty = say(moving, 0, &["DBSIZE"]) == ":0\r\n";
             prop_assert!(mover.hits > 0 || is_empty);
             say(moving, 0, &["FLUSHALL"]);

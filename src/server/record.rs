@@ -105,9 +105,9 @@ impl Facts {
     }
 }
 
-/// The version, and a hash of the executable file: builds of one version differ in what they read.
-/// Any change of the source moves most of the machine code behind it, so a sample of the file's
-/// bytes is enough.
+/// The version, and a hash of the executable file: two builds of one version may read different
+/// inputs. Any change of the source moves most of the machine code behind it, so a sample of the
+/// file's bytes is enough.
 fn program() -> String {
     const EACH: usize = 61;
     let executable = std::fs::read("/proc/self/exe").unwrap_or_default();
@@ -154,7 +154,8 @@ fn is_in_working_directory(path: &Path) -> bool {
 }
 
 /// TRACE RECORD: saves the data set, then starts the server again with `trace-record`. The client
-/// gets a reply only if the restart can't begin. `may_leave_dir`: the file may be in any directory.
+/// gets a reply only if the restart can't begin. `may_leave_dir`: the recording may be in any
+/// directory.
 pub fn restart(
     server: &mut Server,
     c: &mut Client,
@@ -290,7 +291,8 @@ fn pass_snapshot(path: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
-/// `--replay FILE`. Does not return from a replay that comes to its end: the tape ends the process.
+/// `--replay FILE`: replays a recording. Does not return from a replay that comes to its end: the
+/// tape ends the process.
 pub fn replay(path: &str) -> ExitCode {
     match run(Path::new(path)) {
         Ok(()) => {
@@ -325,8 +327,8 @@ fn run(path: &Path) -> Result<(), String> {
     el.run(&mut server).map_err(|e| sys::error_text(&e))
 }
 
-/// Reads the settings that the recording carries. Neither the working directory nor the log is
-/// changed.
+/// Reads the settings that the recording carries. These settings change neither the working
+/// directory nor the log.
 fn settings(facts: &Facts) -> Result<(Config, cli::Renames), String> {
     let sources = Sources {
         options: facts.settings.clone(),

@@ -194,7 +194,7 @@ fn warn_if_over_memory(server: &Server) {
     }
 }
 
-/// `latency-tracking no`: drops the collected figures.
+/// `latency-tracking no`: drops the collected latencies of commands.
 fn forget_latencies(server: &mut Server) {
     if !server.config.latency_tracking {
         for entry in &mut server.commands.entries {
@@ -204,9 +204,9 @@ fn forget_latencies(server: &mut Server) {
 }
 
 impl Server {
-    /// `oom-score-adj`: sets how soon the kernel kills this process when memory runs out. The value
-    /// is not changed before the setting is first used, and is restored when the setting is
-    /// switched off.
+    /// `oom-score-adj`: sets how soon the kernel kills this process when memory runs out. The
+    /// process's value is not changed before the setting is first used, and is restored when the
+    /// setting is switched off.
     pub fn apply_oom_score_adj(&mut self) -> Result<(), Refusal> {
         let class = self.config.oom_score_adj_values[self.oom_class()];
         self.set_oom_score(class)

@@ -112,7 +112,7 @@ pub fn cron(server: &mut Server) {
     }
 }
 
-/// SHUTDOWN ABORT. Returns false if no stop is in progress.
+/// SHUTDOWN ABORT: cancels a stop that is in progress. Returns false if no stop is in progress.
 pub fn abort(server: &mut Server) -> bool {
     let in_progress = server.shutdown.pending.is_some() || server.shutdown.requested.is_some();
     if !in_progress && signals::shutdown_asked().is_none() {
@@ -198,7 +198,7 @@ fn hand_over(server: &mut Server) -> bool {
 }
 
 /// Whether all replicas that get the replication stream have acknowledged the whole stream. A
-/// replica that still waits for its snapshot is not counted.
+/// connection that is for a snapshot only is not counted.
 fn replicas_are_ready(server: &Server) -> bool {
     let end = server.replication.stream.end();
     let mut replicas = server.replication.replicas.iter();
@@ -328,7 +328,7 @@ pub fn finish(server: &mut Server, ended: io::Result<()>) -> ExitCode {
 }
 
 /// Replaces this process by the same program with the same arguments, after a delay. Returns only
-/// if that fails.
+/// if the replacement fails.
 pub fn restart(server: &Server, wanted: Restart) -> io::Error {
     sys::sleep(wanted.delay);
     log::warn!("Restarting.");

@@ -11,7 +11,8 @@
 //! ```
 //!
 //! The loop sends the watchdog's message, also in a turn within a long script: systemd restarts a
-//! server whose loop hangs. SAVE and the save at shutdown announce a longer time.
+//! server whose loop hangs. SAVE and the save at shutdown announce to systemd that the next message
+//! takes longer.
 
 use std::os::fd::RawFd;
 use std::time::Instant;
@@ -135,8 +136,8 @@ pub fn ping(server: &mut Server) {
 }
 
 /// Gives systemd the listening TCP sockets if they have changed, so that connections wait in their
-/// backlogs while the server restarts. Unix sockets are not given: their files are removed at a
-/// stop.
+/// backlogs while the server restarts. Unix sockets are not given to systemd: their files are
+/// removed at a stop.
 fn store_sockets(server: &mut Server) {
     if server.process.sent.has_socket_unit {
         return;

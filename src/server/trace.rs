@@ -31,7 +31,7 @@ pub fn follow(el: &mut EventLoop<Server>, server: &mut Server) {
         write_in_background(server, name.into(), snapshot, "TRACE DUMP".into());
     }
     let (trace, stats) = (&mut server.trace, &server.stats);
-    // A session that ends with this turn is checked again after the turn.
+    // A session of the trace that ends with this turn is checked again after the turn.
     trace.follow = trace.is_ending();
     if trace.is_on() {
         let read = (stats.reads_processed, stats.net_input_bytes);
@@ -42,7 +42,7 @@ pub fn follow(el: &mut EventLoop<Server>, server: &mut Server) {
     set_observer(el, server);
 }
 
-/// Sets the loop's observer while a recording is on.
+/// Sets the loop's observer if events are recorded, and removes it otherwise.
 pub fn set_observer(el: &mut EventLoop<Server>, server: &mut Server) {
     let on = server.trace.is_on();
     el.set_observer(on.then_some(observe));
@@ -185,7 +185,7 @@ impl Server {
         }
     }
 
-    /// Begins or ends the flight recorder, as its setting says.
+    /// Begins or ends the flight recorder, as `trace-recorder` says.
     pub fn follow_trace_settings(&mut self) {
         let clock = self.clock.ticks();
         self.trace.set_recorder(self.config.trace_recorder, clock);

@@ -40,8 +40,9 @@ use crate::state::Server;
 
 /// The grace period after the end of a snapshot in seconds, unless DEBUG sets another one.
 pub const GRACE_S: i64 = 60;
-/// The time after which a child whose connections are all closed is killed. A child whose replicas
-/// have closed their connections because they have the whole snapshot ends earlier by itself.
+/// The time in milliseconds after which a child whose connections are all closed is killed. A child
+/// whose replicas have closed their connections because they have the whole snapshot ends earlier
+/// by itself.
 const USELESS_MS: i64 = 1000;
 
 /// The dialect for a replica that gets its snapshot over a second connection; `None` if the

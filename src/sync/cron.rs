@@ -21,7 +21,7 @@ const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 /// The name of the command PING, for a PING with an argument.
 const PING_NAME: &[u8] = b"PING";
 
-/// The cron's step: all tasks of replication that are done once a second.
+/// A job of the cron: runs all tasks of replication that are done once a second.
 pub fn cron(server: &mut Server) {
     let (end, now_ms) = (server.replication.stream.end(), server.clock.now_ms);
     let ms = now_ms.max(0) as u64;
@@ -44,7 +44,8 @@ fn ping_replicas(server: &mut Server) {
         return;
     }
     if replication.is_replica() || replication.replicas.is_empty() {
-        // So the first replica gets its first PING at most a period after it has connected.
+        // The present time counts as that of the last PING, so the first replica gets its first
+        // PING at most a period after it has connected.
         replication.pinged_s = now_s;
         return;
     }
@@ -127,7 +128,7 @@ fn remove_unused_file(server: &mut Server) {
     if server.replication.made_file && !needed {
         server.replication.made_file = false;
         log::info!("Removing the RDB file used to feed replicas in a persistence-less instance");
-        // The file may have been removed already.
+        // An error is ignored, as the file may have been removed already.
         let _ = std::fs::remove_file(server.config.dbfilename.as_path());
     }
 }

@@ -17,7 +17,7 @@ use crate::state::Server;
 use crate::sync::role;
 use crate::util::quote::printable;
 
-/// Begins a failover.
+/// FAILOVER: begins a failover to the requested replica, or to any replica.
 pub fn begin(server: &mut Server, request: Request) {
     match &request.target {
         Some(target) => {

@@ -41,7 +41,7 @@ pub const HOOKS: ReplicationHooks = ReplicationHooks { start, ended };
 const VERSION_OF_STRANGERS: u32 = rdb::VERSION_REDIS_MIN;
 /// The RDB version for a Valkey server before 9.0.
 const VERSION_FOR_VALKEY_8: u32 = 11;
-/// The first version of Valkey that reads Valkey's own RDB versions; no Valkey reads RDB version
+/// The first version of Valkey that reads Valkey's own RDB versions; it does not read RDB version
 /// 12.
 const VALKEY_9: u32 = 0x09_0000;
 
@@ -256,7 +256,7 @@ fn forecast(server: &mut Server, two_connections: bool) {
     }
 }
 
-/// The options for saving a snapshot of this form.
+/// The options for saving a snapshot with this content and RDB version.
 fn options_of(server: &Server, form: Form) -> SaveOptions {
     SaveOptions {
         version: form.version,

@@ -344,8 +344,8 @@ fn number(name: &str, new: Option<i64>) -> io::Result<i64> {
     Err(io::Error::from_raw_os_error(last))
 }
 
-/// Reads one of jemalloc's texts by name. `new` sets it, unless jemalloc refuses; the result is the
-/// old text.
+/// Reads one of jemalloc's texts by name. `new` sets the text, unless jemalloc refuses; the result
+/// is the old text.
 pub fn control_text(name: &str, new: Option<&[u8]>) -> io::Result<Vec<u8>> {
     if !is_text(name) {
         return Err(refusal(name));

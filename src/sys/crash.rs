@@ -287,7 +287,8 @@ pub fn report_subject() {
     call(subject, SUBJECT_FN.load(Ordering::Relaxed));
 }
 
-/// The running command and its client, for a crash report. Only the report follows these addresses.
+/// The running command and its client, for a crash report. Only the crash report follows these
+/// addresses.
 ///
 /// **Invariant:** the command's arguments and the client live until `end`, or until the process
 /// ends.

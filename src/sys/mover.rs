@@ -372,7 +372,7 @@ mod sys {
 
     pub(super) fn use_cache(on: bool) {
         let mut on = on;
-        // SAFETY: the value of this name is one boolean.
+        // SAFETY: the value of `thread.tcache.enabled` is one boolean.
         unsafe {
             je::mallctl(
                 c"thread.tcache.enabled".as_ptr(),

@@ -62,7 +62,7 @@ pub enum OpenFiles {
     Enough,
     /// Only `limit` files are allowed; `reason` says why.
     Fewer { limit: u64, reason: io::Error },
-    /// The limit can't be read.
+    /// The limit of open files can't be read.
     Unknown(io::Error),
 }
 
@@ -211,8 +211,8 @@ pub fn priority() -> i32 {
 /// `None` if the kernel does not report it.
 pub fn waited(pid: i32) -> Option<Duration> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
-    // The file has the nanoseconds of running, the nanoseconds of waiting, and the number of time
-    // slices.
+    // The file `schedstat` has the nanoseconds of running, the nanoseconds of waiting, and the
+    // number of time slices.
     let waited = text.split_ascii_whitespace().nth(1)?;
     waited.parse().ok().map(Duration::from_nanos)
 }

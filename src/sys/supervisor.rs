@@ -2,8 +2,8 @@
 //! watchdog.
 //!
 //! Nothing is sent before [`begin`], which the start calls if systemd is the supervisor. The
-//! address of systemd's socket is in the environment (`NOTIFY_SOCKET`). A forked child does not
-//! send.
+//! address of systemd's socket is in the environment (`NOTIFY_SOCKET`). A forked child sends
+//! nothing to systemd.
 //!
 //! Without a socket unit, systemd keeps the listening sockets that [`store`] gives it over a
 //! restart. Connections are not stored: a connection can't outlive the process, whose data set is

@@ -42,7 +42,7 @@ mod counter {
 
 #[cfg(not(target_arch = "x86_64"))]
 mod counter {
-    /// Returns false: other processors have no such counter.
+    /// Returns false: only x86-64 processors have an invariant time stamp counter that is read.
     pub fn exists() -> bool {
         false
     }

@@ -169,8 +169,8 @@ impl Tracking {
     }
 }
 
-/// CLIENT TRACKING ON. The caller has checked the options. New prefixes are added to those that the
-/// client has.
+/// CLIENT TRACKING ON: starts or changes the tracking of a client. The caller has checked the
+/// options. New prefixes are added to those that the client has.
 pub fn start(server: &mut Server, c: &mut Client, options: &TrackingOptions) {
     let tracking = &mut server.tracking;
     let tracker = tracking.trackers.entry(c.id).or_insert(Tracker {
@@ -205,13 +205,14 @@ pub fn start(server: &mut Server, c: &mut Client, options: &TrackingOptions) {
         }
         tracker.prefixes.sort();
     }
-    // `running` is not set before each command while no client tracks. `running` is set here, so
-    // that the rest of a transaction is tracked.
+    // `running`, the id of the client whose command runs, is not set before each command while no
+    // client tracks. `running` is set here, so that the rest of a transaction is tracked.
     tracking.running = c.id;
     server.update_armed();
 }
 
-/// CLIENT TRACKING OFF and RESET; also called when a client is closed.
+/// CLIENT TRACKING OFF and RESET: ends the tracking of a client. Also called when a client is
+/// closed.
 pub fn stop(server: &mut Server, c: &mut Client) {
     let tracking = &mut server.tracking;
     let Some(tracker) = tracking.trackers.remove(&c.id) else {
@@ -260,8 +261,8 @@ pub fn begin(server: &mut Server, c: &mut Client) -> u64 {
 /// Called when a client's command has ended and its reply is written.
 pub fn end(server: &mut Server, c: &mut Client, argv: &[&[u8]], outer: u64) {
     server.tracking.running = outer;
-    // CACHING applies to the next command. If that is MULTI, CACHING applies to the whole
-    // transaction.
+    // CACHING applies to the next command. If the next command is MULTI, CACHING applies to the
+    // whole transaction.
     let is_client_command = argv[0].eq_ignore_ascii_case(b"client");
     if c.has(flag::TRACKING_CACHING) && !c.has(flag::MULTI) && !is_client_command {
         set_flags(server, c, flag::TRACKING_CACHING, false);

@@ -28,8 +28,8 @@ use mlua::{Lua, LuaString, MultiValue, Result, Table, Value};
 use crate::script::native::{self, Args, VALUES_MAX, one, raise, strtod, type_name};
 use crate::util::number::write_g;
 
-/// The maximum depth of nesting. The settings allow up to 2,147,483,647, for which the stack is too
-/// small.
+/// The maximum depth of nesting. The settings of cjson allow depths up to 2,147,483,647, for which
+/// the stack is too small.
 const NESTING_MAX: i64 = 1500;
 
 /// What `encode` does with a number that JSON can't express.
@@ -173,7 +173,8 @@ fn integer(n: i64) -> Value {
     Value::Integer(n)
 }
 
-/// encode_sparse_array([convert[, ratio[, safe]]])
+/// encode_sparse_array([convert[, ratio[, safe]]]): sets and returns how arrays with holes are
+/// encoded.
 fn encode_sparse_array(lua: &Lua, args: &Args, settings: &Cell<Settings>) -> Result<MultiValue> {
     at_most(args, 3)?;
     // As in Redis, the arguments before a wrong one take effect.
@@ -194,7 +195,7 @@ fn encode_sparse_array(lua: &Lua, args: &Args, settings: &Cell<Settings>) -> Res
     ]))
 }
 
-/// encode_max_depth([depth])
+/// encode_max_depth([depth]): sets and returns the maximum nesting of encoded tables.
 fn encode_max_depth(_: &Lua, args: &Args, settings: &Cell<Settings>) -> Result<MultiValue> {
     at_most(args, 1)?;
     let depth = int_setting(args, 1, 1, INT_MAX)?;
@@ -204,7 +205,7 @@ fn encode_max_depth(_: &Lua, args: &Args, settings: &Cell<Settings>) -> Result<M
     Ok(one(integer(now.encode_max_depth)))
 }
 
-/// decode_max_depth([depth])
+/// decode_max_depth([depth]): sets and returns the maximum nesting of decoded JSON.
 fn decode_max_depth(_: &Lua, args: &Args, settings: &Cell<Settings>) -> Result<MultiValue> {
     at_most(args, 1)?;
     let depth = int_setting(args, 1, 1, INT_MAX)?;
@@ -214,7 +215,7 @@ fn decode_max_depth(_: &Lua, args: &Args, settings: &Cell<Settings>) -> Result<M
     Ok(one(integer(now.decode_max_depth)))
 }
 
-/// encode_number_precision([digits])
+/// encode_number_precision([digits]): sets and returns the number of digits of encoded numbers.
 fn encode_number_precision(_: &Lua, args: &Args, settings: &Cell<Settings>) -> Result<MultiValue> {
     at_most(args, 1)?;
     let digits = int_setting(args, 1, 1, 14)?;
@@ -224,7 +225,7 @@ fn encode_number_precision(_: &Lua, args: &Args, settings: &Cell<Settings>) -> R
     Ok(one(integer(now.number_precision)))
 }
 
-/// encode_keep_buffer([keep])
+/// encode_keep_buffer([keep]): sets and returns a setting that has no effect.
 fn encode_keep_buffer(lua: &Lua, args: &Args, settings: &Cell<Settings>) -> Result<MultiValue> {
     at_most(args, 1)?;
     let keep = option_setting(lua, args, 1, &OFF_ON)?;
@@ -234,7 +235,7 @@ fn encode_keep_buffer(lua: &Lua, args: &Args, settings: &Cell<Settings>) -> Resu
     Ok(one(Value::Boolean(now.keep_buffer)))
 }
 
-/// encode_invalid_numbers([setting])
+/// encode_invalid_numbers([setting]): sets and returns what `encode` does with NaN and infinity.
 fn encode_invalid_numbers(lua: &Lua, args: &Args, settings: &Cell<Settings>) -> Result<MultiValue> {
     at_most(args, 1)?;
     let said = option_setting(lua, args, 1, &["off", "on", "null"])?;
@@ -253,7 +254,8 @@ fn encode_invalid_numbers(lua: &Lua, args: &Args, settings: &Cell<Settings>) -> 
     }))
 }
 
-/// decode_invalid_numbers([accept])
+/// decode_invalid_numbers([accept]): sets and returns whether `decode` accepts numbers that are not
+/// JSON.
 fn decode_invalid_numbers(lua: &Lua, args: &Args, settings: &Cell<Settings>) -> Result<MultiValue> {
     at_most(args, 1)?;
     let accept = option_setting(lua, args, 1, &OFF_ON)?;
@@ -263,7 +265,8 @@ fn decode_invalid_numbers(lua: &Lua, args: &Args, settings: &Cell<Settings>) -> 
     Ok(one(Value::Boolean(now.decode_invalid)))
 }
 
-/// decode_array_with_array_mt([mark])
+/// decode_array_with_array_mt([mark]): sets and returns whether `decode` marks arrays by a
+/// metatable.
 fn decode_array_with_array_mt(
     lua: &Lua,
     args: &Args,
@@ -277,7 +280,7 @@ fn decode_array_with_array_mt(
     Ok(one(Value::Boolean(now.array_metatable)))
 }
 
-/// encode(value)
+/// encode(value): returns the value as JSON.
 fn encode(lua: &Lua, args: &Args, settings: &Cell<Settings>) -> Result<MultiValue> {
     if args.len() != 1 {
         return args.bad(1, "expected 1 argument");
@@ -455,7 +458,7 @@ fn is_marked(table: &Table) -> bool {
     })
 }
 
-/// decode(text)
+/// decode(text): returns the value of a JSON text.
 fn decode(
     lua: &Lua,
     args: &Args,
@@ -629,7 +632,8 @@ impl Decoder<'_> {
         Token { kind, at }
     }
 
-    /// Appends the character of the escape at `pos`. Returns the length of the escape.
+    /// Appends the character for which the JSON escape at `pos` stands. Returns the length of the
+    /// escape.
     fn unescape(&mut self, pos: usize) -> std::result::Result<usize, &'static str> {
         let letter = self.byte(pos + 1);
         if letter == b'u' {

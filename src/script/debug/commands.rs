@@ -67,8 +67,8 @@ fn number(text: &[u8]) -> i64 {
 }
 
 impl Debugger {
-    /// Appends a line of the source to the reply: an arrow marks the next line to run, a `#` a
-    /// breakpoint.
+    /// Appends a line of the script's source to the debugger's reply: an arrow marks the next line
+    /// to run, a `#` a breakpoint.
     pub fn append_source(&mut self, line: usize) {
         let text = match line.checked_sub(1).and_then(|at| self.source.get(at)) {
             Some(text) => text.clone(),

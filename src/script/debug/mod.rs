@@ -11,8 +11,9 @@
 //!   c                  *1 +<endsession>, the script's reply, the end of the connection
 //! ```
 //!
-//! Each reply is an array of lines. The script's changes to the data set are lost when the child
-//! ends. After SCRIPT DEBUG SYNC there is no child: all other clients wait, and the changes stay.
+//! Each reply of the debugger is an array of lines. The script's changes to the data set are lost
+//! when the child ends. After SCRIPT DEBUG SYNC there is no child: all other clients wait, and the
+//! changes stay.
 //!
 //! Lua calls [`Debugger::line`] before each line of the script. If the script must stop there,
 //! commands are read from the socket until one of them continues the script.
@@ -73,7 +74,7 @@ const LOOP_MS: u64 = 5000;
 pub struct Debugger {
     /// The lines of the script.
     source: Vec<Vec<u8>>,
-    /// The lines of the next reply.
+    /// The lines of the debugger's next reply.
     lines: Vec<Vec<u8>>,
     /// Bytes read from the socket that are not parsed yet.
     input: Vec<u8>,
@@ -83,7 +84,7 @@ pub struct Debugger {
     /// For each depth of the call stack, the line that LuaJIT announced last; 0 for code that is
     /// not in the script's source.
     announced: Vec<usize>,
-    /// Whether to stop at the next line.
+    /// Whether to stop the script at its next line.
     step: bool,
     /// Whether `redis.breakpoint()` was called.
     called: bool,
@@ -127,13 +128,13 @@ impl Debugger {
         }
     }
 
-    /// Appends a line to the next reply. A line end within the text becomes a space.
+    /// Appends a line to the debugger's next reply. A line end within the text becomes a space.
     fn append_line(&mut self, line: impl AsRef<[u8]>) {
         let clean = |&b: &u8| if b == b'\r' || b == b'\n' { b' ' } else { b };
         self.lines.push(line.as_ref().iter().map(clean).collect());
     }
 
-    /// Appends a value to the next reply; a long value is cut off.
+    /// Appends a value to the debugger's next reply; a long value is cut off.
     fn append_value(&mut self, mut line: Vec<u8>) {
         if self.shown_max == 0 || line.len() <= self.shown_max {
             return self.append_line(line);
@@ -148,7 +149,7 @@ impl Debugger {
         }
     }
 
-    /// Sends the collected lines as one reply.
+    /// Sends the collected lines to the client as one reply of the debugger.
     fn send(&mut self, c: &mut Client) {
         let mut out = format!("*{}\r\n", self.lines.len()).into_bytes();
         for line in self.lines.drain(..) {
@@ -169,20 +170,19 @@ impl Debugger {
         self.append_line(line);
     }
 
-    /// `redis.breakpoint()`: stops at the next line.
+    /// `redis.breakpoint()`: stops the script at its next line.
     pub fn stop_soon(&mut self) {
         self.called = true;
     }
 
-    /// Appends a command that the script calls to the debugger's next reply, in step mode only.
+    /// In step mode, adds to the debugger's next reply a command that the script calls.
     pub fn note_command(&mut self, argv: &[&[u8]]) {
         if self.step {
             self.append_line([b"<redis> ", argv.join(&b' ').as_slice()].concat());
         }
     }
 
-    /// Appends what a command of the script replied to the debugger's next reply, in step mode
-    /// only.
+    /// In step mode, adds to the debugger's next reply what a command of the script has replied.
     pub fn note_reply(&mut self, reply: &[u8]) {
         if self.step {
             let mut line = b"<reply> ".to_vec();
@@ -191,7 +191,8 @@ impl Debugger {
         }
     }
 
-    /// Appends the error of a script's command that was refused to the debugger's next reply.
+    /// In step mode, adds to the debugger's next reply the error of a script's command that was
+    /// refused.
     pub fn note_refusal(&mut self, error: &Error) {
         if self.step {
             let text = error.text();

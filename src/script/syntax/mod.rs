@@ -12,8 +12,9 @@
 //! - `"\."` and `"\x41"` become `"."` and `"x41"`: 5.1 has no such escapes.
 //! - `return string.rep({})` is a tail call, for which LuaJIT drops the frame of the caller even if
 //!   a library function is called. An error message then lacks the function's name and the line,
-//!   which scripts and clients expect. So a call of a library function is put in parentheses, or
-//!   passed through another function if it may return a number of values other than one:
+//!   which scripts and clients expect. So a returned call of a library function is put in
+//!   parentheses, or passed through another function if it may return a number of values other than
+//!   one:
 //!
 //! ```text
 //!   return redis.call('get', k)   ->   return (redis.call('get', k))

@@ -179,7 +179,7 @@ pub fn pass_on(site: &Site, start: usize, source: &[u8], edits: &mut Vec<Edit>) 
     let (begin, end) = site.arguments;
     let written = &source[begin..end];
     if written.first() != Some(&b'(') {
-        // The argument is a string or a table without parentheses.
+        // The only argument of the call is a string or a table without parentheses.
         edit(site.head_end, begin - site.head_end, b",".to_vec());
         edit(end, 0, b")".to_vec());
         return;

@@ -37,9 +37,9 @@ use crate::sys::process;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Level {
     Fine = 0,
-    /// Requests take longer, or fewer clients are possible.
+    /// Because of the problem, requests take longer or fewer clients are possible.
     Slow = 1,
-    /// Data can be lost, or the server can end.
+    /// Because of the problem, data can be lost or the server can end.
     Danger = 2,
 }
 

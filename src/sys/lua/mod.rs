@@ -123,8 +123,8 @@ struct Lent {
 
 /// A Lua interpreter.
 pub struct Vm {
-    /// The interpreter. Declared before `lent`, to which the interpreter points: fields are dropped
-    /// in order.
+    /// mlua's handle of the interpreter. Declared before `lent`, to which the interpreter points:
+    /// fields are dropped in order.
     lua: Lua,
     state: *mut lua_State,
     lent: Box<Lent>,
@@ -347,7 +347,7 @@ impl Frame<'_> {
         unsafe { ffi::lua_gettop(self.l) as usize }
     }
 
-    /// Whether there are no values.
+    /// Whether the frame has no values.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -306,7 +306,8 @@ fn outcome(bytes: &mut &[u8]) -> Option<Outcome> {
 
 fn changes(bytes: &mut &[u8]) -> Option<Vec<(u64, u8)>> {
     let count = number(bytes)?;
-    // A change has at least two bytes, so this check also bounds the allocated memory.
+    // A change that a poll reports takes at least two bytes in the file, so this check also bounds
+    // the allocated memory.
     if count > CHANGES_MAX || count > bytes.len() as u64 / 2 {
         return None;
     }

@@ -10,11 +10,11 @@
 //! ```
 //!
 //! One thread runs all commands, so their order follows from these inputs. A replay makes the same
-//! calls, gets the same answers from the file, and so makes the same turns: it asks no socket, no
-//! thread and no clock. Each entry of the file has its kind; the entry of a write also has the hash
-//! of the bytes that were sent, the entry of a poll the hash of the trace's events so far. So a
-//! difference is noticed where it happens, and the replay ends with a report of the turn, the
-//! client, the recorded entry and what the server did instead.
+//! calls, gets the same answers from the file, and so makes the same turns of the loop: it asks no
+//! socket, no thread and no clock. Each entry of the file has its kind; the entry of a write also
+//! has the hash of the bytes that were sent, the entry of a poll the hash of the trace's events so
+//! far. So a difference is noticed where it happens, and the replay ends with a report of the turn,
+//! the client, the recorded entry and what the server did instead.
 //!
 //! **Of children and files** only what the loop sees is recorded: the pid, the reports and the end
 //! of a child (BGSAVE), the result of SAVE. A replay forks no child and writes no file.

@@ -164,7 +164,7 @@ impl Recorder {
         match sent {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => self.stop("the disk is too slow", self.at_block),
-            // The thread has failed, and has logged the reason.
+            // The thread that writes the file has failed, and has logged the reason.
             Err(TrySendError::Disconnected(_)) => self.queue = None,
         }
     }

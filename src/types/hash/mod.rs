@@ -320,8 +320,8 @@ impl Hash {
         }
     }
 
-    /// Passes each field, hidden or not, with its value and expiry time to `visit`; only fields of
-    /// a table have expiry times.
+    /// Passes each field of a table, hidden or not, with its value and expiry time to `visit`. A
+    /// listpack has no fields with expiry times, so none of its fields is passed.
     pub fn for_each_volatile(&self, mut visit: impl FnMut(&[u8], &[u8], Option<i64>)) {
         if let Hash::Table(table) = self {
             let fields = &table.fields;
@@ -591,7 +591,7 @@ impl FieldTable {
         });
     }
 
-    /// All fields that are not hidden. Random draws use them while some fields are hidden.
+    /// All fields that are not hidden. Random draws use these fields while some fields are hidden.
     fn seen(&self) -> Vec<FieldRef<'_>> {
         let mut seen = Vec::with_capacity(self.len());
         self.walk(|field| seen.push(field));
