@@ -62,7 +62,7 @@ compat-long: peers  ## the same with many more generated histories
 interop: peers  ## replication with real servers on the other side: each version, role, way of the snapshot and story
 	REQUIRE_PEERS=1 $(CARGO) test --test replication -- --ignored every_ --nocapture
 
-bench: all      ## CPU and memory beside the real servers, and the budgets (tools/bench/bench --help)
+bench: all peers ## CPU and memory beside the real servers, and the budgets (tools/bench/bench --help)
 	$(CARGO) build --release -p bench-load
 	tools/bench/bench --server aeris=$(TARGET)/release/aeris-server --peers --budget $(ARGS)
 
