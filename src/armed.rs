@@ -1,7 +1,7 @@
 //! Bits of `Server::armed`, one for each feature that must check every command. `Server::armed` is
 //! usually zero, so that all features which are off cost one branch together.
 
-/// A client runs MONITOR.
+/// The bit is set while a client runs MONITOR.
 pub const MONITOR: u32 = 1 << 0;
 /// Changes of the data set are propagated: there is an AOF or a replication stream.
 pub const PROPAGATE: u32 = 1 << 1;
@@ -13,7 +13,7 @@ pub const PAUSED: u32 = 1 << 3;
 pub const ACL: u32 = 1 << 4;
 /// BIGKEYS tracks the largest keys.
 pub const BIGKEYS: u32 = 1 << 5;
-/// Clients may see a change only when it is on the disk (`appendfsync always`).
+/// Replies that show a change wait until the change is on the disk (`appendfsync always`).
 pub const UNSYNCED: u32 = 1 << 6;
 /// This server is a replica.
 pub const REPLICA: u32 = 1 << 7;
@@ -34,5 +34,5 @@ pub const SLOT_IMPORTS: u32 = 1 << 13;
 pub const ROUTE: u32 = 1 << 14;
 /// DEBUG KEYSIZES-HIST-ASSERT is on.
 pub const ASSERT_LENGTHS: u32 = 1 << 15;
-/// The features that must see every change of a key.
+/// The bits of all features that must see every change of a key.
 pub const CHANGES: u32 = TRACKING | BIGKEYS | UNSYNCED | LRM | ASSERT_LENGTHS;

@@ -1,8 +1,9 @@
 //! The server's clock. The wall clock is read once a turn; the execution time of commands is
 //! measured with the processor's time stamp counter.
 //!
-//! A turn can be long, so `call()` reads the wall clock again when the counter shows that more than
-//! a millisecond has passed. Within a command, expiry, LRU and replies use the same `now_ms`.
+//! A turn of the event loop can be long, so `call()`, which runs a command, reads the wall clock
+//! again when the counter shows that more than a millisecond has passed. Within a command, expiry,
+//! LRU and replies use the same `now_ms`.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -1,7 +1,8 @@
 //! Lesson 1: an echo server for one client at a time.
 //!
-//! `read` waits until the client sends something. While `read` waits, and until this client closes,
-//! the server does nothing else: the second client is connected by the kernel, and is not served.
+//! The call of `read` waits until the client sends something. While `read` waits, and until this
+//! client closes, the server does nothing else: the second client is connected by the kernel, and
+//! is not served.
 //!
 //!     cargo run -p ae --example 01_blocking &    then    python3 ae/lessons/try.py 1
 

@@ -1,6 +1,6 @@
 //! Lesson 3: one thread that asks about every client.
 //!
-//! Lesson 2 used a thread for each client. Here one thread waits for all of them: `poll` gets the
+//! Lesson 2 used a thread for each client. Here one thread waits for all clients: `poll` gets the
 //! list of all sockets and marks those that can be read, so no `read` waits. The price is the list:
 //! in each call the kernel and then the program walk all of it, even if one client of ten thousand
 //! has sent a byte. (`select` of 1983 also gets such a list, of at most 1,024 sockets.)

@@ -1,10 +1,10 @@
-//! Lesson 4: the kernel keeps the list.
+//! Lesson 4: the kernel keeps the list of sockets.
 //!
 //! Lesson 3 passed the list of all sockets to the kernel in each turn. `epoll` gets each socket
-//! once and then reports only those that are ready: a turn costs what its ready sockets cost,
-//! however many are idle. The reports are *levels*: a socket with unread bytes is reported in every
-//! turn until it is empty. So to stop reading for a while, a server must deregister the socket,
-//! and register it again later: two system calls.
+//! once and then reports only the ready ones: a turn of the loop costs what its ready sockets cost,
+//! however many are idle. The reports of epoll are *levels*: a socket with unread bytes is reported
+//! in every turn until it is empty. So to stop reading for a while, a server must deregister the
+//! socket, and register it again later: two system calls.
 //!
 //!     cargo run -p ae --example 04_level &    then    python3 ae/lessons/try.py 4
 
@@ -31,7 +31,7 @@ fn main() -> io::Result<()> {
     let mut events = [EpollEvent::empty(); 64];
     loop {
         let ready = match epoll.wait(&mut events, EpollTimeout::NONE) {
-            Err(Errno::EINTR) => continue, // the program was stopped and goes on: Ctrl-Z, fg
+            Err(Errno::EINTR) => continue, // after Ctrl-Z and fg, the wait is repeated
             ready => ready?,
         };
         for number in events[..ready].iter().map(EpollEvent::data) {

@@ -1,10 +1,11 @@
 //! Lesson 5: edges, and the wake-up that is lost.
 //!
-//! Lesson 4 got a report of a socket in every turn. With `EPOLLET` the kernel reports an *edge*:
-//! bytes have arrived, once. This program adds `EPOLLET` to lesson 4, and is wrong. A client that
-//! sends 64 KB at once gets 16 KB back: `echo` reads one buffer, the rest stays in the socket, and
-//! as nothing new arrives, nothing is reported. Client and server wait for each other for ever.
-//! (The listener still reports levels, or two clients that connect together would make one edge.)
+//! Lesson 4 got a report of a socket with unread bytes in every turn. With `EPOLLET` the kernel
+//! reports an *edge*: bytes have arrived, once. This program adds `EPOLLET` to lesson 4, and is
+//! wrong. A client that sends 64 KB at once gets 16 KB back: `echo` reads one buffer, the rest
+//! stays in the socket, and as nothing new arrives, nothing is reported. Client and server wait for
+//! each other for ever. (The listener still reports levels, or two clients that connect together
+//! would make one edge.)
 //!
 //!     cargo run -p ae --example 05_edge &    then    python3 ae/lessons/try.py 5
 
@@ -31,7 +32,7 @@ fn main() -> io::Result<()> {
     let mut events = [EpollEvent::empty(); 64];
     loop {
         let ready = match epoll.wait(&mut events, EpollTimeout::NONE) {
-            Err(Errno::EINTR) => continue, // the program was stopped and goes on: Ctrl-Z, fg
+            Err(Errno::EINTR) => continue, // after Ctrl-Z and fg, the wait is repeated
             ready => ready?,
         };
         for number in events[..ready].iter().map(EpollEvent::data) {

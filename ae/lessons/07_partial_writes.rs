@@ -1,10 +1,10 @@
-//! Lesson 7: echo that loses nothing and keeps little.
+//! Lesson 7: an echo server that loses no bytes and buffers few.
 //!
 //! Lesson 6 lost the bytes that did not fit into a socket. Here each client has an output buffer
-//! for them, and the handler serves both directions: it writes what is buffered, and reads only
+//! for such bytes, and the handler reads and writes: it writes what is buffered, and reads only
 //! when the buffer is empty. That is *backpressure*: a client that does not read its replies is not
-//! read either, its own socket fills up, and its sender must wait. The buffer never holds more than
-//! one read.
+//! read either, its own socket fills up, and its sender must wait. The output buffer never holds
+//! more than one read.
 //!
 //!     cargo run -p ae --example 07_partial_writes &    then    python3 ae/lessons/try.py 7
 

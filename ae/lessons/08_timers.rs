@@ -18,7 +18,7 @@ use ae::{Class, EventLoop, Io, Mask, TimerId, Token};
 mod parts;
 use parts::{net, port};
 
-/// A client without traffic for this time is closed.
+/// A client without traffic for `TIMEOUT` is closed.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 struct Client {

@@ -1,4 +1,4 @@
-//! Lesson 9: a turn is shared.
+//! Lesson 9: the clients share a turn of the loop.
 //!
 //! Lesson 8 served a client until its socket was empty, and the socket of a fast client never is:
 //! one client could occupy the loop. Here a handler moves at most `el.budget()` bytes, returns
@@ -19,7 +19,7 @@ use ae::{Class, EventLoop, Io, Mask, TimerId, Token};
 mod parts;
 use parts::{net, port};
 
-/// A client without traffic for this time is closed.
+/// A client without traffic for `TIMEOUT` is closed.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 struct Client {

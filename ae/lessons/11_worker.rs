@@ -1,7 +1,7 @@
-//! Lesson 11: another thread.
+//! Lesson 11: a second thread that computes.
 //!
 //! In lesson 10 a command that computes for a second stops all clients for a second. Work that
-//! needs none of the loop's data can be done elsewhere: `PRIMES n` is a message to a thread, and
+//! needs none of the loop's data can be done by a thread: `PRIMES n` is a message to a thread, and
 //! the client waits for its reply while the loop goes on. The thread sends its result and wakes the
 //! loop with a `Waker`, the one door of the loop for other threads. `before_sleep` takes the
 //! results. When a result arrives, its client may be gone and the fd another client's: the *token*

@@ -1,6 +1,6 @@
 //! Lesson 12: an outgoing connection.
 //!
-//! The servers so far only accepted connections. A server also opens some: a replica to its
+//! The servers so far only accepted connections. A server also opens connections: a replica to its
 //! primary, a node to other nodes. `COPYTO port key` sends a key to another server of these lessons
 //! on this machine. A plain `connect` would wait for the peer. A non-blocking one returns at once,
 //! and the socket becomes writable when the connection stands or has failed: the first `write`
@@ -72,7 +72,7 @@ fn copy_to(el: &mut Loop, s: &mut Server, t: Token, port: &[u8], key: &[u8]) -> 
     let port = resp::number(port, 65_535).map_err(|_| no_such("no such port"))?;
     let value = s.data.get(key).ok_or(no_such("no such key"))?;
     let address = SocketAddr::from(([127, 0, 0, 1], port as u16));
-    let stream = mio::net::TcpStream::connect(address)?; // does not wait
+    let stream = mio::net::TcpStream::connect(address)?; // returns before the connection stands
     let link = el.add_file(stream.as_raw_fd(), Class::First, 0)?;
     el.set_handler(link, Mask::READABLE, link_handler);
     el.set_handler(link, Mask::WRITABLE, link_handler);

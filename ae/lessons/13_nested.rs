@@ -5,8 +5,8 @@
 //! time SPIN runs a whole turn of the loop itself, a *nested turn*, without sleeping: clients are
 //! accepted, read and answered, with `-BUSY` for everything but `KILL`, which ends the long
 //! command. Two rules make nested turns safe. Nothing is borrowed while a handler runs, and the
-//! loop never calls a handler that is running. The order of replies is safe as well: SPIN's own
-//! client waits, so its next request does too.
+//! loop never calls a handler that is running. The order of replies is kept, too: SPIN's own client
+//! waits, so its next request does too.
 //!
 //!     cargo run -p ae --example 13_nested &    then    python3 ae/lessons/try.py 13
 

@@ -1,4 +1,5 @@
-//! One iteration of the event loop. The drawing shows `process_events`, box by box.
+//! One iteration of the event loop. The drawing shows the steps of `process_events`, which runs one
+//! iteration, a *turn*.
 //!
 //! ```text
 //!        +-----------------------------+
@@ -20,8 +21,9 @@
 //!
 //! The loop differs from Redis's `aeProcessEvents` in three ways. The poll is edge-triggered, so
 //! the loop remembers which fds are ready (`files.rs`). A handler has a budget; a handler that
-//! returned `More` is called again next turn, after all other due handlers. A function that is
-//! installed for both directions is called for each direction; Redis calls such a function once.
+//! returned `More` is called again in the next turn, after all other due handlers. A handler that
+//! is installed for reading and for writing is called for each of the two; Redis calls such a
+//! handler once.
 //!
 //! **Invariants**
 //! - The loop borrows nothing of itself while a handler runs. So a handler may change the loop in
@@ -79,7 +81,7 @@ pub enum Phase {
     Timer(TimerId),
 }
 
-/// What a turn does, as flags.
+/// What one turn of the loop does, as flags.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Events(u8);
 
@@ -130,7 +132,8 @@ pub struct EventLoop<S> {
 }
 
 impl<S> EventLoop<S> {
-    /// Creates a loop for up to `setsize` files. Fails if the kernel gives no poll.
+    /// Creates a loop for up to `setsize` files. Fails if the kernel can't create an epoll or
+    /// kqueue instance.
     pub fn new(setsize: usize) -> io::Result<Self> {
         let (poller, waker) = Poller::new(setsize)?;
         Ok(Self {
@@ -162,8 +165,8 @@ impl<S> EventLoop<S> {
         self.dont_wait = true;
     }
 
-    /// Runs one turn. Returns the number of files and timers that were served. May be called from
-    /// within a handler; the nested turn does not serve the fd or timer of that handler.
+    /// Runs one turn. Returns the number of files and timers that were served. A handler may call
+    /// `process_events` for a nested turn, which does not serve the fd or timer of that handler.
     pub fn process_events(&mut self, s: &mut S, what: Events) -> io::Result<usize> {
         let (files, timers) = (what.contains(Events::FILES), what.contains(Events::TIMERS));
         if !files && !timers {
@@ -288,7 +291,7 @@ impl<S> EventLoop<S> {
     }
 }
 
-/// Methods for files.
+/// Methods for files, which are registered fds.
 impl<S> EventLoop<S> {
     /// Registers an fd, which must be nonblocking and not registered yet. No handler is called
     /// before `set_handler`; readiness until then is remembered. Fails with `QuotaExceeded` when
@@ -300,9 +303,9 @@ impl<S> EventLoop<S> {
         Ok(token)
     }
 
-    /// Removes a file. Must be called before the fd is closed: after a close the number may belong
-    /// to another file; and if a forked child has the same open file, the kernel would continue to
-    /// report it. Returns false for a token that is no longer valid.
+    /// Removes a file. A file must be removed before its fd is closed: after a close the number of
+    /// the fd may belong to another file; and if a forked child has the same open file, the kernel
+    /// would continue to report the file. Returns false for a token that is no longer valid.
     pub fn remove_file(&mut self, t: Token) -> bool {
         let Some(fd) = self.files.remove(t) else {
             return false;
@@ -312,8 +315,8 @@ impl<S> EventLoop<S> {
     }
 
     /// Installs a handler: `proc` is called when the fd is ready in a direction of `mask`, from the
-    /// next turn on if it is ready already. Makes no system call. Like all setters, does nothing
-    /// for a token that is no longer valid.
+    /// next turn on if it is ready already. `set_handler` makes no system call and, like all
+    /// setters, does nothing for a token that is no longer valid.
     pub fn set_handler(&mut self, t: Token, mask: Mask, proc: FileProc<S>) {
         self.files.set_handler(t, mask, proc);
     }
@@ -324,7 +327,7 @@ impl<S> EventLoop<S> {
         self.files.clear_handler(t, mask);
     }
 
-    /// The directions for which a handler is installed.
+    /// The directions (reading, writing) for which the file has a handler.
     pub fn mask(&self, t: Token) -> Mask {
         self.files.mask(t)
     }
@@ -350,7 +353,8 @@ impl<S> EventLoop<S> {
     }
 
     /// Marks a direction as ready although the kernel has not reported it, for bytes that a layer
-    /// in between (TLS) has already read from the socket. The handler is called in the next turn.
+    /// in between (TLS) has already read from the socket. The handler of the marked direction is
+    /// called in the next turn.
     pub fn mark_ready(&mut self, t: Token, mask: Mask) {
         self.files
             .mark_ready(t, mask & (Mask::READABLE | Mask::WRITABLE));
@@ -367,7 +371,7 @@ impl<S> EventLoop<S> {
         self.files.setsize()
     }
 
-    /// Sets the maximum number of registered files. Fails if more are registered now.
+    /// Sets the maximum number of registered files. Fails if more files are registered at present.
     pub fn resize(&mut self, setsize: usize) -> io::Result<()> {
         self.files.resize(setsize)
     }
@@ -375,7 +379,8 @@ impl<S> EventLoop<S> {
 
 /// Methods for timers.
 impl<S> EventLoop<S> {
-    /// Calls `proc` when `after` has passed. With epoll the call is up to 1 ms late, never early.
+    /// Adds a timer: the loop calls `proc` when `after` has passed. With epoll the call is up to 1
+    /// ms late, never early.
     pub fn add_timer(&mut self, after: Duration, data: u64, proc: TimeProc<S>) -> TimerId {
         self.timers.add(after, data, proc)
     }
@@ -392,21 +397,21 @@ impl<S> EventLoop<S> {
     }
 }
 
-/// Methods for hooks and settings.
+/// Methods for the functions called around the poll, for the observer and for settings.
 impl<S> EventLoop<S> {
-    /// Sets the function that is called before the poll.
+    /// Sets the function that the loop calls before each poll.
     pub fn set_before_sleep(&mut self, proc: Option<SleepProc<S>>) {
         self.before_sleep = proc;
     }
 
-    /// Sets the function that is called after the poll.
+    /// Sets the function that the loop calls after each poll.
     pub fn set_after_sleep(&mut self, proc: Option<SleepProc<S>>) {
         self.after_sleep = proc;
     }
 
-    /// Sets the observer. Without an observer a phase costs two predictable branches. An observer
-    /// that is set in the middle of a turn gets the ends of the running phases without their
-    /// beginnings.
+    /// Sets the observer, a function that is called at the beginning and at the end of each phase
+    /// of a turn. Without an observer a phase costs two predictable branches. An observer that is
+    /// set in the middle of a turn gets the ends of the running phases without their beginnings.
     pub fn set_observer(&mut self, observer: Option<Observer<S>>) {
         self.observer = observer;
     }
@@ -423,14 +428,14 @@ impl<S> EventLoop<S> {
         self.waker.clone()
     }
 
-    /// With true, the next poll that could sleep returns at once. `dont_wait` applies to one poll
-    /// only.
+    /// If `dont_wait` is true, the next poll that could sleep returns at once. `dont_wait` applies
+    /// to one poll only.
     pub fn set_dont_wait(&mut self, dont_wait: bool) {
         self.dont_wait = dont_wait;
     }
 
-    /// The number of bytes that a handler should move in one call. A handler that has moved them
-    /// stops and returns `More`.
+    /// The number of bytes that a handler should move in one call. A handler that has moved that
+    /// number of bytes stops and returns `More`.
     pub fn budget(&self) -> usize {
         self.budget
     }
@@ -440,7 +445,7 @@ impl<S> EventLoop<S> {
         self.budget = bytes;
     }
 
-    /// The kernel interface: `epoll` or `kqueue`.
+    /// The name of the kernel interface in use: `epoll` or `kqueue`.
     pub fn backend_name() -> &'static str {
         backend_name()
     }

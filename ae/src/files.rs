@@ -22,10 +22,10 @@
 //! ```
 //!
 //! A new socket is writable at once. The writable bit stays set until a handler writes, which may
-//! be much later. A bit that is set wrongly is harmless: the handler's read returns `WouldBlock`,
-//! the handler returns `Drained`, and the bit is cleared. A bit that is lost would block a
-//! connection for ever. Hence the ready bit is cleared before the handler is called, and a hang-up
-//! causes a second call:
+//! be much later. A ready bit that is set wrongly is harmless: the handler's read returns
+//! `WouldBlock`, the handler returns `Drained`, and the bit is cleared. A ready bit that is lost
+//! would block a connection for ever. Hence the ready bit is cleared before the handler is called,
+//! and a hang-up causes a second call:
 //!
 //! **After a short read a handler may return `Drained`**, which saves a second `read` that would
 //! only return `WouldBlock`. But a peer may send its last bytes and close: the bytes and the close
@@ -99,9 +99,9 @@ impl Mask {
     pub const READABLE: Mask = Mask(1);
     /// The direction of writing.
     pub const WRITABLE: Mask = Mask(2);
-    /// Together with `WRITABLE`: in a turn in which both directions are due, the write handler is
-    /// called first. `BARRIER` is for handlers that must not reply in the turn in which they read,
-    /// because something (an fsync in `before_sleep`) must happen in between.
+    /// A flag together with `WRITABLE`: in a turn in which reading and writing are due, the write
+    /// handler is called first. `BARRIER` is for handlers that must not reply in the turn in which
+    /// they read, because something (an fsync in `before_sleep`) must happen in between.
     pub const BARRIER: Mask = Mask(4);
     /// A flag of the ready bits only: the last edge had a hang-up, and the handler has not been
     /// called twice since.
@@ -109,7 +109,7 @@ impl Mask {
 
     const DIRECTIONS: Mask = Mask(1 | 2);
 
-    /// Whether all directions of `other` are set.
+    /// Whether the set contains all directions of `other`.
     pub const fn contains(self, other: Mask) -> bool {
         self.0 & other.0 == other.0
     }
@@ -124,7 +124,7 @@ impl Mask {
         Mask(raw & 15)
     }
 
-    /// Whether no direction is set.
+    /// Whether the set has no direction and no flag.
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
@@ -181,8 +181,8 @@ pub enum Io {
     /// The handler waits for the next edge: its last system call would have blocked, or moved fewer
     /// bytes than requested.
     Drained,
-    /// The handler stopped early, so that other fds are served. The handler is called again in the
-    /// next turn.
+    /// The handler stopped early, so that other fds are served. A handler that returns `More` is
+    /// called again in the next turn.
     More,
 }
 
@@ -301,7 +301,7 @@ impl<S> Files<S> {
         Ok(())
     }
 
-    /// The token that the next `insert` will occupy.
+    /// The token of the file that the next `insert` adds.
     pub(crate) fn next_token(&self) -> io::Result<Token> {
         if self.len() >= self.setsize {
             return Err(io::Error::new(
@@ -390,7 +390,7 @@ impl<S> Files<S> {
         }
     }
 
-    /// Sets the class of a file. An entry that is queued already is still served in its old class.
+    /// Sets the class of a file. A file that is queued already is still served in its old class.
     pub(crate) fn set_class(&mut self, token: Token, class: Class) {
         if let Some(file) = self.get_mut(token) {
             file.class = class;
@@ -415,8 +415,8 @@ impl<S> Files<S> {
         self.ready[class as usize].end()
     }
 
-    /// Returns the next due file of this turn and its due directions; `None` at the end of the
-    /// turn. The file is marked as busy until `leave`.
+    /// Returns the next due file of this turn and its due directions; `None` if all due files of
+    /// the turn were served. `enter` marks the file as busy until `leave` is called.
     pub(crate) fn enter(&mut self, class: Class, turn_end: u64) -> Option<(Token, Mask)> {
         loop {
             let queue = &mut self.ready[class as usize];
@@ -453,7 +453,7 @@ impl<S> Files<S> {
     }
 
     /// Updates the ready bit with the result of the handler for `direction`. After a hang-up the
-    /// first `Drained` is ignored.
+    /// first `Drained` of the read handler is ignored.
     pub(crate) fn give_back(&mut self, token: Token, direction: Mask, io: Io) {
         let Some(file) = self.get_mut(token) else {
             return;

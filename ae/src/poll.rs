@@ -11,7 +11,7 @@
 //! Edge-triggered means that readiness is reported when it *begins*. The kernel reports once that
 //! bytes have arrived, and again only when more arrive, whether the first bytes have been read or
 //! not. The ready bit in `files.rs` remembers the report. The advantage: interest in reading or
-//! writing is a bit in our own memory, and no system call is made for it between accept and close.
+//! writing is a bit in the loop's memory, and changing it needs no system call.
 //!
 //! **Invariant:** a token from [`Poller::poll`] was registered by [`Poller::register`], but its fd
 //! may have been removed since. Code that uses a token compares its generation with that of the
@@ -37,8 +37,8 @@ const _: () = assert!(
     "a mio token must hold slot and generation"
 );
 
-/// The token of the waker. No file has this token: slots are counted in 32 bits and the last slot
-/// is never used.
+/// The token under which the waker is registered in the poll. No file has this token: slots are
+/// counted in 32 bits and the last slot is never used.
 const WAKER: mio::Token = mio::Token(usize::MAX);
 
 /// The maximum number of events of one poll. Further events stay in the kernel for the next turn,
@@ -85,16 +85,16 @@ impl Poller {
         )
     }
 
-    /// Stops watching an fd. An error means that the fd is closed already; the kernel does not
-    /// watch a closed fd either.
+    /// Lets the kernel stop watching an fd. An error means that the fd is closed already; the
+    /// kernel does not watch a closed fd either.
     pub(crate) fn deregister(&self, fd: RawFd) {
         if self.tap.is_none_or(Tap::has_files) {
             let _ = self.registry().deregister(&mut SourceFd(&fd));
         }
     }
 
-    /// Waits, then passes each change to `ready`. If a signal ends the wait early, the poll returns
-    /// no change and no error.
+    /// Waits for events, then passes the token and the ready directions of each event to `ready`.
+    /// If a signal ends the wait early, the poll returns no change and no error.
     pub(crate) fn poll(
         &mut self,
         timeout: Option<Duration>,

@@ -8,12 +8,12 @@
 //!               +-- proc, data, position ------------------>  an index into the heap
 //! ```
 //!
-//! Each timer knows its position in the heap, so the deletion of a timer is a swap and a sift:
-//! O(log n), with no tombstones and no search. An addition is O(log n), a look at the next timer
-//! O(1), and nothing is allocated once the vectors have grown.
+//! Each timer knows its position in the heap, so the deletion of a timer costs a swap and a sift,
+//! which is O(log n), with no tombstones and no search. An addition is O(log n), a look at the next
+//! timer O(1), and nothing is allocated once the vectors have grown.
 //!
 //! A timer is removed from the heap before its handler runs, and added again if the handler returns
-//! a time. While the handler runs, the timer still exists: it may delete itself, and a nested turn
+//! a time. While its handler runs, a timer still exists: it may delete itself, and a nested turn
 //! does not fire it again.
 //!
 //! **Invariants**
@@ -51,15 +51,15 @@ pub struct TimerId {
 const OUTSIDE: u32 = u32::MAX;
 
 struct Timer<S> {
-    /// The function to be called; `None` in a free slot.
+    /// The function that is called when the timer is due; `None` in a free slot.
     handler: Option<TimeProc<S>>,
     data: u64,
     generation: u32,
     position: u32,
 }
 
-/// An entry of the heap. Entries of the heap are ordered by their fields, from the first field to
-/// the last.
+/// An entry of the heap: a timer's slot and its time. Entries of the heap are ordered by their
+/// fields, from the first field to the last.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Due {
     when: u64,
@@ -160,8 +160,8 @@ impl<S> Timers<S> {
         })
     }
 
-    /// Takes the next due timer of `pass` off the heap. The timer stays out of the heap until
-    /// `again` or `delete`.
+    /// Takes the next due timer of `pass` off the heap. A timer that `take_due` returned stays out
+    /// of the heap until `again` or `delete` is called.
     ///
     /// A timer that was scheduled during the pass is due at `now` or later and has a later sequence
     /// number, so it comes after all timers of the pass: the pass ends at the first such timer.

@@ -3,7 +3,7 @@
 //! A thread that has finished something (an fsync, a name look-up) stores its result where the main
 //! thread finds it, then calls [`Waker::wake`]. The present poll ends, or the next one does not
 //! wait; no handler is called. The program takes the results in `after_sleep` or `before_sleep`.
-//! Several wakes before a poll count as one.
+//! Several calls of `wake` before a poll count as one.
 
 use std::io;
 use std::sync::Arc;

@@ -23,7 +23,8 @@ struct Page {
     text: String,
 }
 
-/// All pages: the entrance, the table of contents, the chapters, the glossary, the lessons.
+/// All pages of the book: the entrance, the table of contents, the chapters, the glossary, the
+/// lessons.
 fn pages() -> Vec<Page> {
     let mut paths: Vec<String> = fs::read_dir(root().join("ae/book"))
         .expect("the folder of the book")
@@ -95,7 +96,7 @@ fn every_path_exists() {
     let mut problems = Vec::new();
     for page in pages() {
         for name in quoted(&page.text).iter().filter(|name| is_path(name)) {
-            // The crate's own page names its files from its folder, as crates do.
+            // The page `ae/README.md` names files relative to `ae`, as the README of a crate does.
             let places = [root().join(name), root().join("ae").join(name)];
             let count = if page.path == "ae/README.md" { 2 } else { 1 };
             if !places[..count].iter().any(|place| place.exists()) {
@@ -106,7 +107,7 @@ fn every_path_exists() {
     report(problems);
 }
 
-/// A chapter ends with "In the server this is": lines of a path and the functions in it.
+/// Each chapter ends with "In the server this is": lines of a path and functions in the file.
 #[test]
 fn every_chapter_ends_in_the_server() {
     let mut problems = Vec::new();
@@ -168,7 +169,7 @@ fn every_command_exists() {
     let examples = read(root().join("ae/Cargo.toml"));
     let mut problems = Vec::new();
     for page in pages() {
-        // In code blocks and between backquotes, a command stands at the beginning.
+        // In code blocks and between backquotes, a shell command stands at the beginning.
         let blocks = page.text.split("\n```").skip(1).step_by(2);
         let lines = blocks.flat_map(str::lines).map(str::to_string);
         for command in lines.chain(quoted(&page.text)) {

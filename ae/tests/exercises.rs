@@ -1,5 +1,5 @@
-//! The exercises of the lessons: each test fails until its lesson is changed as
-//! `lessons/README.md` asks. `make exercise N=5` runs one of them.
+//! The exercises of the lessons: each test fails until its lesson is changed as `lessons/README.md`
+//! asks. `make exercise N=5` runs the test of exercise 5.
 //!
 //! A plain run ignores all exercises, and `every_exercise_is_open` checks that each of them fails:
 //! an exercise that passes by itself teaches nothing.
@@ -90,7 +90,7 @@ fn exercise_04() {
     assert_eq!(lesson.connect().first_line(), "welcome");
 }
 
-/// 64 KB sent at once come back whole: read until the socket is empty.
+/// Lesson 5 echoes all of 64 KB that are sent at once, as it reads until the socket is empty.
 #[test]
 #[ignore = "an exercise"]
 fn exercise_05() {
@@ -150,7 +150,7 @@ fn exercise_09() {
     );
 }
 
-/// `DEL key` removes a key: `:1`, or `:0` if it was not there.
+/// `DEL key` removes a key: the reply is `:1`, or `:0` if the key did not exist.
 #[test]
 #[ignore = "an exercise"]
 fn exercise_10() {
@@ -161,7 +161,7 @@ fn exercise_10() {
     assert_eq!(client.line("DEL k"), ":0");
 }
 
-/// `PENDING`: the number of PRIMES whose results are outstanding.
+/// The command `PENDING` replies with the number of PRIMES whose results are outstanding.
 #[test]
 #[ignore = "an exercise"]
 fn exercise_11() {
@@ -189,7 +189,7 @@ fn exercise_12() {
     assert_eq!(client.line("GET k"), "$-1");
 }
 
-/// PING is answered while SPIN runs; everything else is still refused.
+/// PING is answered while SPIN runs; all other commands are still refused.
 #[test]
 #[ignore = "an exercise"]
 fn exercise_13() {
@@ -202,7 +202,7 @@ fn exercise_13() {
     assert_eq!(reply, "+PONG");
 }
 
-/// `SAVES`: how many snapshots have succeeded.
+/// The command `SAVES` replies with the number of snapshots that have succeeded.
 #[test]
 #[ignore = "an exercise"]
 fn exercise_14() {

@@ -1,4 +1,4 @@
-//! Tests of a turn with fds.
+//! Tests of turns of the event loop that serve fds.
 
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
@@ -44,7 +44,7 @@ impl World {
     }
 }
 
-/// A loop with `n` files without handlers, after their first edge (writable).
+/// Makes a loop with `n` files without handlers, whose first edge (writable) was reported.
 fn setup(n: usize) -> (Loop, World) {
     let mut el = EventLoop::new(64).unwrap();
     let mut w = World::default();

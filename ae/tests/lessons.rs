@@ -128,7 +128,7 @@ fn lesson_5_loses_a_wake_up_and_the_others_do_not() {
     }
 }
 
-/// Sends until the sockets between here and the server are full; returns the number of bytes.
+/// Sends to a lesson's server until the sockets in between are full; returns the number of bytes.
 fn fill(client: &mut Client, bytes: &[u8], max: usize) -> usize {
     client.stream.set_nonblocking(true).expect("a socket");
     let (mut sent, mut refused) = (0, 0);

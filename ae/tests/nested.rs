@@ -1,4 +1,5 @@
-//! A handler that runs a nested turn, as a long-running command does to serve other clients.
+//! Tests of handlers that run a nested turn of the loop, as a long-running command does to serve
+//! other clients.
 
 use std::cell::RefCell;
 use std::io::{Read, Write};

@@ -1,4 +1,5 @@
-//! The loop's inputs pass through a tap, and the same inputs give the same calls.
+//! Tests that the inputs of the loop pass through a tap, and that the same inputs give the same
+//! calls of handlers.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;

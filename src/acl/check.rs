@@ -39,11 +39,11 @@ pub enum Reason {
     Command,
     Key,
     Channel,
-    /// A wrong name or password. ACL LOG records such a failed login; a call is never refused for
-    /// this reason.
+    /// The login failed: a wrong name or password. ACL LOG records such a failed login; a call is
+    /// never refused for this reason.
     Auth,
-    /// A client's certificate names no user. ACL LOG records such a failed login; a call is never
-    /// refused for this reason.
+    /// The login by a TLS certificate failed: the certificate names no user. ACL LOG records such a
+    /// failed login; a call is never refused for this reason.
     Certificate,
 }
 
@@ -53,8 +53,9 @@ pub struct Denied {
     pub reason: Reason,
     /// The index in argv of the argument that was not allowed; 0 if the command itself was not.
     at: usize,
-    /// The full name of the command, the key, the channel, or the database as the call spells it.
-    /// If the client's current database is not allowed, `object` is the full name of the command.
+    /// What the user had no right to: the full name of the command, the key, the channel, or the
+    /// database as the call spells it. If the client's current database is not allowed, `object` is
+    /// the full name of the command.
     pub object: Vec<u8>,
 }
 
@@ -116,7 +117,7 @@ pub struct Call<'a> {
     /// The id of the command's row.
     pub id: u16,
     pub argv: &'a [&'a [u8]],
-    /// The database that the call would run in.
+    /// The index of the database in which the call would run.
     db: u32,
     /// The server's number of databases.
     databases: usize,
@@ -244,8 +245,9 @@ fn rights_needed(flags: KeyFlags) -> u8 {
     needed
 }
 
-/// Whether a channel, or the pattern of a PSUBSCRIBE, is allowed. A pattern must be equal to an
-/// allowed pattern: a pattern that is only matched by an allowed pattern could cover more channels.
+/// Whether `patterns` allow a channel, or the pattern of a PSUBSCRIBE. A pattern must be equal to
+/// an allowed pattern: a pattern that is only matched by an allowed pattern could cover more
+/// channels.
 pub fn allows_channel(patterns: &[Box<[u8]>], channel: &[u8], is_pattern: bool) -> bool {
     patterns.iter().any(|allowed| match is_pattern {
         true => **allowed == *channel,
@@ -312,7 +314,7 @@ pub fn may_read(user: &User, key: &[u8], databases: &[u32]) -> bool {
     })
 }
 
-/// Whether [`may_read`] holds for every key.
+/// Whether a user may read all keys in all databases.
 pub fn may_read_everything(user: &User) -> bool {
     let open = |selector: &Selector| selector.keys.is_none() && selector.databases.is_none();
     user.selectors().iter().any(open)

@@ -7,8 +7,8 @@
 //!
 //! Users are defined either in the ACL file or in redis.conf: with an `aclfile` there must be no
 //! `user` lines in redis.conf. ACL LOAD applies the whole file or nothing of it, and its error
-//! lists all faults of the file. Users that are not in the file are deleted; `default`, if it is
-//! not in the file, gets its initial rights. ACL SAVE writes a temporary file and renames it, so
+//! lists all faults of the file. ACL LOAD deletes users that are not in the file; `default`, if it
+//! is not in the file, gets its initial rights. ACL SAVE writes a temporary file and renames it, so
 //! that a crash leaves either the old file or the new one.
 
 use std::collections::BTreeMap;

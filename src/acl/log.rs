@@ -105,8 +105,8 @@ pub struct Log {
 }
 
 impl Log {
-    /// Adds a refusal. `client` returns the description of the refused client; it is called only if
-    /// `max` is not 0.
+    /// Adds a refused call or login to ACL LOG. `client` returns the description of the refused
+    /// client; it is called only if `max` is not 0.
     pub fn add(&mut self, event: Event, now_ms: i64, max: u64, client: impl FnOnce() -> String) {
         let max = usize::try_from(max).unwrap_or(usize::MAX);
         if max == 0 {

@@ -54,7 +54,7 @@ use user::User;
 /// The user of clients that have not authenticated.
 pub const DEFAULT_NAME: &[u8] = b"default";
 
-/// All users, and ACL LOG.
+/// The state of access control: all users, and ACL LOG.
 pub struct Acl {
     users: Vec<Option<User>>,
     by_name: BTreeMap<Box<[u8]>, u32>,
@@ -199,7 +199,7 @@ pub fn delete(server: &mut Server, current: &mut Client, name: &[u8]) -> bool {
     true
 }
 
-/// Closes the clients for which `wanted` holds. The current client gets its reply first.
+/// Closes the clients for which `wanted` holds. The client whose command runs gets its reply first.
 fn cut_off(server: &mut Server, current: &mut Client, mut wanted: impl FnMut(&mut Client) -> bool) {
     if wanted(current) {
         current.set(flag::CLOSE_AFTER_REPLY);
@@ -319,7 +319,7 @@ fn context_of(c: &Client) -> Context {
     }
 }
 
-/// Counts a refusal and adds it to ACL LOG.
+/// Counts a refused call or login in the statistics and adds it to ACL LOG.
 fn remember(server: &mut Server, c: &Client, argv: &[&[u8]], event: Event) {
     let stats = &mut server.stats;
     *match event.reason {

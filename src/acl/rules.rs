@@ -10,8 +10,8 @@
 //!   `- about the user: `user.rs`; everything else is about a selector: `selector.rs`
 //! ```
 //!
-//! Rules are applied one after the other, from left to right. A selector that a shell or a
-//! configuration line has split into words is joined again ([`merge_selectors`]).
+//! The rules of a user are applied one after the other, from left to right. A selector that a shell
+//! or a configuration line has split into words is joined again ([`merge_selectors`]).
 
 use std::borrow::Cow;
 

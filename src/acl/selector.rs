@@ -11,17 +11,19 @@
 //!   databases  None = all, or their numbers in order
 //! ```
 //!
-//! A call is checked against the bits; ACL LIST shows the rules. A rule about commands changes the
-//! bits of the selector when the rule is applied, so it does not affect commands that are added to
-//! a category later. A rule about commands is also kept as text, in place of earlier rules about
-//! the same command, its subcommands, or the same category; `@all` replaces all rules.
+//! A call of a command is checked against the bits of the selector; ACL LIST shows its rules. A
+//! rule about commands changes the bits of the selector when the rule is applied, so it does not
+//! affect commands that are added to a category later. A rule about commands is also kept as text,
+//! in place of earlier rules about the same command, its subcommands, or the same category; A rule
+//! about `@all` replaces all earlier rules about commands.
 //!
 //! **Invariant:** the rules of a selector, applied to a new selector, give the same bits. Test:
 //! `descriptions_say_the_same`.
 //! **Invariant:** `databases` is sorted without repetition.
 //!
-//! Rejected: finding the shortest rules from the bits (Redis up to 7.0 did). Such a search visits
-//! all categories, and its result differs from the rules that the administrator wrote.
+//! Rejected: finding the shortest rules for the bits of a selector, as Redis up to 7.0 did. Such a
+//! search visits all categories, and its result differs from the rules that the administrator
+//! wrote.
 
 use std::fmt::Write;
 
@@ -35,7 +37,7 @@ pub const READ: u8 = 1 << 0;
 /// The right to change or delete what is stored under a key.
 pub const WRITE: u8 = 1 << 1;
 
-/// A pattern of keys, and the rights to them.
+/// A pattern of keys, and the rights to the keys that match it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyPattern {
     /// The bits [`READ`] and [`WRITE`].
@@ -56,7 +58,8 @@ pub struct Selector {
     pub databases: Option<Vec<u32>>,
 }
 
-/// The rules about commands: `@all` or nothing at first, then the later rules in order.
+/// The rules about commands of a selector: all or no commands at first, then the later rules in
+/// order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct CommandRules {
     all: bool,
@@ -267,7 +270,7 @@ impl Selector {
         Ok(())
     }
 
-    /// The rules about commands: `+@all -flushall`.
+    /// The selector's rules about commands, such as `+@all -flushall`.
     pub fn describe_commands(&self) -> Vec<u8> {
         let mut text = if self.rules.all { b"+@all" } else { b"-@all" }.to_vec();
         for (allowed, name) in &self.rules.list {
@@ -277,7 +280,8 @@ impl Selector {
         text
     }
 
-    /// The rules about keys: `~cache:* %R~stats:*`; `~*` for all keys, empty for none.
+    /// The selector's rules about keys, such as `~cache:* %R~stats:*`; `~*` for all keys, empty for
+    /// none.
     pub fn describe_keys(&self) -> Vec<u8> {
         let Some(keys) = &self.keys else {
             return b"~*".to_vec();
@@ -295,7 +299,8 @@ impl Selector {
         words.collect::<Vec<_>>().join(&b' ')
     }
 
-    /// The rules about channels: `&news &chat:*`; `&*` for all channels, empty for none.
+    /// The selector's rules about channels, such as `&news &chat:*`; `&*` for all channels, empty
+    /// for none.
     pub fn describe_channels(&self) -> Vec<u8> {
         let Some(channels) = &self.channels else {
             return b"&*".to_vec();
@@ -304,7 +309,7 @@ impl Selector {
         words.collect::<Vec<_>>().join(&b' ')
     }
 
-    /// The rules about databases: `db=0,1`, `alldbs`, or `resetdbs` for none.
+    /// The selector's rule about databases: `db=0,1`, `alldbs`, or `resetdbs` for none.
     pub fn describe_databases(&self) -> String {
         let Some(databases) = &self.databases else {
             return "alldbs".into();
@@ -341,7 +346,8 @@ impl Selector {
     }
 }
 
-/// The command of `+command|word`, where `word` is not a subcommand.
+/// The id of the command in a rule `+command|word`, where `word` is a first argument and not a
+/// subcommand.
 fn command_of_first_arg(table: &CommandTable, name: &[u8]) -> Result<u16, RuleError> {
     let bar = name
         .iter()
@@ -362,8 +368,8 @@ fn command_of_first_arg(table: &CommandTable, name: &[u8]) -> Result<u16, RuleEr
     }
 }
 
-/// Parses the list of databases in a rule such as `db=0,1,5`. The databases need not exist:
-/// `databases` may be larger at the next start.
+/// Parses the list of databases in a rule such as `db=0,1,5`. The databases of the rule need not
+/// exist, as the setting `databases` may be larger at the next start.
 fn parse_databases(list: &[u8]) -> Result<Vec<u32>, RuleError> {
     let mut databases = list
         .split(|&b| b == b',')

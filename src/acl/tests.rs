@@ -30,7 +30,7 @@ fn lookup(server: &Server, argv: &[&[u8]]) -> u16 {
     subcommand.unwrap_or(id)
 }
 
-/// The error of ACL DRYRUN, or `allowed`.
+/// The error text of ACL DRYRUN for a call by a user with `rules`, or `allowed`.
 fn dry_run(rules: &str, call: &str) -> String {
     let server = server();
     let user = user(&server, rules).unwrap();
@@ -477,7 +477,7 @@ fn passwords() {
     );
 }
 
-/// A server with clients that are logged in as these users.
+/// Makes a server with clients that are logged in as the users `names`.
 fn server_with(names: &[&str]) -> (Server, Vec<ClientRef>) {
     let mut server = server();
     let mut nobody = Client::detached(0, 0);

@@ -17,7 +17,8 @@ impl Contents {
     }
 }
 
-/// A replica's announcements (`REPLCONF option value ...`), kept with its client.
+/// A replica's announcements (`REPLCONF option value ...`), which are kept with the replica's
+/// client.
 #[derive(Clone, Default, Debug)]
 pub struct Announced {
     /// `listening-port`: the port on which the replica accepts clients; 0 if it was not announced.

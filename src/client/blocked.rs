@@ -7,27 +7,28 @@ use crate::ds::thin_buffer::{heap_bytes, size_class, vec_bytes};
 /// What a blocked client waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BlockKind {
-    /// An element of a list: BLPOP, BRPOP, BLMOVE, BLMPOP.
+    /// The client waits for an element of a list: BLPOP, BRPOP, BLMOVE, BLMPOP.
     List,
     Zset,
     Stream,
-    /// The end of CLIENT PAUSE or of a failover.
+    /// The client waits for the end of a pause, by CLIENT PAUSE or a failover.
     Postpone,
-    /// WAIT.
+    /// The client waits in WAIT for acknowledgements of replicas.
     Wait,
     WaitAof,
-    /// CLUSTER SETSLOT, until `replicas` replicas have acknowledged the change of the slot.
+    /// The client waits in CLUSTER SETSLOT, until `replicas` replicas have acknowledged the change
+    /// of the slot.
     SetSlot {
         replicas: usize,
     },
-    /// FLUSHALL SYNC, until the background thread has freed the keys, which is its job number
-    /// `job`.
+    /// The client waits in FLUSHALL SYNC, until the background thread has freed the keys, which is
+    /// its job number `job`.
     Freed {
         job: u64,
     },
-    /// MIGRATE, while the keys are sent to another server.
+    /// The client waits in MIGRATE, while the keys are sent to another server.
     Migrate,
-    /// SHUTDOWN, while it waits for replicas.
+    /// The client waits in SHUTDOWN, while the server waits for replicas.
     Shutdown,
 }
 

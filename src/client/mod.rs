@@ -23,11 +23,12 @@ use crate::ds::thin_buffer::{heap_bytes, size_class, vec_bytes};
 
 /// The state of a client, as bits of [`Client::flags`].
 pub mod flag {
-    /// The client is in the list of clients with something to write.
+    /// The client is in the list of clients with unsent replies.
     pub const PENDING_WRITE: u64 = 1 << 0;
     /// The client is closed when its reply has been sent; no further request of it is read.
     pub const CLOSE_AFTER_REPLY: u64 = 1 << 1;
-    /// The client is closed at the end of this turn, even if replies are unsent.
+    /// The client is closed at the end of the present turn of the event loop, even if replies are
+    /// unsent.
     pub const CLOSE_ASAP: u64 = 1 << 2;
     /// The client is between MULTI and EXEC: commands are queued.
     pub const MULTI: u64 = 1 << 3;
@@ -57,7 +58,7 @@ pub mod flag {
     pub const NO_TOUCH: u64 = 1 << 15;
     /// The client without a socket that runs the commands of a script.
     pub const SCRIPT: u64 = 1 << 16;
-    /// The client has subscriptions (RESP2 allows few commands then).
+    /// The client has subscriptions (a RESP2 client may then send few commands).
     pub const PUBSUB: u64 = 1 << 17;
     /// The client is connected through the unix socket.
     pub const UNIX_SOCKET: u64 = 1 << 18;
@@ -70,15 +71,17 @@ pub mod flag {
     pub const TRACKING_BROKEN_REDIR: u64 = 1 << 21;
     /// CLIENT TRACKING with BCAST: the client gets invalidations of all keys with certain prefixes.
     pub const TRACKING_BCAST: u64 = 1 << 22;
-    /// CLIENT TRACKING with OPTIN: keys are remembered only after CLIENT CACHING YES.
+    /// CLIENT TRACKING with OPTIN: the keys of a command are remembered only after CLIENT CACHING
+    /// YES.
     pub const TRACKING_OPTIN: u64 = 1 << 23;
-    /// CLIENT TRACKING with OPTOUT: keys are remembered, except after CLIENT CACHING NO.
+    /// CLIENT TRACKING with OPTOUT: the keys of a command are remembered, except after CLIENT
+    /// CACHING NO.
     pub const TRACKING_OPTOUT: u64 = 1 << 24;
     /// CLIENT CACHING YES (OPTIN) or NO (OPTOUT) applies to the next command.
     pub const TRACKING_CACHING: u64 = 1 << 25;
     /// CLIENT TRACKING with NOLOOP: the client gets no invalidations for its own changes.
     pub const TRACKING_NOLOOP: u64 = 1 << 26;
-    /// The command must be run by `process_command` again when the client is unblocked.
+    /// The client's command must be run by `process_command` again when the client is unblocked.
     pub const REEXECUTE: u64 = 1 << 27;
     /// The client has called READONLY: a replica of a cluster answers its reads.
     pub const READONLY: u64 = 1 << 28;
@@ -96,7 +99,8 @@ pub mod flag {
     pub const IMPORT_SOURCE: u64 = 1 << 34;
     /// CLIENT CAPA redirect was called: the client understands the error REDIRECT.
     pub const CAPA_REDIRECT: u64 = 1 << 36;
-    /// The loop calls the write handler when the socket takes bytes again.
+    /// The client's socket is full; the loop calls the write handler when the socket takes bytes
+    /// again.
     pub const WAITS_TO_WRITE: u64 = 1 << 37;
     /// The client has authenticated at some time, even if it is not authenticated any more: the
     /// small output limit for unauthenticated clients does not apply.
@@ -109,15 +113,16 @@ pub mod flag {
     pub const INTERNAL: u64 = 1 << 41;
     /// The primary's stream is received but not applied, as clients are paused.
     pub const HELD: u64 = 1 << 42;
-    /// The connection over which this node gives slots away.
+    /// The client is a connection over which this node, the source of a CLUSTER MIGRATESLOTS, gives
+    /// slots away.
     pub const SLOT_EXPORT: u64 = 1 << 43;
-    /// The connection over which slots of another node arrive.
+    /// The client is a connection over which slots of another node arrive by CLUSTER MIGRATESLOTS.
     pub const SLOT_IMPORT: u64 = 1 << 44;
-    /// A connection that moves slots.
+    /// The flags of connections that move slots to or from this node.
     pub const SLOT_LINK: u64 = SLOT_EXPORT | SLOT_IMPORT;
 }
 
-/// [`Client::hash_slot`] of a command without keys.
+/// The value of [`Client::hash_slot`] for a command without keys.
 pub const NO_SLOT: u16 = u16::MAX;
 
 /// The ACL user as which a client acts.
@@ -175,7 +180,7 @@ impl OwnedArgv {
 pub struct Client {
     /// The number that CLIENT ID returns: ascending and never used again.
     pub id: u64,
-    /// The client's index in `Clients`; `u32::MAX` for a client without a socket.
+    /// The client's index in the table of clients; `u32::MAX` for a client without a socket.
     pub slot: u32,
     /// The client's state, as bits of [`flag`].
     pub flags: u64,
@@ -218,8 +223,8 @@ pub struct Client {
     pub soft_limit_since_ms: i64,
     /// The AOF offset after this client's last write and, under `appendfsync always`, after the
     /// last write that the client has seen. The client's replies wait until the AOF is safe up to
-    /// this offset (`gate::safe_offset`); WAITAOF waits until the AOF is on the disk up to this
-    /// offset.
+    /// `aof_offset` (`gate::safe_offset`); WAITAOF waits until the AOF is on the disk up to
+    /// `aof_offset`.
     pub aof_offset: u64,
     /// The offset of the replication stream after the client's last write, which WAIT compares.
     pub repl_offset: u64,
@@ -240,7 +245,7 @@ pub struct Client {
     pub counted: Counted,
 }
 
-/// A client's share in the sums of `ClientMemory`.
+/// The memory of a client as it was last counted in the sums of `ClientMemory`.
 #[derive(Clone, Copy, Default)]
 pub struct Counted {
     /// The client's memory in bytes when it was last counted.
@@ -254,7 +259,7 @@ pub struct Counted {
 /// and shrinks when the replies have been smaller for a while.
 #[derive(Clone, Copy)]
 pub struct ReplyClass {
-    /// The capacity of the buffer in bytes, as INFO and CLIENT LIST show it.
+    /// The capacity of the client's reply buffer in bytes, as INFO and CLIENT LIST show it.
     pub size: u32,
     /// The largest reply since the last reset of the peak, in bytes.
     pub peak: u32,
@@ -435,7 +440,7 @@ const RC_COUNTS: usize = 2 * size_of::<usize>();
 /// has not been given to another client.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub struct ClientRef {
-    /// The index in the table of clients.
+    /// The client's index in the table of clients.
     pub slot: u32,
     /// The id of the client, which no other client ever gets.
     pub id: u64,

@@ -1,17 +1,17 @@
 //! The reply buffer: the bytes to be sent to a client, in its protocol version.
 //!
-//! Commands write their reply straight into `buf`. A string of 16 KB or more is not copied: `buf`
-//! becomes an entry of the list `nodes`, and the value follows as an entry by reference, so a reply
-//! is
+//! Commands write their reply straight into the client's buffer `buf`. A string of 16 KB or more is
+//! not copied: `buf` becomes an entry of the list `nodes`, and the value follows as an entry by
+//! reference, so a reply is
 //!
 //! ```text
 //!   nodes:  [ bytes ][ shared value ][ bytes ] ...   then   buf: the tail that commands append to
 //!             ^ sent: how much of the first piece the socket has taken
 //! ```
 //!
-//! **Invariant:** `bytes()` is the number of bytes still to be sent; `sent` is below the length of
-//! the first piece. Commands name the type of a reply (`null`, `map`, `double`), and this file
-//! encodes it for RESP2 or RESP3.
+//! **Invariant:** `bytes()` is the number of unsent bytes, and `sent` is below the length of the
+//! first node, or of `buf` without nodes. Commands name the type of a reply (`null`, `map`,
+//! `double`), and the reply buffer encodes it for RESP2 or RESP3.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -29,7 +29,7 @@ pub const ZERO_COPY_MIN: usize = 16 * 1024;
 const SEAL_MIN: usize = 64 * 1024;
 /// The length in bytes at which the buffer `buf` becomes a node when the socket is full.
 const SEAL_UNSENT_MIN: usize = 16 * 1024;
-/// The capacity of the list of nodes that is kept when all nodes have been sent.
+/// The capacity, in nodes, of a reply's list of nodes that is kept when all nodes have been sent.
 const KEEP_NODES: usize = 64;
 /// The largest capacity in bytes of an empty reply buffer that is kept.
 const KEEP_MAX: usize = 16 * 1024;
@@ -45,10 +45,11 @@ pub fn set_traced(on: bool) {
     TRACED.store(on, Ordering::Relaxed);
 }
 
-/// The size of the buffer that each client has in Redis; replies that fit it count for no limit.
+/// The size of the buffer that each client has in Redis; replies that fit into it count for no
+/// limit.
 const FIXED: usize = 16 * 1024;
-/// The size of Redis's chunks for the rest of a reply: 16 KB and a header, rounded up to jemalloc's
-/// next size class.
+/// The size of the chunks in which Redis allocates the reply bytes beyond the fixed buffer: 16 KB
+/// and a header, rounded up to jemalloc's next size class.
 const CHUNK: usize = 20 * 1024;
 const CHUNK_MEMORY: usize = CHUNK + 24;
 
@@ -193,13 +194,13 @@ impl ReplyBuf {
         }
     }
 
-    /// `+OK`
+    /// The status reply `+OK`.
     #[inline]
     pub fn ok(&mut self) {
         self.raw(b"+OK\r\n");
     }
 
-    /// `+text`, a status of fixed text.
+    /// A status reply, `+text`.
     pub fn status(&mut self, text: &str) {
         self.line(b'+', text.as_bytes());
     }
@@ -273,7 +274,7 @@ impl ReplyBuf {
         self.nodes.push_back(Node::Shared(message.clone()));
     }
 
-    /// Null: `$-1`, in RESP3 `_`.
+    /// A null reply: `$-1`, in RESP3 `_`.
     #[inline]
     pub fn null(&mut self) {
         self.raw(if self.resp3 { b"_\r\n" } else { b"$-1\r\n" });
@@ -406,17 +407,17 @@ impl ReplyBuf {
         }
     }
 
-    /// Ends an array of `len` elements.
+    /// Ends a deferred aggregate as an array of `len` elements.
     pub fn end_array(&mut self, at: Deferred, len: usize) {
         self.end_deferred(at, b'*', len);
     }
 
-    /// Ends a set of `len` elements.
+    /// Ends a deferred aggregate as a set of `len` elements.
     pub fn end_set(&mut self, at: Deferred, len: usize) {
         self.end_deferred(at, if self.resp3 { b'~' } else { b'*' }, len);
     }
 
-    /// Ends a map of `len` pairs.
+    /// Ends a deferred aggregate as a map of `len` pairs.
     pub fn end_map(&mut self, at: Deferred, len: usize) {
         let (kind, n) = if self.resp3 {
             (b'%', len)
@@ -557,7 +558,7 @@ impl ReplyBuf {
         n
     }
 
-    /// Removes `n` bytes that the socket has accepted.
+    /// Removes the first `n` unsent bytes, which the socket has accepted.
     pub fn advance(&mut self, n: usize) {
         self.sent += n;
         while let Some(first) = self.nodes.front() {

@@ -62,7 +62,7 @@ impl Clients {
         self.slots.get_mut(slot as usize)?.take()
     }
 
-    /// Moves the client out of its slot, if `r` still refers to it.
+    /// Moves the client that `r` names out of its slot; `None` if it was closed.
     pub fn take_ref(&mut self, r: ClientRef) -> Option<Box<Client>> {
         self.resolve(r)?;
         self.take(r.slot)
@@ -144,10 +144,10 @@ impl Clients {
 /// The network's part of the server's state: listeners, clients and shared buffers.
 pub struct Net {
     pub clients: Clients,
-    /// Listeners of all kinds. Replaced listeners stay in this list until the loop has stopped
-    /// watching them.
+    /// The listening sockets: TCP, TLS, unix sockets, cluster bus and others. Replaced listeners
+    /// stay in the list until the loop has stopped watching them.
     pub listeners: Vec<Listener>,
-    /// Clients with something to write, each flagged PENDING_WRITE.
+    /// The slots of the clients with unsent replies, which have the flag PENDING_WRITE.
     pub pending_write: Vec<u32>,
     /// Clients that are not read, because too many of their writes wait for the AOF's disk.
     pub unread: Vec<u32>,
@@ -158,7 +158,7 @@ pub struct Net {
     pub later: Vec<(ClientRef, Arc<Vec<u8>>)>,
     /// Clients that run MONITOR.
     pub monitors: Vec<ClientRef>,
-    /// The buffer for reads from all sockets.
+    /// The buffer into which all sockets of clients are read.
     pub read_buffer: Vec<u8>,
     pub parsed: ParseTable,
     /// The heap bytes of `parsed`, which is moved out while commands run.
@@ -179,7 +179,7 @@ pub struct Net {
     pub cron_cursor: u64,
     /// Limits the warnings about HTTP requests, see `execute::cross_protocol`.
     pub http_warning: RateLimit,
-    /// The memory of all clients, see `clients::memory`.
+    /// Sums of the memory of all clients, see `clients::memory`.
     pub memory: ClientMemory,
 }
 
@@ -188,9 +188,10 @@ pub struct Net {
 pub struct ClientMemory {
     /// The bytes of the clients of each class: normal, replica, pubsub.
     pub by_class: [usize; 3],
-    /// Bytes of the clients that may be evicted.
+    /// The bytes of the clients that may be closed to free memory (`maxmemory-clients`).
     pub evictable: usize,
-    /// Whether `maxmemory-clients` is set: every client is counted after each of its turns.
+    /// Whether `maxmemory-clients` is set: then a client's memory is counted after each time that
+    /// it was served.
     pub limited: bool,
 }
 
@@ -243,7 +244,7 @@ impl Net {
         path.collect()
     }
 
-    /// Adds the client to the clients with something to write; `before_sleep` sends their replies.
+    /// Adds a client to the list of clients with unsent replies, which `before_sleep` sends.
     #[inline]
     pub fn mark_pending(pending: &mut Vec<u32>, client: &mut Client) {
         if !client.has(flag::PENDING_WRITE) && client.conn.is_some() {
@@ -273,8 +274,8 @@ impl Default for Net {
 /// Called when a client's command is over: sends, after the reply, the messages that other code
 /// queued for the client while its command ran.
 ///
-/// A client that closes after its reply gets nothing more, and a primary that subscribes in its
-/// stream gets nothing at all, as a primary expects acknowledgements only.
+/// A client that is closed after its reply gets no messages, and neither does a primary that
+/// subscribes in its stream, as a primary expects acknowledgements only.
 ///
 /// A push of RESP3 and an array of RESP2 differ in their first byte only, so one encoding serves
 /// both protocols.

@@ -40,7 +40,7 @@ pub struct MultiFigures {
 pub struct Queued {
     /// The id of the command's row.
     pub id: u16,
-    /// The end of the command's arguments in the list of all arguments.
+    /// The end of the command's arguments in the list of the arguments of all queued commands.
     pub args_end: usize,
 }
 

@@ -64,7 +64,7 @@ fn text<T: AsRef<[u8]>>(bytes: &Option<T>) -> String {
     })
 }
 
-/// `id=3 addr=127.0.0.1:54422 laddr=127.0.0.1:6379 fd=8 name= age=0 ...`
+/// A client as a line of CLIENT LIST: `id=3 addr=127.0.0.1:54422 laddr=127.0.0.1:6379 fd=8 ...`
 pub fn describe(server: &Server, c: &Client) -> String {
     describe_with(server, c, c.argv_bytes())
 }
@@ -88,7 +88,7 @@ fn describe_with(server: &Server, c: &Client, argv_bytes: usize) -> String {
     let cmd = c
         .shown_cmd
         .map_or("NULL", |id| &server.commands.entry(id).fullname);
-    // The bytes of the replication stream that have not been sent to the replica.
+    // For a replica, the number of bytes of the replication stream that have not been sent to it.
     let lag = server.replication.lag(c.reference()) as usize;
     let redirect = server.tracking.redirect_of(c.id);
     let redirect = redirect.map_or(-1, |id| id as i64);

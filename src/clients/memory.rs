@@ -1,14 +1,15 @@
 //! `maxmemory-clients`: when the buffers of all clients together are too large, the largest clients
 //! are closed.
 //!
-//! The memory of a client is counted after each of its turns, and after each message to it; the
-//! sums over all clients are updated by the difference, so that checking the limit costs one
+//! The memory of a client is counted each time after it was served, and after each message to it;
+//! the sums over all clients are updated by the difference, so that checking the limit costs one
 //! comparison. Only when `maxmemory-clients` is exceeded, a heap of all clients is built, and the
 //! largest clients are closed until the sum is below the limit.
 //!
-//! **Invariant:** `Net::memory` is the sum of all clients' `counted`
-//! (`the_sums_follow_each_client`). Rejected: lists of clients by size that are always up to date.
-//! Such lists avoid the search but cost time in every turn of every client, and evictions are rare.
+//! **Invariant:** `Net::memory` has the sums of the fields `counted` of all clients. Test:
+//! `the_sums_follow_each_client`. Rejected: lists of clients by size that are always up to date.
+//! Such lists avoid the search for large clients but cost time whenever a client is served, and
+//! evictions are rare.
 
 use crate::client::{Client, Counted, flag};
 use crate::state::Server;
@@ -35,7 +36,7 @@ pub fn update_memory(server: &mut Server, c: &mut Client) {
     replace(server, c, new);
 }
 
-/// Updates the counted memory of a client at the end of its turn, if `maxmemory-clients` is set.
+/// Counts the memory of a client after it was served, if `maxmemory-clients` is set.
 #[inline]
 pub fn note_turn(server: &mut Server, c: &mut Client) {
     if server.net.memory.limited {

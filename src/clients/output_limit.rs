@@ -3,7 +3,7 @@
 //!
 //! A client above the hard limit is closed at once, a client above the soft limit after some
 //! seconds. A client that has never authenticated has a small fixed limit. For a replica, the part
-//! of the replication stream that has not been sent to it counts too.
+//! of the replication stream that has not been sent to the replica counts, too.
 
 use crate::client::table::Net;
 use crate::client::{Client, REPLY_CLASS_MAX, flag};
@@ -11,8 +11,8 @@ use crate::clients::describe;
 use crate::config::ClientClass;
 use crate::state::Server;
 
-/// The bytes of unread replies, beyond its first buffer, that a client may have before it has
-/// authenticated.
+/// The most bytes of unread replies, beyond the 16 KB of the first buffer, of a client that has
+/// never authenticated.
 const STRANGER_MAX: u64 = 1024;
 
 /// The hard limit of a replica's output in bytes; 0 for no limit.

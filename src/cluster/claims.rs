@@ -1,9 +1,9 @@
-//! Claims of slots, and config epochs.
+//! Claims of slots: how nodes agree, by config epochs, on the owner of each slot.
 //!
-//! The head of each PING has the slots of a primary and its config epoch. A claim with a higher
-//! epoch than that of the slot's owner takes the slot; a claim with a lower epoch is answered with
-//! an UPDATE that has the owner's claim. So the views of all nodes become equal to the claim with
-//! the highest epoch, in whatever order packets arrive.
+//! The head of each PING has the slots of the sending primary (or of the replica's primary) and its
+//! config epoch. A claim with a higher epoch than that of the slot's owner takes the slot; a claim
+//! with a lower epoch is answered with an UPDATE that has the owner's claim. So the views of all
+//! nodes become equal to the claim with the highest epoch, in whatever order packets arrive.
 //!
 //! Two primaries with the same config epoch could both keep a slot, so the primary with the smaller
 //! name takes a new epoch. A primary may take a new config epoch without votes: an epoch that is
@@ -70,8 +70,8 @@ impl Cluster {
 
     pub(super) fn send_update(&mut self, to: NodeIndex, owner: NodeIndex, out: &mut Vec<Action>) {
         let node = &self.nodes[owner];
-        // This node's own new claim may still wait for the disk, so send the epoch that was
-        // announced last.
+        // This node's own new claim may still wait for the disk, so the UPDATE has the epoch that
+        // was announced last.
         let config_epoch = match owner == self.my_primary() {
             true => self.announced.config_epoch,
             false => node.config_epoch,
@@ -137,7 +137,8 @@ impl Cluster {
             if owner == Some(self.me) {
                 lost.push(slot);
             }
-            // After a failover within the shard, a move of the slot goes on with the new primary.
+            // After a failover within a shard, the move of a slot goes on with the shard's new
+            // primary.
             let stays_in_shard = owner.is_some_and(|owner| self.share_shard(owner, claimant));
             match stays_in_shard {
                 true => heir_of = owner,
@@ -225,7 +226,7 @@ impl Cluster {
     }
 
     /// Sets this node's config epoch to a new one, unless it is the highest already. Returns
-    /// whether the epoch changed.
+    /// whether the config epoch changed.
     pub(super) fn bump_epoch(&mut self) -> bool {
         let own = self.nodes[self.me].config_epoch;
         if own != 0 && own == self.highest_epoch() {

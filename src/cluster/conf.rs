@@ -33,7 +33,7 @@ impl Cluster {
 
     /// The lines of nodes.conf and CLUSTER NODES for all nodes, also for those in handshake.
     pub fn lines(&self, now: Now) -> Vec<NodeLine> {
-        // Collect the slots of all nodes in one walk.
+        // The slots of all nodes are collected in one walk over the table of slots.
         let mut slots = std::collections::HashMap::<NodeIndex, Vec<(u16, u16)>>::new();
         for (owner, range) in self.slots.ranges() {
             slots.entry(owner).or_default().push(range);
@@ -54,7 +54,7 @@ impl Cluster {
             ms => now.wall_ms.saturating_sub(now.ms.saturating_sub(ms)),
         };
         let is_me = index == self.me;
-        // The line of a replica has the config epoch of its primary.
+        // In nodes.conf, the line of a replica has the config epoch of its primary.
         let epoch_of = node.replica_of.unwrap_or(index);
         NodeLine {
             name: node.name,

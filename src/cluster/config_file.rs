@@ -10,7 +10,8 @@
 //!
 //! Keys of the fields behind the host name: `shard-id nodename tcp-port tls-port`, and in Valkey 9
 //! `availability-zone` and `client-ipv4 client-ipv6 client-tcp-port client-tls-port`. Redis 7.0
-//! writes no keys. Fields with keys that aeris does not know are kept and written again.
+//! writes no `key=value` fields. Fields with keys that aeris does not know are kept and written
+//! again.
 //!
 //! nodes.conf is replaced by a rename, so an incomplete file is a fault of the disk or of an
 //! editor. The line `vars` is the last line of nodes.conf and ends with a newline. A file without
@@ -38,7 +39,7 @@ pub struct OpenSlot {
     pub slot: u16,
     /// Whether the slot moves to this node; otherwise the slot moves from this node.
     pub importing: bool,
-    /// The other node of the move.
+    /// The other node of the slot's move: the source or the target.
     pub node: Name,
 }
 
@@ -51,7 +52,7 @@ pub struct NodeLine {
     pub bus_port: u16,
     /// The host name of the node; `None` if the field is not there or empty.
     pub host_name: Option<Box<[u8]>>,
-    /// The `key=value` fields behind the host name, in order.
+    /// The `key=value` fields of the node's line, behind the host name, in order.
     pub fields: Vec<(Box<str>, Box<str>)>,
     /// The flags of the node, as bits of [`flag`].
     pub flags: u16,

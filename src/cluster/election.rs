@@ -29,9 +29,9 @@
 //!   two node timeouts, so that the winner can announce itself; but the voter may vote for the same
 //!   replica again.
 //!
-//! **Invariant:** a vote, and the epoch of a request, are on the disk before they are sent
-//! ([`Held`]). A vote carries the epoch of its election in the head, not the epoch known when it is
-//! sent, and counts only if that epoch is the epoch of the candidate's request.
+//! **Invariant:** a vote is on the disk before it is sent, and so is the epoch of a request for
+//! votes ([`Held`]). A vote carries the epoch of its election in the head, not the epoch known when
+//! it is sent, and counts only if that epoch is the epoch of the candidate's request.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -53,8 +53,8 @@ enum Phase {
     Asking {
         epoch: u64,
         since: u64,
-        /// The time at which the request for votes is repeated; `None` until the new epoch is on
-        /// the disk and the request was sent.
+        /// The time at which the request for votes is repeated; `None` until the epoch of the
+        /// election is on the disk and the request was sent.
         repeat_at: Option<u64>,
         votes: BTreeSet<NodeIndex>,
     },

@@ -12,8 +12,8 @@ pub struct Now {
     /// Milliseconds of a clock that never goes back; not 0. All decisions of the cluster use this
     /// clock.
     pub ms: u64,
-    /// Unix time in milliseconds, which may jump. In the cluster, only gossip and nodes.conf use
-    /// the Unix time.
+    /// The Unix time in milliseconds, which may jump. In the cluster, only gossip and nodes.conf
+    /// use the Unix time.
     pub wall_ms: u64,
 }
 
@@ -90,7 +90,7 @@ pub enum Action {
         address: Address,
         keeps_data: bool,
     },
-    /// Stop replicating and keep the data, since this node is a primary now.
+    /// Stop replicating and keep the data, since this node has become a primary.
     Promote,
     /// Remove all data, since this node was a replica and was reset (CLUSTER RESET).
     Flush,
@@ -101,8 +101,8 @@ pub enum Action {
     Resume,
     /// Delete the keys of slots that have another owner now.
     DeleteKeys(Vec<u16>),
-    /// The owners of slots, roles or addresses changed: cached replies are stale, and blocked
-    /// clients must be redirected.
+    /// Drop cached replies and check blocked clients again, since owners of slots, roles or
+    /// addresses changed.
     TopologyChanged,
     /// Note whether the cluster is up or down in the view of this node.
     State { up: bool },
@@ -117,7 +117,8 @@ pub enum Action {
 pub enum Wire {
     /// Connect to the bus port of a node; the result is [`Event::Connected`] or [`Event::Closed`].
     Connect { link: LinkId, ip: Ip, port: u16 },
-    /// Send a packet. A message that is sent to many nodes is shared, so that it is encoded once.
+    /// Send a packet on a connection of the bus. A message that is sent to many nodes is shared, so
+    /// that it is encoded once.
     Send { link: LinkId, message: Rc<Message> },
     /// Close a connection of the bus; no event reports the end of this connection.
     Close(LinkId),

@@ -9,8 +9,8 @@
 //!        └── a pong of a replica, of a primary without slots, or of any after 2 timeouts ┘
 //! ```
 //!
-//! PFAIL is this node's opinion; FAIL is the opinion of the cluster, and starts elections. Voters
-//! are primaries with slots.
+//! PFAIL is the opinion of one node; FAIL is the opinion of the cluster, and starts elections.
+//! Voters are primaries with slots.
 //!
 //! **Reports.** A voter that marks a node PFAIL reports this to the node's replicas at once, in a
 //! packet that says nothing else. All other nodes learn of the PFAIL from the voter's next ping. So
@@ -181,8 +181,8 @@ impl Cluster {
             self.todo.health = true;
         }
         let node = &mut self.nodes[index];
-        // A failed primary with slots stays failed for two timeouts, since its replica may be about
-        // to be elected.
+        // A failed primary with slots stays failed for two timeouts, since a replica of it may be
+        // about to be elected.
         let waits = node.is_voter() && now.ms.saturating_sub(node.failed_at) <= timeout * 2;
         if !node.has(flag::FAIL) || waits {
             return;
@@ -263,7 +263,7 @@ impl Cluster {
         }
     }
 
-    /// The number of voters that report the node at `index` as failing.
+    /// The number of primaries whose reports that the node at `index` fails have not expired.
     pub fn count_failure_reports(&mut self, now: Now, index: NodeIndex) -> usize {
         let max_age = self.settings.node_timeout_ms * 2;
         self.nodes[index].reports.count(now.ms, max_age)

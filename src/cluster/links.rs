@@ -1,9 +1,10 @@
-//! The links of the bus, and the packets that this node sends over them.
+//! The links of the cluster bus, and the packets that this node sends over them.
 //!
-//! Each pair of nodes has two links: each side opens one. A node sends all packets except answers
-//! on the link that it opened itself: PING, MEET, FAIL and so on. The PONG to a PING comes back on
-//! the link of the PING. So on a link that a peer opened, a node reads packets and sends only
-//! answers. The peer of an accepted link is known when the link's first packet has a known sender.
+//! Each pair of nodes has two links, of which each node opens one. A node sends all packets except
+//! answers on the link that it opened itself: PING, MEET, FAIL and so on. The PONG to a PING comes
+//! back on the link of the PING. So on a link that a peer opened, a node reads packets and sends
+//! only answers. The peer of an accepted link is known when the link's first packet has a known
+//! sender.
 
 use std::rc::Rc;
 
@@ -12,7 +13,7 @@ use super::machine::Cluster;
 use super::nodes::NodeIndex;
 use super::packet::{Body, Extension, Gossip, Header, Message, PingKind, flag, message_flag};
 
-/// A connection of the bus.
+/// A link: a connection of the cluster bus to another node.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Link {
     /// The node at the other end of the link, if it is known.
@@ -243,7 +244,7 @@ impl Cluster {
         }
     }
 
-    /// Sends the state of this node to all nodes in a PONG. All nodes get the same message: with a
+    /// Sends the state of this node to all nodes in a PONG. All nodes get the same PONG: with a
     /// message for each node, the replicas of 250 failed primaries among 1,000 nodes would hold 7
     /// GB at once.
     pub(super) fn broadcast_pong(&mut self, now: Now, out: &mut Vec<Action>) {

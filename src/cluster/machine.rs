@@ -104,8 +104,8 @@ pub struct Cluster {
     pub(super) reconnect: bool,
 }
 
-/// The time after a start in which a primary takes no writes, so that it can receive the claim of a
-/// successor first.
+/// The time after a start in which a primary takes no writes, so that it can first receive the
+/// claim of a replica that replaced it meanwhile.
 const WRITABLE_DELAY_MS: u64 = 2000;
 
 impl Cluster {
@@ -166,7 +166,7 @@ impl Cluster {
         cluster
     }
 
-    /// Replaces the settings, for CONFIG SET.
+    /// Replaces the settings of the state machine, for CONFIG SET.
     pub fn configure(&mut self, settings: Settings) {
         self.settings = settings;
         self.apply_settings();
@@ -319,7 +319,8 @@ impl Cluster {
         };
     }
 
-    /// The primary of this node's shard: this node, or the primary that it replicates.
+    /// The primary of this node's shard: this node itself, or the primary that this node
+    /// replicates.
     pub(super) fn my_primary(&self) -> NodeIndex {
         self.nodes[self.me].replica_of.unwrap_or(self.me)
     }

@@ -1,4 +1,4 @@
-//! Manual failover: CLUSTER FAILOVER on a replica.
+//! Manual failover of a cluster: a replica that gets CLUSTER FAILOVER takes over from its primary.
 //!
 //! ```text
 //!    replica                                    primary
@@ -9,9 +9,9 @@
 //!    claims the slots ────────────────────────> follows, resumes
 //! ```
 //!
-//! No write is lost. A primary that shuts down sends CLUSTER FAILOVER FORCE REPLICAID name in its
-//! replication stream: when the named replica executes it, all earlier writes are applied, so it
-//! asks for votes at once.
+//! In a manual failover without options, no write is lost. A primary that shuts down sends CLUSTER
+//! FAILOVER FORCE REPLICAID name in its replication stream: when the named replica executes it, all
+//! earlier writes are applied, so it asks for votes at once.
 //!
 //! With FORCE the replica asks for votes without the primary; with TAKEOVER it claims the slots
 //! under a new epoch without votes. If the failover does not end within

@@ -1,4 +1,5 @@
-//! Replica migration: a replica of a primary with several replicas moves to a primary without any.
+//! Replica migration: a replica of a primary with several replicas moves to a primary that has lost
+//! its replicas.
 //!
 //! An orphan is a primary that had replicas and now has no working one. Of all replicas of the
 //! primaries with the most working replicas, the one with the smallest name moves to an orphan, if
@@ -16,7 +17,7 @@ const MIGRATION_DELAY_MS: u64 = 5000;
 
 impl Cluster {
     pub(super) fn migrate_replica(&mut self, now: Now, out: &mut Vec<Action>) {
-        // Only a replica moves, so only a replica looks for orphans.
+        // Only replicas move to an orphan, so a primary does not look for orphans.
         let Some(primary) = self.nodes[self.me].replica_of else {
             return;
         };

@@ -12,8 +12,8 @@
 //! replica reads the open slots in an AUX field of its snapshot, [`OPEN_SLOTS_FIELD`]. Replicas of
 //! Redis know no open slots.
 //!
-//! A new replica may not know the other node of a move yet. A move with an unknown node waits in
-//! `Slots::unresolved` until the node is known.
+//! A new replica may not know the other node of a move yet. The move of a slot to or from an
+//! unknown node waits in `Slots::unresolved` until the node is known.
 
 use super::event::{Action, Now};
 use super::machine::Cluster;
@@ -22,8 +22,9 @@ use super::nodes::NodeIndex;
 use super::verbs::Outcome;
 use crate::db::slot::SLOTS;
 
-/// The AUX field of a snapshot with the open slots, in the form of Valkey 8: `7>name,9<name,`. With
-/// `>` slot 7 moves to the named node, with `<` slot 9 moves from the named node to this one.
+/// The name of the AUX field of a snapshot that has the open slots, in the form of Valkey 8:
+/// `7>name,9<name,`. With `>` slot 7 moves to the named node, with `<` slot 9 moves from the named
+/// node to this one.
 pub const OPEN_SLOTS_FIELD: &[u8] = b"cluster-slot-states";
 
 /// The change of a slot that a CLUSTER SETSLOT requests.
@@ -32,7 +33,7 @@ pub enum SetSlot {
     Migrating(Name),
     Importing(Name),
     Stable,
-    /// NODE: sets the owner of the slot.
+    /// CLUSTER SETSLOT NODE, which sets the owner of the slot.
     Owner(Name),
 }
 
@@ -115,8 +116,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// The open slots for a new replica, in the form of [`OPEN_SLOTS_FIELD`]; `None` if no slots
-    /// are open.
+    /// The value of [`OPEN_SLOTS_FIELD`] in the snapshot for a new replica: this node's open slots;
+    /// `None` if no slots are open.
     pub fn open_slots_field(&self) -> Option<String> {
         let part = |leaves, (slot, node): (&u16, &NodeIndex)| {
             let arrow = if leaves { '>' } else { '<' };
@@ -239,7 +240,8 @@ impl Cluster {
             }
             self.todo.broadcast = true;
         }
-        // Other nodes must learn soon that this node no longer claims the slot.
+        // A PONG is sent to all nodes, so that they learn soon that this node no longer claims the
+        // slot.
         self.todo.broadcast |= was_mine && mine == self.me;
         if !was_mine || self.nodes[mine].slot_count > 0 {
             return;

@@ -25,7 +25,8 @@ impl NodeIndex {
     pub(super) const NONE: NodeIndex = NodeIndex(u16::MAX);
 }
 
-/// A node in the view of this node. Times of a node are [`super::Now::ms`]; 0 means never.
+/// A node of the cluster, as this node knows it. Times of a node are [`super::Now::ms`]; 0 means
+/// never.
 #[derive(Clone, Debug)]
 pub struct Node {
     pub name: Name,

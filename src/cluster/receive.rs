@@ -27,7 +27,7 @@ const EPOCH_MAX: u64 = 1 << 62;
 /// A PING, PONG or MEET packet, with the connection on which it came.
 struct Ping<'a> {
     link: LinkId,
-    /// The IP addresses of the connection's other end and of this node's end.
+    /// The IP addresses of the connection: of the other end, then of this node's end.
     addresses: [Ip; 2],
     header: &'a Header,
     kind: PingKind,
@@ -145,7 +145,7 @@ impl Cluster {
         let node = &mut self.nodes[sender];
         node.data_received = now.ms;
         node.offset = header.offset;
-        // A replica sends the config epoch of its primary.
+        // If the sender is a replica, the config epoch in its packet is that of its primary.
         if header.config_epoch > node.config_epoch {
             node.config_epoch = header.config_epoch;
             self.todo.save = true;
@@ -180,8 +180,8 @@ impl Cluster {
                 self.meet_sender(now, ping, out);
             }
             let to = sender.or(self.links[&ping.link].node);
-            // The answer has extensions if the sender reads them, so that a new node gets this
-            // node's host name together with its slots.
+            // The PONG has extensions if the sender reads them, so that a new node gets this node's
+            // host name together with its slots.
             let flags = ping.header.message_flags[0] & message_flag::EXTENSIONS != 0;
             let reads = flags || to.is_some_and(|to| self.nodes[to].has(flag::EXTENSIONS));
             self.send_gossip(now, ping.link, to, (PingKind::Pong, reads), out);
@@ -205,9 +205,9 @@ impl Cluster {
         }
         self.update_role(sender, ping.header, out);
         // The slots of a node that is known by gossip count only once it has answered a ping: the
-        // answer has its texts, and CLUSTER SLOTS must not show the node without its host name.
-        // After the timeout of a handshake the slots of a node known by gossip count without an
-        // answer.
+        // answer has the node's texts, and CLUSTER SLOTS must not show the node without its host
+        // name. After the timeout of a handshake the slots of a node known by gossip count without
+        // an answer.
         if !self.nodes[sender].is_hearsay || self.handshake_is_over(now, sender) {
             self.receive_claims(sender, ping.header, out);
         }
@@ -292,7 +292,7 @@ impl Cluster {
             if self.nodes[expected].name == ping.header.sender {
                 return sender;
             }
-            // Another node answers at the expected node's address now.
+            // Another node than the expected one answers at its address.
             let name = self.nodes[expected].name;
             let text = format!("PONG contains mismatching sender ID. About node {name}");
             self.log(log::Level::Debug, text, out);

@@ -25,7 +25,7 @@ impl Reports {
     }
 
     /// Removes the failure report of `reporter`, which reaches the node again. Returns whether
-    /// there was a report.
+    /// there was such a report.
     pub(super) fn remove(&mut self, reporter: NodeIndex) -> bool {
         let found = self.0.binary_search_by_key(&reporter, |entry| entry.0);
         if let Ok(at) = found {
@@ -39,7 +39,7 @@ impl Reports {
         self.0.is_empty()
     }
 
-    /// Whether at least `needed` reports are younger than `max_age_ms`.
+    /// Whether at least `needed` failure reports are younger than `max_age_ms`.
     pub(super) fn reach(&mut self, needed: usize, now_ms: u64, max_age_ms: u64) -> bool {
         self.0.len() >= needed && self.count(now_ms, max_age_ms) >= needed
     }

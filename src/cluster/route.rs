@@ -12,15 +12,15 @@
 //!   owner ─────────────────────────────────────> here or MOVED
 //! ```
 //!
-//! The checks of a command's route are in the order of Redis 7.0 and 8.2. Most commands need only
-//! [`Cluster::serves`].
+//! The checks of a command's route are in the order of Redis 7.0 and 8.2. For most commands the
+//! check [`Cluster::serves`] is enough.
 
 use super::Cluster;
 use super::nodes::NodeIndex;
 use super::packet::flag;
 use super::slots::Owned;
 
-/// The properties of a command, or of a whole transaction, on which its route depends.
+/// The properties of a command, or of a whole transaction, that decide where it runs.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Request {
     /// The slot of the request's first key or shard channel.
@@ -65,7 +65,7 @@ pub enum Route {
     /// The slot of the request has no owner.
     Unserved,
     Down,
-    /// The cluster is down, and the request writes while only reads are served.
+    /// The cluster is down and serves only reads, but the request writes.
     DownForWrites,
 }
 

@@ -42,7 +42,7 @@ pub struct Owned<'a> {
 }
 
 impl Owned<'_> {
-    /// Whether the slot, which must be below [`SLOTS`], belongs to the node.
+    /// Whether `slot`, which must be below [`SLOTS`], is one of the node's slots.
     #[inline(always)]
     pub fn has(&self, slot: u16) -> bool {
         self.owner[usize::from(slot)] == self.node

@@ -1,9 +1,10 @@
 //! The work of the cluster's state machine ten times a second: links, pings, timeouts.
 //!
-//! A node is pinged when no pong of it arrived for half the node timeout. In addition, once in each
-//! `cluster-ping-interval`, the node with the oldest pong out of five random nodes is pinged. With
-//! 1,000 nodes and a node timeout of 15 seconds, a node sends at most 134 pings a second, and fewer
-//! if gossip reports pongs to other nodes. Each tick of the state machine walks all nodes once.
+//! A node is pinged when its last pong is older than half the node timeout. In addition, once in
+//! each `cluster-ping-interval`, the node with the oldest pong out of five random nodes is pinged.
+//! With 1,000 nodes and a node timeout of 15 seconds, a node sends at most 134 pings a second, and
+//! fewer if gossip reports pongs to other nodes. Each tick of the state machine walks all nodes
+//! once.
 //!
 //! **A pause of this node.** If no tick came for half a node timeout, this process was stopped, or
 //! a command was slow: the peers may have answered, but this node did not read. So after such a
@@ -16,7 +17,7 @@ use super::machine::Cluster;
 use super::nodes::NodeIndex;
 use super::packet::{PingKind, flag};
 
-/// The interval of ticks, in milliseconds.
+/// The interval of the ticks of the cluster's state machine, in milliseconds.
 pub(super) const TICK_MS: u64 = 100;
 /// The number of connections that one tick may open at least; in large clusters it is a tenth of
 /// the nodes.
@@ -60,8 +61,8 @@ impl Cluster {
         self.todo.health = true;
     }
 
-    /// Notices that this process was stopped or busy for long. Called at each event, since packets
-    /// may be read before the next tick.
+    /// Notices that this process was stopped or busy for long. `notice_pause` is called at each
+    /// event, since packets may be read before the next tick.
     pub(super) fn notice_pause(&mut self, now: Now, out: &mut Vec<Action>) {
         let pause = now.ms.saturating_sub(self.last_tick);
         if self.ticks == 0 || pause <= (self.settings.node_timeout_ms / 2).max(2 * TICK_MS) {

@@ -126,7 +126,8 @@ impl Cluster {
         lines
     }
 
-    /// The reply of CLUSTER SLOTS: ranges with their primary and the replicas that have data.
+    /// The reply of CLUSTER SLOTS: ranges of slots with their primary and its replicas that have
+    /// data.
     pub fn reply_slots(&self, asker: &Asker, reply: &mut ReplyBuf) {
         let ranges = self.slots.ranges();
         reply.array(ranges.len());

@@ -1,6 +1,6 @@
-//! The subcommands of CLUSTER that change this node's view of the cluster. Each function ends with
-//! [`Cluster::finish`], as a step of the state machine does; a subcommand that fails changes
-//! nothing.
+//! The subcommands of CLUSTER that change this node's view of the cluster. A function that changes
+//! the view ends with [`Cluster::finish`], as a step of the state machine does; a subcommand that
+//! fails changes nothing.
 
 use super::event::{Action, Address, Now};
 use super::machine::{Cluster, Held};
@@ -137,7 +137,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Executes CLUSTER BUMPEPOCH. Returns whether the epoch changed.
+    /// Executes CLUSTER BUMPEPOCH. Returns whether the config epoch changed.
     pub fn bump(&mut self, now: Now, out: &mut Vec<Action>) -> bool {
         let changed = self.bump_epoch();
         self.todo.broadcast |= changed;
@@ -151,7 +151,7 @@ impl Cluster {
         self.finish(now, out);
     }
 
-    /// Executes CLUSTER SET-CONFIG-EPOCH. The node must know no other node and have no config
+    /// Executes CLUSTER SET-CONFIG-EPOCH. This node must know no other node and have no config
     /// epoch.
     pub fn set_config_epoch(&mut self, now: Now, epoch: u64, out: &mut Vec<Action>) -> Outcome {
         if self.nodes.count() > 1 {
@@ -167,7 +167,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Executes CLUSTER RESET. The caller has checked that this node is not a primary with keys.
+    /// Executes CLUSTER RESET. The caller of `reset` has checked that this node is not a primary
+    /// with keys.
     pub fn reset(&mut self, now: Now, hard: bool, out: &mut Vec<Action>) {
         if self.nodes[self.me].replica_of.is_some() {
             self.set_as_primary(self.me);

@@ -7,8 +7,8 @@
 //!           None => ctx.client.reply.null(),                      // writes ctx.client
 //! ```
 //!
-//! The steps of every command are: parse -> look up -> check type -> mutate -> signal, notify,
-//! dirty -> reply.
+//! The steps of every command's function are: parse -> look up -> check type -> mutate -> signal,
+//! notify, dirty -> reply.
 //! **Invariant:** a command's function changes nothing before its last `?`, so a command that fails
 //! has no effect.
 
@@ -87,8 +87,8 @@ impl<'a> Ctx<'a> {
             .filter(|big| big.len() >= BIG_ARG_MIN)
     }
 
-    /// The maximum length of a string in bytes. Commands of the primary, of the AOF and of a node
-    /// that gives slots away may make strings of any length.
+    /// The maximum length in bytes of a string that the client's command may make. Commands of the
+    /// primary, of the AOF and of a node that gives slots away may make strings of any length.
     pub fn max_string_len(&self) -> usize {
         if self.client.must_obey() {
             return isize::MAX as usize;
@@ -111,7 +111,7 @@ impl<'a> Ctx<'a> {
         self.server.note_expiry(self.client.db, key, at_ms);
     }
 
-    /// Counts `n` changes, which matter for propagation, save points and WATCH.
+    /// Counts `n` changes of the data set, on which propagation and save points depend.
     #[inline]
     pub fn dirty(&mut self, n: u64) {
         self.server.dirty += n;

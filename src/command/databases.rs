@@ -5,9 +5,9 @@
 //!          ^             ^ ^             ^                ^
 //! ```
 //!
-//! The row of a command that names databases refers to a function of this file. The command COPY
-//! and the ACL check read COPY's options by the same function ([`copy_options`]), so that repeated
-//! options have the same meaning in both.
+//! The row of a command whose arguments name databases refers to a function of
+//! `src/command/databases.rs`. The command COPY and the ACL check read COPY's options by the same
+//! function ([`copy_options`]), so that repeated options have the same meaning in both.
 
 /// Appends the indexes in argv of the databases that a call names. An argument at such an index may
 /// be invalid.
@@ -37,7 +37,7 @@ pub fn copy(argv: &[&[u8]], out: &mut Vec<usize>) {
     }));
 }
 
-/// An option of COPY.
+/// An option in the arguments of COPY.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CopyOption {
     /// The option DB, with the index of its value in argv.

@@ -154,7 +154,7 @@ const FLAG_NAMES: [&str; 19] = [
 // The ACL categories, in the order of ACL CAT. A row states only the categories that do not follow
 // from its flags.
 
-/// No category beyond those that the flags imply.
+/// No ACL category beyond those that follow from the command's flags.
 pub const NONE_CAT: Categories = 0;
 /// The ACL category @keyspace.
 pub const KEYSPACE: Categories = 1 << 0;
@@ -286,7 +286,7 @@ pub enum BeginSearch {
 pub enum FindKeys {
     /// The keys are at `first`, `first + step`, ... up to `last`, which is relative to `first`, or
     /// to the end of argv if it is negative. With `last == -1` and a `limit` above 1, only the
-    /// first `1 / limit` of the remaining arguments are keys.
+    /// first `1 / limit` of the arguments from `first` on are keys.
     Range { last: i16, step: i16, limit: i16 },
     /// The number of keys is an argument at `first + number`; the keys begin at `first +
     /// first_key`.
@@ -587,7 +587,7 @@ impl Command {
         self.is(MOVABLEKEYS)
     }
 
-    /// The index of the argument that has the number of keys, if all keys follow it; otherwise 0.
+    /// The index in argv of the number of keys, if all keys follow that number; otherwise 0.
     pub const fn count_at(&self) -> u16 {
         match self.keys {
             [
@@ -622,7 +622,7 @@ impl Command {
         }
     }
 
-    /// Finds a subcommand; the case of `name` does not matter.
+    /// Finds a subcommand by its name, in upper or lower case.
     pub fn subcommand(&self, name: &[u8]) -> Option<&'static Command> {
         self.subcommands
             .iter()

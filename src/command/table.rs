@@ -10,7 +10,7 @@ use crate::command::Command;
 use crate::ds::thin_buffer::size_class;
 use crate::util::histogram::Histogram;
 
-/// The figures of one command in INFO commandstats and latencystats.
+/// The statistics of one command, for INFO commandstats and latencystats.
 #[derive(Default)]
 pub struct CommandStats {
     /// The number of calls of the command that ran.

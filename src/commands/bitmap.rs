@@ -13,8 +13,8 @@
 //! command that changes no bit sends no event, is not propagated, and does not disturb WATCH.
 //!
 //! BITFIELD reads its operations twice: first to find errors and the needed length of the string,
-//! then to execute the operations. So an error in the last operation leaves the value unchanged,
-//! and no list of operations is built.
+//! then to execute the operations. So an error in the last operation of a BITFIELD leaves the value
+//! unchanged, and no list of operations is built.
 //!
 //! **Invariant:** BITFIELD_RO and a BITFIELD of nothing but GET create no key.
 //! **Invariant:** no bit is behind `proto-max-bulk-len` bytes, except the bits of a BITFIELD
@@ -420,8 +420,8 @@ impl FieldOp {
         grew || old != new
     }
 
-    /// The new value of the field; `None` if the value overflows and the operation has OVERFLOW
-    /// FAIL.
+    /// The new value of the BITFIELD integer after the operation; `None` if the value overflows and
+    /// the operation has OVERFLOW FAIL.
     fn outcome(self, old: i64) -> Option<i64> {
         let (base, increment) = match self.verb {
             Verb::IncrBy => (old, self.operand),
@@ -568,8 +568,8 @@ fn bitfield_generic(ctx: &mut Ctx, reads_only: bool) -> CmdResult {
         ctx.changed(key, events::STRING, "setbit");
         ctx.dirty(changes);
     } else if grew {
-        // All operations overflowed and failed, but the string was extended: no event is sent, but
-        // the command must be propagated.
+        // All operations of the BITFIELD overflowed and failed, but the string was extended: no
+        // keyspace event is sent, but the command must be propagated.
         let db = ctx.client.db;
         ctx.server.signal_modified(Some(ctx.client), db, key);
         ctx.dirty(1);

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! **Limits.** A client holds one incomplete request and `OUTPUT_MAX` bytes of replies beyond one
-//! reply; it is closed after `TIMEOUT` without traffic, unless its reply is outstanding.
+//! reply; a client is closed after `TIMEOUT` without traffic, unless its reply is outstanding.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -46,7 +46,7 @@ pub trait Program: Sized + 'static {
 struct Client {
     stream: TcpStream,
     input: Vec<u8>,
-    /// The bytes of `input` that were executed already.
+    /// The number of bytes at the beginning of `input` that belong to executed requests.
     executed: usize,
     output: Vec<u8>,
     /// Whether a reply is outstanding; the client's further requests wait for it.
@@ -220,7 +220,8 @@ fn resume<P: Program>(el: &mut EventLoop<P>, s: &mut P, t: Token) {
     }
 }
 
-/// Sends the replies: a pipeline of requests costs one write. Called before the loop sleeps.
+/// Sends the replies: a pipeline of requests costs one write. `flush` is called before the loop
+/// sleeps.
 pub fn flush<P: Program>(el: &mut EventLoop<P>, s: &mut P) {
     for t in std::mem::take(&mut s.clients().pending_writes) {
         if write_handler(el, s, t, Mask::WRITABLE) == Io::More {

@@ -32,7 +32,8 @@ pub fn has_ended(child: Pid) -> Option<bool> {
     }
 }
 
-/// How often the kernel had to give this process a page.
+/// The number of page faults of this process: how often the kernel had to map or copy a page for
+/// it.
 pub fn page_faults() -> i64 {
     getrusage(UsageWho::RUSAGE_SELF).map_or(0, |usage| usage.minor_page_faults())
 }

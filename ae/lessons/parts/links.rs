@@ -50,7 +50,7 @@ fn start<P: Caller>(
     let value = s.value(key).ok_or(no_such("no such key"))?;
     let request = resp::request(&[b"SET", key, value]);
     let address = SocketAddr::from(([127, 0, 0, 1], port as u16));
-    let stream = mio::net::TcpStream::connect(address)?; // does not wait
+    let stream = mio::net::TcpStream::connect(address)?; // returns before the connection stands
     let link = el.add_file(stream.as_raw_fd(), Class::First, 0)?;
     el.set_handler(link, Mask::READABLE, link_handler);
     el.set_handler(link, Mask::WRITABLE, link_handler);

@@ -1,10 +1,10 @@
-//! Accepting a client, as the lessons from the third on do it.
+//! Accepts clients with sockets that do not block, for the lessons from the third on.
 
 use std::io::{self, ErrorKind};
 use std::net::{TcpListener, TcpStream};
 
-/// The next client, whose socket does not block; `None` if no client waits now. A client that was
-/// lost between the kernel and this call is skipped.
+/// Accepts the next client and makes its socket non-blocking; `None` if no client waits. A client
+/// that disconnected before it was accepted is skipped.
 pub fn accept(listener: &TcpListener) -> Option<TcpStream> {
     loop {
         match listener.accept() {

@@ -1,10 +1,10 @@
-//! The port rule of the lessons.
+//! The ports on which the lessons listen.
 
 use std::io::{self, Write};
 use std::net::TcpListener;
 
 /// Listens on port 7000 + `lesson`, or on the port that is the program's first argument; for port 0
-/// the kernel chooses one. Prints the address when it listens.
+/// the kernel chooses one. Prints the address on which the lesson listens.
 pub fn listen(lesson: u16) -> io::Result<TcpListener> {
     listen_on(port(lesson), lesson, "")
 }

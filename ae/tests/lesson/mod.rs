@@ -1,4 +1,4 @@
-//! A lesson's program in a process of its own.
+//! Runs a lesson's program in a process, for the tests of the lessons.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -73,7 +73,7 @@ impl Lesson {
         Client::connect(self.port)
     }
 
-    /// The resident memory in bytes.
+    /// The resident memory of the lesson's process, in bytes.
     #[allow(dead_code)]
     pub fn memory(&self) -> usize {
         let path = format!("/proc/{}/statm", self.process.id());

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! `parse` takes *all complete commands* of a buffer. An incomplete command is described by
-//! [`Open`], so that a command of a million arguments which arrives in small pieces is still walked
+//! [`Open`], so that a command of a million arguments which arrives in small pieces is still parsed
 //! once. A bulk of 32 KB or more is not collected in the query buffer: the socket is read straight
 //! into `Open::big`, which becomes the stored value.
 //!
@@ -60,8 +60,9 @@ pub struct Parsed {
     pub end: usize,
 }
 
-/// The bytes of a request as received, for code that is faster with bytes than with arguments.
-/// `Sent` is empty for a command of a script, of the AOF, or of a client that was blocked.
+/// The bytes of a request as received, for code that copies the bytes faster than it encodes the
+/// arguments again. `Sent` is empty for a command of a script, of the AOF, or of a client that was
+/// blocked.
 #[derive(Clone, Copy, Default)]
 pub struct Sent<'a> {
     /// The bytes of the whole request; empty if some of its arguments lie outside of the query
@@ -148,11 +149,11 @@ pub struct Open {
     bigs: Vec<Arc<Vec<u8>>>,
     /// The position behind the last parsed byte of the incomplete command.
     pos: usize,
-    /// A big argument that is being received.
+    /// A big argument (32 KB and more) that is being received into its own buffer.
     pub big: Option<BigArg>,
 }
 
-/// A big argument that is being received.
+/// A big argument (32 KB and more) that is being received into its own buffer.
 pub struct BigArg {
     pub bytes: Vec<u8>,
     /// The full length of the argument, without the line end.
@@ -271,9 +272,9 @@ fn short_number(line: &[u8]) -> Option<i64> {
     Some(n)
 }
 
-/// The line from `from` on, without its `\r\n`; `None` when the line's end has not arrived. As in
-/// Redis a line ends at the `\r`, and the next byte is skipped unread. A line with a NUL has no
-/// end, see [`end_of_line`].
+/// The header line from the position `from` on, without its `\r\n`; `None` when the line's end has
+/// not arrived. As in Redis a line ends at the `\r`, and the next byte is skipped unread. A line
+/// with a NUL has no end, see [`end_of_line`].
 #[inline]
 fn line(buffer: &[u8], from: usize) -> Option<(&[u8], usize)> {
     let rest = &buffer[from..];
@@ -286,14 +287,15 @@ fn line(buffer: &[u8], from: usize) -> Option<(&[u8], usize)> {
     (at + 1 < rest.len()).then(|| (&rest[..at], from + at + 2))
 }
 
-/// The position of the first `end`. A NUL hides the bytes behind it, as it ends a C string in
-/// Redis: such a line is never complete, and is an error when it is longer than [`INLINE_MAX`].
+/// The position in `bytes` of the first byte `end`. A NUL hides the bytes behind it, as it ends a C
+/// string in Redis: such a line is never complete, and is an error when it is longer than
+/// [`INLINE_MAX`].
 fn end_of_line(end: u8, bytes: &[u8]) -> Option<usize> {
     memchr2(end, 0, bytes).filter(|&at| bytes[at] == end)
 }
 
-/// Parses one multibulk command at `*pos`. `Ok(false)` means that the command is incomplete and
-/// described by `open`.
+/// Parses one multibulk command (`*3\r\n...`) at `*pos`. `Ok(false)` means that the command is
+/// incomplete and described by `open`.
 fn multibulk(
     buffer: &[u8],
     pos: &mut usize,
@@ -421,8 +423,8 @@ fn expected_dollar(got: u8) -> String {
     format!("expected '$', got '{}'", got as char)
 }
 
-/// Continues an open command at `buffer[start..]`. `Ok(true)` means that the command is complete
-/// and in `table`.
+/// Continues to parse an incomplete command, whose bytes begin at `buffer[start]`. `Ok(true)` means
+/// that the command is complete and in `table`.
 fn resume(
     buffer: &[u8],
     start: usize,
@@ -486,7 +488,7 @@ fn resume(
 
 impl Open {
     /// If the bulk at `pos` has at least [`BIG_ARG_MIN`] bytes, moves the bytes that have arrived
-    /// into a buffer of their own. The caller truncates the query buffer at `kept()`.
+    /// into a buffer of their own. The caller then truncates the query buffer at `kept()`.
     fn begin_big(&mut self, buffer: &[u8], start: usize) {
         let Some(len) = self.bulk_len.filter(|&len| len >= BIG_ARG_MIN) else {
             return;

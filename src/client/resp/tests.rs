@@ -136,7 +136,7 @@ fn errors_are_those_of_redis() {
     assert_eq!(error(&long(b"*1\r\n$")), "too big bulk count string");
 }
 
-/// A line that can't become the header of a bulk is refused before the rest of it arrives.
+/// A line that can't become the header of a bulk is refused before the whole line has arrived.
 #[test]
 fn what_is_no_bulk_is_refused_at_its_first_byte() {
     for (bytes, got) in [

@@ -1,4 +1,5 @@
-//! Packets of the cluster bus of Redis 7 and 8 and Valkey 8 and 9. All numbers are big-endian.
+//! Packets of the cluster bus of Redis 7 and 8 and Valkey 8 and 9. All numbers in packets are
+//! big-endian.
 //!
 //! ```text
 //!      0  "RCmb" | total length u32 | version u16 = 1 | port u16 | kind u16 | count u16
@@ -87,7 +88,7 @@ pub mod flag {
     pub const NO_ADDR: u16 = 64;
     /// The first packet to the node is a MEET, as CLUSTER MEET added it.
     pub const MEET: u16 = 128;
-    /// The node is a primary that replicas may move to.
+    /// The node is a primary to which replicas of other primaries may move.
     pub const MIGRATE_TO: u16 = 256;
     /// The node is a replica that does not start elections.
     pub const NO_FAILOVER: u16 = 512;

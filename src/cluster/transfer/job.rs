@@ -9,16 +9,16 @@ use crate::cluster::name::Name;
 /// Whether this node is the source or the target of a migration job.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Side {
-    /// This node gives the slots away.
+    /// This node is the source, which gives the slots away.
     Export,
-    /// This node, or its primary, takes the slots.
+    /// This node, or its primary, is the target, which takes the slots.
     Import,
 }
 
 /// The progress of a migration job, which CLUSTER GETSLOTMIGRATIONS shows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum State {
-    // States of the source:
+    // The states of a job on the source:
     Connecting,
     WaitingToSnapshot,
     Snapshotting,
@@ -27,19 +27,19 @@ pub enum State {
     WaitingToPause,
     /// Clients of the source that write to the slots wait, and PAUSED has been sent to the target.
     Paused,
-    /// The target may take the slots. The source serves no writes on these slots until it knows
-    /// whether the target took them.
+    /// The source has allowed the target to take the slots, and serves no writes on them until it
+    /// knows whether the target took them.
     Granted,
-    // States of the target:
+    // The states of a job on the target:
     WaitingForAck,
     Receiving,
     WaitingForPaused,
     Requested,
     /// This node has taken the slots, and its claim with a new epoch is being written to the disk.
     Claimed,
-    // The state of the target's replicas:
+    // The state of a running job on a replica of the target:
     OnPrimary,
-    // Final states:
+    // The final states of a job, on all nodes:
     Success,
     Failed,
     Cancelled,

@@ -19,11 +19,11 @@
 //! From the state Paused on, clients that write to the moving slots wait; writers of other slots
 //! are not delayed.
 //!
-//! **After the grant** the target may have the slots at any moment, and write to them. So the
-//! source takes no write on the slots before it knows whether the target has them. In Valkey, the
-//! source takes writes again after a timeout, and loses these writes when the target's claim
-//! arrives late. In aeris a granted job ends at one of the following events, and never by a
-//! timeout:
+//! **After the grant** (FAILOVER-GRANTED) the target may take the slots at any moment, and write to
+//! them. So the source takes no write on the slots before it knows whether the target has taken
+//! them. In Valkey, the source takes writes again after a timeout, and loses these writes when the
+//! target's claim arrives late. In aeris a granted job ends at one of the following events, and
+//! never by a timeout:
 //!
 //! - the claim of the target arrives, and the job has succeeded;
 //! - the job's connection is closed, and the target answers a later ping without a claim: the
@@ -40,7 +40,7 @@
 //! process runs. From the fork on, changes of the job's slots are collected, to be sent after the
 //! snapshot.
 //!
-//! **Invariant:** a job that has ended never changes; active jobs have different links.
+//! **Invariant:** a job that has ended never changes; running jobs have different connections.
 //! **Limits:** jobs are not continued after a restart, and a target that restarts removes the keys
 //! that it had received.
 
@@ -193,7 +193,7 @@ impl Transfers {
     /// commands.
     pub fn hidden(&self) -> Bitmap {
         let jobs = self.active(Side::Import);
-        // A claimed slot belongs to this node, so its keys are shown.
+        // A slot that this node has claimed belongs to it, so the slot's keys are shown.
         let jobs = jobs.filter(|job| job.state != State::Claimed);
         jobs.flat_map(|job| job.ranges.slots()).collect()
     }
@@ -345,7 +345,7 @@ impl Transfers {
         }
     }
 
-    /// Checks all jobs after owners of slots, or roles, have changed.
+    /// Checks all running jobs after owners of slots, or roles of nodes, have changed.
     pub fn topology_changed(&mut self, now: Now, cluster: &Cluster) {
         for at in 0..self.jobs.len() {
             let job = &self.jobs[at];
@@ -359,8 +359,8 @@ impl Transfers {
         }
     }
 
-    /// Does the periodic work of all jobs. `unsent` returns the number of bytes that wait to be
-    /// sent to the target of a job.
+    /// Does the periodic work of all running jobs: timeouts, and steps that wait. `unsent` returns
+    /// the number of bytes that wait to be sent to the target of a job.
     pub fn tick(&mut self, now: Now, cluster: &Cluster, unsent: impl Fn(&Job) -> u64) {
         for at in 0..self.jobs.len() {
             if !self.jobs[at].is_active() {

@@ -64,7 +64,7 @@ impl Ranges {
         self.slots().collect()
     }
 
-    /// The first slot that is in both sets of ranges.
+    /// The first slot of these ranges that is also in `other`.
     pub fn shared_slot(&self, other: &Ranges) -> Option<u16> {
         let set = other.set();
         self.slots().find(|slot| set.contains(*slot))

@@ -160,7 +160,7 @@ fn target(state: State) -> Side2 {
     t
 }
 
-/// The state of the FINISH command in a list of actions.
+/// The state in the CLUSTER SYNCSLOTS FINISH that `actions` propagate, if they propagate one.
 fn finished(actions: &[Action]) -> Option<String> {
     actions.iter().find_map(|action| match action {
         Action::Propagate(argv) => {

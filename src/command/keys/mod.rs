@@ -65,9 +65,9 @@ pub struct InvalidKeys;
 /// A function that finds the keys of a command whose key specs are not enough.
 pub type GetKeys = fn(argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<(), InvalidKeys>;
 
-/// Appends the keys of a call to `out`, in the order of the command's key specs. `argv` begins with
-/// the command's name and has passed [`Command::check_arity`]. Shard channels count as keys here,
-/// see [`KeyRef::is_key`].
+/// Appends the keys of a call to `out`, in the order of the command's key specs. The arguments
+/// `argv` begin with the command's name and have passed [`Command::check_arity`]. Shard channels
+/// count as keys here, see [`KeyRef::is_key`].
 ///
 /// A call without keys is an error, unless the command has no key specs or may be called without
 /// keys. For a command that may be called without keys (EVAL), a number of keys that does not fit

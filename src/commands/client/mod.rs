@@ -163,8 +163,8 @@ fn client_list(ctx: &mut Ctx) -> CmdResult {
             wanted.then(|| describe_running(ctx.server, ctx.client, ctx.argv))
         } else {
             let c = ctx.server.net.clients.get(r.slot);
-            // Killed clients are not listed, although their sockets are closed at the end of the
-            // turn.
+            // CLIENT LIST does not show killed clients, although their sockets are closed only at
+            // the end of the turn.
             c.filter(|c| !c.has(flag::CLOSE_ASAP) && filter.matches(ctx.server, c))
                 .map(|c| describe(ctx.server, c))
         };

@@ -44,8 +44,8 @@ fn slots(ctx: &Ctx) -> Result<Vec<u16>, Error> {
     ctx.argv[2..].iter().map(|text| slot(text)).collect()
 }
 
-/// The slots of all ranges in the arguments. Ranges that overlap give a slot twice, which the state
-/// machine refuses.
+/// The slots of all ranges in the arguments. Ranges of slots that overlap give a slot twice, which
+/// the state machine refuses.
 fn slot_ranges(ctx: &Ctx) -> Result<Vec<u16>, Error> {
     let pairs = ctx.argv[2..].chunks_exact(2);
     if !pairs.remainder().is_empty() {
@@ -100,7 +100,7 @@ pub fn delete_slots_range(ctx: &mut Ctx) -> CmdResult {
     })
 }
 
-/// CLUSTER FLUSHSLOTS: removes all slots of this node, which must have no keys, from its ownership.
+/// CLUSTER FLUSHSLOTS: removes the owner of all slots of this node, which must have no keys.
 pub fn flush_slots(ctx: &mut Ctx) -> CmdResult {
     member(ctx)?;
     if !ctx.server.data.is_empty() {

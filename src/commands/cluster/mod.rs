@@ -28,10 +28,11 @@ use crate::texts::Words;
 
 const DISABLED: Error = Error::of("ERR This instance has cluster support disabled");
 
-/// The flags of a subcommand that changes this node's view.
+/// The flags of a subcommand of CLUSTER that changes this node's view.
 const ADMINISTER: Flags = ADMIN | STALE | NO_ASYNC_LOADING;
 const ASK: Flags = STALE;
-/// The flags of a subcommand that reads this node's view, even while the data set is being loaded.
+/// The flags of a subcommand of CLUSTER that reads this node's view, even while the data set is
+/// being loaded.
 const ASK_ALWAYS: Flags = LOADING | STALE;
 const VARIES: &[&str] = &["nondeterministic_output"];
 
@@ -171,7 +172,7 @@ fn readonly(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// READWRITE: undoes READONLY.
+/// READWRITE: a replica redirects the reads of the client again, which READONLY has prevented.
 fn readwrite(ctx: &mut Ctx) -> CmdResult {
     check_redirected(ctx)?;
     ctx.client.clear(flag::READONLY);
