@@ -94,8 +94,8 @@ impl Error {
         }
     }
 
-    /// An error with a new text. Line ends in the text, which would break the protocol, become
-    /// spaces in the reply.
+    /// An error with a text that is made at run time. Line ends in the text, which would break the
+    /// protocol, become spaces in the reply.
     pub fn new(text: impl Into<String>) -> Error {
         Error {
             text: Cow::Owned(text.into()),

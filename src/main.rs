@@ -1,4 +1,4 @@
-//! aeris-server: from the arguments to the running loop.
+//! The program aeris-server: from the arguments to the running event loop.
 
 use std::process::ExitCode;
 

@@ -24,8 +24,8 @@
 //!
 //! **Invariant:** no string of bytes, however corrupt, makes a function of this file panic (test
 //! `corrupt_values_are_safe`).
-//! **Invariant:** the sparse and the dense form agree on every register (test
-//! `sparse_is_dense_in_fewer_bytes`).
+//! **Invariant:** the sparse and the dense form of a HyperLogLog that got the same changes agree on
+//! every register (test `sparse_is_dense_in_fewer_bytes`).
 
 /// The error that Redis calls INVALIDOBJ: the string passes `is_hll`, but its sparse runs are not
 /// valid.
@@ -307,7 +307,8 @@ fn push_run(out: &mut Vec<u8>, value: u8, length: usize) {
 }
 
 /// Replaces the run that contains the register by up to three runs: the registers before it, the
-/// register, the registers behind it. Then joins neighbouring runs of equal value.
+/// register, the registers behind it. Then joins neighbouring runs whose registers have equal
+/// values.
 fn raise_sparse(
     hll: &mut Vec<u8>,
     index: usize,

@@ -7,12 +7,12 @@
 //!   | width u32: 2, 4 or 8 | length u32 | integer | integer | ...      (little endian, ascending)
 //! ```
 //!
-//! All integers have one width, that of the widest integer that was ever added. The insertion of a
-//! wider integer widens all others, and the wider integer's place can only be an end of the array.
-//! The width of an intset never decreases, even when the set is empty.
+//! All integers of an intset have one width, that of the widest integer that was ever added. The
+//! insertion of a wider integer widens all others, and the wider integer's place can only be an end
+//! of the array. The width of an intset never decreases, even when the set is empty.
 //!
-//! **Invariant:** the width is 2, 4 or 8, the block is `8 + width * length` bytes, and the integers
-//! ascend strictly. `Intset::from_bytes` refuses all other bytes; the test
+//! **Invariant:** the width of an intset is 2, 4 or 8, its block has `8 + width * length` bytes,
+//! and its integers ascend strictly. `Intset::from_bytes` refuses all other bytes; the test
 //! `histories_match_a_btree` checks every kind of change.
 //!
 //! Costs: lookup O(log n), change O(n) by one memmove, 2 to 8 bytes for each member.
@@ -74,7 +74,7 @@ pub fn validate(bytes: &[u8], deep: bool) -> bool {
 }
 
 impl Intset {
-    /// An empty set.
+    /// An empty intset.
     pub fn new() -> Self {
         let mut set = Self(ThinBytes::zeroed(HEADER));
         // SAFETY: the buffer has just been created with this length.
@@ -122,7 +122,7 @@ impl Intset {
 
     #[inline]
     fn header(&self) -> &[u8] {
-        // SAFETY: no block is shorter than a header.
+        // SAFETY: the block of an intset has at least the length of the header.
         unsafe { self.0.slice(HEADER) }
     }
 
@@ -144,7 +144,7 @@ impl Intset {
         self.len() == 0
     }
 
-    /// The size in bytes, including the header.
+    /// The size of the intset in bytes, including the header.
     #[inline]
     pub fn bytes_len(&self) -> usize {
         HEADER + self.width() * self.len()

@@ -7,8 +7,9 @@
 //! ```
 //!
 //! A copy may overlap its own output: a copy with a distance of one byte and a length of 264 makes
-//! a run. A distance is at most 8,192 bytes. Three bytes expand to at most 264 bytes, so an
-//! announced length of more than 88 times the compressed length is refused before any allocation.
+//! a run. The distance of a copy is at most 8,192 bytes. Three bytes expand to at most 264 bytes,
+//! so an announced length of more than 88 times the compressed length is refused before any
+//! allocation.
 //!
 //! The compressor's table has, for each hash of three bytes, the last position where bytes with
 //! this hash occurred. The table is not cleared between calls: each call numbers the positions of

@@ -31,7 +31,7 @@ use std::ptr::NonNull;
 
 const SCORE_BYTES: usize = size_of::<f64>();
 
-/// The owning pointer of a member. Dropping it frees the allocation.
+/// The owning pointer of a member. Dropping a `Member` frees its allocation.
 #[repr(transparent)]
 pub struct Member(NonNull<u8>);
 

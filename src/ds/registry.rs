@@ -1,5 +1,5 @@
-//! A table of names, with the values that are registered under each: the subscribers of a channel,
-//! the clients that watch a key or wait for it.
+//! A table of names, with the values that are registered under each name: the subscribers of a
+//! channel, the clients that watch a key, the clients that wait for a key.
 //!
 //! ```text
 //!   name ──> first, second, ...       a name under which nothing is registered any more is gone

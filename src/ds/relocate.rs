@@ -30,7 +30,7 @@ use crate::sys::mover::Mover;
 /// and at the end.
 pub type Cursor = u128;
 
-/// The bit that marks the cursors of the second of two parts.
+/// The bit of a cursor that marks a position in the second of a value's two parts.
 const SECOND: Cursor = 1 << 127;
 
 /// A value whose allocations can be moved.

@@ -13,7 +13,8 @@ use crate::ds::siphash::HashSeed;
 
 static SEED: OnceLock<HashSeed> = OnceLock::new();
 
-/// Sets the seed of all [`SeededMap`]s of the process. Only the first call has an effect.
+/// Sets the seed of all [`SeededMap`]s of the process. Only the first call of `set_seed` has an
+/// effect.
 pub fn set_seed(seed: HashSeed) {
     SEED.get_or_init(|| seed);
 }

@@ -18,7 +18,7 @@ use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 
-/// The owning pointer of a member. Dropping it frees the allocation.
+/// The owning pointer of a member. Dropping a `SetMember` frees its allocation.
 #[repr(transparent)]
 pub struct SetMember(NonNull<u8>);
 

@@ -1,7 +1,8 @@
 //! A heap buffer that takes one pointer: it stores neither its length nor its capacity.
 //!
 //! Listpacks and intsets begin with a header that holds their own length, so their owner needs only
-//! a pointer. The capacity is the size class to which the allocator rounds the length up.
+//! a pointer. The capacity of a thin buffer is the size class to which the allocator rounds its
+//! length up.
 //!
 //! ```text
 //!   owner: [ptr] --> | header | entries ...        | zeros |
@@ -99,7 +100,7 @@ impl ThinBytes {
 
     fn with_gap(len: usize, gap: usize) -> Self {
         let layout = layout(gap + len);
-        // SAFETY: a size class is never empty.
+        // SAFETY: the layout has the size of a size class, which is never 0.
         let ptr = unsafe { alloc_zeroed(layout) };
         let base = NonNull::new(ptr).unwrap_or_else(|| handle_alloc_error(layout));
         // SAFETY: the gap is a part of the allocation.

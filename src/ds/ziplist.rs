@@ -21,17 +21,18 @@
 //! ```
 //!
 //! In a ziplist, unlike in a listpack, each entry begins with the size of the entry before it. A
-//! changed size of one entry changes this field of the next entry, whose own size may change by
-//! that, and so on through the whole ziplist. Redis never shortens this field from five bytes to
-//! one in such a cascade, so the long form may contain a small number. A ziplist's count of 65,535
-//! means "unknown", and the offset of the last entry of an empty ziplist is that of the end mark.
+//! change of one entry's size changes the size field of the next entry, whose own size may change
+//! by that, and so on through the whole ziplist. In such a cascade Redis never shortens a size
+//! field from five bytes to one, so the form of five bytes may contain a small number. A ziplist's
+//! count of 65,535 means "unknown", and the offset of the last entry of an empty ziplist is that of
+//! the end mark.
 //!
 //! A ziplist is never changed: a ziplist that is loaded becomes a listpack
 //! ([`Ziplist::to_listpack`]), as in Redis 7.
 //!
 //! **Invariant:** the bytes of a `Ziplist` were checked from the header to the end mark, so an
-//! iterator needs no error path. The check and the iterator decode entries by the same function
-//! (`split_entry`); if the check had a bug, a walk would end early (test
+//! iterator needs no error path. The check of a ziplist and its iterator decode entries by the same
+//! function (`split_entry`); if the check had a bug, a walk would end early (test
 //! `damaged_bytes_do_no_harm`).
 
 use super::listpack::{Element, Listpack, safe_to_add};
@@ -39,7 +40,7 @@ use super::listpack::{Element, Listpack, safe_to_add};
 const HEADER: usize = 10;
 const END: u8 = 0xFF;
 const COUNT_UNKNOWN: u16 = u16::MAX;
-/// The first byte of the long form of "size before".
+/// The first byte of the form of five bytes in which an entry has the size of the entry before it.
 const LONG_SIZE: u8 = 254;
 
 const STR_14: u8 = 0x40;

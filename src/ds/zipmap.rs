@@ -9,7 +9,7 @@
 //!
 //! In a zipmap, a value that replaced a longer one has `free` unused bytes behind it. A zipmap's
 //! number of pairs is exact up to 253; 254 means that a walk must count the pairs, and 255 does not
-//! occur. A length below 254 is never written in five bytes.
+//! occur. A length below 254 in a zipmap is never written in five bytes.
 //!
 //! A look-up in a zipmap is a walk; a zipmap has no encoded integers, and can't be walked
 //! backwards. Redis 2.6 changed to ziplists. A zipmap that is loaded becomes a listpack

@@ -89,7 +89,8 @@ pub fn process_command(
         Err((None, _)) if cross_protocol::is_http(argv[0]) => cross_protocol::abort(server, c),
         Err((id, error)) => reject(server, c, id, error),
     }
-    // The command may switch tracking on for the first client, or off for the last.
+    // The command may have switched client-side caching on for the first client, or off for the
+    // last one.
     if around || server.armed & AROUND != 0 {
         end(server, c, argv, outer);
     }

@@ -1,6 +1,6 @@
-//! A blocking link to another server: the thread waits for its replies, and nothing else runs
-//! meanwhile. A blocking link is used by MIGRATE where no other client's commands may run, such as
-//! within a transaction.
+//! A blocking link to another server: the thread waits for the replies of the other server, and
+//! nothing else runs meanwhile. A blocking link is used by MIGRATE where no other client's commands
+//! may run, such as within a transaction.
 //!
 //! ```text
 //!   open ─> connect ─> exchange: Link::output ─> socket

@@ -12,15 +12,16 @@
 //!   db 2   -                           the next call goes on where this one stopped
 //! ```
 //!
-//! **Invariant:** no database waits until another one has no due keys left: n batches visit n
-//! databases with due keys (`tests::a_burst_in_one_database_does_not_starve_another`).
+//! **Invariant:** in the expiry cycle, no database waits until another one has no due keys left: n
+//! batches visit n databases with due keys
+//! (`tests::a_burst_in_one_database_does_not_starve_another`).
 //!
 //! While clients are paused no expired key is removed, as the data set must not change; expired
 //! keys are hidden nevertheless.
 //!
-//! On a replica expired keys are hidden until the primary's DEL or UNLINK deletes them. The replica
-//! itself deletes only keys whose time one of its own clients has set (`replica-read-only no`), by
-//! the cron, and expired keys that such a client changes.
+//! On a replica expired keys are hidden until the primary's DEL or UNLINK deletes them. A replica
+//! itself deletes only keys whose expiry time one of its own clients has set (`replica-read-only
+//! no`), by the cron, and expired keys that one of its own clients changes.
 //!
 //! In `import-mode` (Valkey) expired keys stay until the source of the import sends their deletion:
 //! the keys are alive for the client that is the source, and hidden from all other clients. In
@@ -67,8 +68,8 @@ const FIELD_BATCH: usize = 64;
 /// The maximum number of due fields that a look-up removes from a hash, which takes about 0.2 ms.
 const LOOKUP_FIELDS: usize = 16 * FIELD_BATCH;
 
-/// What happens to an expired key or field. Only [`Server::expiry_policy`] chooses the policy, from
-/// the role, loads and pauses.
+/// What happens to an expired key or field. Only [`Server::expiry_policy`] chooses the policy for
+/// expired keys, from the role, loads and pauses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ExpiryPolicy {
     /// An expired key is removed when it is looked up, and the deletion is propagated.
@@ -161,7 +162,7 @@ impl Server {
     }
 
     /// Hides the due fields of a hash until the expiry cycle has removed them, because the fields
-    /// are too many for one look-up. If no other fields are left, deletes the key.
+    /// are too many for one look-up. If the hash has no other fields, deletes its key.
     fn hide_expired_fields(&mut self, db: u32, hash: u64, key: &[u8]) {
         let now = self.clock.now_ms;
         let found = self.data.dbs[db as usize].find_mut(hash, key);

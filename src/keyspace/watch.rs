@@ -115,8 +115,8 @@ pub fn touch_watched(server: &mut Server, mut by: Option<&mut Client>, db: u32, 
             if watcher.transfer.is_some() {
                 watcher.transfer = Some(true);
             } else if watcher.expired && gone {
-                // The key had expired when it was watched, and is removed now, which is not a
-                // change. The creation of a new key under this name would be a change.
+                // A key that had expired when it was watched is removed now, which is not a change.
+                // The creation of a new key under the watched name would be a change.
                 watcher.expired = false;
             } else {
                 touched.push(watcher.client);
@@ -143,8 +143,8 @@ fn lose(server: &mut Server, c: &mut Client) {
     unwatch_all(server, c);
 }
 
-/// Makes the transaction of the client `r` fail. A client whose command runs is out of its slot in
-/// the table. If the client is not passed as `by` (a look-up removed an expired key),
+/// Makes the transaction of the client `r` fail. A client whose command runs is not in the table of
+/// clients. If the client is not passed as `by` (a look-up removed an expired key),
 /// [`settle_touched`] marks the transaction later.
 pub fn touch(server: &mut Server, by: Option<&mut Client>, r: ClientRef) {
     match by {
@@ -171,7 +171,7 @@ pub enum Replacement<'a> {
 }
 
 /// Called when a whole database is emptied or replaced: every watched key that is alive before or
-/// afterwards counts as changed.
+/// after the replacement counts as changed.
 pub fn touch_all_watched(
     server: &mut Server,
     mut by: Option<&mut Client>,

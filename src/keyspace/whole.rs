@@ -14,11 +14,12 @@ use crate::tracking;
 use crate::types;
 use crate::types::{Key, KeyRef, New, Value, free_effort, memory_estimate};
 
-/// With a lazyfree-lazy-* setting or UNLINK, a value with more allocations than this constant is
-/// freed in the background.
+/// The number of allocations of a value above which the value is freed in the background with a
+/// lazyfree-lazy-* setting or UNLINK.
 const LAZY_EFFORT_MIN: usize = 64;
-/// Without a lazyfree-lazy-* setting, a value or databases with more allocations than this constant
-/// are freed in the background; freeing so many allocations takes about a quarter of a millisecond.
+/// The number of allocations of a value or of emptied databases above which they are freed in the
+/// background even without a lazyfree-lazy-* setting; freeing 4,096 allocations takes about a
+/// quarter of a millisecond.
 const PAUSE_EFFORT_MIN: usize = 4096;
 /// The number of random keys that RANDOMKEY tries before it takes the first live key of a walk.
 const RANDOM_TRIES: usize = 100;
@@ -173,9 +174,9 @@ impl Server {
     }
 
     /// Empties database `which`, or all databases, for FLUSHDB, FLUSHALL and loads into an empty
-    /// data set. Before that, clients that watch keys or wait for keys in these databases are
-    /// notified. `by` is the client whose command runs. Without `lazy`, a small number of keys is
-    /// freed at once, not in the background.
+    /// data set. Before the keys are removed, clients that watch keys or wait for keys in these
+    /// databases are notified. `by` is the client whose command runs. Without `lazy`, a small
+    /// number of keys is freed at once, not in the background.
     pub fn flush(
         &mut self,
         _: &TopLevel,
@@ -223,8 +224,8 @@ mod tests {
     fn handed_over(server: &mut Server, lines: &[&str]) -> usize {
         let before = server.lazyfree.pending() + server.lazyfree.freed();
         say(server, 0, lines);
-        // `pending` and `freed` change at the end of a job of the background thread, so wait for
-        // that end.
+        // `pending` and `freed` change at the end of a job of the background thread, so the test
+        // waits for this end.
         while server.lazyfree.pending() > 0 {
             std::thread::yield_now();
         }

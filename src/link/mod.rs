@@ -43,10 +43,10 @@
 //! have no effect.
 //! **Invariant:** the actions of a link do not depend on how the received bytes are split between
 //! reads (`tests::a_handshake_cut_anywhere_is_the_same`).
-//! **Limits:** a line has at most [`LINE_MAX`] bytes, a reply [`Plan::reply_max`], nested
-//! [`DEPTH_MAX`] deep. Replies are those of RESP2; a link never sends HELLO 3. The script of a
-//! handshake is fixed when the link begins: steps that depend on a reply are pushed by the owner
-//! after this reply.
+//! **Limits:** a line has at most [`LINE_MAX`] bytes, a reply [`Plan::reply_max`], and arrays are
+//! nested at most [`DEPTH_MAX`] deep. Replies are those of RESP2; a link never sends HELLO 3. The
+//! script of a handshake is fixed when the link begins: steps that depend on a reply are pushed by
+//! the owner after this reply.
 
 mod backoff;
 mod reply;
@@ -107,7 +107,7 @@ impl Plan {
     }
 }
 
-/// An event of the connection or the clock.
+/// An event of a link's connection or of the clock.
 pub enum Event<'a> {
     /// The connection is open.
     Connected,
@@ -154,7 +154,7 @@ pub enum Failure {
     Closed,
     /// The reply to the step with this tag did not arrive in time.
     ReplyTimeout { tag: u32 },
-    /// The peer accepted no bytes for the timeout of a reply.
+    /// The peer has accepted no bytes of the requests during the timeout of a reply.
     SendTimeout,
     /// The reply to the step with this tag was an error that the step does not tolerate.
     Refused { tag: u32, error: Vec<u8> },

@@ -7,10 +7,11 @@
 //!                        └──────── perform <────┴─> pause, pubsub, keyspace, log
 //! ```
 //!
-//! The actions of a step are executed in order, before the next step. Actions about connections and
-//! packets are queued in `Member::wire` and executed by `networking::bus`, since commands have no
-//! access to the event loop. Actions that replace the data set or change the role are not executed
-//! in nested turns, but queued until the end of the turn ([`perform_waiting`]).
+//! The actions of a step of the cluster's state machine are executed in order, before the next
+//! step. Actions about connections and packets are queued in `Member::wire` and executed by
+//! `networking::bus`, since commands have no access to the event loop. Actions that replace the
+//! data set or change the role are not executed in nested turns, but queued until the end of the
+//! turn ([`perform_waiting`]).
 //!
 //! **Invariant:** `Server::cluster` is `Some` exactly when `cluster-enabled` is set.
 
@@ -83,8 +84,7 @@ impl Member {
         self.wire.iter().map(len).sum()
     }
 
-    /// Closes the file of nodes.conf's lock in a forked child, so that the lock ends with the
-    /// parent.
+    /// Closes the locked file nodes.conf in a forked child, so that the lock ends with the parent.
     pub fn close_lock_in_child(&mut self) {
         self.disk.close_in_child();
     }

@@ -32,9 +32,9 @@ use crate::sys::process;
 use crate::sys::tape;
 use crate::texts;
 
-/// The pause after an accept that failed because a resource, such as file descriptors, was missing.
-/// After such a failure connections stay in the backlog, and the poller reports only new
-/// connections.
+/// The pause after an accept that failed because a resource, such as file descriptors, was missing,
+/// before the next attempt. After such a failure connections stay in the backlog, and the poller
+/// reports only new connections.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// The number of connections of `admin-unixsocket` beyond `maxclients`; `init::RESERVED_FDS`

@@ -1,5 +1,5 @@
-//! `maxmemory-clients`: closes the largest clients until the memory of the others is within the
-//! limit.
+//! `maxmemory-clients`: closes the largest clients until the memory of the remaining clients is
+//! within the limit.
 
 use std::collections::BinaryHeap;
 
@@ -13,7 +13,7 @@ use crate::state::Server;
 /// could connect to correct the setting.
 const LIMIT_MIN: usize = 128 * 1024;
 
-/// Marks clients for closing, largest first, until the memory of the others is within
+/// Marks clients for closing, largest first, until the memory of the remaining clients is within
 /// `maxmemory-clients`. Returns false if the memory of all clients was within the limit.
 pub fn evict_clients(server: &mut Server) -> bool {
     let limit = server

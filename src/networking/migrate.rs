@@ -201,7 +201,7 @@ fn send(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, migration: 
     }
 }
 
-/// Notes an action of a MIGRATE's link; `go_on` reacts to it before the loop sleeps.
+/// Notes an action of a MIGRATE's link; `go_on` reacts to the action before the loop sleeps.
 fn on_action(_: &mut EventLoop<Server>, server: &mut Server, id: LinkId, action: Action) {
     let migrations = &mut server.migrations;
     let Some(running) = migrations.running.get_mut(&id) else {

@@ -33,7 +33,7 @@ pub struct FrontPack {
 }
 
 impl FrontPack {
-    /// Makes a copy of a listpack, with a gap.
+    /// Makes a copy of a listpack, with a gap before it.
     pub fn new(listpack: &Listpack) -> FrontPack {
         let mut front = FrontPack {
             block: Vec::new(),

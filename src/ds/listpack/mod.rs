@@ -18,19 +18,22 @@
 //!   11111111                         the end
 //! ```
 //!
-//! The backlen makes walking backwards possible. The backlen is a base-128 number, most significant
-//! group first; every byte but the first has its high bit set, so that it can be read from its end.
+//! The backlen at the end of each entry makes walking backwards through a listpack possible. A
+//! backlen is a base-128 number, most significant group first; every byte of it but the first has
+//! its high bit set, so that a backlen can be read from its end.
 //!
 //! A text that is a canonical integer (`parse_i64`) is stored as an integer, in the smallest
-//! encoding. An element count of 65,535 means "unknown": `len` then walks over the entries.
+//! encoding. An element count of 65,535 in a listpack's header means "unknown": `len` then walks
+//! over the entries.
 //!
 //! A position (`Pos`) is the offset of an entry; a change of an entry's size moves all entries
 //! after it. Before a listpack grows, `safe_to_add` checks the limit of 1 GB, as in Redis.
 //!
-//! **Invariant:** the bytes are well formed, from the header to the end mark, including the
-//! backlens: `Listpack::from_bytes` refuses all other bytes (`validate`), and every change keeps a
-//! listpack well formed (test `histories_match_a_vector`). So reading a listpack needs no error
-//! path; a bug in this file would panic at a bounds check, but not read foreign memory.
+//! **Invariant:** the bytes of a listpack are well formed, from the header to the end mark,
+//! including the backlens: `Listpack::from_bytes` refuses all other bytes (`validate`), and every
+//! change keeps a listpack well formed (test `histories_match_a_vector`). So reading a listpack
+//! needs no error path; a bug in this file would panic at a bounds check, but not read foreign
+//! memory.
 //! **Invariant:** the first four bytes of a listpack are its length; only `splice` writes this
 //! length.
 //!
@@ -74,7 +77,8 @@ const INT_24: u8 = 0xF2;
 const INT_32: u8 = 0xF3;
 const INT_64: u8 = 0xF4;
 
-/// The content of an entry. A string that `Element::from` makes is never the text of an integer.
+/// The content of a listpack's entry. A string that `Element::from` makes is never the text of an
+/// integer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Element<'a> {
     Int(i64),
@@ -82,7 +86,7 @@ pub enum Element<'a> {
 }
 
 impl<'a> Element<'a> {
-    /// The element's text; an integer is written to `buf`.
+    /// The element's text; the text of an integer is written to `buf`.
     #[inline]
     pub fn text<'b>(&self, buf: &'b mut IntBuf) -> &'b [u8]
     where
@@ -604,7 +608,7 @@ impl Listpack {
     /// The size of the listpack in bytes, including the header and the end mark.
     #[inline]
     pub fn bytes_len(&self) -> usize {
-        // SAFETY: no block is shorter than a header.
+        // SAFETY: the block of a listpack has at least the length of the header.
         let header = unsafe { self.0.slice(HEADER) };
         u32::from_le_bytes(array(header, 0)) as usize
     }
@@ -670,14 +674,14 @@ impl Listpack {
         (self.bytes_len() - 1) as Pos
     }
 
-    /// The position of the next entry.
+    /// The position of the entry after the one at `pos`, if any.
     #[inline]
     pub fn next(&self, pos: Pos) -> Option<Pos> {
         let at = pos as usize;
         self.if_entry(at + entry_len(self.as_bytes(), at))
     }
 
-    /// The position of the previous entry.
+    /// The position of the entry before the one at `pos`, if any.
     #[inline]
     pub fn prev(&self, pos: Pos) -> Option<Pos> {
         let at = pos as usize;
@@ -725,7 +729,7 @@ impl Listpack {
         (element, next as Pos)
     }
 
-    /// All elements.
+    /// Iterates over all elements of the listpack.
     #[inline]
     pub fn iter(&self) -> Iter<'_> {
         iter_bytes(self.as_bytes())
@@ -747,8 +751,8 @@ impl Listpack {
         }
     }
 
-    /// The first entry at or after `from` that equals `needle`. After each entry that is compared,
-    /// `skip` entries are passed over.
+    /// The position of the first entry at or after `from` whose text is `needle`. After each entry
+    /// that is compared, `skip` entries are passed over.
     pub fn find(&self, from: Pos, needle: &[u8], skip: usize) -> Option<Pos> {
         match parse_i64(needle) {
             Some(int) => self.find_by(from, skip, |bytes, at| match bytes[at] {

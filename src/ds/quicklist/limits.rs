@@ -9,7 +9,7 @@ const COUNTED_NODE_BYTES: usize = 8192;
 /// The maximum sizes in bytes of a quicklist node for `list-max-listpack-size` -1 .. -5.
 const NODE_BYTES: [usize; 5] = [4096, 8192, 16_384, 32_768, 65_536];
 
-/// The size limits of a list.
+/// The size limits of a list's nodes, from the settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListLimits {
     /// `list-max-listpack-size`: the number of elements of a node if positive (0 counts as 1), a

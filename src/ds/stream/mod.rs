@@ -132,7 +132,7 @@ impl StreamId {
         ((self.ms as u128) << 64 | self.seq as u128).to_be_bytes()
     }
 
-    /// The ID that has these big-endian bytes.
+    /// The ID whose big-endian bytes are `bytes`.
     pub fn from_bytes(bytes: [u8; 16]) -> StreamId {
         let both = u128::from_be_bytes(bytes);
         StreamId::new((both >> 64) as u64, both as u64)
@@ -187,9 +187,9 @@ pub struct NodeLimits {
 /// The strategy of XTRIM and XADD: the entries that trimming keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trim {
-    /// At most this number of entries is kept.
+    /// MAXLEN: at most this number of entries is kept.
     MaxLen(u64),
-    /// Entries with this ID or a higher one are kept.
+    /// MINID: entries with this ID or a higher one are kept.
     MinId(StreamId),
 }
 
@@ -214,7 +214,7 @@ pub struct StreamEntry<'a> {
 }
 
 impl<'a> StreamEntry<'a> {
-    /// The number of fields.
+    /// The number of fields of the entry.
     pub fn len(&self) -> usize {
         self.fields
     }
@@ -326,7 +326,7 @@ impl StreamLog {
         self.max_deleted_id = id;
     }
 
-    /// The number of listpacks.
+    /// The number of listpacks of the stream.
     pub fn node_count(&self) -> usize {
         self.nodes.len()
     }
@@ -336,7 +336,7 @@ impl StreamLog {
         self.nodes.iter()
     }
 
-    /// The memory of the log in bytes.
+    /// The memory of the stream's entries in bytes.
     pub fn memory_bytes(&self) -> usize {
         let contents: usize = self.nodes.values().map(Listpack::memory_bytes).sum();
         contents + map_bytes::<StreamId, Listpack>(self.nodes.len())
@@ -432,12 +432,12 @@ impl StreamLog {
         Range::backwards(&self.nodes, start, end)
     }
 
-    /// The live entry of this ID.
+    /// The live entry with this ID.
     pub fn get(&self, id: StreamId) -> Option<StreamEntry<'_>> {
         self.range(id, id).next()
     }
 
-    /// Whether there is a live entry of this ID.
+    /// Whether there is a live entry with this ID.
     pub fn contains(&self, id: StreamId) -> bool {
         self.get(id).is_some()
     }

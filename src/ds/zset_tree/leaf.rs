@@ -57,7 +57,7 @@ struct Header {
 const _: () = assert!(HEADER == 16);
 const _: () = assert!(((CLASSES[15] - HEADER) / ENTRY) & !1 == MAX);
 
-/// The owning pointer of a leaf, which owns the arrays but not the members.
+/// The owning pointer of a leaf, which owns the arrays of keys and pointers, but not the members.
 pub(super) struct Leaf(NonNull<Header>);
 
 /// The smallest capacity for `len` members with which a leaf fills its size class. While two leaves
@@ -157,7 +157,7 @@ impl Leaf {
         key(self.header().base, self.header().shift, order)
     }
 
-    /// The number of members before the probe.
+    /// The number of members of the leaf that are before the probe's position.
     pub(super) fn lower_bound(&self, probe: &Probe) -> usize {
         let (keys, members) = (self.keys(), self.members());
         let (low, high) = match probe.order() {

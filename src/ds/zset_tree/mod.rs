@@ -604,7 +604,7 @@ impl ZsetTree {
         self.len += 1;
     }
 
-    /// The number of members before the probe.
+    /// The number of members that are before the probe's position.
     pub fn lower_bound(&self, probe: &Probe) -> usize {
         let (mut node, mut passed) = (&self.root, 0);
         loop {

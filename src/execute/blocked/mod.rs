@@ -357,7 +357,7 @@ fn is_set_slot(c: &Client) -> bool {
 
 /// Replies to the clients in WAIT, WAITAOF and FLUSHALL whose wait is over: after acknowledgements,
 /// after an fsync of the AOF, when the AOF was switched off, or when the keys are freed. A client's
-/// CLUSTER SETSLOT runs when the replicas have executed the command.
+/// CLUSTER SETSLOT runs on this server when the replicas have executed the command.
 pub fn serve_acks(server: &mut Server) {
     use BlockKind::{Freed, SetSlot, Wait, WaitAof};
     for r in std::mem::take(&mut server.blocked.waiting_acks) {

@@ -93,8 +93,8 @@ pub struct Bus {
 }
 
 impl Bus {
-    /// The counter to which a message with this purpose belongs; `None` for messages of the cluster
-    /// itself.
+    /// The counter to which bus messages with this purpose are added; `None` for messages of the
+    /// cluster itself.
     fn traffic(&mut self, purpose: Purpose) -> Option<&mut Traffic> {
         match purpose {
             Purpose::Published => Some(&mut self.published),

@@ -6,7 +6,7 @@ use crate::member;
 use crate::state::Server;
 use crate::sync::role;
 
-/// Passes the offset of the replication stream and the state of the link to the primary to the
+/// Reports the offset of the replication stream and the state of the primary's link to the
 /// cluster's state machine, if they have changed.
 pub(super) fn report_replication(server: &mut Server) {
     let Some(member) = &server.cluster else {

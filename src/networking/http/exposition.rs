@@ -11,7 +11,7 @@
 //! ```
 //!
 //! **Invariant:** the samples of a family of metrics follow its HELP and TYPE lines without a gap,
-//! and no family comes twice, as the formats demand: all samples of a family are added to one
+//! and no family is written twice, as the formats demand: all samples of a family are added to one
 //! [`Family`].
 
 use std::fmt::Write;

@@ -68,7 +68,7 @@ const READ_BYTES: usize = 4096;
 struct Visit {
     conn: Connection,
     token: Token,
-    /// Whether the client runs on this machine.
+    /// Whether the client of the connection runs on the server's machine.
     from_here: bool,
     /// Bytes of requests that have no reply yet.
     input: Vec<u8>,
@@ -174,7 +174,8 @@ fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, _
 }
 
 /// Reads requests of a connection. The end of the client's bytes is no error while requests may
-/// have no reply yet; for a reader of /events, which waits for no reply, it is an error.
+/// have no reply yet; for a reader of /events, which waits for no reply, this end is an error,
+/// which closes the connection.
 fn read(visit: &mut Visit, max: usize) -> io::Result<Io> {
     match visit.conn.read_into(&mut visit.input, max) {
         Ok(read) => Ok(read.io),

@@ -18,11 +18,11 @@
 //! The fds of outgoing links are in `Class::First`, so that links between servers are served before
 //! clients.
 //!
-//! With TLS, the handshake of the TLS session follows the connecting, within the timeout for
+//! With TLS, a link's connection is followed by the TLS handshake, within the timeout for
 //! connecting. The link's state machine gets `Connected` after the TLS handshake.
 //!
-//! If the name of a host has several addresses, they are tried in the resolver's order, within the
-//! plan's time for connecting. A local address (`source`) that can't be used is ignored, as in
+//! If a host name has several addresses, the link tries them in the resolver's order, within the
+//! plan's timeout for connecting. A local address (`source`) that can't be used is ignored, as in
 //! Redis.
 //!
 //! **Invariant:** the fd of a link is removed from the event loop before it is closed; a removed
@@ -30,8 +30,8 @@
 //! (`tests::a_closed_link_leaves_nothing`).
 //! **Limits:** a link does not reconnect: the owner opens another one after `crate::link::Backoff`.
 //! Links are served in nested turns, too, so a link's handler must not replace the data set; it
-//! leaves that to code which does not run in nested turns. The links whose host names have been
-//! resolved connect outside of nested turns only.
+//! leaves the replacement to code that does not run in nested turns. The links whose host names
+//! have been resolved connect outside of nested turns only.
 
 use ae::{Class, EventLoop, Io, Mask, TimerId, Token};
 use std::collections::VecDeque;
@@ -494,7 +494,7 @@ fn is_connecting(server: &Server, id: LinkId) -> bool {
     server.links.get(id).is_some_and(Link::is_connecting)
 }
 
-/// Continues the connecting and the TLS handshake of a link when its socket is ready. Returns
+/// Continues to connect a link, and then its TLS handshake, when its socket is ready. Returns
 /// `Open` when the connection is complete, and the state machine has got `Connected`. After a
 /// failure the next address of the host is tried.
 fn establish(el: &mut EventLoop<Server>, server: &mut Server, id: LinkId, token: Token) -> State {

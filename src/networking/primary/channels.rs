@@ -249,7 +249,7 @@ fn request_stream(el: &mut EventLoop<Server>, server: &mut Server, end: &End) {
     let identify = ["REPLCONF", "set-rdb-client-id", &client];
     let identify = Step::new(handshake::SET_RDB_CLIENT, &identify);
     // An error reply to set-rdb-client-id is tolerated: if the primary has given up the sync, its
-    // reply to PSYNC says so.
+    // reply to the following PSYNC says so.
     let identify = identify.errors(Errors::Tolerated).wait();
     let psync = Step::new(handshake::MAIN_PSYNC, &["PSYNC", &end.id, &next]);
     let psync = psync.errors(Errors::Tolerated).expect(Expect::Line);

@@ -395,7 +395,7 @@ fn finish(
     let words = server.config.words();
     let upstream = server.replication.upstream.as_ref();
     if upstream.is_none_or(|up| up.number != sync.number) {
-        return; // the role changed while it was loaded
+        return; // the role changed while the snapshot was loaded
     }
     match loaded {
         Ok((conn, loaded)) => {
