@@ -159,7 +159,7 @@ impl Report {
         }
     }
 
-    /// The bytes of the data set itself: `used` without the overhead.
+    /// The bytes of the data set itself, which are the used memory without the overhead.
     pub fn dataset(&self) -> usize {
         self.used.saturating_sub(self.overhead)
     }

@@ -104,7 +104,7 @@ impl Spool {
         self.queue = None;
     }
 
-    /// Whether [`Spool::finish`] was called.
+    /// Whether [`Spool::finish`] was called, so that no more bytes follow.
     pub fn is_finished(&self) -> bool {
         self.queue.is_none()
     }

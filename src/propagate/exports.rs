@@ -10,10 +10,10 @@
 //! In cluster mode a command has keys of one slot only. Transactions are sent without MULTI, since
 //! no client sees the keys at the target before the slots belong to it.
 //!
-//! The changes could also be read from the replication stream. But the stream does not state the
-//! slots of its commands, so each command would have to be parsed again, also the commands on slots
-//! that stay, and a primary without replicas has no stream. This sink parses commands, to find
-//! their keys, only while slots move.
+//! The changes could also be read from the replication stream. But the replication stream does not
+//! state the slots of its commands, so each command would have to be parsed again, also the
+//! commands on slots that stay, and a primary without replicas has no stream. The sink for slot
+//! moves parses commands, to find their keys, only while slots move.
 //!
 //! **Limit:** commands without keys are not sent. FLUSHALL, FLUSHDB and CLUSTER FLUSHSLOT end a
 //! move of slots.

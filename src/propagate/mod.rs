@@ -22,10 +22,10 @@
 //! (`tools/bench/instructions`).
 //!
 //! The sinks, `aof::feed` and [`stream`], are independent. The AOF could be a reader of the stream.
-//! But the stream has bytes that the AOF must not have (PING, GETACK, the bytes of a primary), the
-//! AOF has bytes of its own (time stamps, a SELECT at the beginning of each file), the AOF's buffer
-//! is handed to a thread without a copy, and most servers have only one of the two sinks. A common
-//! buffer of AOF and stream would save a copy of 60 bytes for a SET.
+//! But the replication stream has bytes that the AOF must not have (PING, GETACK, the bytes of a
+//! primary), the AOF has bytes of its own (time stamps, a SELECT at the beginning of each file),
+//! the AOF's buffer is handed to a thread without a copy, and most servers have only one of the two
+//! sinks. A common buffer of AOF and stream would save a copy of 60 bytes for a SET.
 //!
 //! **Invariant:** between two top-level commands no propagation unit is open: code that propagates
 //! outside of `call()` (expiry, eviction) ends its unit itself.
@@ -52,7 +52,7 @@ pub mod sink {
     pub const REPLICAS: u8 = 1 << 1;
     /// The targets of slot moves, which get the changes of the moving slots only.
     pub const EXPORTS: u8 = 1 << 2;
-    /// All sinks of propagation.
+    /// All sinks of propagation: AOF, replication stream and slot moves.
     pub const ALL: u8 = AOF | REPLICAS | EXPORTS;
 }
 

@@ -85,7 +85,7 @@ impl Unsynced {
 
 impl Server {
     /// Starts or stops tracking changes without an fsync, as `appendfsync` and the AOF's state
-    /// require. Sets or clears `armed::UNSYNCED`.
+    /// require. The bit `armed::UNSYNCED` is set exactly while changes are tracked.
     pub fn follow_unsynced(&mut self) {
         let on = self.aof.feed.is_open() && self.config.appendfsync == AppendFsync::Always;
         let unsynced = &mut self.gate.unsynced;

@@ -10,9 +10,9 @@
 //! ```
 //!
 //! If the link breaks between the request and its reply, the target may have become a primary, and
-//! two primaries would diverge. So the request is repeated: a target that then replies that it is a
-//! primary has accepted the first request, and a target to which no connection can be made counts
-//! as not having accepted the request.
+//! two primaries would diverge. So the request `PSYNC id offset FAILOVER` is repeated: a target
+//! that then replies that it is a primary has accepted the first request, and a target to which no
+//! connection can be made counts as not having accepted the request.
 //!
 //! **Invariant:** writes are held back exactly while the state is not `Idle`; this server follows
 //! the target exactly in `InProgress` (`tests::every_sequence_of_events_keeps_one_primary`).
@@ -133,7 +133,8 @@ impl Failover {
         }
     }
 
-    /// Begins a failover. The caller has checked that no failover is running.
+    /// FAILOVER: begins a failover with the arguments of the command. The caller has checked that
+    /// no failover is running.
     pub fn begin(&mut self, request: Request) {
         debug_assert!(!self.is_running(), "FAILOVER has checked it");
         self.state = State::WaitingForSync;

@@ -9,8 +9,8 @@
 //! id and equal offset mean equal data. `second_id` is the id of the history that the present
 //! history continued after a promotion; it is valid up to `second_offset`.
 //!
-//! This module holds data and decisions. Its functions use no socket and no clock: times are
-//! parameters.
+//! The module `replication` holds data and decisions. Its functions use no socket and no clock:
+//! times are parameters.
 //!
 //! **Invariant:** a primary's commands are fed to the replication stream exactly while the stream
 //! is open (`follow_stream`).
@@ -303,8 +303,8 @@ pub fn left(server: &mut Server, client: ClientRef) {
     if let (true, Some(after_ms)) = (failed, replica.sync_ms(server.clock.now_ms)) {
         server.replication.forecast.failed(after_ms);
     }
-    // A replica with two connections needs both during a full sync, so the end of one closes the
-    // other.
+    // A replica with two connections needs both during a full sync, so the end of one of the
+    // connections closes the other connection.
     let other = match (replica.channel, &replica.state) {
         (Channel::Main { snapshot, .. }, State::WaitsForChannel { .. } | State::Loading) => {
             snapshot.and_then(|id| server.net.clients.reference_of(id))

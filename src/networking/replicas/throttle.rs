@@ -38,7 +38,8 @@ pub fn update(el: &mut EventLoop<Server>, server: &mut Server) {
     el.add_timer(Duration::from_millis(delay_ms), 0, resume);
 }
 
-/// Ends the pause when the timer fires, so that the held clients go on.
+/// Ends the pause when the timer fires, so that the clients that it holds back run their next
+/// writes.
 fn resume(_: &mut EventLoop<Server>, server: &mut Server, _: TimerId) -> Option<Duration> {
     pause::end_pause(server);
     None

@@ -11,8 +11,8 @@
 //! ```
 //!
 //! **Invariant:** a key that is not kept has at most the size `floor`; a key that is kept has at
-//! least the size `floor`. So the keys that are kept are exactly the first n of all keys by size,
-//! for some n up to [`CAPACITY`] (`tests::what_is_kept_are_the_largest`).
+//! least the size `floor`. So the keys in the ranking are exactly the n largest of all keys, for
+//! some n up to [`CAPACITY`] (`tests::what_is_kept_are_the_largest`).
 //!
 //! The number of kept keys falls when kept keys are deleted or shrink, and rises again only by keys
 //! above the floor, since keys below the floor are not remembered. [`Ranking::is_short`] returns

@@ -95,8 +95,8 @@ impl HotKeys {
         }
     }
 
-    /// Applies the settings `hotkeys-*`. The monitor's counters are kept unless these settings
-    /// changed.
+    /// Applies the settings `hotkeys-tracking`, `hotkeys-sample-ratio` and `hotkeys-half-life`. The
+    /// monitor's counters are kept unless these settings changed.
     pub fn configure(&mut self, config: &Config, stats: &Stats, now_ms: i64) {
         let wanted = config.hotkeys_tracking.then_some(Ageing {
             ratio: config.hotkeys_sample_ratio,

@@ -29,9 +29,9 @@
 //!
 //! Source: Metwally, Agrawal, El Abbadi: "Efficient Computation of Frequent and Top-k Elements in
 //! Data Streams" (2005). Rejected: HeavyKeeper (Gong et al., 2018) and a count-min sketch with a
-//! heap (Cormode, Muthukrishnan, 2005). These structures need less memory for millions of keys, but
-//! their bounds hold only with some probability, and they can't be aged by one factor; a few
-//! hundred counters are enough for a list that a person reads.
+//! heap (Cormode, Muthukrishnan, 2005). HeavyKeeper and sketches need less memory for millions of
+//! keys, but their bounds hold only with some probability, and their counts can't be aged by one
+//! factor; a few hundred counters are enough for a list that a person reads.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};

@@ -12,8 +12,8 @@ pub enum EventKind {
     /// of commands that ran.
     NestedTurn,
     BeforeSleep,
-    /// A step of `before_sleep`. The event's number is the position of the step in the drawing of
-    /// `before_sleep`, from 0.
+    /// The execution of a step of `before_sleep`. The event's number is the position of the step in
+    /// the drawing of `before_sleep`, from 0.
     Step,
     /// The poll of the event loop, its sleep included. The event's number is the number of fds that
     /// the poll reported.
@@ -52,7 +52,8 @@ pub enum EventKind {
     /// Moving buckets of a hash table that is being resized. The event's number is the number of
     /// the database.
     Rehash,
-    /// Eviction of keys. The event's number is the number of evicted keys.
+    /// The eviction of keys to keep within `maxmemory`. The event's number is the number of evicted
+    /// keys.
     Evict,
     /// A fork of the server's process. The event's number is the pid of the child.
     Fork,

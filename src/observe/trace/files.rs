@@ -45,8 +45,8 @@ impl TraceFiles {
         DUMP_NAME
     }
 
-    /// Counts a slow turn. Returns the name for the trace file of this turn; `None` if the last
-    /// file is too recent.
+    /// Counts a slow turn of the event loop. Returns the name for the trace file of this turn;
+    /// `None` if the last file is too recent.
     pub fn slow_turn(&mut self, turn_us: u64, now_ms: i64) -> Option<String> {
         self.slow_turns += 1;
         if self

@@ -307,7 +307,7 @@ impl Trace {
 
     /// Stores an event in one word of the session's ring. An event fits into one word, as most
     /// events do, if it begins where the last event ended, and only the session keeps it. Returns
-    /// whether the event was kept.
+    /// whether the event was stored.
     #[inline(always)]
     fn keep_short(
         &mut self,
@@ -374,8 +374,8 @@ impl Trace {
         self.span(kind, self.mark, ticks::now(), client, number);
     }
 
-    /// Records a command of a client. This function runs for each command while a session records,
-    /// so the code for its usual case is short.
+    /// Records a command of a client. While a session of the trace records, `command` runs for each
+    /// command of a client, so the code for the usual case is short.
     #[inline(always)]
     pub fn command(&mut self, id: u16, start: u64, end: u64, client: u64) {
         let (kind, number) = (EventKind::Command, id.into());

@@ -21,8 +21,9 @@
 //! ring's memory.
 //!
 //! A ring is larger than the processor's fast caches, so a line of memory is no longer cached when
-//! it is written again. So each line is prefetched [`AHEAD`] words before its first store: waiting
-//! for the line would cost more time than all instructions of the trace.
+//! it is written again. So each line of the ring's memory is prefetched [`AHEAD`] words before its
+//! first store: waiting for an uncached line would cost more time than all instructions of the
+//! trace.
 //!
 //! **Invariant:** the events that are read are the newest ones that were pushed, whatever their
 //! kinds and times (`the_newest_events_come_back`).

@@ -455,8 +455,8 @@ fn sync_failed(server: &mut Server, error: io::Error) {
     server.aof.flush.sync_error = Some(error);
 }
 
-/// Writes and fsyncs all bytes of the AOF buffer, waiting for the disk. This function is called
-/// where the loop may wait: when the AOF is closed, and before it is read.
+/// Writes and fsyncs all bytes of the AOF buffer, waiting for the disk. `flush_and_sync` is called
+/// when the loop may wait: before the AOF is closed or read.
 pub fn flush_and_sync(server: &mut Server) -> io::Result<()> {
     flush_now(server)?;
     while server.aof.flush.syncing > 0 {

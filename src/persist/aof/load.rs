@@ -119,7 +119,7 @@ fn load_files(
     Ok(position)
 }
 
-/// The size of all files of the AOF, and of the base alone. The size of the base stands for the
+/// The size of all files of the AOF, and of the base alone. The size of the base is used as the
 /// size after the last rewrite, which only the process that rewrote the AOF knows.
 fn sizes(manifest: &Manifest, dir: &Path) -> (u64, u64) {
     let len = |part: &Part| std::fs::metadata(part.path(dir)).map_or(0, |meta| meta.len());

@@ -288,7 +288,7 @@ fn note_base(server: &mut Server) {
     server.replication.aof_pending = Some((server.aof.feed.fed, applied));
 }
 
-/// Stops feeding the AOF. The AOF's files are closed in the background.
+/// Stops feeding commands to the AOF, and closes the AOF's files in the background.
 fn close_files(server: &mut Server) {
     server.aof.flush.crowded = false;
     let files: Vec<_> = server.aof.feed.close().collect();

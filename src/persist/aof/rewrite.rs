@@ -214,8 +214,8 @@ pub fn rewrite_done(server: &mut Server, outcome: Outcome) {
     server.aof.rewrite.last_seconds = Some(outcome.seconds);
 }
 
-/// Counts a failed rewrite. A rewrite that can't start counts too: if the fork fails, a new
-/// incremental file is left.
+/// Counts a failed rewrite of the AOF, after which automatic rewrites may pause. A rewrite that
+/// can't start counts too: if the fork fails, a new incremental file is left.
 fn count_failure(server: &mut Server) {
     server.aof.rewrite.failed = true;
     server.aof.rewrite.failures_in_a_row += 1;

@@ -135,8 +135,8 @@ pub struct Child {
 /// forecast for the next child, and the queue of requests (wishes).
 #[derive(Default)]
 pub struct Forks {
-    /// The pipes of children that have ended, which are still registered in the loop. [`watch`]
-    /// closes the pipes.
+    /// The pipes of children that have ended, which are still registered in the loop. The function
+    /// [`watch`] closes the pipes of children that have ended.
     retired: Vec<(Reports, Token)>,
     pub forecast: Forecast,
     history: forecast::History,
@@ -318,7 +318,8 @@ impl Child {
         }
     }
 
-    /// Reads the child's reports. Returns whether there was a new report.
+    /// Reads the reports that the child has sent through its pipe. Returns whether there was a new
+    /// report.
     fn read_reports(&mut self, now_ms: i64) -> bool {
         let Some(progress) = self.reports.read() else {
             return false;

@@ -19,8 +19,8 @@
 //! this time a count that hardly grows does not end the pauses, since it is their effect.
 //!
 //! **Limits.** Pauses take at most half of the child's time, also if a pause lasts longer than
-//! wanted because other processes are ready to run. So the pauses at most double the duration of a
-//! child. On a kernel without `/proc/<pid>/schedstat`, a child makes no pauses.
+//! wanted because other processes are ready to run. So pauses at most double the time that a child
+//! takes. On a kernel without `/proc/<pid>/schedstat`, a child makes no pauses.
 
 use std::time::{Duration, Instant};
 

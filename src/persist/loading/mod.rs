@@ -269,8 +269,8 @@ pub type SharedLive<'l, 'a> = RefCell<&'l mut Live<'a>>;
 pub struct LoadOptions {
     /// Keys of the file replace existing keys of the same name, for DEBUG RELOAD MERGE.
     pub replace: bool,
-    /// Expired keys of the file are created. This option is for a replica, whose primary deletes
-    /// the expired keys, and for the base of an AOF, in which later commands delete them.
+    /// Expired keys of the file are created. Expired keys are created on a replica, whose primary
+    /// deletes them, and for the base of an AOF, in which later commands delete them.
     pub keep_expired: bool,
     /// Called when the AUX fields and the functions of the snapshot have been read; the parameter
     /// is whether the snapshot has any key. The functions have been stored by then, so only a data
@@ -300,9 +300,9 @@ pub enum Accept {
 /// The sink that fills the keyspace with the keys that `load::read` reads.
 ///
 /// Reading a bucket of a big table costs a cache miss, and the next key is in an unrelated bucket.
-/// So the loader builds keys in batches of [`BATCH`]. The buckets of a batch are prefetched
-/// together, since the processor then translates several of their addresses at the same time, and
-/// the keys of the batch are inserted when the next batch is built:
+/// To hide these cache misses, the loader builds keys in batches of [`BATCH`]. The buckets of a
+/// batch are prefetched together, since the processor then translates several of their addresses at
+/// the same time, and the keys of the batch are inserted when the next batch is built:
 ///
 /// ```text
 ///   new:       [ key | key | ... ] <─ built from the read buffer
@@ -560,7 +560,7 @@ impl Sink for Keyspace<'_, '_> {
             self.counts.expired += 1;
             return Ok(());
         }
-        // This function runs for each key of a load, so it borrows the server only once.
+        // The sink's method `key` runs for each key of a load, so it borrows the server only once.
         let mut live = self.live.borrow_mut();
         let server = &mut *live.server;
         self.add(server, name, meta, kind, value)?;
@@ -845,7 +845,8 @@ pub fn reload(
 }
 
 impl Server {
-    /// Whether a data set is being loaded, in place or aside.
+    /// Whether a data set is being loaded: the server's own, or another one while clients use the
+    /// server's.
     #[inline]
     pub fn is_loading(&self) -> bool {
         self.loading != Loading::No

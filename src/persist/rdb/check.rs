@@ -251,7 +251,7 @@ fn no_limits() -> Limits {
     }
 }
 
-/// Checks an RDB file and prints each finding. Returns whether the file is valid.
+/// Checks an RDB file and prints each finding. Returns whether the RDB file is valid.
 pub fn check_file(path: &Path, print: Print) -> bool {
     check_preamble(path, print).is_some()
 }

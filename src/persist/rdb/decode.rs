@@ -155,8 +155,8 @@ impl<'r, 's> Decoder<'r, 's> {
         })
     }
 
-    /// Reads a length. If an encoded string begins instead, the file is damaged, and the result is
-    /// an error.
+    /// Reads a length of 1, 2, 5 or 9 bytes. If an encoded string begins instead, the file is
+    /// damaged, and the result is an error.
     pub fn length(&mut self) -> Result<u64> {
         match self.head()? {
             Head::Len(len) => Ok(len),
@@ -721,8 +721,8 @@ impl Decoder<'_, '_> {
         Ok(())
     }
 
-    /// Reads a consumer group. Returns whether the group has released entries (Redis 8.8), which
-    /// are pending and belong to no consumer.
+    /// Reads a consumer group of a stream. Returns whether the group has released entries (Redis
+    /// 8.8), which are pending and belong to no consumer.
     fn group(&mut self, kind: u8, stream: &mut Stream, tick: &mut Tick) -> Result<bool> {
         let name = self.bytes()?;
         let last_id = self.id()?;

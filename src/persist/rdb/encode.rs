@@ -319,7 +319,7 @@ fn proceed(result: &io::Result<()>) -> std::ops::ControlFlow<()> {
     }
 }
 
-/// Encodes streams.
+/// Encodes streams with their consumer groups.
 ///
 /// ```text
 ///   nodes, (ID as 16 bytes, listpack)*, length, last ID, first ID, highest deleted ID, entries added

@@ -221,7 +221,7 @@ fn a_stream_of_redis_8_6_is_that_of_7_2_and_its_producers() {
         Ok::<String, Fault>(data_set(&server))
     };
     assert_eq!(restored(13, &newer).expect("a stream"), wanted);
-    // This payload has the metadata of a module before the type byte.
+    // `with_meta` is a payload with the metadata of a module before the type byte.
     let with_meta = [b"\xf3\x01abcd\x00", &newer[..]].concat();
     assert_eq!(restored(13, &with_meta).expect("a stream"), wanted);
     assert!(restored(13, &newer[..newer.len() - 1]).is_err());

@@ -110,7 +110,7 @@ struct Pin {
     until_ms: i64,
 }
 
-/// The replication stream.
+/// The replication stream: the kept blocks of its bytes, and the cursors of its readers.
 #[derive(Default)]
 pub struct Stream {
     /// The blocks of the stream; empty if the stream is closed, since appended bytes are then not
