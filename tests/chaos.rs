@@ -71,7 +71,6 @@ fn number(name: &str, otherwise: u64) -> u64 {
 
 /// Does one FAILOVER, promotion, restart or crash of the primary. Returns the port of a primary
 /// that was replaced without coordination.
-/// without coordination.
 fn event(world: &mut World, target: &Target) -> Option<u16> {
     let mut lossy = None;
     match world.dice.below(6) {

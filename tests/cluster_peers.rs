@@ -246,7 +246,7 @@ fn servers(start: fn(&[&str]) -> Option<Peer>) -> Option<Vec<Peer>> {
     Some(servers)
 }
 
-/// The whole story of this file's header, with servers of one version.
+/// Runs the whole story of this file's header, with servers of one version.
 fn story(start: fn(&[&str]) -> Option<Peer>) {
     let Some(mut servers) = servers(start) else {
         return;

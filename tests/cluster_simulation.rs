@@ -65,7 +65,7 @@ fn run(seed: u64, nodes: usize) -> (u64, u64) {
     (0..nodes).for_each(|at| world.start(at));
     world.heal();
     world.note_cuts();
-    // A replica repeats an election that expired after four node timeouts.
+    // After four node timeouts, a replica repeats an election that expired.
     let took = converge(&mut world, 12 * timeout + 10_000);
     (took, world.checks.promotions)
 }
@@ -156,8 +156,8 @@ fn nodes_that_meet_form_a_cluster() {
     );
 }
 
-/// Kills as many primaries at once as a majority of the primaries can lose. Returns the time until
-/// all nodes agree again, in node timeouts.
+/// Kills as many primaries at once as can die while a majority of them stays. Returns the time
+/// until all nodes agree again, in node timeouts.
 fn many_die(seed: u64, nodes: usize, timeout: u64) -> f64 {
     let shape = Shape {
         primaries: nodes / 2,

@@ -84,8 +84,8 @@ fn words(line: &str) -> Vec<String> {
     words
 }
 
-/// Runs lines of `command => reply`; an expected reply that ends with `...` is only the begin of
-/// the reply.
+/// Runs lines of `command => reply`; an expected reply that ends with `...` is only the beginning
+/// of the reply.
 fn run(c: &mut Conn, lines: &str) {
     for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let (command, expected) = line.split_once(" => ").expect("a command and its reply");
@@ -327,7 +327,8 @@ fn slots_are_charged_with_their_commands() {
     inline.send(b"set bar 3\r\n");
     assert_eq!(show(&inline.reply()), "+OK");
     assert_eq!(counts(&mut c, 5061), ":1 :142 :40");
-    // A shard message is counted for each subscriber: 4 + 38 bytes, after 34 of the subscription.
+    // CLUSTER SLOT-STATS counts a shard message for each subscriber: 4 + 38 bytes, after 34 of the
+    // subscription.
     run(&mut inline, "ssubscribe bar => *3 ssubscribe bar :1");
     run(&mut c, "spublish bar hello => :1");
     assert_eq!(counts(&mut c, 5061), ":1 :210 :116");

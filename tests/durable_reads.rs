@@ -83,7 +83,6 @@ impl Reader {
 
     /// Whether a reply or a message for this client waits in the server; false if it was sent. A
     /// reply that need not wait is sent at the end of its turn, so two turns are observed.
-    /// at the end of its turn, so two turns are observed.
     fn is_held(&mut self, asks: &mut Conn) -> bool {
         let mut turns = 0;
         loop {

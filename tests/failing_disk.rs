@@ -290,7 +290,6 @@ fn a_script_that_has_written_ends_although_the_disk_fails_meanwhile() {
 
 /// Only the fsync of the AOF's directory fails: the new manifest is in place, and the files that it
 /// names must be there at the next start.
-/// must be there at the next start.
 #[test]
 fn a_rewrite_whose_manifest_may_not_be_durable_loses_nothing() {
     // BGREWRITEAOF adds a new incremental file at its begin, and the new base at its end.

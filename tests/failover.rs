@@ -183,7 +183,6 @@ impl FakeTarget {
 
     /// Accepts the link of the old primary, and replies to all its requests before PSYNC. Returns
     /// the link and the arguments of PSYNC.
-    /// arguments of PSYNC.
     fn handshake(&self) -> (TcpStream, Vec<String>) {
         let (link, _) = self.listener.accept().expect("the old primary");
         let mut input = BufReader::new(link.try_clone().expect("a handle"));

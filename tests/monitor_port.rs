@@ -205,7 +205,6 @@ fn varint(bytes: &mut &[u8]) -> u64 {
 
 /// A collector that asks for the binary format gets native histograms, whose buckets count each
 /// call once.
-/// call once.
 #[test]
 fn the_binary_format_has_native_histograms() {
     let it = Monitored::start(&[]);
@@ -454,7 +453,6 @@ fn head_is_get_without_a_body() {
 
 /// A client that sends a long body gets the whole reply to its request, and no reset: the server
 /// reads the bytes that the client has sent.
-/// it has sent are read.
 #[test]
 fn a_refusal_reaches_a_client_that_is_still_sending() {
     let it = Monitored::start(&[]);
@@ -480,7 +478,6 @@ fn a_refusal_reaches_a_client_that_is_still_sending() {
 
 /// The server reads a limited number of bytes after its last reply: a client that sends without end
 /// is closed.
-/// closed.
 #[test]
 fn a_client_that_sends_without_end_is_closed() {
     let it = Monitored::start(&[]);
@@ -494,7 +491,6 @@ fn a_client_that_sends_without_end_is_closed() {
 
 /// All requests that a client sent before it closed its direction get replies; then the connection
 /// ends.
-/// connection ends.
 #[test]
 fn requests_before_a_half_close_are_answered() {
     let it = Monitored::start(&[]);
@@ -540,7 +536,6 @@ fn requests_on_one_connection_are_answered_in_order() {
 
 /// A client that sends requests and reads nothing costs one reply, however many requests it sends;
 /// connections beyond the limit of 32 are closed; other clients are served meanwhile.
-/// connections than the limit are closed; others are served meanwhile.
 #[test]
 fn clients_that_do_not_read_do_no_harm() {
     let it = Monitored::start(&[]);

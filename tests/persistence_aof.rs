@@ -93,7 +93,6 @@ fn args(dir: &Dir, more: &[&str]) -> Vec<String> {
 
 /// Starts a server and waits until it has begun to load its files, or has created them: a server
 /// listens before that, and the test may kill it at once.
-/// killed at once.
 fn aeris(dir: &Dir, more: &[&str]) -> Peer {
     let args = args(dir, more);
     let server = Peer::aeris(&args.iter().map(String::as_str).collect::<Vec<_>>());

@@ -286,7 +286,8 @@ fn a_connection_is_accepted_when_there_are_file_descriptors_again() {
             .unwrap();
         assert!(out.status.success(), "{}", text(&out.stderr));
     };
-    // A new descriptor gets the lowest free number, and the limit is one of numbers.
+    // A new descriptor gets the lowest free number, and the limit of open files limits these
+    // numbers.
     let free = (0..).find(|fd| !Path::new(&format!("/proc/{pid}/fd/{fd}")).exists());
     limit(free.unwrap());
     let mut waiting = TcpStream::connect(("127.0.0.1", server.port)).unwrap();

@@ -216,7 +216,6 @@ fn what_refuses_clients_does_not_refuse_the_primary() {
 }
 
 /// Scripts and the replies to them on a replica whose link is down and that must then not be read.
-/// read then.
 #[test]
 fn scripts_declare_what_they_may_do_on_a_stale_replica() {
     let replica = Peer::aeris(&["--replica-serve-stale-data", "no"]);

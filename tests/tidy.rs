@@ -650,7 +650,7 @@ fn is_documented(lines: &[&str], at: usize) -> bool {
     let above = lines[..at].iter().rev().map(|line| line.trim());
     let mut attribute = false;
     for line in above {
-        // An attribute of several lines ends with such a line.
+        // An attribute of several lines ends with a line `)]` or `]`.
         attribute |= line == ")]" || line == "]";
         if attribute || line.starts_with("#[") {
             attribute &= !line.starts_with("#[");

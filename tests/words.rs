@@ -54,7 +54,7 @@ macro_rules! register {
 }
 
 const CASES: &[Case] = &[
-    // The texts of scripts.
+    // Error texts about scripts.
     case(
         &["EVALSHA ffffffffffffffffffffffffffffffffffffffff 0"],
         "-NOSCRIPT No matching script. Please use EVAL.",
@@ -112,7 +112,7 @@ const CASES: &[Case] = &[
         "-ERR Could not find scripting engine 'py'",
     )
     .newer(),
-    // The texts of functions.
+    // Error texts about functions.
     case(
         &[register!("()")],
         "-ERR Error registering functions: ERR wrong number of arguments to redis.register_function",

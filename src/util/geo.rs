@@ -371,7 +371,6 @@ impl Area {
 
 /// The finest step of the grid whose cells are about as wide as the radius. The step is coarser
 /// near the poles, where cells are narrow.
-/// where cells are narrow.
 fn steps_for_radius(mut radius: f64, latitude: f64) -> u32 {
     if radius == 0.0 {
         return MAX_STEP;

@@ -1,5 +1,4 @@
 //! The writes that a promotion without coordination loses: measured for aeris, Redis and Valkey.
-//! real ones.
 //!
 //! A client writes to a primary with one replica, one write after the other. The primary is killed,
 //! the replica is promoted, and the acknowledged writes that the replica lacks are counted.

@@ -377,7 +377,7 @@ impl World {
         let paused_until = self.machines[machine].paused_until;
         if paused_until > self.now {
             match what {
-                // When a pause ends, one tick is enough for all that were missed.
+                // When a pause ends, one tick is enough for all ticks that were missed.
                 What::Tick(generation) => {
                     self.push(paused_until + 1, machine, What::Tick(generation));
                 }

@@ -66,7 +66,8 @@ impl Disk {
         ]
     }
 
-    /// Makes the disk fail in the manner that `how` names; `shim/bad_disk.c` lists them.
+    /// Makes the disk fail in the manner that `how` names; `shim/bad_disk.c` lists the possible
+    /// words.
     pub fn fail(&self, how: &str) {
         let new = self.dir.join("flag.new");
         std::fs::write(&new, how).expect("a file");

@@ -323,7 +323,6 @@ impl Session<'_> {
 
     /// Compares the bytes that the other clients received. All get the marker before the first is
     /// read, so that all servers work at the same time.
-    /// that both servers work at the same time.
     fn others(&mut self, who: usize) -> Result<(), TestCaseError> {
         let mut free = Vec::new();
         for other in (0..CLIENTS).filter(|other| *other != who) {

@@ -382,7 +382,6 @@ fn kill_child(life: &mut Life) {
 
 /// Restarts the primary twice: with its AOF, to which a command that fails was added, and with a
 /// snapshot that has an expired key.
-/// with a snapshot that has an expired key.
 pub fn restart(life: &mut Life) {
     life.say(&[
         "FLUSHALL",

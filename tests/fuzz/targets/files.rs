@@ -50,7 +50,6 @@ const CHECKS: Checks = Checks {
 
 /// Checks that an accepted value is complete: its memory can be computed, and its DUMP is accepted
 /// by RESTORE.
-/// again.
 fn use_value(kind: u8, value: New) {
     let key = Key::new(b"key", kind, 0, None, value);
     let bytes = dump(key.as_ref(), VERSION_REDIS_MAX, true);
@@ -152,7 +151,6 @@ pub fn rdb(bytes: &[u8]) {
 
 /// Reads a file of the AOF. Each command lies within the file, and reading ends at the end of the
 /// file or at an error.
-/// error.
 pub fn aof(bytes: &[u8]) {
     let len = bytes.len() as u64;
     let mut log = AofReader::new(bytes, 0, len);

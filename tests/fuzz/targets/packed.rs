@@ -20,7 +20,6 @@ fn texts<'a>(elements: impl Iterator<Item = Element<'a>>) -> Vec<Vec<u8>> {
 
 /// Corrects the header of a listpack if the first byte is odd, since mutated bytes would seldom be
 /// accepted otherwise.
-/// otherwise.
 fn with_header(bytes: &[u8], count_at: usize) -> Vec<u8> {
     let Some((&mode, bytes)) = bytes.split_first() else {
         return Vec::new();

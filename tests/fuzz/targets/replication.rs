@@ -11,7 +11,6 @@ use super::files;
 
 /// Runs requests of a replica, one in a line: the first byte selects the command, and words
 /// separated by spaces are its arguments.
-/// spaces are its arguments.
 pub fn dialogue(bytes: &[u8]) {
     let mut server = Server::new(Config::default(), Vec::new());
     let id = server.net.clients.next_id();

@@ -179,7 +179,6 @@ pub fn glob(bytes: &[u8]) {
 
 /// Reads integers, doubles and sizes in bytes: an accepted number is printed as a text that is read
 /// as the same number.
-/// the same number.
 pub fn number(bytes: &[u8]) {
     if let Some(int) = parse_i64(bytes) {
         assert_eq!(int.to_string().as_bytes(), bytes);
