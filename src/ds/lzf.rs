@@ -34,8 +34,9 @@ const HURRY: u32 = 7;
 /// stack.
 pub struct Lzf<const SLOTS: usize = 16_384> {
     table: [u32; SLOTS],
-    /// The number that the position of the next input's first byte gets. This number is greater
-    /// than all positions in the table, so positions of earlier inputs need not be erased.
+    /// The number that the position of the next input's first byte gets. The next input's numbers
+    /// are greater than all positions in the table, so positions of earlier inputs need not be
+    /// erased.
     base: u32,
 }
 

@@ -158,12 +158,12 @@ unsafe impl Element for Member {
     }
 
     unsafe fn from_raw(raw: NonNull<u8>) -> Member {
-        // SAFETY: the caller promises what the called function requires.
+        // SAFETY: the caller promises that the pointer is that of a live member.
         unsafe { Member::from_raw(raw) }
     }
 
     unsafe fn layout(p: NonNull<u8>) -> Layout {
-        // SAFETY: the caller promises what the called function requires.
+        // SAFETY: the caller promises that the pointer is that of a live member.
         layout(unsafe { MemberPtr(p).bytes() }.len())
     }
 
@@ -171,7 +171,7 @@ unsafe impl Element for Member {
     where
         Self: 'a,
     {
-        // SAFETY: the caller promises what the called function requires.
+        // SAFETY: the caller promises that the pointer is that of a live member.
         unsafe { MemberPtr(raw).bytes() }
     }
 

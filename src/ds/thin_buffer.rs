@@ -146,7 +146,7 @@ impl ThinBytes {
         self.0.as_ptr().map_addr(|word| word & ADDRESS)
     }
 
-    /// The start of the allocation.
+    /// The start of the allocation, `gap` bytes before the buffer.
     #[inline]
     pub(super) fn base(&self) -> *mut u8 {
         // SAFETY: the gap is a part of the allocation, so its start is, too.

@@ -60,7 +60,7 @@ impl Pause {
         self.purposes[purpose as usize] = Paused::default();
     }
 
-    /// Removes the pauses that are over.
+    /// Removes the pauses whose time has passed.
     pub fn expire(&mut self, now_ms: i64) {
         self.purposes
             .iter_mut()

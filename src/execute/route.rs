@@ -153,7 +153,7 @@ fn check_keys(
 
 /// Refuses a command that a script calls if its keys belong to another node, or to another slot
 /// than the script's keys (unless `may_cross`). `caller` is the client that runs the script,
-/// `client` the script's own one.
+/// `client` the internal client as which the script's commands run.
 pub fn check_in_script(
     server: &mut Server,
     caller: &mut Client,

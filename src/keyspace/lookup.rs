@@ -77,7 +77,7 @@ impl Server {
         self.lookup_read_hashed(c, hash, key)
     }
 
-    /// [`Server::lookup_read`] with a known hash.
+    /// Like [`Server::lookup_read`], for a key whose hash is known.
     pub fn lookup_read_hashed(&mut self, c: &Client, hash: u64, key: &[u8]) -> Option<KeyRef<'_>> {
         let stamp = self.access_stamp(c);
         self.read(c.db, hash, key, stamp, events::KEY_MISS)

@@ -340,7 +340,8 @@ fn each_reply_has_its_time_from_the_moment_when_it_is_due() {
     assert_eq!(bench.link.deadline(), None);
 }
 
-/// A peer that hangs is detected, even while requests are sent to it.
+/// A peer that does not reply is detected by the timeout of the first reply, even while further
+/// requests are sent to the peer.
 #[test]
 fn later_requests_give_the_first_reply_no_more_time() {
     let mut bench = ready(Unasked::Refuse);

@@ -89,8 +89,8 @@ impl Member {
         self.disk.close_in_child();
     }
 
-    /// The present time in milliseconds since the start, as the deadlines of the cluster's machine
-    /// count it.
+    /// The present time in milliseconds since the start, as the deadlines of the cluster's state
+    /// machine count it.
     pub fn now_ms(&self) -> u64 {
         ms_since(self.began)
     }

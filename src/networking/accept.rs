@@ -269,8 +269,8 @@ pub fn create_client(
 }
 
 /// Makes a client of a connection that this server has opened, so that the commands that arrive on
-/// the connection are executed. Such a client has all ACL rights and gets no replies. `role` is the
-/// flag of the new client, such as `flag::PRIMARY`.
+/// the connection are executed. The client of a connection that this server has opened has all ACL
+/// rights and gets no replies. `role` is the flag of the new client, such as `flag::PRIMARY`.
 pub fn create_linked_client(
     el: &mut EventLoop<Server>,
     server: &mut Server,
@@ -309,8 +309,8 @@ pub fn feed_linked_client(
     }
 }
 
-/// Adds a client, and watches its connection. If the loop can't watch the connection, the client is
-/// dropped.
+/// Adds a client to the table of clients, and lets the event loop watch its connection. If the loop
+/// can't watch the connection, the client is dropped.
 fn watch_client(
     el: &mut EventLoop<Server>,
     server: &mut Server,

@@ -235,7 +235,8 @@ impl<'a, const N: usize> Window<'a, N> {
 
     #[inline(always)]
     fn is_full(&self) -> bool {
-        // The limit of the default window is known at compile time.
+        // For the default window the number of elements is compared with a constant, which is
+        // faster than with `limit`.
         self.len == if N == WINDOW { WINDOW } else { self.limit }
     }
 

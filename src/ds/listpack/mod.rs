@@ -458,7 +458,7 @@ pub fn validate(bytes: &[u8], deep: bool) -> bool {
 const FEW: usize = 64;
 
 /// Whether the elements are groups of `stride` elements, and no two groups begin with the same
-/// text. A listpack from a file or a client must pass this check to become a set (`stride` 1), or a
+/// text. A listpack from a file or a client must pass `is_keyed` to become a set (`stride` 1), or a
 /// hash or a sorted set (`stride` 2). Texts are compared only if two fingerprints are equal.
 pub fn is_keyed(listpack: &Listpack, stride: usize) -> bool {
     let len = listpack.len();

@@ -13,10 +13,10 @@
 //! Members are in order of score, then of bytes (memcmp). **All ranges are ranks**: a bound of a
 //! range (score, bytes, or a member) is a [`Probe`], `lower_bound` returns the number of members
 //! before the probe in O(log n), and ranges are iterated, counted and deleted by rank. So ZRANK,
-//! ZCOUNT, ZRANGEBYLEX and ZREMRANGEBYSCORE share one search and one walk. An iterator keeps a leaf
-//! and a rank for each of its ends, and at the end of a leaf descends from the root again by rank.
-//! A descent from the root once in a hundred members is cheaper than sibling pointers, which each
-//! insert would have to update.
+//! ZCOUNT, ZRANGEBYLEX and ZREMRANGEBYSCORE share one search and one walk over the tree. An
+//! iterator keeps a leaf and a rank for each of its ends, and at the end of a leaf descends from
+//! the root again by rank. A descent from the root once in a hundred members is cheaper than
+//! sibling pointers, which each insert would have to update.
 //!
 //! Cost: a search in 1,000,000 members reads three inner nodes (which stay in the CPU's cache), a
 //! few cache lines of a leaf, and the members whose keys equal that of the searched score: usually
@@ -822,7 +822,7 @@ fn even_parts(total: usize, target: usize) -> impl Iterator<Item = usize> {
     (0..parts).map(move |i| total / parts + usize::from(i < total % parts))
 }
 
-/// An iterator over ranks, from either end.
+/// An iterator over the members of a range of ranks, from either end.
 #[derive(Clone)]
 pub struct Iter<'a> {
     tree: &'a ZsetTree,

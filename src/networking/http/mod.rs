@@ -187,8 +187,8 @@ fn read(visit: &mut Visit, max: usize) -> io::Result<Io> {
     }
 }
 
-/// Drops bytes that a client sends after its last reply, up to `left` bytes. An error closes the
-/// connection.
+/// Drops bytes that a client sends after its last reply, up to `left` bytes. If an error is
+/// returned, the caller closes the connection.
 fn drop_input(visit: &mut Visit, left: usize) -> io::Result<Io> {
     let mut dropped = Vec::new();
     let read = visit.conn.read_into(&mut dropped, LINGER_READ)?;
@@ -237,7 +237,8 @@ fn with_visit(
 }
 
 /// Sends the unsent part of the reply, then handles one request, if a complete request has arrived.
-/// The next request is handled in the next turn. An error closes the connection.
+/// The next request is handled in the next turn. If an error is returned, the caller closes the
+/// connection.
 fn serve(server: &mut Server, visit: &mut Visit) -> io::Result<()> {
     if !flush(visit)? {
         return Ok(());
