@@ -62,7 +62,7 @@ fn accept_handler(el: &mut Loop, s: &mut Server, _: Token, _: Mask) -> Io {
     Io::More
 }
 
-/// Reads and writes. A write handler costs nothing: an idle socket is reported as writable once.
+/// Reads and writes a client's socket. A write handler is free: an idle socket is reported once.
 fn io_handler(el: &mut Loop, s: &mut Server, t: Token, _: Mask) -> Io {
     let Some(client) = s.clients.get_mut(&t) else {
         return Io::Drained;

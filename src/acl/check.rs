@@ -31,8 +31,8 @@ use crate::state::Server;
 use crate::util::glob::glob_match;
 use crate::util::number::parse_i64;
 
-/// The right that a refused call lacked. The variants are in the order of the checks: the later a
-/// check fails, the more of the call was allowed.
+/// The right that a refused call lacked. The variants of `Reason` are in the order of the checks:
+/// the later a check fails, the more of the call was allowed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Reason {
     Database,

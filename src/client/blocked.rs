@@ -48,7 +48,7 @@ pub struct Blocked {
 }
 
 impl Blocked {
-    /// The heap bytes of the structure, itself included.
+    /// The heap bytes of a blocked client's state, the structure `Blocked` included.
     pub fn memory(&self) -> usize {
         let keys = self.keys.iter().map(|key| heap_bytes(key.len()));
         size_class(size_of::<Blocked>())

@@ -159,7 +159,7 @@ impl OwnedArgv {
         }
     }
 
-    /// The heap bytes of the copy.
+    /// The heap bytes of the copied arguments.
     pub fn memory(&self) -> usize {
         heap_bytes(self.bytes.len()) + heap_bytes(size_of_val(&*self.ends))
     }

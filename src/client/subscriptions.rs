@@ -56,8 +56,8 @@ impl Subscriptions {
         self.channels.is_empty() && self.patterns.is_empty() && self.shards.is_empty()
     }
 
-    /// The heap bytes of the structure, itself included. The memory of the server's tables of
-    /// channels is not included.
+    /// The heap bytes of the client's subscriptions, the structure `Subscriptions` included. The
+    /// memory of the server's tables of channels is not included.
     pub fn memory(&self) -> usize {
         let sets = [&self.channels, &self.patterns, &self.shards];
         let nodes = sets.map(|set| btree_memory::map_bytes::<Box<[u8]>, ()>(set.len()));

@@ -100,7 +100,7 @@ impl MultiState {
         self.bytes.len()
     }
 
-    /// The heap bytes of the structure, itself included.
+    /// The heap bytes of the transaction's queue, the structure `MultiState` included.
     pub fn memory(&self) -> usize {
         size_class(size_of::<MultiState>())
             + vec_bytes(&self.commands)

@@ -69,7 +69,7 @@ pub fn describe(server: &Server, c: &Client) -> String {
     describe_with(server, c, c.argv_bytes())
 }
 
-/// Does what [`describe`] does, for the client whose command runs with the arguments `argv`.
+/// The line of CLIENT LIST for a client whose command runs, with the arguments `argv`.
 pub fn describe_running(server: &Server, c: &Client, argv: &[&[u8]]) -> String {
     describe_with(server, c, argv.iter().map(|arg| arg.len()).sum())
 }

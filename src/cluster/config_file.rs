@@ -74,7 +74,7 @@ pub struct NodesConf {
     pub last_vote_epoch: u64,
 }
 
-/// The reason why a nodes.conf is refused, with the line.
+/// The reason why a nodes.conf is refused, with the number of the line.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ConfError {
     /// The number of the invalid line, from 1.

@@ -88,7 +88,7 @@ impl Ip {
         std::str::from_utf8(&self.0[..end.unwrap_or(0)]).unwrap_or("")
     }
 
-    /// Whether the address is not known.
+    /// Whether the text of the IP address is empty, as the address is not known.
     pub fn is_empty(&self) -> bool {
         self.0[0] == 0
     }

@@ -9,8 +9,8 @@
 //! `src/command/databases.rs`. The command COPY and the ACL check read COPY's options by the same
 //! function ([`copy_options`]), so that repeated options have the same meaning in both.
 
-/// Appends the indexes in argv of the databases that a call names. An argument at such an index may
-/// be invalid.
+/// Appends the indexes in argv of the databases that a call names. The argument at the index of a
+/// database may be invalid.
 pub type GetDatabases = fn(argv: &[&[u8]], out: &mut Vec<usize>);
 
 /// The database of SELECT index.

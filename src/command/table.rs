@@ -64,7 +64,7 @@ pub struct CommandTable {
 }
 
 /// Whether all calls of a command have one key, at the same index of argv. Several key specs may
-/// name this key.
+/// name the same key.
 fn has_one_key(row: &Command) -> bool {
     let (first, last, _) = row.key_range();
     first > 0

@@ -168,7 +168,7 @@ impl BigArg {
 }
 
 impl Open {
-    /// The heap bytes of the structure, itself included.
+    /// The heap bytes of an incomplete command, the structure `Open` included.
     pub fn memory(&self) -> usize {
         size_of::<Open>()
             + self.args.capacity() * size_of::<Range>()

@@ -102,7 +102,7 @@ pub struct Limits {
     /// The setting `cluster-slot-migration-log-max-len`.
     pub log_max: usize,
     /// `slot-migration-max-failover-repl-bytes`: writers are paused only when at most this number
-    /// of bytes is unsent. With `None` they are paused at any number.
+    /// of bytes is unsent. With `None` writers are paused at any number of unsent bytes.
     pub unsent_max: Option<u64>,
     /// Switches for tests: with `never_pause` the source never pauses writers, with `never_claim`
     /// the target claims no slots.
