@@ -1,7 +1,8 @@
 //! Hashes: the times to live of fields.
 //!
-//! The commands come in four forms (seconds or milliseconds, from now or since 1970). All commands
-//! are propagated to the AOF and the replicas in one form, without conditions:
+//! The commands come in four forms (seconds or milliseconds, from now or since 1970). An expiry
+//! time that HEXPIRE, one of its variants or HGETEX sets is propagated to the AOF and the replicas
+//! without conditions, as one of:
 //!
 //! ```text
 //!   HPEXPIREAT key unix-time-ms FIELDS n field ...       the fields that got that time
@@ -192,7 +193,7 @@ fn hexpire_generic(ctx: &mut Ctx, unit: i64, base_ms: i64) -> CmdResult {
 }
 
 /// Sets the expiry time of one field, or deletes the field if that time is past. Returns the number
-/// with which the command replies for the field.
+/// with which HEXPIRE replies for this field.
 fn expire_field(
     hash: &mut Hash,
     limits: &HashLimits,

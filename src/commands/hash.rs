@@ -1,8 +1,8 @@
 //! Hashes: the commands on fields and values. `field_expire` has the commands on the fields' times
 //! to live.
 //!
-//! Every change uses [`write_hash`], which creates the hash, updates the database's index of
-//! volatile fields and removes the key with its last field. Values are copied from the hash
+//! Every change of a hash uses [`write_hash`], which creates the hash, updates the database's index
+//! of volatile fields and removes the key with its last field. Values are copied from the hash
 //! straight into the reply.
 
 use crate::client::Client;

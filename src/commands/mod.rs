@@ -1,5 +1,5 @@
-//! The commands. Each has a row with its name, function, arity, flags and keys (see `command`); all
-//! rows are in one table; each group of commands is one file or folder.
+//! The commands. Each command has a row with its name, function, arity, flags and keys (see
+//! `command`); all rows are in one table; each group of commands is one file or folder.
 //!
 //! A command appends to its client's reply, changes the keyspace and sets flags. A command does no
 //! I/O and does not use the event loop: `before_sleep` and the cron write, close and connect

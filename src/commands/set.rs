@@ -1,7 +1,7 @@
 //! Sets: the commands on members and on single sets.
 //!
-//! Every change uses [`write_set`], which removes the key with its last member. Members are copied
-//! from the set straight into the reply. Unions, intersections and differences are in
+//! Every change of a set uses [`write_set`], which removes the key with its last member. Members
+//! are copied from the set straight into the reply. Unions, intersections and differences are in
 //! `set_algebra`.
 
 use crate::client::Client;

@@ -220,7 +220,8 @@ struct Loader<'a> {
     depth: usize,
 }
 
-/// The error of a line of the configuration: its own error, or that of the file that it includes.
+/// The error of a line of the configuration: an error of the line itself, or of a file that the
+/// line includes.
 enum Failure {
     Here(Reason),
     Included(StartError),

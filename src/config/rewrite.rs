@@ -4,7 +4,8 @@
 //! The files are read as at the start: the lines of an included file stand in the place of its
 //! `include`. The lines of a setting, in all files, are applied to its default in this order. If
 //! the result is the present value, the lines stay as they are (comments, spelling, `100mb`,
-//! order). Otherwise the new text replaces the line that took effect last, in its file:
+//! order). If the result differs from the present value, the new text replaces the line of the
+//! setting that took effect last, in its file:
 //!
 //! ```text
 //!   redis.conf                    common.conf                CONFIG SET maxmemory 2gb, timeout 5, save "60 1"
@@ -246,9 +247,9 @@ impl Files {
         self.replace(&ours, lines);
     }
 
-    /// Writes new lines to the places of old lines, one by one. If there are more lines than
-    /// places, the others are inserted after the last place; if there are more places than lines,
-    /// the old lines there are removed.
+    /// Writes new lines to the places of old lines, one by one. If there are more new lines than
+    /// places, the remaining new lines are inserted after the last place; if there are more places,
+    /// the remaining old lines are removed.
     fn replace(&mut self, places: &[Place], lines: Vec<Vec<u8>>) {
         let mut lines = lines.into_iter();
         for &(file, line) in places {

@@ -185,8 +185,8 @@ struct Target {
     name: &'static str,
 }
 
-/// Looks up all names of a CONFIG SET before any setting is changed. The name of a setting and its
-/// alias may both be given.
+/// Looks up all names of a CONFIG SET before any setting is changed. One CONFIG SET may have both
+/// the name of a setting and its alias.
 fn find_targets(
     pairs: &[(&[u8], &[u8])],
     access: Access,

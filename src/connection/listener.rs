@@ -68,7 +68,8 @@ pub struct Listener {
     pub class: Class,
     /// The registration in the event loop; `None` if the socket is not watched yet.
     pub token: Option<Token>,
-    /// Whether the socket was replaced; it is closed when the loop no longer watches it.
+    /// Whether the listening socket was replaced (CONFIG SET port); a replaced socket is closed
+    /// when the event loop no longer watches it.
     pub retired: bool,
     /// Whether the supervisor has opened the socket; the file of a unix socket is then the
     /// supervisor's, too.
@@ -290,8 +291,8 @@ fn open_all(
     Ok(listeners)
 }
 
-/// Listens for readers of figures on `monitor-port` at each address of `monitor-bind`. An empty
-/// list if the port is 0.
+/// Listens for readers of figures on `monitor-port` at each address of `monitor-bind`. Returns an
+/// empty list if `monitor-port` is 0.
 pub fn open_monitor(
     config: &Config,
     inherited: &mut Inherited,

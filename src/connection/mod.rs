@@ -66,8 +66,9 @@ pub struct Transfer {
     /// The number of bytes that were read or written, 0 if the call would have blocked or was
     /// interrupted.
     pub bytes: usize,
-    /// `Drained`: the event loop reports when the socket is ready again. `More`: the caller must
-    /// read or write again, as the loop will not report the socket.
+    /// `Drained`: the event loop reports when the socket is ready again. `More`: the socket may
+    /// still be ready, so the caller reads or writes again, or returns `More` to the loop, which
+    /// then calls it again.
     pub io: Io,
 }
 
@@ -366,7 +367,8 @@ impl Connection {
         })
     }
 
-    /// Writes while inputs are recorded or replayed (`sys::tape`). There are no TLS sessions then.
+    /// Writes while inputs are recorded or replayed (`sys::tape`). While inputs are recorded or
+    /// replayed, there are no TLS sessions.
     #[cold]
     fn write_taped(&mut self, pieces: &[IoSlice]) -> io::Result<Transfer> {
         let fd = self.raw_fd() as u64;

@@ -498,7 +498,7 @@ impl KvStore {
     }
 
     /// One call of SCAN: passes some entries to `f` and returns the next cursor, 0 at the end.
-    /// Every key that is present from the first call to the last is passed at least once.
+    /// Every key that is present from the first call of a SCAN to the last is passed at least once.
     pub fn scan<'a>(&'a self, cursor: u64, f: impl FnMut(KeyRef<'a>)) -> u64 {
         match &self.tables {
             Tables::One(table) => table.scan(cursor, f),
@@ -522,7 +522,8 @@ impl KvStore {
         self.scan_in(Some(slot), cursor, f) >> SLOT_BITS
     }
 
-    /// The first slot from `slot` on that has keys which are not hidden.
+    /// The first slot from `slot` on that has keys which are not hidden; `None` if there is none,
+    /// or no table for each slot.
     pub fn occupied_from(&self, slot: u16) -> Option<u16> {
         match &self.tables {
             Tables::One(_) => None,

@@ -46,8 +46,8 @@ pub struct Db {
     pub lengths: Option<Box<Lengths>>,
 }
 
-/// The clients that are blocked on keys of one database, or watch keys of it. These clients stay
-/// when the database is replaced.
+/// The clients that are blocked on keys of one database, or watch keys of it. Clients are not part
+/// of a [`Db`], so they stay when the database is replaced.
 #[derive(Default)]
 pub struct KeyClients {
     /// For each key, the clients that are blocked on it, in order of arrival.
@@ -57,7 +57,7 @@ pub struct KeyClients {
 }
 
 impl KeyClients {
-    /// The number of heap bytes of both registries.
+    /// The number of heap bytes of the two tables, of blocked clients and of watchers.
     pub fn memory_bytes(&self) -> usize {
         self.blocking.memory_bytes() + self.watched.memory_bytes()
     }
@@ -66,9 +66,9 @@ impl KeyClients {
 /// The change of the time to live when a key is set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ttl {
-    /// The time to live stays as it is.
+    /// The key keeps its time to live.
     Keep,
-    /// The time to live is removed.
+    /// The key has no time to live afterwards.
     Clear,
     /// The key expires at this Unix time in milliseconds.
     At(i64),

@@ -144,8 +144,8 @@ fn bitop_blocks<'a>(op: BitOp, sources: &[&'a [u8]], out: &mut [u8]) {
     }
 }
 
-/// Computes one block of BITOP's result; `block` must be zero before. The parts of the sources may
-/// be shorter than the block.
+/// Computes one block of BITOP's result; `block` must be zero before. The parts of the sources that
+/// belong to the block may be shorter than the block.
 #[inline(always)]
 fn combine_block<'a>(
     op: BitOp,

@@ -23,8 +23,8 @@
 //!
 //! So a CRC takes three multiplications (PCLMULQDQ) that do not depend on each other, and one by P.
 //! Zeros before a message do not change its CRC, so a short key is a block of 16 bytes with zeros
-//! before it. In a longer key, each block is added to the blocks before it, moved up by a block:
-//! `Mh * (x^192 mod P) + Ml * (x^128 mod P)`.
+//! before it. In a key of more than 16 bytes, the sum of the earlier blocks is moved up by a block
+//! and added to the next block: `Mh * (x^192 mod P) + Ml * (x^128 mod P)`.
 //!
 //! # Without the instruction
 //!

@@ -8,8 +8,9 @@
 //! ```
 //!
 //! A call of CLUSTERSCAN scans slot after slot until it has seen COUNT keys, or comes to a slot of
-//! another shard. The cursor in the reply then names that slot, whichever node owns it. Nodes with
-//! the same `hash-seed` setting have the same fingerprint, so cursors stay valid at a failover.
+//! another shard. The cursor in the reply names the slot at which the next call continues,
+//! whichever node owns that slot. Nodes with the same `hash-seed` setting have the same
+//! fingerprint, so cursors stay valid at a failover.
 //!
 //! The hash tags in the cursors are those of Valkey: for each slot, the first string of digits and
 //! letters that hashes to the slot, short strings first.

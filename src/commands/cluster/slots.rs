@@ -1,5 +1,5 @@
 //! CLUSTER's subcommands on slots and their keys: SETSLOT, COUNTKEYSINSLOT, GETKEYSINSLOT,
-//! FLUSHSLOT, and the replies that clients learn the owners from, SLOTS and SHARDS.
+//! FLUSHSLOT, and SLOTS and SHARDS, from which clients learn the owners of slots.
 
 use super::change::{run_or_refuse, slot};
 use super::member;
@@ -98,9 +98,8 @@ pub fn flush_slot(ctx: &mut Ctx) -> CmdResult {
 
 /// CLUSTER SETSLOT slot MIGRATING node | IMPORTING node | NODE node | STABLE [TIMEOUT ms]
 ///
-/// On a primary, the replicas get the command first, so that the move of a slot survives a
-/// failover: the command waits until all of them have acknowledged it, as in Valkey 8, and runs
-/// then.
+/// A primary first sends SETSLOT to its replicas, so that the move of a slot survives a failover.
+/// SETSLOT waits until all replicas have acknowledged it, as in Valkey 8, and runs then.
 pub fn set_slot(ctx: &mut Ctx) -> CmdResult {
     let of_primary = ctx.client.replays();
     let machine = &member(ctx)?.machine;

@@ -108,7 +108,7 @@ pub fn restore(ctx: &mut Ctx) -> CmdResult {
 }
 
 /// Whether `sanitize-dump-payload` and the client's user demand a check of the payload. Every
-/// payload is checked in depth; the setting decides whether the check is counted.
+/// payload is checked in depth; `sanitize-dump-payload` only decides whether the check is counted.
 fn is_sanitized(ctx: &Ctx) -> bool {
     match ctx.server.config.sanitize_dump_payload {
         SanitizeDumpPayload::No => false,

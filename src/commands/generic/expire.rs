@@ -1,6 +1,6 @@
 //! Times to live of keys. Commands come in four forms (seconds or milliseconds, from now or since
-//! 1970). All commands are propagated as `PEXPIREAT key unix-time-ms`, so that the expiry time does
-//! not depend on when the command is replayed.
+//! 1970). EXPIRE and its variants are propagated as `PEXPIREAT key unix-time-ms`, so that the
+//! expiry time does not depend on when the command is replayed.
 
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::error::{Error, said};

@@ -1,6 +1,6 @@
-//! Blocking commands for lists. Each command first does what its non-blocking form does. If there
-//! is no element, the client is blocked; when one of the command's keys is created, the command
-//! runs again from its beginning (`execute::blocked`).
+//! Blocking commands for lists. Each blocking command first does what its non-blocking form does.
+//! If there is no element, the client is blocked; when one of the command's keys is created, the
+//! command runs again from its beginning (`execute::blocked`).
 //!
 //! Between MULTI and EXEC no command can block: it replies at once as if its timeout had passed.
 

@@ -109,8 +109,9 @@ fn lolwut(ctx: &mut Ctx) -> CmdResult {
     for (at, side) in size.iter_mut().enumerate().take(given) {
         match ctx.int(numbers + at) {
             Ok(number) => *side = number,
-            // For the versions 5 and 6 an argument that is not a number is an error, as in Redis,
-            // which has pictures for these two; for other versions such an argument is ignored.
+            // LOLWUT: for the versions 5 and 6 an argument that is not a number is an error, as in
+            // Redis, which has pictures for these two; for other versions such an argument is
+            // ignored.
             Err(e) if matches!(version, Some(5 | 6)) => return Err(e),
             Err(_) => {}
         }

@@ -127,8 +127,8 @@ pub(super) fn getrange(ctx: &mut Ctx) -> CmdResult {
 /// string's end, and indexes outside of the string are clamped.
 fn slice(bytes: &[u8], start: i64, end: i64) -> &[u8] {
     let len = bytes.len() as i64;
-    // If both ends were before the string, clamping would move them to its first byte, which would
-    // then be selected.
+    // GETRANGE: if `start` and `end` are both before the string's first byte, clamping would move
+    // both to that byte, which would then be selected.
     if start < 0 && end < 0 && start > end {
         return b"";
     }

@@ -2,7 +2,7 @@
 //! picking at random.
 //!
 //! All commands that pop use [`pop_from_first`], which pops from the first of several keys that is
-//! a sorted set. These commands differ in the form of the reply, and the blocking commands
+//! a sorted set. The commands that pop differ in the form of the reply, and the blocking commands
 //! (`BZPOPMIN`, `BZPOPMAX`, `BZMPOP`) wait if there is no member. All pops are propagated as
 //! ZPOPMIN or ZPOPMAX of the key that was popped from.
 

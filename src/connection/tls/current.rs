@@ -39,7 +39,8 @@ impl Current {
     }
 
     /// Continues an outgoing connection: the connect, then, if `secure` has an address, the TLS
-    /// handshake with the server at this address. After an error `conn` may be `None`.
+    /// handshake with the server at this address. After an error `conn` may be `None`, as the
+    /// connection is moved while TLS is added to it.
     pub fn advance(
         &self,
         conn: &mut Option<Connection>,

@@ -10,13 +10,13 @@
 //! materials that it began with, and if building fails, the present materials stay in use.
 //! [`Inputs`] has no reference to the server, so a thread can load from it.
 //!
-//! **Limits:** rustls speaks TLS 1.2 and 1.3 with forward secrecy and AEAD ciphers only. There are
+//! **Limits:** rustls speaks TLS 1.2 and 1.3 with forward secrecy and AEAD ciphers only. rustls has
 //! no parameters for classic Diffie-Hellman (`tls-dh-params-file`), no CBC ciphers and no RSA key
 //! exchange. A peer's certificate must be X.509 version 3.
 //!
 //! The kernel's TLS is not used, not even for replicas: a replica with TLS costs the primary 5 %
-//! more than one without for values of 16 bytes, 8 % for 1,000 bytes. Most of this cost is the
-//! encryption itself, which the kernel would do on the same core; only a copy would be saved.
+//! more than one without for values of 16 bytes, 8 % for 1,000 bytes. Most of the cost of TLS is
+//! the encryption itself, which the kernel would do on the same core; only a copy would be saved.
 
 mod certificate;
 mod current;
@@ -188,8 +188,7 @@ impl Materials {
         })
     }
 
-    /// Whether these and the `other` materials have the same settings and the same contents of
-    /// files.
+    /// Whether these materials and `other` have equal settings of TLS and equal contents of files.
     pub fn is_same(&self, other: &Materials) -> bool {
         self.inputs == other.inputs && self.files == other.files
     }

@@ -75,7 +75,7 @@ pub fn protocols(
 }
 
 /// `tls-ciphersuites` and `tls-ciphers`: the suites of TLS 1.3 and TLS 1.2 in the given order. An
-/// empty text stands for all suites.
+/// empty text stands for all cipher suites of the version.
 pub fn suites(ciphersuites: &str, ciphers: &str) -> Result<Vec<SupportedCipherSuite>, String> {
     let mut all = Vec::new();
     let mut unknown = Vec::new();
@@ -107,8 +107,9 @@ pub fn suites(ciphersuites: &str, ciphers: &str) -> Result<Vec<SupportedCipherSu
 }
 
 /// The cipher suites that a list in OpenSSL's syntax selects. `X+Y` selects the suites that are in
-/// both groups; `!X` removes the suites of group X for good, `-X` until the list names them again,
-/// and `+X` moves them to the end. Words that name no suite or group of `table` go to `unknown`.
+/// group X and in group Y; `!X` removes the suites of group X for good, `-X` until the list names
+/// them again, and `+X` moves them to the end. Words that name no suite or group of `table` go to
+/// `unknown`.
 fn choose<'a>(
     text: &'a str,
     table: &[(&str, SupportedCipherSuite)],
@@ -160,7 +161,7 @@ fn choose<'a>(
 /// Whether the cipher suite `name` is in OpenSSL's group `group`, or `group` is its own name.
 fn is_in(group: &str, name: &str) -> bool {
     match group {
-        // Every cipher suite of TLS 1.2 in this server is in these groups.
+        // All cipher suites of TLS 1.2 in this server are in these groups of OpenSSL.
         "ALL" | "DEFAULT" | "HIGH" | "ECDHE" | "EECDH" | "KECDHE" | "KEECDH" | "TLSV1.2" => true,
         "AES" | "AES128" | "AES256" | "CHACHA20" | "ECDSA" => name.contains(group),
         "AESGCM" => name.contains("GCM"),

@@ -17,10 +17,10 @@
 //! caller has read only a part of the plaintext.
 //!
 //! **Bytes that are owed.** A record that the socket accepted in part has to be completed before
-//! anything else is sent. Until then the record's plaintext counts as not written: `write` returns
-//! 0, the caller keeps the plaintext, and its next call, which begins with the same bytes,
-//! completes the record and returns the number of its plaintext bytes. So a caller needs no list of
-//! sessions with unsent records, and the limits of output buffers count these bytes.
+//! anything else is sent. Until a record is sent completely, its plaintext counts as not written:
+//! `write` returns 0, the caller keeps the plaintext, and its next call, which begins with the same
+//! bytes, completes the record and returns the number of its plaintext bytes. So a caller needs no
+//! list of sessions with unsent records, and the limits of output buffers count these bytes.
 //!
 //! **Invariant:** after a `write` that returned 0, the next call begins with the same bytes, as all
 //! callers that send a queue do. [`Session::write_now`] is for bytes that are not repeated: the
@@ -191,8 +191,8 @@ fn process<C: Records>(
             Ok(_) => return Err(Error::General("early data".into())),
             Err(e) => {
                 // After an error, one more call of rustls returns the alert for the peer, if there
-                // is one. There must be no further call, as rustls does not expect the damaged
-                // records again.
+                // is one. After the alert there must be no further call of rustls, which does not
+                // expect the damaged records again.
                 let status = conn.records(&mut input[done.used + discard..]);
                 if let Ok(ConnectionState::EncodeTlsData(mut data)) = status.state {
                     append(out, |room| data.encode(room))?;

@@ -24,8 +24,8 @@
 //!   not a block, or too big   a new entry is made, usually one with a payload
 //! ```
 //!
-//! In the last two cases the entry's address in the table of keys changes, so the loan knows the
-//! slot of the table with this address.
+//! If the block was moved, or the value is no block any more, the entry gets a new address. So the
+//! loan knows the slot of the table of keys with this address.
 //!
 //! **Invariants**
 //! - A block in an entry has at most `PACKED_MAX` bytes when the entry is made, and grows at most
@@ -226,7 +226,7 @@ pub enum Open<'a, V: Payload, T: Payload + Into<V>> {
 /// entry.
 ///
 /// The loan has the type that the caller asked for, not the payload's. So neither the uses nor the
-/// end of the loan test the type again.
+/// end of a loan test the value's type again.
 pub struct Loan<'a, V: Payload, T: Payload + Into<V>> {
     value: ManuallyDrop<T>,
     entry: NonNull<u8>,
@@ -334,8 +334,8 @@ impl<V> EntryRef<'_, V> {
 }
 
 impl<'a, V: Payload> EntryMut<'a, V> {
-    /// Opens the entry's payload, or its packed value as a `T`, for changes. `None` for a string,
-    /// an integer, or a packed value of another type.
+    /// Opens the entry's payload, or its packed value as a `T`, for changes. Returns `None` for a
+    /// string, an integer, or a packed value of another type.
     #[inline(always)]
     pub fn open<T: Payload + Into<V>>(self) -> Option<Open<'a, V, T>> {
         let look = self.as_ref();

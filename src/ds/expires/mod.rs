@@ -15,10 +15,11 @@
 //!        +----------------+----------------+----------------+ - - - - - - - -+     the fourth only in a leaf that spans over 49 days
 //! ```
 //!
-//! A leaf is unsorted: an insert appends, and a removal moves the last pair into the hole. To find
-//! an id in a leaf, the processor compares one dense array of u32, eight or sixteen words at a
-//! time. A full leaf is split at its median. If pairs are added in order, the usual case with one
-//! TTL for all keys, a new leaf is begun instead, so that the earlier leaves stay full.
+//! The pairs in a leaf are unsorted: an insert appends a pair, and a removal moves the last pair
+//! into the free place. To find an id in a leaf, the processor compares one dense array of u32,
+//! eight or sixteen words at a time. A full leaf is split at its median. If pairs are added in
+//! order, the usual case with one TTL for all keys, a new leaf is begun instead, so that the
+//! earlier leaves stay full.
 //!
 //! **Invariants**
 //! - A pair is in the leaf with the greatest key that is not above the pair; the key of the first
@@ -194,8 +195,8 @@ impl Expires {
         Some(leaf.get(leaf.earliest()))
     }
 
-    /// The earliest pair whose id `accept` accepts. Searches whole leaves until at least `most`
-    /// pairs were seen.
+    /// The earliest pair for whose id `accept` returns true. Searches whole leaves until at least
+    /// `most` pairs were seen.
     pub fn first_where(&self, most: usize, accept: impl Fn(u64) -> bool) -> Option<(i64, u64)> {
         let mut seen = 0;
         for leaf in self.leaves.values() {
@@ -304,8 +305,8 @@ const TIME_HIGH: usize = 3;
 const NARROW: u32 = 3;
 const WIDE: u32 = 4;
 
-/// The possible capacities of a leaf in pairs. They follow the allocator's size classes: 12 bytes
-/// times a capacity are just below 192, 256, .. 3072.
+/// The possible capacities of a leaf in pairs. The capacities follow the allocator's size classes:
+/// 12 bytes times a capacity are just below 192, 256, .. 3072.
 const CAPACITIES: [usize; 17] = [
     4, 8, 16, 21, 26, 32, 37, 42, 53, 64, 85, 106, 128, 149, 170, 213, 256,
 ];

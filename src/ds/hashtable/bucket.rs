@@ -16,7 +16,7 @@
 //! load and one compare find the slots that may have this hash.
 //!
 //! **Invariants**
-//! - slots `0..count` have elements and the others are empty, so that four bits describe the
+//! - slots `0..count` have elements and all later slots are empty, so that four bits describe the
 //!   occupancy (`tests::twin`).
 //! - with a child, `count` is 8 and slot 8 is the child's address, which came from `Box::into_raw`.
 use std::alloc::Layout;

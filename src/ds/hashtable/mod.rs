@@ -334,7 +334,7 @@ impl<E: Element> HashTable<E> {
         self.seed.hash(key)
     }
 
-    /// The number of home buckets, while rehashing in both arrays together.
+    /// The number of home buckets; while the table rehashes, those of both arrays together.
     pub fn buckets(&self) -> usize {
         self.tables[0].buckets() + self.tables[1].buckets()
     }

@@ -1,8 +1,8 @@
 //! The policy for resizing hash tables: one setting for all tables of a thread.
 //!
 //! While a forked child lives, neither the hash table of the keyspace nor that of any big hash, set
-//! or sorted set is resized. All of these tables belong to one thread; other threads only free
-//! tables. A flag in each table would have to be set in millions of them.
+//! or sorted set is resized. All hash tables of the data set belong to one thread; other threads
+//! only free tables. A flag in each table would have to be set in millions of them.
 
 use std::cell::Cell;
 

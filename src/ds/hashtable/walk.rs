@@ -25,7 +25,8 @@ const WALKED_BYTES: usize = 48;
 impl<E: Element> HashTable<E> {
     /// One call of SCAN. Passes the elements of one bucket of the smaller array, and of the buckets
     /// of the larger array into which it expands, to `f`. Returns the next cursor, 0 at the end.
-    /// Every element that is present from the first call to the last is passed at least once.
+    /// Every element that is present from the first call of a SCAN to the last is passed at least
+    /// once.
     pub fn scan<'a>(&'a self, cursor: u64, mut f: impl FnMut(E::Ref<'a>)) -> u64 {
         if self.len == 0 {
             return 0;

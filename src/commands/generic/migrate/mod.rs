@@ -79,8 +79,8 @@ struct MigrateOptions<'a> {
     copy: bool,
     replace: bool,
     account: Option<(Option<String>, String)>,
-    /// The keys to move: the third argument, or those after KEYS. `keys::migrate` finds the same
-    /// keys.
+    /// The keys to move: the third argument, or those after KEYS. `keys::migrate`, the function of
+    /// MIGRATE's row, finds the same keys.
     keys: &'a [&'a [u8]],
 }
 

@@ -351,7 +351,8 @@ fn replybuffer(ctx: &mut Ctx) -> CmdResult {
     ok(ctx)
 }
 
-/// DEBUG ERROR message. The command itself succeeds, so the errors' statistics don't count it.
+/// DEBUG ERROR message. The statistics of errors don't count this error reply, as the command
+/// itself succeeds.
 fn error(ctx: &mut Ctx) -> CmdResult {
     let error = Error::new(String::from_utf8_lossy(ctx.argv[2]));
     ctx.client.reply.error(&error);
