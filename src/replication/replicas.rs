@@ -47,13 +47,14 @@ pub enum State {
 pub enum Channel {
     /// The replica's only connection: snapshot and stream.
     Only,
-    /// The connection for the stream. The snapshot has a connection of its own; `snapshot` is the
-    /// id of its client, `None` until that client has connected.
+    /// The replica's connection for the replication stream. The snapshot has a connection of its
+    /// own; `snapshot` is the id of its client, `None` until that client has connected.
     Main {
         snapshot: Option<u64>,
         dialect: Dialect,
     },
-    /// The connection for the snapshot; the stream has a connection of its own.
+    /// The replica's connection for the snapshot; the replication stream has a connection of its
+    /// own.
     Snapshot,
 }
 

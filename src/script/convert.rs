@@ -123,8 +123,8 @@ fn push_error_reply(frame: &mut Frame, text: &[u8]) {
     mark_counted(frame);
 }
 
-/// Marks the error on top of the stack as counted: INFO errorstats counts an error when the command
-/// runs, so it must not be counted again when the script returns it.
+/// Marks the error table on top of Lua's stack as counted: INFO errorstats counts an error when the
+/// command runs, so it must not be counted again when the script returns it.
 pub fn mark_counted(frame: &mut Frame) {
     frame.push_boolean(true);
     frame.set_field("ignore_error_stats_update");
@@ -305,8 +305,8 @@ impl Writer<'_> {
         found
     }
 
-    /// Writes the keys of the topmost table, and with `values` their values. Returns the number of
-    /// keys.
+    /// Writes the keys of the table on top of Lua's stack as replies, and with `values` their
+    /// values. Returns the number of keys.
     fn members(&mut self, frame: &mut Frame, values: bool) -> usize {
         let mut len = 0;
         frame.push_nil();

@@ -332,7 +332,7 @@ pub struct LoadRules {
 }
 
 impl LoadRules {
-    /// The rules that follow from the server's settings.
+    /// The rules for loading libraries that follow from the server's settings.
     pub fn of(server: &Server) -> LoadRules {
         LoadRules {
             words: server.config.words(),

@@ -6,9 +6,9 @@
 //!                                                           ->  false, text, level the wrapper raises the text
 //! ```
 //!
-//! A wrapper is needed because the `Err` of a Rust function becomes a userdata in Lua, but scripts
-//! compare and concatenate the messages of `pcall`. Raised by `error(text, 2)`, a message is a
-//! string that begins with the place of the call, as with a library in C.
+//! Each Rust function needs a wrapper in Lua because its `Err` becomes a userdata in Lua, but
+//! scripts compare and concatenate the messages of `pcall`. Raised by `error(text, 2)`, a message
+//! is a string that begins with the place of the call, as with a library in C.
 //!
 //! The texts of errors about arguments are those of Lua's own library: `bad argument #1 to 'encode'
 //! (string expected, got nil)`. The name in such a text is the one used in the call, as in `local f
@@ -17,7 +17,7 @@
 //! **Invariant:** a function holds few Lua values at a time: mlua keeps each string and table that
 //! Rust holds in a stack of at most [`VALUES_MAX`] places (`tests::many_arguments_and_results`).
 //!
-//! Limits: the sign of -0 is lost, because mlua makes an integer of it.
+//! Limits: the sign of -0 is lost, because mlua converts -0 to an integer.
 
 use mlua::{Error, Function, Lua, LuaString, MultiValue, Result, Value};
 

@@ -2,7 +2,7 @@
 //!
 //! `redis.call` runs a command of the script's client. The command is checked as Redis checks
 //! commands of scripts and run by `call()`, and its reply is read from the client's buffer. The
-//! arguments are borrowed from Lua's stack.
+//! arguments of the command are borrowed from Lua's stack.
 //!
 //! Errors are tables with a field `err`. An error of a command is counted when the command runs;
 //! the table is marked, so that the error is not counted again when the script returns it.

@@ -157,7 +157,7 @@ fn check(server: &Server, caller: &Client, job: &Job, out_of_memory: bool) -> Re
     Ok(())
 }
 
-/// Refuses a script that may write.
+/// Refuses a script that may write if this server refuses writes now.
 fn check_writes(server: &Server, caller: &Client, job: &Job) -> Result<(), Error> {
     let obeyed = caller.must_obey();
     if dispatch::is_read_only(server) && !obeyed {

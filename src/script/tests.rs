@@ -1,5 +1,5 @@
 //! Tests of scripts as clients see them. `tests/transcripts/scripting.txt` compares replies of
-//! every form; these tests need access to the server's state.
+//! every form; the tests in this file need access to the server's state.
 
 use crate::client::Client;
 use crate::config::Config;
@@ -319,7 +319,8 @@ fn a_recursive_table_ends_in_an_error() {
 fn a_killed_script_stops_and_the_next_one_runs() {
     let mut peer = Peer::new();
     peer.server.config.busy_reply_threshold = 1;
-    // There is no event loop here, so the flag that SHUTDOWN NOSAVE would set kills the script.
+    // In this test there is no event loop, so the flag that SHUTDOWN NOSAVE would set kills the
+    // script.
     peer.server.shutdown.now = true;
     let reply = peer.eval("while true do pcall(function() while true do end end) end");
     assert!(

@@ -11,8 +11,8 @@
 //! ```
 //!
 //! The CPU share lies between `active-defrag-cycle-min` and `-max`, as the fragmentation does
-//! between `active-defrag-threshold-lower` and `-upper`. The share never falls during a pass. A
-//! step whose timer fires late gets more time, up to [`STEP_MAX`].
+//! between `active-defrag-threshold-lower` and `-upper`. Defragmentation's share of the CPU never
+//! falls during a pass. A step whose timer fires late gets more time, up to [`STEP_MAX`].
 //!
 //! # Invariants
 //!

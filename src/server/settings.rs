@@ -135,7 +135,8 @@ fn apply(server: &mut Server, step: Apply) -> Result<(), Refusal> {
             forget_latencies(server);
             Ok(())
         }
-        // All other settings are copied by `Server::configure`, or read each time they are used.
+        // All settings without a case above are copied by `Server::configure`, or read each time
+        // they are used.
         _ => Ok(()),
     }
 }

@@ -254,7 +254,8 @@ fn save(server: &mut Server, options: ShutdownFlags) -> Result<(), Refused> {
     saved.map_err(|_| Refused)
 }
 
-/// Makes the AOF durable. An AOF whose rewrite was killed is long, but complete.
+/// Makes the AOF durable. An AOF whose rewrite was killed is longer than after a rewrite, but
+/// complete.
 fn save_aof(server: &mut Server, options: ShutdownFlags) -> Result<(), Refused> {
     let is_rewritten = server
         .child

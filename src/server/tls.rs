@@ -1,8 +1,8 @@
 //! Decides when the server loads its TLS materials: at start, by CONFIG SET, after each
 //! `tls-auto-reload-interval`, and when it receives SIGHUP. `connection::tls` does the loading.
 //!
-//! **Invariant:** materials that can't be loaded, or whose certificate is not valid at present, do
-//! not replace those in use. Connections keep the materials that they began with.
+//! **Invariant:** TLS materials that can't be loaded, or whose certificate is not valid at present,
+//! do not replace those in use. Connections keep the TLS materials with which they began.
 
 use crate::connection::tls::{self, Inputs, Materials};
 use crate::server::supervisor;

@@ -272,7 +272,7 @@ fn grace_s(server: &Server) -> i64 {
 }
 
 /// Notes that the main connection of a replica has requested the stream that follows its snapshot
-/// (Valkey's dialect). The connection gets the stream from now on.
+/// (Valkey's dialect). The main connection gets the stream from now on.
 pub fn main_attached(server: &mut Server, r: ClientRef) {
     let replication = &mut server.replication;
     let announced = replication.replicas.get(r).map(|main| &main.announced);

@@ -32,7 +32,7 @@ pub enum Request<'a> {
 }
 
 /// Makes a client a replica, which gets the part of the stream that it lacks, or a snapshot. An
-/// error is a refusal of the PSYNC.
+/// `Err` is the error reply that refuses the sync.
 pub fn serve(server: &mut Server, c: &mut Client, request: Request) -> Result<(), Error> {
     if server.replication.replicas.get(c.reference()).is_some() {
         return Ok(()); // the client has sent the request before

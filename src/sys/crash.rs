@@ -269,12 +269,13 @@ pub fn watch<T>(subject: &T, report: Describe<T>) {
     );
 }
 
-/// Forgets the subject of [`watch`]. Must be called before the subject is dropped or moved.
+/// Forgets the value that [`watch`] stored for crash reports. Must be called before the value is
+/// dropped or moved.
 pub fn forget() {
     SUBJECT.store(std::ptr::null_mut(), Ordering::Release);
 }
 
-/// Calls the function that was given to [`watch`].
+/// Calls the function that was given to [`watch`], which reports on the watched value.
 pub fn report_subject() {
     let subject = SUBJECT.load(Ordering::Acquire);
     if subject.is_null() {

@@ -242,7 +242,7 @@ mod tests {
     use super::*;
     use std::sync::mpsc::sync_channel;
 
-    /// Garbage whose drop waits until a sender is dropped.
+    /// Garbage that is not freed before the sender of its channel is dropped.
     struct Held(Receiver<()>, Vec<u8>);
 
     impl Drop for Held {
@@ -279,7 +279,7 @@ mod tests {
         wakes.recv().expect("the loop is woken");
         assert!(lazyfree.is_done(job));
         assert_eq!((lazyfree.pending(), lazyfree.freed()), (0, 3));
-        // What is left is memory that the thread itself uses.
+        // After the job, the thread's balance contains only memory that the thread itself uses.
         assert!(lazyfree.reclaimable() < size / 2);
         assert!(lazyfree.unpublished().unsigned_abs() < size as u64 / 2);
     }

@@ -51,7 +51,7 @@ pub struct Mover {
     choice: Choice,
     /// The number of elements that the present step of defragmentation may still visit.
     left: usize,
-    /// Whether this thread's cache is off until [`Mover::end_step`].
+    /// Whether jemalloc's cache of this thread is off until [`Mover::end_step`].
     uncached: bool,
     /// The number of allocations that were moved.
     pub hits: u64,
@@ -125,7 +125,7 @@ impl Mover {
         self.left = elements;
     }
 
-    /// Ends a step of defragmentation: this thread's cache of free memory is used again.
+    /// Ends a step of defragmentation: jemalloc's cache of this thread is used again.
     pub fn end_step(&mut self) {
         if std::mem::take(&mut self.uncached) {
             sys::use_cache(true);
@@ -284,7 +284,8 @@ impl Mover {
         }
     }
 
-    /// Whether a map with these keys is to be rebuilt. If so, the thread's cache is switched off.
+    /// Whether a map with these keys is to be rebuilt. If it is to be rebuilt, jemalloc's cache of
+    /// this thread is switched off.
     fn wants_nodes<'a, K: 'a>(&mut self, keys: impl ExactSizeIterator<Item = &'a K>) -> bool {
         /// A stride over a map's keys that reaches each node of the B-tree: a node has at most 11
         /// keys, and usually more than half of that.
@@ -302,7 +303,7 @@ impl Mover {
         wanted
     }
 
-    /// Switches this thread's cache off until the end of the step.
+    /// Switches jemalloc's cache of this thread off until the end of the step.
     fn stop_caching(&mut self) {
         if !self.uncached && matches!(self.choice, Choice::Sparse(_)) {
             self.uncached = true;
@@ -317,7 +318,7 @@ impl Drop for Mover {
     }
 }
 
-/// Returns the free memory in this thread's cache to the slabs.
+/// Returns the free memory in jemalloc's cache of this thread to the slabs.
 pub fn flush_cache() {
     sys::command(c"thread.tcache.flush");
 }

@@ -47,7 +47,7 @@ pub fn daemonize() -> io::Result<()> {
 }
 
 /// Replaces this process by a program; `argv` begins with the program's name. All files are closed,
-/// since they were opened with CLOEXEC. Returns only if the call fails.
+/// since they were opened with CLOEXEC. Returns only if the program can't be run.
 pub fn replace(program: &Path, argv: &[String]) -> io::Error {
     let name = argv.first().map_or("", String::as_str);
     Command::new(program)
@@ -217,7 +217,8 @@ pub fn waited(pid: i32) -> Option<Duration> {
     waited.parse().ok().map(Duration::from_nanos)
 }
 
-/// Whether system calls of this process are filtered. Returns true if this can't be found out.
+/// Whether system calls of this process are filtered. Returns true if the kernel does not show
+/// whether they are filtered.
 pub fn is_filtered() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mode = status

@@ -22,8 +22,8 @@ static HANGUP: AtomicBool = AtomicBool::new(false);
 /// Whether a data set is being loaded: then there is nothing to save, so a stop needs no
 /// preparation.
 static LOADING: AtomicBool = AtomicBool::new(false);
-/// The temporary file that this process is writing, if any. The string is never freed, since a
-/// handler may be reading it.
+/// The temporary file that this process is writing, if any. The string of the file's path is never
+/// freed, since a signal handler may be reading it.
 static TEMP_FILE: AtomicPtr<libc::c_char> = AtomicPtr::new(std::ptr::null_mut());
 /// The files that exist while a server runs (pid file, socket): a stop during loading removes them.
 static TRACES: OnceLock<Vec<CString>> = OnceLock::new();

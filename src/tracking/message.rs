@@ -81,7 +81,8 @@ fn is_open(server: &Server, r: ClientRef) -> bool {
         .is_none_or(|c| !c.has(flag::CLOSE_ASAP))
 }
 
-/// Writes the messages that wait for this client. The caller has taken the client out of its slot.
+/// Writes the messages that wait for this client. The caller has taken the client out of its slot
+/// in the table of clients.
 pub fn send_pending(server: &mut Server, c: &mut Client) {
     if server.tracking.pending.is_empty() {
         return;

@@ -11,9 +11,10 @@
 //! The notification is a push message in RESP3. A RESP2 client redirects its notifications to
 //! another connection of its own, which subscribes to `__redis__:invalidate`.
 //!
-//! The client whose command runs is out of its slot. Messages for this client wait in `pending`
-//! until its command, EXEC or script has ended, and follow the reply. Messages about what the
-//! server does before a command runs (eviction, limiting the table) precede the reply.
+//! The client whose command runs is out of its slot in the table of clients. Messages for this
+//! client wait in `pending` until its command, EXEC or script has ended, and follow the reply.
+//! Messages about what the server does before a command runs (eviction, limiting the table) precede
+//! the reply.
 //!
 //! The table of tracked keys does not distinguish databases. The ids of closed clients stay in the
 //! table until their keys change; this is safe because ids are never reused. The table holds at
@@ -161,7 +162,7 @@ impl Tracking {
         prefixes.map(|prefix| prefix.len() + OVERHEAD).sum()
     }
 
-    /// The prefixes that a client gave, in order.
+    /// The prefixes that a client in BCAST mode gave, in sorted order.
     pub fn prefixes_of(&self, id: u64) -> &[Rc<[u8]>] {
         self.trackers
             .get(&id)
@@ -399,7 +400,7 @@ pub fn broadcast(server: &mut Server) {
         tracking, acl, net, ..
     } = server;
     for (prefix, changed) in std::mem::take(&mut tracking.changed) {
-        // One encoding serves all clients that may see every key.
+        // The changed keys are encoded once for all clients whose users may read every key.
         let all: Vec<&[u8]> = changed.keys().map(|key| &**key).collect();
         let all = encode_keys(&all);
         for &id in tracking.prefixes.get(&prefix).into_iter().flatten() {

@@ -134,7 +134,7 @@ fn int_setting(args: &Args, at: usize, min: i64, max: i64) -> Result<Option<i64>
     if args.get(at).is_nil() {
         return Ok(None);
     }
-    // In lua-cjson the setting is an int of C, so it wraps at 32 bits.
+    // In lua-cjson a setting is an int of C, so a number wraps at 32 bits.
     let given = i64::from(args.integer(at)? as i32);
     if !(min..=max).contains(&given) {
         return args.bad(1, &format!("expected integer between {min} and {max}"));
@@ -496,7 +496,7 @@ enum TokenKind {
     ObjectEnd,
     ArrayBegin,
     ArrayEnd,
-    /// A string, whose bytes are in `Decoder::scratch`.
+    /// A JSON string, whose unescaped bytes are in `Decoder::scratch`.
     String,
     Number(f64),
     Boolean(bool),
@@ -602,7 +602,7 @@ impl Decoder<'_> {
         }
     }
 
-    /// Reads a string and unescapes it into `scratch`.
+    /// Reads a JSON string and unescapes it into `scratch`.
     fn string_token(&mut self, at: usize) -> Token {
         self.scratch.clear();
         let mut pos = at + 1;

@@ -18,9 +18,10 @@
 //! Lua calls [`Debugger::line`] before each line of the script. If the script must stop there,
 //! commands are read from the socket until one of them continues the script.
 //!
-//! LuaJIT announces a line again after each call in it. The depth of the call stack distinguishes a
-//! return into a line from the beginning of the line. Functions that `script::syntax` has inserted
-//! into a line are recognised by the line's source, which has no word `function`.
+//! LuaJIT calls its line hook for a line again after each function call in the line. The depth of
+//! the call stack distinguishes a return into a line from the beginning of the line. Functions that
+//! `script::syntax` has inserted into a line are recognised by the line's source, which has no word
+//! `function`.
 //!
 //! **Invariants**
 //! - A child never returns to the event loop: it ends by `exit_now`, and nothing that it holds is
@@ -81,8 +82,8 @@ pub struct Debugger {
     breakpoints: Vec<usize>,
     /// The source line that runs, or runs next, counted from 1.
     current: usize,
-    /// For each depth of the call stack, the line that LuaJIT announced last; 0 for code that is
-    /// not in the script's source.
+    /// For each depth of the call stack, the line for which LuaJIT called its line hook last; 0 for
+    /// code that is not in the script's source.
     announced: Vec<usize>,
     /// Whether to stop the script at its next line.
     step: bool,

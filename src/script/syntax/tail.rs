@@ -80,7 +80,7 @@ const SINGLE: [(&[u8], &[u8]); 12] = [
 ];
 
 /// The name of the global function that returns whether its argument is a function not written in
-/// Lua. No name in Lua 5.1 begins with this byte.
+/// Lua. No name in Lua 5.1 begins with the byte 0xff.
 const NATIVE: &[u8] = b"\xffnative";
 /// Code that returns the results of a call and keeps the frame of the caller.
 const KEEP: &[u8] = b"(function(...)return ... end)(";
@@ -96,7 +96,8 @@ pub struct Label<'a> {
 }
 
 impl<'a> Label<'a> {
-    /// The label of a variable, of which `kind` is `local`, `upvalue` or `global`.
+    /// The label that error messages give a variable: its kind (`local`, `upvalue` or `global`) and
+    /// name.
     pub fn variable(name: &'a [u8], kind: &'static str) -> Label<'a> {
         Label {
             kind,
@@ -105,13 +106,13 @@ impl<'a> Label<'a> {
         }
     }
 
-    /// The label of a field: `field 'x'`.
+    /// The label that error messages give a field: `field 'x'`.
     pub fn field(name: &'a [u8]) -> Label<'a> {
         Label::variable(name, "field")
     }
 
-    /// The label of an element `t[key]`. `key` is a string as it is written in the source, or
-    /// `None` for any other key.
+    /// The label that error messages give an element `t[key]`. `key` is a string as it is written
+    /// in the source, or `None` for any other key.
     pub fn element(key: Option<&'a [u8]>) -> Label<'a> {
         let plain = |b: &u8| b.is_ascii_graphic() && !b"\\\"'".contains(b) || *b == b' ';
         // A long string, or a string with escapes, is written in the source in another way than its

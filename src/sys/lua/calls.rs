@@ -80,7 +80,7 @@ impl Calls {
     /// What Lua's debug interface knows of the function at this level of the call stack.
     pub fn caller(&self, level: c_int) -> Option<Caller> {
         let ar = self.info(level, c"Snl")?;
-        // SAFETY: the texts of `ar` live as long as the level.
+        // SAFETY: the texts of `ar` live as long as the level of the call stack.
         unsafe {
             let is_own = is_own(CStr::from_ptr(ar.source).to_bytes());
             Some(Caller {
@@ -100,7 +100,7 @@ impl Calls {
         if ar.name.is_null() || is_metamethod(&ar) {
             return None;
         }
-        // SAFETY: both texts live as long as the level.
+        // SAFETY: the name and its kind live as long as the level of the call stack.
         unsafe {
             let name = CStr::from_ptr(ar.name).to_bytes().to_vec();
             Some((name, CStr::from_ptr(ar.namewhat) == c"method"))

@@ -281,8 +281,8 @@ pub unsafe extern "C-unwind" fn error_handler(l: *mut lua_State) -> c_int {
 
 /// The text of the error at index 1 of Lua's stack.
 unsafe fn describe_error(l: *mut lua_State) -> Vec<u8> {
-    // SAFETY: the caller has the state of a running call. The value is read; a number is converted
-    // in place.
+    // SAFETY: the caller has the state of a running call. The value at index 1 is only read, and a
+    // number is converted to a string in place.
     unsafe {
         let frame = Frame::new(l);
         match frame.kind(1) {

@@ -72,9 +72,9 @@ pub trait Host {
         false
     }
 
-    /// Called every [`TICK`] instructions while a script runs. True raises the value on top of
-    /// Lua's stack as an error, and raises it again at every line, so that the script can't catch
-    /// the error for long.
+    /// Called every [`TICK`] instructions while a script runs. If it returns true, Lua raises the
+    /// value on top of its stack as an error, and raises it again at every line, so that the script
+    /// can't catch the error for long.
     fn tick(&mut self, frame: &mut Frame) -> bool;
 }
 
@@ -173,7 +173,7 @@ impl Vm {
         Ok(vm)
     }
 
-    /// The interpreter, for initialisation: libraries, the sandbox.
+    /// mlua's handle of the interpreter, by which libraries and the sandbox are set up.
     pub fn lua(&self) -> &Lua {
         &self.lua
     }
@@ -417,28 +417,28 @@ impl Frame<'_> {
         unsafe { ffi::lua_replace(self.l, at) }
     }
 
-    /// Pushes nil.
+    /// Pushes nil onto Lua's stack.
     #[inline]
     pub fn push_nil(&mut self) {
         // SAFETY: every caller has room: 20 values from the interpreter itself, more from `room`.
         unsafe { ffi::lua_pushnil(self.l) }
     }
 
-    /// Pushes a boolean.
+    /// Pushes a boolean onto Lua's stack.
     #[inline]
     pub fn push_boolean(&mut self, yes: bool) {
         // SAFETY: the stack has room, see `push_nil`.
         unsafe { ffi::lua_pushboolean(self.l, yes as c_int) }
     }
 
-    /// Pushes a number.
+    /// Pushes a number onto Lua's stack.
     #[inline]
     pub fn push_number(&mut self, n: f64) {
         // SAFETY: the stack has room, see `push_nil`.
         unsafe { ffi::lua_pushnumber(self.l, n) }
     }
 
-    /// Pushes a string; bytes beyond the interpreter's limit are cut off.
+    /// Pushes a string onto Lua's stack; bytes beyond the interpreter's limit are cut off.
     #[inline]
     pub fn push_bytes(&mut self, bytes: &[u8]) {
         let len = bytes.len().min(STRING_MAX);
@@ -481,7 +481,7 @@ impl Frame<'_> {
 
     /// Removes the `n` topmost values.
     pub fn pop(&mut self, n: usize) {
-        // SAFETY: there are at least `n` values.
+        // SAFETY: the stack has at least `n` values.
         unsafe { ffi::lua_settop(self.l, -(n as c_int) - 1) }
     }
 
@@ -543,7 +543,7 @@ impl Frame<'_> {
     }
 
     /// The place in the source of the function at a level of the call stack; level 0 is the
-    /// innermost. May be called only in a hook.
+    /// innermost. May be called only in a hook of Lua.
     pub fn place(&self, level: i32) -> Option<Place> {
         // SAFETY: `lua_getstack` says whether the level exists, and then `ar` is filled.
         unsafe {
@@ -563,9 +563,9 @@ impl Frame<'_> {
         }
     }
 
-    /// The number of levels of the call stack. May be called only in a hook.
+    /// The number of levels of the call stack. May be called only in a hook of Lua.
     pub fn depth(&self) -> usize {
-        // SAFETY: reads nothing but whether a level exists.
+        // SAFETY: `lua_getstack` only reads whether a level exists.
         let exists = |level: c_int| unsafe {
             let mut ar: ffi::lua_Debug = std::mem::zeroed();
             ffi::lua_getstack(self.l, level, &mut ar) != 0
@@ -638,7 +638,7 @@ impl Frame<'_> {
             unsafe { ffi::luaL_loadbufferx(l, text, source.len(), name.as_ptr(), c"t".as_ptr()) }
         };
         if !self.room(8) {
-            // Every function has room for a few values without a check.
+            // Every function has room on Lua's stack for a few values without a check.
             self.push_bytes(b"stack overflow");
             return false;
         }
@@ -662,7 +662,8 @@ impl Frame<'_> {
         }
     }
 
-    /// The interpreter's `Lent`, from the registry of the running script's Lua state.
+    /// Finds the pointer to the lent host (`Lent`) in the registry of the running script's Lua
+    /// state.
     unsafe fn lent(&mut self) -> Option<&'static Lent> {
         // SAFETY: the registry's entry was set by `Vm::new` and lives as long as the interpreter,
         // whose stack this is.
@@ -708,8 +709,8 @@ unsafe extern "C-unwind" fn host_function(l: *mut lua_State) -> c_int {
 }
 
 unsafe fn answer(l: *mut lua_State) -> Outcome {
-    // SAFETY: the pointer leads to the interpreter's own `Lent`. The host is taken out while it
-    // answers, so there is never a second reference to it.
+    // SAFETY: the pointer leads to the interpreter's own `Lent`, which holds the lent host. The
+    // host is taken out while it answers, so there is never a second reference to it.
     unsafe {
         let lent = &*ffi::lua_touserdata(l, ffi::LUA_GLOBALSINDEX - 1).cast::<Lent>();
         let number = ffi::lua_tointeger_(l, ffi::LUA_GLOBALSINDEX - 2) as u8;

@@ -25,8 +25,8 @@
 //! feature ([`not_recorded`]).
 //!
 //! **Not equal** in a replay is what depends on addresses or on the seed of the script engine,
-//! which are no inputs of the loop: the order of `pairs` in a script, `tostring` of a table. A
-//! replay reports the difference if a reply shows it.
+//! which are no inputs of the loop: the order of `pairs` in a script, `tostring` of a table. If a
+//! reply contains such a value, the replay reports a difference.
 //!
 //! **The recording never waits for the disk.** Blocks are passed to a thread by a queue of
 //! [`QUEUE`] blocks. If the queue is full, or the file has its greatest size, the recording ends

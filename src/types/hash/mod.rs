@@ -329,7 +329,7 @@ impl Hash {
         }
     }
 
-    /// One call of HSCAN. All pairs of a listpack are returned by one call.
+    /// One call of HSCAN. All fields of a listpack are returned by one call of HSCAN.
     pub fn scan<'a>(&'a self, cursor: u64, mut visit: impl FnMut(Element<'a>, Element<'a>)) -> u64 {
         match self {
             Hash::Listpack(_) => {
@@ -346,8 +346,8 @@ impl Hash {
     }
 }
 
-/// Sets a field of a listpack: replaces its value, or appends the pair. Returns whether the field
-/// is new.
+/// Sets a field of a listpack: replaces the field's value, or appends the field with its value.
+/// Returns whether the field is new.
 fn set_in_listpack(listpack: &mut Listpack, field: &[u8], value: &[u8]) -> bool {
     match find(listpack, field).and_then(|at| listpack.next(at)) {
         Some(value_at) => {
@@ -363,7 +363,7 @@ fn set_in_listpack(listpack: &mut Listpack, field: &[u8], value: &[u8]) -> bool 
 
 /// Methods that draw random fields.
 impl Hash {
-    /// A random pair; all pairs are equally likely.
+    /// A random field and its value; all fields are equally likely.
     pub fn random(&self, rng: &mut Random) -> Option<(Element<'_>, Element<'_>)> {
         match self {
             Hash::Listpack(listpack) => {
@@ -381,8 +381,8 @@ impl Hash {
         }
     }
 
-    /// Passes `count` random pairs to `visit`. The draws are independent, so a pair may be drawn
-    /// again.
+    /// Passes `count` random fields with their values to `visit`. The draws are independent, so a
+    /// field may be drawn again.
     pub fn sample(&self, count: usize, rng: &mut Random, mut visit: impl FnMut(Element, Element)) {
         match self {
             Hash::Listpack(listpack) => {
@@ -407,8 +407,8 @@ impl Hash {
         }
     }
 
-    /// Passes `count` different random pairs to `visit`, or all pairs if there are fewer; each
-    /// choice is equally likely.
+    /// Passes `count` different random fields with their values to `visit`, or all fields if there
+    /// are fewer; each choice is equally likely.
     pub fn sample_unique(
         &self,
         count: usize,
@@ -546,7 +546,8 @@ impl Default for Hash {
 
 impl Clone for FieldTable {
     fn clone(&self) -> FieldTable {
-        // Hidden fields are copied too, since a replica that runs the same COPY still has them.
+        // Hidden fields are copied, too, since a replica that runs the same COPY command still has
+        // these fields.
         let mut copy = FieldTable::of(HashTable::new(self.fields.seed()));
         copy.hidden_before = self.hidden_before;
         copy.fields.reserve(self.fields.len());
