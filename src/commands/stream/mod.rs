@@ -16,9 +16,9 @@
 //! **Invariant:** propagated stream commands contain the resulting IDs and lengths. XADD with `*`
 //! is propagated with the full ID, approximate trimming as exact trimming to the remaining length;
 //! a delivery is propagated as XCLAIM with its time and count, and a group's position as XGROUP
-//! SETID. So replicas need neither this server's clock nor its settings. **Invariant:** only
-//! changes of a stream's entries concern WATCH and blocked clients; changes of its groups do not
-//! (as in Redis 7.2).
+//! SETID. So replicas need neither this server's clock nor its settings.
+//! **Invariant:** only changes of a stream's entries concern WATCH and blocked clients; changes of
+//! its groups do not (as in Redis 7.2).
 //!
 //! The transcripts `tests/transcripts/stream.txt` and `newer_stream.txt` have replies and errors.
 

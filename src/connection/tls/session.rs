@@ -24,8 +24,8 @@
 //!
 //! **Invariant:** after a `write` that returned 0, the next call begins with the same bytes, as all
 //! callers that send a queue do. [`Session::write_now`] is for bytes that are not repeated: the
-//! bytes that the socket does not accept are dropped. **Limits:** renegotiation and early data are
-//! not supported: they end the session with an error.
+//! bytes that the socket does not accept are dropped.
+//! **Limits:** renegotiation and early data are not supported: they end the session with an error.
 
 use ae::Io;
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};

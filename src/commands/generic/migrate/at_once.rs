@@ -6,8 +6,9 @@
 //! ```
 //!
 //! **Invariant:** no other command runs before MIGRATE ends, so a key can't change between its
-//! RESTORE and its deletion. **Limits:** a slow destination blocks the server for up to MIGRATE's
-//! timeout once for each reply, as `execute::waiting_link` explains.
+//! RESTORE and its deletion.
+//! **Limits:** a slow destination blocks the server for up to MIGRATE's timeout once for each
+//! reply, as `execute::waiting_link` explains.
 
 use std::mem::take;
 
