@@ -135,8 +135,7 @@ fn apply(server: &mut Server, step: Apply) -> Result<(), Refusal> {
             forget_latencies(server);
             Ok(())
         }
-        // All settings without a case above are copied by `Server::configure`, or read each time
-        // they are used.
+        // Settings without a case here are copied by `Server::configure`, or read at each use.
         _ => Ok(()),
     }
 }
