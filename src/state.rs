@@ -56,8 +56,8 @@ use crate::sys::lazyfree::LazyFree;
 use crate::tracking::Tracking;
 use crate::util::random::Random;
 
-/// The server. The main thread owns the server; a command borrows the server together with its
-/// client.
+/// All state of the server. The main thread owns the server; a command borrows the server together
+/// with its client.
 pub struct Server {
     // The fields of settings, time and random numbers.
     pub config: Config,

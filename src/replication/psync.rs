@@ -91,7 +91,7 @@ pub fn two_channels(announced: &Announced, offered: Offered) -> Option<Dialect> 
     }
 }
 
-/// Decides on `PSYNC id offset`. Ids are compared without regard to case.
+/// Decides on `PSYNC id offset`. Replication ids are compared without regard to case.
 pub fn decide(history: History, id: &[u8], offset: i64) -> Answer {
     let is = |known: &str| id.eq_ignore_ascii_case(known.as_bytes());
     let known = is(history.id) || is(history.second_id) && offset <= history.second_offset;

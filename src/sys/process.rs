@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{ForkResult, fork, setsid};
 
-/// Ends the process.
+/// Ends the process with this exit code.
 pub fn exit(code: i32) -> ! {
     std::process::exit(code)
 }

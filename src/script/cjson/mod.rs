@@ -28,8 +28,8 @@ use mlua::{Lua, LuaString, MultiValue, Result, Table, Value};
 use crate::script::native::{self, Args, VALUES_MAX, one, raise, strtod, type_name};
 use crate::util::number::write_g;
 
-/// The maximum depth of nesting. The settings of cjson allow depths up to 2,147,483,647, for which
-/// the stack is too small.
+/// The maximum depth of nesting that `encode` and `decode` allow. The settings of cjson allow
+/// depths up to 2,147,483,647, for which the stack is too small.
 const NESTING_MAX: i64 = 1500;
 
 /// What `encode` does with a number that JSON can't express.

@@ -117,7 +117,7 @@ impl CheckSystemOptions {
     }
 }
 
-/// `--check-system`: prints all findings. The exit status is the highest level.
+/// `--check-system`: prints all findings. The exit status is the highest level of all findings.
 pub fn report(options: &CheckSystemOptions, config: &Config) -> ExitCode {
     let findings: Vec<(&str, Finding)> = CHECKS
         .iter()

@@ -3,7 +3,7 @@
 //!
 //! The mlua crate creates the interpreter and its libraries. mlua's values are handles into a
 //! registry, and creating and dropping them would be half the cost of a short script. So the hot
-//! path uses the stack directly:
+//! path uses Lua's stack directly:
 //!
 //! ```text
 //!   Vm::call(function, host)            lua_pcall ── script ── redis.call ──> Host::call(frame)
@@ -462,7 +462,7 @@ impl Frame<'_> {
         unsafe { ffi::lua_createtable(self.l, elements, fields) }
     }
 
-    /// Pushes a table of strings.
+    /// Pushes a table of strings onto Lua's stack.
     #[inline]
     fn push_strings(&mut self, strings: &[&[u8]]) {
         self.push_table(strings.len(), 0);
