@@ -21,9 +21,9 @@
 //! `descriptions_say_the_same`.
 //! **Invariant:** `databases` is sorted without repetition.
 //!
-//! Rejected: finding the shortest rules for the bits of a selector, as Redis up to 7.0 did. Such a
-//! search visits all categories, and its result differs from the rules that the administrator
-//! wrote.
+//! Rejected: finding the shortest rules for the bits of a selector, as Redis up to 7.0 did. A
+//! search for the shortest rules visits all categories, and its result differs from the rules that
+//! the administrator wrote.
 
 use std::fmt::Write;
 

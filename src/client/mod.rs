@@ -197,7 +197,8 @@ pub struct Client {
 
     /// On a cluster node: the slot of the command that runs, or [`NO_SLOT`].
     pub hash_slot: u16,
-    /// The row of the last command: the next command is usually the same.
+    /// The id of the client's last command, which is tried first, as the next command is usually
+    /// the same.
     pub last_cmd: Option<u16>,
     /// The client's last command or subcommand, for `cmd` of CLIENT LIST.
     pub shown_cmd: Option<u16>,

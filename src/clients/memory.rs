@@ -8,8 +8,8 @@
 //!
 //! **Invariant:** `Net::memory` has the sums of the fields `counted` of all clients. Test:
 //! `the_sums_follow_each_client`. Rejected: lists of clients by size that are always up to date.
-//! Such lists avoid the search for large clients but cost time whenever a client is served, and
-//! evictions are rare.
+//! Lists of clients by size avoid the search for large clients, but cost time whenever a client is
+//! served, and evictions are rare.
 
 use crate::client::{Client, Counted, flag};
 use crate::state::Server;

@@ -139,8 +139,8 @@ impl Cluster {
         }
     }
 
-    /// Reads a FAIL packet. As its sender sends it to all nodes, this node does not send FAIL about
-    /// the same node.
+    /// Reads a FAIL packet. The sender of a FAIL sends it to all nodes, so this node does not send
+    /// FAIL about the same node.
     pub(super) fn read_fail(&mut self, now: Now, name: &Name, out: &mut Vec<Action>) {
         let index = self.nodes.find(name).filter(|index| *index != self.me);
         if let Some(index) = index {

@@ -279,7 +279,7 @@ impl Cluster {
     }
 
     /// Compares the sender of a packet on a link that this node opened with the node to which the
-    /// link was opened. Returns the sender if they are the same.
+    /// link was opened. Returns the sender if it is that node.
     fn check_identity(
         &mut self,
         now: Now,

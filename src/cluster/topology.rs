@@ -11,7 +11,7 @@
 //! The IP address and the port in these replies are those that the node announces for connections
 //! like that of the asking client: IPv4 or IPv6, with TLS or without.
 //!
-//! CLUSTER SLOTS and CLUSTER SHARDS have the form of Redis 7.0 and 8.2. They show a node's
+//! CLUSTER SLOTS and CLUSTER SHARDS have the form of Redis 7.0 and 8.2. Both replies show a node's
 //! availability zone if it has one. The id of a shard is shown only if the server presents itself
 //! as Valkey.
 

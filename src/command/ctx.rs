@@ -1,4 +1,4 @@
-//! The parameters of a command's function: the server, the client and the arguments. They are
+//! The parameters of a command's function: the server, the client and the arguments. The three are
 //! disjoint borrows, so that a value can be written from the keyspace straight into the reply.
 //!
 //! ```text

@@ -9,8 +9,8 @@
 //!                 "arguments":[{"name":"data","type":"block","flags":["multiple"],"arguments":[ ... ]}]},
 //! ```
 //!
-//! The text of `docs.json` is part of the binary. It is parsed at the first COMMAND DOCS, and the
-//! result is kept until the process ends.
+//! The text of `docs.json` is part of the binary. `docs.json` is parsed at the first COMMAND DOCS,
+//! and the result is kept until the process ends.
 //!
 //! **Invariant:** `docs.json` can be parsed, and every field in it is a field of [`Doc`] or
 //! [`Argument`]. Test: `the_file_is_whole`.

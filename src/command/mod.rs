@@ -15,7 +15,7 @@
 //! A row states each fact once; derived facts are computed at compile time: the categories that the
 //! flags imply ([`implied_categories`]), the triple first/last/step that COMMAND printed before
 //! there were key specs ([`Command::key_range`]), and the flag `movablekeys`. So the facts of a row
-//! can't contradict each other.
+//! of the command table can't contradict each other.
 //!
 //! A command with subcommands is a container: `CONFIG` holds the rows of `get`, `set` and so on.
 //! The subcommands' arity and key positions count from the container's name, as argv does.
@@ -99,7 +99,7 @@ pub const ALLOW_BUSY: Flags = 1 << 16;
 /// COMMAND GETKEYS.
 pub const NO_MANDATORY_KEYS: Flags = 1 << 17;
 /// The triple first/last/step of COMMAND INFO does not give all keys, so clients must call COMMAND
-/// GETKEYS. This flag is derived from the key specs, never written in a row.
+/// GETKEYS. `MOVABLEKEYS` is derived from the key specs, never written in a row.
 pub const MOVABLEKEYS: Flags = 1 << 18;
 
 // The following flags are for the server itself; clients don't see them.
@@ -399,8 +399,8 @@ pub const fn cmd(
     }
 }
 
-/// The function in the row of a container such as CONFIG. It is never called: for a container
-/// `process_command` runs one of its subcommands, or replies with an error.
+/// The function in the row of a container such as CONFIG. The function of a container is never
+/// called: for a container `process_command` runs one of its subcommands, or replies with an error.
 pub fn container(_: &mut Ctx) -> CmdResult {
     unreachable!("a container runs through its subcommands")
 }

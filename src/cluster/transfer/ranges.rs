@@ -12,8 +12,9 @@ pub struct Ranges(Vec<(u16, u16)>);
 
 impl Ranges {
     /// Parses the ranges of slots, which are pairs of numbers, at the beginning of the arguments.
-    /// Also returns the number of arguments that the ranges take. The list of ranges ends at a pair
-    /// that does not begin with a number. `Err` is the text of the error reply, without `ERR`.
+    /// The second result is the number of arguments that the ranges take. The list of ranges ends
+    /// at a pair that does not begin with a number. `Err` is the text of the error reply, without
+    /// `ERR`.
     pub fn parse(args: &[&[u8]]) -> Result<(Ranges, usize), String> {
         let mut ranges = Ranges::default();
         let mut at = 0;

@@ -14,9 +14,10 @@
 //! where they end and their distance. Some commands have arguments that decide what happens to the
 //! keys (SET, BITFIELD), or have keys at positions that no key spec expresses (SORT and GEORADIUS
 //! with STORE, MIGRATE with KEYS, XREADGROUP with a consumer STREAMS): their rows name a function
-//! of `src/command/keys/mod.rs`, which replaces the key specs. Such a function reads the options as
-//! its command does, so that the value of an option is never taken for another option: `SORT k BY
-//! store` stores nothing. The syntax of other arguments is checked only by the command itself.
+//! of `src/command/keys/mod.rs`, which replaces the key specs. A function that finds keys reads the
+//! options as its command does, so that the value of an option is never taken for another option:
+//! `SORT k BY store` stores nothing. The syntax of other arguments is checked only by the command
+//! itself.
 //!
 //! **Invariant:** if the keys can't be found, the list `out` is unchanged, so no caller sees a part
 //! of the keys. Test: `an_error_leaves_no_keys`.

@@ -182,8 +182,8 @@ fn parse_yes_no(value: &[u8]) -> Result<bool, Error> {
     }
 }
 
-/// Parses one or more ids of clients, up to the first argument that is no number. Also returns the
-/// arguments behind the ids.
+/// Parses one or more ids of clients, up to the first argument that is no number. The second result
+/// is the list of arguments behind the ids.
 fn parse_ids<'s, 'a>(
     server: &Server,
     argv: &'s [&'a [u8]],
