@@ -319,8 +319,8 @@ impl<'a> Search<'a> {
         Ok(search)
     }
 
-    /// Parses the arguments of a search that stand before its options. Returns the index of the
-    /// first option.
+    /// Parses the arguments of a search before its options: destination, center and radius. Returns
+    /// the index of the first option.
     fn take_fixed(&mut self, ctx: &mut Ctx<'a>, form: Form, exists: bool) -> Result<usize, Error> {
         match form {
             Form::Search => Ok(2),

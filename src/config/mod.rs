@@ -18,7 +18,7 @@
 //! calls [`Config::rollback`] if a step fails.
 //!
 //! **Invariants**
-//! - Every row's default and the ends of its range survive a write and a read
+//! - The default of every setting, and the ends of its range, survive a write and a read
 //!   (`table::tests::values_survive_their_text`).
 //! - CONFIG SET sets all given settings or none: no field changes unless every value is valid
 //!   (`tests::set_is_all_or_nothing`).

@@ -103,9 +103,9 @@ pub fn push_bulk(out: &mut Vec<u8>, kind: u8, bytes: &[u8]) {
         len => (1, header.format(len)),
     };
     // SAFETY: the capacity beyond the length is at least FRAME and the length of `bytes`. FRAME has
-    // room for 8 bytes of the word, of which `head` count, or the kind with at most 20 digits and a
-    // line end; then for a second line end behind `bytes`. `bytes` is no part of `out`, which is
-    // borrowed exclusively. Everything below the new length has been written.
+    // room for the 8 bytes of `word`, or for the kind, at most 20 digits and a line end, and then
+    // for the line end after `bytes`. `bytes` is no part of `out`, which is borrowed exclusively.
+    // Everything below the new length has been written.
     unsafe {
         let start = out.as_mut_ptr().add(out.len());
         start.cast::<[u8; 8]>().write(word);

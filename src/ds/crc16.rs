@@ -98,8 +98,8 @@ impl Crc16 {
     }
 
     /// The CRC of at most 16 bytes, by multiplication. `None` if the processor has no PCLMULQDQ,
-    /// there are more bytes, or one of them is `stop`. The CRC is in the bits from `SHIFT` on; bits
-    /// below it are 0, and bits above it arbitrary.
+    /// there are more bytes, or one of them is `stop`. The CRC is in the bits from `SHIFT` on of
+    /// the result; bits below the CRC are 0, and bits above it arbitrary.
     #[inline(always)]
     pub fn of_few<const SHIFT: u32>(self, bytes: &[u8], stop: u8) -> Option<u64> {
         #[cfg(all(target_arch = "x86_64", not(miri)))]

@@ -115,13 +115,15 @@ impl<'a> FieldRef<'a> {
 
     #[inline(always)]
     fn word(self, at: usize) -> u64 {
-        // SAFETY: as in `byte`.
+        // SAFETY: callers stay inside the layout that the header declares; the field lives during
+        // 'a.
         u64::from_le_bytes(unsafe { self.p.add(at).cast::<[u8; 8]>().read() })
     }
 
     #[inline(always)]
     fn slice(self, at: usize, len: usize) -> &'a [u8] {
-        // SAFETY: as in `byte`; no code writes to these bytes during 'a.
+        // SAFETY: callers stay inside the layout that the header declares; the field lives, and no
+        // code writes to these bytes, during 'a.
         unsafe { std::slice::from_raw_parts(self.p.add(at).as_ptr(), len) }
     }
 

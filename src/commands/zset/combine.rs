@@ -173,8 +173,8 @@ impl Request {
         Ok(())
     }
 
-    /// The sets to combine; for a difference in the order of the arguments, otherwise the smallest
-    /// set first.
+    /// The sets that ZUNION, ZINTER or ZDIFF combines; for ZDIFF in the order of the arguments,
+    /// otherwise the smallest set first.
     fn inputs<'s>(&self, ctx: &'s Ctx, first_key: usize) -> Vec<Input<'s>> {
         let keys = ctx.argv[first_key..].iter();
         let mut inputs: Vec<_> = keys

@@ -225,7 +225,7 @@ impl<'a, V> EntryAt<'a, V> {
     #[inline(always)]
     pub fn as_ref(&self) -> EntryRef<'_, V> {
         EntryRef {
-            // SAFETY: as in `into_mut`; the entry is only read.
+            // SAFETY: the table is borrowed exclusively during 'a; the entry is only read.
             p: unsafe { self.place.get() },
             _borrows: PhantomData,
         }
@@ -309,7 +309,8 @@ impl<'a, V> EntryRef<'a, V> {
 
     #[inline(always)]
     fn slice(self, at: usize, len: usize) -> &'a [u8] {
-        // SAFETY: as in `bytes`; no reference to these bytes is exclusive during 'a.
+        // SAFETY: callers stay inside the layout that the header declares; the entry lives, and no
+        // reference to these bytes is exclusive, during 'a.
         unsafe { std::slice::from_raw_parts(self.p.add(at).as_ptr(), len) }
     }
 

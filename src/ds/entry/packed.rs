@@ -274,7 +274,7 @@ impl<V: Payload, T: Payload + Into<V>> Loan<'_, V, T> {
             _borrows: PhantomData,
         };
         let (key, kind, lru, expire_at) = (old.key(), old.kind(), old.lru(), old.expire_at());
-        // SAFETY: the value is not used again.
+        // SAFETY: the loan is being dropped, so its value is not used again.
         let value = unsafe { ManuallyDrop::take(&mut self.value) };
         let p = match value.into_block() {
             Ok(block) if block.buffer().gap() == self.at as usize => self.adopt(block),
@@ -431,7 +431,8 @@ impl<V: Payload> Entry<V> {
     pub(super) fn unpack(packed: PackedRef<'_, V>) -> V {
         let entry = packed.0;
         let at = entry.packed_at();
-        // SAFETY: as in `PackedRef::read`.
+        // SAFETY: the flags say that there is a block with this code; the block is only read, to
+        // copy it.
         let block = unsafe { Block::lent(packed.code(), entry.p.add(at), at) };
         V::from_block(entry.kind(), block.to_owned())
     }

@@ -78,7 +78,7 @@ impl<E: Element> HashTable<E> {
         let Some(at) = table.find(home.index, tag_of(hash), |p| p == old) else {
             return false;
         };
-        // SAFETY: the position was just found.
+        // SAFETY: the position of the old address was just found in this table.
         unsafe { table.replace(at, new) };
         true
     }
