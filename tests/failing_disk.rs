@@ -292,7 +292,7 @@ fn a_script_that_has_written_ends_although_the_disk_fails_meanwhile() {
 /// names must be there at the next start.
 #[test]
 fn a_rewrite_whose_manifest_may_not_be_durable_loses_nothing() {
-    // BGREWRITEAOF adds a new incremental file at its begin, and the new base at its end.
+    // BGREWRITEAOF adds a new incremental file when it begins, and the new base when it ends.
     for (at_begin, error) in [(true, "dir-sync-eio"), (false, "next-dir-sync-eio")] {
         let Some(disk) = Disk::new(&format!("manifest-{error}")) else {
             return;

@@ -24,8 +24,8 @@ pub fn bus(bytes: &[u8]) {
     assert_eq!(Message::parse(&again), Ok(message));
 }
 
-/// An accepted nodes.conf is the same after it was written and read; without its last word it is
-/// refused.
+/// An accepted nodes.conf is the same after it was written and read; without its last line end the
+/// file is refused.
 pub fn nodes_conf(bytes: &[u8]) {
     let Ok(conf) = NodesConf::parse(bytes) else {
         return;
