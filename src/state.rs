@@ -121,7 +121,7 @@ pub struct Server {
     pub armed: u32,
     /// The depth of nested commands: EXEC and scripts.
     pub nesting: u32,
-    /// The depth of nested turns of the loop, see `keyspace::top_level`.
+    /// The depth of nested turns of the event loop, see `keyspace::top_level`.
     pub turn_depth: u32,
     /// Hashes of keys, computed ahead for the commands that are about to run.
     pub hashes: HashMemo,

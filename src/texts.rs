@@ -95,7 +95,7 @@ macro_rules! differ {
     };
 }
 
-/// A text whose two forms are given in full.
+/// A text that is given twice: as in Redis, and as in Valkey.
 const fn both(redis: &'static str, valkey: &'static str) -> Text {
     Text { redis, valkey }
 }

@@ -1,9 +1,9 @@
 //! README and CONTRIBUTING name only what exists: make targets, settings, commands, options,
 //! programs, tests, functions, types, fields of INFO, files.
 //!
-//! Each name between backticks, and each line of a block of commands, is looked up by its form. A
-//! name that is not ours is in [`FOREIGN`]. `tests/drawings.rs` looks up paths and drawings,
-//! `tests/readme.rs` the tables.
+//! Each name between backticks, and each line of a block of commands, is looked up by its form.
+//! Names of other programs and of their options are listed in [`FOREIGN`]. `tests/drawings.rs`
+//! looks up paths and drawings, `tests/readme.rs` the tables.
 
 use std::collections::BTreeSet;
 use std::fs;

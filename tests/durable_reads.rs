@@ -48,7 +48,7 @@ impl Stage {
         assert_eq!(self.asks.line("debug aof-flush-sleep 0"), "+OK\r\n");
     }
 
-    /// Makes the disk hang, and runs these commands, whose replies must wait.
+    /// Makes the disk hang, and sends `commands`, whose replies must wait for the disk.
     fn change(&mut self, commands: &[&str]) {
         self.hang();
         let writer = &mut self.writer;
@@ -56,7 +56,8 @@ impl Stage {
         assert!(self.writer.is_held(&mut self.asks), "a write waits");
     }
 
-    /// Makes the disk respond again, and reads this number of replies of the writer.
+    /// Makes the disk respond again, and reads `replies` replies to the commands of the writing
+    /// client.
     fn end_change(&mut self, replies: usize) {
         self.go_on();
         (0..replies).for_each(|_| drop(self.writer.conn.reply()));

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use common::{Conn, Peer};
 
-/// The name of a stock file, its lines, and a function that starts a server of that version.
+/// A configuration file that Redis or Valkey is shipped with: its name, its lines, and a function
+/// that starts a server of that version.
 type Stock = (&'static str, &'static str, fn(&[&str]) -> Option<Peer>);
 
 const FILES: [Stock; 5] = [

@@ -70,8 +70,8 @@ pub enum Phase {
     /// no end.
     Turn,
     BeforeSleep,
-    /// The poll, including its sleep. At the end of the poll the value is the number of fds that
-    /// changed.
+    /// The call that asks the kernel for ready fds, including its sleep. At the end of the poll the
+    /// value is the number of fds that changed.
     Poll(usize),
     AfterSleep,
     /// One handler call for the fd with this token, which was `READABLE` or `WRITABLE`. The handler

@@ -19,7 +19,7 @@ thread_local! {
     static NOTED: RefCell<VecDeque<Input>> = const { RefCell::new(VecDeque::new()) };
 }
 
-/// A tap that records each input of the loop.
+/// Records each input of the event loop: each time of the clock and each report of the kernel.
 struct Notes;
 
 impl Tap for Notes {
@@ -40,7 +40,8 @@ impl Tap for Notes {
     }
 }
 
-/// A tap that replays the recorded inputs.
+/// Gives the event loop the recorded times and reports instead of those of the clock and the
+/// kernel.
 struct Plays;
 
 impl Tap for Plays {

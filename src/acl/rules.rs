@@ -40,7 +40,7 @@ pub enum RuleError {
 }
 
 impl RuleError {
-    /// Redis's error message for the reason.
+    /// Redis's error message for an ACL rule that is refused.
     pub fn text(self) -> &'static str {
         match self {
             RuleError::Syntax => "Syntax error",
@@ -86,7 +86,7 @@ pub fn is_user_name(name: &[u8]) -> bool {
 }
 
 /// Joins the words of each selector into one: from a word that opens with `(` to the next that ends
-/// with `)`. `Err` is the index of an opening word that is never closed.
+/// with `)`. `Err` is the index of a word that opens a selector with `(`, if no `)` follows.
 pub fn merge_selectors<'a>(words: &[&'a [u8]]) -> Result<Vec<Cow<'a, [u8]>>, usize> {
     let mut merged: Vec<Cow<[u8]>> = Vec::with_capacity(words.len());
     let mut opened_at = None;

@@ -95,8 +95,8 @@ impl Election {
     }
 }
 
-/// The maximum, in milliseconds, of the unit of an election's delay. For a replica and a shard of
-/// rank 0, the delay is one to two units.
+/// The maximum, in milliseconds, of the unit from which the delay of an election is computed. A
+/// replica of rank 0, in a shard of rank 0, waits one to two units before it asks for votes.
 const DELAY_MAX_MS: u64 = 500;
 const SHARD_STEP_MS: [u64; 2] = [5, 50];
 /// The minimum of the time, in milliseconds, within which an election must succeed.

@@ -37,7 +37,7 @@ pub(super) struct Announced {
     pub(super) flags: u16,
 }
 
-/// The work that an event left for the end of the state machine's step.
+/// The work that handling an event leaves for the end of the cluster state machine's step.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Todo {
     pub(super) save: bool,

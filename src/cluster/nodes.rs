@@ -182,7 +182,7 @@ impl Nodes {
     }
 
     /// Replaces the provisional name of a node in handshake by its true name. Returns false if
-    /// another node has the true name.
+    /// another node has that name already.
     pub(super) fn rename(&mut self, index: NodeIndex, name: Name) -> bool {
         if self.by_name.contains_key(&name) {
             return false;

@@ -29,8 +29,9 @@ pub struct Request {
     pub is_cross_slot: bool,
     /// Whether the request has at least two different keys.
     pub has_several: bool,
-    /// Whether this node lacks a key of the request; `is_present` is whether it has one.
-    /// `is_missing` and `is_present` are only read if the slot is being moved.
+    /// Whether this node lacks at least one key of the request; `is_present` is whether this node
+    /// has at least one key of the request. `is_missing` and `is_present` are only read if the slot
+    /// is being moved.
     pub is_missing: bool,
     pub is_present: bool,
     pub writes: bool,

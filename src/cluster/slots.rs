@@ -89,7 +89,7 @@ impl Slots {
         self.owner[usize::from(slot)] == node
     }
 
-    /// The slots of `node`, for quick tests of single slots.
+    /// A view that tests whether a slot belongs to `node`.
     pub(super) fn owned(&self, node: NodeIndex) -> Owned<'_> {
         Owned {
             owner: &self.owner,

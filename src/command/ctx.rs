@@ -96,9 +96,9 @@ impl<'a> Ctx<'a> {
         usize::try_from(self.server.config.proto_max_bulk_len).unwrap_or(usize::MAX)
     }
 
-    /// Whether a key or field with the expiry time `at_ms` would be deleted at once. False in
+    /// Whether a key or field with the expiry time `at_ms` would be deleted at once. In
     /// `import-mode`, and for commands of the primary, of the AOF and of a node that gives slots
-    /// away, which send deletions themselves.
+    /// away, no key is deleted at once: their source sends the deletion.
     pub fn is_past(&self, at_ms: i64) -> bool {
         at_ms <= self.server.clock.now_ms
             && !self.client.must_obey()

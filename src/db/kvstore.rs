@@ -431,18 +431,18 @@ impl KvStore {
         by_slot.hidden = any.then_some(bits);
     }
 
-    /// Whether the keys of any slot are hidden.
+    /// Whether the keys of any slot are hidden, as the slot is being imported.
     #[inline]
     pub fn has_hidden(&self) -> bool {
         matches!(&self.tables, Tables::BySlot(slots) if slots.hidden.is_some())
     }
 
-    /// Whether the keys of a slot are hidden.
+    /// Whether the keys of a slot are hidden, as the slot is being imported.
     pub fn is_hidden(&self, slot: u16) -> bool {
         matches!(&self.tables, Tables::BySlot(slots) if slots.hides(usize::from(slot)))
     }
 
-    /// The number of keys that are not hidden.
+    /// The number of keys, without those of hidden slots (slots that are being imported).
     pub fn visible_len(&self) -> usize {
         match &self.tables {
             Tables::BySlot(slots) if slots.hidden.is_some() => slots.visible_len(),
@@ -516,14 +516,14 @@ impl KvStore {
     }
 
     /// Scans the keys of one slot by a cursor that is valid for this slot. Returns the next cursor,
-    /// 0 at the end and for a hidden slot.
+    /// 0 at the end and for a slot that is being imported.
     pub fn scan_slot<'a>(&'a self, slot: u16, cursor: u64, f: impl FnMut(KeyRef<'a>)) -> u64 {
         let cursor = cursor << SLOT_BITS | u64::from(slot);
         self.scan_in(Some(slot), cursor, f) >> SLOT_BITS
     }
 
-    /// The first slot from `slot` on that has keys which are not hidden; `None` if there is none,
-    /// or no table for each slot.
+    /// The first slot from `slot` on that has keys and is not being imported; `None` if there is
+    /// none, or no table for each slot.
     pub fn occupied_from(&self, slot: u16) -> Option<u16> {
         match &self.tables {
             Tables::One(_) => None,
@@ -531,7 +531,8 @@ impl KvStore {
         }
     }
 
-    /// A random key that is not hidden; each such key is equally likely.
+    /// A random key, but none of a hidden slot (one that is being imported); all other keys are
+    /// equally likely.
     pub fn random(&self, rng: &mut impl rand::Rng) -> Option<KeyRef<'_>> {
         match &self.tables {
             Tables::One(table) => table.random(rng),
@@ -561,8 +562,8 @@ impl KvStore {
         self.tables().iter().flat_map(HashTable::iter)
     }
 
-    /// All keys that are not hidden and may match a glob pattern, in no order; the caller must
-    /// still compare each key with the pattern.
+    /// All keys that may match a glob pattern, without those of hidden slots (slots that are being
+    /// imported), in no order; the caller must still compare each key with the pattern.
     pub fn iter_matching(&self, pattern: &[u8]) -> impl Iterator<Item = KeyRef<'_>> {
         let tables = self.tables();
         let (first, tables) = match (&self.tables, pattern_slot(pattern)) {
@@ -749,7 +750,7 @@ impl BySlot {
         self.len = self.len.wrapping_add_signed(change);
     }
 
-    /// The first slot from `slot` on that has a key and is not hidden.
+    /// The first slot from `slot` on that has a key and is not being imported.
     fn occupied_from(&self, slot: usize) -> Option<usize> {
         let mut slot = slot;
         while slot < SLOTS {
@@ -809,8 +810,8 @@ impl BySlot {
         shown.map(|(_, table)| table.len()).sum()
     }
 
-    /// A random table, with a probability in proportion to its keys. While keys are hidden, this is
-    /// a walk over all tables.
+    /// A random table, with a probability in proportion to its keys. While slots are being
+    /// imported, this is a walk over the tables of all slots.
     fn random_table(&self, rng: &mut impl rand::Rng) -> Option<&HashTable<Key>> {
         if self.hidden.is_none() {
             return self.random_of_all(rng);

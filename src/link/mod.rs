@@ -232,7 +232,8 @@ pub struct Link {
     pending: VecDeque<Pending>,
     /// The number of steps of the handshake's script whose replies have not arrived.
     script_left: usize,
-    /// Whether the link ends when all pushed steps have their replies.
+    /// Whether the owner has called [`Link::finish`]: the link ends when all requests have their
+    /// replies.
     finishing: bool,
     output: Buffer,
     /// The number of bytes that the socket has accepted since the link began.
@@ -302,8 +303,8 @@ impl Link {
         self.reply_ms = timeout_ms;
     }
 
-    /// Ends the link when the handshake is complete and all pushed steps have been replied to. The
-    /// end takes effect at the next [`Link::step`].
+    /// Ends the link when the handshake is complete and all requests have been replied to. The end
+    /// takes effect at the next [`Link::step`].
     pub fn finish(&mut self) {
         self.finishing = true;
     }
@@ -427,7 +428,7 @@ impl Link {
         Ok(())
     }
 
-    /// Moves the requests of queued steps to the output, up to a step whose reply must be awaited.
+    /// Moves queued requests to the output, up to a request whose reply must be awaited.
     fn send(&mut self, now: u64) {
         while self.state != State::Connecting
             && !self.pending.back().is_some_and(|last| last.step.waits)

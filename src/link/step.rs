@@ -1,9 +1,9 @@
-//! A step of a link: a request, and its expected reply.
+//! A step of an outgoing link to another server: a request, and its expected reply.
 
 use super::{Failure, Reply};
 use crate::ds::bulk::push_command;
 
-/// The reply that a step expects, apart from error replies.
+/// The reply that is expected to a link's request, apart from error replies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Expect {
     /// Any reply is expected.
@@ -17,7 +17,7 @@ pub enum Expect {
     Nothing,
 }
 
-/// The consequence of an error reply to a step.
+/// The consequence of an error reply to a link's request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Errors {
     /// The link fails at an error reply.
@@ -44,8 +44,8 @@ pub struct Step {
 }
 
 impl Step {
-    /// A command, sent as a RESP array. Any reply except an error is accepted, and later steps are
-    /// sent without waiting for the reply.
+    /// A command, sent as a RESP array. Any reply except an error is accepted, and later requests
+    /// are sent without waiting for the reply.
     pub fn new<A: AsRef<[u8]>>(tag: u32, argv: &[A]) -> Step {
         let mut request = Vec::new();
         push_command(&mut request, argv);

@@ -71,7 +71,8 @@ pub struct Estimate {
 }
 
 impl TypeMemory {
-    /// Continues the pass by a few buckets of the keyspace. Returns true at the end of the pass.
+    /// Continues the walk over the keyspace by a few buckets of its hash tables. Returns true at
+    /// the end of the pass.
     fn go_on(&mut self, dbs: &[Db]) -> bool {
         let is_over = self.pass.go_on(dbs, |_, entry| {
             let of = &mut self.sums[type_of(entry.kind()).place()];

@@ -60,8 +60,8 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Sets the number of bytes that are collected before they are written. A small number is for a
-    /// replica that must not wait long for the next bytes.
+    /// Sets the number of bytes that are collected before they are written. A small number of bytes
+    /// suits a replica as the reader, which must not wait long for the next bytes.
     pub fn pieces_of(mut self, bytes: usize) -> Writer<'a> {
         self.chunk = bytes;
         self

@@ -149,8 +149,8 @@ impl Server {
         self.propagation.also(db, &[verb, key]);
     }
 
-    /// Feeds the commands that wait for propagation to the sinks, as one unit, unless they belong
-    /// to a command that still runs.
+    /// Feeds the commands that wait for propagation to the AOF, the replicas and slot moves, as one
+    /// transaction, unless a command that has added commands still runs.
     pub fn end_unit(&mut self) {
         if self.nesting == 0 {
             end_unit(self, true);

@@ -27,7 +27,8 @@ impl Output for Vec<u8> {
     }
 }
 
-/// A unit of propagation: commands that belong together, encoded one after the other.
+/// A unit of propagation: commands (of one command, EXEC or script) that are propagated together,
+/// encoded one after the other.
 #[derive(Default)]
 pub struct Unit {
     ops: Vec<Op>,
@@ -50,7 +51,7 @@ const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
 const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
 
 impl Unit {
-    /// Whether the unit has no commands.
+    /// Whether no command waits in this unit of propagation.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.ops.is_empty()
@@ -73,7 +74,7 @@ impl Unit {
         self.ops.push(Op { db, sinks, end });
     }
 
-    /// The commands of the unit that a sink gets, each as its database and its bytes.
+    /// The commands that a sink (the AOF, the replicas) gets, each as its database and its bytes.
     pub fn commands_for(&self, sink: u8) -> impl Iterator<Item = (u32, &[u8])> {
         let starts = std::iter::once(0).chain(self.ops.iter().map(|op| op.end));
         let ops = self.ops.iter().zip(starts);
@@ -107,7 +108,7 @@ impl Unit {
         }
     }
 
-    /// Removes all commands from the unit.
+    /// Removes all commands from this unit of propagation.
     pub fn clear(&mut self) {
         self.ops.clear();
         self.bytes.clear();

@@ -51,8 +51,8 @@ pub enum State {
         /// Whether the request `PSYNC id offset FAILOVER` was sent to the target on the present
         /// link.
         asked: bool,
-        /// The number of requests whose link broke before the reply. After one such request, the
-        /// target may have become a primary.
+        /// The number of PSYNC FAILOVER requests whose link broke before the reply. If one was not
+        /// replied to, the target may have become a primary.
         unanswered: u8,
     },
 }

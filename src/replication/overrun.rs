@@ -238,7 +238,8 @@ mod tests {
         forecast.update(26 * MB, class, 0);
         assert!(forecast.overruns, "the hard limit");
         // With one MB for each second, 64 MB, the soft limit, is reached after 64 s. In a full sync
-        // of 126 s the limit is exceeded for more than 61 s, in a full sync of 124 s for less.
+        // of 126 s the replica's soft limit is exceeded for more than 61 s, in a full sync of 124 s
+        // for less.
         forecast.succeeded(126_000);
         forecast.update(MB, class, 0);
         assert!(forecast.overruns, "the soft limit");

@@ -49,8 +49,8 @@ impl OwnExpiries {
         self.due.insert((at, db, hash));
     }
 
-    /// Removes the key with the earliest expiry time, if this time is before `now`. Returns the
-    /// key's database, hash and expiry time.
+    /// Removes the earliest expiry time from the table, if it is before `now`. Returns the key's
+    /// database, hash and expiry time.
     pub fn pop_due(&mut self, now: i64) -> Option<(u32, u64, i64)> {
         let (at, db, hash) = *self.due.first().filter(|(at, ..)| *at < now)?;
         self.due.pop_first();
@@ -58,7 +58,8 @@ impl OwnExpiries {
         Some((db, hash, at))
     }
 
-    /// Drops the keys of one database, or of all databases (`None`).
+    /// Forgets the expiry times of the keys of database `which`, or of all databases (`None`): the
+    /// keys are gone.
     pub fn forget(&mut self, which: Option<u32>) {
         self.times
             .retain(|(db, _), _| which.is_some_and(|gone| gone != *db));
@@ -66,7 +67,7 @@ impl OwnExpiries {
             .retain(|(_, db, _)| which.is_some_and(|gone| gone != *db));
     }
 
-    /// Exchanges the keys of two databases, after SWAPDB.
+    /// Exchanges the stored expiry times of two databases, after SWAPDB.
     pub fn swap_dbs(&mut self, a: u32, b: u32) {
         let all = std::mem::take(self).due;
         for (at, db, hash) in all {

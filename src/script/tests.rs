@@ -199,8 +199,8 @@ fn nothing_that_all_scripts_share_can_be_changed() {
     );
 }
 
-/// Before a returned call `script::syntax` inserts a test that looks the method up; the error about
-/// a missing method must name the script's own line.
+/// Before a method call in a `return` statement, `script::syntax` inserts a test that looks the
+/// method up; the error about a missing method must name the script's own line.
 #[test]
 fn a_missing_method_of_the_globals_is_missed_by_the_script() {
     let mut peer = Peer::new();

@@ -112,8 +112,8 @@ impl ThreadCounters {
         (self.balance() + BACKGROUND.load(Ordering::Relaxed)).max(0) as usize
     }
 
-    /// Publishes this thread's balance of memory; background threads call this function after each
-    /// job.
+    /// Adds the bytes that this thread has allocated, less those that it has freed, to
+    /// [`BACKGROUND`]; background threads call this function after each job.
     pub fn publish(&mut self) {
         let now = self.balance();
         BACKGROUND.fetch_add(now - self.published, Ordering::Relaxed);
@@ -121,8 +121,8 @@ impl ThreadCounters {
     }
 }
 
-/// The counters of a background thread, whose balance other threads can read during a long job,
-/// before the thread publishes it.
+/// The allocation counters of a background thread, which other threads can read during a long job,
+/// before the thread adds them to [`BACKGROUND`].
 ///
 /// **Invariant:** the thread that made this value lives as long as the value: the counters are in
 /// the thread's own storage.
@@ -146,7 +146,8 @@ impl SharedCounters {
         })
     }
 
-    /// The part of the thread's balance of memory that is not published yet.
+    /// The bytes that the thread has allocated, less those that it has freed, since it last
+    /// published its balance.
     pub fn unpublished(&self) -> i64 {
         let read = |counter: *const u64| {
             // SAFETY: the thread lives (the invariant), and jemalloc keeps its counters at this
@@ -157,7 +158,8 @@ impl SharedCounters {
         balance.wrapping_sub(self.published)
     }
 
-    /// Publishes the thread's balance of memory.
+    /// Adds the bytes that the thread has allocated, less those that it has freed, to
+    /// [`BACKGROUND`].
     pub fn publish(&mut self) {
         let change = self.unpublished();
         BACKGROUND.fetch_add(change, Ordering::Relaxed);
@@ -344,8 +346,8 @@ fn number(name: &str, new: Option<i64>) -> io::Result<i64> {
     Err(io::Error::from_raw_os_error(last))
 }
 
-/// Reads one of jemalloc's texts by name. `new` sets the text, unless jemalloc refuses; the result
-/// is the old text.
+/// Reads one of jemalloc's values that are strings, by its name in `mallctl`. `new` sets the
+/// string, unless jemalloc refuses; the result is the old string.
 pub fn control_text(name: &str, new: Option<&[u8]>) -> io::Result<Vec<u8>> {
     if !is_text(name) {
         return Err(refusal(name));

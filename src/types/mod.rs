@@ -95,28 +95,30 @@ const _: () = {
     }
 };
 
-/// The kind byte of an entry: the type and, for strings, the encoding that OBJECT ENCODING reports.
+/// The kind byte, by which an entry of the keyspace stores the type of its value and, for strings,
+/// the encoding that OBJECT ENCODING reports.
 pub mod kind {
     use super::Type;
 
-    /// The kind byte of a string that is an integer.
+    /// The type and encoding byte of a string that is an integer.
     pub const INT: u8 = Type::String as u8;
-    /// The kind byte of a short string that was set whole, such as by SET.
+    /// The type and encoding byte of a short string that was set whole, such as by SET.
     pub const EMBSTR: u8 = Type::String as u8 | 1 << 4;
-    /// The kind byte of a string that is long, or was changed in place, such as by APPEND.
+    /// The type and encoding byte of a string that is long, or was changed in place, such as by
+    /// APPEND.
     pub const RAW: u8 = Type::String as u8 | 2 << 4;
-    /// The kind byte of a list.
+    /// The type byte of a list.
     pub const LIST: u8 = Type::List as u8;
-    /// The kind byte of a set.
+    /// The type byte of a set.
     pub const SET: u8 = Type::Set as u8;
-    /// The kind byte of a sorted set.
+    /// The type byte of a sorted set.
     pub const ZSET: u8 = Type::Zset as u8;
-    /// The kind byte of a hash.
+    /// The type byte of a hash.
     pub const HASH: u8 = Type::Hash as u8;
-    /// The kind byte of a stream.
+    /// The type byte of a stream.
     pub const STREAM: u8 = Type::Stream as u8;
 
-    /// The type that a kind byte contains.
+    /// The type of the value, which is in the low four bits of an entry's kind byte.
     pub fn type_of(kind: u8) -> Type {
         match kind & 0x0f {
             1 => Type::List,

@@ -8,9 +8,9 @@
 //!           └─> Valkey 9.1 ┘
 //! ```
 //!
-//! After a different reply, a judge may have different data. This judge takes no further part in
-//! the history, unless the command changed nothing (it only reads, or both replies are errors).
-//! When one Redis has left, a difference to the other one is not an error.
+//! A real server whose reply differs may have different data from then on. It takes no further part
+//! in the history of commands, unless the command changed nothing (it only reads, or both replies
+//! are errors). When one Redis has left, a difference to the other one is not an error.
 
 use super::common::{Peer, Reply};
 use super::tables::{Rows, rows};
@@ -187,8 +187,8 @@ impl Jury {
             let newest = newest.max_by_key(|judge| judge.name);
             return newest.is_none_or(|judge| opinion(judge.name) == Some(true));
         }
-        // A Redis server that is not among the judges was excluded earlier, so its reply is
-        // unknown.
+        // The reply of Redis 7.0 or 8.2 is unknown if this server was excluded after an earlier
+        // difference.
         let voices: Vec<bool> = redis.iter().filter_map(says).collect();
         voices.len() < redis.len() || voices.contains(&true)
     }

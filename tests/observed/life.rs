@@ -10,7 +10,7 @@ use crate::seen::Seen;
 /// The time within which a field must change, which is never reached in a test that passes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The settings of both servers.
+/// The command-line settings of the primary and of its replica.
 const SETTINGS: &[&str] = &[
     "--repl-diskless-sync-delay",
     "0",
@@ -57,7 +57,7 @@ impl Life {
         life
     }
 
-    /// Samples the reports of both servers.
+    /// Samples the reports of the primary and of its replica.
     pub fn look(&mut self) {
         self.seen.sample("primary", &mut self.ask);
         self.look_at_replica();

@@ -141,7 +141,7 @@ impl Certificates {
         Signed { certificate, key }
     }
 
-    /// A file with this text as both the certificate and the key.
+    /// Writes `text` into a file, which is used as both the certificate and the key.
     pub fn text(&self, name: &str, text: &str) -> Signed {
         let path = self.file(name);
         std::fs::write(&path, text).expect("a file");

@@ -18,7 +18,7 @@ pub enum Side {
 /// The progress of a migration job, which CLUSTER GETSLOTMIGRATIONS shows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum State {
-    // The states of a job on the source:
+    // The states of a migration job on the source:
     Connecting,
     WaitingToSnapshot,
     Snapshotting,
@@ -30,16 +30,16 @@ pub enum State {
     /// The source has allowed the target to take the slots, and serves no writes on them until it
     /// knows whether the target took them.
     Granted,
-    // The states of a job on the target:
+    // The states of a migration job on the target:
     WaitingForAck,
     Receiving,
     WaitingForPaused,
     Requested,
     /// This node has taken the slots, and its claim with a new epoch is being written to the disk.
     Claimed,
-    // The state of a running job on a replica of the target:
+    // The state of a running migration job on a replica of the target:
     OnPrimary,
-    // The final states of a job, on all nodes:
+    // The final states of a migration job, on all nodes:
     Success,
     Failed,
     Cancelled,

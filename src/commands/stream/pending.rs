@@ -4,7 +4,7 @@
 //! A claim is propagated to the AOF and the replicas as `XCLAIM key group consumer 0 id TIME ..
 //! RETRYCOUNT .. FORCE JUSTID LASTID ..`: the command contains the resulting state of the pending
 //! entry, which does not depend on the state before. A claimed entry that is no longer in the
-//! stream is removed from the pending entries. Such an entry is propagated as XCLAIM, too, which
+//! stream is removed from the pending entries. This removal is propagated as XCLAIM, too, which
 //! removes the pending entry on a replica in the same way.
 
 use super::*;

@@ -16,7 +16,7 @@
 //! An entry has only the bytes of a packed collection; a value of the collection's type is built
 //! when it is needed: [`PackedRef::read`] builds a value of the type that the caller names. The
 //! value owns a *lent* block (`ds::thin_buffer`), a pointer into the entry. To change a collection,
-//! [`Loan`] builds such a value, and puts the block back when the loan is dropped:
+//! a [`Loan`] builds a value with a lent block, and puts the block back when the loan is dropped:
 //!
 //! ```text
 //!   block still lent          changed in place, nothing to do
@@ -222,8 +222,8 @@ pub enum Open<'a, V: Payload, T: Payload + Into<V>> {
     Packed(Loan<'a, V, T>),
 }
 
-/// A packed value during a change. When the loan is dropped, the value is written back to the
-/// entry.
+/// A packed value (a listpack or intset inside its key's entry) while its collection is changed.
+/// When the loan is dropped, the value is written back to the entry.
 ///
 /// The loan has the type that the caller asked for, not the payload's. So neither the uses nor the
 /// end of a loan test the value's type again.

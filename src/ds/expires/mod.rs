@@ -195,8 +195,8 @@ impl Expires {
         Some(leaf.get(leaf.earliest()))
     }
 
-    /// The earliest pair for whose id `accept` returns true. Searches whole leaves until at least
-    /// `most` pairs were seen.
+    /// The earliest pair for whose id `accept` returns true. Searches whole leaves, and ends
+    /// without a result after `most` pairs or more.
     pub fn first_where(&self, most: usize, accept: impl Fn(u64) -> bool) -> Option<(i64, u64)> {
         let mut seen = 0;
         for leaf in self.leaves.values() {
@@ -377,7 +377,7 @@ impl Leaf {
         (self.base.wrapping_add_unsigned(self.delta(place)), id)
     }
 
-    /// Adds a pair to the leaf. Makes room and lowers the leaf's base if needed.
+    /// Adds a pair of time and id to the leaf. Makes room and lowers the leaf's base if needed.
     fn push(&mut self, pair: Pair) {
         let delta = pair.0.checked_sub(self.base);
         if !matches!(delta, Some(delta) if delta >= 0 && (self.columns == WIDE || delta <= i64::from(u32::MAX)))
@@ -393,7 +393,7 @@ impl Leaf {
         self.append(pair);
     }
 
-    /// Adds a pair to a leaf that has room, and whose base is not above the pair's time.
+    /// Adds a pair of time and id to a leaf that has room, and whose base is not above the time.
     fn append(&mut self, (at, id): Pair) {
         let (cap, place) = (self.cap as usize, self.len());
         let delta = at.abs_diff(self.base);

@@ -229,7 +229,7 @@ impl Node {
         *self = Node::Lzf { count, packed };
     }
 
-    /// The listpack of a node and its number of elements, both for a change; a compressed node is
+    /// The listpack of a node and its number of elements, both mutable; a compressed node is
     /// decompressed first. `None` for a plain node.
     #[inline]
     pub(super) fn listpack_mut(&mut self) -> Option<(&mut Listpack, &mut u32)> {

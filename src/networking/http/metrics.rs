@@ -190,7 +190,8 @@ const SCALARS: &[Scalar] = &[
     row("cluster_enabled", "cluster_enabled", Gauge, 1.0, "1 for a node of a cluster."),
 ];
 
-/// Writes all metrics of the server in a format.
+/// Returns all metrics of the server in a format: that of OpenMetrics, or the text or binary format
+/// of Prometheus.
 pub fn render(server: &mut Server, format: Format) -> Vec<u8> {
     let fields = Fields::take(server);
     let mut out = Exposition::new(format);

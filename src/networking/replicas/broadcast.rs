@@ -58,8 +58,8 @@ pub fn follow(el: &mut EventLoop<Server>, server: &mut Server) {
     finish_if_over(el, server);
 }
 
-/// Sets the write handlers of replicas that lack a part of the chunk again, if sending a reply has
-/// replaced the handlers.
+/// Makes the loop call `write_handler` for each replica that has not been sent the whole chunk: a
+/// reply to the replica may have set another write handler.
 fn watch_sockets(el: &mut EventLoop<Server>, server: &mut Server) {
     let Some(broadcast) = broadcast(server) else {
         return;

@@ -12,11 +12,11 @@
 //! ```
 //!
 //! After the pass over all keys (`complete`), every key that is not listed has at most the size
-//! `floor`, and the listed keys are exactly the largest (`Ranking`). During a pass, keys that the
-//! pass has not reached yet and that were not written since its start are missing. Every change of
-//! a value goes through `signal_modified`, so the rankings are always up to date. The bytes of a
-//! key are those of MEMORY USAGE; the bytes of long lists, streams and big sorted sets are
-//! estimated from a few of their nodes (`types::memory_estimate`), so that the cost of a change
+//! `floor`, and the listed keys are exactly the largest (`Ranking`). During the pass, the rankings
+//! lack keys that the pass has not reached yet and that were not written since its start. Every
+//! change of a value goes through `signal_modified`, so the rankings are always up to date. The
+//! bytes of a key are those of MEMORY USAGE; the bytes of long lists, streams and big sorted sets
+//! are estimated from a few of their nodes (`types::memory_estimate`), so that the cost of a change
 //! does not depend on the size of the value.
 //!
 //! Most writes are to keys that are neither listed nor large. A write to such a small key is
@@ -116,8 +116,8 @@ impl BigKeys {
         let [by_elements, by_bytes] = ours.rankings();
         let was_kept = by_elements.observe(name, elements) | by_bytes.observe(name, bytes);
         if listed && !was_kept {
-            // The key is listed under its former type, or its bit in the filter was set for another
-            // key.
+            // Either the rankings list the key under its former type, or the key's bit in the
+            // filter was set by another key with the same bit.
             self.remove_from_others(name, kind);
         }
         if large && !listed {
@@ -146,8 +146,8 @@ impl BigKeys {
         self.filter[word] & bit != 0
     }
 
-    /// Sets a key's bit in the filter. When many bits are set, the filter is rebuilt from the
-    /// listed keys.
+    /// Sets a key's bit in the filter. When many bits are set, the filter is rebuilt from the keys
+    /// in the rankings.
     fn note(&mut self, name: Name) {
         let (word, bit) = bit_of(name.identity());
         self.filter[word] |= bit;

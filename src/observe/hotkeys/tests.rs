@@ -29,8 +29,8 @@ fn say(server: &mut Server, line: &str) -> String {
     on_one_line(testing::say(server, 0, &[line]))
 }
 
-/// The key, database and weight of each counted key. While no time passes, a weight is the number
-/// of uses.
+/// The key, database and weight of each counted key. While no time passes, the weight of a key is
+/// the number of its uses.
 fn uses(summary: &Summary) -> Vec<(String, u32, u32)> {
     let top = summary.top(99);
     let mut uses: Vec<_> = top

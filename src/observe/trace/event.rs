@@ -70,9 +70,9 @@ pub enum EventKind {
     /// Sending packets to another node of the cluster. The event's number is the number of bytes
     /// sent.
     BusWrite,
-    /// Building a long reply, or one whose length is known only at its end, from its header to the
-    /// end of its command. Shorter replies have no event: their time is only a part of the
-    /// command's event. The event's number is the number of bytes of the reply.
+    /// The building of a long reply, or of a reply whose length is known only at its end: from the
+    /// reply's header to the end of the command. Shorter replies have no event: their time is only
+    /// a part of the command's event. The event's number is the number of bytes of the reply.
     ReplyBuild,
 }
 

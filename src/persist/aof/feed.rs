@@ -130,8 +130,8 @@ impl Feed {
     }
 
     /// Records that the first `written` of `bytes`, which [`Feed::take_front`] had returned, have
-    /// been written; the rest is put back into the front segment. Bytes of a file that was closed
-    /// in the meantime are dropped.
+    /// been written; the rest is put back into the front segment. If the AOF's file was closed
+    /// while the bytes were written, the rest is dropped.
     pub fn wrote(&mut self, mut bytes: Vec<u8>, written: usize) {
         if !std::mem::take(&mut self.taken) {
             return;

@@ -9,8 +9,9 @@
 //! offset in the stream can't be computed from the length of the AOF. Redis 7 and later skip lines
 //! that begin with `#`.
 //!
-//! **Invariant:** a position is used only if it is the end of the AOF. After commands without a
-//! position line, or an incomplete command, the position of the data set is unknown (`load`).
+//! **Invariant:** a position is used only if it is the end of the AOF. If commands without a
+//! `#REPL:` line follow, or an incomplete command, the position of the data set is unknown
+//! (`load`).
 //!
 //! **Limits:** the PINGs in the replication stream change the offset, but only a graceful shutdown
 //! records the offset after the last PING. If a primary has sent a PING after its last command and
@@ -21,16 +22,18 @@ use crate::persist::rdb::{Position, is_history_id};
 use crate::state::Server;
 use crate::util::number::write_int;
 
-/// The position line (`#REPL:`) that was added to the AOF last.
+/// The last line that was added to the AOF to note its position in the replication history
+/// (`#REPL:`).
 #[derive(Default)]
 pub struct Noted {
     id: String,
     offset: u64,
-    /// The number of bytes that had been fed to the AOF after the position line.
+    /// The number of bytes that had been fed to the AOF when the `#REPL:` line had been added.
     fed: u64,
 }
 
-/// Adds a position line behind the turn's commands, before the commands are written to the AOF.
+/// Adds a `#REPL:` line behind the commands of this turn of the event loop, before the commands are
+/// written to the AOF.
 pub fn annotate(server: &mut Server) {
     let (aof, replication) = (&server.aof, &server.replication);
     let is_noted = aof.noted.fed == aof.feed.fed && aof.noted.id == replication.id;
@@ -39,8 +42,8 @@ pub fn annotate(server: &mut Server) {
     }
 }
 
-/// Called before a shutdown: adds a position line, if the position has changed since the last
-/// position line.
+/// Called before a shutdown: adds a `#REPL:` line, if the position has changed since the last such
+/// line.
 pub fn annotate_end(server: &mut Server) {
     let (noted, replication) = (&server.aof.noted, &server.replication);
     if noted.offset != replication.stream.end() || noted.fed != server.aof.feed.fed {
@@ -48,7 +51,7 @@ pub fn annotate_end(server: &mut Server) {
     }
 }
 
-/// Adds a position line to the AOF's buffer. The function runs in each turn that changes data, so
+/// Adds a `#REPL:` line to the AOF's buffer. The function runs in each turn that changes data, so
 /// it allocates nothing.
 fn append(server: &mut Server) {
     let Some((offset, db)) = Position::offset_and_db(server) else {

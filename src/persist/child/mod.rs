@@ -151,7 +151,7 @@ pub struct Forks {
 #[derive(Clone, Copy)]
 pub struct ReplicationHooks {
     /// Starts the child that a [`Wish::Sync`] requests, with a target that replication chooses.
-    /// Returns false if that is not possible now; the wish then stays in the queue.
+    /// Returns false if no child can be started now; the request then stays in the queue.
     pub start: fn(&mut Server) -> bool,
     /// Called when a child of kind `Rdb` has ended, whatever its target was: replicas may also wait
     /// for a snapshot's file. The handler for the file (`rdb::background_save_done`) has run
@@ -162,8 +162,8 @@ pub struct ReplicationHooks {
 /// Callbacks of the moves of slots, which this module can't import: they are in a higher layer.
 #[derive(Clone, Copy)]
 pub struct SlotHooks {
-    /// Starts the child that a [`Wish::Slots`] requests. Returns false if that is not possible now;
-    /// the wish then stays in the queue.
+    /// Starts the child that a [`Wish::Slots`] requests. Returns false if no child can be started
+    /// now; the request then stays in the queue.
     pub start: fn(&mut Server) -> bool,
     /// Called when a child of kind `Slots` has ended.
     pub ended: fn(&mut Server, &Outcome),

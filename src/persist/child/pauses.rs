@@ -73,7 +73,7 @@ struct Plan {
     next_look: Duration,
     /// The time of the last look, and how long the server had waited for a processor by then.
     last: Option<(Duration, Duration)>,
-    /// The time until which the child makes pauses.
+    /// The time until which the child makes pauses in its work of saving or sending the data set.
     until: Duration,
     next_pause: Duration,
     /// The total duration of all pauses.

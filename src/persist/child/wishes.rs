@@ -1,5 +1,5 @@
-//! The queue of wishes: requests for the work of a child, which wait while another child runs. Only
-//! this module starts the child that a wish, a save point or the AOF's growth requires.
+//! The queue of requests for a child process ("wishes"), which wait while another child runs. Only
+//! this module starts the child that a queued request, a save point or the AOF's growth requires.
 //!
 //! ```text
 //!   BGREWRITEAOF, appendonly yes ─> Rewrite  ─┐
@@ -11,17 +11,17 @@
 //!                     else a save point that is reached, else a rewrite that the AOF's growth asks for
 //! ```
 //!
-//! A wish that can't be granted now (rewrites and snapshots pause after failures) stays in the
-//! queue and does not delay the wishes behind it.
+//! A request whose child can't be started now (rewrites and snapshots pause after failures) stays
+//! in the queue and does not delay the requests behind it.
 //!
-//! **Invariant:** a wish is removed from the queue only when its child was started, or when the
-//! wish is withdrawn (`tests::a_wish_stays_until_its_child_was_started`).
+//! **Invariant:** a request is removed from the queue only when its child was started, or when the
+//! request is withdrawn (`tests::a_wish_stays_until_its_child_was_started`).
 
 use crate::persist::aof::rewrite;
 use crate::persist::rdb::background;
 use crate::state::Server;
 
-/// A wish: a request for the work of a child, which is granted when its child is started.
+/// A queued request for a child process, which is granted when its child is started.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Wish {
     /// A request to rewrite the AOF.
@@ -34,27 +34,27 @@ pub enum Wish {
     Slots,
 }
 
-/// The wishes that wait for a child, in order of arrival.
+/// The requests that wait for a child, in order of arrival.
 #[derive(Default)]
 pub struct Wishes {
     waiting: Vec<Wish>,
 }
 
 impl Wishes {
-    /// Adds a wish to the queue; it is granted when no other child runs. A wish that is in the
-    /// queue already is not added again.
+    /// Adds a request to the queue; its child is started when no other child runs. A request that
+    /// is in the queue already is not added again.
     pub fn add(&mut self, wish: Wish) {
         if !self.has(wish) {
             self.waiting.push(wish);
         }
     }
 
-    /// Whether a wish is in the queue.
+    /// Whether a request for a child is in the queue.
     pub fn has(&self, wish: Wish) -> bool {
         self.waiting.contains(&wish)
     }
 
-    /// Removes a wish from the queue. Returns whether the wish was in the queue.
+    /// Removes a request for a child from the queue. Returns whether the request was in the queue.
     pub fn withdraw(&mut self, wish: Wish) -> bool {
         let had = self.has(wish);
         self.waiting.retain(|other| *other != wish);
@@ -62,8 +62,8 @@ impl Wishes {
     }
 }
 
-/// The cron's step: starts the next child, if no child runs, and a wish, a save point or the AOF's
-/// growth requires a child.
+/// The cron's step: starts the next child, if no child runs, and a queued request, a save point or
+/// the AOF's growth requires a child.
 pub fn start_next(server: &mut Server) {
     // In a nested turn, within a load or a long command, the data set is incomplete and must not be
     // saved.
@@ -82,8 +82,8 @@ pub fn start_next(server: &mut Server) {
     rewrite::start_if_due(server);
 }
 
-/// Grants a wish: starts its child, if this is possible now. Returns whether the child was started.
-/// An error of starting the child is logged.
+/// Starts the child that a queued request asks for, if this is possible now. Returns whether the
+/// child was started. An error of starting the child is logged.
 fn start(server: &mut Server, wish: Wish) -> bool {
     match wish {
         Wish::Rewrite => rewrite::start_wished(server),
@@ -137,8 +137,8 @@ mod tests {
             [Wish::Snapshot, Wish::Sync],
             "each kind once"
         );
-        // After a failed snapshot, snapshots pause, so the wish behind the snapshot is granted
-        // first.
+        // After a failed snapshot, snapshots pause, so the request behind the snapshot's in the
+        // queue is granted first.
         server.rdb.failed = true;
         server.rdb.last_try_s = server.clock.now_s();
         start_next(&mut server);

@@ -71,8 +71,8 @@ impl Progress {
     pub fn percent(&self) -> f64 {
         match self.total_bytes {
             0 => 100.0,
-            // A compressed file has fewer bytes than are loaded from it, so the quotient may exceed
-            // 100.
+            // A compressed file has fewer bytes than are loaded from it, so the computed percentage
+            // may exceed 100.
             total => (self.loaded_bytes as f64 * 100.0 / total as f64).min(100.0),
         }
     }
@@ -169,9 +169,9 @@ impl Place<'_> {
     }
 }
 
-/// The server while it loads. At the start of the server, `Live` has the event loop and runs whole
-/// turns of it. In a command (DEBUG RELOAD) `Live` has no event loop, and the sockets are served as
-/// in a busy script.
+/// The server while it loads a data set. At the start of the server, `Live` has the event loop and
+/// runs whole turns of it. In a command (DEBUG RELOAD) `Live` has no event loop, and the sockets
+/// are served as in a busy script.
 pub struct Live<'a> {
     pub server: &'a mut Server,
     pub el: Option<&'a mut EventLoop<Server>>,
@@ -231,13 +231,13 @@ impl Live<'_> {
     }
 
     /// Called when the source of the data set has no more bytes at present: runs a turn of the
-    /// loop, which sleeps until a file or timer is due.
+    /// event loop, which sleeps until a file or timer is due.
     pub fn wait(&mut self) {
         self.turn(TURN);
     }
 
-    /// Runs one turn of the loop. Returns the number of files and timers that were served; 0 if
-    /// that is not known.
+    /// Runs one turn of the event loop. Returns the number of files and timers that were served; 0
+    /// if the number is not known.
     fn turn(&mut self, events: Events) -> usize {
         self.server.clock.update();
         let Some(el) = &mut self.el else {
@@ -253,7 +253,8 @@ impl Live<'_> {
     }
 }
 
-/// The maximum number of turns of the loop that are run each time clients are served during a load.
+/// The maximum number of turns of the event loop that are run each time clients are served during a
+/// load.
 const TURNS_AT_ONCE: usize = 4;
 
 const TURN: Events = Events::ALL

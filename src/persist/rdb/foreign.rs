@@ -29,15 +29,15 @@ const PATH_HASH: &str = "a path hash (Valkey 9.2)";
 mod module_part {
     /// The end of the parts of a module's value.
     pub const EOF: u64 = 0;
-    /// The part is a signed integer.
+    /// The part of a module's value is a signed integer.
     pub const SINT: u64 = 1;
-    /// The part is an unsigned integer.
+    /// The part of a module's value is an unsigned integer.
     pub const UINT: u64 = 2;
-    /// The part is a float of 4 bytes.
+    /// The part of a module's value is a float of 4 bytes.
     pub const FLOAT: u64 = 3;
-    /// The part is a float of 8 bytes.
+    /// The part of a module's value is a float of 8 bytes.
     pub const DOUBLE: u64 = 4;
-    /// The part is a string.
+    /// The part of a module's value is a string.
     pub const STRING: u64 = 5;
 }
 
@@ -78,8 +78,8 @@ impl Decoder<'_, '_> {
         Err(Fault::Foreign(PATH_HASH))
     }
 
-    /// Skips the ids of the producers of a stream's entries (XADD IDMP, Redis 8.6). Without these
-    /// ids, a request that a producer repeats adds its entry again.
+    /// Skips the ids of the producers of a stream's entries (XADD IDMP, Redis 8.6). If a producer
+    /// repeats a request after its id was skipped, the entry is added again.
     pub fn producers(&mut self, tick: Tick) -> Result<()> {
         let (_duration, _max_size, producers) = (self.length()?, self.length()?, self.length()?);
         for _ in 0..producers {

@@ -65,8 +65,8 @@ impl Step {
 }
 
 /// The maximum number of keys for which the table of keys is sized if the length of the source is
-/// not known, so that the announced number can't be checked. A table of this size has 256 MB, whose
-/// pages take no memory before keys come.
+/// not known, so that the announced number can't be checked. A hash table for 2^24 keys has 256 MB,
+/// whose pages take no memory before keys are added.
 const UNCHECKED_KEYS_MAX: u64 = 1 << 24;
 
 /// Receives the parts of an RDB file while it is read. A fault that a method returns ends the

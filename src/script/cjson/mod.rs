@@ -779,8 +779,8 @@ fn is_invalid_number(text: &[u8]) -> bool {
     first > b'9' && (begins(b"inf") || begins(b"nan"))
 }
 
-/// Each level of nesting holds a Lua table, and in an object a key, as values that Rust has on a
-/// stack of `VALUES_MAX` places.
+/// While cjson is inside `NESTING_MAX` nested values, it holds up to a table and a key of each
+/// level on Lua's stack, which has at least `VALUES_MAX` places for Rust.
 const _: () = assert!(4 * NESTING_MAX as usize <= VALUES_MAX);
 
 #[cfg(test)]

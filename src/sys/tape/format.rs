@@ -47,7 +47,8 @@ pub enum Input {
     Seed = 5,
     /// The bytes of memory in use.
     Memory = 6,
-    /// Another fact that the machine or a thread reports.
+    /// A number from the machine or another thread that has no source of its own here: a pid, a
+    /// signal, an object count.
     Fact = 7,
 }
 

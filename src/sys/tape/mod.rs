@@ -21,8 +21,8 @@
 //!
 //! **Not recorded** are the AOF, replicas, links to a primary or other nodes, TLS, the debugger of
 //! scripts, other listening sockets, active defragmentation, CONFIG REWRITE, ACL LOAD, DEBUG
-//! RELOAD. When one of these features begins, the recording ends, with a log line that names the
-//! feature ([`not_recorded`]).
+//! RELOAD. When a feature that is not recorded begins, the recording ends, with a log line that
+//! names the feature ([`not_recorded`]).
 //!
 //! **Not equal** in a replay is what depends on addresses or on the seed of the script engine,
 //! which are no inputs of the loop: the order of `pairs` in a script, `tostring` of a table. If a
@@ -205,7 +205,7 @@ fn with_recorder(then: impl FnOnce(&mut Recorder)) {
     }
 }
 
-/// Passes an input through the tape: the result of `live`, which is recorded, or in a replay the
+/// Returns an input of the process: the result of `live`, which is recorded, or in a replay the
 /// next entry of the file.
 fn pass<T>(
     what: &str,
@@ -228,7 +228,7 @@ fn pass<T>(
     }
 }
 
-/// Passes a number that comes from outside of the process through the tape.
+/// Records a number that comes from outside of the process, or takes it from the file in a replay.
 #[inline]
 pub fn number(input: Input, live: impl FnOnce() -> u64) -> u64 {
     if !is_on() {
@@ -250,7 +250,7 @@ fn pass_number(input: Input, live: impl FnOnce() -> u64) -> u64 {
     )
 }
 
-/// Passes bytes that come from outside of the process through the tape.
+/// Records bytes that come from outside of the process, or takes them from the file in a replay.
 pub fn text(live: impl FnOnce() -> Vec<u8>) -> Vec<u8> {
     if !is_on() {
         return live();
@@ -266,8 +266,9 @@ pub fn text(live: impl FnOnce() -> Vec<u8>) -> Vec<u8> {
     )
 }
 
-/// Passes the result of an action that changes something outside of the process through the tape. A
-/// replay does not run the action, so the inputs that the action reads are not recorded.
+/// Records the result of an action that changes something outside of the process, or takes the
+/// result from the file in a replay. A replay does not run the action, so the inputs that the
+/// action reads are not recorded.
 pub fn outcome(live: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     if !is_on() {
         return live();
@@ -289,7 +290,8 @@ pub fn outcome(live: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     )
 }
 
-/// Passes a read from a socket, which appends to `into`, through the tape.
+/// Records a read from a socket, which appends to `into`, or appends the recorded bytes in a
+/// replay.
 #[cold]
 pub fn read(
     fd: u64,
@@ -322,8 +324,8 @@ pub fn read(
     result
 }
 
-/// Passes a write to a socket through the tape. A replay compares the write with the recorded
-/// write.
+/// Records the result and the hash of a write to a socket, or takes the result from the file in a
+/// replay. A replay compares the write with the recorded write.
 #[cold]
 pub fn write(
     fd: u64,
@@ -377,8 +379,8 @@ fn summary(pieces: &[IoSlice], sent: usize) -> (u64, Vec<u8>) {
     (hash, head)
 }
 
-/// Passes a poll of the event loop through the tape; a change is a token and the directions that
-/// are ready, as numbers.
+/// Records a poll of the event loop, or takes it from the file in a replay; a change is a token and
+/// the directions that are ready, as numbers.
 pub fn poll(live: impl FnOnce() -> io::Result<Vec<(u64, u8)>>) -> io::Result<Vec<(u64, u8)>> {
     pass(
         "a poll",
@@ -414,7 +416,8 @@ pub fn note_event(kind: u8, client: u64, number: u32) {
     });
 }
 
-/// Notes the client whose socket is served now, for the report of a difference.
+/// Notes the client whose socket is served now, for the report of a replay that differs from its
+/// recording.
 pub fn note_client(id: u64) {
     with(|tape| {
         if let Tape::Replays(player) = tape {

@@ -652,8 +652,8 @@ impl Zset {
         members
     }
 
-    /// Prepares for the addition of `members` members. A listpack that might not hold them becomes
-    /// a tree at once, even if the options then exclude all of them.
+    /// Called before `members` members are added: a listpack that might not hold that many becomes
+    /// a tree at once, even if the command's options then exclude all of them.
     pub fn expect(&mut self, members: usize, limits: &ZsetLimits) {
         if members > limits.max_entries {
             self.convert_to_tree(limits.seed);

@@ -72,8 +72,8 @@ fn receive(pieces: &[&[u8]]) -> Received {
 }
 
 /// Receives a snapshot with its header (`$length` or `$EOF:mark`). The result does not depend on
-/// where the input is split, except where bytes follow a mark, which no primary sends. Then the
-/// snapshot is loaded.
+/// where the input is split, except where bytes follow a mark, which no primary sends. A snapshot
+/// that was received to its end is also loaded.
 pub fn snapshot(bytes: &[u8]) {
     let whole = receive(&[bytes]);
     let marked = bytes.windows(5).any(|five| five == b"$EOF:");
