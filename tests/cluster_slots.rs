@@ -43,8 +43,8 @@ impl Halves {
     }
 }
 
-/// A cluster node that knows no other node. Its bus port is a free port: the default, 10000 above
-/// `port`, may be one that the system gives to outgoing connections.
+/// A cluster node that knows no other node. The port of the node's cluster bus is a free port: the
+/// default, 10000 above `port`, may be one that the system gives to outgoing connections.
 fn cluster_node(args: &[&str]) -> Peer {
     let bus = free_port().to_string();
     let mut all = vec!["--cluster-enabled", "yes", "--cluster-port", &bus];

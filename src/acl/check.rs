@@ -114,7 +114,7 @@ impl Denied {
 /// A call of a command whose rights are to be checked.
 pub struct Call<'a> {
     pub table: &'a CommandTable,
-    /// The id of the command's row.
+    /// The id of the command in the command table.
     pub id: u16,
     pub argv: &'a [&'a [u8]],
     /// The index of the database in which the call would run.

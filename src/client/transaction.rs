@@ -38,7 +38,7 @@ pub struct MultiFigures {
 /// A queued command.
 #[derive(Clone, Copy)]
 pub struct Queued {
-    /// The id of the command's row.
+    /// The id of the queued command in the command table.
     pub id: u16,
     /// The end of the command's arguments in the list of the arguments of all queued commands.
     pub args_end: usize,

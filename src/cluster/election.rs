@@ -11,8 +11,8 @@
 //!
 //! A voter votes once in each epoch, so of all elections that run at once only one wins in an
 //! epoch. In Redis, a failed election is repeated after four node timeouts. When hundreds of
-//! primaries fail together, most elections collide, and shards stay down for minutes. The elections
-//! of aeris differ:
+//! primaries fail together, most elections collide, and shards stay down for minutes. In aeris,
+//! elections follow each other at short intervals and are repeated early:
 //!
 //! - The delay of a replica's election grows with two ranks: the rank of the failed primary among
 //!   all failed primaries, by the names of their shards, so that elections follow each other at
@@ -388,8 +388,8 @@ impl Cluster {
         }
     }
 
-    /// Makes this replica the primary of its primary's slots. This node's config epoch must be set
-    /// before.
+    /// Makes this replica the primary of its primary's slots. The caller must have set this node's
+    /// new config epoch.
     pub(super) fn take_over(&mut self, out: &mut Vec<Action>) {
         let Some(primary) = self.nodes[self.me].replica_of else {
             return;

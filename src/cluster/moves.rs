@@ -9,8 +9,8 @@
 //! The move of a slot must go on after a failover, so replicas know the open slots (those that are
 //! being moved), too. Replicas of Valkey 8 and of aeris get SETSLOT in the replication stream, and
 //! the primary executes the command when all of them have it (`commands::cluster::slots`). A new
-//! replica reads the open slots in an AUX field of its snapshot, [`OPEN_SLOTS_FIELD`]. Replicas of
-//! Redis know no open slots.
+//! replica reads the open slots in an AUX field of its snapshot, [`OPEN_SLOTS_FIELD`]. Redis's
+//! replicas do not know which slots are being moved.
 //!
 //! A new replica may not know the other node of a move yet. The move of a slot to or from an
 //! unknown node waits in `Slots::unresolved` until the node is known.
@@ -180,7 +180,7 @@ impl Cluster {
 
     /// Makes this node the owner of the slots that move to it and that their source does not claim
     /// any more, since SETSLOT NODE was executed at the source first. Valkey 8 also lets the target
-    /// take such slots.
+    /// take slots that the source has left.
     pub(super) fn claim_left_slots(&mut self, out: &mut Vec<Action>) {
         if !self.nodes[self.me].is_primary() {
             return;

@@ -25,7 +25,7 @@ impl Reports {
     }
 
     /// Removes the failure report of `reporter`, which reaches the node again. Returns whether
-    /// there was such a report.
+    /// `reporter` had reported a failure.
     pub(super) fn remove(&mut self, reporter: NodeIndex) -> bool {
         let found = self.0.binary_search_by_key(&reporter, |entry| entry.0);
         if let Ok(at) = found {

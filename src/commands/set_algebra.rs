@@ -142,7 +142,7 @@ fn store(ctx: &mut Ctx, result: Set, event: &'static str) {
     ctx.client.reply.integer(len as i64);
 }
 
-/// Adds a member of another set to `set`. Returns whether it is a new member.
+/// Adds a member of another set to `set`. Returns whether `set` did not have the member before.
 fn add(set: &mut Set, member: Element, limits: &SetLimits) -> bool {
     set.add(member.text(&mut IntBuf::new()), limits)
 }

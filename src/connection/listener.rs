@@ -206,8 +206,8 @@ impl Listener {
     }
 }
 
-/// The reason why the server can't listen. Its text is the last line of the server's log before the
-/// server exits.
+/// The reason why the server can't listen. The error's text is the last line of the server's log
+/// before the server exits.
 #[derive(Debug)]
 pub enum ListenError {
     Tcp { port: u16 },

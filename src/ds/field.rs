@@ -213,8 +213,8 @@ impl<'a> FieldMut<'a> {
         }
     }
 
-    /// Overwrites the field's value if the allocation keeps its size. Otherwise returns false and
-    /// changes nothing.
+    /// Overwrites the field's value if the allocation keeps its size. Returns false if the value
+    /// was not overwritten.
     #[inline]
     pub fn try_set_value(&mut self, value: &[u8]) -> bool {
         let old = self.as_ref().shape();
@@ -230,8 +230,8 @@ impl<'a> FieldMut<'a> {
         fits
     }
 
-    /// Changes the expiry time of a field that has one. Otherwise returns false and changes
-    /// nothing.
+    /// Changes the expiry time of a field that has one. Returns false for a field without an expiry
+    /// time.
     pub fn set_expire_at(&mut self, at_ms: i64) -> bool {
         let room = self.as_ref().has_expire();
         if room {

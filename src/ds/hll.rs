@@ -307,8 +307,8 @@ fn push_run(out: &mut Vec<u8>, value: u8, length: usize) {
 }
 
 /// Replaces the run that contains the register by up to three runs: the registers before it, the
-/// register, the registers behind it. Then joins neighbouring runs whose registers have equal
-/// values.
+/// register, the registers behind it. Finally, neighbouring runs whose registers have equal values
+/// are joined.
 fn raise_sparse(
     hll: &mut Vec<u8>,
     index: usize,

@@ -9,9 +9,9 @@
 //!
 //! The dictionary answers ZSCORE and finds the member that ZADD changes with one probe; the tree
 //! serves everything that depends on the order. A sorted set that is computed (ZUNIONSTORE) or
-//! loaded from a file is first a [`MemberTable`], the dictionary alone. Its members are then sorted
-//! once, and the tree is built from its leaves up, which is several times faster than an insert for
-//! each member.
+//! loaded from a file is first a [`MemberTable`], the dictionary alone. The members of the
+//! dictionary are then sorted once, and the tree is built from its leaves up, which is several
+//! times faster than an insert for each member.
 //!
 //! **Invariant:** the table and the tree of a sorted set have the same members. Only `SortedSet`
 //! changes its table and its tree. A member is added to the table before it is inserted into the

@@ -126,8 +126,8 @@ pub enum Event<'a> {
 /// What the owner of the link must do.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Action {
-    /// The reply to the step with this tag. An error reply only comes to a step that tolerates
-    /// errors; otherwise the link fails.
+    /// The reply to the request with the tag `tag`. The reply is an error only if the request
+    /// tolerates errors; the link fails at any other error.
     Reply { tag: u32, reply: Reply },
     /// A message that is not a reply to a request, see [`Unasked::Deliver`].
     Message(Reply),
@@ -207,13 +207,13 @@ enum State {
     Ended,
 }
 
-/// A step whose reply is due.
+/// A request that was sent and whose reply is due.
 struct Pending {
     step: Step,
-    /// The time in milliseconds at which the last bytes of the step's request were sent, or were
-    /// ready to be sent.
+    /// The time in milliseconds at which the last bytes of the request were sent, or were ready to
+    /// be sent.
     since: u64,
-    /// The number of bytes that the link will have sent at the end of the step's request.
+    /// The number of bytes that the link will have sent at the end of the request.
     end: u64,
 }
 
@@ -226,11 +226,11 @@ pub struct Link {
     /// The time in milliseconds at which the link began to connect.
     began: u64,
     connect_ms: u64,
-    /// Steps whose requests are not in the output yet.
+    /// Requests that are not in the output yet.
     queue: VecDeque<Step>,
-    /// Steps whose replies are due, in order.
+    /// Requests whose replies are due, in order.
     pending: VecDeque<Pending>,
-    /// The number of steps of the handshake's script whose replies have not arrived.
+    /// The number of requests of the handshake whose replies have not arrived.
     script_left: usize,
     /// Whether the owner has called [`Link::finish`]: the link ends when all requests have their
     /// replies.

@@ -45,7 +45,7 @@ fn is_off(setting: u32) -> bool {
 /// keys and elements, unless `prefetch-batch-max-size` switches prefetching off.
 ///
 /// Returns true if this server is a cluster node that serves the slots of the keys of all commands.
-/// Otherwise each command's slots must be checked when the command runs.
+/// If it returns false, the slots of each command's keys must be checked when the command runs.
 pub(super) fn look_up_and_prefetch(
     server: &mut Server,
     c: &Client,

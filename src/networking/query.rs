@@ -119,8 +119,8 @@ pub fn read_again(el: &mut EventLoop<Server>, server: &mut Server) {
         return;
     }
     for slot in std::mem::take(&mut server.net.unread) {
-        // Another client may have this slot of the client table now; setting that client's read
-        // handler again is harmless.
+        // The slot of the client table may belong to another client by now; setting that client's
+        // read handler again is harmless.
         if let Some(token) = server.net.clients.get(slot).and_then(|c| c.token) {
             el.set_handler(token, Mask::READABLE, read_handler);
         }

@@ -440,8 +440,8 @@ mod tests {
         assert!(server.child.is_some());
     }
 
-    /// Sends what the main connection of a replica sends after the fork. Returns the reply to the
-    /// last line.
+    /// Sends the commands that the main connection of a replica sends after the fork. Returns the
+    /// reply to PSYNC.
     fn attach(server: &mut Server) -> String {
         let id = id_of(server, SNAPSHOT);
         let line = format!("REPLCONF set-rdb-client-id {id}");

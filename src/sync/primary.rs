@@ -103,7 +103,7 @@ pub fn serve(server: &mut Server, c: &mut Client, request: Request) -> Result<()
 }
 
 /// Refuses a full sync of a replica whose last full syncs were all ended by its output limit, until
-/// a delay is over. Replicas repeat their request after this error.
+/// a delay is over. Replicas repeat PSYNC after this error.
 fn refuse_for_overruns(server: &Server, name: &str) -> Result<(), Error> {
     let (limits, now_ms) = (replication::limits(server), server.clock.now_ms);
     match server.replication.overruns.delay(name, limits, now_ms) {

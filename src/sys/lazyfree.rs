@@ -7,9 +7,9 @@
 //!         is_done(n): reply
 //! ```
 //!
-//! The thread does its jobs in order. Its balance of memory (bytes allocated less bytes freed) is
-//! published after each job; during a job, [`LazyFree::unpublished`] reads the balance from the
-//! thread's own counters.
+//! The thread does its jobs in order. The thread adds the bytes that it has allocated, less those
+//! that it has freed, to a shared counter after each job; during a job, [`LazyFree::unpublished`]
+//! reads the difference from the thread's own counters.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -167,7 +167,8 @@ impl LazyFree {
         jobs + 1
     }
 
-    /// Whether this job is done. If the job is not done, the loop is woken at the job's end.
+    /// Whether the job with the number `job` is done. If the job is not done, the event loop is
+    /// woken at the job's end.
     pub fn is_done(&self, job: u64) -> bool {
         // The flag `awaited` is set before the numbers of the jobs are compared: a thread that
         // finishes the job after the comparison sees the flag.

@@ -219,7 +219,7 @@ impl<'a> KeyWrite<'a> {
         self.entry.into_mut().into_value_mut()
     }
 
-    /// Sets the integer of an entry that holds one. Otherwise returns false and changes nothing.
+    /// Sets the integer of an entry that holds one. Returns false for an entry with another value.
     #[inline(always)]
     pub fn try_set_integer(&mut self, new: i64) -> bool {
         let ValueMut::Int(mut old) = self.entry.as_mut().into_value_mut() else {
@@ -257,7 +257,8 @@ impl<'a> KeyWrite<'a> {
     }
 
     /// Overwrites a string or an integer by another string or integer if the entry's allocation
-    /// keeps its size. Otherwise returns false and changes nothing. The caller sets the kind byte.
+    /// keeps its size. Returns false if the value was not overwritten. The caller sets the entry's
+    /// kind byte.
     pub fn try_overwrite(&mut self, value: &New) -> bool {
         let was = self.lengths.as_ref().map(|_| length(self.entry.as_ref()));
         let done = self.entry.as_mut().try_overwrite(value);

@@ -346,7 +346,7 @@ impl Group {
         Some(id)
     }
 
-    /// Removes a consumer and its pending entries. Returns the number of these entries.
+    /// Removes a consumer and its pending entries. Returns the number of removed pending entries.
     pub fn delete_consumer(&mut self, name: &[u8]) -> Option<usize> {
         let id = self.consumers.remove(name)?;
         let consumer = self.slots[id.0 as usize]

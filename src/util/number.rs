@@ -22,8 +22,8 @@
 
 use super::grisu;
 
-/// The maximum length of the text of a long double. Longer texts are refused, as in Redis, whose
-/// buffer has this size. Texts of doubles have no such limit.
+/// The maximum length of the text of a long double: that of Redis's buffer. Longer texts are
+/// refused. The length of the text of a double is not limited.
 pub const MAX_FLOAT_CHARS: usize = 5 * 1024 - 1;
 
 /// Parses a strict decimal integer: only what `IntBuf` would print.
@@ -167,7 +167,8 @@ pub fn parse_f64_lenient(text: &[u8]) -> Option<f64> {
     (!value.is_nan()).then_some(value)
 }
 
-/// Parses an integer of up to 15 digits, which is an exact double. Most scores are such integers.
+/// Parses an integer of up to 15 digits, which is an exact double. Most scores of sorted sets are
+/// integers of up to 15 digits.
 #[inline]
 fn parse_small_integer(text: &[u8]) -> Option<f64> {
     if text.len() > 15 {
@@ -392,7 +393,8 @@ impl DoubleBuf {
         self.format_shortest(value)
     }
 
-    /// Writes the digits that Grisu2 finds, for integers too: `1e+21`. DEBUG DIGEST uses this form.
+    /// Writes the digits that Grisu2 finds, for integers too: `1e+21`. DEBUG DIGEST needs scores in
+    /// this form.
     pub fn format_shortest(&mut self, value: f64) -> &[u8] {
         if value == 0.0 {
             return if value.is_sign_negative() {

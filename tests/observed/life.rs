@@ -68,7 +68,7 @@ impl Life {
         self.seen.sample("primary", &mut self.ask);
     }
 
-    /// Sends requests to the primary together with INFO, and samples the INFO of this turn.
+    /// Sends requests and INFO to the primary in one write, and samples the fields of this INFO.
     pub fn look_behind(&mut self, requests: &[&[&str]]) {
         self.seen.sample_behind("primary", &mut self.ask, requests);
     }
@@ -153,7 +153,7 @@ impl Life {
         value(&self.replica.connect().line("INFO everything"), field)
     }
 
-    /// Samples the primary until this field of its INFO has this value.
+    /// Samples the primary until the field `field` of its INFO has the value `expected`.
     pub fn wait(&mut self, field: &str, expected: &str) {
         let began = Instant::now();
         while self.info(field) != expected {
@@ -166,7 +166,7 @@ impl Life {
         }
     }
 
-    /// Samples the replica until this field of its INFO has this value.
+    /// Samples the replica until the field `field` of its INFO has the value `expected`.
     pub fn wait_at_replica(&mut self, field: &str, expected: &str) {
         let began = Instant::now();
         while self.info_of_replica(field) != expected {

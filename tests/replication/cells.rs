@@ -106,8 +106,8 @@ impl Cell {
             "--repl-diskless-sync",
             diskless,
             "--repl-diskless-load",
-            // `repl-diskless-load` is a setting of the replica; the primary may not have this
-            // value.
+            // `repl-diskless-load` is a setting of the replica; the primary's version may not know
+            // the value.
             if knows(kind, self.load) {
                 self.load
             } else {

@@ -1,8 +1,8 @@
 //! WAIT and WAITAOF: wait until replicas, or the disk, have what this client wrote.
 //!
-//! If enough replicas have acknowledged the client's writes already, WAIT replies at once.
-//! Otherwise the client is blocked until enough acknowledgements arrive or its timeout passes; the
-//! reply contains the number of acknowledgements at that time.
+//! If enough replicas have acknowledged the client's writes already, WAIT replies at once. If not
+//! enough replicas have, the client is blocked until enough acknowledgements arrive or its timeout
+//! passes; the reply contains the number of acknowledgements at that time.
 
 use crate::client::blocked::BlockKind;
 use crate::client::flag;

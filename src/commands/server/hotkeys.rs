@@ -199,8 +199,8 @@ impl Fields<'_> {
         self.0.integer(LAST_SLOT);
     }
 
-    /// Writes an array of keys, each followed by its figure. A key of several databases is
-    /// repeated.
+    /// Writes an array of keys, each followed by its figure. A name that is a key in several
+    /// databases is written once for each database.
     fn ranking(&mut self, name: &str, summary: &Summary, count: usize) {
         let top = summary.top(count);
         self.0.bulk(name.as_bytes());

@@ -17,11 +17,11 @@
 //! In each run of ones, the carry of the addition moves the zero behind the run to the first match
 //! in it: the length grows at the first match (Crochemore, Iliopoulos, Pinzon and Reid, 2001). So
 //! 64 cells of the table take five instructions, and each cell takes a bit instead of four bytes.
-//! For LEN the last row of the table suffices. Otherwise all rows are kept, and the subsequence is
-//! found backwards: where the bytes differ, bit 0 means that the cell to the left is smaller, so
-//! the next cell is the one above; bit 1 means that the cell above is not greater, so the next cell
-//! is the one to the left. If there are several longest subsequences, this search finds the one
-//! that Redis finds, which prefers the cell to the left.
+//! For LEN the last row of the table suffices. To reply with the subsequence itself, all rows are
+//! kept, and the subsequence is found backwards: where the bytes differ, bit 0 means that the cell
+//! to the left is smaller, so the next cell is the one above; bit 1 means that the cell above is
+//! not greater, so the next cell is the one to the left. If there are several longest subsequences,
+//! this search finds the one that Redis finds, which prefers the cell to the left.
 //!
 //! Limit: as in Redis, the textbook's table of 32-bit integers, which is not built here, must be
 //! smaller than `proto-max-bulk-len`: this bounds the time, too. **Invariant:** rows and masks

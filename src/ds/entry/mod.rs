@@ -531,8 +531,8 @@ impl<'a, V> EntryMut<'a, V> {
         self.write(KIND, &[kind]);
     }
 
-    /// Changes the expiry time of an entry that has one. Otherwise returns false and changes
-    /// nothing, since only `Entry::with_expire` makes room for an expiry time.
+    /// Changes the expiry time of an entry that has one. Returns false for an entry without an
+    /// expiry time, since only `Entry::with_expire` makes room for one.
     #[inline]
     pub fn set_expire_at(&mut self, at_ms: i64) -> bool {
         let room = self.has_expire();
@@ -568,8 +568,8 @@ impl<'a, V> EntryMut<'a, V> {
     }
 
     /// Overwrites an entry's value in place, if the old and the new value are a string or an
-    /// integer and the allocation keeps its size. Otherwise returns false and changes nothing. The
-    /// caller sets the kind.
+    /// integer and the allocation keeps its size. Returns false if the value was not overwritten.
+    /// The caller sets the entry's kind byte.
     #[inline]
     pub fn try_overwrite(&mut self, value: &NewValue<'_, V>) -> bool {
         let old = self.as_ref().shape();

@@ -206,8 +206,8 @@ fn write_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, 
 }
 
 /// Runs `work` on the connection of `token`, which is taken out of `Visits::slots` meanwhile. If
-/// `work` returns an error, the connection is closed. Otherwise, if a part of the reply is unsent,
-/// the event loop watches for room in the socket.
+/// `work` returns an error, the connection is closed. If a part of the reply is unsent, the event
+/// loop watches for room in the socket.
 fn with_visit(
     el: &mut EventLoop<Server>,
     server: &mut Server,

@@ -73,7 +73,7 @@ pub struct Channels {
 
 impl Channels {
     /// Closes the main connection, and returns the link of the second one, which the caller must
-    /// close. The next sync drops the collected bytes.
+    /// close. The bytes of the stream that were collected are dropped by the next sync.
     pub fn close(&mut self, el: &mut EventLoop<Server>) -> Option<LinkId> {
         if let Some(main) = self.main.take() {
             el.remove_file(main.token);

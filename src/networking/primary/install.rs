@@ -329,7 +329,7 @@ fn settle(server: &mut Server, top: &TopLevel, data: DataSet, succeeded: bool) {
 }
 
 /// Decides, after the AUX fields and functions of the snapshot were read, whether and how its keys
-/// are loaded. `any` is whether a key follows.
+/// are loaded. `any` is whether the snapshot has a key.
 fn accept(server: &mut Server, any: bool) -> Accept {
     let way = server.primary_link.way;
     if way.guarded && !any {

@@ -98,8 +98,8 @@ fn write_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Token, 
     io
 }
 
-/// Sends a replica as many bytes as its socket accepts, at most [`BYTES_PER_TURN`]. The rest is
-/// sent when the socket is writable.
+/// Sends a replica as many bytes as its socket accepts, at most [`BYTES_PER_TURN`]. Bytes that the
+/// socket does not accept are sent when the socket is writable.
 fn send(el: &mut EventLoop<Server>, server: &mut Server, c: &mut Client) -> Io {
     let Some(token) = c.token else {
         return Io::Drained;

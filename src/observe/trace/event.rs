@@ -163,7 +163,7 @@ impl EventKind {
     }
 }
 
-/// An event of the trace: a span of time. Its times are counts of the processor's counter
+/// An event of the trace: a span of time. The times of events are counts of the processor's counter
 /// (`sys::ticks`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Event {

@@ -73,7 +73,7 @@ struct Block {
     words: Box<[u64; WORDS]>,
     /// The number of words of the block that are in use.
     len: usize,
-    /// The end and the client of the event before the first event of this block.
+    /// The end and the client of the event that precedes the block's first event.
     before: Before,
     /// The number of events that were pushed before the first event of this block.
     pushed: u64,

@@ -75,7 +75,7 @@ impl Delay {
         self.changed.notify_all();
     }
 
-    /// Waits until the delay is over.
+    /// Waits until the delay of DEBUG AOF-FLUSH-SLEEP is over.
     pub fn wait(&self) {
         let began = Instant::now();
         let mut time = self.time.lock().unwrap_or_else(PoisonError::into_inner);

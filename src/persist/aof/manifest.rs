@@ -178,8 +178,8 @@ impl Manifest {
 
     /// Skips the sequence numbers of files that exist although the manifest does not name them,
     /// because the manifest was lost or a crash came between two steps. No new file gets the name
-    /// of such a file. Returns the names of these files. Empty files are not skipped, since their
-    /// names can be used again.
+    /// of such a file. Returns the names of the files that the manifest does not name. Empty files
+    /// are not skipped, since their names can be used again.
     pub fn skip_unnamed(&mut self, dir: &Path, file_name: &[u8]) -> Vec<Vec<u8>> {
         let Manifest {
             base_seq,

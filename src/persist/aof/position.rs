@@ -28,7 +28,7 @@ use crate::util::number::write_int;
 pub struct Noted {
     id: String,
     offset: u64,
-    /// The number of bytes that had been fed to the AOF when the `#REPL:` line had been added.
+    /// The number of bytes that had been fed to the AOF after the `#REPL:` line was added.
     fed: u64,
 }
 

@@ -329,7 +329,7 @@ impl Child {
         true
     }
 
-    /// Kills a child that makes no progress. [`reap`] handles its end later.
+    /// Kills a child that makes no progress. [`reap`] handles the child's end later.
     fn kill_if_stalled(&mut self, now_ms: i64, reported: bool, timeout_s: u32) {
         if self.stall.look(now_ms, reported, timeout_s) {
             log::warn!(
@@ -473,8 +473,8 @@ fn done(server: &mut Server, exit: Exit) {
     server.traced(trace::EventKind::ChildEnd, began, outcome.pid as u64);
 }
 
-/// Sends the running child the signal to end, if it is of this kind. [`reap`] handles its end
-/// later.
+/// Sends the running child the signal to end, if the child is of the kind `kind`. [`reap`] handles
+/// the child's end later.
 pub fn kill(server: &mut Server, kind: ChildKind) {
     if let Some(child) = server.child.as_ref().filter(|child| child.kind == kind) {
         log::info!("Killing running {} child: {}", child.kind.name(), child.pid);
@@ -482,8 +482,8 @@ pub fn kill(server: &mut Server, kind: ChildKind) {
     }
 }
 
-/// Sends the running child the signal to end, if it is of this kind, waits until it has ended, and
-/// handles its result.
+/// Sends the running child the signal to end, if the child is of the kind `kind`, waits until the
+/// child has ended, and handles its result.
 pub fn kill_and_wait(server: &mut Server, kind: ChildKind) {
     kill(server, kind);
     if let Some(pid) = server

@@ -219,7 +219,8 @@ impl<S: Sink> Walk<'_, '_, '_, S> {
         }
     }
 
-    /// Reads the parts of the file before the first key. Returns the first byte behind these parts.
+    /// Reads the AUX fields, functions and other parts of the RDB file before its first database.
+    /// Returns the first byte of the next part.
     fn head(&mut self) -> Result<u8> {
         loop {
             let code = self.code()?;

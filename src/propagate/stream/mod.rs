@@ -241,7 +241,7 @@ impl Stream {
     }
 
     /// Frees up to [`TRIM_MAX`] blocks that neither a cursor nor the backlog needs. Returns whether
-    /// more such blocks are left.
+    /// more unneeded blocks are left.
     pub fn trim(&mut self) -> bool {
         for _ in 0..TRIM_MAX {
             if !self.first_is_unneeded() {

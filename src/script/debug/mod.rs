@@ -104,7 +104,7 @@ pub struct Debugger {
 /// What the script does after a stop of the debugger.
 pub enum Next {
     GoOn,
-    /// The script fails with this error.
+    /// The script fails with the error whose text is given.
     Raise(&'static str),
 }
 

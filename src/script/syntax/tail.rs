@@ -167,7 +167,8 @@ pub fn copied(callee: &[u8], call: &[u8]) -> Vec<u8> {
     text.concat()
 }
 
-/// Rewrites a returned call, which begins at `start`, as described at the top of this file.
+/// Rewrites the call of a `return` statement, which begins at `start`, as described at the top of
+/// this file.
 pub fn pass_on(site: &Site, start: usize, source: &[u8], edits: &mut Vec<Edit>) {
     let mut edit = |at, removed, inserted: Vec<u8>| {
         edits.push(Edit {

@@ -48,7 +48,8 @@ const HEALTHY: &[(&str, &str)] = &[
 ];
 
 impl Tree {
-    /// A healthy machine with these files changed.
+    /// A tree of /proc and /sys of a machine on which all checks pass, except for the files in
+    /// `changes`.
     fn with(changes: &[(&str, &str)]) -> Tree {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);

@@ -695,8 +695,8 @@ pub fn nan_text(number: f64) -> &'static str {
     }
 }
 
-/// The C function behind all Lua functions that [`Vm::function`] creates. Its upvalues are the
-/// pointer to `Lent` and the function's number.
+/// The C function behind all Lua functions that [`Vm::function`] creates. The upvalues of the C
+/// function are the pointer to `Lent` and the Lua function's number.
 unsafe extern "C-unwind" fn host_function(l: *mut lua_State) -> c_int {
     // SAFETY: the upvalues were set by `Vm::function`. A Lua error jumps over this frame, so
     // nothing may be left to drop: `answer` has dropped all its values.

@@ -127,7 +127,7 @@ pub fn leave() {
     }
 }
 
-/// Ends the recording at this point. A replay that has come to this point ends, too.
+/// Ends the recording, or the replay, which must have come to the end of the recording.
 pub fn stop(reason: &str) {
     let taken = TAPE.take();
     match taken {
@@ -165,8 +165,8 @@ pub fn loop_begins() {
     });
 }
 
-/// Passes the entries recorded so far to the thread that writes the file. The cron calls this
-/// function.
+/// Passes the entries recorded so far to the thread that writes the file. The server's cron calls
+/// this function.
 pub fn flush() {
     if records() {
         with_recorder(Recorder::flush);

@@ -12,7 +12,8 @@
 //! **A hash with a volatile field is a table**, whatever its size. Redis 7.4 keeps small hashes
 //! with volatile fields in a listpack of triples (`listpackex`). Such a listpack saves memory for a
 //! hash of ten fields with TTLs, but every reader of a listpack must handle two layouts, and the
-//! triples are ordered by time, so that each HEXPIRE moves bytes. Valkey 9 uses tables as well.
+//! triples are ordered by time, so that each HEXPIRE moves bytes. Valkey 9 also stores each hash
+//! with volatile fields as a hash table.
 //!
 //! **Invariants**
 //! - a listpack alternates fields and values, and no field occurs twice

@@ -30,8 +30,8 @@ pub fn migrate(ctx: &mut Ctx, mut migration: Migration) -> CmdResult {
     match wire::error_of(&migration, failure.as_ref()) {
         None => ctx.client.reply.ok(),
         Some(error) if ctx.server.dirty == dirty => return Err(error),
-        // Some keys were moved before the error. Their deletion is propagated, which it would not
-        // be if this function returned the error.
+        // Some keys were moved before the error. The deletion of the moved keys is propagated, but
+        // would not be if this function returned the error.
         Some(error) => {
             ctx.server.stats.count_error(error.code());
             ctx.client.reply.error(&error);

@@ -39,7 +39,7 @@ struct View<'a> {
 }
 
 impl View<'_> {
-    /// The census of all clients, computed once.
+    /// The counts and sums over all clients, computed once for all sections of INFO.
     fn census(&self) -> &Census {
         self.census
             .get_or_init(|| Census::take(self.server, self.client))
