@@ -37,7 +37,7 @@ use crate::sys::error_text;
 use crate::util::number::parse_i64;
 use crate::util::quote::printable;
 
-// The tags by which the replies to the requests of the handshake are told apart.
+// The tags of the handshake's requests, by which their replies are identified.
 const PING: u32 = 0;
 const AUTH: u32 = 1;
 const PORT: u32 = 2;
