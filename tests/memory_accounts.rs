@@ -44,7 +44,8 @@ struct Seen {
     overhead: usize,
 }
 
-/// Reads both figures when no table is rehashed and the background thread has freed all values.
+/// Reads `used_memory` and `used_memory_overhead` when no hash table is rehashed and the background
+/// thread has freed all values.
 fn look(c: &mut Conn) -> Seen {
     let field = |text: &str, name: &str| -> usize {
         let line = text.lines().find_map(|line| line.strip_prefix(name));
@@ -118,7 +119,8 @@ fn commands(kind: &str, n: usize, size: usize) -> Vec<Vec<String>> {
     }
 }
 
-/// Creates keys of one type in a new server, and compares the growth of both figures.
+/// Creates keys of one type in a new server, and compares the growth of `used_memory` with MEMORY
+/// USAGE of all keys and the growth of the overhead.
 fn accounts_are_complete(kind: &str, keys: usize) {
     let server = Peer::aeris(&[]);
     let mut c = server.connect();

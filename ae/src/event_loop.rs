@@ -66,8 +66,8 @@ pub const DEFAULT_BUDGET: usize = 64 * 1024;
 /// The part of a turn that is passed to the observer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Phase {
-    /// One call of `process_events`, which contains all other phases. A turn whose poll fails has
-    /// no end.
+    /// One call of `process_events`, which contains all other phases. If the poll fails, the
+    /// observer is not called for the end of the turn.
     Turn,
     BeforeSleep,
     /// The call that asks the kernel for ready fds, including its sleep. At the end of the poll the
@@ -321,8 +321,8 @@ impl<S> EventLoop<S> {
         self.files.set_handler(t, mask, proc);
     }
 
-    /// Clears the handlers for the directions in `mask`. Readiness is remembered for the next
-    /// `set_handler`. Clearing `WRITABLE` also clears `BARRIER`.
+    /// Clears the handlers for the directions in `mask`. If the fd becomes ready meanwhile, this is
+    /// remembered for the next `set_handler`. Clearing `WRITABLE` also clears `BARRIER`.
     pub fn clear_handler(&mut self, t: Token, mask: Mask) {
         self.files.clear_handler(t, mask);
     }

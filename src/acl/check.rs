@@ -39,11 +39,11 @@ pub enum Reason {
     Command,
     Key,
     Channel,
-    /// The login failed: a wrong name or password. ACL LOG records such a failed login; a call is
-    /// never refused for this reason.
+    /// A login failed because of a wrong name or password. The reason is used for logins in ACL
+    /// LOG, never for calls.
     Auth,
-    /// The login by a TLS certificate failed: the certificate names no user. ACL LOG records such a
-    /// failed login; a call is never refused for this reason.
+    /// A login by TLS certificate failed, because the certificate names no user. The reason is used
+    /// for logins in ACL LOG, never for calls.
     Certificate,
 }
 

@@ -14,7 +14,7 @@
 //! A call of a command is checked against the bits of the selector; ACL LIST shows its rules. A
 //! rule about commands changes the bits of the selector when the rule is applied, so it does not
 //! affect commands that are added to a category later. A rule about commands is also kept as text,
-//! in place of earlier rules about the same command, its subcommands, or the same category; A rule
+//! in place of earlier rules about the same command, its subcommands, or the same category. A rule
 //! about `@all` replaces all earlier rules about commands.
 //!
 //! **Invariant:** the rules of a selector, applied to a new selector, give the same bits. Test:

@@ -152,8 +152,8 @@ pub struct Settings {
     pub gossip_percent: usize,
     /// The setting `tls-cluster`: whether the links between nodes use TLS.
     pub tls_cluster: bool,
-    /// The address that this node announces. If its IP is empty, peers use the address of the
-    /// connection.
+    /// The address that this node announces. If the announced IP address is empty, peers use the
+    /// address of the connection.
     pub announced: Address,
     /// The texts that this node announces: names, availability zone, addresses for clients.
     pub texts: Texts,

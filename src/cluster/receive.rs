@@ -279,7 +279,7 @@ impl Cluster {
     }
 
     /// Compares the sender of a packet on a link that this node opened with the node to which the
-    /// link was opened. Returns the sender if it is that node.
+    /// link was opened. Returns the sender if the two are the same node.
     fn check_identity(
         &mut self,
         now: Now,

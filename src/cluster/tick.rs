@@ -7,8 +7,8 @@
 //! once.
 //!
 //! **A pause of this node.** If no tick came for half a node timeout, this process was stopped, or
-//! a command was slow: the peers may have answered, but this node did not read. So after such a
-//! pause the timeouts of unanswered pings begin anew. After a pause of a whole node timeout, a
+//! a command was slow: the peers may have answered, but this node did not read. So after a pause of
+//! this node the timeouts of unanswered pings begin anew. After a pause of a whole node timeout, a
 //! primary may have been replaced, so it takes no writes until other nodes have answered on new
 //! links, as after a start.
 

@@ -427,8 +427,8 @@ impl NotifyFlags {
 }
 
 impl fmt::Display for NotifyFlags {
-    /// Prints `A` for its classes if all of them are on. As in Redis, `n` is printed only if `A` is
-    /// not.
+    /// Prints `A` if all classes of events are on for which `A` stands. As in Redis, `n` is printed
+    /// only if `A` is not.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all = self.0 & Self::ALL == Self::ALL;
         if all {

@@ -44,8 +44,8 @@ fn cases(n: u32) -> proptest::test_runner::Config {
     config
 }
 
-/// Makes a value by `make`. Returns the value with the number of bytes that the allocator counted
-/// for it; `None` under an allocator that does not count.
+/// Calls `make`, and returns its result with the number of bytes that the allocator counted for it;
+/// `None` under an allocator that does not count.
 #[cfg(test)]
 fn allocated<T>(make: impl FnOnce() -> T) -> Option<(T, usize)> {
     if cfg!(any(miri, not(feature = "jemalloc"))) {

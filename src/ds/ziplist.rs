@@ -128,8 +128,8 @@ pub(super) fn pack<'a>(elements: impl Iterator<Item = Element<'a>> + Clone) -> O
     Some(listpack)
 }
 
-/// Splits the first entry of a ziplist off `bytes`. Returns the size of the entry before it, as the
-/// entry says, the entry's element, and the rest of the bytes.
+/// Splits the first entry of a ziplist off `bytes`. Returns the size of the preceding entry that
+/// the split entry states, the split entry's element, and the rest of the bytes.
 fn split_entry(bytes: &[u8]) -> Option<(usize, Element<'_>, &[u8])> {
     let (size_before, bytes) = split_size(bytes)?;
     let (&head, rest) = bytes.split_first()?;

@@ -341,8 +341,8 @@ fn first_shown(index: &Expires, db: &Db, skips: bool) -> Option<(i64, u64)> {
     }
 }
 
-/// Expires a batch of fields of the hash value that the index of field times lists under `at` and
-/// the key's hash.
+/// Expires a batch of fields of one hash: the key that the index of field times lists under `at`
+/// and `hash`, the hash of its name.
 fn expire_fields_of_one(server: &mut Server, db: u32, at: i64, hash: u64) {
     let keys = &server.data.dbs[db as usize].keys;
     let found = keys.find_by(hash, |entry| next_field_expiry(entry) == Some(at));

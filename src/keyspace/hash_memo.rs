@@ -18,8 +18,8 @@ pub struct HashMemo {
 }
 
 impl HashMemo {
-    /// Adds a key of a batch of requests, with its place among all arguments of the batch. The
-    /// parse-ahead replaces this place by the key's hash.
+    /// Adds a key of a batch of requests, with its place among all arguments of the batch. When the
+    /// keys of the batch are hashed, the place is replaced by the key's hash.
     #[inline]
     pub fn note(&mut self, place: usize, key: &[u8]) {
         let entry = (key.as_ptr() as usize, key.len(), place as u64);

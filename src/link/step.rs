@@ -93,7 +93,8 @@ impl Step {
         self
     }
 
-    /// Checks the reply to the step. Returns an expected reply or a tolerated error.
+    /// Checks whether the reply to the request is the expected one. Returns an expected reply or a
+    /// tolerated error.
     pub(super) fn check(&self, reply: Reply) -> Result<Reply, Failure> {
         let tag = self.tag;
         let begins = |text: &[u8], start: &&str| text.starts_with(start.as_bytes());

@@ -37,8 +37,8 @@
 //! needed most when a disk hangs. Cost: none unless `appendfsync always` is set
 //! (`armed::UNSYNCED`); then one pass over the keys of each command.
 //!
-//! **Invariant:** the offset at a place of the table is at least the offset of each change to the
-//! keys that share this place (`tests/durable_reads.rs`).
+//! **Invariant:** several keys, by their hash, share an offset in the table, which is at least the
+//! offset of each change to these keys (`tests/durable_reads.rs`).
 
 use crate::armed;
 use crate::client::Client;

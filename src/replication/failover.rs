@@ -78,7 +78,7 @@ pub enum Event<'a> {
 pub enum Verdict {
     /// `+CONTINUE` or `+FULLRESYNC`: the target is a primary now.
     Accepted,
-    /// An error that says that the target was a primary before this request.
+    /// An error reply: the target was a primary before it received `PSYNC .. FAILOVER`.
     IsPrimary,
     Rejected,
 }

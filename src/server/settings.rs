@@ -135,7 +135,7 @@ fn apply(server: &mut Server, step: Apply) -> Result<(), Refusal> {
             forget_latencies(server);
             Ok(())
         }
-        // Settings without a case here are copied by `Server::configure`, or read at each use.
+        // All other settings are copied by `Server::configure`, or read at each use.
         _ => Ok(()),
     }
 }
@@ -205,8 +205,8 @@ fn forget_latencies(server: &mut Server) {
 
 impl Server {
     /// `oom-score-adj`: sets how soon the kernel kills this process when memory runs out. The
-    /// process's value is not changed before the setting is first used, and is restored when the
-    /// setting is switched off.
+    /// process's `/proc/self/oom_score_adj` is not changed before the setting is first used, and is
+    /// restored when the setting is switched off.
     pub fn apply_oom_score_adj(&mut self) -> Result<(), Refusal> {
         let class = self.config.oom_score_adj_values[self.oom_class()];
         self.set_oom_score(class)

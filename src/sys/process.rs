@@ -208,7 +208,7 @@ pub fn priority() -> i32 {
 }
 
 /// The time for which the first thread of a process was ready to run but waited for a processor.
-/// `None` if the kernel does not report it.
+/// `None` if the kernel has no `schedstat`.
 pub fn waited(pid: i32) -> Option<Duration> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
     // The file `schedstat` has the nanoseconds of running, the nanoseconds of waiting, and the

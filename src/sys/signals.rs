@@ -65,7 +65,7 @@ pub fn set_temp_file(path: Option<&Path>) {
 }
 
 /// Sets the absolute paths of the files that exist while the server runs: pid file and unix socket.
-/// Only the first call has an effect.
+/// Only the first call of `set_traces` has an effect.
 pub fn set_traces(paths: impl Iterator<Item = PathBuf>) {
     use std::os::unix::ffi::OsStringExt;
     // No file has a name that contains a NUL.

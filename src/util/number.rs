@@ -196,8 +196,8 @@ pub(super) struct HexFloat {
 }
 
 impl HexFloat {
-    /// Parses a hexadecimal float. `None` if the whole text is not one; the text may still be a
-    /// decimal float.
+    /// Parses a hexadecimal float. `None` if the whole text is not a hexadecimal float; the text
+    /// may still be a decimal float.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let (negative, rest) = split_sign(text);
         let [b'0', b'x' | b'X', rest @ ..] = rest else {

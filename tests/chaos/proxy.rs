@@ -43,9 +43,9 @@ pub enum Fault {
     Refuse,
     /// The connections stay open and carry no bytes in either direction.
     HalfOpen,
-    /// No byte reaches the server.
+    /// The proxy passes no byte of the client to the server.
     NoRequests,
-    /// No byte of the server reaches the client.
+    /// The proxy passes no byte of the server to the client.
     NoReplies,
     Delay(u64),
     /// The maximum number of bytes that the proxy carries per millisecond.

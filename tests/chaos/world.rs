@@ -119,7 +119,7 @@ impl Member {
         ];
         args.extend_from_slice(OWN[at]);
         if setup.ballast_mb > 0 {
-            // With these settings, a full sync takes seconds.
+            // Without compression and with a delay for each key, a full sync takes seconds.
             args.extend(["--rdbcompression", "no", "--rdb-key-save-delay", "500"]);
         }
         let peer = match kind {
@@ -441,7 +441,7 @@ impl World {
         }
     }
 
-    /// Waits until all servers have the same data. No client may write meanwhile.
+    /// Waits until all servers have the same data. No client may write while `settle` waits.
     pub fn settle(&mut self) {
         self.heal();
         self.wait_for("all have the same data", |world| {

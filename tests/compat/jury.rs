@@ -10,7 +10,8 @@
 //!
 //! A real server whose reply differs may have different data from then on. It takes no further part
 //! in the history of commands, unless the command changed nothing (it only reads, or both replies
-//! are errors). When one Redis has left, a difference to the other one is not an error.
+//! are errors). When one of the two Redis servers has left the history, a difference to the other
+//! one is not an error.
 
 use super::common::{Peer, Reply};
 use super::tables::{Rows, rows};

@@ -481,7 +481,7 @@ const SHOW: &str = "local f, g = function(...) return ... end, function() error(
     local function show(...) local out = {} \
     for i = 1, select('#', ...) do out[i] = one((select(i, ...)), 0) end return table.concat(out, ' ') end";
 
-/// One call of a function.
+/// One call of a library's function in a script, in a random syntactic form.
 struct Call {
     function: String,
     arguments: Vec<String>,

@@ -137,7 +137,8 @@ impl Primary {
         }
     }
 
-    /// Reads the stream behind this offset in pieces of up to 1000 bytes, as sockets take it.
+    /// Reads the replication stream from `offset` to its end in pieces of up to 1000 bytes, as a
+    /// socket would take it.
     pub fn read_stream(&mut self, offset: u64, out: &mut Vec<u8>) {
         let mut cursor = self.stream.attach(offset).expect("it is held");
         loop {

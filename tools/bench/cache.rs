@@ -6,9 +6,9 @@
 //!   1 of 5 requests   SET key value
 //! ```
 //!
-//! A value has 100 to 10,000 bytes, both orders of magnitude are equally frequent; its size depends
-//! on its key alone, so that all servers are sent the same values. A connection sends one request
-//! at a time. The result has the share of reads that found a value.
+//! A value has 100 to 10,000 bytes, and both orders of magnitude are equally frequent; its size
+//! depends on its key alone, so that all servers are sent the same values. A connection sends one
+//! request at a time. The result has the share of reads that found a value.
 //!
 //! The random ranks are those of Gray et al., "Quickly Generating Billion-Record Synthetic
 //! Databases" (1994), as in YCSB.

@@ -116,7 +116,7 @@ impl ParseTable {
         }
     }
 
-    /// The bytes of one command of the table, as received.
+    /// The bytes of one parsed command, as they were received.
     #[inline]
     pub fn sent<'a>(&'a self, buffer: &'a [u8], command: &Parsed) -> Sent<'a> {
         let bytes = if self.bigs.is_empty() {

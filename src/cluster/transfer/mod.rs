@@ -189,8 +189,8 @@ impl Transfers {
         job.state == State::Granted && now.ms - job.since > self.limits.pause_ms
     }
 
-    /// The slots whose keys arrive before this shard owns the slots: these keys are hidden from
-    /// commands.
+    /// The slots whose keys arrive before this shard owns the slots: SCAN, KEYS, RANDOMKEY and
+    /// DBSIZE leave these keys out.
     pub fn hidden(&self) -> Bitmap {
         let jobs = self.active(Side::Import);
         // A slot that this node has claimed belongs to it, so the slot's keys are shown.

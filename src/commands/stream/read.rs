@@ -244,8 +244,8 @@ fn reply_key(reply: &mut ReplyBuf, key: &[u8]) {
     reply.bulk(key);
 }
 
-/// XREAD: replies with the entries of one stream after an ID. Returns false if there are no such
-/// entries.
+/// XREAD: replies with the entries of one stream after an ID. Returns false if the stream has no
+/// entry after the ID.
 fn read_log(ctx: &mut Ctx, key: &[u8], from: From, count: usize) -> Result<bool, Error> {
     let From::Behind(id) = from else {
         return Ok(false);

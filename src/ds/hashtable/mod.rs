@@ -126,10 +126,9 @@ pub use walk::{IntoIter, Iter};
 
 /// A thin, owning pointer to one heap allocation that holds a key.
 ///
-/// # Safety
-/// `into_raw` returns an address of at most 48 bits, and `from_raw` takes it back. Between the two,
-/// `key` stays valid and gives the same bytes wherever the pointer is copied to, whatever is done
-/// through `by_ref` and `by_mut`.
+/// # Safety `into_raw` returns an address of at most 48 bits, and `from_raw` takes it back. From
+/// `into_raw` to `from_raw`, `key` stays valid and gives the same bytes wherever the pointer is
+/// copied to, whatever is done through `by_ref` and `by_mut`.
 pub unsafe trait Element: Sized {
     type Ref<'a>
     where
@@ -618,8 +617,8 @@ impl<E: Element> HashTable<E> {
         false
     }
 
-    /// Moves up to `steps` buckets. Returns true if the table is still rehashing and the policy
-    /// allows to go on.
+    /// Moves up to `steps` buckets. Returns true if the table is still rehashing and the resize
+    /// policy allows more moves.
     pub fn rehash_steps(&mut self, steps: usize) -> bool {
         for _ in 0..steps {
             if !self.may_rehash() {
@@ -641,8 +640,7 @@ impl<E: Element> HashTable<E> {
         self.is_rehashing() && self.may_resize(self.tables[0].buckets())
     }
 
-    /// Whether the policy allows to replace the present array of buckets by one of `buckets`
-    /// buckets.
+    /// Whether the resize policy allows an array of `buckets` buckets in place of the present one.
     fn may_resize(&self, buckets: usize) -> bool {
         match policy() {
             ResizePolicy::Allow | ResizePolicy::AtOnce => true,

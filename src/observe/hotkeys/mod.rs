@@ -258,8 +258,8 @@ impl Monitor {
         let elapsed = self.half_lives(now_ms - self.began_ms);
         let today = self.half_lives(now_ms - self.landmark_ms).exp2();
         let seconds = f64::from(self.ageing.half_life_s) / std::f64::consts::LN_2;
-        // The elapsed time counts as at least one millisecond, so that `share`, by which is
-        // divided, is not 0.
+        // The elapsed time counts as at least one millisecond, so that the divisor `share` is not
+        // 0.
         let share = 1.0 - (-elapsed.max(self.half_lives(1))).exp2();
         1.0 / (today * seconds * share)
     }

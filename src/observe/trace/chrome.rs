@@ -33,8 +33,7 @@ struct Request {
     start: u64,
     /// The start of the arrow to the reply: a time within a span of the event loop's thread.
     from: u64,
-    /// The id of the first command of these requests; the next field is the number of their
-    /// commands.
+    /// The id of the first command of the requests; the next field is the number of their commands.
     command: Option<u32>,
     commands: u64,
     /// The end of the last command. A command that begins before this time belongs to the last

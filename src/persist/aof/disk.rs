@@ -228,7 +228,8 @@ fn run(job: Job) -> Option<Done> {
             Some(Done::Text { path, error })
         }
         Job::Unlink(path) => {
-            // An error is ignored: the file is not needed, and may have been removed already.
+            // An error of the removal is ignored: the file is not needed, and may have been removed
+            // already.
             let _ = std::fs::remove_file(path);
             None
         }

@@ -450,8 +450,8 @@ pub fn cut(path: &Path, at: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Creates the file for a tail that is cut off an AOF file. A file for an earlier tail at the same
-/// position may exist and is kept.
+/// Creates the file for a tail that is cut off an AOF file. If a file has an earlier tail that was
+/// cut off at the same position, it is kept, and the new file gets another name.
 fn create_beside(path: &Path, at: u64) -> io::Result<(PathBuf, File)> {
     let mut copy = 1;
     loop {

@@ -14,9 +14,10 @@
 //! The AOF has the files of Redis 7 (`manifest`); an AOF of Redis 6, one file in the data
 //! directory, becomes the base.
 //!
-//! CONFIG SET appendonly yes needs a base first. Until the base is complete, the AOF's state is
-//! `WaitRewrite`, and commands are fed to a temporary file. Only when the child has written the
-//! base does the manifest name the base and the file with the commands, and the AOF is on.
+//! CONFIG SET appendonly yes first needs a base file, which a child writes. Until the base is
+//! complete, the AOF's state is `WaitRewrite`, and commands are fed to a temporary file. Only when
+//! the child has written the base does the manifest name the base and the file with the commands,
+//! and the AOF is on.
 //!
 //! **Invariant:** a new file never replaces one that exists and has bytes, even if the manifest was
 //! lost (`skip_unnamed`): the server starts with files of other names, logs this, and loads only

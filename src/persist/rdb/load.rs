@@ -104,8 +104,8 @@ pub trait Sink {
     fn slot_import(&mut self, _name: &[u8], _ranges: &[(u64, u64)]) {}
     /// Called for a key whose value is a collection without elements, which is not loaded.
     fn empty_key(&mut self, name: &[u8]);
-    /// Called for data of a module that belong to no key. Returns false if the data must not be
-    /// skipped.
+    /// Called for data of a module that belong to no key. Returns false if the module's data must
+    /// not be skipped, which ends the load.
     fn skip_module(&mut self, _name: &str) -> bool {
         false
     }

@@ -484,7 +484,8 @@ impl Stream {
         Some(self.pins.swap_remove(at).cursor)
     }
 
-    /// Drops a pin that will not be claimed. Returns whether the pin existed.
+    /// Drops a pin, so that a part of the stream is no longer kept for a replica. Returns whether
+    /// the pin existed.
     pub fn unpin(&mut self, id: u64) -> bool {
         let cursor = self.claim(id);
         let existed = cursor.is_some();
@@ -492,7 +493,7 @@ impl Stream {
         existed
     }
 
-    /// Sets the Unix time in milliseconds until which a pin is kept.
+    /// Sets the Unix time in milliseconds until which a pin keeps its part of the stream.
     pub fn keep_pin(&mut self, id: u64, until_ms: i64) {
         let is = |pin: &&mut Pin| pin.id == id;
         if let Some(pin) = self.pins.iter_mut().find(is) {

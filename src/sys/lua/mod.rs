@@ -197,8 +197,8 @@ impl Vm {
         }
     }
 
-    /// Makes this table the globals of Lua functions that are created later. [`Arguments::Globals`]
-    /// are still written to the table that was the globals before.
+    /// Makes `sealed` the table of globals of Lua functions that are created later. With
+    /// [`Arguments::Globals`], KEYS and ARGV are still written to the former table of globals.
     pub fn seal_globals(&self, sealed: &mlua::Table) -> mlua::Result<()> {
         self.lua.set_globals(sealed.clone())
     }

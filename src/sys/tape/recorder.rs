@@ -30,7 +30,8 @@ pub struct Recorder {
     /// The totals (of replies and of the trace's events) before the first entry of the present
     /// block.
     at_block: Totals,
-    /// The number of bytes that were passed to the thread; the next field is its limit.
+    /// The number of bytes that were passed to the thread that writes the file; `max_bytes` is the
+    /// limit.
     bytes: u64,
     max_bytes: u64,
     turns: u64,

@@ -284,7 +284,7 @@ impl Hash {
         }
     }
 
-    /// Removes a field. Returns false if there is no such field.
+    /// Removes a field. Returns false if the hash does not have the field.
     pub fn remove(&mut self, field: &[u8]) -> bool {
         match self {
             Hash::Listpack(listpack) => {
@@ -450,7 +450,8 @@ impl Hash {
         }
     }
 
-    /// Sets or removes the expiry time of a field. Returns false if there is no such field.
+    /// Sets or removes the expiry time of a field. Returns false if the hash does not have the
+    /// field.
     pub fn set_expire(&mut self, field: &[u8], at: Option<i64>, seed: HashSeed) -> bool {
         match self {
             Hash::Listpack(listpack) if at.is_none() || find(listpack, field).is_none() => {
