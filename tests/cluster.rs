@@ -280,7 +280,7 @@ fn a_replica_that_loads_is_not_listed() {
     let (servers, names) = cluster([ours; 4]).expect("servers");
     let mut primary = servers[0].connect();
     assert_eq!(primary.line("DEBUG POPULATE 3000 {b} 1000"), "+OK\r\n");
-    // After this write, the replication stream has an offset.
+    // Only after a write has the replication stream an offset above 0.
     assert_eq!(primary.line("SET {b} value"), "+OK\r\n");
     let is_listed = |server: &Peer| text(server, "CLUSTER SLOTS").contains(&names[3]);
     wait_until("entry in CLUSTER SLOTS", || servers.iter().all(is_listed));

@@ -46,8 +46,8 @@ fn sources(dir: &str) -> Vec<Source> {
 }
 
 /// The bodies of the functions of this name, as rustfmt lays them out. `module::name` means a
-/// function in that module, or below it if the module itself has none. All bodies that are returned
-/// are in one file.
+/// function in that module, or below it if the module itself has none. All returned functions are
+/// in one file.
 fn bodies(sources: &[Source], name: &str) -> Vec<String> {
     let (place, name) = match name.split_once("::") {
         Some((place, name)) => (Some(place), name),

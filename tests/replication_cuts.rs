@@ -18,7 +18,7 @@ use common::{Conn, Peer, multibulk};
 use pair::{Commands, Cut, ID, Primary, Replica, connect};
 
 /// A replication stream of about `len` bytes: commands of all sizes, transactions, empty lines,
-/// keep-alives, inline commands. It ends with a complete command.
+/// keep-alives, inline commands. The stream ends with a complete command.
 fn history(len: usize) -> Vec<u8> {
     let mut log = Vec::new();
     for n in 0.. {
@@ -107,7 +107,8 @@ fn machines_that_are_cut_at_every_byte_continue() {
 }
 
 /// After the cut the replica finds another primary, which was promoted: this primary has a part of
-/// the history, and has continued it under a new id. The replica drops its data beyond that part.
+/// the history, and has continued it under a new id. The replica drops the data that the promoted
+/// primary does not have.
 #[test]
 fn machines_that_are_cut_at_every_byte_follow_a_promoted_primary() {
     let log = history(LEN);

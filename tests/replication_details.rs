@@ -549,8 +549,8 @@ fn repl_pause_stops_the_process_at_its_step() {
     }
 }
 
-/// With `repl-ping-timestamps yes` a replica knows how old its data are. Redis as a replica ignores
-/// the times.
+/// With `repl-ping-timestamps yes` a replica knows how old its data are. A replica that is a Redis
+/// ignores the times in PINGs.
 #[test]
 fn pings_with_a_time_show_the_lag_of_a_replica() {
     let pings = ["--repl-ping-replica-period", "1"];

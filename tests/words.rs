@@ -13,7 +13,7 @@ use aeris::networking::query;
 use aeris::state::Server;
 
 struct Case {
-    /// Requests as inline commands. The reply to the last one is compared.
+    /// Requests as inline commands. The reply to the last request is compared.
     requests: &'static [&'static str],
     redis: &'static str,
     valkey: &'static str,

@@ -3,9 +3,9 @@
 //!
 //! An orphan is a primary that had replicas and now has no working one. Of all replicas of the
 //! primaries with the most working replicas, the one with the smallest name moves to an orphan, if
-//! `cluster-migration-barrier` other replicas stay with its primary. By these rules all nodes
-//! choose the same replica. A replica moves only to a primary that has been an orphan for five
-//! seconds, so that all nodes have the same view.
+//! `cluster-migration-barrier` other replicas stay with its primary. The choice depends only on
+//! what all nodes know, so all nodes choose the same replica. A replica moves only to a primary
+//! that has been an orphan for five seconds, so that all nodes have the same view.
 
 use super::event::{Action, Now};
 use super::machine::Cluster;

@@ -365,7 +365,8 @@ pub struct Command {
     pub tips: &'static [&'static str],
     pub subcommands: &'static [Command],
     /// Where argv has the elements (members, fields) that the command looks up in the key at
-    /// argv[1]: from index `.0` on, at intervals of `.1`. Only the prefetch of a batch uses this.
+    /// argv[1]: from index `.0` on, at intervals of `.1`. Only the prefetch of a batch of commands
+    /// uses `elements`.
     pub elements: Option<(u8, u8)>,
 }
 

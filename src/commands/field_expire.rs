@@ -93,7 +93,7 @@ fn check_type(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Parses a number of `unit`s since `base_ms`. Returns it as a Unix time in milliseconds.
+/// Parses a number of `unit`s since `base_ms`. Returns the sum as a Unix time in milliseconds.
 fn parse_time(ctx: &Ctx, at: usize, unit: i64, base_ms: i64) -> Result<i64, Error> {
     let amount = ctx.int(at)?;
     if amount < 0 {

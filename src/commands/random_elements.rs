@@ -2,9 +2,9 @@
 //!
 //! A positive count requests different elements, at most all. A negative count requests `-count`
 //! independent draws from all elements: only these replies can be much longer than the data. Redis
-//! builds such replies until memory is exhausted. Here a reply with repetition may be as long as
-//! the longest string (`proto-max-bulk-len`); a longer reply is removed and refused, so that a
-//! single command can't exhaust the memory.
+//! builds replies with repetition until memory is exhausted. Here a reply with repetition may be as
+//! long as the longest string (`proto-max-bulk-len`); a longer reply is removed and refused, so
+//! that a single command can't exhaust the memory.
 
 use crate::client::reply::{Mark, ReplyBuf};
 use crate::command::ctx::{CmdResult, Ctx};

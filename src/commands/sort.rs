@@ -122,7 +122,7 @@ impl<'a> Pattern<'a> {
     }
 
     /// Appends the value of the key that the pattern forms with `element` to `out`. Returns false
-    /// if there is no such key, or its value does not have the right type.
+    /// if the key does not exist, or its value does not have the right type.
     fn look_up(&self, ctx: &mut Ctx, element: &[u8], out: &mut Vec<u8>) -> bool {
         let (prefix, suffix, field) = match *self {
             Pattern::Element => {

@@ -75,8 +75,8 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
-/// Checks the lines of a configuration that are more than settings. The default of each method
-/// accepts the line.
+/// Checks the lines of a configuration that are more than settings. The default implementation of
+/// each method accepts the line.
 pub trait Directives {
     /// `rename-command`: checks that the command exists and the new name is free. Called in the
     /// order of the lines.

@@ -242,7 +242,7 @@ impl Db {
         Some(entry)
     }
 
-    /// Sets, changes or removes the expiry time of a key. Returns false if there is no such key.
+    /// Sets, changes or removes the expiry time of a key. Returns false if the key does not exist.
     pub fn set_expire(&mut self, hash: u64, key: &[u8], at: Option<i64>) -> bool {
         let Some(mut entry) = self.keys.find_mut(hash, key) else {
             return false;

@@ -65,7 +65,7 @@ pub struct Upstream {
     pub host: Box<str>,
     pub port: u16,
     pub phase: Phase,
-    /// A number that no other primary that this process followed has had.
+    /// The number of this primary: each primary that the server begins to follow gets a new number.
     pub number: u64,
     /// The client that applies the stream, while the link works.
     pub client: Option<ClientRef>,

@@ -378,7 +378,7 @@ impl Functions {
         self.join(loaded, policy)
     }
 
-    /// Removes a library. Returns false if there is no such library.
+    /// Removes a library. Returns false if no library has the name.
     fn delete_library(&mut self, name: &[u8]) -> bool {
         let Some(functions) = self.all.remove(name) else {
             return false;
@@ -477,7 +477,7 @@ impl Server {
         self.data.functions.restore(rules, sources, policy)
     }
 
-    /// FUNCTION DELETE: removes a library. Returns false if there is no such library.
+    /// FUNCTION DELETE: removes a library. Returns false if no library has the name.
     pub fn delete_library(&mut self, name: &[u8]) -> bool {
         self.data.functions.delete_library(name)
     }

@@ -326,8 +326,8 @@ fn number(name: &str, new: Option<i64>) -> io::Result<i64> {
             Some(_) => (bytes.as_mut_ptr().cast(), width),
             None => (ptr::null_mut(), 0),
         };
-        // SAFETY: both buffers have eight bytes, and no more than `width` of them are touched. A
-        // wrong width is refused before anything is set.
+        // SAFETY: both buffers have eight bytes, and no more than `width` of them are touched.
+        // jemalloc refuses a wrong width before it sets anything.
         last = unsafe {
             tikv_jemalloc_sys::mallctl(
                 name.as_ptr(),

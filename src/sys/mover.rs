@@ -65,7 +65,7 @@ enum Choice {
     /// Allocations in sparse slabs are moved; the value is jemalloc's number for the name of the
     /// query.
     Sparse([usize; 3]),
-    /// All allocations are moved; only tests use this.
+    /// All allocations are moved; only tests choose this rule.
     All,
 }
 

@@ -333,7 +333,8 @@ impl List {
         self.shrink(limits);
     }
 
-    /// LSET. Returns false if there is no such index; a negative index counts from the end.
+    /// LSET. Returns false if the list has no element at `index`; a negative index counts from the
+    /// end.
     pub fn set(&mut self, index: i64, text: &[u8], limits: &ListLimits) -> bool {
         self.make_room(text.len(), 1, limits);
         let Some(at) = self.position(index) else {
@@ -354,8 +355,8 @@ impl List {
         true
     }
 
-    /// LINSERT: inserts `text` beside the first element that is `pivot`. Returns false if there is
-    /// no such element.
+    /// LINSERT: inserts `text` beside the first element that is `pivot`. Returns false if no
+    /// element is `pivot`.
     pub fn insert(&mut self, pivot: &[u8], side: Side, text: &[u8], limits: &ListLimits) -> bool {
         self.make_room(text.len(), 1, limits);
         match self {

@@ -235,7 +235,8 @@ pub fn is_shared(argv: &[Vec<u8>], replies: &[&[u8]; 2]) -> bool {
 }
 
 /// A HyperLogLog with runs behind its last register is refused since CVE-2025-32023; Valkey 8.0.1
-/// does not check for such runs when it merges. Later replies about the merged value differ, too.
+/// does not check for such runs when it merges. Replies about a HyperLogLog that was merged from
+/// such a value differ, too.
 pub fn merges_corrupt(argv: &[Vec<u8>], ours: &[u8]) -> bool {
     let is = |name: &str| argv[0].eq_ignore_ascii_case(name.as_bytes());
     let merges = is("PFMERGE") || is("PFCOUNT") && argv.len() > 2;
@@ -243,7 +244,7 @@ pub fn merges_corrupt(argv: &[Vec<u8>], ours: &[u8]) -> bool {
 }
 
 /// SORT in Redis reports an error for an element if C's `errno` is still set from an earlier
-/// command. Later results of SORT with STORE differ.
+/// command. If the SORT had STORE, the servers have different lists from then on.
 pub fn remembers_errno(ours: &[u8], theirs: &[u8]) -> bool {
     let reports_it = |reply: &[u8]| {
         contains(

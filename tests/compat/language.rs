@@ -199,7 +199,7 @@ fn lacks_question_mark(ours: &[u8], theirs: &[u8]) -> bool {
 
 /// Whether a difference is that of a loop with an infinite step, which never runs in Lua 5.1: Lua
 /// 5.1 computes the first value as the start less the step and plus the step, which is no number.
-/// LuaJIT runs the body once.
+/// LuaJIT runs the body of such a loop once.
 fn has_infinite_step(script: &str, ours: &[u8], theirs: &[u8]) -> bool {
     let loops = script.contains("for i = 1, 3, ") && script.contains("math.huge");
     loops && ours == b":1\r\n" && theirs == b"$-1\r\n"

@@ -125,7 +125,7 @@ impl Life {
         }
     }
 
-    /// Samples the primary until these fields have changed.
+    /// Samples the primary until all `fields` of its reports have changed.
     pub fn until(&mut self, fields: &[&str]) {
         for field in fields {
             let ask = &mut self.ask;
@@ -133,7 +133,7 @@ impl Life {
         }
     }
 
-    /// Samples the replica until these fields have changed.
+    /// Samples the replica until all `fields` of its reports have changed.
     pub fn until_at_replica(&mut self, fields: &[&str]) {
         for field in fields {
             let replica = &self.replica;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::common::{Conn, Peer, Reply, parse_reply};
 
 /// The time after which a condition that is not met fails the test. A test that passes never waits
-/// for it.
+/// that long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until `condition` is true; `what` describes the condition for the message of a failure.

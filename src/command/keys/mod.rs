@@ -283,7 +283,7 @@ pub fn streams(argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<(), InvalidKeys>
 
 /// The index in argv of the first key of XREAD and XREADGROUP; the commands themselves use this
 /// function, too. A group or a consumer may have the name STREAMS, so GROUP is skipped with its two
-/// values. The values of all other options are numbers.
+/// values. The values of all options before STREAMS, except GROUP, are numbers.
 pub fn streams_at(argv: &[&[u8]]) -> Option<usize> {
     let mut at = 1;
     while at + 1 < argv.len() {

@@ -8,7 +8,7 @@
 //!
 //! This file has the rows of the command table, and the functions that several commands share:
 //! finding the sorted set, writing members into a reply, storing a result, notifying that members
-//! were removed. The geo commands (`commands::geo`) use these functions, too.
+//! were removed. The geo commands (`commands::geo`) use the shared functions, too.
 //!
 //! Members with scores are a flat array in RESP2 and an array of pairs in RESP3, never a map, as
 //! the order of the members matters.

@@ -210,7 +210,8 @@ impl Expires {
         None
     }
 
-    /// The number of pairs with a time before `at`. Its cost grows with the number of leaves.
+    /// The number of pairs with a time before `at`. The cost of `count_before` grows with the
+    /// number of leaves.
     pub fn count_before(&self, at: i64) -> usize {
         let mut leaves = self.leaves.range(..key_of((at, 0)));
         // All pairs of these leaves, except some of the last leaf, have times before `at`.

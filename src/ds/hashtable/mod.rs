@@ -4,7 +4,7 @@
 //!
 //! A server with one thread cannot stop to rehash a million keys, SCAN must work on a table that
 //! changes between two calls, RANDOMKEY must be fair, and the table should need few bytes for each
-//! key. The maps of std have none of these properties.
+//! key. The maps of std rehash in one step, and have no cursors for SCAN and no fair random picks.
 //!
 //! # Buckets
 //!

@@ -41,7 +41,7 @@ use crate::sys::{self, process};
 use crate::texts::Words;
 use crate::util::quote::printable;
 
-// The tags of the steps on the second connection.
+// The tags of the requests on the second connection, by which their replies are identified.
 const AUTH: u32 = 0;
 const ANNOUNCE: u32 = 1;
 const VERSION: u32 = 2;

@@ -335,7 +335,7 @@ pub enum Fault {
     Version(u8),
     /// The checksum of the block at this offset is wrong, or an entry in it makes no sense.
     Damaged(u64),
-    /// The file has this many bytes behind its end.
+    /// The file of the recording has bytes behind the recording's end; the value is their number.
     BehindEnd(u64),
 }
 

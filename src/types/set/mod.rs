@@ -253,7 +253,7 @@ impl Set {
         }
     }
 
-    /// Adds a member. Returns false if the set already has it.
+    /// Adds a member. Returns false if the set already has the member.
     #[inline]
     pub fn add(&mut self, member: &[u8], limits: &SetLimits) -> bool {
         match self {
@@ -324,7 +324,7 @@ impl Set {
         true
     }
 
-    /// Removes a member. Returns false if there is no such member.
+    /// Removes a member. Returns false if the set does not have the member.
     pub fn remove(&mut self, member: &[u8]) -> bool {
         match self {
             Set::Intset(ints) => parse_i64(member).is_some_and(|int| ints.remove(int)),

@@ -19,7 +19,7 @@ fn plan(unasked: Unasked) -> Plan {
     }
 }
 
-/// Gives the pieces of input to a new link. Returns the actions of the link and the remaining
+/// Passes the input, in pieces, to a new link. Returns the actions of the link and the remaining
 /// bytes.
 fn hear(pieces: &[&[u8]], unasked: Unasked) -> (Vec<Action>, Vec<u8>) {
     let mut link = Link::new(0, plan(unasked));
