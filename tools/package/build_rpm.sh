@@ -57,7 +57,12 @@ install -d -o aeris -g aeris -m 700 /var/lib/aeris
 install -d -o aeris -g aeris -m 750 /var/log/aeris
 if [ -d /run/systemd/system ]; then
     systemctl daemon-reload
-    if [ \$1 = 1 ]; then systemctl preset aeris.service; else systemctl try-restart aeris.service || true; fi
+    if [ \$1 != 1 ]; then
+        systemctl try-restart aeris.service || true
+    elif ! systemctl preset aeris.service; then
+        echo "aeris: aeris.service has no preset: another server's unit may have its alias redis.service." >&2
+        echo "aeris: to run aeris in its place: systemctl disable --now redis && systemctl enable --now aeris" >&2
+    fi
 fi
 """
 pre_uninstall_script = """
