@@ -1,6 +1,6 @@
-//! The scripts of the Debian package, in a root of their own (`DPKG_ROOT`). `systemctl` and Debian's
-//! helpers change the links of units there; programs that need a running system are replaced, and
-//! what they are asked to do is recorded.
+//! The scripts of the Debian package, in a root of their own (`DPKG_ROOT`). `systemctl` and
+//! Debian's helpers change the links of units there; programs that need a running system are
+//! replaced, and what they are asked to do is recorded.
 #![cfg(target_os = "linux")]
 
 use std::fs;
