@@ -260,8 +260,8 @@ fn pfdebug_simd(ctx: &mut Ctx) -> CmdResult {
     Ok(())
 }
 
-/// Converts a sparse HyperLogLog to the dense representation. Returns whether it was sparse: then
-/// the command is propagated.
+/// Converts a sparse HyperLogLog to the dense representation. Returns whether the HyperLogLog was
+/// sparse: a conversion is propagated.
 fn make_dense(ctx: &mut Ctx, key: &[u8]) -> Result<bool, Error> {
     let Some(converted) = edit(ctx, key, hll::to_dense)?.transpose()? else {
         return Ok(false);

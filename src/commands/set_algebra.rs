@@ -320,7 +320,7 @@ fn subtract_by_lookup(first: &Set, others: &[Option<&Set>], show: &mut dyn FnMut
     });
 }
 
-/// Copies `first` into `copy` and removes the others' members from it.
+/// Copies `first` into `copy`, and removes the members of the sets `others` from `copy`.
 fn subtract_from_copy(
     first: &Set,
     others: &[Option<&Set>],

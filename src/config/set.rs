@@ -167,7 +167,8 @@ impl Config {
     }
 
     /// Undoes a CONFIG SET of which a step failed: restores the fields to their values before the
-    /// change. The server must repeat the steps that it had done.
+    /// change. The server must then apply again the settings that it had applied before the
+    /// failure.
     pub fn rollback(&mut self, change: &Change) {
         let moved = self.dir != change.before.dir;
         *self = (*change.before).clone();

@@ -19,7 +19,7 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// Adds a blocked client. Returns false if its ticket is in the list already.
+    /// Adds a blocked client. Returns false if the client's ticket is in the list already.
     pub fn join(&mut self, ticket: u64, client: ClientRef) -> bool {
         let Err(place) = self.place_of(ticket) else {
             return false;

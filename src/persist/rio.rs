@@ -267,14 +267,15 @@ impl<'a> Reader<'a> {
         self.digested = self.pos;
     }
 
-    /// Whether the source may have `n` more bytes. If not, a length of `n` that the file states is
-    /// wrong.
+    /// Whether the source may have `n` more bytes. A length that the file states is wrong if the
+    /// source does not have that many bytes.
     #[inline]
     pub fn may_have(&self, n: u64) -> bool {
         self.bytes_left().is_none_or(|left| n <= left)
     }
 
-    /// The number of bytes that the caller has not taken yet; `None` if it is not known.
+    /// The number of bytes that the caller has not taken yet; `None` if the length of the source is
+    /// not known.
     pub fn bytes_left(&self) -> Option<u64> {
         let ahead = (self.buf.len() - self.pos) as u64;
         self.left.map(|left| left.saturating_add(ahead))

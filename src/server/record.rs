@@ -327,7 +327,7 @@ fn run(path: &Path) -> Result<(), String> {
     el.run(&mut server).map_err(|e| sys::error_text(&e))
 }
 
-/// Reads the settings that the recording carries. These settings change neither the working
+/// Reads the settings that the recording carries. Reading the settings changes neither the working
 /// directory nor the log.
 fn settings(facts: &Facts) -> Result<(Config, cli::Renames), String> {
     let sources = Sources {

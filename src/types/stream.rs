@@ -131,7 +131,7 @@ impl Stream {
     }
 
     /// Removes entries from the front of the stream. `policy` says what happens to the groups'
-    /// references to them. Returns the number of removed entries.
+    /// references to the removed entries. Returns the number of removed entries.
     pub fn trim(&mut self, trim: Trim, precision: Precision, policy: RefPolicy) -> u64 {
         let gone = match policy {
             RefPolicy::Keep => return self.log.trim(trim, precision),

@@ -1,6 +1,6 @@
 //! The few facts of a certificate that the server shows or uses: serial number, validity, the
-//! common name and the URIs of its subject. Reads certificates in DER, as far as these facts need
-//! it.
+//! common name and the URIs of its subject. Reads certificates in DER, but skips all fields that
+//! contain none of these facts.
 //!
 //! ```text
 //!   Certificate ─> TBSCertificate ─> [0] version, serial, algorithm, issuer, validity, subject,

@@ -49,8 +49,8 @@ impl Trust {
         })
     }
 
-    /// Whether the peer's certificate is itself one of the trusted certificates. Fails if it is,
-    /// but has expired or is not valid yet.
+    /// Whether the peer's certificate is itself one of the trusted certificates. Fails if a trusted
+    /// certificate has expired or is not valid yet.
     fn is_given(&self, peer: &CertificateDer, now: UnixTime) -> Result<bool, Error> {
         if !self.exact.iter().any(|given| given == peer) {
             return Ok(false);

@@ -442,7 +442,7 @@ impl Hash {
 
 /// Methods for the times to live of fields.
 impl Hash {
-    /// The expiry time of a field. The outer `None` means that there is no such field.
+    /// The expiry time of a field. The outer `None` means that the hash does not have the field.
     pub fn expire_at(&self, field: &[u8]) -> Option<Option<i64>> {
         match self {
             Hash::Listpack(listpack) => find(listpack, field).map(|_| None),
