@@ -7,7 +7,8 @@
 //! ```
 //!
 //! The length gives the end of the bytes and the size of the allocation, so a thin pointer
-//! suffices. **Invariant:** [`read`] returns the bytes that [`write`] wrote, at every length
+//! suffices.
+//! **Invariant:** [`read`] returns the bytes that [`write`] wrote, at every length
 //! (`tests::every_form_is_read_back`).
 
 use std::ptr::NonNull;

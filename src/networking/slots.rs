@@ -13,9 +13,10 @@
 //! and does not write to the socket.
 //!
 //! **Invariant:** a job (one move of slots) has at most one connection, and the connection of a job
-//! that has ended is closed. **Limits:** the changes that are collected while the child runs, and
-//! those that wait for a slow target, are limited by `client-output-buffer-limit replica`. The
-//! connections of slot moves do not use TLS.
+//! that has ended is closed.
+//! **Limits:** the changes that are collected while the child runs, and those that wait for a slow
+//! target, are limited by `client-output-buffer-limit replica`. The connections of slot moves do
+//! not use TLS.
 
 use std::collections::HashMap;
 

@@ -24,8 +24,9 @@
 //! this search finds the one that Redis finds, which prefers the cell to the left.
 //!
 //! Limit: as in Redis, the textbook's table of 32-bit integers, which is not built here, must be
-//! smaller than `proto-max-bulk-len`: this bounds the time, too. **Invariant:** rows and masks
-//! together then need less than half of the memory of the textbook's table.
+//! smaller than `proto-max-bulk-len`: this bounds the time, too.
+//! **Invariant:** within the limit, rows and masks together need less than half of the memory of
+//! the textbook's table.
 
 use crate::command::ctx::{CmdResult, Ctx};
 use crate::error::Error;

@@ -19,9 +19,9 @@
 //! stored bytes are applied after the load, outside of nested turns.
 //!
 //! **Invariant:** the bytes of the replication stream are applied in their order: while collected
-//! bytes are left, nothing is read from the main connection. **Limit:** at most
-//! `replica-full-sync-buffer-limit` bytes of the stream are collected; after that the main
-//! connection is not read, and further bytes wait at the primary.
+//! bytes are left, nothing is read from the main connection.
+//! **Limit:** at most `replica-full-sync-buffer-limit` bytes of the stream are collected; after
+//! that the main connection is not read, and further bytes wait at the primary.
 
 use ae::{Class, EventLoop, Io, Mask, Token};
 

@@ -11,10 +11,12 @@
 //! end of the transfer.
 //!
 //! **Invariant:** this module does not change the data set: `install` replaces it once the file, or
-//! the header of a stream, is complete. **Invariant:** nothing is read in a nested turn, since the
-//! end of a snapshot replaces the data set. **Invariant:** a transfer that ends early removes its
-//! file ([`Receive::close`]). **Invariant:** bytes behind the snapshot are kept in `input`, as they
-//! belong to the replication stream.
+//! the header of a stream, is complete.
+//! **Invariant:** nothing is read in a nested turn, since the end of a snapshot replaces the data
+//! set.
+//! **Invariant:** a transfer that ends early removes its file ([`Receive::close`]).
+//! **Invariant:** bytes behind the snapshot are kept in `input`, as they belong to the replication
+//! stream.
 //!
 //! **Limits:** at most [`BYTES_PER_TURN`] are read in one turn, so at most [`QUEUED_MAX`] and the
 //! bytes of one turn wait for the disk. The size of the file is limited by the disk only: the

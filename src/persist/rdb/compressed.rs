@@ -4,9 +4,9 @@
 //!   V C S | version 1 | codec 1 = LZ4 | 0 | kind 1 = RDB | LZ4 frame: REDIS.. or VALKEY.. ... EOF
 //! ```
 //!
-//! The LZ4 frame has checksums of its own, so the checksum at the end of the RDB is 0. **Limits:**
-//! the frame format bounds a block to 4 MiB, and at most two blocks are in memory. This server
-//! reads compressed files and does not write them.
+//! The LZ4 frame has checksums of its own, so the checksum at the end of the RDB is 0.
+//! **Limits:** the frame format bounds a block to 4 MiB, and at most two blocks are in memory. This
+//! server reads compressed files and does not write them.
 
 /// The first bytes of a compressed RDB file.
 pub const MAGIC: [u8; 3] = *b"VCS";
