@@ -30,8 +30,8 @@ fn settings(timeout_ms: u64) -> Settings {
     }
 }
 
-/// Runs the simulation until all nodes agree and serve. Returns the simulated time that this took
-/// in milliseconds, a multiple of 100.
+/// Runs the simulation until all nodes agree and serve. Returns the simulated milliseconds until
+/// all nodes agreed, a multiple of 100.
 fn converge(world: &mut World, limit_ms: u64) -> u64 {
     let start = world.now;
     loop {

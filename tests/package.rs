@@ -83,8 +83,8 @@ impl Root {
         command.output().expect("it runs")
     }
 
-    /// Runs a script of the package, which must succeed. Returns what it has started or stopped,
-    /// and its messages.
+    /// Runs a script of the package, which must succeed. Returns the services that the script has
+    /// started or stopped, and the script's messages.
     fn script(&self, name: &str, args: &[&str]) -> (String, String) {
         let actions = self.path.join("actions");
         let _ = fs::remove_file(&actions);

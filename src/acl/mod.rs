@@ -269,8 +269,8 @@ pub fn log_in(
     Ok(())
 }
 
-/// Logs the client in as the first user of `names` that exists and is on. Each name before that
-/// user is counted and logged as a refusal.
+/// Logs the client in as the first user of `names` that exists and is on. Each earlier name is
+/// counted and logged as a refusal.
 pub fn log_in_by_certificate(server: &mut Server, c: &mut Client, names: &[Vec<u8>]) {
     for name in names {
         if become_user(server, c, name) {

@@ -14,8 +14,9 @@
 //! again.
 //!
 //! nodes.conf is replaced by a rename, so an incomplete file is a fault of the disk or of an
-//! editor. The line `vars` is the last line of nodes.conf and ends with a newline. A file without
-//! that line was cut, and is refused: it would describe a smaller cluster with lower epochs.
+//! editor. The line `vars` is the last line of nodes.conf and ends with a newline. A nodes.conf
+//! without the line `vars` was cut off, and is refused: it would describe a smaller cluster with
+//! lower epochs.
 //!
 //! **Invariant:** [`NodesConf::parse`] turns the text that [`NodesConf::render`] writes into an
 //! equal value, and refuses each proper prefix of that text (`tests::no_prefix_of_a_file_is_read`,

@@ -13,8 +13,8 @@ pub struct Waiting {
     /// The clients, sorted by ticket, the number that a client gets when it is blocked, so in order
     /// of arrival. A client whose command ran again and found nothing keeps its ticket.
     clients: VecDeque<(u64, ClientRef)>,
-    /// The number of these blocked clients whose command also runs again when the key is deleted
-    /// (XREADGROUP).
+    /// The number of clients blocked on the key whose command also runs again when the key is
+    /// deleted (XREADGROUP).
     pub on_nokey: usize,
 }
 

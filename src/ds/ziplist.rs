@@ -2,7 +2,7 @@
 //! and DUMP payloads that Redis before 7.0 has written.
 //!
 //! Redis 2.2 to 6.2 kept small lists, hashes and sorted sets, and the nodes of big lists, in
-//! ziplists. RDB files of these versions contain the bytes of ziplists as they were in memory.
+//! ziplists. RDB files of Redis 2.2 to 6.2 contain the bytes of ziplists as they were in memory.
 //!
 //! ```text
 //!   | total bytes u32 | offset of the last entry u32 | entries u16 | entry | entry | ... | 0xFF |   (little endian)
@@ -22,10 +22,10 @@
 //!
 //! In a ziplist, unlike in a listpack, each entry begins with the size of the entry before it. A
 //! change of one entry's size changes the size field of the next entry, whose own size may change
-//! by that, and so on through the whole ziplist. In such a cascade Redis never shortens a size
-//! field from five bytes to one, so the form of five bytes may contain a small number. A ziplist's
-//! count of 65,535 means "unknown", and the offset of the last entry of an empty ziplist is that of
-//! the end mark.
+//! by that, and so on through the whole ziplist. When the size fields of a ziplist change in this
+//! way, Redis never shortens a size field from five bytes to one, so the form of five bytes may
+//! contain a small number. A ziplist's count of 65,535 means "unknown", and the offset of the last
+//! entry of an empty ziplist is that of the end mark.
 //!
 //! A ziplist is never changed: a ziplist that is loaded becomes a listpack
 //! ([`Ziplist::to_listpack`]), as in Redis 7.

@@ -309,8 +309,8 @@ impl Eviction {
 /// above the limit and no more keys can be evicted.
 ///
 /// One call of `perform_evictions` takes at most the time that `maxmemory-eviction-tenacity`
-/// allows. If this time does not suffice, the command that caused the eviction runs nevertheless,
-/// `unfinished` is set, and the loop continues the eviction between its turns.
+/// allows. If the time does not suffice, the command that caused the eviction runs nevertheless,
+/// `unfinished` is set, and the event loop continues the eviction between its turns.
 pub fn perform_evictions(server: &mut Server) -> bool {
     let enough = evict_what_exceeds(server);
     let exceeded = !enough || server.evict.unfinished;

@@ -39,7 +39,7 @@ pub struct Step {
     pub errors: Errors,
     /// Whether later steps are sent only after the reply to this step.
     pub waits: bool,
-    /// The timeout of the reply in milliseconds, if it differs from the plan's.
+    /// The timeout of the reply in milliseconds; `None` means that of the link's plan.
     pub timeout_ms: Option<u64>,
 }
 

@@ -33,7 +33,7 @@ use crate::sys::tape;
 use crate::texts;
 
 /// The pause after an accept that failed because a resource, such as file descriptors, was missing,
-/// before the next attempt. After such a failure connections stay in the backlog, and the poller
+/// before the next attempt. After a failed accept, connections stay in the backlog, and the poller
 /// reports only new connections.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 

@@ -54,8 +54,8 @@ pub fn evict_clients(server: &mut Server) -> bool {
     true
 }
 
-/// Counts the memory of all clients after `maxmemory-clients` was set: without this limit the
-/// memory of clients is not tracked.
+/// Counts the memory of all clients after `maxmemory-clients` was set: while `maxmemory-clients` is
+/// 0, the memory of clients is not tracked.
 fn count_all(server: &mut Server) {
     for r in server.net.clients.refs() {
         let Some(mut c) = server.net.clients.take_ref(r) else {

@@ -93,7 +93,8 @@ fn read_once_handler(el: &mut EventLoop<Server>, server: &mut Server, t: Token, 
 }
 
 /// `teach level`: reports after each call that there are more bytes, as a level-triggered poll does
-/// for a socket whose bytes are not read. With this handler, the loop never sleeps.
+/// for a socket whose bytes are not read. With `teach level`, the event loop never sleeps while a
+/// client is connected.
 fn level_handler(el: &mut EventLoop<Server>, server: &mut Server, t: Token, mask: Mask) -> Io {
     read_handler(el, server, t, mask);
     Io::More

@@ -13,9 +13,9 @@ use crate::observe::trace::event::EventKind;
 use crate::propagate::gate::{self, safe_offset};
 use crate::state::Server;
 
-/// The maximum number of bytes for one client in one turn, so that no client occupies the loop.
-/// Because of this limit, the unsent part of a larger reply counts when `maxmemory-clients` is
-/// checked at the end of the turn, even if the socket would have accepted the whole reply.
+/// The maximum number of bytes for one client in one turn, so that no client occupies the loop. The
+/// unsent part of a larger reply counts when `maxmemory-clients` is checked at the end of the turn,
+/// even if the socket would have accepted the whole reply.
 const WRITE_PER_TURN: usize = 256 * 1024;
 /// The maximum number of pieces of a client's replies in one `writev`.
 const PIECES: usize = 64;

@@ -340,12 +340,12 @@ pub fn load_modules(config: &Config) -> Result<(), ExitCode> {
     Err(ExitCode::FAILURE)
 }
 
-/// After this call a crash report can read the server.
+/// Lets crash reports read the server from now on.
 pub fn watch_for_crashes(server: &Server) {
     sys::crash::watch(server, crash_report::describe_server);
 }
 
-/// After this call a crash report does not read the server, which is about to be dropped.
+/// Ends the access of crash reports to the server, which is about to be dropped.
 pub fn unwatch_for_crashes() {
     sys::crash::forget();
 }

@@ -124,7 +124,8 @@ pub struct LazyFree {
 }
 
 impl LazyFree {
-    /// Starts the thread that frees. If that fails, the caller of `free` frees everything itself.
+    /// Starts the thread that frees. If the thread can't be started, the caller of `free` frees
+    /// everything itself.
     pub fn start() -> LazyFree {
         let shared = Arc::<Shared>::default();
         let (queue, jobs) = channel();

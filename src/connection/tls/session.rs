@@ -434,8 +434,8 @@ impl Session {
         })
     }
 
-    /// Keeps `rest`, the start of an incomplete record, for the next read. Without such a start,
-    /// the session has no buffer.
+    /// Keeps `rest`, the start of an incomplete record, for the next read. If `rest` is empty, the
+    /// session has no buffer.
     fn keep(&mut self, rest: &[u8]) {
         if rest.is_empty() {
             self.incoming = Vec::new();

@@ -214,7 +214,7 @@ impl Expires {
     /// number of leaves.
     pub fn count_before(&self, at: i64) -> usize {
         let mut leaves = self.leaves.range(..key_of((at, 0)));
-        // All pairs of these leaves, except some of the last leaf, have times before `at`.
+        // All pairs in the leaves up to `at`, except some in the last leaf, have times before `at`.
         let last = leaves.next_back().map_or(0, |(_, leaf)| {
             (0..leaf.len())
                 .filter(|place| leaf.get(*place).0 < at)

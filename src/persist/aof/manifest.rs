@@ -276,8 +276,7 @@ pub enum NotStored {
     /// The old manifest is still in place, and the new manifest is not.
     Kept(io::Error),
     /// The new manifest is in place, but its rename is not durable, so a power cut may bring the
-    /// old manifest back. So after such an error, all files that the old or the new manifest names
-    /// must stay.
+    /// old manifest back. So all files that the old or the new manifest names must stay.
     Unsure(io::Error),
 }
 

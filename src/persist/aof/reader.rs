@@ -29,7 +29,7 @@ use crate::util::number::parse_i64;
 const CHUNK: usize = 256 << 10;
 /// The maximum length in bytes of a line of an AOF that has a number or an annotation.
 const LINE_MAX: usize = 64 << 10;
-/// The number of arguments that a command of an AOF must have fewer than.
+/// The limit of a command's arguments: a command of an AOF must have fewer.
 const ARGC_MAX: i64 = 1 << 31;
 
 /// The reason why the next command of an AOF can't be read.

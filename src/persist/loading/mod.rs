@@ -301,9 +301,9 @@ pub enum Accept {
 /// The sink that fills the keyspace with the keys that `load::read` reads.
 ///
 /// Reading a bucket of a big table costs a cache miss, and the next key is in an unrelated bucket.
-/// To hide these cache misses, the loader builds keys in batches of [`BATCH`]. The buckets of a
-/// batch are prefetched together, since the processor then translates several of their addresses at
-/// the same time, and the keys of the batch are inserted when the next batch is built:
+/// To hide the cache misses, the loader builds keys in batches of [`BATCH`]. The buckets of a batch
+/// are prefetched together, since the processor then translates several of their addresses at the
+/// same time, and the keys of the batch are inserted when the next batch is built:
 ///
 /// ```text
 ///   new:       [ key | key | ... ] <─ built from the read buffer

@@ -416,7 +416,7 @@ impl<R: Read> Reader<R> {
         entry.map(Some).ok_or(Fault::Damaged(self.block_at))
     }
 
-    /// The number of bytes behind the last entry that was read. After this call the reader is at
+    /// The number of bytes behind the last entry that was read. `bytes_left` moves the reader to
     /// the end of the file.
     pub fn bytes_left(&mut self) -> Result<u64, Fault> {
         let in_block = (self.block.len() - self.pos) as u64;
