@@ -458,8 +458,8 @@ fn attempts_and_times_of_the_link_are_counted() {
     });
     let total = number(replica, "master_total_sync_attempts");
     assert!(total > number(replica, "master_current_sync_attempts"));
-    // After REPLICAOF with a new primary the link is still down; only the counted attempts begin
-    // anew.
+    // After REPLICAOF with a new primary the link is still down: the seconds of the interruption go
+    // on, and only the count of sync attempts begins anew.
     let down = number(replica, "master_link_down_since_seconds");
     replica.connect().line("REPLICAOF 127.0.0.1 1");
     wait_for(replica, |_| {

@@ -169,8 +169,8 @@ fn from_lesson_7_on_a_client_that_never_reads_is_harmless_and_loses_nothing() {
             grown < 8 << 20,
             "lesson {number} has grown by {grown} bytes"
         );
-        // Another client is served meanwhile, and the client that did not read gets all its replies
-        // later.
+        // While a client does not read its replies, another client is served, and the client that
+        // did not read gets all its replies later.
         let mut other = lesson.connect();
         other.send(b"PING\r\n");
         assert_eq!(other.receive(6).len(), 6, "lesson {number}");

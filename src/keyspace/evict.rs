@@ -441,7 +441,8 @@ fn choose(server: &mut Server) -> Option<(u32, Vec<u8>)> {
     None
 }
 
-/// Whether there may be slots whose keys must not be evicted.
+/// Whether there may be slots whose keys must not be evicted, since they are moving between cluster
+/// nodes.
 fn slots_may_stay(server: &Server) -> bool {
     server.armed & (armed::PAUSED | armed::SLOT_IMPORTS) != 0
 }

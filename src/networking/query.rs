@@ -93,8 +93,8 @@ fn read_once_handler(el: &mut EventLoop<Server>, server: &mut Server, t: Token, 
 }
 
 /// `teach level`: reports after each call that there are more bytes, as a level-triggered poll does
-/// for a socket whose bytes are not read. With `teach level`, the event loop never sleeps while a
-/// client is connected.
+/// for a socket whose bytes are not read. With `teach level`, the event loop does not sleep any
+/// more from a client's first request until the client disconnects.
 fn level_handler(el: &mut EventLoop<Server>, server: &mut Server, t: Token, mask: Mask) -> Io {
     read_handler(el, server, t, mask);
     Io::More

@@ -11,8 +11,8 @@
 //! is a string that begins with the place of the call, as with a library in C.
 //!
 //! The texts of errors about arguments are those of Lua's own library: `bad argument #1 to 'encode'
-//! (string expected, got nil)`. The name in such a text is the one used in the call, as in `local f
-//! = cjson.encode f()`, so the wrapper adds it.
+//! (string expected, got nil)`. An error about an argument names the function as the call does, `f`
+//! after `local f = cjson.encode`, so the wrapper adds the name.
 //!
 //! **Invariant:** a function holds few Lua values at a time: mlua keeps each string and table that
 //! Rust holds in a stack of at most [`VALUES_MAX`] places (`tests::many_arguments_and_results`).

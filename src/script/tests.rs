@@ -397,9 +397,9 @@ fn errors_of_libraries_in_tail_position_name_function_and_line() {
     }
 }
 
-/// Lua 5.1 says where the stack overflowed and whether it was C's stack. LuaJIT's message leaves
-/// both out; the server's error handler adds them, and at some depths there is no room on the stack
-/// to call the handler: then the line is missing.
+/// Lua 5.1 says where the stack overflowed and whether it was C's stack. LuaJIT's message about a
+/// stack overflow has neither; the server's error handler adds them. At some depths there is no
+/// room on the stack to call the handler, so the line is missing.
 #[test]
 fn a_stack_overflow_names_its_place() {
     let mut peer = Peer::new();

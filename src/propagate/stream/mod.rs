@@ -28,8 +28,8 @@
 //! **Invariant:** blocks follow each other without gap, a block is empty only if it is the only
 //! block, and the last block ends at `end`.
 //! **Invariant:** the `readers` of all blocks add up to the number of attached cursors, and
-//! `memory` is the sum of the blocks' memory. Builds with debug assertions check these sums
-//! whenever a block is added or dropped (`check`).
+//! `memory` is the sum of the blocks' memory. Builds with debug assertions check `readers` and
+//! `memory` whenever a block is added or dropped (`check`).
 //!
 //! **Rejected.** A ring buffer of `backlog_size` bytes: the bytes for a slower replica would have
 //! to be copied before they are overwritten. A count of references in each block (`Arc`, `Rc`): a
