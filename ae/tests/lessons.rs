@@ -282,9 +282,8 @@ fn lesson_14_saves_what_was_there() {
     let mut client = lesson.connect();
     assert_eq!(client.line("SET k v"), "+OK");
     assert!(client.line("SAVE").starts_with(':'));
-    let file = std::env::temp_dir().join("lesson.snapshot");
-    assert_eq!(fs::read(&file).expect("the snapshot"), b"k v\n");
-    fs::remove_file(file).expect("the snapshot");
+    let file = lesson.folder.join("lesson.snapshot");
+    assert_eq!(fs::read(file).expect("the snapshot"), b"k v\n");
 }
 
 /// `try.py` shows for each lesson what the one before it lacks: `try.py` prints a figure of both

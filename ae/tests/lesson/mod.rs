@@ -4,15 +4,24 @@ use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// The time after which a test fails because a reply is missing.
 const NEVER: Duration = Duration::from_secs(20);
 /// The time for which a test waits to show that no reply comes.
 pub const NOT_NOW: Duration = Duration::from_millis(300);
 
+/// The number of programs that this process has started.
+static STARTED: AtomicUsize = AtomicUsize::new(0);
+
 pub struct Lesson {
     process: Child,
+    /// The working directory of the program, which is removed with the program.
+    pub folder: PathBuf,
     pub port: u16,
     /// The operator's port, which lessons have from lesson 9 on; otherwise 0.
     pub operator: u16,
@@ -48,10 +57,17 @@ impl Lesson {
             .expect("a name")
             .to_owned();
         let program = programs().join(name);
+        let own = format!(
+            "lesson-{}-{}",
+            std::process::id(),
+            STARTED.fetch_add(1, Ordering::Relaxed)
+        );
+        let folder = std::env::temp_dir().join(own);
+        std::fs::create_dir_all(&folder).expect("a folder");
         let mut process = Command::new(&program)
             .arg("0")
             .stdout(Stdio::piped())
-            .current_dir(std::env::temp_dir())
+            .current_dir(&folder)
             .spawn()
             .unwrap_or_else(|e| panic!("{}: {e}: cargo build -p ae --examples", program.display()));
         let mut lines = BufReader::new(process.stdout.take().expect("piped")).lines();
@@ -64,6 +80,7 @@ impl Lesson {
         }
         Lesson {
             process,
+            folder,
             port: ports[0],
             operator: ports[1],
         }
@@ -87,10 +104,54 @@ impl Lesson {
     }
 }
 
+/// What the tests of the exercises need beside it.
+#[allow(dead_code)]
+impl Lesson {
+    /// Stops the program until `resume`, as Ctrl-Z does.
+    pub fn pause(&self) {
+        kill(self.pid(), Signal::SIGSTOP).expect("a process");
+        let is_stopped = || {
+            let path = format!("/proc/{}/stat", self.process.id());
+            let text = std::fs::read_to_string(path).expect("Linux");
+            text.rsplit(')')
+                .next()
+                .is_some_and(|rest| rest.starts_with(" T"))
+        };
+        while !is_stopped() {
+            std::thread::yield_now();
+        }
+    }
+
+    pub fn resume(&self) {
+        kill(self.pid(), Signal::SIGCONT).expect("a process");
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(self.process.id() as i32)
+    }
+
+    /// Whether epoll reports edges of one of the program's sockets.
+    pub fn has_edges(&self) -> bool {
+        const EPOLLET: u32 = 1 << 31;
+        let folder = format!("/proc/{}/fdinfo", self.process.id());
+        let entries = std::fs::read_dir(folder).expect("Linux");
+        let texts = entries.filter_map(|entry| std::fs::read_to_string(entry.ok()?.path()).ok());
+        // A line of an epoll instance: `tfd: 4 events: 80000001 data: 4`.
+        let events = |line: &str| {
+            let (_, rest) = line.strip_prefix("tfd:")?.split_once("events:")?;
+            u32::from_str_radix(rest.split_whitespace().next()?, 16).ok()
+        };
+        texts
+            .flat_map(|text| text.lines().filter_map(events).collect::<Vec<_>>())
+            .any(|events| events & EPOLLET != 0)
+    }
+}
+
 impl Drop for Lesson {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
@@ -129,6 +190,15 @@ impl Client {
         }
         bytes.truncate(filled);
         bytes
+    }
+
+    /// Whether the server closes the connection, without a byte before it.
+    #[allow(dead_code)]
+    pub fn is_closed(&mut self) -> bool {
+        match self.stream.read(&mut [0; 1]) {
+            Ok(n) => n == 0,
+            Err(error) => error.kind() == ErrorKind::ConnectionReset,
+        }
     }
 
     /// Sends `bytes`; whether the same bytes come back.
