@@ -1,10 +1,10 @@
 //! Lesson 6: a bit that remembers the edge.
 //!
-//! Lesson 5 lost the bytes that it did not read at once. The cure is memory: the loop keeps a
-//! *ready bit* for each fd and direction. An edge sets the bit; the handler's return value keeps or
-//! clears it. `Drained`: the last read would have waited, so the bit is cleared and the next edge
-//! sets it. `More`: bytes may be left, so the bit stays and the handler is called in the next turn,
-//! without a system call. `ae::EventLoop` is such a loop; `ae/src/files.rs` keeps its ready bits.
+//! Lesson 5 lost what it did not read at once. The cure is memory: the loop keeps a *ready bit* for
+//! each fd and direction. An edge sets the bit, and the loop clears it before it calls the handler.
+//! `More` sets it again: bytes may be left, so the handler is called in the next turn, without a
+//! system call. `Drained` leaves it as it is: the last read would have waited, and the next edge
+//! sets the bit. `ae::EventLoop` is such a loop; `ae/src/files.rs` keeps its ready bits.
 //!
 //!     cargo run -p ae --example 06_ready_bit &    then    python3 ae/lessons/try.py 6
 
