@@ -26,9 +26,12 @@
 //! the client would get a TCP reset, perhaps before it has read the reply. So the client's bytes
 //! are read and dropped until the client closes the connection.
 //!
-//! **Limits:** the monitor port has at most [`VISITS`] connections; a further connection is closed
-//! at once. Idle connections are closed after [`IDLE_MS`], connections that were sent their last
-//! reply after [`LINGER_MS`] or [`LINGER_BYTES`].
+//! **Limits:** the monitor port has at most [`VISITS`] connections. A further connection takes the
+//! place of the connection that has been idle for the longest time, so that open pages, half
+//! requests and unused connections do not keep a load balancer from /healthz. If all connections
+//! have an unsent reply, the further connection is closed at once. Idle connections are closed
+//! after [`IDLE_MS`], connections that were sent their last reply after [`LINGER_MS`] or
+//! [`LINGER_BYTES`].
 
 mod exposition;
 mod fields;
@@ -68,6 +71,8 @@ const READ_BYTES: usize = 4096;
 struct Visit {
     conn: Connection,
     token: Token,
+    /// The number of connections that were accepted up to this one.
+    number: u64,
     /// Whether the client of the connection runs on the server's machine.
     from_here: bool,
     /// Bytes of requests that have no reply yet.
@@ -95,6 +100,8 @@ struct Visit {
 #[derive(Default)]
 pub struct Visits {
     slots: Vec<Option<Box<Visit>>>,
+    /// The number of connections that were accepted.
+    accepted: u64,
     timer: bool,
     /// The estimate of memory by type; `None` while no live page is open.
     pub type_memory: Option<TypeMemory>,
@@ -117,14 +124,29 @@ impl Visits {
         self.slots.push(None);
         Some(self.slots.len() - 1)
     }
+
+    /// Closes the connection that has been idle for the longest time and has no unsent reply other
+    /// than a snapshot, and returns its slot.
+    fn free_oldest(&mut self, el: &mut EventLoop<Server>) -> Option<usize> {
+        let visits = self.slots.iter().enumerate();
+        let may_go = visits.filter_map(|(slot, visit)| Some((slot, visit.as_ref()?)));
+        let may_go = may_go.filter(|(_, v)| v.output.is_empty() || v.events.is_some());
+        let (slot, _) = may_go.min_by_key(|(_, visit)| (visit.active_ms, visit.number))?;
+        let visit = self.slots[slot].take()?;
+        el.remove_file(visit.token);
+        Some(slot)
+    }
 }
 
 /// Takes over a connection that the listener of the monitor port has accepted, or closes the
 /// connection if there are too many.
 pub fn accept(el: &mut EventLoop<Server>, server: &mut Server, accepted: Accepted) {
-    let Some(slot) = server.visits.free_slot() else {
+    let visits = &mut server.visits;
+    let Some(slot) = visits.free_slot().or_else(|| visits.free_oldest(el)) else {
         return;
     };
+    visits.accepted += 1;
+    let number = visits.accepted;
     let Accepted { conn, remote, .. } = accepted;
     let token = match el.add_file(conn.raw_fd(), ae::Class::First, slot as u64) {
         Ok(token) => token,
@@ -137,6 +159,7 @@ pub fn accept(el: &mut EventLoop<Server>, server: &mut Server, accepted: Accepte
     server.visits.slots[slot] = Some(Box::new(Visit {
         conn,
         token,
+        number,
         from_here: !remote,
         input: Vec::new(),
         output: Vec::new(),

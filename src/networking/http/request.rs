@@ -87,9 +87,15 @@ pub fn parse(input: &[u8], from_here: bool) -> Result<Option<(Request, usize)>, 
         Some("HEAD") => true,
         _ => return Err(Status::NotAllowed),
     };
+    let count = |name: &str| {
+        let headers = head.headers.iter();
+        headers
+            .filter(|h| h.name.eq_ignore_ascii_case(name))
+            .count()
+    };
     let has_body = header("transfer-encoding").is_some()
         || header("content-length").is_some_and(|length| length.trim() != "0");
-    if has_body {
+    if has_body || count("content-length") > 1 || count("host") > 1 {
         return Err(Status::BadRequest);
     }
     if from_here && !header("host").is_none_or(|host| is_an_address(&host)) {
@@ -100,13 +106,14 @@ pub fn parse(input: &[u8], from_here: bool) -> Result<Option<(Request, usize)>, 
     let connection = header("connection")
         .unwrap_or_default()
         .to_ascii_lowercase();
+    let has_option = |name: &str| connection.split(',').any(|option| option.trim() == name);
     let request = Request {
         path: path.into(),
         head_only,
         format: Format::of(&header("accept").unwrap_or_default()),
         keep_alive: match head.version {
-            Some(1) => connection != "close",
-            _ => connection == "keep-alive",
+            Some(1) => !has_option("close"),
+            _ => has_option("keep-alive") && !has_option("close"),
         },
     };
     Ok(Some((request, length)))
@@ -153,6 +160,7 @@ mod tests {
         for (version, connection, stays) in [
             ("1.1", "x", true),
             ("1.1", "Close", false),
+            ("1.1", "x, close", false),
             ("1.0", "x", false),
             ("1.0", "Keep-Alive", true),
         ] {
@@ -181,6 +189,14 @@ mod tests {
                 Status::BadRequest,
             ),
             ("*1\r\n$4\r\nPING\r\n", Status::BadRequest),
+            (
+                "GET / HTTP/1.1\r\nContent-Length: 0\r\nContent-Length: 5\r\n\r\n",
+                Status::BadRequest,
+            ),
+            (
+                "GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n",
+                Status::BadRequest,
+            ),
             ("GET / HTTP/9\r\n\r\n", Status::BadRequest),
             (&long, Status::TooLarge),
             (&long[..MAX_HEAD], Status::TooLarge),
