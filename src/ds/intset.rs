@@ -85,7 +85,8 @@ impl Intset {
 
     /// An intset whose bytes lie in the entry of its key, `gap` bytes behind the entry's start.
     ///
-    /// # Safety The caller promises what `ThinBytes::lent` requires, and that the bytes at `p` are
+    /// # Safety
+    /// The caller promises what `ThinBytes::lent` requires, and that the bytes at `p` are
     /// an intset.
     #[inline]
     pub(in crate::ds) unsafe fn lent(p: NonNull<u8>, gap: usize) -> Self {

@@ -74,7 +74,8 @@ impl Member {
         ManuallyDrop::new(self).0
     }
 
-    /// # Safety `raw` comes from [`Member::into_raw`] and is turned back into a member only once.
+    /// # Safety
+    /// `raw` comes from [`Member::into_raw`] and is turned back into a member only once.
     pub unsafe fn from_raw(raw: NonNull<u8>) -> Member {
         Member(raw)
     }
@@ -131,7 +132,8 @@ impl MemberPtr {
         unsafe { self.0.cast::<f64>().read() }
     }
 
-    /// # Safety The member lives. If a tree holds the member, only the tree calls `set_score`.
+    /// # Safety
+    /// The member lives. If a tree holds the member, only the tree calls `set_score`.
     pub(super) unsafe fn set_score(self, score: f64) {
         // SAFETY: the caller promises that the member lives; the score is its first 8 bytes.
         unsafe { self.0.cast::<f64>().write(score) }

@@ -110,7 +110,8 @@ impl ThinBytes {
     /// A lent buffer: the one at `p`, `gap` bytes (at most [`GAP_MAX`]) behind the start of an
     /// allocation that a key's entry owns.
     ///
-    /// # Safety While the returned buffer is used, the invariant of thin buffers holds for the
+    /// # Safety
+    /// While the returned buffer is used, the invariant of thin buffers holds for the
     /// bytes at `p`, and nothing else accesses these bytes if the returned buffer is changed.
     #[inline]
     pub(super) unsafe fn lent(p: NonNull<u8>, gap: usize) -> Self {
@@ -161,7 +162,8 @@ impl ThinBytes {
         unsafe { std::slice::from_raw_parts(self.ptr(), len) }
     }
 
-    /// # Safety `len` is the length of the last `zeroed` or `resize`, or less.
+    /// # Safety
+    /// `len` is the length of the last `zeroed` or `resize`, or less.
     #[inline]
     pub(super) unsafe fn slice_mut(&mut self, len: usize) -> &mut [u8] {
         // SAFETY: all bytes of the size class are initialised and belong to the buffer, and the
@@ -204,7 +206,8 @@ impl ThinBytes {
     /// Copies the buffer to an allocation of its own, with a gap for the bytes of the key's entry
     /// if the entry can hold a buffer of `new` bytes.
     ///
-    /// # Safety `old` is the length of the last `zeroed` or `resize`.
+    /// # Safety
+    /// `old` is the length of the last `zeroed` or `resize`.
     unsafe fn leave(&mut self, old: usize, new: usize) {
         let gap = if new <= PACKED_MAX { self.gap() } else { 0 };
         let moved = Self::with_gap(new, gap);

@@ -126,7 +126,8 @@ pub use walk::{IntoIter, Iter};
 
 /// A thin, owning pointer to one heap allocation that holds a key.
 ///
-/// # Safety `into_raw` returns an address of at most 48 bits, and `from_raw` takes it back. From
+/// # Safety
+/// `into_raw` returns an address of at most 48 bits, and `from_raw` takes it back. From
 /// `into_raw` to `from_raw`, `key` stays valid and gives the same bytes wherever the pointer is
 /// copied to, whatever is done through `by_ref` and `by_mut`.
 pub unsafe trait Element: Sized {

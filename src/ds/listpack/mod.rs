@@ -547,7 +547,8 @@ impl Listpack {
 
     /// A listpack whose bytes lie in the entry of its key, `gap` bytes behind the entry's start.
     ///
-    /// # Safety The caller promises what `ThinBytes::lent` requires, and that the bytes at `p` are
+    /// # Safety
+    /// The caller promises what `ThinBytes::lent` requires, and that the bytes at `p` are
     /// a listpack.
     #[inline]
     pub(in crate::ds) unsafe fn lent(p: NonNull<u8>, gap: usize) -> Self {

@@ -520,7 +520,8 @@ impl ZsetTree {
     /// Builds a tree from sorted members, which must all be different. Takes O(n): the leaves are
     /// built first, then each level of inner nodes.
     ///
-    /// # Safety Each member fulfils what [`ZsetTree::insert`] demands.
+    /// # Safety
+    /// Each member fulfils what [`ZsetTree::insert`] demands.
     pub unsafe fn from_sorted(members: &[MemberPtr]) -> ZsetTree {
         let len = members.len();
         let parts = even_parts(len, BUILD_LEAF);
@@ -559,7 +560,8 @@ impl ZsetTree {
     /// if it has moved the member. Returns the next rank, which is the number of members at the
     /// end.
     ///
-    /// # Safety The pointer that `moved` returns leads to a copy of the member that `moved` was
+    /// # Safety
+    /// The pointer that `moved` returns leads to a copy of the member that `moved` was
     /// given, and fulfils what [`ZsetTree::insert`] demands.
     pub(super) unsafe fn relocate(
         &mut self,
@@ -735,7 +737,8 @@ impl ZsetTree {
     /// Changes the score of a member. Usually the change of a score is small and the member's rank
     /// stays the same, so that no member is moved within the tree.
     ///
-    /// # Safety The member is in this tree, so it lives.
+    /// # Safety
+    /// The member is in this tree, so it lives.
     pub unsafe fn update(&mut self, member: MemberPtr, score: f64) {
         // SAFETY: all members in a tree live.
         let (old, bytes) = unsafe { (member.score(), member.bytes()) };
