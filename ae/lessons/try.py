@@ -87,6 +87,15 @@ class Lesson:
         with open(f"/proc/{self.proc.pid}/status") as f:
             return int(re.search(rf"^{field}:\s+(\d+)", f.read(), re.M)[1])
 
+    def wait_until_it_sleeps(self):
+        """Waits until the program has nothing to do, and sleeps in its poll."""
+        while self.state() != "S":
+            time.sleep(0.001)
+
+    def state(self):
+        with open(f"/proc/{self.proc.pid}/stat") as f:
+            return f.read().rsplit(")", 1)[1].split()[0]
+
     def cpu(self):
         """Seconds of CPU so far."""
         with open(f"/proc/{self.proc.pid}/schedstat") as f:
@@ -195,6 +204,7 @@ def megabytes_before_another(lesson):
     the ten have got back when the eleventh has its reply was moved before it."""
     full, other = lesson.served(10), lesson.served(1)[0]
     os.setpriority(os.PRIO_PROCESS, lesson.proc.pid, 19)   # so that it can be stopped soon enough
+    lesson.wait_until_it_sleeps()              # not in the middle of a handler, which would read the PING first
     lesson.proc.send_signal(signal.SIGSTOP)
     for sock in full:
         sock.settimeout(0)
