@@ -1,6 +1,6 @@
-//! The scripts of the Debian package, in a root of their own (`DPKG_ROOT`). `systemctl` and
-//! Debian's helpers change the links of units there; programs that need a running system are
-//! replaced, and what they are asked to do is recorded.
+//! The man pages of the package, and the scripts of the Debian package, in a root of their own
+//! (`DPKG_ROOT`). `systemctl` and Debian's helpers change the links of units there; programs that
+//! need a running system are replaced, and what they are asked to do is recorded.
 #![cfg(target_os = "linux")]
 
 use std::fs;
@@ -113,6 +113,51 @@ impl Root {
 impl Drop for Root {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+#[test]
+fn man_pages_have_the_usage_of_each_program() {
+    for program in [
+        env!("CARGO_BIN_EXE_aeris-server"),
+        env!("CARGO_BIN_EXE_aeris-check-rdb"),
+        env!("CARGO_BIN_EXE_aeris-check-aof"),
+    ] {
+        let script = format!("{SCRIPTS}/man_page.sh");
+        let out = Command::new(script).args([program, "1.2"]).output();
+        let out = out.expect("it runs");
+        assert!(out.status.success() && out.stderr.is_empty(), "{out:?}");
+        let page = String::from_utf8_lossy(&out.stdout);
+        let name = Path::new(program).file_name().expect("a name");
+        let name = name.to_string_lossy().replace('-', "\\-");
+        assert!(
+            page.contains(&format!("Usage: ./{name} "))
+                || page.contains(&format!("Usage: {name} ")),
+            "{page}"
+        );
+        assert!(page.contains("\\-\\-version"), "{page}");
+        assert!(!page.contains("annot") && !page.contains("rror"), "{page}");
+    }
+}
+
+#[test]
+fn the_checkers_have_help_and_a_version() {
+    for (program, version) in [
+        (env!("CARGO_BIN_EXE_aeris-check-rdb"), "redis-check-rdb "),
+        (env!("CARGO_BIN_EXE_aeris-check-aof"), "redis-check-aof "),
+    ] {
+        for (option, start) in [
+            ("--help", "Usage: aeris-check-"),
+            ("-h", "Usage: aeris-check-"),
+            ("--version", version),
+            ("-v", version),
+        ] {
+            let out = Command::new(program).arg(option).output();
+            let out = out.expect("it runs");
+            assert!(out.status.success() && out.stderr.is_empty(), "{out:?}");
+            let text = String::from_utf8_lossy(&out.stdout);
+            assert!(text.starts_with(start), "{text}");
+        }
     }
 }
 

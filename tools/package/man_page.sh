@@ -10,6 +10,11 @@ aeris-check-rdb) summary="checks a snapshot (RDB)" ;;
 aeris-check-aof) summary="checks an append-only file (AOF)" ;;
 *) summary="a program of aeris" ;;
 esac
+# The server prints its help on standard error, with status 1, as redis-server does.
+help=$("$program" --help 2>&1) || [ "$name" = aeris-server ] || {
+    echo "man_page: $name --help fails: $help" >&2
+    exit 1
+}
 literal() { sed -e 's/\\/\\e/g' -e "s/^[.']/\\\\\\&&/" -e 's/-/\\-/g'; }
 cat <<HEAD
 .TH $(echo "$name" | tr '[:lower:]' '[:upper:]') 1 "" "aeris $version"
@@ -18,8 +23,7 @@ $(echo "$name" | literal) \- $summary
 .SH SYNOPSIS
 .nf
 HEAD
-# The server prints its help on standard error, with status 1, as redis-server does.
-{ "$program" --help 2>&1 || true; } | grep -v '^aeris ' | literal
+printf '%s\n' "$help" | grep -v '^aeris ' | literal
 cat <<TAIL
 .fi
 .SH FILES

@@ -23,7 +23,7 @@ use super::manifest::{LINE_MAX, Manifest};
 use super::reader::{AofReader, Fault, Item};
 use crate::persist::rdb::check as rdb_check;
 use crate::sys::error_text;
-use crate::sys::print::print_line;
+use crate::sys::print::{print_line, program_name};
 use crate::util::quote::repr;
 
 /// The options of the command line of `aeris-check-aof`.
@@ -58,6 +58,21 @@ struct Extent {
     trouble: Option<String>,
 }
 
+/// The answer to `--help`.
+const HELP: &str = "\
+Usage: NAME [--fix|--truncate-to-timestamp $timestamp] <file.manifest|file.aof>
+       NAME -v or --version
+       NAME -h or --help
+
+Checks an append-only file (AOF): all files of a manifest, or one file. The
+exit status is 0 if they are valid or were repaired, 1 otherwise.
+
+  --fix    cuts the last file off behind its last whole command, after a question
+  --truncate-to-timestamp $timestamp
+           cuts the last file off before the first change after this Unix time in
+           seconds; needs a file written with aof-timestamp-enabled yes
+";
+
 /// The main function of `aeris-check-aof`.
 pub fn main(args: &[String]) -> ExitCode {
     let name = args.first().map_or("aeris-check-aof", String::as_str);
@@ -65,6 +80,10 @@ pub fn main(args: &[String]) -> ExitCode {
         Some(Request::Check(options, path)) => (options, path),
         Some(Request::Version) => {
             print_line(format_args!("redis-check-aof {}", crate::REDIS_VERSION));
+            return ExitCode::SUCCESS;
+        }
+        Some(Request::Help) => {
+            print_line(HELP.replace("NAME", program_name(name)).trim_end());
             return ExitCode::SUCCESS;
         }
         None => {
@@ -86,6 +105,7 @@ pub fn main(args: &[String]) -> ExitCode {
 enum Request {
     Check(AofCheckOptions, PathBuf),
     Version,
+    Help,
 }
 
 fn parse(args: &[String]) -> Option<Request> {
@@ -93,6 +113,7 @@ fn parse(args: &[String]) -> Option<Request> {
     let mut options = AofCheckOptions::default();
     let path = match words[..] {
         ["-v" | "--version"] => return Some(Request::Version),
+        ["-h" | "--help"] => return Some(Request::Help),
         [path] => path,
         ["--fix", path] => {
             options.fix = true;

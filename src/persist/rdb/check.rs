@@ -29,11 +29,22 @@ use crate::ds::siphash::HashSeed;
 use crate::persist::rio::Reader;
 use crate::state::Server;
 use crate::sys;
-use crate::sys::print::{print_error, print_line};
+use crate::sys::print::{print_error, print_line, program_name};
 use crate::types::New;
 use crate::types::hash::HashLimits;
 use crate::types::set::SetLimits;
 use crate::types::zset::ZsetLimits;
+
+/// The answer to `--help`.
+const HELP: &str = "\
+Usage: NAME <rdb-file-name>
+       NAME -v or --version
+       NAME -h or --help
+
+Reads a snapshot (RDB) as the server does, and prints what is in it, or where
+it is damaged. The file is not changed. The exit status is 0 if the server can
+load the file, 1 otherwise.
+";
 
 /// The names of the types of values in an RDB, by the numbers that the file has for them.
 const KINDS: [&str; 33] = [
@@ -315,6 +326,10 @@ pub fn main(args: &[String]) -> ExitCode {
     match args {
         [_, flag] if flag == "-v" || flag == "--version" => {
             print_line(format_args!("redis-check-rdb {}", crate::REDIS_VERSION));
+            ExitCode::SUCCESS
+        }
+        [path, flag] if flag == "-h" || flag == "--help" => {
+            print_line(HELP.replace("NAME", program_name(path)).trim_end());
             ExitCode::SUCCESS
         }
         [_, path] => match check_file(Path::new(path), &mut |line| print_line(line)) {
