@@ -2,8 +2,9 @@
 //! from start to stop, and so are those that Debian's `redis-server.service` allows.
 //!
 //! Both units have `SystemCallFilter=@system-service` and
-//! `SystemCallFilter=~ @privileged @resources`; any other system call ends the process with SIGSYS.
-//! The test installs the same filter before it starts the server, without systemd.
+//! `SystemCallFilter=~ @privileged @resources`, the package's also `SystemCallFilter=@chown`; any
+//! other system call ends the process with SIGSYS. The test installs the same filter before it
+//! starts the server, without systemd.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #![allow(unsafe_code)] // a seccomp filter is installed between fork and exec
 
@@ -60,6 +61,9 @@ const ALLOWED: &[u32] = &numbers![
     SYS_umask SYS_uname SYS_unlink SYS_unlinkat SYS_unshare SYS_userfaultfd SYS_utime SYS_utimensat SYS_utimes
     SYS_vfork SYS_vmsplice SYS_wait4 SYS_waitid SYS_write SYS_writev];
 
+/// @chown.
+const CHOWN: &[u32] = &numbers![SYS_chown SYS_fchown SYS_fchownat SYS_lchown];
+
 const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
 const EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
 const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
@@ -75,12 +79,12 @@ fn statement(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
     }
 }
 
-/// The seccomp filter as a BPF program: compares the number of the system call with each allowed
-/// number.
-fn program() -> Vec<libc::sock_filter> {
+/// The seccomp filter as a BPF program: compares the number of the system call with each number in
+/// `ALLOWED` and `more`.
+fn program(more: &[u32]) -> Vec<libc::sock_filter> {
     // `seccomp_data` begins with the number of the system call.
     let mut program = vec![statement(LOAD, 0, 0, 0)];
-    for &number in ALLOWED {
+    for &number in ALLOWED.iter().chain(more) {
         program.push(statement(EQUAL, 0, 1, number));
         program.push(statement(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW));
     }
@@ -131,9 +135,9 @@ fn refuse_other_families() -> Vec<libc::sock_filter> {
     ]
 }
 
-/// The filter of the package's unit: that of Debian's unit, `MemoryDenyWriteExecute` and
-/// `RestrictAddressFamilies`. In this test a forbidden system call ends the process; under the unit
-/// it returns an error.
+/// The filter of the package's unit: that of Debian's unit with @chown, `MemoryDenyWriteExecute`
+/// and `RestrictAddressFamilies`. In this test a forbidden system call ends the process; under the
+/// unit it returns an error.
 fn program_of_package() -> Vec<libc::sock_filter> {
     let (write_and_execute, execute) = (
         (libc::PROT_WRITE | libc::PROT_EXEC) as u32,
@@ -142,7 +146,7 @@ fn program_of_package() -> Vec<libc::sock_filter> {
     let mut all = refuse_argument(libc::SYS_mmap, 2, write_and_execute, write_and_execute);
     all.extend(refuse_argument(libc::SYS_mprotect, 2, execute, execute));
     all.extend(refuse_other_families());
-    all.extend(program());
+    all.extend(program(CHOWN));
     all
 }
 
@@ -158,7 +162,7 @@ fn filtered_as_package(args: &[&str]) -> Peer {
 
 /// Starts the server under the filter of Debian's unit.
 fn filtered(args: &[&str]) -> Peer {
-    let mut program = program();
+    let mut program = program(&[]);
     Peer::aeris_with(args, |command| {
         // SAFETY: two system calls; nothing is allocated and no lock is taken between fork and
         // exec.
@@ -214,6 +218,17 @@ fn a_full_sync_passes_the_filter_of_the_packages_service() {
     }
 }
 
+/// The kernel lets a process give its files to the groups that the process belongs to.
+#[test]
+fn a_unix_socket_of_a_group_passes_the_filter_of_the_packages_service() {
+    let group = nix::unistd::Group::from_gid(nix::unistd::getgid());
+    let group = group.expect("the table of groups").expect("a group").name;
+    let socket = ["--unixsocket", "./aeris.sock", "--unixsocketgroup", &group];
+    let mut server = filtered_as_package(&socket);
+    assert_eq!(server.connect().line("PING"), "+PONG\r\n");
+    assert!(server.alive());
+}
+
 /// The units of the package have the lines whose filters this test installs.
 #[test]
 fn the_packages_units_have_these_filters_and_are_rated_safe() {
@@ -225,7 +240,7 @@ fn the_packages_units_have_these_filters_and_are_rated_safe() {
             let lines = unit.lines().filter_map(|line| line.strip_prefix(key));
             lines.collect::<Vec<_>>()
         };
-        let filters = ["@system-service", "~@privileged @resources"];
+        let filters = ["@system-service", "~@privileged @resources", "@chown"];
         assert_eq!(of("SystemCallFilter="), filters, "{name}");
         assert_eq!(of("MemoryDenyWriteExecute="), ["yes"], "{name}");
         let families = ["AF_INET AF_INET6 AF_UNIX"];
@@ -319,7 +334,7 @@ fn the_packages_filter_kills_what_makes_code() {
 #[test]
 fn the_filter_kills_what_lowers_its_priority() {
     use std::os::unix::process::ExitStatusExt;
-    let mut program = program();
+    let mut program = program(&[]);
     let mut nice = std::process::Command::new("nice");
     nice.args(["-n", "1", "true"]);
     // SAFETY: `install` makes two system calls; nothing is allocated and no lock is taken before
