@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use common::group::{self, SETTINGS, Stopped, follow};
 use common::{Conn, Peer};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
@@ -79,17 +80,32 @@ impl Systemd {
         }
     }
 
+    /// Reads until a line begins with `wanted`; no line before it may be `refused`.
+    fn wait_for_without(&mut self, refused: &str, wanted: &str) {
+        while !self.lines.iter().any(|line| line.starts_with(wanted)) {
+            self.read();
+        }
+        let end = self.lines.iter().position(|line| line.starts_with(wanted));
+        let before: Vec<String> = self.lines.drain(..=end.expect("a line")).collect();
+        assert!(!before.iter().any(|line| line == refused), "{before:?}");
+    }
+
+    /// Reads one message, and appends its lines to `lines`.
+    fn read(&mut self) {
+        let mut message = [0; 4096];
+        let len = self.socket.recv(&mut message);
+        let len = len.unwrap_or_else(|e| panic!("{e}; {:?}", self.lines));
+        let text = String::from_utf8_lossy(&message[..len]).into_owned();
+        self.lines.extend(text.lines().map(String::from));
+    }
+
     /// Reads until a line begins with `wanted`, and returns it.
     fn wait_for(&mut self, wanted: &str) -> String {
         loop {
             if let Some(at) = self.lines.iter().position(|line| line.starts_with(wanted)) {
                 return self.lines.drain(..=at).next_back().expect("a line");
             }
-            let mut message = [0; 4096];
-            let len = self.socket.recv(&mut message);
-            let len = len.unwrap_or_else(|e| panic!("no {wanted}: {e}; {:?}", self.lines));
-            let text = String::from_utf8_lossy(&message[..len]).into_owned();
-            self.lines.extend(text.lines().map(String::from));
+            self.read();
         }
     }
 }
@@ -130,9 +146,73 @@ fn the_supervisor_gets_a_message_at_each_step_of_a_life() {
     assert_eq!(c.line("SAVE"), "+OK\r\n");
     systemd.wait_for("EXTEND_TIMEOUT_USEC=6");
     c.send(b"SHUTDOWN\r\n");
-    systemd.wait_for("STOPPING=1");
     systemd.wait_for("EXTEND_TIMEOUT_USEC=");
+    systemd.wait_for("STOPPING=1");
     assert_eq!(server.wait(), Some(0));
+}
+
+/// systemd kills a server that has sent STOPPING and does not end: a stop whose save fails goes on
+/// without.
+#[test]
+fn a_shutdown_whose_save_fails_does_not_count_as_stopping() {
+    let mut systemd = Systemd::new("refused");
+    let mut server = systemd.start(&[]);
+    std::fs::create_dir_all(server.dir().join("dump.rdb/full")).expect("a folder");
+    let mut c = server.connect();
+    let error = "-ERR Errors trying to SHUTDOWN. Check logs.\r\n";
+    assert_eq!(c.line("SHUTDOWN SAVE"), error);
+    assert_eq!(c.line("REPLICAOF 127.0.0.1 1"), "+OK\r\n");
+    let ready = "STATUS=Ready to accept connections, replica of";
+    systemd.wait_for_without("STOPPING=1", ready);
+    c.send(b"SHUTDOWN NOSAVE\r\n");
+    systemd.wait_for("STOPPING=1");
+    assert_eq!(server.wait(), Some(0));
+}
+
+/// While a stop waits for replicas, systemd must wait as well; after SHUTDOWN ABORT the server is
+/// ready as before.
+#[test]
+fn a_shutdown_that_waits_for_replicas_gets_more_time() {
+    let mut systemd = Systemd::new("replicas");
+    let settings = [SETTINGS, &["--shutdown-timeout", "1000"]].concat();
+    let mut server = systemd.start(&settings);
+    let replica = Peer::aeris(SETTINGS);
+    follow(&replica, server.port);
+    group::wait_for(&server, |info| info.contains("state=online"));
+    let _stopped = Stopped::new(&replica);
+    let mut c = server.connect();
+    assert_eq!(c.line("SET k v"), "+OK\r\n");
+    let mut asks = server.connect();
+    asks.send(b"SHUTDOWN\r\n");
+    systemd.wait_for_without("STOPPING=1", "STATUS=Stopping: waiting for replicas");
+    let limit = systemd.wait_for("EXTEND_TIMEOUT_USEC=");
+    let limit = limit.trim_start_matches("EXTEND_TIMEOUT_USEC=");
+    let limit: u64 = limit.parse().expect("a number");
+    assert!((900_000_000..=1_030_000_000).contains(&limit), "{limit}");
+    assert_eq!(c.line("SHUTDOWN ABORT"), "+OK\r\n");
+    systemd.wait_for_without("STOPPING=1", "STATUS=Ready to accept connections");
+    c.send(b"SHUTDOWN NOW\r\n");
+    systemd.wait_for("STOPPING=1");
+    assert_eq!(server.wait(), Some(0));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_abstract_socket_of_the_supervisor_gets_all_messages() {
+    use std::os::linux::net::SocketAddrExt;
+    let mut systemd = Systemd::new("abstract");
+    let name = format!("aeris-notify-{}", std::process::id());
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(&name);
+    systemd.socket = UnixDatagram::bind_addr(&address.expect("a name")).expect("a socket");
+    let timeout = Some(Duration::from_secs(60));
+    systemd.socket.set_read_timeout(timeout).expect("a timeout");
+    let _server = Peer::aeris_with(&["--supervised", "systemd"], |command| {
+        command.env("NOTIFY_SOCKET", format!("@{name}"));
+        command.env("WATCHDOG_USEC", "200000");
+    });
+    for wanted in ["FDSTORE=1", "STATUS=Ready", "READY=1", "WATCHDOG=1"] {
+        systemd.wait_for(wanted);
+    }
 }
 
 #[test]

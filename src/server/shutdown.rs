@@ -136,7 +136,6 @@ fn prepare(server: &mut Server, mut options: ShutdownFlags) -> Result<(), Refuse
     // stream, too.
     server.end_unit();
     log::info!("User requested shutdown...");
-    supervisor::stopping();
     let timeout_ms = server.config.shutdown_timeout as i64 * 1000;
     if !options.now && timeout_ms > 0 && !replicas_are_ready(server) {
         log::info!("Waiting for replicas before shutting down.");
@@ -241,6 +240,9 @@ fn stop(server: &mut Server, options: ShutdownFlags) -> Result<(), Refused> {
         return Err(Refused);
     }
     server.shutdown.now = true;
+    if server.shutdown.restart.is_none() {
+        supervisor::stopping();
+    }
     Ok(())
 }
 

@@ -7,12 +7,14 @@
 //!   cron       WATCHDOG twice in its period; STATUS when it has changed
 //!   listening  FDSTORE with the TCP sockets, unless a socket unit has opened them
 //!   SIGHUP     RELOADING, then READY when the certificates are loaded
-//!   stop       STOPPING; EXTEND_TIMEOUT_USEC before the last save
+//!   stop       STATUS and EXTEND_TIMEOUT_USEC while replicas catch up, EXTEND_TIMEOUT_USEC before
+//!              the last save; STOPPING when the server is certain to end
 //! ```
 //!
 //! The loop sends the watchdog's message, also in a turn within a long script: systemd restarts a
 //! server whose loop hangs. SAVE and the save at shutdown announce to systemd that the next message
-//! takes longer.
+//! takes longer. STOPPING can't be taken back: systemd then kills a server that does not end. So a
+//! stop that may still be refused or aborted sends no STOPPING.
 
 use std::os::fd::RawFd;
 use std::time::Instant;
@@ -27,7 +29,8 @@ use crate::sys::{self, process};
 
 /// Milliseconds between two updates of the status text.
 const STATUS_PERIOD_MS: i64 = 1000;
-/// The time in microseconds by which a load that makes progress extends the supervisor's timeout.
+/// The time in microseconds by which a load that makes progress extends the supervisor's timeout,
+/// and for which a stop goes on after its wait for replicas.
 const LOADING_US: u32 = 30_000_000;
 
 /// The messages that systemd was last sent.
@@ -116,6 +119,12 @@ pub fn cron(server: &mut Server) {
         systemd::send(&[NotifyState::ExtendTimeoutUsec(LOADING_US)]);
         server.process.sent.loaded = loaded;
     }
+    if let Some((_, deadline_ms)) = server.shutdown.pending {
+        let wait_us = (deadline_ms - now_ms).max(0).saturating_mul(1000);
+        let limit_us = wait_us.saturating_add(LOADING_US.into());
+        let limit_us = u32::try_from(limit_us).unwrap_or(u32::MAX);
+        systemd::send(&[NotifyState::ExtendTimeoutUsec(limit_us)]);
+    }
     let status = status(server);
     if status != server.process.sent.status {
         systemd::send(&[NotifyState::Status(&status)]);
@@ -157,6 +166,9 @@ fn store_sockets(server: &mut Server) {
 
 /// The status text that `systemctl status` shows.
 fn status(server: &Server) -> String {
+    if server.shutdown.pending.is_some() {
+        return "Stopping: waiting for replicas".into();
+    }
     if server.is_loading() {
         let eta = server.load.eta_seconds(server.clock.now_s());
         return format!("Loading: {:.0} %, {eta} s left", server.load.percent());
@@ -198,7 +210,7 @@ pub fn reloaded(server: &mut Server) {
     }
 }
 
-/// Reports to systemd that the server begins to stop.
+/// Reports to systemd that the server ends after this turn.
 pub fn stopping() {
     systemd::send(&[NotifyState::Stopping, NotifyState::Status("Stopping")]);
 }

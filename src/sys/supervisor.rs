@@ -33,10 +33,13 @@ pub fn is_active() -> bool {
 
 /// Sends these states to systemd as one message.
 pub fn send(states: &[NotifyState]) {
-    if is_active()
-        && let Err(e) = sd_notify::notify(states)
-    {
-        log::warn!("Can't send a message to systemd: {e}");
+    if !is_active() {
+        return;
+    }
+    let message: String = states.iter().map(|state| format!("{state}\n")).collect();
+    if let Err(e) = send_files(&message, &[]) {
+        let reason = super::error_text(&e);
+        log::warn!("Can't send a message to systemd: {reason}");
     }
 }
 
@@ -93,7 +96,8 @@ pub fn store(sockets: &[BorrowedFd]) {
     }
 }
 
-/// Sends a message with files to the socket that `NOTIFY_SOCKET` names.
+/// Sends a message with files to the socket that `NOTIFY_SOCKET` names, by its path or as `@` and
+/// an abstract name.
 fn send_files(message: &str, files: &[i32]) -> io::Result<()> {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
         return Ok(());
