@@ -14,7 +14,7 @@ mod common;
 mod links;
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use certificates::{Certificates, Client, Signed};
@@ -238,6 +238,69 @@ fn new_certificates_replace_the_old_ones_or_are_refused() {
     }
     assert_eq!(plain.line("CONFIG SET tls-protocols TLSv1.2"), "+OK\r\n");
     assert!(files.client().version(&TLS12).works() && !files.client().version(&TLS13).works());
+}
+
+/// A start accepts an expired certificate, so CONFIG SET of other settings of TLS does so, too.
+#[test]
+fn an_expired_certificate_in_use_lets_other_settings_change() {
+    let files = Certificates::new();
+    let old = files.expired("old");
+    let pair = [
+        "--tls-auth-clients",
+        "no",
+        "--tls-cert-file",
+        &old.certificate,
+        "--tls-key-file",
+        &old.key,
+    ];
+    let server = Peer::aeris(&files.settings(&pair));
+    let mut plain = server.connect();
+    let port = format!("tls-port {}", files.port);
+    for setting in [
+        "tls-auth-clients yes",
+        "tls-session-caching no",
+        "tls-protocols TLSv1.3",
+        "tls-port 0",
+        &port,
+    ] {
+        let reply = plain.line(&format!("CONFIG SET {setting}"));
+        assert_eq!(reply, "+OK\r\n", "{setting}");
+    }
+    let other = files.expired("older");
+    let reply = plain.line(&format!(
+        "CONFIG SET tls-cert-file {} tls-key-file {}",
+        other.certificate, other.key
+    ));
+    assert!(reply.ends_with(REFUSED), "{reply}");
+}
+
+/// The protected mode refuses a client of another address by an error reply, which needs the end of
+/// the TLS handshake.
+#[test]
+fn the_protected_mode_says_why_it_refuses_a_client() {
+    // Connecting a UDP socket chooses an address of this machine, and sends nothing.
+    let chosen = UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
+        socket.connect("192.0.2.1:9")?;
+        socket.local_addr()
+    });
+    let Ok(own) = chosen else {
+        return eprintln!("this machine has only loopback addresses");
+    };
+    let own = own.ip().to_string();
+    let files = Certificates::new();
+    let bind = format!("127.0.0.1 {own}");
+    let server = Peer::aeris(&files.settings(&["--tls-auth-clients", "no", "--bind", &bind]));
+    for version in [&TLS12, &TLS13] {
+        let mut client = files.client().version(version).open_at(&own);
+        let reply = client.try_line("PING").expect("a reply");
+        assert!(reply.starts_with("-DENIED "), "{reply}");
+        assert_eq!(client.try_line("PING"), None, "it is closed");
+    }
+    let mut plain = server.connect();
+    let stats = plain.line("INFO stats");
+    assert!(stats.contains("rejected_connections:2\r\n"), "{stats}");
+    assert_eq!(plain.line("CONFIG SET protected-mode no"), "+OK\r\n");
+    assert_eq!(files.client().open_at(&own).line("PING"), "+PONG\r\n");
 }
 
 #[test]

@@ -181,14 +181,13 @@ fn accept_common(el: &mut EventLoop<Server>, server: &mut Server, accepted: Acce
     if connected >= most && !handshakes::make_room(el, server) {
         return refuse(server, accepted, "ERR max number of clients reached");
     }
-    let open_to_all = server.config.protected_mode && server.acl.default_user().no_password;
-    if accepted.remote && open_to_all {
-        let text = server.config.text(texts::PROTECTED_MODE);
-        return refuse(server, accepted, text);
-    }
     if accepted.kind == ListenerKind::Tls {
+        // The protected mode is checked after the handshake, when a reply can be sent.
         return handshakes::begin(el, server, accepted);
     }
+    let Some(accepted) = unless_protected(server, accepted) else {
+        return;
+    };
     let uid = accepted.peer_uid;
     let Accepted {
         conn, peer, local, ..
@@ -197,6 +196,18 @@ fn accept_common(el: &mut EventLoop<Server>, server: &mut Server, accepted: Acce
     if let (Some(r), Some(uid)) = (created, uid) {
         log_in_by_uid(server, r, uid);
     }
+}
+
+/// Refuses a connection from another machine if the protected mode is on and the default user has
+/// no password. Returns a connection that is not refused.
+pub fn unless_protected(server: &mut Server, accepted: Accepted) -> Option<Accepted> {
+    let open_to_all = server.config.protected_mode && server.acl.default_user().no_password;
+    if !accepted.remote || !open_to_all {
+        return Some(accepted);
+    }
+    let text = server.config.text(texts::PROTECTED_MODE);
+    refuse(server, accepted, text);
+    None
 }
 
 /// The number of connections from a listener of this kind that are accepted beyond `maxclients`.
@@ -223,12 +234,13 @@ fn log_in_by_uid(server: &mut Server, r: ClientRef, uid: u32) {
     }
 }
 
-/// Closes an accepted connection. Without TLS the reason `text` is sent as an error reply; with TLS
-/// nothing can be sent before the handshake.
+/// Closes an accepted connection. The reason `text` is sent as an error reply; with TLS nothing can
+/// be sent before the handshake.
 fn refuse(server: &mut Server, mut accepted: Accepted, text: &str) {
-    if accepted.kind != ListenerKind::Tls {
+    if accepted.kind != ListenerKind::Tls || accepted.conn.is_tls() {
         // An error of the write is ignored, since the connection is closed in any case.
         let _ = accepted.conn.write(format!("-{text}\r\n").as_bytes());
+        accepted.conn.goodbye();
     }
     server.stats.rejected_connections += 1;
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   accept_common ─> begin ─> handshake_handler, at most max-new-tls-connections-per-cycle in a turn
-//!                                 ├─ Open ──────> accept::create_client
+//!                                 ├─ Open ──────> accept::unless_protected, accept::create_client
 //!                                 ├─ an error ──> closed, a line in the log
 //!                                 └─ 10 seconds ─> closed by `timer_handler`
 //! ```
@@ -187,6 +187,9 @@ fn log_failure(server: &mut Server, arriving: &Arriving, reason: &str) {
 /// Makes a client of a connection whose TLS handshake is complete, with the user that the client's
 /// certificate names.
 fn become_client(el: &mut EventLoop<Server>, server: &mut Server, accepted: Accepted) {
+    let Some(accepted) = accept::unless_protected(server, accepted) else {
+        return;
+    };
     let field = server.config.tls_auth_clients_user;
     let names = match accepted.conn.session() {
         Some(session) => tls::user_names(session, field),

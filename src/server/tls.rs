@@ -1,8 +1,9 @@
 //! Decides when the server loads its TLS materials: at start, by CONFIG SET, after each
 //! `tls-auto-reload-interval`, and when it receives SIGHUP. `connection::tls` does the loading.
 //!
-//! **Invariant:** TLS materials that can't be loaded, or whose certificate is not valid at present,
-//! do not replace those in use. Connections keep the TLS materials with which they began.
+//! **Invariant:** TLS materials that can't be loaded, or with another certificate that is not valid
+//! at present, do not replace those in use. Connections keep the TLS materials with which they
+//! began.
 
 use crate::connection::tls::{self, Inputs, Materials};
 use crate::server::supervisor;
@@ -17,10 +18,14 @@ pub fn start(server: &mut Server) -> Result<(), String> {
     }
     let materials = Materials::load(&Inputs::of(&server.config))?;
     if let Some(problem) = materials.not_valid(server.clock.now_s()) {
-        log::warn!("WARNING: {problem}; clients will refuse it");
+        warn_of(&problem);
     }
     server.tls.replace(materials);
     Ok(())
+}
+
+fn warn_of(problem: &str) {
+    log::warn!("WARNING: {problem}; clients will refuse it");
 }
 
 /// Loads the TLS materials after CONFIG SET changed a setting of TLS. `Err` is a line for the log.
@@ -32,9 +37,15 @@ pub fn apply(server: &mut Server) -> Result<(), String> {
     use_valid(server, materials)
 }
 
+/// Uses these TLS materials if their certificates are valid, or are those in use: a server that was
+/// started with an expired certificate can change its other settings.
 fn use_valid(server: &mut Server, materials: Materials) -> Result<(), String> {
     if let Some(problem) = materials.not_valid(server.clock.now_s()) {
-        return Err(problem);
+        let same = |current: &Materials| current.has_same_certificates(&materials);
+        if !server.tls.materials.as_deref().is_some_and(same) {
+            return Err(problem);
+        }
+        warn_of(&problem);
     }
     server.tls.replace(materials);
     Ok(())

@@ -200,7 +200,7 @@ impl Certificates {
 
     /// A client with this configuration, which other clients share.
     pub fn connect_with(&self, config: Shared) -> Secure {
-        Secure::open(self.port, config, None).expect("a connection")
+        Secure::open(("127.0.0.1", self.port), config, None).expect("a connection")
     }
 }
 
@@ -262,7 +262,12 @@ impl Client {
 
     /// Connects; the handshake takes place with the first request.
     pub fn open(&self) -> Secure {
-        Secure::open(self.port, self.config(), self.damage).expect("a connection")
+        self.open_at("127.0.0.1")
+    }
+
+    /// Connects to another address of this machine.
+    pub fn open_at(&self, host: &str) -> Secure {
+        Secure::open((host, self.port), self.config(), self.damage).expect("a connection")
     }
 
     /// Connects and finishes the handshake.
@@ -274,7 +279,8 @@ impl Client {
 
     /// Whether a client can connect and gets a reply to PING.
     pub fn works(&self) -> bool {
-        let opened = Secure::open(self.port, self.config(), self.damage);
+        let address = ("127.0.0.1", self.port);
+        let opened = Secure::open(address, self.config(), self.damage);
         opened.is_ok_and(|mut client| {
             client
                 .try_line("PING")
@@ -326,8 +332,12 @@ pub struct Secure {
 }
 
 impl Secure {
-    fn open(port: u16, config: Shared, damage: Option<usize>) -> std::io::Result<Secure> {
-        let stream = TcpStream::connect(("127.0.0.1", port))?;
+    fn open(
+        address: (&str, u16),
+        config: Shared,
+        damage: Option<usize>,
+    ) -> std::io::Result<Secure> {
+        let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(60)))?;
         let name = "localhost".try_into().expect("a name");

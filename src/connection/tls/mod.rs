@@ -83,6 +83,12 @@ impl Files {
         self.0.push((path.into(), bytes.clone()));
         Ok(bytes)
     }
+
+    /// The contents of the file that was read by this path.
+    fn get(&self, path: &Path) -> Option<&[u8]> {
+        let mut named = self.0.iter().filter(|(name, _)| name == path);
+        named.next().map(|(_, bytes)| &bytes[..])
+    }
 }
 
 /// Everything that new TLS connections need: rustls's configurations as server and as client, and
@@ -191,6 +197,20 @@ impl Materials {
     /// Whether these materials and `other` have equal settings of TLS and equal contents of files.
     pub fn is_same(&self, other: &Materials) -> bool {
         self.inputs == other.inputs && self.files == other.files
+    }
+
+    /// Whether this server's own certificates are the same in these materials and in `other`: the
+    /// paths of the files and their contents.
+    pub fn has_same_certificates(&self, other: &Materials) -> bool {
+        let own = |materials: &Materials| {
+            let inputs = &materials.inputs;
+            [&inputs.server, &inputs.client].map(|pair| pair.certificate.clone())
+        };
+        let paths = own(self);
+        paths == own(other)
+            && paths
+                .iter()
+                .all(|path| self.files.get(path) == other.files.get(path))
     }
 
     /// A line for the log about the first of this server's own certificates that is not valid at
