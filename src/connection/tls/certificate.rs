@@ -132,6 +132,8 @@ fn hexadecimal(serial: &[u8]) -> String {
     }
 }
 
+/// The common name of a certificate's subject. Of several common names the first one counts, as in
+/// Valkey 9.1.
 fn common_name(subject: &[u8]) -> Option<Vec<u8>> {
     let mut names = Der(subject);
     let mut found = None;
@@ -142,7 +144,7 @@ fn common_name(subject: &[u8]) -> Option<Vec<u8>> {
             if pair.expect(OID) == Some(COMMON_NAME)
                 && let Some((_, value)) = pair.next()
             {
-                found = Some(value);
+                found = found.or(Some(value));
             }
         }
     }
@@ -235,17 +237,26 @@ mod tests {
         }
     }
 
+    /// The part of a subject with this common name.
+    fn named(value: &[u8]) -> Vec<u8> {
+        let mut pair = vec![OID, 3];
+        pair.extend_from_slice(COMMON_NAME);
+        pair.extend_from_slice(&[0x0c, value.len() as u8]);
+        pair.extend_from_slice(value);
+        let mut subject = vec![SET, pair.len() as u8 + 2, SEQUENCE, pair.len() as u8];
+        subject.extend_from_slice(&pair);
+        subject
+    }
+
+    #[test]
+    fn the_first_of_two_common_names_counts() {
+        let subject = [named(b"alice"), named(b"bob")].concat();
+        assert_eq!(common_name(&subject).as_deref(), Some(&b"alice"[..]));
+    }
+
     #[test]
     fn a_name_with_a_nul_is_no_name() {
-        let cn = |value: &[u8]| {
-            let mut pair = vec![OID, 3];
-            pair.extend_from_slice(COMMON_NAME);
-            pair.extend_from_slice(&[0x0c, value.len() as u8]);
-            pair.extend_from_slice(value);
-            let mut subject = vec![SET, pair.len() as u8 + 2, SEQUENCE, pair.len() as u8];
-            subject.extend_from_slice(&pair);
-            common_name(&subject)
-        };
+        let cn = |value: &[u8]| common_name(&named(value));
         assert_eq!(cn(b"alice").as_deref(), Some(&b"alice"[..]));
         assert_eq!(cn(b"alice\0.example"), None);
         assert_eq!(cn(b""), None);
