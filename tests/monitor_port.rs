@@ -354,6 +354,35 @@ fn the_state_is_a_status_code() {
     );
 }
 
+/// `/healthz` replies 503 while commands are refused: out of memory, during a long script, and in a
+/// cluster that is down.
+#[test]
+fn a_server_that_refuses_commands_is_degraded() {
+    let problem = |it: &Monitored, text: &str| {
+        let reply = it.get("/healthz", "");
+        assert_eq!(reply.status, 503, "{}", reply.body);
+        assert!(reply.body.contains(text), "{text}: {}", reply.body);
+    };
+    let it = Monitored::start(&["--busy-reply-threshold", "10"]);
+    let mut c = it.server.connect();
+    c.line("CONFIG SET maxmemory 1");
+    assert!(c.line("SET k v").starts_with("-OOM"));
+    problem(&it, "the memory is above maxmemory");
+    c.line("CONFIG SET maxmemory 0");
+    assert_eq!(it.get("/healthz", "").status, 200);
+
+    c.send(&common::multibulk(&["EVAL", "while true do end", "0"]));
+    let mut other = it.server.connect();
+    while !other.line("PING").starts_with("-BUSY") {}
+    problem(&it, "a script runs");
+    assert_eq!(other.line("SCRIPT KILL"), "+OK\r\n");
+    assert!(c.reply().starts_with(b"-ERR"));
+    assert_eq!(it.get("/healthz", "").status, 200);
+
+    let node = Monitored::start(&["--cluster-enabled", "yes"]);
+    problem(&node, "the cluster is down");
+}
+
 /// While the data set is loaded, `/healthz` replies 503 with the status `loading`.
 #[test]
 fn a_server_that_loads_says_so() {

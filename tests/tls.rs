@@ -31,6 +31,34 @@ fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// A client that sends requests, announces the end of the session and closes its side in one packet
+/// gets all replies, over TLS as on a plain connection.
+#[test]
+fn requests_before_the_end_of_a_session_get_replies() {
+    let files = Certificates::new();
+    let server = Peer::aeris(&files.settings(&["--tls-auth-clients", "no"]));
+    // A number of bytes that fills the server's buffer for reads exactly: the end follows at once.
+    let request = multibulk(&["ECHO", &"x".repeat(43)[..]]);
+    assert_eq!(request.len(), 64);
+    for count in [1, 1024, 2048] {
+        let mut plain = TcpStream::connect(("127.0.0.1", server.port)).expect("a connection");
+        plain
+            .write_all(&request.repeat(count))
+            .and_then(|()| plain.shutdown(std::net::Shutdown::Write))
+            .expect("requests");
+        let mut replies = Vec::new();
+        plain.read_to_end(&mut replies).expect("replies");
+        assert_eq!(replies.len(), count * 50, "{count} requests");
+    }
+    for version in [&TLS12, &TLS13] {
+        for count in [1, 1000, 5000] {
+            let client = files.client().version(version).connect();
+            let replies = client.last_requests(&multibulk(&["PING"]).repeat(count));
+            assert_eq!(replies.len(), count * 7, "{count} requests");
+        }
+    }
+}
+
 #[test]
 fn a_client_over_tls_gets_what_a_plain_one_gets() {
     let files = Certificates::new();

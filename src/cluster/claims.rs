@@ -214,7 +214,7 @@ impl Cluster {
 
     /// Sets this node's config epoch to a new one that is higher than all others, without votes.
     pub(super) fn new_config_epoch(&mut self) {
-        self.current_epoch = self.highest_epoch() + 1;
+        self.current_epoch = self.highest_epoch().saturating_add(1);
         self.nodes[self.me].config_epoch = self.current_epoch;
         self.hold(Held::Claim);
     }

@@ -276,7 +276,7 @@ impl Cluster {
     }
 
     fn begin_asking(&mut self, now: Now, out: &mut Vec<Action>) {
-        self.current_epoch = self.highest_epoch() + 1;
+        self.current_epoch = self.highest_epoch().saturating_add(1);
         let epoch = self.current_epoch;
         // This node has voted in this epoch, for itself: if it wins, it must not vote for another
         // candidate in this epoch.

@@ -19,10 +19,13 @@ use super::name::{Ip, Name};
 use super::nodes::{Node, NodeIndex};
 use super::packet::{Body, Gossip, Header, Message, PingKind, flag, message_flag};
 
-/// The largest epoch that is accepted. Epochs grow by one at each election, so a larger one is
-/// false; if a false epoch were accepted, elections would become impossible once an epoch reached
-/// the maximum of `u64`.
-const EPOCH_MAX: u64 = 1 << 62;
+/// The largest epoch that is accepted from a packet if this node's own epoch is far below. Epochs
+/// grow by one at each election, so a larger epoch is false; if a false epoch were accepted,
+/// elections would become impossible once an epoch reached the maximum of `u64`.
+const EPOCH_MAX: u64 = 1 << 63;
+/// The number by which an accepted epoch may exceed this node's epoch in any case. So a cluster
+/// whose epoch is `EPOCH_MAX`, after a false packet, still elects primaries.
+const EPOCH_STEP: u64 = 1 << 32;
 
 /// A PING, PONG or MEET packet, with the connection on which it came.
 struct Ping<'a> {
@@ -62,7 +65,8 @@ impl Cluster {
             }
             Message::LightModule(_) => return,
         };
-        if header.current_epoch.max(header.config_epoch) > EPOCH_MAX {
+        let epoch = header.current_epoch.max(header.config_epoch);
+        if epoch > EPOCH_MAX.max(self.current_epoch.saturating_add(EPOCH_STEP)) {
             let text = format!(
                 "Ignored a packet of {:.40} with an invalid epoch",
                 header.sender

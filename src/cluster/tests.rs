@@ -526,3 +526,23 @@ fn a_voter_reports_a_suspect_to_its_replicas_at_once() {
     });
     assert_eq!(reports.count(), 1, "{out:?}");
 }
+
+/// One false packet does not end all elections: epochs a little above the largest one are accepted.
+#[test]
+fn epochs_go_on_after_the_largest_one_that_a_packet_may_bring() {
+    let mut node = node(1);
+    let mut peer = join(&mut node, b'b');
+    let largest = 1 << 63;
+    let known = node.current_epoch();
+    for (epoch, then) in [
+        (largest + 1, known),
+        (largest, largest),
+        (largest + (1 << 33), largest),
+        (largest + 7, largest + 7),
+        (u64::MAX, largest + 7),
+    ] {
+        peer.header.current_epoch = epoch;
+        pass(&mut node, &peer, ping(PingKind::Ping));
+        assert_eq!(node.current_epoch(), then, "after a packet with {epoch}");
+    }
+}

@@ -318,16 +318,30 @@ pub fn perform_evictions(server: &mut Server) -> bool {
     enough
 }
 
+/// Whether writes are refused with an OOM error now: the memory is above `maxmemory`, and there is
+/// no key that the policy may evict.
+pub fn refuses_writes(server: &Server) -> bool {
+    if is_unlimited(server) || excess(server, server.config.maxmemory as usize).is_none() {
+        return false;
+    }
+    let mut dbs = server.data.dbs.iter();
+    match server.evict.policy {
+        MaxmemoryPolicy::Noeviction => true,
+        _ if server.evict.is_volatile() => dbs.all(|db| db.expires.is_empty()),
+        _ => dbs.all(|db| db.is_empty()),
+    }
+}
+
+/// Whether `maxmemory` limits nothing at present.
+fn is_unlimited(server: &Server) -> bool {
+    let replica = server.replication.is_replica() && server.config.replica_ignore_maxmemory;
+    server.config.maxmemory == 0 || replica || server.loading.is_in_place() || is_held_back(server)
+}
+
 fn evict_what_exceeds(server: &mut Server) -> bool {
     server.evict.unfinished = false;
     let limit = server.config.maxmemory as usize;
-    if limit == 0 || server.loading.is_in_place() || is_held_back(server) {
-        return true;
-    }
-    if server.replication.is_replica() && server.config.replica_ignore_maxmemory {
-        return true;
-    }
-    if server.memory_counted() <= limit {
+    if is_unlimited(server) || server.memory_counted() <= limit {
         return true;
     }
     let Some(mut excess) = excess(server, limit) else {

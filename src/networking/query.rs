@@ -62,14 +62,29 @@ pub fn read_handler(el: &mut EventLoop<Server>, server: &mut Server, token: Toke
         return Io::More;
     }
     let (mut budget, mut io) = (el.budget(), Io::More);
+    let mut at_end = AtEnd::Close;
     server.event_loop.lent.clone().lend(el, || {
         while budget > 0 && io == Io::More {
-            let read = read_query_from_client(server, slot as u32);
-            budget = budget.saturating_sub(read.bytes);
+            let read = read_query_from_client(server, slot as u32, at_end);
             io = read.io;
+            if read.bytes == 0 {
+                break;
+            }
+            budget = budget.saturating_sub(read.bytes);
+            at_end = AtEnd::ReadAgain;
         }
     });
     io
+}
+
+/// What a read does at the end of the peer's bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum AtEnd {
+    /// Closes the client.
+    Close,
+    /// Leaves the end to the next turn of the loop: requests were read in this turn, and their
+    /// replies are sent at its end.
+    ReadAgain,
 }
 
 /// The read handler of new clients: [`read_handler`], unless the setting `teach` selects a handler
@@ -87,7 +102,9 @@ pub fn handler_for(teach: Teach) -> FileProc<Server> {
 fn read_once_handler(el: &mut EventLoop<Server>, server: &mut Server, t: Token, _: Mask) -> Io {
     if let Some(slot) = el.data(t) {
         let lent = server.event_loop.lent.clone();
-        lent.lend(el, || read_query_from_client(server, slot as u32));
+        lent.lend(el, || {
+            read_query_from_client(server, slot as u32, AtEnd::Close)
+        });
     }
     Io::Drained
 }
@@ -129,7 +146,7 @@ pub fn read_again(el: &mut EventLoop<Server>, server: &mut Server) {
 }
 
 /// Reads once from a client's socket and runs the complete commands.
-fn read_query_from_client(server: &mut Server, slot: u32) -> Transfer {
+fn read_query_from_client(server: &mut Server, slot: u32, at_end: AtEnd) -> Transfer {
     let Some(mut c) = server.net.clients.take(slot) else {
         return NOTHING;
     };
@@ -137,7 +154,7 @@ fn read_query_from_client(server: &mut Server, slot: u32) -> Transfer {
         server.net.clients.put(c);
         return NOTHING;
     }
-    let read = read_and_process(server, &mut c);
+    let read = read_and_process(server, &mut c, at_end);
     server.net.clients.put(c);
     read
 }
@@ -147,7 +164,7 @@ const NOTHING: Transfer = Transfer {
     io: Io::Drained,
 };
 
-fn read_and_process(server: &mut Server, c: &mut Client) -> Transfer {
+fn read_and_process(server: &mut Server, c: &mut Client, at_end: AtEnd) -> Transfer {
     if let Some(big) = c.open.as_mut().and_then(|open| open.big.as_mut()) {
         // A big argument is read straight into the buffer that becomes the value.
         let want = big.missing().min(4 * 1024 * 1024);
@@ -159,7 +176,7 @@ fn read_and_process(server: &mut Server, c: &mut Client) -> Transfer {
             .as_mut()
             .map(|conn| conn.read_into(&mut big.bytes, want));
         let done = big.missing() == 0;
-        let read = note_read(server, c, result);
+        let read = note_read(server, c, result, at_end);
         if server.armed & armed::TRACE != 0 {
             server.clock.last = ticks::now();
             trace_batch(server, c, 0);
@@ -184,7 +201,7 @@ fn read_and_process(server: &mut Server, c: &mut Client) -> Transfer {
         .conn
         .as_mut()
         .map(|conn| conn.read_into(&mut buffer, want));
-    let read = note_read(server, c, result);
+    let read = note_read(server, c, result, at_end);
     process_input_buffer(server, c, buffer, shared);
     read
 }
@@ -203,6 +220,7 @@ fn note_read(
     server: &mut Server,
     c: &mut Client,
     result: Option<std::io::Result<Transfer>>,
+    at_end: AtEnd,
 ) -> Transfer {
     match result {
         Some(Ok(read)) if read.bytes == 0 => read,
@@ -218,6 +236,10 @@ fn note_read(
             Net::close_asap(&mut server.net.close_asap, c);
             NOTHING
         }
+        Some(Err(_)) if at_end == AtEnd::ReadAgain => Transfer {
+            bytes: 0,
+            io: Io::More,
+        },
         _ => {
             log::debug!("Client closed connection {}", describe::describe(server, c));
             Net::close_asap(&mut server.net.close_asap, c);

@@ -356,6 +356,26 @@ impl Secure {
         self.stream.get_mut().write_all(bytes).expect("sent");
     }
 
+    /// Sends requests, the end of the session (close_notify) and of the connection at once. Returns
+    /// all bytes of the replies.
+    pub fn last_requests(mut self, bytes: &[u8]) -> Vec<u8> {
+        let StreamOwned { conn, sock } = self.stream.get_mut();
+        conn.set_buffer_limit(None);
+        conn.writer().write_all(bytes).expect("buffered");
+        conn.send_close_notify();
+        let mut records = Vec::new();
+        while conn.wants_write() {
+            conn.write_tls(&mut records).expect("buffered");
+        }
+        sock.write_all(&records).expect("sent");
+        sock.stream
+            .shutdown(std::net::Shutdown::Write)
+            .expect("an open socket");
+        let mut replies = Vec::new();
+        self.stream.read_to_end(&mut replies).expect("replies");
+        replies
+    }
+
     pub fn reply(&mut self) -> Vec<u8> {
         let mut reply = Vec::new();
         common::read_reply(&mut self.stream, &mut reply).expect("a reply");

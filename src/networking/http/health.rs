@@ -3,7 +3,7 @@
 //! ```text
 //!   200 {"status":"ok","role":"master","problems":[]}
 //!   503 {"status":"loading", ...}      the data set is being loaded: wait
-//!   503 {"status":"degraded", ...}     writes are refused, or a replica has no link: see problems
+//!   503 {"status":"degraded", ...}     commands are refused, or a replica has no link: see problems
 //! ```
 //!
 //! **Limit:** the reply of `/healthz` is the state at the moment of the request; a server that does
@@ -13,10 +13,12 @@ use serde_json::{Value, json};
 
 use super::fields::Fields;
 use super::request::Status;
-use crate::config::Config;
+use crate::keyspace::evict;
+use crate::state::Server;
 
 /// The HTTP status and the JSON body of the reply to `/healthz`.
-pub fn report(fields: &Fields, config: &Config) -> (Status, String) {
+pub fn report(fields: &Fields, server: &Server) -> (Status, String) {
+    let config = &server.config;
     let by_name = fields.by_name();
     let text = |name: &str| by_name.get(name).copied().unwrap_or_default();
     let loading = text("loading") == "1";
@@ -35,6 +37,18 @@ pub fn report(fields: &Fields, config: &Config) -> (Status, String) {
     let good_replicas = text("min_slaves_good_slaves").parse::<u32>();
     if good_replicas.is_ok_and(|good| good < config.min_replicas_to_write) {
         problems.push("too few good replicas, so writes are refused");
+    }
+    if evict::refuses_writes(server) {
+        problems.push("the memory is above maxmemory, so writes are refused");
+    }
+    if server.scripting.running.is_some() {
+        problems
+            .push("a script runs for longer than busy-reply-threshold, so commands are refused");
+    }
+    if let Some(member) = &server.cluster
+        && !member.machine.is_up()
+    {
+        problems.push("the cluster is down, so commands are refused");
     }
     let status = match (loading, problems.is_empty()) {
         (true, _) => "loading",

@@ -358,7 +358,7 @@ fn reply_to(server: &mut Server, request: &Request) -> Vec<u8> {
         }
         "/healthz" => {
             let fields = Fields::take(server);
-            let (status, body) = health::report(&fields, &server.config);
+            let (status, body) = health::report(&fields, server);
             (status, "application/json", body.into_bytes())
         }
         "/" => {
