@@ -151,6 +151,14 @@ fn the_administrator_gets_in_when_the_server_is_full() {
         line(&mut connect(&admin), ""),
         "-ERR max number of clients reached\r\n"
     );
+    // Fewer clients are allowed than are connected, but one of the administrator has left.
+    assert_eq!(line(&mut admins[0], "CONFIG SET maxclients 2"), "+OK\r\n");
+    drop(admins.pop());
+    let mut again = connect(&admin);
+    while line(&mut again, "PING") != "+PONG\r\n" {
+        again = connect(&admin);
+    }
+    admins.push(again);
     assert_eq!(
         line(&mut admins[0], "CLIENT KILL TYPE normal SKIPME yes"),
         ":12\r\n"

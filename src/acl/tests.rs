@@ -44,6 +44,13 @@ fn dry_run(rules: &str, call: &str) -> String {
     }
 }
 
+/// In Redis, a user may run PFMERGE without sources on any key.
+#[test]
+fn the_destination_of_a_merge_without_sources_is_checked() {
+    assert_eq!(dry_run("~a +@all", "pfmerge a"), "allowed");
+    assert_eq!(dry_run("~a +@all", "pfmerge b"), "access the 'b' key");
+}
+
 #[test]
 fn commands_by_name_category_and_first_argument() {
     for (rules, call, expected) in [

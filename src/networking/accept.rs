@@ -37,8 +37,9 @@ use crate::texts;
 /// reports only new connections.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
-/// The number of connections of `admin-unixsocket` beyond `maxclients`; `init::RESERVED_FDS`
-/// includes file descriptors for these connections.
+/// The number of clients of `admin-unixsocket` up to which another one is accepted although the
+/// server has `maxclients` clients or more; `init::RESERVED_FDS` includes file descriptors for
+/// these clients.
 const ADMIN_SLOTS: usize = 8;
 
 /// The interval in milliseconds in which at most one failed accept is logged.
@@ -177,8 +178,8 @@ fn accept_again(el: &mut EventLoop<Server>, server: &mut Server, _: TimerId) -> 
 /// Makes a client of an accepted connection, or refuses the connection.
 fn accept_common(el: &mut EventLoop<Server>, server: &mut Server, accepted: Accepted) {
     let connected = server.net.clients.len() + server.handshakes.count();
-    let most = server.config.maxclients as usize + reserved_slots(accepted.kind);
-    if connected >= most && !handshakes::make_room(el, server) {
+    let is_full = connected >= server.config.maxclients as usize;
+    if is_full && !has_admin_slot(server, &accepted) && !handshakes::make_room(el, server) {
         return refuse(server, accepted, "ERR max number of clients reached");
     }
     if accepted.kind == ListenerKind::Tls {
@@ -210,12 +211,12 @@ pub fn unless_protected(server: &mut Server, accepted: Accepted) -> Option<Accep
     None
 }
 
-/// The number of connections from a listener of this kind that are accepted beyond `maxclients`.
-fn reserved_slots(kind: ListenerKind) -> usize {
-    match kind {
-        ListenerKind::Admin => ADMIN_SLOTS,
-        _ => 0,
-    }
+/// Whether the connection is one of `admin-unixsocket`, and fewer than `ADMIN_SLOTS` clients are
+/// connected there.
+fn has_admin_slot(server: &Server, accepted: &Accepted) -> bool {
+    let clients = server.net.clients.iter();
+    accepted.kind == ListenerKind::Admin
+        && clients.filter(|c| *c.local == accepted.local).count() < ADMIN_SLOTS
 }
 
 /// Logs a client of a unix socket in by the first pair of `unixsocket-users` whose system user is

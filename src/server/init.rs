@@ -21,7 +21,7 @@ use crate::ds::seeded;
 use crate::ds::siphash::HashSeed;
 use crate::keyspace::evict::Eviction;
 use crate::member::{self, Member};
-use crate::networking::{accept, slots};
+use crate::networking::{accept, http, slots};
 use crate::observe::hotkeys::HotKeys;
 use crate::observe::trace::Trace;
 use crate::replication::Replication;
@@ -38,9 +38,17 @@ use crate::util::random::Random;
 /// The number of file descriptors that are kept free of clients, for the log, listeners, the AOF,
 /// children's pipes.
 pub const RESERVED_FDS: usize = 32;
+/// The number of file descriptors that are kept free of clients with these settings.
+pub fn reserved_fds(config: &Config) -> usize {
+    match config.monitor_port {
+        0 => RESERVED_FDS,
+        _ => RESERVED_FDS + http::VISITS,
+    }
+}
+
 /// The number of fds of the event loop beside those of clients: sockets that are about to be
 /// refused, links, children.
-const LOOP_INCREMENT: usize = RESERVED_FDS + 96;
+const LOOP_INCREMENT: usize = RESERVED_FDS + http::VISITS + 96;
 
 /// The number of fds that the loop needs for `maxclients`.
 pub fn event_loop_size(config: &Config) -> usize {

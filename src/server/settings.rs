@@ -171,7 +171,7 @@ fn resize(server: &mut Server) -> Result<(), Refusal> {
     let clients = server.config.maxclients;
     let raised = match tape::replays() {
         true => Ok(()),
-        false => start::raise_open_files(clients),
+        false => start::raise_open_files(&server.config, clients),
     };
     raised.map_err(|system| {
         format!(

@@ -91,10 +91,10 @@ pub struct TooFewFiles {
     pub clients: u32,
 }
 
-/// Raises the limit of open files for `maxclients`. A limit that stays below what `maxclients`
-/// needs is logged and returned as an error.
-pub fn raise_open_files(maxclients: u32) -> Result<(), TooFewFiles> {
-    let reserved = init::RESERVED_FDS as u64;
+/// Raises the limit of open files for this value of `maxclients`. A limit that stays below what
+/// `maxclients` needs is logged and returned as an error.
+pub fn raise_open_files(config: &Config, maxclients: u32) -> Result<(), TooFewFiles> {
+    let reserved = init::reserved_fds(config) as u64;
     let wanted = maxclients as u64 + reserved;
     match process::raise_open_files(wanted) {
         OpenFiles::Enough => Ok(()),
@@ -134,7 +134,7 @@ pub fn raise_open_files(maxclients: u32) -> Result<(), TooFewFiles> {
 
 /// Lowers `maxclients` to what the system's limit of open files allows.
 pub fn limit_clients_to_open_files(config: &mut Config) {
-    if let Err(TooFewFiles { clients }) = raise_open_files(config.maxclients) {
+    if let Err(TooFewFiles { clients }) = raise_open_files(config, config.maxclients) {
         if clients == 0 {
             std::process::exit(1);
         }

@@ -90,10 +90,22 @@ pub fn get_keys(cmd: &Command, argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<
     }
 }
 
-/// Appends the keys of one key spec. An absent keyword means no keys; keys beyond the last
-/// argument, or a number of keys that is zero, are an error.
+/// Whether the call lacks the keys of a series that ends with the last argument, as `PFMERGE d`
+/// lacks source keys. COMMAND GETKEYS refuses such a call in Redis.
+pub fn lacks_series(cmd: &Command, argv: &[&[u8]]) -> bool {
+    cmd.get_keys.is_none() && cmd.keys.iter().any(|spec| is_empty_series(spec, argv))
+}
+
+fn is_empty_series(spec: &KeySpec, argv: &[&[u8]]) -> bool {
+    let ends_with_call = matches!(spec.find, FindKeys::Range { last: -1, .. });
+    ends_with_call && begin(spec.begin, argv).is_some_and(|first| first >= argv.len())
+}
+
+/// Appends the keys of one key spec. An absent keyword, or an empty series at the end of the call,
+/// means no keys; other keys beyond the last argument, or a number of keys that is zero, are an
+/// error.
 fn walk(spec: &KeySpec, argv: &[&[u8]], out: &mut Vec<KeyRef>) -> Result<(), InvalidKeys> {
-    let Some(first) = begin(spec.begin, argv) else {
+    let Some(first) = begin(spec.begin, argv).filter(|_| !is_empty_series(spec, argv)) else {
         return Ok(());
     };
     let (first, last, step) = match spec.find {

@@ -28,6 +28,10 @@ const ROWS: &[Command] = &[
         keyword("KEYS", -2),
         range(-1, 1, 0),
     )]),
+    cmd("pfmerge", container, -2, NONE, 0).keys(&[
+        key_at(1, RW | ACCESS | INSERT),
+        key(RO | ACCESS, index(2), range(-1, 1, 0)),
+    ]),
     cmd("spublish", container, 3, NONE, 0).keys(&[key_at(1, NOT_KEY)]),
     cmd("set", container, -3, NONE, 0)
         .keys(&[key_at(1, RW | ACCESS | UPDATE | VARIABLE_FLAGS)])
@@ -151,6 +155,12 @@ fn an_error_leaves_no_keys() {
     let mut out = vec![earlier];
     assert_eq!(get_keys(cmd, &argv, &mut out), Err(InvalidKeys));
     assert_eq!(out, [earlier]);
+}
+
+#[test]
+fn a_series_at_the_end_of_a_call_may_be_empty_beside_other_keys() {
+    assert_eq!(keys_of("pfmerge d"), "d:RW+access+insert");
+    assert_eq!(keys_of("pfmerge d s"), "d:RW+access+insert s:RO+access");
 }
 
 #[test]

@@ -308,9 +308,10 @@ fn keys_of(table: &CommandTable, call: &[&[u8]]) -> Result<Vec<KeyRef>, Error> {
         ));
     }
     let mut found = Vec::new();
-    keys::get_keys(row, call, &mut found)
-        .map_err(|_| Error::of("ERR Invalid arguments specified for command"))?;
-    Ok(found)
+    match keys::get_keys(row, call, &mut found) {
+        Ok(()) if !keys::lacks_series(row, call) => Ok(found),
+        _ => Err(Error::of("ERR Invalid arguments specified for command")),
+    }
 }
 
 /// The id of the command that `call`, a command with its arguments, names; `None` if there is no

@@ -183,6 +183,7 @@ impl Materials {
             .map_err(|e| format!("Failed to configure CA certificate(s) file/directory: {e}"))?;
         let trust = Arc::new(trust);
         let facts = |key: &CertifiedKey| key.cert.first().and_then(|der| certificate::read(der));
+        seed(&provider)?;
         Ok(Materials {
             server: Arc::new(server_config(inputs, &provider, own.clone(), &trust)?),
             client: Arc::new(client_config(inputs, &provider, client.clone(), &trust)?),
@@ -254,6 +255,13 @@ impl Materials {
         let session = UnbufferedClientConnection::new(self.client.clone(), name);
         Ok(Session::client(socket, session.map_err(io::Error::other)?))
     }
+}
+
+/// Lets the provider collect the entropy of its random numbers now. It takes 0.1 to 0.3 seconds,
+/// once for each process and thread, for which the first handshake would stop the loop.
+fn seed(provider: &CryptoProvider) -> Result<(), String> {
+    let filled = provider.secure_random.fill(&mut [0; 16]);
+    filled.map_err(|_| "Failed to get random bytes".into())
 }
 
 /// The fields of INFO's section tls if TLS is off: there is no certificate.

@@ -53,7 +53,7 @@ use crate::observe::type_memory::TypeMemory;
 use crate::state::Server;
 
 /// The maximum number of connections of the monitor port.
-const VISITS: usize = 32;
+pub const VISITS: usize = 32;
 /// The time after which a connection without traffic is closed, in milliseconds.
 const IDLE_MS: i64 = 60_000;
 /// The time for which a connection is still read after its last reply, in milliseconds.

@@ -9,7 +9,7 @@ use crate::server::init;
 
 /// Each client needs a file descriptor.
 pub fn open_files(machine: &Machine, config: &Config) -> Finding {
-    let wanted = u64::from(config.maxclients) + init::RESERVED_FDS as u64;
+    let wanted = u64::from(config.maxclients) + init::reserved_fds(config) as u64;
     let Some((_, hard)) = machine.limit("Max open files") else {
         return Finding::not_known();
     };
