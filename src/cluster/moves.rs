@@ -41,7 +41,7 @@ impl Cluster {
     /// Checks whether CLUSTER SETSLOT can be executed, without executing it. `keys` is the number
     /// of keys that this node has in the slot.
     pub fn check_set_slot(&self, slot: u16, change: SetSlot, keys: usize) -> Outcome {
-        self.check_slots(&[slot])?;
+        super::verbs::check_slots(&[slot], |_| None)?;
         if !self.nodes[self.me].is_primary() {
             return Err("Please use SETSLOT only with masters.".into());
         }
@@ -101,7 +101,7 @@ impl Cluster {
         change: SetSlot,
         out: &mut Vec<Action>,
     ) -> Outcome {
-        self.check_slots(&[slot])?;
+        super::verbs::check_slots(&[slot], |_| None)?;
         match change {
             SetSlot::Migrating(name) => self.open(slot, true, &name)?,
             SetSlot::Importing(name) => self.open(slot, false, &name)?,

@@ -546,3 +546,26 @@ fn epochs_go_on_after_the_largest_one_that_a_packet_may_bring() {
         assert_eq!(node.current_epoch(), then, "after a packet with {epoch}");
     }
 }
+
+/// The order of the checks is that of Redis.
+#[test]
+fn slots_are_checked_one_by_one() {
+    let mut node = node(1);
+    let mut out = Vec::new();
+    node.add_slots(at(100), &[1], &mut out)
+        .expect("a free slot");
+    for (slots, error) in [
+        (&[1, 1][..], "Slot 1 is already busy"),
+        (&[2, 2, 1], "Slot 2 specified multiple times"),
+        (&[1, 16_384], "Invalid or out of range slot"),
+    ] {
+        assert_eq!(node.add_slots(at(100), slots, &mut out), Err(error.into()));
+    }
+    for (slots, error) in [
+        (&[2, 2][..], "Slot 2 is already unassigned"),
+        (&[1, 1], "Slot 1 specified multiple times"),
+    ] {
+        let deleted = node.delete_slots(at(100), slots, &mut out);
+        assert_eq!(deleted, Err(error.into()));
+    }
+}

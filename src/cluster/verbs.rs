@@ -96,10 +96,10 @@ impl Cluster {
 
     /// CLUSTER ADDSLOTS: makes this node the owner of slots that have no owner.
     pub fn add_slots(&mut self, now: Now, slots: &[u16], out: &mut Vec<Action>) -> Outcome {
-        self.check_slots(slots)?;
-        if let Some(slot) = slots.iter().find(|slot| self.slots.owner(**slot).is_some()) {
-            return Err(format!("Slot {slot} is already busy"));
-        }
+        check_slots(slots, |slot| {
+            let is_owned = self.slots.owner(slot).is_some();
+            is_owned.then(|| format!("Slot {slot} is already busy"))
+        })?;
         for slot in slots {
             self.slots.importing.remove(slot);
             self.set_owner(*slot, Some(self.me));
@@ -110,30 +110,16 @@ impl Cluster {
 
     /// CLUSTER DELSLOTS: removes the owner of slots in this node's view.
     pub fn delete_slots(&mut self, now: Now, slots: &[u16], out: &mut Vec<Action>) -> Outcome {
-        self.check_slots(slots)?;
-        if let Some(slot) = slots.iter().find(|slot| self.slots.owner(**slot).is_none()) {
-            return Err(format!("Slot {slot} is already unassigned"));
-        }
+        check_slots(slots, |slot| {
+            let is_free = self.slots.owner(slot).is_none();
+            is_free.then(|| format!("Slot {slot} is already unassigned"))
+        })?;
         for slot in slots {
             self.slots.migrating.remove(slot);
             self.slots.importing.remove(slot);
             self.set_owner(*slot, None);
         }
         self.finish(now, out);
-        Ok(())
-    }
-
-    pub(super) fn check_slots(&self, slots: &[u16]) -> Outcome {
-        let mut seen = super::bitmap::Bitmap::default();
-        for slot in slots {
-            if usize::from(*slot) >= SLOTS {
-                return Err("Invalid or out of range slot".into());
-            }
-            if seen.contains(*slot) {
-                return Err(format!("Slot {slot} specified multiple times"));
-            }
-            seen.insert(*slot);
-        }
         Ok(())
     }
 
@@ -237,4 +223,23 @@ impl Cluster {
         let found = self.nodes.find(name);
         found.ok_or_else(|| format!("Unknown node {name}"))
     }
+}
+
+/// The error of the first slot that `refuse` refuses or that is there twice; a slot that does not
+/// exist is refused before all others.
+pub(super) fn check_slots(slots: &[u16], refuse: impl Fn(u16) -> Option<String>) -> Outcome {
+    if slots.iter().any(|slot| usize::from(*slot) >= SLOTS) {
+        return Err("Invalid or out of range slot".into());
+    }
+    let mut seen = super::bitmap::Bitmap::default();
+    for &slot in slots {
+        if let Some(refusal) = refuse(slot) {
+            return Err(refusal);
+        }
+        if seen.contains(slot) {
+            return Err(format!("Slot {slot} specified multiple times"));
+        }
+        seen.insert(slot);
+    }
+    Ok(())
 }

@@ -537,11 +537,38 @@ pub mod check {
     /// Checks the value of `cluster-announce-human-nodename`: printable characters, without those
     /// that would break a line of `nodes.conf`.
     pub fn human_nodename(text: &[u8]) -> Verdict {
-        let breaks =
-            |b: &u8| b"!#$%&()*+:;<>?@[]^{|}~,='\"`\\/".contains(b) || !(b' '..=b'~').contains(b);
         require(
-            !text.iter().any(breaks),
+            is_word_of_nodes_conf(text),
             "Announced human node name contained invalid character",
+        )
+    }
+
+    /// Checks the value of `availability-zone`. Valkey 9.1 accepts a text with which the node does
+    /// not start again.
+    pub fn availability_zone(text: &[u8]) -> Verdict {
+        require(
+            is_word_of_nodes_conf(text),
+            "availability-zone contains invalid character",
+        )
+    }
+
+    /// Whether a text can stand in a line of `nodes.conf`.
+    fn is_word_of_nodes_conf(text: &[u8]) -> bool {
+        let breaks =
+            |b: &u8| b"!#$%&()*+:;<>?@[]^{|}~,='\"`\\/".contains(b) || !b.is_ascii_graphic();
+        !text.iter().any(breaks)
+    }
+
+    /// The size in bytes of an address in packets of the cluster bus, with its final NUL.
+    const ADDRESS_SIZE: usize = 46;
+
+    /// Checks the value of `cluster-announce-ip`, which other nodes get in packets of limited size.
+    pub fn announced_ip(text: &[u8]) -> Verdict {
+        require(text.len() < ADDRESS_SIZE, "cluster-announce-ip is too long")?;
+        let allowed = |b: &u8| b.is_ascii_alphanumeric() || b".:_-".contains(b);
+        require(
+            text.iter().all(allowed),
+            "cluster-announce-ip contains invalid character",
         )
     }
 

@@ -867,3 +867,50 @@ fn a_setting_that_nothing_reads_is_marked() {
     }
     assert!(count > 200, "{count} fields found");
 }
+
+/// With such a value the node would not start again, or would announce another one.
+#[test]
+fn what_nodes_conf_or_the_bus_can_not_hold_is_refused() {
+    let long = "1".repeat(46);
+    for (name, value, complaint) in [
+        (
+            "cluster-announce-human-nodename",
+            "a b",
+            "Announced human node name contained invalid character",
+        ),
+        (
+            "availability-zone",
+            "a,b",
+            "availability-zone contains invalid character",
+        ),
+        (
+            "availability-zone",
+            "a b",
+            "availability-zone contains invalid character",
+        ),
+        (
+            "cluster-announce-ip",
+            "a b",
+            "cluster-announce-ip contains invalid character",
+        ),
+        (
+            "cluster-announce-ip",
+            &long,
+            "cluster-announce-ip is too long",
+        ),
+    ] {
+        let error = set(&mut Config::default(), &[(name, value)]).expect_err(value);
+        let error = error.to_string();
+        assert!(error.ends_with(complaint), "{value}: {error}");
+    }
+    for (name, value) in [
+        ("cluster-announce-human-nodename", "a_b.c-d"),
+        ("availability-zone", "eu-1a"),
+        ("cluster-announce-ip", "fe80::1"),
+    ] {
+        assert!(
+            set(&mut Config::default(), &[(name, value)]).is_ok(),
+            "{value}"
+        );
+    }
+}
