@@ -2,8 +2,10 @@
 //! between two of them.
 //!
 //! The names of the files are fixed, so that a directory never holds more than [`SLOTS`] traces of
-//! slow turns, those of earlier processes included: a new file overwrites the oldest one. A slow
-//! turn less than [`PERIOD_MS`] after the last file is only counted, and gets no file.
+//! slow turns, those of earlier processes included: a new file overwrites the oldest file of this
+//! process. A new process begins with the first name, also when a file of that name is the newest
+//! one of an earlier process. A slow turn less than [`PERIOD_MS`] after the last file is only
+//! counted, and gets no file.
 
 use std::collections::VecDeque;
 
