@@ -820,7 +820,17 @@ fn check_system_prints_what_is_wrong_and_what_mends_it() {
     assert_eq!(overcommit["state"], "danger");
     let mend = overcommit["mend"].as_str().unwrap();
     assert!(mend.contains("vm.overcommit_memory=1"), "{mend}");
-    assert!(text(&run(&["--check-system", "--nonsense", "1"], "").stderr).contains("FATAL CONFIG"));
+    for (args, error) in [
+        (&["--nonsense", "1"][..], "FATAL CONFIG"),
+        (&["--pid"], "--pid needs"),
+        (&["--pid", "999999999"], "--pid 999999999: no such process"),
+        (&["--root", "/nonexistent"], "no such directory"),
+    ] {
+        let output = run(&[&["--check-system"], args].concat(), "");
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(text(&output.stderr).contains(error), "{args:?}");
+        assert!(output.stdout.is_empty(), "{args:?}");
+    }
 }
 
 #[test]

@@ -108,7 +108,13 @@ pub fn answer(argv: &[OsString]) -> Option<ExitCode> {
 
 /// `--check-system`: checks whether the machine has what the server's settings need.
 fn check_system(args: &[String]) -> ExitCode {
-    let (options, settings) = check_system::CheckSystemOptions::parse(args);
+    let (options, settings) = match check_system::CheckSystemOptions::parse(args) {
+        Ok(parsed) => parsed,
+        Err(problem) => {
+            print_error(problem);
+            return ExitCode::from(2);
+        }
+    };
     let mut config = Config::default();
     match load(&mut config, &parse_args(&settings), &mut Renaming::new()) {
         Ok(()) => check_system::report(&options, &config),

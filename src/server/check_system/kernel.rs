@@ -6,6 +6,18 @@ use crate::config::Config;
 
 const CLOCK_SOURCES: &str = "sys/devices/system/clocksource/clocksource0";
 
+/// The command that gives a setting of the kernel this value, at once and after a reboot. Each
+/// setting has a file of its own. The package's 60-aeris.conf has another name, since a file in
+/// /etc/sysctl.d replaces all settings of the package's file of the same name.
+fn sysctl(name: &str, value: u32) -> String {
+    let file = format!("/etc/sysctl.d/61-aeris-{}.conf", last_part(name));
+    format!("echo {name}={value} > {file} && sysctl --system")
+}
+
+fn last_part(name: &str) -> &str {
+    name.rsplit('.').next().unwrap_or(name)
+}
+
 /// A clock source that can't be read without a system call makes each reading of the clock slow.
 pub fn clock_source(machine: &Machine, _: &Config) -> Finding {
     let Some(present) = machine.read(format!("{CLOCK_SOURCES}/current_clocksource")) else {
@@ -41,8 +53,7 @@ pub fn overcommit(machine: &Machine, _: &Config) -> Finding {
             is: mode,
             should_be: "1".into(),
             why: "The fork of a save or of a full sync fails if the data set is larger than the free memory.",
-            mend: "echo vm.overcommit_memory=1 > /etc/sysctl.d/60-aeris.conf && sysctl --system"
-                .into(),
+            mend: sysctl("vm.overcommit_memory", 1),
         },
     }
 }
@@ -86,7 +97,7 @@ pub fn swappiness(machine: &Machine, _: &Config) -> Finding {
             is: tendency.to_string(),
             should_be: format!("{TENDENCY_MAX} or less"),
             why: "Keys that are swapped out for the cache of files stop the loop until they are read again.",
-            mend: "echo vm.swappiness=1 > /etc/sysctl.d/61-aeris.conf && sysctl --system".into(),
+            mend: sysctl("vm.swappiness", 1),
         },
     }
 }
@@ -95,10 +106,8 @@ pub fn swappiness(machine: &Machine, _: &Config) -> Finding {
 pub fn numa_balancing(machine: &Machine, _: &Config) -> Finding {
     numa_setting(
         machine,
-        "numa_balancing",
-        "proc/sys/kernel/numa_balancing",
+        "kernel.numa_balancing",
         "The kernel unmaps pages to learn which node uses them, and each then costs a page fault.",
-        "echo kernel.numa_balancing=0 > /etc/sysctl.d/62-aeris.conf && sysctl --system",
     )
 }
 
@@ -107,32 +116,26 @@ pub fn numa_balancing(machine: &Machine, _: &Config) -> Finding {
 pub fn numa_reclaim(machine: &Machine, _: &Config) -> Finding {
     numa_setting(
         machine,
-        "zone_reclaim_mode",
-        "proc/sys/vm/zone_reclaim_mode",
+        "vm.zone_reclaim_mode",
         "An allocation frees the caches of its node, which takes long, while other nodes have free memory.",
-        "echo vm.zone_reclaim_mode=0 > /etc/sysctl.d/63-aeris.conf && sysctl --system",
     )
 }
 
-fn numa_setting(
-    machine: &Machine,
-    name: &str,
-    path: &str,
-    why: &'static str,
-    mend: &str,
-) -> Finding {
+/// A setting of the kernel, such as `vm.zone_reclaim_mode`, that must be 0 with several memory
+/// nodes.
+fn numa_setting(machine: &Machine, name: &str, why: &'static str) -> Finding {
     if machine.memory_nodes() < 2 {
         return Finding::fine("one memory node");
     }
-    match machine.number(path) {
+    match machine.number(format!("proc/sys/{}", name.replace('.', "/"))) {
         None => Finding::not_known(),
         Some(0) => Finding::fine("0"),
         Some(mode) => Finding {
             level: Level::Slow,
-            is: format!("{name} {mode}"),
+            is: format!("{} {mode}", last_part(name)),
             should_be: "0".into(),
             why,
-            mend: mend.into(),
+            mend: sysctl(name, 0),
         },
     }
 }
@@ -167,9 +170,7 @@ pub fn listen_queue(machine: &Machine, config: &Config) -> Finding {
             is: max.to_string(),
             should_be: format!("{wanted} or more (tcp-backlog)"),
             why: "When many clients connect at once, some wait for seconds until they try again.",
-            mend: format!(
-                "echo net.core.somaxconn={wanted} > /etc/sysctl.d/64-aeris.conf && sysctl --system"
-            ),
+            mend: sysctl("net.core.somaxconn", wanted),
         },
     }
 }

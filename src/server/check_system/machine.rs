@@ -16,6 +16,20 @@ impl Machine {
         Machine { root, process }
     }
 
+    /// Whether the root directory and the process exist; `Err` has a text for the user.
+    pub fn check(&self) -> Result<(), String> {
+        if !self.root.is_dir() {
+            return Err(format!("--root {}: no such directory", self.root.display()));
+        }
+        let process = self.root.join("proc").join(&self.process);
+        // A test's root directory has only some files of the process itself.
+        if self.process != "self" && !process.is_dir() {
+            let (pid, folder) = (&self.process, process.display());
+            return Err(format!("--pid {pid}: no such process ({folder})"));
+        }
+        Ok(())
+    }
+
     /// A file's text without the white space around it.
     pub fn read(&self, path: impl AsRef<Path>) -> Option<String> {
         let text = std::fs::read_to_string(self.root.join(path)).ok()?;

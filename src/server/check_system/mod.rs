@@ -100,20 +100,30 @@ pub struct CheckSystemOptions {
 
 impl CheckSystemOptions {
     /// Takes the options out of the arguments behind `--check-system`. Returns the remaining
-    /// arguments.
-    pub fn parse(args: &[String]) -> (CheckSystemOptions, Vec<String>) {
+    /// arguments. `Err` has a text for the user.
+    pub fn parse(args: &[String]) -> Result<(CheckSystemOptions, Vec<String>), String> {
         let (mut json, mut root, mut process) = (false, PathBuf::from("/"), "self".to_string());
         let (mut rest, mut args) = (Vec::new(), args.iter());
         while let Some(arg) = args.next() {
             match arg.as_str() {
                 "--json" => json = true,
-                "--root" => root = args.next().map(PathBuf::from).unwrap_or_default(),
-                "--pid" => process = args.next().cloned().unwrap_or_default(),
+                "--root" => root = args.next().ok_or("--root needs a directory")?.into(),
+                "--pid" => process = process_id(args.next())?,
                 _ => rest.push(arg.clone()),
             }
         }
         let machine = Machine::new(root, process);
-        (CheckSystemOptions { json, machine }, rest)
+        machine.check()?;
+        Ok((CheckSystemOptions { json, machine }, rest))
+    }
+}
+
+/// The argument of `--pid` as the name of a folder in /proc.
+fn process_id(arg: Option<&String>) -> Result<String, String> {
+    let arg = arg.ok_or("--pid needs the id of a process")?;
+    match arg.parse::<u32>() {
+        Ok(pid) => Ok(pid.to_string()),
+        Err(_) => Err(format!("--pid {arg}: not the id of a process")),
     }
 }
 

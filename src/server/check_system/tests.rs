@@ -379,12 +379,64 @@ fn the_highest_level_is_the_exit_status() {
 
 #[test]
 fn the_options_are_taken_out_of_the_arguments() {
-    let args = ["a.conf", "--json", "--pid", "7", "--maxclients", "5"].map(String::from);
-    let (options, rest) = CheckSystemOptions::parse(&args);
+    let tree = Tree::with(&[("proc/7/limits", "Max open files 10 20 files\n")]);
+    let root = tree.0.to_str().unwrap();
+    let args = ["a.conf", "--json", "--pid", "7", "--root", root];
+    let args = [&args[..], &["--maxclients", "5"]].concat();
+    let args: Vec<String> = args.into_iter().map(String::from).collect();
+    let (options, rest) = CheckSystemOptions::parse(&args).expect("they can be used");
     assert!(options.json);
     assert_eq!(rest, ["a.conf", "--maxclients", "5"]);
-    let tree = Tree::with(&[("proc/7/limits", "Max open files 10 20 files\n")]);
-    let machine = Machine::new(tree.0.clone(), "7".into());
-    assert_eq!(machine.limit("Max open files"), Some((Some(10), Some(20))));
-    assert_eq!(Path::new(&rest[0]), Path::new("a.conf"));
+    let limit = options.machine.limit("Max open files");
+    assert_eq!(limit, Some((Some(10), Some(20))));
+}
+
+#[test]
+fn an_argument_that_cannot_be_used_is_an_error() {
+    let tree = Tree::with(&[]);
+    let root = tree.0.to_str().unwrap();
+    let cases: &[(&[&str], &str)] = &[
+        (&["--pid"], "--pid needs the id of a process"),
+        (&["--pid", "abc"], "--pid abc: not the id of a process"),
+        (&["--pid", "-1"], "--pid -1: not the id of a process"),
+        (&["--pid", "8", "--root", root], "--pid 8: no such process"),
+        (&["--root"], "--root needs a directory"),
+        (
+            &["--root", "/nonexistent"],
+            "--root /nonexistent: no such directory",
+        ),
+    ];
+    for (args, text) in cases {
+        let args: Vec<String> = args.iter().map(|arg| arg.to_string()).collect();
+        let error = CheckSystemOptions::parse(&args).err().expect("an error");
+        assert!(error.starts_with(text), "{args:?}: {error}");
+    }
+}
+
+/// A file in /etc/sysctl.d replaces the package's file of the same name with all its settings.
+#[test]
+fn a_printed_line_replaces_no_file_of_the_package_and_of_no_other_line() {
+    let faults = [
+        ("proc/sys/vm/overcommit_memory", "0"),
+        ("proc/sys/vm/swappiness", "60"),
+        ("proc/sys/net/core/somaxconn", "128"),
+        ("sys/devices/system/node/online", "0-1"),
+        ("proc/sys/kernel/numa_balancing", "1"),
+        ("proc/sys/vm/zone_reclaim_mode", "1"),
+    ];
+    let tree = Tree::with(&faults);
+    let findings = CHECKS.iter().filter(|(name, _)| !name.starts_with("disk"));
+    let lines = findings.map(|(_, check)| check(&tree.machine(), &settings()).mend);
+    let lines: Vec<String> = lines.filter(|line| line.contains("sysctl.d")).collect();
+    let files = lines
+        .iter()
+        .filter_map(|line| line.split_whitespace().nth(3));
+    let files: std::collections::BTreeSet<&str> = files.collect();
+    assert_eq!((lines.len(), files.len()), (5, 5), "{lines:?}");
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let package = std::fs::read_to_string(project.join("tools/package/stage.sh")).unwrap();
+    for file in files {
+        let name = file.strip_prefix("/etc/sysctl.d/").expect(file);
+        assert!(!package.contains(name), "{name}");
+    }
 }
