@@ -101,9 +101,14 @@ impl Systemd {
 
     /// Reads until a line begins with `wanted`, and returns it.
     fn wait_for(&mut self, wanted: &str) -> String {
+        self.lines_up_to(wanted).pop().expect("a line")
+    }
+
+    /// Reads until a line begins with `wanted`, and returns all lines up to this one.
+    fn lines_up_to(&mut self, wanted: &str) -> Vec<String> {
         loop {
             if let Some(at) = self.lines.iter().position(|line| line.starts_with(wanted)) {
-                return self.lines.drain(..=at).next_back().expect("a line");
+                return self.lines.drain(..=at).collect();
             }
             self.read();
         }
@@ -266,6 +271,40 @@ fn a_load_shows_its_progress_and_gets_more_time() {
     assert!(status.contains(" %, "), "{status}");
     server.connect().line("CONFIG SET key-load-delay 0");
     systemd.wait_for("READY=1");
+}
+
+/// The READY at the end of a reload would start the units that wait for the data set.
+#[test]
+fn a_reload_during_the_load_at_start_sends_no_ready() {
+    let mut systemd = Systemd::new("early");
+    let args = ["--supervised", "systemd"];
+    let mut server = Peer::aeris_with(&args, |command| {
+        systemd.prepare(command);
+        command.env("WATCHDOG_USEC", "200000");
+    });
+    let mut c = server.connect();
+    assert_eq!(c.line("DEBUG POPULATE 4000 key 100"), "+OK\r\n");
+    assert_eq!(c.line("SAVE"), "+OK\r\n");
+    systemd.wait_for("READY=1");
+    let slow = [
+        "--key-load-delay",
+        "2000",
+        "--loading-process-events-interval-bytes",
+        "1024",
+    ];
+    server.start_again(&slow);
+    systemd.wait_for("STATUS=Loading: ");
+    kill(Pid::from_raw(server.pid() as i32), Signal::SIGHUP).expect("it runs");
+    // The job that takes the signal runs as often as the one that sends WATCHDOG.
+    let mut lines = Vec::new();
+    for _ in 0..3 {
+        lines.extend(systemd.lines_up_to("WATCHDOG=1"));
+    }
+    server.connect().line("CONFIG SET key-load-delay 0");
+    lines.extend(systemd.lines_up_to("READY=1"));
+    assert!(!lines.contains(&"RELOADING=1".to_string()), "{lines:?}");
+    let with_ready = &lines[lines.len() - 2];
+    assert_eq!(with_ready, "STATUS=Ready to accept connections");
 }
 
 #[test]

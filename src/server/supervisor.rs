@@ -5,8 +5,8 @@
 //!   loading    STATUS "Loading: 42 %", EXTEND_TIMEOUT_USEC while bytes are read
 //!   ready      READY, STATUS
 //!   cron       WATCHDOG twice in its period; STATUS when it has changed
-//!   listening  FDSTORE with the TCP sockets, unless a socket unit has opened them
-//!   SIGHUP     RELOADING, then READY when the certificates are loaded
+//!   listening  FDSTOREREMOVE, FDSTORE with the TCP sockets, unless a socket unit has opened them
+//!   SIGHUP     RELOADING, then READY when the certificates are loaded; nothing before the first READY
 //!   stop       STATUS and EXTEND_TIMEOUT_USEC while replicas catch up, EXTEND_TIMEOUT_USEC before
 //!              the last save; STOPPING when the server is certain to end
 //! ```
@@ -47,6 +47,8 @@ pub struct Sent {
     pub has_socket_unit: bool,
     /// The listening sockets that systemd keeps for a restart: their fds and ports.
     stored: Vec<(RawFd, u16)>,
+    /// Whether clients may connect, and the supervisor was notified of that.
+    is_ready: bool,
     /// Whether RELOADING was sent to systemd, and READY not yet.
     reloading: bool,
 }
@@ -76,6 +78,7 @@ pub fn begin(config: &Config) {
 
 /// Reports that clients may connect, to the log and to the supervisor.
 pub fn ready(server: &mut Server) {
+    server.process.sent.is_ready = true;
     for (kind, name) in [
         (ListenerKind::Plain, "tcp"),
         (ListenerKind::Tls, "tls"),
@@ -191,9 +194,10 @@ fn status(server: &Server) -> String {
 }
 
 /// Reports to systemd that a reload of the certificates begins. systemd from version 253 on
-/// requires the time of this message.
+/// requires the time of this message. A reload before the server is ready is not reported, because
+/// the READY at its end would count as that of the start.
 pub fn reloading(server: &mut Server) {
-    if !systemd::is_active() {
+    if !systemd::is_active() || !server.process.sent.is_ready {
         return;
     }
     server.process.sent.reloading = true;
