@@ -245,6 +245,8 @@ fn the_packages_units_have_these_filters_and_are_rated_safe() {
         assert_eq!(of("MemoryDenyWriteExecute="), ["yes"], "{name}");
         let families = ["AF_INET AF_INET6 AF_UNIX"];
         assert_eq!(of("RestrictAddressFamilies="), families, "{name}");
+        // The directory has the file of the socket unit's unix socket, which must survive a stop.
+        assert_eq!(of("RuntimeDirectoryPreserve="), ["yes"], "{name}");
         // The exposure that `systemd-analyze security` may report: 1.5 of 10, given in tenths.
         let rating = std::process::Command::new("systemd-analyze")
             .args(["security", "--offline=yes", "--threshold=15", &path])

@@ -453,6 +453,146 @@ fn stored_sockets_are_used_by_the_next_server() {
     stop(next);
 }
 
+/// `bind` changed while the server did not run: the stored socket of the old address is closed,
+/// although systemd still holds it, and the server listens at the new address.
+#[test]
+fn a_stored_socket_of_a_former_address_gives_way() {
+    let mut systemd = Systemd::new("former");
+    let mut server = systemd.start(&[]);
+    let files = systemd.stored_files();
+    server.connect().send(b"SHUTDOWN NOSAVE\r\n");
+    assert_eq!(server.wait(), Some(0));
+    systemd.lines.clear();
+
+    let port = server.port.to_string();
+    let args = ["--port", &port, "--bind", "*", "--supervised", "systemd"];
+    let numbers = files.iter().map(|file| file.as_raw_fd()).collect();
+    let next = start_prepared(numbers, &args, |command| {
+        systemd.prepare(command);
+        command.env("LISTEN_FDNAMES", "aeris-listener");
+    });
+    systemd.wait_for("FDSTOREREMOVE=1");
+    let stored = systemd.stored_files();
+    assert_eq!(stored.len(), 1);
+    let stored = TcpListener::from(stored.into_iter().next().expect("one"));
+    let address = stored.local_addr().expect("an address").ip();
+    assert!(address.is_unspecified(), "{address}");
+    assert_eq!(Conn::new(server.port).line("PING"), "+PONG\r\n");
+    stop(next);
+}
+
+/// Without a listening TCP socket nothing is stored, and the sockets of an earlier start leave the
+/// store.
+#[test]
+fn a_stored_socket_is_removed_when_no_port_is_set() {
+    let mut systemd = Systemd::new("removed");
+    let tcp = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let path = std::env::temp_dir().join(format!("aeris-removed-{}", std::process::id()));
+    let unix = path.to_str().expect("UTF-8");
+    let args = [
+        "--port",
+        "0",
+        "--unixsocket",
+        unix,
+        "--supervised",
+        "systemd",
+    ];
+    let server = start_prepared(vec![tcp.as_raw_fd()], &args, |command| {
+        systemd.prepare(command);
+        command.env("LISTEN_FDNAMES", "aeris-listener");
+    });
+    let lines = systemd.lines_up_to("READY=1");
+    assert_eq!(
+        lines[..2],
+        ["FDSTOREREMOVE=1", "FDNAME=aeris-listener"],
+        "{lines:?}"
+    );
+    assert!(!lines.contains(&"FDSTORE=1".to_string()), "{lines:?}");
+    stop(server);
+}
+
+/// A socket unit shares its sockets with each server that it starts: CONFIG SET does not stop them.
+#[test]
+fn config_set_leaves_the_sockets_of_a_unit_open() {
+    let tcp = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = tcp.local_addr().expect("an address").port();
+    let other = common::free_port();
+    let text = port.to_string();
+    let args = ["--port", &text, "--bind", "127.0.0.1"];
+    for changes in [
+        vec![format!("port {other}")],
+        vec![format!("port {other}"), format!("port {port}")],
+        vec!["bind 127.0.0.1 -127.0.0.2".to_string()],
+    ] {
+        let server = start_with_sockets(vec![tcp.as_raw_fd()], &args);
+        let mut c = Conn::new(port);
+        let mut last = port;
+        for change in &changes {
+            let (name, value) = change.split_once(' ').expect("a value");
+            assert_eq!(c.cmd(&["CONFIG", "SET", name, value]), b"+OK\r\n");
+            last = match change.strip_prefix("port ") {
+                Some(port) => port.parse().expect("a number"),
+                None => last,
+            };
+            assert_eq!(Conn::new(last).line("PING"), "+PONG\r\n", "{change}");
+        }
+        stop(server);
+        let mut early = Conn::new(port);
+        let server = start_with_sockets(vec![tcp.as_raw_fd()], &args);
+        assert_eq!(early.line("PING"), "+PONG\r\n", "{changes:?}");
+        stop(server);
+    }
+}
+
+#[test]
+fn a_socket_that_does_not_listen_any_more_listens_again() {
+    // A socket that was bound to port 0 loses its port with shutdown(2).
+    let port = common::free_port();
+    let tcp = TcpListener::bind(("127.0.0.1", port)).expect("a free port");
+    // SAFETY: a system call on an open socket.
+    let stopped = unsafe { libc::shutdown(tcp.as_raw_fd(), libc::SHUT_RDWR) };
+    assert_eq!(stopped, 0);
+    assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
+    let args = ["--port", &port.to_string(), "--bind", "127.0.0.1"];
+    let server = start_with_sockets(vec![tcp.as_raw_fd()], &args);
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(Conn::new(port).line("PING"), "+PONG\r\n");
+    stop(server);
+}
+
+/// systemd removes the directory of a service (RuntimeDirectory) when the service stops, and in it
+/// the file of a unix socket that a socket unit has opened.
+#[test]
+fn a_unix_socket_without_its_file_is_made_anew() {
+    let path = std::env::temp_dir().join(format!("aeris-no-file-{}", std::process::id()));
+    let _ = std::fs::remove_file(&path);
+    let unix = UnixListener::bind(&path).expect("a socket");
+    let text = path.to_str().expect("UTF-8");
+    for is_left_over in [false, true] {
+        let _ = std::fs::remove_file(&path);
+        if is_left_over {
+            // The file of a server that was killed: no socket is bound to it.
+            drop(UnixListener::bind(&path).expect("a socket"));
+        }
+        let args = ["--port", "0", "--unixsocket", text];
+        let server = start_with_sockets(vec![unix.as_raw_fd()], &args);
+        let mut client = loop {
+            match std::os::unix::net::UnixStream::connect(&path) {
+                Ok(client) => break client,
+                Err(_) => std::thread::sleep(Duration::from_millis(10)),
+            }
+        };
+        io::Write::write_all(&mut client, b"PING\r\n").expect("open");
+        let mut reply = [0; 7];
+        io::Read::read_exact(&mut client, &mut reply).expect("a reply");
+        assert_eq!(&reply, b"+PONG\r\n");
+        stop(server);
+        assert!(!path.exists(), "the file was the server's");
+    }
+}
+
 /// An inherited socket whose address no setting names is closed, and the addresses of the settings
 /// are opened.
 #[test]

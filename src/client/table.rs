@@ -2,6 +2,7 @@
 //! clients to be served, shared buffers.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use ae::FILE_BYTES;
@@ -147,6 +148,9 @@ pub struct Net {
     /// The listening sockets: TCP, TLS, unix sockets, cluster bus and others. Replaced listeners
     /// stay in the list until the loop has stopped watching them.
     pub listeners: Vec<Listener>,
+    /// The TCP sockets of a socket unit that settings named at start, as descriptors of their own,
+    /// so that CONFIG SET can name them again for the same kind of connections.
+    pub unit_sockets: Vec<(ListenerKind, OwnedFd)>,
     /// The slots of the clients with unsent replies, which have the flag PENDING_WRITE.
     pub pending_write: Vec<u32>,
     /// Clients that are not read, because too many of their writes wait for the AOF's disk.
@@ -202,6 +206,7 @@ impl Net {
             clients: Clients::default(),
             http_warning: RateLimit::default(),
             listeners: Vec::new(),
+            unit_sockets: Vec::new(),
             pending_write: Vec::new(),
             unread: Vec::new(),
             close_asap: Vec::new(),
@@ -232,10 +237,10 @@ impl Net {
         self.listeners.iter().any(|l| l.kind == kind && !l.retired)
     }
 
-    /// The paths of the unix sockets that this server created, without inherited ones, whose files
+    /// The paths of the unix sockets that this server created. The files of those of a socket unit
     /// belong to the supervisor.
     pub fn made_unix_sockets<'a>(&self, config: &'a Config) -> Vec<&'a Text> {
-        let made = self.listeners.iter().filter(|l| !l.inherited);
+        let made = self.listeners.iter().filter(|l| !l.of_unit);
         let path = made.filter_map(|l| match l.kind {
             ListenerKind::Unix => Some(&config.unixsocket),
             ListenerKind::Admin => Some(&config.admin_unixsocket),

@@ -17,8 +17,8 @@ use ae::{Class, Token};
 use socket2::SockRef;
 use std::fmt;
 use std::io;
-use std::net::{Shutdown, TcpListener};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::net::{Shutdown, SocketAddr, TcpListener};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 
 use super::inherited::{Found, Inherited};
@@ -71,9 +71,9 @@ pub struct Listener {
     /// Whether the listening socket was replaced (CONFIG SET port); a replaced socket is closed
     /// when the event loop no longer watches it.
     pub retired: bool,
-    /// Whether the supervisor has opened the socket; the file of a unix socket is then the
-    /// supervisor's, too.
-    pub inherited: bool,
+    /// Whether a socket unit of the supervisor has opened the socket; the file of a unix socket is
+    /// then the supervisor's, too. shutdown(2) would also stop the supervisor's socket.
+    pub of_unit: bool,
     socket: Socket,
 }
 
@@ -99,7 +99,7 @@ impl Listener {
             class: kind.class(),
             token: None,
             retired: false,
-            inherited: false,
+            of_unit: false,
             socket,
         }
     }
@@ -107,13 +107,6 @@ impl Listener {
     /// A listener in the replay of a recording, with the number of the recorded descriptor.
     pub fn taped(kind: ListenerKind, fd: RawFd) -> Listener {
         Listener::new(kind, Socket::Taped(fd))
-    }
-
-    fn inherited(kind: ListenerKind, socket: Socket) -> Listener {
-        Listener {
-            inherited: true,
-            ..Listener::new(kind, socket)
-        }
     }
 
     /// The file descriptor of the listening socket, which the event loop watches.
@@ -131,6 +124,13 @@ impl Listener {
             Socket::Tcp(socket) => Some((socket.as_fd(), socket.local_addr().ok()?.port())),
             Socket::Unix(_) | Socket::Taped(_) => None,
         }
+    }
+
+    /// A second descriptor of a TCP socket that a socket unit has opened; `None` for other sockets,
+    /// and if there is no free descriptor.
+    pub fn copy_of_unit(&self) -> Option<(ListenerKind, OwnedFd)> {
+        let (socket, _) = self.tcp().filter(|_| self.of_unit)?;
+        Some((self.kind, socket.try_clone_to_owned().ok()?))
     }
 
     /// Accepts one connection and sets the options of its socket. `Ok(None)` means that the
@@ -184,8 +184,12 @@ impl Listener {
         }
     }
 
-    /// Stops listening without closing the socket, so that another socket can bind the address.
+    /// Stops listening without closing the socket, so that another socket can bind the address. A
+    /// socket of a socket unit goes on listening.
     pub fn pause(&self) {
+        if self.of_unit {
+            return;
+        }
         // An error is ignored: if this socket can't stop listening, the new socket fails to bind,
         // and the new socket's error is reported.
         let _ = match &self.socket {
@@ -268,8 +272,12 @@ fn open_all(
         };
         let found = tcp::resolve(name, port).map(|wanted| inherited.take_tcp(wanted));
         match found {
-            Ok(Found::Socket(socket)) => {
-                listeners.push(Listener::inherited(kind, Socket::Tcp(socket)));
+            Ok(Found::Socket { socket, of_unit }) => {
+                let listener = Listener::new(kind, Socket::Tcp(socket));
+                listeners.push(Listener {
+                    of_unit,
+                    ..listener
+                });
                 continue;
             }
             Ok(Found::Served) => continue,
@@ -289,6 +297,18 @@ fn open_all(
         }
     }
     Ok(listeners)
+}
+
+/// The TCP addresses at which the settings make the server listen, without names that can't be
+/// resolved.
+pub fn addresses(config: &Config, bus_port: Option<u16>) -> Vec<SocketAddr> {
+    let ports = [config.port, config.tls_port].into_iter().chain(bus_port);
+    let clients = ports.flat_map(|port| config.bind.iter().map(move |name| (name, port)));
+    let names = config.monitor_bind.iter();
+    let monitor = names.map(|name| (name, config.monitor_port));
+    let all = clients.chain(monitor).filter(|(_, port)| *port != 0);
+    let resolved = all.map(|(name, port)| tcp::resolve(name.trim_start_matches('-'), port));
+    resolved.flatten().collect()
 }
 
 /// Listens for readers of figures on `monitor-port` at each address of `monitor-bind`. Returns an
@@ -332,8 +352,11 @@ pub fn open_unix(
         return Ok(None);
     }
     if let Some(socket) = inherited.take_unix(place.path.as_path()) {
-        let socket = Socket::Unix(socket);
-        return Ok(Some(Listener::inherited(kind, socket)));
+        let listener = Listener::new(kind, Socket::Unix(socket));
+        return Ok(Some(Listener {
+            of_unit: true,
+            ..listener
+        }));
     }
     let len = place.path.as_bytes().len();
     if len >= unix::PATH_MAX {

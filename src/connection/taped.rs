@@ -2,7 +2,7 @@
 //! listeners and connections without sockets.
 //!
 //! ```text
-//!   listeners   kind fd inherited, a line for each
+//!   listeners   kind fd of_unit, a line for each
 //!   accept      "none", "error CODE", or: "fd unix local remote uid", the peer, our address
 //! ```
 
@@ -40,8 +40,8 @@ pub fn listeners(live: Vec<Listener>) -> Vec<Listener> {
         let lines = live.iter().map(|listener| {
             let kind = KINDS.iter().find(|(_, kind)| *kind == listener.kind);
             let name = kind.map_or("", |(name, _)| name);
-            let inherited = u8::from(listener.inherited);
-            format!("{name} {} {inherited}\n", listener.raw_fd())
+            let of_unit = u8::from(listener.of_unit);
+            format!("{name} {} {of_unit}\n", listener.raw_fd())
         });
         lines.collect::<String>().into_bytes()
     });
@@ -55,12 +55,12 @@ pub fn listeners(live: Vec<Listener>) -> Vec<Listener> {
 
 fn listener(line: &str) -> Option<Listener> {
     let words: Vec<&str> = line.split(' ').collect();
-    let [name, fd, inherited] = words[..] else {
+    let [name, fd, of_unit] = words[..] else {
         return None;
     };
     let (_, kind) = KINDS.iter().find(|(known, _)| *known == name)?;
     let mut listener = Listener::taped(*kind, fd_of(fd)?);
-    listener.inherited = inherited == "1";
+    listener.of_unit = of_unit == "1";
     Some(listener)
 }
 

@@ -4,7 +4,8 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::path::Path;
 
 use nix::sys::socket::{getsockopt, sockopt};
 
@@ -44,6 +45,15 @@ impl<'a> Place<'a> {
 pub fn peer_uid(stream: &UnixStream) -> Option<u32> {
     let found = getsockopt(stream, sockopt::PeerCredentials).ok()?;
     Some(found.uid())
+}
+
+/// Whether a listening socket is bound to this path: its file may have been removed, or may be left
+/// over from another socket.
+pub fn is_bound(path: &Path) -> bool {
+    // A datagram socket can't be connected to a stream socket, which notices nothing.
+    let tried = UnixDatagram::unbound().and_then(|probe| probe.connect(path));
+    let absent = [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused];
+    !tried.is_err_and(|e| absent.contains(&e.kind()))
 }
 
 /// Listens at the path of `place`. An existing file is replaced. Fails if the socket's file can't

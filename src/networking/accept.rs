@@ -51,6 +51,12 @@ pub fn listen(server: &mut Server, mut inherited: Inherited) -> Result<(), Liste
     let bus_port = member::bus_port(server);
     let Server { net, config, .. } = server;
     let inherited_mut = &mut inherited;
+    if !inherited_mut.is_empty() {
+        // A stored socket of an address that overlaps with one of the settings would prevent the
+        // server from listening there.
+        let paths = [&config.unixsocket, &config.admin_unixsocket].map(|path| path.as_path());
+        inherited_mut.close_others(&listener::addresses(config, bus_port), &paths);
+    }
     let mut all = listener::open_tcp(config, ListenerKind::Plain, inherited_mut)?;
     all.extend(listener::open_tcp(
         config,
@@ -64,12 +70,8 @@ pub fn listen(server: &mut Server, mut inherited: Inherited) -> Result<(), Liste
     if let Some(port) = bus_port {
         all.extend(listener::open_bus(config, port, inherited_mut)?);
     }
+    net.unit_sockets = all.iter().filter_map(Listener::copy_of_unit).collect();
     net.listeners = all;
-    for address in inherited.unused() {
-        log::warn!(
-            "The socket {address} of the supervisor is closed: no setting (port, bind, tls-port, unixsocket) names it"
-        );
-    }
     Ok(())
 }
 
@@ -92,7 +94,8 @@ pub fn watch_listeners(el: &mut EventLoop<Server>, server: &mut Server) -> io::R
 ///
 /// While the old sockets listen, no new socket can listen on the same port, but a socket that the
 /// loop watches must not be closed. So the old sockets stop listening first, and listen again if
-/// the new sockets can't be opened.
+/// the new sockets can't be opened. The sockets of a socket unit go on listening in the supervisor,
+/// and are used again if the settings name their addresses.
 pub fn relisten(server: &mut Server, kind: ListenerKind) -> Result<(), ListenError> {
     tape::not_recorded("a change of the listening sockets");
     let Server { net, config, .. } = server;
@@ -100,7 +103,10 @@ pub fn relisten(server: &mut Server, kind: ListenerKind) -> Result<(), ListenErr
     for old in net.listeners.iter_mut().filter(is_old) {
         old.pause();
     }
-    let opened = listener::open_tcp(config, kind, &mut Inherited::default());
+    let of_unit = net.unit_sockets.iter().filter(|(of, _)| *of == kind);
+    let of_unit = of_unit.filter_map(|(_, socket)| socket.try_clone().ok());
+    let mut inherited = Inherited::again(of_unit.collect(), config.tcp_backlog);
+    let opened = listener::open_tcp(config, kind, &mut inherited);
     for old in net.listeners.iter_mut().filter(is_old) {
         match &opened {
             Ok(_) => old.retired = true,

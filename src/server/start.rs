@@ -280,12 +280,17 @@ pub fn listen(server: &mut Server) -> Result<EventLoop<Server>, ExitCode> {
         ExitCode::FAILURE
     })?;
     let handed = sys::supervisor::inherited_sockets();
-    server.process.sent.has_socket_unit = handed.by_unit;
-    let inherited = Inherited::new(handed.sockets);
+    server.process.sent.has_socket_unit = !handed.of_unit.is_empty();
+    if !handed.stored.is_empty() {
+        // systemd would hand over a socket that no setting names at each start.
+        sys::supervisor::store(&[]);
+    }
+    let inherited = Inherited::new(handed, server.config.tcp_backlog);
     accept::listen(server, inherited).map_err(|failure| {
         log::warn!("{failure}");
         ExitCode::FAILURE
     })?;
+    supervisor::store_sockets(server);
     if server.net.listeners.is_empty() {
         log::warn!("Configured to not listen anywhere, exiting.");
         return Err(ExitCode::FAILURE);

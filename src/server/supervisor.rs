@@ -150,7 +150,7 @@ pub fn ping(server: &mut Server) {
 /// Gives systemd the listening TCP sockets if they have changed, so that connections wait in their
 /// backlogs while the server restarts. Unix sockets are not given to systemd: their files are
 /// removed at a stop.
-fn store_sockets(server: &mut Server) {
+pub fn store_sockets(server: &mut Server) {
     if server.process.sent.has_socket_unit {
         return;
     }

@@ -54,9 +54,11 @@ const STORED: &str = "aeris-listener";
 /// The sockets that systemd hands over at start.
 #[derive(Default)]
 pub struct Handed {
-    pub sockets: Vec<OwnedFd>,
-    /// Whether a socket unit has opened some of the sockets; the unit keeps them open in any case.
-    pub by_unit: bool,
+    /// The sockets that a socket unit has opened. The unit keeps them open in any case, and shares
+    /// them with this process: shutdown(2) would stop them for the next process, too.
+    pub of_unit: Vec<OwnedFd>,
+    /// The sockets that an earlier process of this server gave to [`store`].
+    pub stored: Vec<OwnedFd>,
 }
 
 /// The sockets that systemd has opened or kept for this process. Must be called once, before any
@@ -66,10 +68,13 @@ pub fn inherited_sockets() -> Handed {
     match sd_notify::listen_fds_with_names() {
         Ok(files) => {
             for (fd, name) in files {
-                handed.by_unit |= name != STORED;
                 // SAFETY: systemd opened these files for this process (LISTEN_PID names it), and
                 // this is the only call that takes them.
-                handed.sockets.push(unsafe { OwnedFd::from_raw_fd(fd) });
+                let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+                match name == STORED {
+                    true => handed.stored.push(socket),
+                    false => handed.of_unit.push(socket),
+                }
             }
         }
         Err(e) => log::warn!("Can't take the sockets of systemd: {e}"),
@@ -88,8 +93,10 @@ pub fn store(sockets: &[BorrowedFd]) {
     }
     let numbers = sockets.iter().map(|fd| fd.as_raw_fd());
     let files: Vec<i32> = numbers.take(STORED_MAX).collect();
-    let sent = send_files(&format!("FDSTOREREMOVE=1\nFDNAME={STORED}\n"), &[])
-        .and_then(|()| send_files(&format!("FDSTORE=1\nFDNAME={STORED}\n"), &files));
+    let mut sent = send_files(&format!("FDSTOREREMOVE=1\nFDNAME={STORED}\n"), &[]);
+    if sent.is_ok() && !files.is_empty() {
+        sent = send_files(&format!("FDSTORE=1\nFDNAME={STORED}\n"), &files);
+    }
     if let Err(e) = sent {
         let reason = super::error_text(&e);
         log::warn!("Can't store the listening sockets in systemd: {reason}");
