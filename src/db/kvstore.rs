@@ -480,7 +480,7 @@ impl KvStore {
     }
 
     /// The part of the store that hashes and prefetches while requests are parsed ahead. If
-    /// `fetches` is false, it only hashes.
+    /// `fetches` is false, this part only hashes.
     #[inline]
     pub fn ahead(&self, fetches: bool) -> AnyAhead<'_> {
         let seed = self.hasher.seed;

@@ -198,7 +198,7 @@ fn reply_entry(reply: &mut ReplyBuf, entry: &StreamEntry) {
     }
 }
 
-/// Replies with up to `count` entries as an array. Returns the number of entries.
+/// Replies with up to `count` entries as an array. Returns the number of entries in the reply.
 fn reply_entries<'a>(
     reply: &mut ReplyBuf,
     entries: impl Iterator<Item = StreamEntry<'a>>,

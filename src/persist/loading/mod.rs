@@ -294,7 +294,8 @@ pub enum Accept {
     /// The new data set, which has no key yet, replaces the server's data set at once, and the keys
     /// are then loaded in place.
     Install,
-    /// The load ends with [`LoadError::Unwanted`].
+    /// The data set is not wanted, so the load ends with [`LoadError::Unwanted`] before the first
+    /// key.
     Refuse,
 }
 
