@@ -7,7 +7,7 @@
     for each scene, for each turn:   group A, group B, ...
 
 A figure of every scene is better when it is lower, and is judged as a ratio to the best peer of
-the run, turn by turn. A full synchronisation is made within a scene and never counted with
+the run, turn by turn; what is a ratio itself (p99 to idle) has a limit of its own. A full synchronisation is made within a scene and never counted with
 another scene's figure.
 """
 
@@ -40,8 +40,9 @@ class Row:
     """One figure of a scene: its name, the field of a turn's result, its limit."""
     name: str
     field: str
-    of_best: float
-    reference: tuple = ()        # none: the best peer of the run is the measure
+    of_best: float = 0.0         # the limit as a ratio to the best peer of the run
+    at_most: float = 0.0         # or the limit of the figure itself
+    reference: tuple = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -248,7 +249,7 @@ def scenes(keys=SYNC_KEYS):
                Row("SET and WAIT 1, p99 us", "p99", 1.0)), strings, wait_turn),
         Scene((Row("catch-up, s", "catch_up", 1.0),), strings, catch_up_turn),
         Scene((Row("full sync, s", "sync", 0.80),
-               Row("full sync, p99 to idle", "p99", 1.0),
+               Row("full sync, p99 to idle", "p99", at_most=2.0),
                Row("full sync, memory to idle", "memory", 1.0)), many_keys(keys), sync_turn(keys), 1),
     )
 

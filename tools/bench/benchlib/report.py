@@ -66,7 +66,8 @@ class Report:
         """A cell for the budget column, and its part in the count."""
         if not (self.budgets and self.peer):
             return []
-        limit = getattr(item, "of_best", 0) or target(item, self.peer.kind)
+        limit = (getattr(item, "at_most", 0) or getattr(item, "of_best", 0)
+                 or target(item, self.peer.kind))
         if limit is None:
             return []
         if value is None:
@@ -87,9 +88,11 @@ class Report:
         peers = [s.name for s in self.servers[1:] if s.kind]
         against = (self.best(good, peers, field) if workload.of_best
                    else self.peer.name if self.peer else None)
-        known = subject and against in good
-        extra += self.judge(workload.name, workload,
-                            ratio(subject, good[against], field) if known else None)
+        if subject and getattr(workload, "at_most", 0):
+            value = median(subject, field)
+        else:
+            value = ratio(subject, good[against], field) if subject and against in good else None
+        extra += self.judge(workload.name, workload, value)
         self.table.row(workload.name, cells, extra + self.reasons(results))
 
     @staticmethod

@@ -114,6 +114,19 @@ class Figures(unittest.TestCase):
         self.assertIn("0.50 <= 0.50 met", out.getvalue())
         self.assertIn("0.60 > 0.50 MISSED", out.getvalue())
 
+    def test_a_figure_with_a_limit_of_its_own_is_not_compared_with_a_peer(self):
+        row = replication.Row("x", "cpu_us", at_most=2.0)
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            r = report.Report([Stub("ours"), Stub("r", "redis-7.0")], budgets=True)
+            r.heading("t")
+            for ours in (1.5, 2.5):
+                r.workload(row, {"ours": turns(ours), "r": turns(1)})
+            r.workload(row, {"ours": "it failed", "r": turns(1)})
+        self.assertIn("1.50 <= 2.00 met", out.getvalue())
+        self.assertIn("2.50 > 2.00 MISSED", out.getvalue())
+        self.assertIn("not measured", out.getvalue())
+
     def test_a_scene_is_told_as_the_ratio_within_a_turn(self):
         scene = disk.scenes()[0]
         out = io.StringIO()
