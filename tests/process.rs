@@ -668,6 +668,19 @@ fn debug_restarts_the_server() {
     assert_eq!(server.child.wait().unwrap().signal(), Some(libc::SIGABRT));
 }
 
+/// Settings of a server whose load takes `delay` microseconds for each key, and serves clients
+/// after each `bytes` bytes.
+fn slow_load<'a>(port: &'a str, delay: &'a str, bytes: &'a str) -> [&'a str; 6] {
+    [
+        "--port",
+        port,
+        "--key-load-delay",
+        delay,
+        "--loading-process-events-interval-bytes",
+        bytes,
+    ]
+}
+
 /// A server whose data set is in a snapshot and, with `appendonly` yes, in an AOF, and which is
 /// started again with settings that make the load slow.
 fn start_loading(dir: &Dir, appendonly: &str, more: &[&str]) -> Server {
@@ -687,14 +700,7 @@ fn start_loading(dir: &Dir, appendonly: &str, more: &[&str]) -> Server {
     fs::remove_file(dir.join("log")).unwrap();
     let port = free_port();
     let port_text = port.to_string();
-    let slow = [
-        "--port",
-        &port_text,
-        "--key-load-delay",
-        "20000",
-        "--loading-process-events-interval-bytes",
-        "1024",
-    ];
+    let slow = slow_load(&port_text, "20000", "1024");
     let mut server = Server::launch(dir, port, &[&slow, more, &debug].concat());
     while TcpStream::connect(("127.0.0.1", port)).is_err() {
         assert!(
@@ -737,14 +743,7 @@ fn a_new_client_is_answered_the_first_time_a_load_serves_clients() {
     drop(server);
     let port = free_port();
     let port_text = port.to_string();
-    let slow = [
-        "--port",
-        &port_text,
-        "--key-load-delay",
-        "3000",
-        "--loading-process-events-interval-bytes",
-        "600000",
-    ];
+    let slow = slow_load(&port_text, "3000", "600000");
     let server = Server::launch(&dir, port, &slow);
     while TcpStream::connect(("127.0.0.1", port)).is_err() {}
     let asked = server.ask("GET key:1", "\r\n");

@@ -251,6 +251,14 @@ fn the_watchdog_gets_its_message_also_from_a_long_script() {
     assert_eq!(systemd.wait_for("WATCHDOG_USEC="), "WATCHDOG_USEC=200000");
 }
 
+/// Settings by which a load takes seconds, and serves clients after each 1,024 bytes.
+const SLOW_LOAD: [&str; 4] = [
+    "--key-load-delay",
+    "2000",
+    "--loading-process-events-interval-bytes",
+    "1024",
+];
+
 #[test]
 fn a_load_shows_its_progress_and_gets_more_time() {
     let mut systemd = Systemd::new("load");
@@ -259,13 +267,7 @@ fn a_load_shows_its_progress_and_gets_more_time() {
     assert_eq!(c.line("DEBUG POPULATE 2000 key 100"), "+OK\r\n");
     assert_eq!(c.line("SAVE"), "+OK\r\n");
     systemd.wait_for("READY=1");
-    let slow = [
-        "--key-load-delay",
-        "2000",
-        "--loading-process-events-interval-bytes",
-        "1024",
-    ];
-    server.start_again(&slow);
+    server.start_again(&SLOW_LOAD);
     systemd.wait_for("EXTEND_TIMEOUT_USEC=30000000");
     let status = systemd.wait_for("STATUS=Loading: ");
     assert!(status.contains(" %, "), "{status}");
@@ -286,13 +288,7 @@ fn a_reload_during_the_load_at_start_sends_no_ready() {
     assert_eq!(c.line("DEBUG POPULATE 4000 key 100"), "+OK\r\n");
     assert_eq!(c.line("SAVE"), "+OK\r\n");
     systemd.wait_for("READY=1");
-    let slow = [
-        "--key-load-delay",
-        "2000",
-        "--loading-process-events-interval-bytes",
-        "1024",
-    ];
-    server.start_again(&slow);
+    server.start_again(&SLOW_LOAD);
     systemd.wait_for("STATUS=Loading: ");
     kill(Pid::from_raw(server.pid() as i32), Signal::SIGHUP).expect("it runs");
     // The job that takes the signal runs as often as the one that sends WATCHDOG.

@@ -264,8 +264,8 @@ fn drive(_: &Peer, c: &mut Conn) {
     c.line("CONFIG SET appendonly yes");
 }
 
-/// Makes nested turns and full sockets. The script makes so many events that the events of `drive`
-/// are overwritten in the ring of the trace.
+/// Makes nested turns and full sockets. The events of the script overwrite those of `drive` in the
+/// ring of the trace.
 fn drive_long_commands(server: &Peer, c: &mut Conn) {
     let mut other = server.connect();
     other.send(&multibulk(&["EVAL", SPIN, "0", "100"]));

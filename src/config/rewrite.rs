@@ -321,8 +321,9 @@ impl Files {
             main.changed = true;
         }
         let changed = self.files.iter().filter(|file| file.changed);
-        let prepared: io::Result<Vec<Prepared>> = changed.map(Prepared::new).collect();
-        prepared?.into_iter().try_for_each(Prepared::put_in_place)
+        let prepared = changed.enumerate().map(|(n, file)| Prepared::new(n, file));
+        let prepared: Vec<Prepared> = prepared.collect::<io::Result<_>>()?;
+        prepared.into_iter().try_for_each(Prepared::put_in_place)
     }
 }
 
@@ -351,13 +352,16 @@ struct Prepared {
 impl Prepared {
     /// Writes the temporary file, which gets the permissions of the old file. If the path is a
     /// symbolic link, its target is the file.
-    fn new(file: &SourceFile) -> io::Result<Prepared> {
+    ///
+    /// `n` is a number of this file alone among the files of a rewrite: a file that is included
+    /// twice is written twice.
+    fn new(n: usize, file: &SourceFile) -> io::Result<Prepared> {
         let path = file
             .path
             .canonicalize()
             .unwrap_or_else(|_| file.path.clone());
         let mut temporary = path.clone().into_os_string();
-        temporary.push(format!("-{}.tmp", std::process::id()));
+        temporary.push(format!("-{}.{n}.tmp", std::process::id()));
         let prepared = Prepared {
             temporary: PathBuf::from(temporary),
             path,

@@ -644,7 +644,7 @@ fn a_rewrite_changes_all_files_or_none() {
     dir.file("b.conf", "timeout 5\n");
     let mut config = dir.load("a.conf").unwrap();
     set(&mut config, &[("maxmemory", "2gb"), ("timeout", "6")]).unwrap();
-    let temporary = dir.0.join(format!("b.conf-{}.tmp", std::process::id()));
+    let temporary = dir.0.join(format!("b.conf-{}.1.tmp", std::process::id()));
     fs::create_dir(&temporary).unwrap();
     assert!(rewrite(&config, Extent::Changed).is_err());
     assert_eq!(dir.text("b.conf"), "timeout 5\n");
@@ -654,6 +654,18 @@ fn a_rewrite_changes_all_files_or_none() {
     fs::remove_dir(temporary).unwrap();
     rewrite(&config, Extent::Changed).unwrap();
     assert!(dir.text("a.conf").starts_with("maxmemory 2gb\n"));
+}
+
+#[test]
+fn rewrite_of_a_file_that_is_included_twice() {
+    let dir = Dir::new();
+    dir.file("a.conf", "include DIR/b.conf\ninclude DIR/b.conf\n");
+    dir.file("b.conf", "timeout 5\nsave 70 2\n");
+    let mut config = dir.load("a.conf").unwrap();
+    set(&mut config, &[("timeout", "6"), ("save", "60 1 30 2")]).unwrap();
+    rewrite(&config, Extent::Changed).unwrap();
+    assert!(dir.text("b.conf").starts_with("timeout 6\n"));
+    assert_eq!(fs::read_dir(&dir.0).unwrap().count(), 2);
 }
 
 #[test]

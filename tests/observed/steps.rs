@@ -53,7 +53,7 @@ pub fn traffic(life: &mut Life) {
     ]);
     life.fail(&["INCR list", "NOSUCHCOMMAND", "SET a"]);
     life.fail(&["INCR list", "NOSUCHCOMMAND", "SET a"]);
-    // The keyspace gets so many keys that its table grows.
+    // The table of the keyspace grows, since many keys are added.
     for i in 0..400 {
         life.ask.line(&format!("SET key:{i} {i}"));
         if i % 8 == 0 {

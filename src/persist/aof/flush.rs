@@ -78,8 +78,8 @@ pub struct Flush {
     /// first be durable up to its end, the offset in the barrier (but see [`SYNC_TOO_LONG`]). The
     /// second value is the time at which the barrier was set.
     barrier: Option<(u64, Instant)>,
-    /// Whether so many bytes wait for the disk that the server stops reading from clients that
-    /// write.
+    /// Whether the server has stopped reading from clients that write, because too many bytes wait
+    /// for the disk.
     pub crowded: bool,
     /// The time until which the disk counts as slow, so that the writer thread makes the writes,
     /// and not the loop.
